@@ -1,0 +1,1 @@
+"""The backends that come with apportion, one private package each."""

@@ -1,0 +1,95 @@
+"""The backend itself: devices, dtypes, and loading a model into a session."""
+
+from __future__ import annotations
+
+import importlib.util
+from importlib import metadata
+
+import torch
+
+from apportion.backend import Available, BackendInfo, Capability, Unavailable
+from apportion.errors import BackendError
+from apportion.models import LoadedModel, torch_dtype
+from apportion_backends.torch.probe import probe
+from apportion_backends.torch.session import TorchSession
+
+__all__ = ["TorchBackend"]
+
+CPU_MEMORY_BUDGET = 512 * 2**20
+"""Bytes a batch may take on the CPU. Larger batches gain nothing there."""
+
+
+class TorchBackend:
+    """Scores with the model's own PyTorch code."""
+
+    info = BackendInfo(
+        name="torch",
+        devices=("cpu", "cuda"),
+        capabilities=frozenset({Capability.LOG_PROBS, Capability.LOGITS, Capability.GENERATE, Capability.PREFIX_CACHE}),
+        priority=0,
+        summary="eager PyTorch; the reference for every other backend",
+    )
+
+    def availability(self) -> Available | Unavailable:
+        """Available wherever PyTorch is."""
+        if importlib.util.find_spec("transformers") is None:
+            return Unavailable("transformers is not installed", "pip install transformers")
+        devices = "CPU and CUDA" if torch.cuda.is_available() else "CPU; no CUDA device"
+        return Available(f"torch {metadata.version('torch')}, {devices}")
+
+    def load(
+        self,
+        model: LoadedModel,
+        *,
+        device: str | None = None,
+        dtype: str | None = None,
+        memory_budget: int | None = None,
+    ) -> TorchSession:
+        """Move the model where it is wanted and find out how its rows may be laid out.
+
+        Args:
+            model: its parameters are moved or cast in place when that is asked for.
+            device: ``None`` keeps a user's model where it is, and puts one that apportion loaded on the GPU
+                if there is one.
+            dtype: ``None`` keeps the weights' dtype.
+            memory_budget: bytes a batch may take; ``None``: 512 MiB on the CPU, half of the free memory
+                on a GPU.
+
+        Raises:
+            BackendError: no such device or dtype here.
+            ModelError: the model is not causal, so a target cannot be scored in one pass.
+        """
+        module = model.model
+        if device is None and model.owned and torch.cuda.is_available():
+            device = "cuda"
+        if device is not None:
+            module.to(_device(device))  # type: ignore[arg-type]
+        if dtype is not None:
+            module.to(torch_dtype(dtype))  # type: ignore[arg-type]
+        if memory_budget is None:
+            memory_budget = _default_memory_budget(module.device)
+        return TorchSession(model, probe(module), memory_budget)
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise BackendError(f"No device is called {name!r}. Use 'cpu', 'cuda' or 'cuda:1'.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise BackendError(
+            f"The device {name!r} is not available: this PyTorch ({torch.__version__}) finds no CUDA device. "
+            "Use device='cpu', or install a CUDA build of torch on a machine with a GPU."
+        )
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise BackendError(f"There is no device {name!r}; this machine has {torch.cuda.device_count()} CUDA devices.")
+    if device.type not in ("cpu", "cuda"):
+        raise BackendError(f"The torch backend runs on 'cpu' and 'cuda', not on {name!r}.")
+    return device
+
+
+def _default_memory_budget(device: torch.device) -> int:
+    if device.type != "cuda":
+        return CPU_MEMORY_BUDGET
+    free, _ = torch.cuda.mem_get_info(device)
+    return free // 2

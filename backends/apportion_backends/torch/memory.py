@@ -1,0 +1,61 @@
+"""Memory: what a row is expected to take, and telling that there was not enough."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from transformers import PreTrainedModel
+
+from apportion.errors import BatchTooLargeError
+
+__all__ = ["ActivationSize", "translate_out_of_memory"]
+
+
+class ActivationSize:
+    """An upper estimate of the activations of one row, from the sizes in the model's configuration."""
+
+    def __init__(self, model: PreTrainedModel, *, linear_head: bool) -> None:
+        config = model.config.get_text_config()
+        self.element = model.dtype.itemsize
+        self.hidden = int(config.hidden_size)
+        self.inner = int(getattr(config, "intermediate_size", None) or 4 * self.hidden)
+        # Mixtures of experts keep one copy of a token for each expert it is sent to.
+        self.inner *= int(getattr(config, "num_experts_per_tok", None) or 1)
+        # State-space models without fused kernels hold one state for each token.
+        self.inner *= int(getattr(config, "state_size", None) or 1)
+        self.heads = int(getattr(config, "num_attention_heads", None) or 0)
+        self.eager = getattr(model.config, "_attn_implementation", "") == "eager"
+        self.vocabulary = 0 if linear_head else int(config.vocab_size)
+
+    def __call__(self, prefix: int, suffix: int, targets: int) -> int:
+        """Bytes for a row of ``prefix + suffix`` prompt tokens and ``targets`` target tokens."""
+        read = suffix + targets
+        layer = read * (8 * self.hidden + 4 * self.inner)
+        keys_and_values = 4 * (prefix + read) * self.hidden if prefix else 0
+        scores = 3 * self.heads * read * (prefix + read) if self.eager else 0
+        # An attention mask appears when the queries are fewer than the keys.
+        mask = read * (prefix + read) if prefix else 0
+        logits = targets * (self.hidden + 3 * self.vocabulary)
+        return self.element * (layer + keys_and_values + scores + mask) + max(4, self.element) * logits
+
+
+@contextmanager
+def translate_out_of_memory() -> Iterator[None]:
+    """Turn PyTorch's out-of-memory errors, of GPU and CPU, into ``BatchTooLargeError``."""
+    try:
+        yield
+        return
+    except torch.OutOfMemoryError as error:
+        message = str(error).split(". ")[0]
+    except RuntimeError as error:
+        if "allocate memory" not in str(error):
+            raise
+        message = str(error).splitlines()[0]
+    # Outside the except blocks: the traceback no longer holds the failed batch's tensors.
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    raise BatchTooLargeError(message)

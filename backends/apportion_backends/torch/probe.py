@@ -1,0 +1,161 @@
+"""What a model allows, found by trying it on a few random tokens instead of knowing its name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from apportion.errors import ModelError
+from apportion_backends.torch.modes import scoring_mode
+from apportion_backends.torch.prefix import encode_prefix
+
+__all__ = ["Traits", "probe"]
+
+# The largest difference between two ways of computing the same logits, in units of their standard
+# deviation: far above rounding, far below what a visible pad or a wrong position does.
+TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """How a model's rows may be laid out and its head used.
+
+    Attributes:
+        batching: rows of one length may share a batch.
+        padding: rows of different lengths may, padded on the right and without a mask.
+        prefix_sharing: a prefix may be encoded once.
+        linear_head: logits are the output embedding applied to the base model's last hidden state.
+        keeps_rows: the model takes ``logits_to_keep`` as positions for each row.
+    """
+
+    batching: bool
+    padding: bool
+    prefix_sharing: bool
+    linear_head: bool
+    keeps_rows: bool
+
+    def notes(self) -> tuple[str, ...]:
+        """Sentences for results, for what is out of the ordinary."""
+        notes = []
+        if not self.batching:
+            notes.append("this model gives other numbers in a batch; rows are scored one at a time")
+        elif not self.padding:
+            notes.append("this model sees padding; batches hold rows of one length")
+        return tuple(notes)
+
+
+def probe(model: PreTrainedModel) -> Traits:
+    """Compare each shortcut with one-row forwards on random tokens.
+
+    Raises:
+        ModelError: logits depend on later tokens, so that a target would see itself; or the model gives
+            numbers that are not finite.
+    """
+    with scoring_mode(model):
+        return _Probe(model).traits()
+
+
+class _Probe:
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+        config = model.config.get_text_config()
+        vocabulary = config.vocab_size
+        draw = torch.Generator().manual_seed(0)
+        low = vocabulary // 4
+        ids = torch.randint(low, max(low + 1, vocabulary - low), (3, 9), generator=draw)
+        self.long, self.other, self.short = ids[0], ids[1], ids[2, :5]
+        self.length_dependent = _length_dependent_positions(config)
+        self.logits = self._forward(self.long)
+        if not bool(torch.isfinite(self.logits).all()):
+            raise ModelError(
+                "The model's logits are not finite on random tokens. Check its weights, or use a dtype with a "
+                "larger range (float32, bfloat16)."
+            )
+        self.scale = float(self.logits.double().std()) or 1.0
+        self.tolerance = TOLERANCE.get(model.dtype, 1e-4)
+
+    def traits(self) -> Traits:
+        self._check_causal()
+        batching = self._same_batched()
+        regular = batching and not self.length_dependent
+        return Traits(
+            batching=batching,
+            padding=regular and self._same_padded(),
+            prefix_sharing=regular and self._same_with_prefix(),
+            linear_head=self._same_by_linear_head(),
+            keeps_rows=self._same_with_kept_rows(),
+        )
+
+    def _forward(self, ids: Int[Tensor, "*B S"]) -> Float[Tensor, "B S V"]:
+        batch = ids if ids.ndim == 2 else ids[None]
+        logits: Tensor = self.model(batch.to(self.model.device), use_cache=False).logits
+        return logits
+
+    def _equal(self, ours: Tensor, reference: Tensor) -> bool:
+        if ours.shape != reference.shape:
+            return False
+        return float((ours - reference).abs().max()) <= self.tolerance * self.scale
+
+    def _check_causal(self) -> None:
+        changed = self.long.clone()
+        changed[-1] = self.other[-1]
+        if not self._equal(self._forward(changed)[:, :-1], self.logits[:, :-1]):
+            raise ModelError(
+                f"{type(self.model).__name__} is not a causal language model: its logits depend on later tokens, so "
+                "a target scored in one pass would see itself."
+            )
+
+    def _same_batched(self) -> bool:
+        both = self._forward(torch.stack([self.long, self.other]))
+        return self._equal(both[:1], self.logits)
+
+    def _same_padded(self) -> bool:
+        padded = torch.cat([self.short, self.other[len(self.short) :]])
+        both = self._forward(torch.stack([self.long, padded]))
+        short = both[1:, : len(self.short)]
+        return self._equal(both[:1], self.logits) and self._equal(short, self._forward(self.short))
+
+    def _same_with_prefix(self) -> bool:
+        shared = 4
+        try:
+            cache = encode_prefix(self.model, self.long[:shared])
+            if cache is None:
+                return False
+            rows = torch.stack([self.long[shared:], self.other[shared:]]).to(self.model.device)
+            for _ in range(2):  # twice: reading the cache must not change it
+                logits = self.model(rows, past_key_values=cache, use_cache=True).logits
+                if not self._equal(logits[:1], self.logits[:, shared:]):
+                    return False
+        except (TypeError, ValueError, AttributeError, RuntimeError, IndexError):
+            # The model does not take such a cache; its rows are scored whole.
+            return False
+        return True
+
+    def _same_by_linear_head(self) -> bool:
+        head = self.model.get_output_embeddings()
+        if type(head) is not nn.Linear or self.model.base_model is self.model:
+            return False
+        hidden = self.model.base_model(self.long[None].to(self.model.device), use_cache=False)[0]
+        return hidden.shape[-1] == head.in_features and self._equal(head(hidden), self.logits)
+
+    def _same_with_kept_rows(self) -> bool:
+        rows = torch.tensor([[2, 3]], device=self.model.device)
+        try:
+            kept = self.model(self.long[None].to(self.model.device), use_cache=False, logits_to_keep=rows).logits
+        except (TypeError, ValueError, IndexError, RuntimeError):
+            return False
+        return self._equal(kept, self.logits[:, 2:4])
+
+
+def _length_dependent_positions(config: object) -> bool:
+    """Rotary embeddings that change with the longest row of a batch ("dynamic", "longrope").
+
+    Random tokens cannot show it: the change begins beyond the original context length.
+    """
+    rope = getattr(config, "rope_parameters", None) or {}
+    nested = [value for value in rope.values() if isinstance(value, dict)] or [rope]
+    return any(value.get("rope_type") in ("dynamic", "longrope") for value in nested)

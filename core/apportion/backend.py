@@ -1,0 +1,268 @@
+"""Backends, sessions, and the batch they score.
+
+A backend loads a model into a session; a session scores batches. All sessions are held to one
+contract: the numbers of one-row-at-a-time scoring in fp32 or better.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from apportion.models import LoadedModel
+
+__all__ = [
+    "Available",
+    "Backend",
+    "BackendInfo",
+    "Capability",
+    "Layout",
+    "ScoringBatch",
+    "Session",
+    "SessionInfo",
+    "Unavailable",
+    "WhiteBox",
+]
+
+
+class Capability(enum.Enum):
+    """What a session can do; ``requires`` of a method and ``capabilities`` of a session speak these."""
+
+    LOG_PROBS = "log_probs"
+    LOGITS = "logits"
+    GENERATE = "generate"
+    GRADIENTS = "gradients"
+    HIDDEN_STATES = "hidden_states"
+    ATTENTIONS = "attentions"
+    PREFIX_CACHE = "prefix_cache"
+    IMAGES = "images"
+
+
+@dataclass(frozen=True, slots=True)
+class BackendInfo:
+    """What a backend is, known without loading anything.
+
+    Attributes:
+        name: the name users type.
+        devices: device types it runs on (``"cpu"``, ``"cuda"``).
+        capabilities: what its sessions can do at best; a session says what it does for its model.
+        priority: ``backend="auto"`` takes the available backend of highest priority.
+        summary: one line for listings.
+    """
+
+    name: str
+    devices: tuple[str, ...]
+    capabilities: frozenset[Capability]
+    priority: int = 0
+    summary: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Available:
+    """The backend can be used here."""
+
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unavailable:
+    """The backend cannot be used here: why, and what to install or do."""
+
+    reason: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoringBatch:
+    """B rows to score: each is prefix + its suffix + the target.
+
+    Attributes:
+        prefix_ids: shared by every row and encoded once; empty for sessions without ``PREFIX_CACHE``.
+        suffix_ids: the rest of each prompt, right-padded with any id.
+        suffix_lengths: how much of each row of ``suffix_ids`` counts; at least 1.
+        target_ids: the same T tokens for every row.
+
+    All tensors are on the CPU; the session moves them.
+    """
+
+    prefix_ids: Int[Tensor, " P"]
+    suffix_ids: Int[Tensor, "B S"]
+    suffix_lengths: Int[Tensor, " B"]
+    target_ids: Int[Tensor, " T"]
+
+    @property
+    def n_rows(self) -> int:
+        """B."""
+        return self.suffix_ids.shape[0]
+
+    def split(self) -> tuple[ScoringBatch, ScoringBatch]:
+        """Two halves, for a batch that did not fit into memory."""
+        middle = self.n_rows // 2
+        return self.select(slice(0, middle)), self.select(slice(middle, None))
+
+    def select(self, rows: slice) -> ScoringBatch:
+        """Some rows, with the padding they need."""
+        lengths = self.suffix_lengths[rows]
+        suffix = self.suffix_ids[rows, : int(lengths.max())]
+        return ScoringBatch(self.prefix_ids, suffix, lengths, self.target_ids)
+
+    @classmethod
+    def of(cls, rows: list[tuple[int, ...]], prefix: tuple[int, ...], target: tuple[int, ...]) -> ScoringBatch:
+        """A batch of whole prompts that all begin with ``prefix``."""
+        lengths = torch.tensor([len(row) - len(prefix) for row in rows])
+        suffix = torch.zeros(len(rows), int(lengths.max()), dtype=torch.long)
+        for i, row in enumerate(rows):
+            suffix[i, : len(row) - len(prefix)] = torch.tensor(row[len(prefix) :])
+        return cls(torch.tensor(prefix, dtype=torch.long), suffix, lengths, torch.tensor(target))
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a session wants its rows laid out, as found by checking its model.
+
+    Attributes:
+        padding: rows of different lengths may share a batch, padded on the right; otherwise every
+            batch has rows of one length.
+        prefix_sharing: a prefix may be encoded once for all rows.
+        batch_tokens: tokens a batch holds when the device is busy; more cost memory and gain nothing.
+        min_prefix: the shortest prefix that pays for being shared.
+    """
+
+    padding: bool
+    prefix_sharing: bool
+    batch_tokens: int
+    min_prefix: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInfo:
+    """Where and how a session runs, for results and error messages.
+
+    Attributes:
+        backend: the backend's name.
+        device: such as ``"cpu"`` or ``"cuda:0"``.
+        dtype: of the model's weights, such as ``"float32"``.
+        context_length: the most tokens of prompt and target together, if the model has a limit.
+        memory_budget: bytes that a batch may take besides the model.
+        notes: sentences on choices made for this model, shown in results.
+    """
+
+    backend: str
+    device: str
+    dtype: str
+    context_length: int | None
+    memory_budget: int
+    notes: tuple[str, ...] = field(default=())
+
+
+class WhiteBox(Protocol):
+    """Access to a model's inside, for gradient and internals methods.
+
+    A session whose capabilities include ``GRADIENTS``, ``HIDDEN_STATES`` or ``ATTENTIONS`` gives one.
+    """
+
+    @property
+    def model(self) -> torch.nn.Module:
+        """The model itself."""
+        ...
+
+
+@runtime_checkable
+class Session(Protocol):
+    """A model, loaded and ready to score. ``close`` may be called twice.
+
+    Sessions that have ``LOGITS`` also have ``logits(batch) -> Float[B, T, V]``; those that have
+    ``GENERATE`` also ``generate(ids, options) -> tuple[int, ...]``.
+    """
+
+    @property
+    def info(self) -> SessionInfo:
+        """Device, dtype and limits."""
+        ...
+
+    @property
+    def layout(self) -> Layout:
+        """How rows are to be laid out."""
+        ...
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What this session can do with this model."""
+        ...
+
+    def row_bytes(self, prefix: int, suffix: int, targets: int) -> int:
+        """An upper estimate of the memory that one row takes while it is scored."""
+        ...
+
+    def log_probs(self, batch: ScoringBatch) -> Float[Tensor, "B T"]:
+        """Log-probability of every target token in every row, fp32 or better, on the CPU.
+
+        Raises:
+            BatchTooLargeError: memory ran out; the caller halves the batch.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release what the session holds; idempotent."""
+        ...
+
+
+@runtime_checkable
+class LogitsSession(Session, Protocol):
+    """A session with the capability ``LOGITS``."""
+
+    def logits(self, batch: ScoringBatch) -> Float[Tensor, "B T V"]:
+        """Logits at the position before each target token, fp32 or better, on the session's device."""
+        ...
+
+
+@runtime_checkable
+class GenerateSession(Session, Protocol):
+    """A session with the capability ``GENERATE``."""
+
+    def generate(self, ids: tuple[int, ...], options: Mapping[str, object], seed: int) -> tuple[int, ...]:
+        """The model's continuation of a prompt, greedy unless ``options`` say otherwise.
+
+        Raises:
+            InputError: an option that the model's generation does not know.
+        """
+        ...
+
+
+@runtime_checkable
+class WhiteBoxSession(Session, Protocol):
+    """A session with the capability ``GRADIENTS``, ``HIDDEN_STATES`` or ``ATTENTIONS``."""
+
+    def white_box(self) -> WhiteBox:
+        """Access to the model's inside."""
+        ...
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """Loads models into sessions."""
+
+    @property
+    def info(self) -> BackendInfo:
+        """Name, devices, capabilities, priority."""
+        ...
+
+    def availability(self) -> Available | Unavailable:
+        """Whether it can be used here; cheap, and never raises."""
+        ...
+
+    def load(self, model: LoadedModel, *, device: str | None, dtype: str | None, memory_budget: int | None) -> Session:
+        """A session for this model; ``None`` leaves the choice to the backend.
+
+        Raises:
+            BackendError: the device or dtype does not exist here.
+            ModelError: the model cannot be scored.
+        """
+        ...

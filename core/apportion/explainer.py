@@ -1,0 +1,164 @@
+"""The one pipeline: from a prompt and a target to an attribution."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+from apportion.game import Game
+from apportion.methods import Method
+from apportion.models import load_model
+from apportion.outcome import assemble
+from apportion.plugins import load_plugins
+from apportion.progress import ProgressEvent
+from apportion.resolve import Resolver
+from apportion.running import run_method
+from apportion.scoring import Scorer
+from apportion.selection import open_session, white_box_of
+from apportion.targets import TargetFunction
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from apportion.attribution import Attribution
+    from apportion.backend import Backend, ScoringBatch, Session
+
+__all__ = ["Explainer"]
+
+
+class Explainer:
+    """Explains one model's outputs.
+
+    Args:
+        model: ``"smollm2"`` (the demo model), a hub id, a folder, a ``.gguf`` file, or a pair of
+            ``transformers`` objects ``(model, tokenizer)``.
+        backend: a backend's name, a ``Backend``, or ``"auto"`` for the best one available. Only ``"auto"``
+            falls back; results say which backend ran.
+        device: such as ``"cpu"`` or ``"cuda"``; the backend's choice if ``None``. Naming one moves a model
+            that was passed as an object.
+        dtype: such as ``"float32"`` (the default for models that apportion loads) or ``"bfloat16"``.
+        memory_budget: bytes that a batch may take besides the model; the backend's choice if ``None``.
+        share_prefixes: encode a prefix that all prompts of a batch share once, where the model allows it.
+        plugins: modules or objects with hook implementations, for this explainer only.
+        progress: a progress bar on stderr, shown in terminals only.
+
+    Raises:
+        ModelError: the model cannot be loaded or scored.
+        BackendError: the backend, device or dtype is not available; the message says why.
+        PluginError: one of ``plugins`` cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        model: object,
+        *,
+        backend: str | Backend = "auto",
+        device: str | None = None,
+        dtype: str | None = None,
+        memory_budget: int | None = None,
+        share_prefixes: bool = True,
+        plugins: Sequence[object] = (),
+        progress: bool = True,
+    ) -> None:
+        self.plugins = load_plugins(plugins, disabled=() if progress else ("apportion_plugins.progress",))
+        self.model = load_model(model, dtype=dtype)
+        self.session, self._notes = open_session(
+            self.plugins, backend, self.model, device=device, dtype=dtype, memory_budget=memory_budget
+        )
+        self._share_prefixes = share_prefixes
+        self._resolver = Resolver(self.plugins, self.model, self.session, self._report)
+
+    def attribute(
+        self,
+        prompt: object,
+        target: str | Sequence[int] | None = None,
+        *,
+        method: str | Method = "auto",
+        features: object = None,
+        target_fn: str | TargetFunction = "log_prob",
+        budget: int | None = None,
+        seed: int = 0,
+        generate: Mapping[str, object] | None = None,
+        **method_options: Any,
+    ) -> Attribution:
+        """Which parts of the prompt made the model say the target.
+
+        Args:
+            prompt: a ``str``, ``Text``, ``Template``, or what a plugin's input adapter takes.
+            target: a text (encoded without special tokens), token ids, or ``None`` for the model's own
+                greedy continuation of up to 25 tokens.
+            method: a method's name, a ``Method``, or ``"auto"``: exact Shapley values while 2^F evaluations
+                fit the budget, else sampled ones; the result says which and why.
+            features: how a plain ``str`` is cut: what ``Text`` takes as ``by``.
+            target_fn: ``"log_prob"``, ``"prob"``, another registered name, or a ``TargetFunction``.
+            budget: the most distinct model evaluations.
+            seed: of every random draw.
+            generate: options of the generation, such as ``{"max_new_tokens": 40}``; with ``target=None`` only.
+            **method_options: of the method; unknown ones are refused with a list of those there are.
+
+        Returns:
+            One score for each feature and target token.
+
+        Raises:
+            InputError: anything about the call that cannot work, before the model runs.
+            BudgetError: the budget is too small for the method.
+            CapabilityError: the backend cannot do what the method or target function needs.
+            ScoreError: the model gave a value that is not finite.
+        """
+        started = time.perf_counter()
+        try:
+            request = self._resolver.request(
+                prompt, target, method, features, target_fn, budget, seed, generate, method_options
+            )
+            self.plugins.hook.apportion_before_run(request=request)
+            scorer = Scorer(
+                self.session,
+                request.target,
+                request.target_fn,
+                score_batch=self._score_batch,
+                report=self._report,
+                share_prefixes=self._share_prefixes,
+            )
+            game = Game(
+                [feature.name for feature in request.adapter.features],
+                1 + len(request.target.ids),
+                request.renderer,
+                scorer,
+                budget=budget,
+                white_box=white_box_of(self.session),
+            )
+            estimate = run_method(request, game)
+            attribution = assemble(
+                request,
+                estimate,
+                game=game,
+                scorer=scorer,
+                session=self.session,
+                model=self.model,
+                plugins=self.plugins,
+                notes=self._notes,
+                seconds=time.perf_counter() - started,
+            )
+            self.plugins.hook.apportion_after_run(request=request, attribution=attribution)
+            return attribution
+        finally:
+            self._report(ProgressEvent("end"))
+
+    def close(self) -> None:
+        """Release the model; idempotent. An explainer is also a context manager that closes itself."""
+        self.session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def _report(self, event: ProgressEvent) -> None:
+        self.plugins.hook.apportion_on_progress(event=event)
+
+    def _score_batch(self, session: Session, batch: ScoringBatch) -> Float[Tensor, "B T"]:
+        found: Tensor | None = self.plugins.hook.apportion_score(session=session, batch=batch)
+        return session.log_probs(batch) if found is None else found

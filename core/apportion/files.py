@@ -1,0 +1,37 @@
+"""Files: where the cache is, and how nothing is ever half written."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import platformdirs
+
+__all__ = ["cache_dir", "write_atomically"]
+
+
+def cache_dir() -> Path:
+    """The user's cache folder for apportion; ``APPORTION_CACHE`` moves it. Not created here."""
+    chosen = os.environ.get("APPORTION_CACHE")
+    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("apportion", appauthor=False))
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees the old one or the whole new one, even after Ctrl-C.
+
+    Raises:
+        OSError: the folder does not exist or cannot be written.
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        # mkstemp makes files private; a result should get the permissions of any new file.
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(name).chmod(0o666 & ~umask)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

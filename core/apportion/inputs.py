@@ -1,0 +1,80 @@
+"""Model inputs, and the protocol that turns a prompt into features and inputs.
+
+An input adapter names the F features of a prompt and renders coalitions: for every row of a
+``Bool[S, F]`` mask it gives the model input in which the features that are ``True`` are present and
+the others absent (removed, or replaced by their baseline).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from jaxtyping import Bool
+from torch import Tensor
+
+from apportion.features import Feature
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = ["AdaptContext", "Alternatives", "InputAdapter", "ModelInput"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInput:
+    """What one forward of the model reads before the target: token ids, special tokens included."""
+
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Alternatives:
+    """Several renderings of one coalition, whose values are averaged with equal weights.
+
+    An adapter with K baseline draws returns K inputs for every coalition, in the same order of
+    draws, so that every coalition is averaged over the same draws and efficiency holds.
+    """
+
+    inputs: tuple[ModelInput, ...]
+
+
+@runtime_checkable
+class InputAdapter(Protocol):
+    """A prompt, cut into features.
+
+    Optional attributes, read when they exist:
+        ``segments``: ``Sequence[Segment]``, the full prompt in order, for coloured text.
+        ``draws``: ``int``, inputs per coalition when ``render`` returns ``Alternatives`` (default 1).
+        ``notes``: ``Sequence[str]``, sentences that belong into the result.
+    """
+
+    @property
+    def features(self) -> tuple[Feature, ...]:
+        """The features, in the order of the mask's columns."""
+        ...
+
+    def render(self, mask: Bool[Tensor, "S F"]) -> Sequence[ModelInput | Alternatives]:
+        """The model input of every coalition, in the order of the rows."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptContext:
+    """What an adapter may use while it cuts a prompt.
+
+    Attributes:
+        tokenizer: the model's tokenizer.
+        seed: the run's seed, for adapters that draw.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    seed: int = 0
+
+    def encode(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        """Token ids of each text, with the special tokens that the tokenizer adds to a prompt."""
+        if not texts:
+            return []
+        encoded = self.tokenizer(list(texts), add_special_tokens=True, return_attention_mask=False)
+        return [tuple(row) for row in encoded["input_ids"]]

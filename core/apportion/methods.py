@@ -1,0 +1,72 @@
+"""Methods, samplers, and what they return."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from apportion.backend import Capability
+
+__all__ = ["Coalitions", "Estimate", "Method", "Sampler"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a method found.
+
+    Attributes:
+        values: the attribution of each of the game's K outputs to each feature.
+        std_error: standard errors of ``values``; ``None`` when they are exact, NaN where unknown.
+        estimand: what ``values`` estimate, when it differs from the method's ``estimand``.
+        extras: anything else worth keeping with the result; numbers, texts, lists and arrays.
+    """
+
+    values: Float[Tensor, "F K"]
+    std_error: Float[Tensor, "F K"] | None = None
+    estimand: str | None = None
+    extras: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Coalitions:
+    """Coalitions that a sampler drew, and the weight of each in a regression."""
+
+    mask: Bool[Tensor, "S F"]
+    weight: Float[Tensor, " S"]
+
+
+class Method(Protocol):
+    """An attribution method.
+
+    ``estimand`` names what is computed (``"Shapley value"``); ``requires`` is empty for methods that
+    only ask for values of coalitions. Options of a method are keyword-only parameters of ``run``, each
+    with a default; ``budget`` and ``rng`` are always passed. An option called ``sampler`` that is given
+    by name arrives as the ``Sampler``.
+    """
+
+    @property
+    def estimand(self) -> str:
+        """What the values estimate."""
+        ...
+
+    @property
+    def requires(self) -> frozenset[Capability]:
+        """What the session must be able to do, beyond log-probabilities."""
+        ...
+
+    # The options stand for ``**options: Any``, which mypy would demand of every method.
+    run: Callable[..., Estimate]
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """Draws coalitions for a regression method."""
+
+    def sample(self, n_features: int, budget: int, rng: torch.Generator) -> Coalitions:
+        """At most ``budget`` distinct coalitions over ``n_features`` features, reproducible by ``rng``."""
+        ...

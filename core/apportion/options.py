@@ -1,0 +1,39 @@
+"""Options of plugins: the keyword-only parameters that they name, and nothing else."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from apportion.errors import InputError, listing, suggestion
+
+__all__ = ["check_options", "named_options"]
+
+RESERVED = frozenset({"budget", "rng"})
+"""Keyword arguments that apportion passes to every method; not options."""
+
+
+def named_options(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The options that a function names, in order."""
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in RESERVED}
+
+
+def check_options(owner: str, function: Callable[..., Any], options: Mapping[str, object]) -> None:
+    """Refuse options that a function does not name, even when a catch-all would swallow them.
+
+    Args:
+        owner: how the message calls it, such as ``"method 'shapley'"``.
+        function: what will be called with the options.
+        options: what the user gave.
+
+    Raises:
+        InputError: an unknown option; the message lists the options there are.
+    """
+    known = named_options(function)
+    for option in options:
+        if option not in known:
+            raise InputError(
+                f"The {owner} has no option {option!r}. {suggestion(option, known)}Its options: {listing(known)}."
+            )

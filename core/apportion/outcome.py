@@ -1,0 +1,97 @@
+"""From an estimate to the result that users hold."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from apportion.attribution import Attribution
+from apportion.methods import Estimate
+from apportion.provenance import Provenance, versions
+
+if TYPE_CHECKING:
+    from apportion.backend import Session
+    from apportion.game import Game
+    from apportion.models import LoadedModel
+    from apportion.plugins import Plugins
+    from apportion.request import Request
+    from apportion.scoring import Scorer
+
+__all__ = ["assemble"]
+
+
+def assemble(
+    request: Request,
+    estimate: Estimate,
+    *,
+    game: Game,
+    scorer: Scorer,
+    session: Session,
+    model: LoadedModel,
+    plugins: Plugins,
+    notes: tuple[str, ...],
+    seconds: float,
+) -> Attribution:
+    """Put numbers, names and provenance together.
+
+    Args:
+        request: what was asked.
+        estimate: what the method found, checked.
+        game: its memory gives the scores of the empty and the full prompt, if the method asked for them.
+        scorer: its counters.
+        session: where it ran.
+        model: what ran.
+        plugins: for ``Attribution.plot``.
+        notes: on the choice of the backend.
+        seconds: of the whole run.
+    """
+    values = _array(estimate.values)
+    errors = None if estimate.std_error is None else _array(estimate.std_error)
+    provenance = Provenance(
+        method=request.method_name,
+        method_reason=request.method_reason,
+        options=request.given_options,
+        target_fn=request.target_fn_name,
+        budget=request.budget,
+        seed=request.seed,
+        evaluations=game.evaluations,
+        forwarded_tokens=scorer.forwarded_tokens,
+        seconds=round(seconds, 3),
+        model=model.name,
+        fingerprint=model.fingerprint,
+        backend=session.info.backend,
+        device=session.info.device,
+        dtype=session.info.dtype,
+        versions=versions(),
+        notes=(*notes, *session.info.notes, *request.renderer.notes, *scorer.notes),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    return Attribution(
+        features=request.adapter.features,
+        target_tokens=request.target.tokens,
+        target_text=request.target.text,
+        values=values[:, 0],
+        token_values=values[:, 1:].T.copy(),
+        std_error=None if errors is None else errors[:, 0],
+        token_std_error=None if errors is None else errors[:, 1:].T.copy(),
+        estimand=estimate.estimand or request.method.estimand,
+        base_value=_known(game, present=False),
+        full_value=_known(game, present=True),
+        segments=tuple(getattr(request.adapter, "segments", ())),
+        provenance=provenance,
+        extras=dict(estimate.extras),
+        plugins=plugins,
+    )
+
+
+def _array(tensor: torch.Tensor) -> np.ndarray:
+    return np.array(tensor.detach().to("cpu", torch.float64).numpy())
+
+
+def _known(game: Game, *, present: bool) -> float | None:
+    """The score with all features, or with none, if the method asked for it."""
+    value = game.known(torch.full((game.n_features,), present))
+    return None if value is None else float(value[0])

@@ -1,0 +1,259 @@
+"""Loading plugins: each by itself, so that a broken one is reported and the others work."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from types import ModuleType
+from typing import Any
+
+import pluggy
+
+from apportion import hookspecs
+from apportion._version import __version__
+from apportion.errors import ApportionError, PluginError, listing, suggestion
+from apportion.files import cache_dir
+from apportion.hookspecs import API_VERSION, PROJECT, Settings
+from apportion.options import check_options
+from apportion.registry import KINDS, Entry, Registry, checked_entry
+
+__all__ = ["FailedPlugin", "LoadedPlugin", "Plugins", "installed_plugins", "load_plugins"]
+
+BUILT_INS = (
+    "apportion_backends.torch",
+    "apportion_plugins.inputs",
+    "apportion_plugins.samplers",
+    "apportion_plugins.methods",
+    "apportion_plugins.targets",
+    "apportion_plugins.visualizers",
+    "apportion_plugins.progress:ProgressBar",
+)
+"""Modules (and classes, instantiated) that come with apportion; plugins loaded later are asked before them."""
+
+ENTRY_POINT_GROUP = "apportion"
+DISABLE_VARIABLE = "APPORTION_DISABLE_PLUGINS"
+AUTOLOAD_VARIABLE = "APPORTION_PLUGIN_AUTOLOAD"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedPlugin:
+    """A plugin that works.
+
+    Attributes:
+        name: of its entry point, module or class.
+        distribution: ``"package version"``, or ``"built-in"``, or ``"object"`` for ``plugins=[…]``.
+        hooks: the hooks it implements.
+    """
+
+    name: str
+    distribution: str
+    hooks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FailedPlugin:
+    """A plugin that was left out, and why.
+
+    Attributes:
+        name: of its entry point.
+        distribution: ``"package version"``.
+        error: one sentence.
+    """
+
+    name: str
+    distribution: str
+    error: str
+
+
+class Plugins:
+    """Loaded plugins, their hooks and their registries.
+
+    Args:
+        disabled: names of plugins to leave out.
+    """
+
+    def __init__(self, disabled: Sequence[str] = ()) -> None:
+        self.loaded: list[LoadedPlugin] = []
+        self.failed: list[FailedPlugin] = []
+        self.disabled: list[str] = []
+        self.registries: Mapping[str, Registry] = {kind: Registry(kind) for kind in KINDS}
+        self._disabled = frozenset(disabled)
+        self._manager = pluggy.PluginManager(PROJECT)
+        self._manager.add_hookspecs(hookspecs)
+        settings = Settings(__version__, API_VERSION, cache_dir())
+        self._manager.hook.apportion_configure.call_historic(kwargs={"settings": settings})
+
+    @property
+    def hook(self) -> pluggy.HookRelay:
+        """Call a hook of all plugins: ``plugins.hook.apportion_before_run(request=…)``."""
+        return self._manager.hook
+
+    def __getitem__(self, kind: str) -> Registry:
+        return self.registries[kind]
+
+    def entries_of(self, plugin: str) -> list[Entry]:
+        """Everything that one plugin registered."""
+        return [entry for registry in self.registries.values() for entry in registry if entry.plugin == plugin]
+
+    def add(self, name: str, distribution: str, load: Callable[[], object]) -> None:
+        """Load one plugin, or record why not.
+
+        Args:
+            name: how listings call it.
+            distribution: where it comes from.
+            load: imports it; may raise anything.
+        """
+        if name in self._disabled:
+            self.disabled.append(name)
+            return
+        try:
+            self._register(name, distribution, load())
+        except Exception as error:
+            self.failed.append(FailedPlugin(name, distribution, _explained(error)))
+
+    def require(self, plugin: object) -> None:
+        """Load a plugin object given in code; its faults are the caller's to see.
+
+        Raises:
+            PluginError: it cannot be loaded.
+        """
+        name = getattr(plugin, "__name__", None) or type(plugin).__name__
+        try:
+            self._register(str(name), "object", plugin)
+        except Exception as error:
+            raise PluginError(f"The plugin {name!r} cannot be loaded: {_explained(error)}") from error
+
+    def visualize(self, kind: str, attribution: object, options: Mapping[str, Any]) -> Any:
+        """A view of a result by the visualizer of this name.
+
+        Raises:
+            UnknownNameError: no visualizer of that name.
+            InputError: an option that the visualizer does not have.
+        """
+        visualizer = self["visualizers"].get(kind).make()
+        check_options(f"visualizer {kind!r}", visualizer.render, options)
+        return visualizer.render(attribution, **options)
+
+    def _register(self, name: str, distribution: str, plugin: object) -> None:
+        if self._manager.has_plugin(name):
+            raise PluginError(f"Another plugin called {name!r} is loaded; give one of them another name.")
+        _check_api_version(plugin)
+        _check_decorated(plugin)
+        try:
+            self._manager.register(plugin, name)
+            self._check_hook_names(plugin)
+            entries = self._collect(name, plugin)
+        except BaseException:
+            if self._manager.has_plugin(name):
+                self._manager.unregister(name=name)
+            raise
+        for entry in entries:
+            self.registries[entry.kind].add(entry)
+        hooks = tuple(sorted(caller.name for caller in self._manager.get_hookcallers(plugin) or ()))
+        self.loaded.append(LoadedPlugin(name, distribution, hooks))
+
+    def _check_hook_names(self, plugin: object) -> None:
+        known = hook_names()
+        for caller in self._manager.get_hookcallers(plugin) or ():
+            if not caller.has_spec():
+                raise PluginError(
+                    f"There is no hook {caller.name!r}. {suggestion(caller.name, known)}"
+                    f"The hooks: {listing(known, limit=20)}."
+                )
+
+    def _collect(self, name: str, plugin: object) -> list[Entry]:
+        """Run the plugin's registration hooks; nothing is registered until all of them succeeded."""
+        entries: list[Entry] = []
+        others = [other for other in self._manager.get_plugins() if other is not plugin]
+        for kind in KINDS:
+            staged = Registry(kind)
+
+            def register(
+                entry_name: str, factory: Any, *, summary: str, kind: str = kind, staged: Registry = staged
+            ) -> None:
+                entry = checked_entry(kind, name, entry_name, factory, summary)
+                for registered in self.registries[kind]:
+                    if registered.name == entry.name:
+                        self.registries[kind].add(entry)  # raises, naming both owners
+                staged.add(entry)
+
+            hook = self._manager.subset_hook_caller(f"apportion_register_{kind}", remove_plugins=others)
+            hook(register=register)
+            entries.extend(staged)
+        return entries
+
+
+def hook_names() -> list[str]:
+    """All hooks, in the order of ``hookspecs``."""
+    return [name for name in vars(hookspecs) if name.startswith("apportion_")]
+
+
+def load_plugins(plugins: Sequence[object] = (), disabled: Sequence[str] = ()) -> Plugins:
+    """Load the built-ins, then the installed plugins, then ``plugins``.
+
+    The environment has two switches: ``APPORTION_DISABLE_PLUGINS=a,b`` leaves plugins out, and
+    ``APPORTION_PLUGIN_AUTOLOAD=0`` loads no installed plugin.
+
+    Args:
+        plugins: modules or objects with hook implementations.
+        disabled: names of plugins to leave out, besides those of the environment.
+
+    Raises:
+        PluginError: one of ``plugins`` cannot be loaded; installed ones that cannot are only recorded.
+    """
+    switched_off = [name.strip() for name in os.environ.get(DISABLE_VARIABLE, "").split(",") if name.strip()]
+    found = Plugins([*switched_off, *disabled])
+    for built_in in BUILT_INS:
+        found.add(built_in.split(":")[0], "built-in", functools.partial(_built_in, built_in))
+    if os.environ.get(AUTOLOAD_VARIABLE, "1") != "0":
+        for entry in sorted(metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda e: e.name):
+            dist = entry.dist
+            found.add(entry.name, f"{dist.name} {dist.version}" if dist else "unknown", entry.load)
+    for plugin in plugins:
+        found.require(plugin)
+    return found
+
+
+def _built_in(path: str) -> object:
+    module, _, name = path.partition(":")
+    loaded = importlib.import_module(module)
+    return getattr(loaded, name)() if name else loaded
+
+
+@functools.cache
+def installed_plugins() -> Plugins:
+    """The installed plugins, loaded once a process; for results that were read from a file."""
+    return load_plugins()
+
+
+def _check_api_version(plugin: object) -> None:
+    version = getattr(plugin, "APPORTION_API_VERSION", API_VERSION)
+    if version != API_VERSION:
+        raise PluginError(
+            f"It is written for plugin API version {version!r}, and this is apportion {__version__} with version "
+            f"{API_VERSION}. Install a release of the plugin (or of apportion) that fits."
+        )
+
+
+def _check_decorated(plugin: object) -> None:
+    for name in hook_names():
+        function = getattr(plugin, name, None)
+        if callable(function) and not hasattr(function, f"{PROJECT}_impl"):
+            raise PluginError(f"The function {name!r} is not marked with @apportion.hookimpl, so it would never run.")
+    if isinstance(plugin, type | ModuleType):
+        return
+    if not any(hasattr(plugin, name) for name in dir(plugin) if name.startswith(f"{PROJECT}_")):
+        raise PluginError(f"{plugin!r} implements no hook; its functions are named apportion_… .")
+
+
+def _explained(error: Exception) -> str:
+    if isinstance(error, pluggy.PluginValidationError):
+        # pluggy names plugin, hook, signature and fault over several lines.
+        return " ".join(str(error).split())
+    if isinstance(error, ApportionError):
+        return str(error)
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,225 @@
+"""What a user writes to say which parts of a prompt are features.
+
+These are plain descriptions, checked as far as that is possible without a model; the input adapters
+in ``apportion_plugins.inputs`` give them their meaning.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+
+from apportion.errors import InputError, listing, suggestion, unknown_name
+
+__all__ = ["GRANULARITIES", "Template", "Text"]
+
+GRANULARITIES = ("words", "tokens", "sentences", "paragraphs")
+
+Splitter = Callable[[str], Sequence[str]]
+Keep = Sequence[str | int] | Callable[[str], bool]
+
+
+@dataclass(frozen=True)
+class Text:
+    """A prompt cut into tokens, words, sentences, paragraphs, or pieces of your own.
+
+    With all features present the text is exactly the one given. An absent feature is removed with the
+    white space before it, or replaced by ``baseline``.
+
+    Args:
+        text: the prompt.
+        by: ``"words"`` (default; scripts without spaces are cut into characters), ``"tokens"`` (of the
+            model's tokenizer), ``"sentences"``, ``"paragraphs"``, or a function from the text to its
+            pieces, such as a word segmenter; what lies between the pieces goes with the next one.
+        baseline: what replaces an absent feature: a text, or for ``by="tokens"`` also a token id.
+            ``None`` removes it.
+        keep: features that are always present and get no score: their texts or indices (negative ones
+            count from the end), or a function that says so of a feature's text.
+
+    Raises:
+        InputError: the text is blank, ``by`` is unknown, or a token id is given for other pieces.
+    """
+
+    text: str
+    by: str | Splitter = "words"
+    baseline: str | int | None = None
+    keep: Keep = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.text, str):
+            raise InputError(f"Text takes a str, not {type(self.text).__name__}: {self.text!r}.")
+        if not self.text.strip():
+            raise InputError(f"The prompt is empty ({self.text!r}); there is nothing to attribute to.")
+        if isinstance(self.by, str):
+            if self.by not in GRANULARITIES:
+                raise unknown_name("granularity", self.by, GRANULARITIES, "Or pass a function to `by`.")
+        elif not callable(self.by):
+            raise InputError(f"by={self.by!r} is neither a name ({listing(GRANULARITIES)}) nor a function.")
+        if isinstance(self.baseline, bool) or not isinstance(self.baseline, str | int | None):
+            raise InputError(f"baseline={self.baseline!r} is not a text, a token id or None.")
+        if isinstance(self.baseline, int) and self.by != "tokens":
+            raise InputError(
+                f"baseline={self.baseline} is a token id, which fits by='tokens' only (by={self.by!r}). "
+                "Pass a text, or None to remove absent features."
+            )
+        if isinstance(self.keep, str):
+            raise InputError(f"keep={self.keep!r} is one text; write keep=[{self.keep!r}].")
+
+
+@dataclass(frozen=True)
+class Template:
+    """A prompt with slots, each slot (or group of slots) a feature.
+
+    Args:
+        template: a format string (``"{name} lives in {city}"`` or ``"{} lives in {}"``), or a function
+            that takes the slots' values (by name, or by position for a list) and returns the prompt.
+        values: the slots' values: a dict, or a list for positional slots.
+        baselines: what stands in a slot when its feature is absent, in the form of ``values``; slots
+            that are not mentioned become empty. In a dict, a list of texts gives several alternatives,
+            and a tuple of slots as key gives alternatives that change together:
+            ``{"name": ["Sarah", "Mary"], ("city", "state"): [("Seattle", "WA"), ("Austin", "TX")]}``.
+            Every coalition is averaged over the same draws from their product.
+        groups: tuples of slots that are perturbed together and get one score.
+        draws: the most combinations of alternative baselines to average over; all of them when there
+            are no more than this, otherwise that many distinct ones drawn with the run's seed.
+
+    Raises:
+        InputError: a placeholder without value, a value or baseline for an unknown slot, an unknown or
+            repeated slot in ``groups``, an alternative of the wrong length.
+    """
+
+    template: str | Callable[..., str]
+    values: Mapping[str, object] | Sequence[object]
+    baselines: Mapping[str | tuple[str, ...], object] | Sequence[object] | None = None
+    groups: Sequence[Sequence[str | int]] = ()
+    draws: int = 16
+    slots: tuple[str, ...] = field(init=False, repr=False)
+    positional: bool = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.values, str) or not isinstance(self.values, Mapping | Sequence):
+            raise InputError(f"values={self.values!r} is neither a dict nor a list.")
+        positional = not isinstance(self.values, Mapping)
+        names = [str(i) for i in range(len(self.values))] if positional else [str(k) for k in self.values]
+        object.__setattr__(self, "positional", positional)
+        object.__setattr__(self, "slots", tuple(names))
+        if not names:
+            raise InputError("A template needs at least one value; values is empty.")
+        if not isinstance(self.draws, int) or self.draws < 1:
+            raise InputError(f"draws={self.draws!r} must be a whole number of at least 1.")
+        self._check_placeholders()
+        self._check_groups()
+        if isinstance(self.baselines, str) or not isinstance(self.baselines, Mapping | Sequence | None):
+            raise InputError(f"baselines={self.baselines!r} is neither a dict nor a list.")
+        self.alternatives()
+
+    def _check_placeholders(self) -> None:
+        if not isinstance(self.template, str):
+            if not callable(self.template):
+                raise InputError(f"template={self.template!r} is neither a format string nor a function.")
+            return
+        wanted = placeholders(self.template)
+        missing = [name for name in wanted if name not in self.slots]
+        if missing:
+            raise InputError(
+                f"The template's placeholders {listing(map(repr, missing))} have no value; "
+                f"values are given for {listing(map(repr, self.slots))}."
+            )
+        unused = [name for name in self.slots if name not in wanted]
+        if unused:
+            hint = suggestion(unused[0], wanted)
+            raise InputError(
+                f"Values are given for {listing(map(repr, unused))}, which the template does not use. "
+                f"{hint}Its placeholders: {listing(map(repr, wanted))}."
+            )
+
+    def _check_groups(self) -> None:
+        seen: dict[str, Sequence[str | int]] = {}
+        for group in self.groups:
+            if isinstance(group, str):
+                raise InputError(f"The group {group!r} is a text; write a tuple of slots such as ({group!r},).")
+            for slot in map(str, group):
+                if slot not in self.slots:
+                    raise unknown_name("slot", slot, self.slots, f"It is named in the group {tuple(group)!r}.")
+                if slot in seen:
+                    raise InputError(
+                        f"The slot {slot!r} is in two groups, {tuple(seen[slot])!r} and {tuple(group)!r}; "
+                        "a slot can be perturbed with one group only."
+                    )
+                seen[slot] = group
+
+    def feature_slots(self) -> tuple[tuple[str, ...], ...]:
+        """The slots of each feature: groups and single slots, in the order of their first slot."""
+        of_slot = {slot: tuple(map(str, group)) for group in self.groups for slot in map(str, group)}
+        return tuple(dict.fromkeys(of_slot.get(slot, (slot,)) for slot in self.slots))
+
+    def alternatives(self) -> list[tuple[tuple[str, ...], list[tuple[object, ...]]]]:
+        """``(slots, choices)`` per independent baseline: one choice is one value for each of the slots."""
+        if self.baselines is None:
+            return [((slot,), [("",)]) for slot in self.slots]
+        given: Iterable[tuple[object, object]]
+        if isinstance(self.baselines, Mapping):
+            given = self.baselines.items()
+        else:
+            if len(self.baselines) != len(self.slots):
+                raise InputError(
+                    f"{len(self.baselines)} baselines are given for {len(self.slots)} slots; a list needs one "
+                    "for each (or use a dict)."
+                )
+            given = zip(self.slots, self.baselines, strict=True)
+        found = [self._alternative(key, value) for key, value in given]
+        named = list(chain.from_iterable(slots for slots, _ in found))
+        twice = sorted({slot for slot in named if named.count(slot) > 1})
+        if twice:
+            raise InputError(f"The slot {twice[0]!r} has two baselines; give it one.")
+        return found + [((slot,), [("",)]) for slot in self.slots if slot not in named]
+
+    def _alternative(self, key: object, value: object) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
+        slots = tuple(map(str, key)) if isinstance(key, tuple) else (str(key),)
+        for slot in slots:
+            if slot not in self.slots:
+                raise unknown_name("slot", slot, self.slots, f"A baseline is given for {key!r}.")
+        choices = _choices(value, joint=isinstance(key, tuple))
+        if not choices:
+            raise InputError(f"The list of baselines for {key!r} is empty; leave it out to remove the slot.")
+        if not isinstance(key, tuple):
+            return slots, [(choice,) for choice in choices]
+        for choice in choices:
+            if not isinstance(choice, tuple | list) or len(choice) != len(slots):
+                raise InputError(
+                    f"The baseline {choice!r} of {key!r} must be a tuple of {len(slots)} values, one for each slot."
+                )
+        return slots, [tuple(choice) for choice in choices if isinstance(choice, tuple | list)]
+
+
+def _choices(value: object, *, joint: bool) -> list[object]:
+    """The alternatives in a baseline; under a tuple of slots one tuple is one joint choice."""
+    if isinstance(value, list) or (isinstance(value, tuple) and not joint):
+        return list(value)
+    return [value]
+
+
+def placeholders(template: str) -> list[str]:
+    """The slots of a format string, each once, in order; ``{}`` counts as ``0``, ``1``, …
+
+    Raises:
+        InputError: the string is no valid format string, or uses attributes or items of a slot.
+    """
+    names: list[str] = []
+    automatic = 0
+    try:
+        fields = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+    except ValueError as error:
+        raise InputError(
+            f"The template is not a valid format string: {error}. Write {{{{ and }}}} for literal braces."
+        ) from error
+    for name in fields:
+        if name == "":
+            name, automatic = str(automatic), automatic + 1
+        if not (name.isdigit() or name.isidentifier()):
+            raise InputError(f"The placeholder {{{name}}} is not a plain slot name; use names such as {{city}}.")
+        if name not in names:
+            names.append(name)
+    return names

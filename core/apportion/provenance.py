@@ -1,0 +1,67 @@
+"""Where a result comes from."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import Any
+
+from apportion._version import __version__
+
+__all__ = ["Provenance", "versions"]
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Everything needed to run it again, and to know what it cost.
+
+    Attributes:
+        method: the method that ran.
+        method_reason: why ``method="auto"`` chose it; empty when the user did.
+        options: the method's options as given.
+        target_fn: the target function.
+        budget: the most distinct evaluations allowed; ``None`` for no limit.
+        seed: of every random draw.
+        evaluations: distinct model inputs that were scored.
+        forwarded_tokens: tokens the model read for them.
+        seconds: wall-clock time of the run.
+        model: what was loaded, as the user named it.
+        fingerprint: a hash of the model's configuration and of a sample of its weights.
+        backend: what scored.
+        device: such as ``"cpu"``.
+        dtype: of the weights.
+        versions: of the packages that matter.
+        notes: choices made on the way that a reader should know.
+        created: ISO 8601, UTC.
+    """
+
+    method: str
+    method_reason: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    target_fn: str = "log_prob"
+    budget: int | None = None
+    seed: int = 0
+    evaluations: int = 0
+    forwarded_tokens: int = 0
+    seconds: float = 0.0
+    model: str = ""
+    fingerprint: str = ""
+    backend: str = ""
+    device: str = ""
+    dtype: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    created: str = ""
+
+
+def versions() -> dict[str, str]:
+    """Versions of apportion, Python and the packages that decide the numbers."""
+    found = {"apportion": __version__, "python": platform.python_version()}
+    for package in ("torch", "transformers", "tokenizers"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,120 @@
+"""Names and the factories behind them: one registry for each kind of extension."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from apportion.errors import PluginError, unknown_name
+
+__all__ = ["KINDS", "Entry", "Register", "Registry"]
+
+KINDS = ("inputs", "samplers", "methods", "targets", "visualizers", "backends", "metrics")
+
+Factory = Callable[[], Any] | str
+"""Something that makes the object when called without arguments, or ``"module:name"`` of it."""
+
+Register = Callable[..., None]
+"""``register(name, factory, *, summary)``, what a registration hook is given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One registered name.
+
+    Attributes:
+        kind: which registry, such as ``"methods"``.
+        name: what users type.
+        factory: makes the object; a text is imported when it is first needed.
+        summary: one line for listings.
+        plugin: who registered it.
+    """
+
+    kind: str
+    name: str
+    factory: Factory
+    summary: str
+    plugin: str
+
+    def make(self) -> Any:
+        """A new object.
+
+        Raises:
+            PluginError: the factory failed; the message names plugin, kind and cause.
+        """
+        try:
+            factory = _imported(self.factory) if isinstance(self.factory, str) else self.factory
+            return factory()
+        except Exception as error:
+            raise PluginError(
+                f"The plugin {self.plugin!r} could not make its {self.kind[:-1]} {self.name!r}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+
+
+class Registry:
+    """The entries of one kind, by name."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._entries: dict[str, Entry] = {}
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self._entries.values())
+
+    def names(self) -> list[str]:
+        """All names, in the order of registration."""
+        return list(self._entries)
+
+    def get(self, name: str) -> Entry:
+        """The entry of a name.
+
+        Raises:
+            UnknownNameError: with the names there are, and the closest.
+        """
+        if name not in self._entries:
+            hint = "A plugin that fails to load registers nothing: see `apportion plugins list`."
+            raise unknown_name(self.kind[:-1], name, self._entries, hint)
+        return self._entries[name]
+
+    def add(self, entry: Entry) -> None:
+        """Add one entry.
+
+        Raises:
+            PluginError: the name is taken; the message names both owners.
+        """
+        owner = self._entries.get(entry.name)
+        if owner is not None:
+            raise PluginError(
+                f"The {self.kind[:-1]} {entry.name!r} of the plugin {entry.plugin!r} is already registered by "
+                f"{owner.plugin!r}; one of them has to take another name."
+            )
+        self._entries[entry.name] = entry
+
+
+def checked_entry(kind: str, plugin: str, name: object, factory: object, summary: object) -> Entry:
+    """An entry from what a plugin passed to ``register``.
+
+    Raises:
+        PluginError: a name that cannot be typed, a factory that cannot be called, no summary.
+    """
+    if not isinstance(name, str) or not name.replace("-", "_").isidentifier():
+        raise PluginError(f"{name!r} cannot be a {kind[:-1]} name; use letters, digits, '_' and '-'.")
+    if not callable(factory) and not (isinstance(factory, str) and factory.count(":") == 1):
+        raise PluginError(
+            f"The factory of the {kind[:-1]} {name!r} must be callable, or a text 'module:name'; it is {factory!r}."
+        )
+    if not isinstance(summary, str) or not summary.strip():
+        raise PluginError(f"The {kind[:-1]} {name!r} needs a summary, one line for listings.")
+    return Entry(kind, name, factory, summary.strip(), plugin)
+
+
+def _imported(path: str) -> Callable[[], Any]:
+    module, name = path.split(":")
+    found: Callable[[], Any] = getattr(importlib.import_module(module), name)
+    return found

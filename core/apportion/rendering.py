@@ -1,0 +1,68 @@
+"""From coalitions to model inputs that can be scored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from apportion.errors import InputError
+from apportion.inputs import Alternatives, InputAdapter, ModelInput
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = ["Renderer"]
+
+
+class Renderer:
+    """An adapter's ``render``, with prompts that came out empty made to begin with the start token.
+
+    The first target token is predicted from what comes before it, so a prompt needs one token. A coalition
+    without any text is scored after the model's beginning-of-sequence token (or end-of-text token, which
+    separates documents in training), and the result says so.
+
+    Args:
+        adapter: of the prompt.
+        tokenizer: of the model.
+    """
+
+    def __init__(self, adapter: InputAdapter, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._adapter = adapter
+        self._tokenizer = tokenizer
+        self._notes: dict[str, None] = dict.fromkeys(getattr(adapter, "notes", ()))
+        self.draws: int = getattr(adapter, "draws", 1)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the result should say about the inputs."""
+        return tuple(self._notes)
+
+    def full(self) -> tuple[int, ...]:
+        """Token ids of the prompt with all features present."""
+        (item,) = self(torch.ones(1, len(self._adapter.features), dtype=torch.bool))
+        return item.inputs[0].ids if isinstance(item, Alternatives) else item.ids
+
+    def __call__(self, mask: Bool[Tensor, "S F"]) -> Sequence[ModelInput | Alternatives]:
+        """Inputs of at least one token each."""
+        return [self._started(item) for item in self._adapter.render(mask)]
+
+    def _started(self, item: ModelInput | Alternatives) -> ModelInput | Alternatives:
+        if isinstance(item, Alternatives):
+            return Alternatives(tuple(i if i.ids else self._empty() for i in item.inputs))
+        return item if item.ids else self._empty()
+
+    def _empty(self) -> ModelInput:
+        tokenizer = self._tokenizer
+        start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+        if not isinstance(start, int):
+            raise InputError(
+                "A coalition leaves no text at all, and the tokenizer has no start token to predict from. "
+                "Use keep=, a baseline, or a template with fixed text."
+            )
+        token = tokenizer.convert_ids_to_tokens(start)
+        self._notes[f"a prompt without any text is scored after the token {token}"] = None
+        return ModelInput((start,))

@@ -1,0 +1,52 @@
+"""What a run was asked to do, with every name resolved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from apportion.inputs import InputAdapter
+    from apportion.methods import Method
+    from apportion.rendering import Renderer
+    from apportion.targets import Target, TargetFunction
+
+__all__ = ["Request"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One call of ``attribute``, checked and resolved; observers receive it.
+
+    Attributes:
+        prompt: as the user gave it.
+        adapter: its features.
+        renderer: coalitions to inputs that can be scored.
+        target: what is explained, generated already if the user gave none.
+        method_name: the method that runs, after ``"auto"`` was resolved.
+        method: the method itself.
+        method_reason: why ``"auto"`` chose it.
+        options: the method's options, samplers resolved.
+        given_options: the same as the user typed them.
+        target_fn_name: how results call the target function.
+        target_fn: the target function.
+        budget: the most distinct evaluations; ``None`` for no limit.
+        coalition_budget: the same in coalitions, which take one evaluation for each baseline draw.
+        seed: of every draw.
+    """
+
+    prompt: object
+    adapter: InputAdapter
+    renderer: Renderer
+    target: Target
+    method_name: str
+    method: Method
+    method_reason: str
+    options: Mapping[str, Any]
+    given_options: Mapping[str, Any]
+    target_fn_name: str
+    target_fn: TargetFunction
+    budget: int | None
+    coalition_budget: int | None
+    seed: int

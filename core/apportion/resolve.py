@@ -1,0 +1,197 @@
+"""From the arguments of ``attribute`` to a ``Request``: every name resolved, every mistake refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from apportion.auto import choose_method
+from apportion.backend import Capability, GenerateSession, Session
+from apportion.errors import CapabilityError, InputError, listing
+from apportion.inputs import AdaptContext, InputAdapter
+from apportion.methods import Method
+from apportion.options import check_options
+from apportion.progress import ProgressEvent, Report
+from apportion.prompts import Text
+from apportion.rendering import Renderer
+from apportion.request import Request
+from apportion.running import rehearse
+from apportion.targets import Target, TargetFunction
+from apportion.tokens import token_texts
+
+if TYPE_CHECKING:
+    from apportion.models import LoadedModel
+    from apportion.plugins import Plugins
+
+__all__ = ["Resolver"]
+
+
+class Resolver:
+    """Resolves calls of one explainer.
+
+    Args:
+        plugins: where names are looked up.
+        model: whose tokenizer encodes prompts and targets.
+        session: generates targets and says what it can do.
+        report: where progress goes.
+    """
+
+    def __init__(self, plugins: Plugins, model: LoadedModel, session: Session, report: Report) -> None:
+        self._plugins = plugins
+        self._tokenizer = model.tokenizer
+        self._vocabulary = model.model.get_input_embeddings().num_embeddings
+        self._session = session
+        self._report = report
+
+    def request(
+        self,
+        prompt: object,
+        target: object,
+        method: str | Method,
+        features: object,
+        target_fn: str | TargetFunction,
+        budget: int | None,
+        seed: int,
+        generate: Mapping[str, object] | None,
+        method_options: Mapping[str, Any],
+    ) -> Request:
+        """Check everything that can be checked without the model, then generate the target if need be.
+
+        Raises:
+            InputError: any mistake in the arguments.
+            CapabilityError: the session cannot do what the method needs.
+        """
+        _check_whole_number("budget", budget, least=1)
+        _check_whole_number("seed", seed, least=0)
+        if target is not None and generate is not None:
+            raise InputError("generate= sets how a target is written, and a target is given; leave one of them out.")
+        target_fn_name, target_fn_object = self._target_fn(target_fn)
+        adapter = self.adapter(prompt, features, seed)
+        renderer = Renderer(adapter, self._tokenizer)
+        coalitions = budget if budget is None else max(1, budget // renderer.draws)
+        name, chosen, reason, coalitions = self._method(method, len(adapter.features), coalitions)
+        options = self._options(name, chosen, method_options)
+        if target is None:
+            rehearse(chosen, len(adapter.features), coalitions, seed, options)
+        return Request(
+            prompt=prompt,
+            adapter=adapter,
+            renderer=renderer,
+            target=self._target(target, renderer, generate or {}, seed),
+            method_name=name,
+            method=chosen,
+            method_reason=reason,
+            options=options,
+            given_options=dict(method_options),
+            target_fn_name=target_fn_name,
+            target_fn=target_fn_object,
+            budget=budget,
+            coalition_budget=coalitions,
+            seed=seed,
+        )
+
+    def adapter(self, prompt: object, features: object, seed: int) -> InputAdapter:
+        """The prompt's features and renderer, by the first plugin that claims it."""
+        if isinstance(prompt, str):
+            prompt = Text(prompt) if features is None else Text(prompt, by=features)  # type: ignore[arg-type]
+        elif features is not None:
+            raise InputError(
+                f"features= says how a plain text is cut; a {type(prompt).__name__} brings its own features."
+            )
+        context = AdaptContext(self._tokenizer, seed)
+        found: InputAdapter | None = self._plugins.hook.apportion_adapt_input(prompt=prompt, context=context)
+        if found is None:
+            raise InputError(
+                f"No input adapter takes a {type(prompt).__name__}: {prompt!r:.80}. Pass a str, or one of: "
+                f"{listing(self._plugins['inputs'].names())}."
+            )
+        return found
+
+    def _target_fn(self, target_fn: str | TargetFunction) -> tuple[str, TargetFunction]:
+        if isinstance(target_fn, str):
+            return target_fn, self._plugins["targets"].get(target_fn).make()
+        if not isinstance(target_fn, TargetFunction):
+            raise InputError(f"target_fn={target_fn!r} is neither a name nor a TargetFunction (with `needs`).")
+        return _name_of(target_fn), target_fn
+
+    def _method(self, method: str | Method, n_features: int, budget: int | None) -> tuple[str, Method, str, int | None]:
+        reason = ""
+        if method == "auto":
+            choice = choose_method(n_features, budget)
+            method, reason, budget = choice.method, choice.reason, choice.budget
+        if isinstance(method, str):
+            name, made = method, self._plugins["methods"].get(method).make()
+        elif isinstance(method, type) or not callable(getattr(method, "run", None)):
+            raise InputError(f"method={method!r} is neither a name nor an object with `run`.")
+        else:
+            name, made = _name_of(method), method
+        missing = made.requires - self._session.capabilities
+        if missing:
+            raise CapabilityError(
+                f"The method {name!r} needs {listing(sorted(c.value for c in missing))}, which the backend "
+                f"{self._session.info.backend!r} does not give for this model. It gives: "
+                f"{listing(sorted(c.value for c in self._session.capabilities))}."
+            )
+        return name, made, reason, budget
+
+    def _options(self, name: str, method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
+        check_options(f"method {name!r}", method.run, options)
+        resolved = dict(options)
+        if isinstance(resolved.get("sampler"), str):
+            resolved["sampler"] = self._plugins["samplers"].get(resolved["sampler"]).make()
+        return resolved
+
+    def _target(self, target: object, renderer: Renderer, generate: Mapping[str, object], seed: int) -> Target:
+        prompt_ids = renderer.full()
+        limit = self._session.info.context_length
+        if limit is not None and len(prompt_ids) >= limit:
+            raise InputError(
+                f"The prompt has {len(prompt_ids)} tokens and the model's context length is {limit}; "
+                "shorten the prompt."
+            )
+        if target is None:
+            ids = self._generated(prompt_ids, generate, seed)
+        elif isinstance(target, str):
+            ids = tuple(self._tokenizer(target, add_special_tokens=False)["input_ids"])
+            if not ids:
+                raise InputError(f"The target {target!r} is empty: the tokenizer makes no tokens of it.")
+        else:
+            ids = self._checked_ids(target)
+        tokens = token_texts(self._tokenizer, ids)
+        text = target if isinstance(target, str) else self._tokenizer.decode(list(ids))
+        return Target(ids, tokens, str(text), generated=target is None)
+
+    def _generated(self, prompt_ids: tuple[int, ...], options: Mapping[str, object], seed: int) -> tuple[int, ...]:
+        if Capability.GENERATE not in self._session.capabilities or not isinstance(self._session, GenerateSession):
+            raise CapabilityError(
+                f"The backend {self._session.info.backend!r} cannot generate with this model; give a target."
+            )
+        self._report(ProgressEvent("generate"))
+        ids = self._session.generate(prompt_ids, options, seed)
+        if not ids:
+            raise InputError("The model generated nothing after this prompt; give a target.")
+        return ids
+
+    def _checked_ids(self, target: object) -> tuple[int, ...]:
+        values = target.tolist() if isinstance(target, torch.Tensor) else target
+        if not isinstance(values, Sequence) or not all(type(i) is int for i in values):
+            raise InputError(f"The target must be a text, token ids or None; it is {target!r:.80}.")
+        if not values:
+            raise InputError("The target is an empty list of token ids; give at least one, or None to generate.")
+        wrong = [i for i in values if not 0 <= i < self._vocabulary]
+        if wrong:
+            raise InputError(f"The target id {wrong[0]} is outside the vocabulary of {self._vocabulary} tokens.")
+        return tuple(values)
+
+
+def _check_whole_number(name: str, value: object, *, least: int) -> None:
+    if value is None and name == "budget":
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(f"{name}={value!r} must be a whole number of at least {least}.")
+
+
+def _name_of(thing: object) -> str:
+    return str(getattr(thing, "name", None) or type(thing).__name__)

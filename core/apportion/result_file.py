@@ -1,0 +1,137 @@
+"""Results as JSON: a schema with a version, read strictly, written atomically."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from apportion.attribution import Attribution
+from apportion.errors import ResultError, listing
+from apportion.features import Feature, Segment
+from apportion.files import write_atomically
+from apportion.provenance import Provenance
+
+__all__ = ["SCHEMA", "SCHEMA_VERSION", "read", "to_dict", "write"]
+
+SCHEMA = "apportion.attribution"
+SCHEMA_VERSION = 1
+
+_ARRAYS = ("values", "token_values", "std_error", "token_std_error")
+_PLAIN = ("estimand", "base_value", "full_value", "target_text")
+
+
+def to_dict(result: Attribution) -> dict[str, Any]:
+    """Plain values for JSON; NaN becomes ``None``."""
+    data: dict[str, Any] = {"schema": SCHEMA, "version": SCHEMA_VERSION}
+    data |= {name: getattr(result, name) for name in _PLAIN}
+    data["features"] = [asdict(feature) for feature in result.features]
+    data["target_tokens"] = list(result.target_tokens)
+    data |= {name: _numbers(getattr(result, name)) for name in _ARRAYS}
+    data["segments"] = [[segment.text, segment.feature] for segment in result.segments]
+    data["provenance"] = asdict(result.provenance)
+    data["extras"] = {str(key): _numbers(value) for key, value in result.extras.items()}
+    return data
+
+
+def write(result: Attribution, path: Path) -> Path:
+    """Write a result; a file that was there stays as it was unless the whole new one is written.
+
+    Raises:
+        ResultError: not serialisable, or not writable.
+    """
+    try:
+        text = json.dumps(to_dict(result), ensure_ascii=False, indent=1, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ResultError(
+            f"The result cannot be saved: {error}. Its extras ({listing(result.extras)}) and method options "
+            "may hold finite numbers, texts, lists, dicts and arrays only."
+        ) from error
+    try:
+        write_atomically(path, text.encode())
+    except OSError as error:
+        raise ResultError(f"Cannot write {path}: {error.strerror or error}.") from error
+    return path
+
+
+def read(path: Path) -> Attribution:
+    """Read a result, refusing what this version does not know.
+
+    Raises:
+        ResultError: missing, not JSON, another schema or version, missing or unknown fields.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ResultError(f"Cannot read {path}: {error.strerror or error}.") from error
+    except ValueError as error:
+        raise ResultError(f"{path} is not a saved attribution: it is not valid JSON ({error}).") from error
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+        raise ResultError(f'{path} is not a saved attribution: it has no "schema": "{SCHEMA}".')
+    if data.get("version") != SCHEMA_VERSION:
+        raise ResultError(
+            f"{path} has schema version {data.get('version')!r}; this apportion reads version {SCHEMA_VERSION}. "
+            "Upgrade apportion, or save the result again with a version that can read it."
+        )
+    try:
+        return _from_dict(data)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ResultError(f"{path} is damaged: {type(error).__name__}: {error}.") from error
+
+
+def _from_dict(data: dict[str, Any]) -> Attribution:
+    known = {"schema", "version", "features", "target_tokens", "segments", "provenance", "extras"}
+    _refuse_unknown("fields", data, known | set(_ARRAYS) | set(_PLAIN))
+    _refuse_unknown("provenance fields", data["provenance"], {f.name for f in fields(Provenance)})
+    provenance = data["provenance"] | {"notes": tuple(data["provenance"]["notes"])}
+    features = tuple(Feature(**(f | {"members": tuple(f["members"])})) for f in data["features"])
+    shapes = {name: _array(data[name]) for name in _ARRAYS}
+    result = Attribution(
+        features=features,
+        target_tokens=tuple(data["target_tokens"]),
+        values=_required(shapes, "values"),
+        token_values=_required(shapes, "token_values"),
+        std_error=shapes["std_error"],
+        token_std_error=shapes["token_std_error"],
+        segments=tuple(Segment(text, feature) for text, feature in data["segments"]),
+        provenance=Provenance(**provenance),
+        extras=data["extras"],
+        **{name: data[name] for name in _PLAIN},
+    )
+    wanted = (len(result.target_tokens), len(features))
+    if result.values.shape != wanted[1:] or result.token_values.shape != wanted:
+        raise ValueError(f"shapes {result.values.shape} and {result.token_values.shape} do not fit {wanted}")
+    return result
+
+
+def _refuse_unknown(what: str, data: Mapping[str, Any], known: set[str]) -> None:
+    unknown = sorted(set(data) - known)
+    if unknown:
+        raise ValueError(f"unknown {what} {listing(unknown)}")
+
+
+def _required(arrays: Mapping[str, np.ndarray | None], name: str) -> np.ndarray:
+    array = arrays[name]
+    if array is None:
+        raise ValueError(f"{name} is missing")
+    return array
+
+
+def _array(value: Any) -> np.ndarray | None:
+    return None if value is None else np.array(value, dtype=np.float64)
+
+
+def _numbers(value: Any) -> Any:
+    """Arrays and tensors to nested lists, NaN to ``None``."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _numbers(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_numbers(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,85 @@
+"""Running a method, and holding it to its protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from apportion.errors import BudgetError, PluginError
+from apportion.game import Game
+from apportion.methods import Estimate, Method
+
+if TYPE_CHECKING:
+    from apportion.request import Request
+
+__all__ = ["check_estimate", "rehearse", "run_method"]
+
+
+def check_estimate(name: str, estimate: object, n_features: int, n_outputs: int) -> Estimate:
+    """Hold a method to its protocol: shapes, finite values, no negative errors.
+
+    Raises:
+        PluginError: what it returned is not an estimate of this game.
+    """
+    if not isinstance(estimate, Estimate):
+        raise PluginError(f"The method {name!r} returned {type(estimate).__name__}, not an apportion.Estimate.")
+    wanted = (n_features, n_outputs)
+    for part, tensor in (("values", estimate.values), ("std_error", estimate.std_error)):
+        if tensor is None:
+            continue
+        if tuple(tensor.shape) != wanted:
+            raise PluginError(
+                f"The method {name!r} returned {part} of shape {tuple(tensor.shape)}; this game has "
+                f"{n_features} features and {n_outputs} outputs, so it must be {wanted}."
+            )
+    if not bool(torch.isfinite(estimate.values).all()):
+        raise PluginError(f"The method {name!r} returned values that are not finite: {estimate.values}.")
+    if estimate.std_error is not None and bool((estimate.std_error < 0).any()):
+        raise PluginError(f"The method {name!r} returned a negative standard error.")
+    return estimate
+
+
+def run_method(request: Request, game: Game) -> Estimate:
+    """Run the method of a request and hold it to its protocol.
+
+    Raises:
+        PluginError: what it returned is not an estimate of this game.
+        BudgetError: the budget is too small for the method.
+    """
+    rng = torch.Generator().manual_seed(request.seed)
+    try:
+        estimate = request.method.run(game, budget=request.coalition_budget, rng=rng, **request.options)
+    except BudgetError as error:
+        if request.renderer.draws == 1 or request.budget is None:
+            raise
+        raise BudgetError(
+            f"{error} (Each coalition takes {request.renderer.draws} evaluations, one for each combination of "
+            f"baselines, so a budget of {request.budget} allows {request.coalition_budget} coalitions.)"
+        ) from error
+    return check_estimate(request.method_name, estimate, game.n_features, game.n_outputs)
+
+
+class _FirstQuestionError(Exception):
+    """The method got as far as asking the model."""
+
+
+def rehearse(method: Method, n_features: int, budget: int | None, seed: int, options: Mapping[str, Any]) -> None:
+    """Run a perturbation method up to its first question, so that it refuses what it must before the model runs.
+
+    Raises:
+        InputError: whatever the method refuses: a budget too small, an option out of range.
+    """
+    if method.requires:
+        return
+
+    def ask(mask: Tensor) -> Tensor:
+        raise _FirstQuestionError
+
+    rng = torch.Generator().manual_seed(seed)
+    try:
+        method.run(Game.from_function(ask, n_features), budget=budget, rng=rng, **options)
+    except _FirstQuestionError:
+        return

@@ -1,0 +1,126 @@
+"""From model inputs to values: plan, score batch by batch, halve what does not fit, apply the target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from apportion.backend import Capability, LogitsSession, ScoringBatch, Session
+from apportion.errors import BatchTooLargeError, CapabilityError, InputError
+from apportion.inputs import ModelInput
+from apportion.planner import Plan, plan
+from apportion.progress import ProgressEvent, Report
+from apportion.targets import Needs, Scores, Target, TargetFunction
+
+__all__ = ["Scorer"]
+
+ScoreBatch = Callable[[Session, ScoringBatch], Float[Tensor, "B T"]]
+
+
+class Scorer:
+    """Scores distinct model inputs with a session, for one target and one target function.
+
+    Args:
+        session: the loaded model.
+        target: what follows every prompt.
+        target_fn: turns scores into values.
+        score_batch: how a batch gets its log-probabilities (the hook ``apportion_score``).
+        report: where progress goes.
+        share_prefixes: whether plans may share prefixes, where the session can.
+
+    Raises:
+        CapabilityError: the session cannot give what the target function needs.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        target: Target,
+        target_fn: TargetFunction,
+        *,
+        score_batch: ScoreBatch,
+        report: Report,
+        share_prefixes: bool = True,
+    ) -> None:
+        self._session = session
+        self._target = target
+        self._target_fn = target_fn
+        self._score_batch = score_batch
+        self._report = report
+        layout = session.layout
+        self._layout = layout if share_prefixes else replace(layout, prefix_sharing=False)
+        self._row_limit: int | None = None
+        self.evaluations = 0
+        self.forwarded_tokens = 0
+        self.notes: list[str] = []
+        if target_fn.needs is Needs.LOGITS and Capability.LOGITS not in session.capabilities:
+            raise CapabilityError(
+                f"The target function needs logits, which the backend {session.info.backend!r} does not give. "
+                f"It gives: {', '.join(sorted(c.value for c in session.capabilities))}."
+            )
+
+    def __call__(self, inputs: Sequence[ModelInput]) -> Float[Tensor, "N K"]:
+        """Values of distinct inputs, in their order, float64 on the CPU.
+
+        Raises:
+            InputError: an input and the target exceed the model's context length.
+            BatchTooLargeError: not even one row fits into memory.
+        """
+        sequences = [item.ids for item in inputs]
+        self._check_lengths(sequences)
+        info = self._session.info
+        schedule = plan(sequences, self._target.ids, self._layout, self._session.row_bytes, info.memory_budget)
+        values = torch.empty(len(sequences), 1 + len(self._target.ids), dtype=torch.float64)
+        done = 0
+        self._progress(done, len(sequences))
+        for batch in schedule.batches:
+            for rows in self._pieces(batch):
+                values[list(rows)] = self._rows(schedule, rows)
+                done += len(rows)
+                self.evaluations += len(rows)
+                self._progress(done, len(sequences))
+        self.forwarded_tokens += schedule.forwarded_tokens
+        return values
+
+    def _progress(self, done: int, total: int) -> None:
+        self._report(ProgressEvent("score", done, total, self.evaluations))
+
+    def _pieces(self, batch: tuple[int, ...]) -> list[tuple[int, ...]]:
+        size = self._row_limit or len(batch)
+        return [batch[i : i + size] for i in range(0, len(batch), size)]
+
+    def _rows(self, schedule: Plan, rows: tuple[int, ...]) -> Float[Tensor, "B K"]:
+        try:
+            return self._values(schedule.batch(rows))
+        except BatchTooLargeError as error:
+            if len(rows) == 1:
+                raise BatchTooLargeError(
+                    f"A single prompt of {len(schedule.sequences[rows[0]])} tokens does not fit into the memory of "
+                    f"{self._session.info.device}. Use a shorter prompt, a smaller dtype or another device. ({error})"
+                ) from error
+        # Outside the except block, so that the failed batch's tensors are free before the next try.
+        half = len(rows) // 2
+        self._row_limit = min(half, self._row_limit or half)
+        self.notes.append(f"memory ran out on a batch of {len(rows)} rows; went on with {half}")
+        return torch.cat([self._rows(schedule, part) for part in (rows[:half], rows[half:])])
+
+    def _values(self, batch: ScoringBatch) -> Float[Tensor, "B K"]:
+        if self._target_fn.needs is Needs.LOGITS:
+            assert isinstance(self._session, LogitsSession)
+            scores = Scores(logits=self._session.logits(batch))
+        else:
+            scores = Scores(log_probs=self._score_batch(self._session, batch))
+        return self._target_fn(scores, self._target).to("cpu", torch.float64)
+
+    def _check_lengths(self, sequences: Sequence[tuple[int, ...]]) -> None:
+        limit = self._session.info.context_length
+        longest = max(len(ids) for ids in sequences)
+        if limit is not None and longest + len(self._target.ids) > limit:
+            raise InputError(
+                f"A prompt of {longest} tokens and a target of {len(self._target.ids)} exceed the model's context "
+                f"length of {limit} tokens. Shorten the prompt, its baselines or the target."
+            )

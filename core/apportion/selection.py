@@ -1,0 +1,70 @@
+"""Which backend runs: the one that was named, or the best that works."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from apportion.backend import Available, Backend, Session, Unavailable, WhiteBox, WhiteBoxSession
+from apportion.errors import BackendError, ModelError
+from apportion.models import LoadedModel
+from apportion.plugins import Plugins
+
+__all__ = ["open_session", "white_box_of"]
+
+
+def open_session(
+    plugins: Plugins,
+    backend: str | Backend,
+    model: LoadedModel,
+    *,
+    device: str | None,
+    dtype: str | None,
+    memory_budget: int | None,
+) -> tuple[Session, tuple[str, ...]]:
+    """Load the model into a backend's session.
+
+    A backend that is named must work. ``"auto"`` takes the available backend of highest priority that can
+    load the model, and notes those it passed over.
+
+    Returns:
+        The session, and sentences about the choice for results.
+
+    Raises:
+        UnknownNameError: no backend of that name.
+        BackendError: it is unavailable; with the reason and what to install.
+        ModelError: the model cannot be scored.
+    """
+    if backend != "auto":
+        chosen = plugins["backends"].get(backend).make() if isinstance(backend, str) else backend
+        _require_available(chosen)
+        return chosen.load(model, device=device, dtype=dtype, memory_budget=memory_budget), ()
+    candidates: list[Backend] = [entry.make() for entry in plugins["backends"]]
+    candidates.sort(key=lambda candidate: -candidate.info.priority)
+    notes: list[str] = []
+    failure: Exception | None = None
+    for candidate in candidates:
+        state = candidate.availability()
+        if isinstance(state, Unavailable):
+            notes.append(f"backend {candidate.info.name!r} passed over: {state.reason}")
+            continue
+        try:
+            session = candidate.load(model, device=device, dtype=dtype, memory_budget=memory_budget)
+        except (BackendError, ModelError) as error:
+            notes.append(f"backend {candidate.info.name!r} passed over: {error}")
+            failure = failure or error
+            continue
+        return session, tuple(notes)
+    if failure is not None:
+        raise failure
+    raise BackendError(f"No backend works here. {' '.join(notes) or 'None is registered.'}")
+
+
+def _require_available(backend: Backend) -> None:
+    state = backend.availability()
+    if not isinstance(state, Available):
+        raise BackendError(f"The backend {backend.info.name!r} is not available: {state.reason}. {state.hint}".rstrip())
+
+
+def white_box_of(session: Session) -> Callable[[], WhiteBox] | None:
+    """How the game gets at the model's inside; ``None`` where the session does not give it."""
+    return session.white_box if isinstance(session, WhiteBoxSession) else None

@@ -1,0 +1,51 @@
+"""Readable texts of token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = ["token_texts"]
+
+CONTEXT = 4
+"""Tokens before a token that decide how it is decoded (a leading space, a joined character)."""
+LONGEST = 8
+"""No character of UTF-8 takes more tokens than this."""
+SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
+
+
+def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> tuple[str, ...]:
+    """The text that each token adds: no byte marks (``Ġ``, ``▁``), spaces kept.
+
+    Several tokens that make up one character show that character with a number: ``🙂₁``, ``🙂₂``.
+    """
+    texts: list[str] = []
+    while len(texts) < len(ids):
+        start = len(texts)
+        size, text = _shortest_whole(tokenizer, ids, start)
+        texts += [text] if size == 1 else [f"{text}{str(i + 1).translate(SUBSCRIPTS)}" for i in range(size)]
+    return tuple(texts)
+
+
+def _shortest_whole(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], start: int) -> tuple[int, str]:
+    """The fewest tokens from ``start`` that decode to whole characters, and their text."""
+    for size in range(1, min(LONGEST, len(ids) - start) + 1):
+        text = _added(tokenizer, ids, start, start + size)
+        if "\ufffd" not in text:
+            return size, text
+    token = tokenizer.convert_ids_to_tokens(int(ids[start]))
+    return 1, str(token)
+
+
+def _added(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], start: int, stop: int) -> str:
+    """What decoding up to ``stop`` adds to decoding up to ``start``."""
+    first = max(0, start - CONTEXT)
+    before = str(tokenizer.decode(list(ids[first:start]), clean_up_tokenization_spaces=False))
+    upto = str(tokenizer.decode(list(ids[first:stop]), clean_up_tokenization_spaces=False))
+    # A context cut inside a character decodes differently; then the tokens speak for themselves.
+    if not upto.startswith(before):
+        return str(tokenizer.decode(list(ids[start:stop]), clean_up_tokenization_spaces=False))
+    return upto[len(before) :]

@@ -1,0 +1,18 @@
+"""What a view of a result is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+__all__ = ["Visualizer"]
+
+
+class Visualizer(Protocol):
+    """Makes a picture of a result.
+
+    ``render(attribution, **options)`` returns what suits it: a matplotlib ``Figure``, an HTML ``str``, a
+    rich renderable. Options are keyword-only parameters of ``render`` with defaults.
+    """
+
+    render: Callable[..., Any]

@@ -1,0 +1,94 @@
+"""Cutting a text into pieces that put together give exactly the text again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import regex
+import sentencex
+
+from apportion.errors import InputError
+
+__all__ = ["Pieces", "cut"]
+
+# Scripts that are written without spaces between words: one character (with its marks) is one piece.
+UNSPACED = r"[\p{Han}\p{Hiragana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]"
+KATAKANA = r"[\p{Katakana}\u30FC]"
+# Punctuation stays with the word before it; opening punctuation with the word after it.
+OPENING = r"[\p{Ps}\p{Pi}]*+"
+TRAILING = r"[\p{P}--[\p{Ps}\p{Pi}]]*+"
+WORD = regex.compile(
+    rf"{OPENING}(?:(?={UNSPACED})\X|{KATAKANA}++|(?:(?!{UNSPACED}|{KATAKANA})\S)++|[\p{{Ps}}\p{{Pi}}]++){TRAILING}",
+    regex.V1,
+)
+PARAGRAPH = regex.compile(r"\S.*?(?=\s*\n\s*\n|\s*\Z)", regex.V1 | regex.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """A text in pieces.
+
+    Attributes:
+        gaps: what stands before each piece (white space, usually).
+        pieces: the pieces themselves.
+        tail: what stands after the last one.
+    """
+
+    gaps: tuple[str, ...]
+    pieces: tuple[str, ...]
+    tail: str
+
+    def join(self, present: Sequence[bool], baseline: str | None) -> str:
+        """The text with some pieces absent: removed with the gap before them, or replaced.
+
+        When the beginning is removed, the white space that stood inside the text does not begin it.
+        """
+        parts: list[str] = []
+        for gap, piece, here in zip(self.gaps, self.pieces, present, strict=True):
+            if here or baseline is not None:
+                shown = piece if here else baseline or ""
+                parts.append(gap + shown if parts else (self.gaps[0] or gap.lstrip()) + shown)
+        return "".join(parts) + self.tail
+
+
+def cut(text: str, by: str | Callable[[str], Sequence[str]]) -> Pieces:
+    """Cut a text by a granularity's name or a user's function.
+
+    Raises:
+        InputError: the function's pieces do not stand in the text in their order, or there are none.
+    """
+    if callable(by):
+        return _located(text, _called(by, text))
+    cutters: dict[str, Callable[[str], Sequence[str]]] = {
+        "words": WORD.findall,
+        "sentences": lambda whole: [s for s in sentencex.segment("en", whole) if s.strip()],
+        "paragraphs": PARAGRAPH.findall,
+    }
+    return _located(text, [piece.strip() for piece in cutters[by](text)])
+
+
+def _called(by: Callable[[str], Sequence[str]], text: str) -> list[str]:
+    pieces = list(by(text))
+    wrong = [piece for piece in pieces if not isinstance(piece, str)]
+    if wrong:
+        raise InputError(f"The function given as `by` must return texts; it returned {wrong[0]!r}.")
+    return [piece for piece in pieces if piece]
+
+
+def _located(text: str, pieces: Sequence[str]) -> Pieces:
+    """Find each piece in the text; what lies between two of them is the gap before the second."""
+    if not pieces:
+        raise InputError("The text was cut into no pieces; there is nothing to attribute to.")
+    gaps: list[str] = []
+    end = 0
+    for piece in pieces:
+        start = text.find(piece, end)
+        if start < 0:
+            raise InputError(
+                f"The piece {piece!r} does not stand in the text after {text[:end][-30:]!r}; pieces must be parts "
+                "of the text, in order and without overlap."
+            )
+        gaps.append(text[end:start])
+        end = start + len(piece)
+    return Pieces(tuple(gaps), tuple(pieces), text[end:])

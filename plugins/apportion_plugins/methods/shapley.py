@@ -1,0 +1,66 @@
+"""Exact Shapley values from the table of all coalitions."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from apportion.backend import Capability
+from apportion.errors import BudgetError
+from apportion.game import Game
+from apportion.methods import Estimate
+
+__all__ = ["ExactShapley", "all_coalitions", "shapley_of_table"]
+
+MAX_FEATURES = 20
+"""A table of a million coalitions; beyond it, sampling is the only way."""
+
+
+class ExactShapley:
+    """φᵢ = Σ over S without i of s!(n−s−1)!/n! · (v(S∪i) − v(S)) (Shapley 1953).
+
+    One table of 2ⁿ values, where Captum's ShapleyValues walks n·n! + 1 forwards for the same numbers.
+    """
+
+    estimand = "Shapley value"
+    requires: frozenset[Capability] = frozenset()
+
+    def run(self, game: Game, *, budget: int | None, rng: torch.Generator) -> Estimate:
+        """2^F evaluations, fewer where coalitions read the same.
+
+        Raises:
+            BudgetError: the budget is smaller than 2^F, or F exceeds 20.
+        """
+        n = game.n_features
+        limit = 2**MAX_FEATURES if budget is None else min(budget, 2**MAX_FEATURES)
+        if 2**n > limit:
+            allowed = f"the budget is {budget}" if budget is not None else f"the limit is 2^{MAX_FEATURES}"
+            raise BudgetError(
+                f"Exact Shapley values of {n} features take 2^{n} = {2**n:,} evaluations, and {allowed}. "
+                "Use method='permutation' (with a budget), or fewer features (a coarser `by`, groups, `keep`)."
+            )
+        return Estimate(shapley_of_table(game.values(all_coalitions(n))))
+
+
+def all_coalitions(n_features: int) -> Bool[Tensor, "S F"]:
+    """All 2^F coalitions; row r holds feature i when bit i of r is set."""
+    numbers = torch.arange(2**n_features)
+    return (numbers[:, None] >> torch.arange(n_features)) & 1 == 1
+
+
+def shapley_of_table(table: Float[Tensor, "S K"]) -> Float[Tensor, "F K"]:
+    """Shapley values of a game given by all its values, in the order of ``all_coalitions``."""
+    n = int(math.log2(len(table)))
+    numbers = torch.arange(len(table))
+    sizes = ((numbers[:, None] >> torch.arange(n)) & 1).sum(1)
+    # The weight of a marginal contribution depends on the size of the coalition without the feature.
+    weights = torch.tensor([1 / (n * math.comb(n - 1, s)) for s in range(n)], dtype=table.dtype)
+    rows = []
+    for i in range(n):
+        without = numbers[(numbers >> i) & 1 == 0]
+        marginal = table[without | (1 << i)] - table[without]
+        rows.append(weights[sizes[without]] @ marginal)
+    return torch.stack(rows)
