@@ -69,7 +69,13 @@ class _Probe:
         ids = torch.randint(low, max(low + 1, vocabulary - low), (3, 9), generator=draw)
         self.long, self.other, self.short = ids[0], ids[1], ids[2, :5]
         self.length_dependent = _length_dependent_positions(config)
-        self.logits = self._forward(self.long)
+        try:
+            self.logits = self._forward(self.long)
+        except (RuntimeError, NotImplementedError) as error:
+            raise ModelError(
+                f"{type(model).__name__} cannot run in {model.dtype} on {model.device}: {error!s:.300} "
+                "Try another dtype or device."
+            ) from error
         if not bool(torch.isfinite(self.logits).all()):
             raise ModelError(
                 "The model's logits are not finite on random tokens. Check its weights, or use a dtype with a "

@@ -17,6 +17,9 @@ __all__ = ["PermutationShapley"]
 DEFAULT_PERMUTATIONS = 26
 """13 antithetic pairs; Captum's ShapleyValueSampling walks 25 orders."""
 
+ENOUGH_PERMUTATIONS = 1024
+"""Orders after which to stop when a budget allows every coalition."""
+
 
 class PermutationShapley:
     """The mean marginal contribution along random orders (Castro et al. 2009; Captum's ShapleyValueSampling).
@@ -73,9 +76,8 @@ class PermutationShapley:
             return random_orders(n, count or DEFAULT_PERMUTATIONS, rng, antithetic=antithetic)
         seen: set[bytes] = set()
         orders: list[Tensor] = []
-        # An order visits at least one new coalition as long as there are any, so this bound ends the loop
-        # also for games whose 2^F coalitions are all known.
-        for _ in range(0, count or step * budget, step):
+        # When every coalition is known, more orders cost no evaluations; a thousand of them are enough.
+        while len(orders) < (count or budget) and not (len(seen) == 2**n and len(orders) >= ENOUGH_PERMUTATIONS):
             drawn = random_orders(n, step, rng, antithetic=antithetic)
             visited = {bytes(row) for order in drawn for row in chain(order).to(torch.uint8).tolist()}
             if len(seen | visited) > budget:

@@ -1,0 +1,52 @@
+"""The commands, put together."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from apportion._version import __version__
+from apportion.cli import backends, methods, plugins
+from apportion.cli.attribute import EXAMPLES, attribute
+from apportion.cli.running import Root
+from apportion.cli.show import show
+
+__all__ = ["app"]
+
+RUN = "Attribution"
+INSTALLED = "What is installed"
+
+app = typer.Typer(
+    cls=Root,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"apportion {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    """Which parts of the prompt made the language model say that?
+
+    Try: apportion attribute "Dave is a lawyer from Palm Coast. He likes to play"
+    """
+
+
+app.command(rich_help_panel=RUN, epilog=EXAMPLES)(attribute)
+app.command(rich_help_panel=RUN)(show)
+app.add_typer(methods.app, name="methods", rich_help_panel=INSTALLED)
+app.add_typer(backends.app, name="backends", rich_help_panel=INSTALLED)
+app.add_typer(plugins.app, name="plugins", rich_help_panel=INSTALLED)

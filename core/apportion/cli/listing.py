@@ -1,0 +1,66 @@
+"""Printing lists: tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from typer.core import TyperGroup
+
+__all__ = ["Catalogue", "JsonFlag", "console", "print_json", "print_table", "sub_app"]
+
+JsonFlag = Annotated[bool, typer.Option("--json", metavar=" ", help="Print JSON on stdout, and nothing else there.")]
+
+PIPED_WIDTH = 1000
+"""Columns when stdout is no terminal: lines are for grep and are not wrapped."""
+
+
+class Catalogue(TyperGroup):
+    """A group of commands in which no command means ``list``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put ``list`` in front of anything that is neither a command nor a request for help."""
+        if not args or (args[0].startswith("-") and args[0] not in ctx.help_option_names):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
+def sub_app(help: str) -> typer.Typer:
+    """A group with ``list`` as its default."""
+    return typer.Typer(cls=Catalogue, help=help, rich_markup_mode="rich")
+
+
+def console() -> Console:
+    """What prints on stdout."""
+    plain = Console(highlight=False)
+    return plain if plain.is_terminal else Console(highlight=False, width=PIPED_WIDTH)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:
+    """A table without lines; the last column takes the room that is left."""
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*[cell if isinstance(cell, Text) else Text(cell) for cell in row])
+    for column in table.columns[:-1]:
+        column.no_wrap = True
+    console().print(table)
+
+
+def print_json(data: object) -> None:
+    """JSON on stdout; pure ASCII where stdout cannot hold more, so that it is always valid."""
+    print(to_json(data, ascii_only=not (sys.stdout.encoding or "").lower().startswith("utf")))  # noqa: T201
+
+
+def to_json(data: object, *, ascii_only: bool = False) -> str:
+    """JSON as results are saved.
+
+    Raises:
+        TypeError, ValueError: something in it that JSON cannot hold.
+    """
+    return json.dumps(data, ensure_ascii=ascii_only, indent=1, allow_nan=False)

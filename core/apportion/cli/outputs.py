@@ -1,0 +1,157 @@
+"""Where a result goes: files that are checked before the run and written whole, and stdout."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from apportion.cli.listing import print_json, to_json
+from apportion.cli.parse import json_pairs, usage_error
+from apportion.errors import ApportionError, InputError, ResultError, listing
+from apportion.files import write_atomically
+
+if TYPE_CHECKING:
+    from apportion.attribution import Attribution
+
+__all__ = ["OutputFlags", "Outputs", "check_outputs"]
+
+PICTURES = (".png", ".svg", ".pdf")
+PAGE = ".html"
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFlags:
+    """What was typed about the output."""
+
+    as_json: bool
+    save: Path | None
+    plot: Path | None
+    view: str | None
+    view_options: Sequence[str]
+
+
+@dataclass(slots=True)
+class Outputs:
+    """Checked destinations; ``deliver`` fills them."""
+
+    as_json: bool
+    save: Path | None
+    plot: Path | None
+    view: str
+    view_options: Mapping[str, Any]
+    written: list[str] = field(default_factory=list)
+
+    def deliver(self, result: Attribution) -> None:
+        """Save, draw and print. What can be given is given before a failed picture is reported.
+
+        Raises:
+            ResultError: something cannot be written.
+            InputError: an option that the view does not have.
+        """
+        failure: ApportionError | None = None
+        try:
+            if self.save is not None:
+                self._write(self.save, _serialised(result))
+            if self.plot is not None:
+                try:
+                    self._write(self.plot, self._picture(result, self.plot))
+                except ApportionError as error:
+                    failure = error
+            self._print(result)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(self._left_behind()) from None
+        if failure is not None:
+            raise failure
+
+    def _print(self, result: Attribution) -> None:
+        if self.as_json:
+            print_json(result.to_dict())
+        else:
+            result.show()
+
+    def _write(self, path: Path, content: bytes) -> None:
+        try:
+            write_atomically(Path(os.path.realpath(path)), content)
+        except OSError as error:
+            raise ResultError(f"Cannot write {path}: {error.strerror or error}.") from error
+        self.written.append(str(path))
+        if sys.stderr.isatty():
+            print(f"wrote {path}", file=sys.stderr)  # noqa: T201
+
+    def _picture(self, result: Attribution, path: Path) -> bytes:
+        picture = result.plot(self.view, **self.view_options)
+        if isinstance(picture, str) and path.suffix == PAGE:
+            return picture.encode()
+        if hasattr(picture, "savefig") and path.suffix in PICTURES:
+            content = io.BytesIO()
+            picture.savefig(content, format=path.suffix[1:], bbox_inches="tight")
+            return content.getvalue()
+        raise ResultError(
+            f"The view {self.view!r} gives a {type(picture).__name__}, which {path} cannot hold: HTML views go into "
+            f"{PAGE} files, pictures into {listing(PICTURES)}."
+        )
+
+    def _left_behind(self) -> str:
+        return f"written before that: {', '.join(self.written)}" if self.written else "nothing was written"
+
+
+def check_outputs(flags: OutputFlags, inputs: Sequence[Path | None] = ()) -> Outputs:
+    """Refuse destinations that cannot work, before any time is spent.
+
+    Args:
+        flags: what was typed.
+        inputs: files that are read, which no output may replace.
+
+    Raises:
+        typer.BadParameter: an unknown suffix, a file named twice, a view without a file.
+        InputError: a folder that is not there, or a place that cannot be written.
+    """
+    if flags.save is not None and flags.save.suffix.lower() != ".json":
+        usage_error("--save", f"a result is saved as JSON; {flags.save} should end in .json.")
+    if flags.plot is not None and flags.plot.suffix not in (*PICTURES, PAGE):
+        usage_error("--plot", f"the suffix of {flags.plot} is none of {listing((*PICTURES, PAGE))}.")
+    if flags.plot is None and (flags.view is not None or flags.view_options):
+        name, value = ("--view", flags.view) if flags.view is not None else ("--view-option", flags.view_options[0])
+        usage_error(name, f"{value!r} is about a picture; add --plot FILE, such as --plot result.png.")
+    _check_distinct({"--save": flags.save, "--plot": flags.plot}, inputs)
+    for path in (flags.save, flags.plot):
+        if path is not None:
+            _check_writable(path)
+    view = flags.view or ("html" if flags.plot is not None and flags.plot.suffix == PAGE else "heatmap")
+    options = json_pairs("--view-option", flags.view_options, "top=10")
+    return Outputs(flags.as_json, flags.save, flags.plot, view, options)
+
+
+def _check_distinct(outputs: Mapping[str, Path | None], inputs: Sequence[Path | None]) -> None:
+    taken = {os.path.realpath(path): "is the file that is read" for path in inputs if path is not None}
+    for flag, path in outputs.items():
+        if path is None:
+            continue
+        real = os.path.realpath(path)
+        if real in taken:
+            usage_error(flag, f"{path} {taken[real]}; name another file.")
+        taken[real] = f"is already what {flag} writes"
+
+
+def _check_writable(path: Path) -> None:
+    real = Path(os.path.realpath(path))
+    if real.is_dir():
+        raise InputError(f"Cannot write {path}: it is a folder. Name a file in it.")
+    if not real.parent.is_dir():
+        raise InputError(f"Cannot write {path}: there is no folder {path.parent}. Create it, or name another file.")
+    if not os.access(real.parent, os.W_OK | os.X_OK):
+        raise InputError(f"Cannot write {path}: no permission to write in the folder {path.parent}.")
+    if real.exists() and not os.access(real, os.W_OK):
+        raise InputError(f"Cannot write {path}: the file is there and is read-only.")
+
+
+def _serialised(result: Attribution) -> bytes:
+    try:
+        return to_json(result.to_dict()).encode()
+    except (TypeError, ValueError) as error:
+        raise ResultError(f"The result cannot be saved: {error}.") from error

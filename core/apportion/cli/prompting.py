@@ -1,0 +1,149 @@
+"""From flags to a prompt: a ``Text`` or a ``Template``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from apportion.cli.parse import json_or_text, pair, split_names, usage_error
+from apportion.errors import InputError
+from apportion.prompts import Template, Text
+
+__all__ = ["PromptFlags", "build_prompt"]
+
+
+@dataclass(frozen=True, slots=True)
+class PromptFlags:
+    """What was typed about the prompt; ``None`` and empty: not typed."""
+
+    prompt: str | None
+    prompt_file: Path | None
+    by: str | None
+    text_baseline: str | None
+    baseline_id: int | None
+    keep: Sequence[str]
+    keep_index: Sequence[int]
+    template: str | None
+    values: Sequence[str]
+    baselines: Sequence[str]
+    groups: Sequence[str]
+    draws: int | None
+
+
+def build_prompt(flags: PromptFlags) -> Text | Template:
+    """The prompt that the flags describe.
+
+    Raises:
+        typer.BadParameter: flags that do not go together.
+        InputError: a prompt that cannot be attributed, or a file that cannot be read.
+    """
+    given = {
+        "PROMPT": flags.prompt is not None,
+        "--prompt-file": flags.prompt_file is not None,
+        "--template": flags.template is not None,
+    }
+    named = [name for name, present in given.items() if present]
+    if not named:
+        usage_error("PROMPT", "there is no prompt; give a PROMPT ('-' for stdin), --prompt-file or --template.")
+    if len(named) > 1:
+        usage_error(named[-1], f"{' and '.join(named)} are given; a run has one prompt.")
+    return _text(flags) if flags.template is None else _template(flags, flags.template)
+
+
+def _text(flags: PromptFlags) -> Text:
+    of_templates = {"--value": flags.values, "--baseline": flags.baselines, "--group": flags.groups}
+    of_templates["--draws"] = () if flags.draws is None else (str(flags.draws),)
+    for name, given in of_templates.items():
+        if given:
+            hint = " What replaces absent pieces of a plain prompt is --text-baseline." if name == "--baseline" else ""
+            usage_error(name, f"{given[0]!r} is for slots, and there is no --template.{hint}")
+    if flags.text_baseline is not None and flags.baseline_id is not None:
+        usage_error("--baseline-id", "--text-baseline is given too; one thing can replace an absent piece.")
+    by = flags.by or "words"
+    if flags.baseline_id is not None and by != "tokens":
+        usage_error(
+            "--baseline-id", f"a token id can replace tokens only, and the prompt is cut by {by}; add --by tokens."
+        )
+    baseline = flags.text_baseline if flags.baseline_id is None else flags.baseline_id
+    return Text(_prompt_text(flags), by=by, baseline=baseline, keep=[*flags.keep, *flags.keep_index])
+
+
+def _prompt_text(flags: PromptFlags) -> str:
+    try:
+        if flags.prompt_file is not None:
+            return _without_last_line_break(flags.prompt_file.read_text(encoding="utf-8"))
+        if flags.prompt == "-":
+            return _without_last_line_break(sys.stdin.read())
+    except OSError as error:
+        raise InputError(f"Cannot read the prompt file {flags.prompt_file}: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        source = "stdin" if flags.prompt_file is None else str(flags.prompt_file)
+        raise InputError(f"The prompt in {source} is not {error.encoding} text: {error.reason}.") from error
+    return flags.prompt or ""
+
+
+def _without_last_line_break(text: str) -> str:
+    """Editors and ``echo`` end a text with a line break that nobody means as part of a prompt."""
+    return text.removesuffix("\n").removesuffix("\r")
+
+
+def _template(flags: PromptFlags, template: str) -> Template:
+    of_texts: dict[str, object] = {
+        "--by": flags.by,
+        "--text-baseline": flags.text_baseline,
+        "--baseline-id": flags.baseline_id,
+        "--keep": flags.keep or None,
+        "--keep-index": flags.keep_index or None,
+    }
+    for name, given in of_texts.items():
+        if given is not None:
+            usage_error(name, f"{given!r} is for plain prompts; the features of a --template are its slots.")
+    values: dict[str, str] = {}
+    for text in flags.values:
+        slot, value = pair("--value", text, "name=Dave")
+        if slot in values:
+            usage_error("--value", f"the slot {slot!r} is given twice: {values[slot]!r} and {value!r}.")
+        values[slot] = value
+    if not values:
+        usage_error("--value", "a --template needs the values of its slots; write --value name=Dave.")
+    return Template(
+        template,
+        values=_positional(values),
+        baselines=_baselines(flags.baselines) or None,
+        groups=[split_names("--group", text, "name,pronoun") for text in flags.groups],
+        **({} if flags.draws is None else {"draws": flags.draws}),
+    )
+
+
+def _positional(values: Mapping[str, str]) -> Mapping[str, str] | list[str]:
+    """A list for ``--value 0=… --value 1=…``, which fill ``{}`` or ``{0}``."""
+    numbers = [str(i) for i in range(len(values))]
+    return [values[number] for number in numbers] if set(values) == set(numbers) else values
+
+
+def _baselines(texts: Sequence[str]) -> dict[str | tuple[str, ...], object]:
+    """Alternatives of each slot, or of each set of slots that change together."""
+    found: dict[str | tuple[str, ...], list[Any]] = {}
+    for text in texts:
+        left, value = pair("--baseline", text, "name=Sarah")
+        slots = split_names("--baseline", left, "city,state=Seattle,WA")
+        if len(slots) == 1:
+            found.setdefault(slots[0], []).append(value)
+        else:
+            found.setdefault(slots, []).append(_joint_choice(slots, value))
+    return dict(found)
+
+
+def _joint_choice(slots: tuple[str, ...], value: str) -> tuple[str, ...]:
+    """``Seattle,WA``, or ``["Washington, D.C.","DC"]`` for values with commas."""
+    parts = json_or_text("--baseline", value) if value.lstrip().startswith("[") else value.split(",")
+    if len(parts) != len(slots) or not all(isinstance(part, str) for part in parts):
+        usage_error(
+            "--baseline",
+            f"{value!r} is not {len(slots)} texts, one for each of {', '.join(slots)}. Separate them with commas, or "
+            'write a JSON list where they hold commas: \'city,state=["Washington, D.C.", "DC"]\'.',
+        )
+    return tuple(parts)

@@ -1,0 +1,16 @@
+"""Views of a result."""
+
+from __future__ import annotations
+
+from apportion.hookspecs import hookimpl
+from apportion.registry import Register
+
+
+@hookimpl
+def apportion_register_visualizers(register: Register) -> None:
+    """Register the visualizers of this package."""
+    home = "apportion_plugins.visualizers"
+    register("heatmap", f"{home}.heatmap:Heatmap", summary="features × target tokens, a matplotlib figure")
+    register("bar", f"{home}.bar:Bar", summary="the whole target, bars with 95 % intervals, a matplotlib figure")
+    register("terminal", f"{home}.terminal:Terminal", summary="coloured prompt and table, a rich renderable")
+    register("html", f"{home}.html:Html", summary="coloured prompt and tables, one self-contained HTML text")

@@ -1,0 +1,112 @@
+"""A figure laid out in inches, so that labels are measured instead of hoped to fit."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from apportion_plugins.visualizers.fonts import Lettering
+from apportion_plugins.visualizers.labels import ellipsis
+
+__all__ = ["MARGIN", "NOTE", "Page", "PlotFigure"]
+
+MARGIN = 0.18
+TITLE, SUBTITLE, NOTE = 12.0, 9.0, 8.0
+"""Font sizes in points."""
+_LEADING = 1.45 / 72
+_SCREEN = 2
+
+
+class PlotFigure(Figure):
+    """A matplotlib Figure that notebooks display without pyplot.
+
+    A plain ``Figure`` shows as a picture only after ``%matplotlib inline`` or an import of pyplot, which
+    would keep it in pyplot's list of open figures.
+    """
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        """For notebooks: twice the pixels, shown at the figure's size."""
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=self.dpi * _SCREEN)
+        width, height = self.get_size_inches() * self.dpi
+        return buffer.getvalue(), {"width": int(width), "height": int(height)}
+
+
+class Page:
+    """A figure that grows downwards: header, axes placed in inches, notes.
+
+    Args:
+        lettering: fonts for all texts.
+    """
+
+    def __init__(self, lettering: Lettering) -> None:
+        self.figure = PlotFigure()
+        self._canvas = FigureCanvasAgg(self.figure)
+        self._lettering = lettering
+        self._width = self._height = 0.0
+
+    def style(self, size: float) -> dict[str, Any]:
+        """Keyword arguments for a text: fonts that have its characters, and no ``$…$`` formulas."""
+        return {"family": self._lettering.families, "size": size, "parse_math": False, "usetex": False}
+
+    def drawable(self, text: str) -> str:
+        """The text as these fonts can draw it."""
+        return self._lettering.drawable(text)
+
+    def width_of(self, texts: Sequence[str], size: float) -> float:
+        """Width of the widest text, in inches."""
+        renderer = self._canvas.get_renderer()
+        widest = 0.0
+        for text in texts:
+            drawn = self.figure.text(0, 0, text, **self.style(size))
+            widest = max(widest, drawn.get_window_extent(renderer).width / self.figure.dpi)
+            drawn.remove()
+        return widest
+
+    def resize(self, width: float, height: float) -> None:
+        """Set the size in inches."""
+        self._width, self._height = width, height
+        self.figure.set_size_inches(width, height)
+
+    def axes(self, left: float, top: float, width: float, height: float) -> Axes:
+        """New axes; the position is in inches from the upper left corner."""
+        bottom = self._height - top - height
+        box = (left / self._width, bottom / self._height, width / self._width, height / self._height)
+        return self.figure.add_axes(box)
+
+    def lines(self, texts: Sequence[str], top: float, size: float, **style: Any) -> None:
+        """Lines of text from the left margin on, from ``top`` inches downwards."""
+        for i, text in enumerate(texts):
+            y = 1 - (top + i * size * _LEADING) / self._height
+            self.figure.text(MARGIN / self._width, y, text, va="top", ha="left", **self.style(size), **style)
+
+    def wrapped(self, text: str, width: float, size: float, most: int = 4) -> list[str]:
+        """The text in lines of at most ``width`` inches; what does not fit into ``most`` lines is elided."""
+        lines = [""]
+        for word in self.drawable(text).split(" "):
+            longer = f"{lines[-1]} {word}".strip(" ") if lines[-1] else word
+            if lines[-1] and self.width_of([longer], size) > width:
+                lines.append(word)
+            else:
+                lines[-1] = longer
+        if len(lines) > most:
+            lines = [*lines[: most - 1], lines[most - 1] + " …"]
+        return [self.fitted(line, width, size) for line in lines]
+
+    def fitted(self, text: str, width: float, size: float) -> str:
+        """The text, its middle elided where it is wider than ``width`` inches."""
+        columns = len(text)
+        while columns > 4 and self.width_of([text], size) > width:
+            columns -= max(1, columns // 12)
+            text = ellipsis(text, columns)
+        return text
+
+
+def height_of(lines: int, size: float) -> float:
+    """Height of lines of text, in inches."""
+    return lines * size * _LEADING

@@ -1,0 +1,95 @@
+"""Where a result comes from, in readable lines: the same for every view."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from apportion.attribution import Attribution
+from apportion_plugins.visualizers.numbers import INTERVAL, Numbers
+
+__all__ = ["cost", "details", "error_notes", "method_line", "score_line", "summary"]
+
+ROUNDING = 1e-9
+
+
+def summary(attribution: Attribution) -> list[tuple[str, str]]:
+    """What every reader should see: score, method, cost, notes; names and texts."""
+    provenance = attribution.provenance
+    where = " on ".join(filter(None, (provenance.backend, provenance.device)))
+    lines = [
+        ("score", score_line(attribution)),
+        ("method", method_line(attribution)),
+        ("cost", cost(attribution)),
+        ("backend", ", ".join(filter(None, (where, provenance.dtype)))),
+        *(("note", note) for note in (*provenance.notes, *error_notes(attribution))),
+    ]
+    return [(name, text) for name, text in lines if text]
+
+
+def details(attribution: Attribution) -> list[tuple[str, str]]:
+    """The rest of the provenance."""
+    provenance = attribution.provenance
+    lines = [
+        ("model", provenance.model),
+        ("fingerprint", provenance.fingerprint),
+        ("target function", provenance.target_fn),
+        ("options", _pairs(provenance.options)),
+        ("budget", "no limit" if provenance.budget is None else f"{provenance.budget:,} evaluations"),
+        ("seed", str(provenance.seed)),
+        ("versions", _pairs(provenance.versions)),
+        ("created", provenance.created),
+    ]
+    return [(name, text) for name, text in lines if text]
+
+
+def score_line(attribution: Attribution) -> str:
+    """From the score without any feature to the full prompt's, and what the values leave unexplained."""
+    base, full = attribution.base_value, attribution.full_value
+    numbers = Numbers([v for v in (base, full) if v is not None], digits=4)
+    if base is None or full is None:
+        known = [("without features", base), ("full prompt", full)]
+        return ", ".join(f"{name} {numbers.plain(v)} {attribution.unit}" for name, v in known if v is not None)
+    ends = f"{numbers.plain(base)} without features → {numbers.plain(full)} full prompt"
+    line = f"{ends} ({numbers.signed(full - base)} {attribution.unit})"
+    gap = attribution.efficiency_gap
+    if gap is None:
+        return line
+    exact = abs(gap) <= ROUNDING * max(1.0, abs(base), abs(full))
+    return f"{line}; efficiency gap {'0' if exact else f'{gap:.2g}'.replace('-', '−')}"
+
+
+def method_line(attribution: Attribution) -> str:
+    """The method, and why it was chosen."""
+    provenance = attribution.provenance
+    return provenance.method + (f" ({provenance.method_reason})" if provenance.method_reason else "")
+
+
+def cost(attribution: Attribution) -> str:
+    """Evaluations, tokens and time."""
+    provenance = attribution.provenance
+    return (
+        f"{_count(provenance.evaluations, 'evaluation')}, {_count(provenance.forwarded_tokens, 'token')}, "
+        f"{provenance.seconds:.3g} s"
+    )
+
+
+def error_notes(attribution: Attribution) -> list[str]:
+    """What ± means here, and where it is unknown."""
+    if attribution.std_error is None:
+        return []
+    unknown = int(np.isnan(attribution.std_error).sum())
+    n = len(attribution.features)
+    if unknown == n:
+        return ["The standard errors are unknown."]
+    notes = [f"± is a 95 % interval: {INTERVAL} standard errors of the sampling."]
+    return [*notes, f"The standard errors of {unknown} of {n} features are unknown."] if unknown else notes
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _pairs(mapping: Mapping[str, object]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in mapping.items())

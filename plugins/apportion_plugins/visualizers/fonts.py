@@ -1,0 +1,127 @@
+"""Fonts for any script: the user's own first, then whichever installed ones have the missing characters."""
+
+from __future__ import annotations
+
+import functools
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import matplotlib
+import regex
+from matplotlib import font_manager, ft2font
+
+from apportion_plugins.visualizers.labels import has_right_to_left
+
+__all__ = ["SHAPES_TEXT", "Lettering", "lettering"]
+
+SHAPES_TEXT = hasattr(ft2font, "__libraqm_version__")
+"""Whether matplotlib joins Arabic letters and orders right-to-left text itself (3.11 and later)."""
+
+BOX = "▯"
+_CHINESE = (
+    "Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "PingFang SC", "Microsoft YaHei", "WenQuanYi Micro Hei",
+    "WenQuanYi Zen Hei", "SimHei", "Heiti SC", "Droid Sans Fallback", "Noto Sans CJK TC", "PingFang TC",
+    "Microsoft JhengHei",
+)  # fmt: skip
+_JAPANESE = (
+    "Noto Sans CJK JP", "Noto Sans JP", "Source Han Sans JP", "Hiragino Sans", "Yu Gothic", "Meiryo", "MS Gothic",
+    "IPAexGothic", "TakaoPGothic",
+)  # fmt: skip
+_KOREAN = ("Noto Sans CJK KR", "Noto Sans KR", "Apple SD Gothic Neo", "Malgun Gothic", "NanumGothic", "UnDotum")
+_OTHERS = (
+    "Noto Sans", "Noto Naskh Arabic", "Noto Sans Arabic", "Geeza Pro", "Segoe UI", "Tahoma", "Noto Sans Hebrew",
+    "Noto Sans Devanagari", "Noto Sans Bengali", "Noto Sans Tamil", "Noto Sans Telugu", "Noto Sans Kannada",
+    "Noto Sans Malayalam", "Noto Sans Gujarati", "Noto Sans Gurmukhi", "Noto Sans Sinhala", "Kohinoor Devanagari",
+    "Nirmala UI", "Noto Sans Thai", "Thonburi", "Leelawadee UI", "Noto Sans Khmer", "Noto Sans Lao",
+    "Noto Sans Myanmar", "Noto Sans Ethiopic", "Noto Sans Georgian", "Noto Sans Armenian", "Noto Sans Tibetan",
+    "Noto Emoji", "Segoe UI Emoji", "Symbola", "Segoe UI Symbol", "Apple Symbols", "Noto Sans Symbols",
+    "Noto Sans Symbols 2", "Noto Sans Math", "Arial Unicode MS", "FreeSans", "FreeSerif", "Unifont",
+)  # fmt: skip
+_ADVICE = (
+    ("Chinese, Japanese or Korean", r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}]", "Noto Sans CJK"),
+    ("emoji", r"\p{Emoji_Presentation}", "Noto Emoji or Symbola"),
+    ("Arabic", r"\p{Arabic}", "Noto Naskh Arabic"),
+    ("other", r".", "Noto Sans of their script"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Lettering:
+    """How the texts of one figure are drawn.
+
+    Attributes:
+        families: for the ``family`` of every text.
+        missing: characters that no installed font has.
+        notes: what a reader of the figure should know.
+    """
+
+    families: list[str]
+    missing: frozenset[str] = frozenset()
+    notes: list[str] = field(default_factory=list)
+
+    def drawable(self, text: str) -> str:
+        """The text without what cannot be drawn: a code point for a single character, boxes for several."""
+        if not SHAPES_TEXT:
+            text = "".join(c for c in text if not _is_ignorable(c))
+        lost = [c for c in text if c in self.missing]
+        stand_in = BOX if len(lost) > 1 else "".join(f"U+{ord(c):04X}" for c in lost)
+        return "".join(stand_in if c in self.missing else c for c in text)
+
+
+def lettering(texts: Iterable[str]) -> Lettering:
+    """Fonts that are installed here and can draw these texts, as far as any can."""
+    everything = "".join(texts) + BOX
+    own = [str(family) for family in matplotlib.rcParams["font.family"]]
+    families = list(own)
+    left = {c for c in everything if not _is_ignorable(c) and not c.isspace()} - _characters(tuple(own))
+    for family in _candidates(everything):
+        if not left:
+            break
+        found = left & _characters((family,))
+        if found:
+            families.append(family)
+            left -= found
+    notes = _missing_notes(left)
+    if not SHAPES_TEXT and has_right_to_left(everything):
+        notes.append("This matplotlib draws right-to-left text unjoined, from left to right; 3.11 and plot('html') do not.")
+    return Lettering(families, frozenset(left), notes)
+
+
+def _candidates(text: str) -> list[str]:
+    """Installed families, those of the text's language first: Han characters look different in each."""
+    if regex.search(r"[\p{Hiragana}\p{Katakana}]", text):
+        asian: Sequence[str] = (*_JAPANESE, *_CHINESE, *_KOREAN)
+    elif regex.search(r"\p{Hangul}", text):
+        asian = (*_KOREAN, *_CHINESE, *_JAPANESE)
+    else:
+        asian = (*_CHINESE, *_JAPANESE, *_KOREAN)
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    return [family for family in ("DejaVu Sans", *_OTHERS, *asian) if family in installed]
+
+
+@functools.lru_cache(maxsize=256)
+def _characters(families: tuple[str, ...]) -> frozenset[str]:
+    """What the font that matplotlib would take for these families can draw."""
+    path = font_manager.findfont(font_manager.FontProperties(family=list(families)))
+    return frozenset(map(chr, font_manager.get_font(path).get_charmap()))
+
+
+def _is_ignorable(character: str) -> bool:
+    """Joiners, direction marks and variation selectors, which have no shape of their own."""
+    return unicodedata.category(character) == "Cf" or "\ufe00" <= character <= "\ufe0f"
+
+
+def _missing_notes(missing: set[str]) -> list[str]:
+    notes = []
+    left = set(missing)
+    for kind, pattern, font in _ADVICE:
+        found = {c for c in left if regex.fullmatch(pattern, c)}
+        left -= found
+        if found:
+            many = f"{len(found)} {kind} character{'' if len(found) == 1 else 's'}"
+            notes.append(
+                f"No installed font has {many}, shown as {BOX} or by code point: install {font} "
+                "and clear matplotlib's font cache, or use plot('html')."
+            )
+    return notes

@@ -1,0 +1,56 @@
+"""Values as text: one precision for all that stand together, the sign always there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+from jaxtyping import Float64
+
+from apportion.attribution import Attribution
+
+__all__ = ["INTERVAL", "Numbers", "half_widths"]
+
+INTERVAL = 1.96
+"""Standard errors on each side of a value that make a 95 % interval."""
+
+
+class Numbers:
+    """Formats values of one kind.
+
+    Args:
+        values: all that will be shown together; the largest gets three digits.
+        digits: how many digits the largest gets.
+    """
+
+    def __init__(self, values: Iterable[float], digits: int = 3) -> None:
+        finite = [abs(v) for v in values if math.isfinite(v)]
+        largest = max(finite, default=0.0)
+        exponent = math.floor(math.log10(largest)) if largest > 0 else 0
+        self._digits = digits
+        self._scientific = not -4 <= exponent < 5
+        self._decimals = max(0, digits - 1 - exponent)
+
+    def signed(self, value: float) -> str:
+        """``+1.20``, ``−0.03``, ``0``, or ``n/a`` for NaN."""
+        return self._text(value, "+") if value else "0"
+
+    def plain(self, value: float) -> str:
+        """``1.20``: without a plus sign, as for errors and scores; ``?`` for NaN."""
+        return "?" if math.isnan(value) else self._text(value, "-")
+
+    def _text(self, value: float, sign: str) -> str:
+        if math.isnan(value):
+            return "n/a"
+        if math.isinf(value):
+            return f"{'−' if value < 0 else sign.strip('-')}∞"
+        if not self._scientific:
+            return f"{value:{sign}.{self._decimals}f}".replace("-", "−")
+        mantissa, exponent = f"{value:{sign}.{self._digits - 1}e}".split("e")
+        return f"{mantissa}e{int(exponent)}".replace("-", "−")
+
+
+def half_widths(attribution: Attribution) -> Float64[np.ndarray, " F"] | None:
+    """Half of each value's 95 % interval, NaN where unknown; ``None`` for exact values."""
+    return None if attribution.std_error is None else INTERVAL * np.asarray(attribution.std_error)

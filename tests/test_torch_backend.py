@@ -1,0 +1,287 @@
+"""The torch backend: batches give the numbers of one row at a time, whatever the model allows."""
+
+from __future__ import annotations
+
+import pytest
+import reference
+import tiny
+import torch
+from torch import nn
+
+import apportion as ap
+from apportion.inputs import ModelInput
+from apportion.models import LoadedModel, load_model
+from apportion.scoring import Scorer
+from apportion_backends.torch import session as session_module
+from apportion_backends.torch.backend import TorchBackend
+from apportion_backends.torch.head import target_log_probs
+from apportion_plugins.targets.likelihood import LogProb
+
+# BLOOM computes its softmax and Mamba its scan in float32 whatever the dtype.
+FLOAT32_PARTS = {"bloom", "mamba"}
+
+TARGET = (40, 41, 42)
+
+
+def rows_with_prefix(prefix: int) -> list[ModelInput]:
+    """Prompts of different lengths that share ``prefix`` tokens, the shortest one token longer."""
+    draw = torch.Generator().manual_seed(prefix)
+    shared = tuple(torch.randint(0, 256, (prefix,), generator=draw).tolist())
+    rests = [torch.randint(0, 256, (n,), generator=draw).tolist() for n in (1, 3, 9, 9, 30)]
+    return [ModelInput(shared + tuple(rest)) for rest in rests]
+
+
+def score(loaded: LoadedModel, inputs: list[ModelInput], target: tuple[int, ...], **options: bool) -> torch.Tensor:
+    session = TorchBackend().load(loaded)
+    goal = ap.Target(target, tuple(map(str, target)), "")
+    scorer = Scorer(
+        session, goal, LogProb(), score_batch=lambda s, b: s.log_probs(b), report=lambda event: None, **options
+    )
+    return scorer(inputs)
+
+
+@pytest.mark.parametrize("share", [True, False], ids=["shared-prefix", "whole-rows"])
+@pytest.mark.parametrize("prefix", [0, 20])
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_batches_equal_single_rows(family: str, prefix: int, share: bool) -> None:
+    model = tiny.model(family)
+    inputs = rows_with_prefix(prefix)
+    ours = score(load_model((model, tiny.tokenizer())), inputs, TARGET, share_prefixes=share)
+    expected = torch.stack([reference.sequence_and_tokens(model, row.ids, TARGET) for row in inputs])
+    tolerance = 1e-6 if family in FLOAT32_PARTS else 1e-9
+    assert torch.allclose(ours, expected, atol=tolerance, rtol=0)
+
+
+def test_most_families_share_prefixes_and_all_pad() -> None:
+    """What the probe found; a fallback that is always taken would pass the test above too."""
+    layouts = {
+        family: TorchBackend().load(load_model((tiny.model(family), tiny.tokenizer()))).layout
+        for family in tiny.FAMILIES
+    }
+    assert all(layout.padding for layout in layouts.values())
+    assert {family for family, layout in layouts.items() if not layout.prefix_sharing} == {"mamba", "gemma3"}
+
+
+class SeesPadding(nn.Module):
+    """Adds to every hidden state what stands in the last column of the row: right for one length only."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.inner(ids) * ids.shape[1]
+
+
+def altered(forward_embedding: type[nn.Module]) -> LoadedModel:
+    """A tiny Llama whose embedding depends on the row's length."""
+    import copy
+
+    model = copy.deepcopy(tiny.model())
+    model.set_input_embeddings(forward_embedding(model.get_input_embeddings()))
+    return load_model((model, tiny.tokenizer()))
+
+
+def test_a_model_that_sees_padding_gets_rows_of_one_length() -> None:
+    loaded = altered(SeesPadding)
+    session = TorchBackend().load(loaded)
+    assert not session.layout.padding
+    assert not session.layout.prefix_sharing
+    assert any("rows of one length" in note for note in session.info.notes)
+    inputs = rows_with_prefix(20)
+    expected = torch.stack([reference.sequence_and_tokens(loaded.model, row.ids, TARGET) for row in inputs])
+    assert torch.allclose(score(loaded, inputs, TARGET), expected, atol=1e-9)
+
+
+class SeesBatch(nn.Module):
+    """Hidden states depend on how many rows there are."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.inner(ids) * ids.shape[0]
+
+
+def test_a_model_that_sees_its_batch_is_scored_row_by_row() -> None:
+    loaded = altered(SeesBatch)
+    inputs = rows_with_prefix(20)
+    expected = torch.stack([reference.sequence_and_tokens(loaded.model, row.ids, TARGET) for row in inputs])
+    assert torch.allclose(score(loaded, inputs, TARGET), expected, atol=1e-9)
+
+
+class SeesFuture(nn.Module):
+    """Hidden states depend on the whole row."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        hidden = self.inner(ids)
+        return hidden + hidden.mean(1, keepdim=True)
+
+
+def test_a_model_that_is_not_causal_is_refused() -> None:
+    with pytest.raises(ap.ModelError, match="not a causal language model.*would see itself"):
+        TorchBackend().load(altered(SeesFuture))
+
+
+class ScaledHead(nn.Linear):
+    """A head that is no plain linear map, as in models with a soft cap."""
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(super().forward(hidden)) * 5
+
+
+@pytest.mark.parametrize("prefix", [0, 20])
+def test_a_head_that_is_not_linear_uses_the_models_own_logits(prefix: int) -> None:
+    import copy
+
+    model = copy.deepcopy(tiny.model())
+    head = ScaledHead(32, tiny.VOCABULARY, bias=False, dtype=torch.float64)
+    model.set_output_embeddings(head)
+    loaded = load_model((model, tiny.tokenizer()))
+    inputs = rows_with_prefix(prefix)
+    expected = torch.stack([reference.sequence_and_tokens(model, row.ids, TARGET) for row in inputs])
+    assert torch.allclose(score(loaded, inputs, TARGET), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("rows", "width", "vocabulary"), [(1, 5, 7), (13, 65, 1009)])
+def test_head_equals_float64_in_every_dtype(
+    dtype: torch.dtype, rows: int, width: int, vocabulary: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in bf16: rounding is in the inputs, not in the sums. Slices are odd, and the bias counts."""
+    monkeypatch.setattr("apportion_backends.torch.head.CHUNK_BYTES", 4 * rows * 100)
+    draw = torch.Generator().manual_seed(0)
+    hidden = torch.randn(rows, width, generator=draw, dtype=torch.float64).to(dtype)
+    weight = torch.randn(vocabulary, width, generator=draw, dtype=torch.float64).to(dtype)
+    bias = torch.randn(vocabulary, generator=draw, dtype=torch.float64).to(dtype)
+    target = torch.randint(0, vocabulary, (rows,), generator=draw)
+    ours = target_log_probs(hidden, weight, bias, target)
+    logits = hidden.double() @ weight.double().T + bias.double()
+    expected = logits.log_softmax(-1).gather(1, target[:, None])[:, 0]
+    assert ours.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert torch.allclose(ours.double(), expected, atol=1e-10 if dtype == torch.float64 else 1e-4, rtol=0)
+
+
+def test_half_precision_is_reduced_in_fp32() -> None:
+    """bf16 models differ from fp32 ones by their weights' rounding, and report their dtype."""
+    loaded = load_model((tiny.model("llama", torch.bfloat16), tiny.tokenizer()))
+    session = TorchBackend().load(loaded)
+    assert session.info.dtype == "bfloat16"
+    batch = ap.ScoringBatch.of([(1, 2, 3, 4)], (), TARGET)
+    assert session.log_probs(batch).dtype == torch.float32
+
+
+def test_logits_give_the_log_probs() -> None:
+    session = TorchBackend().load(load_model((tiny.model(), tiny.tokenizer())))
+    batch = ap.ScoringBatch.of([(1, 2, 3, 4), (5, 6)], (), TARGET)
+    found = session.logits(batch).log_softmax(-1)[:, torch.arange(3), torch.tensor(TARGET)]
+    assert torch.allclose(found, session.log_probs(batch), atol=1e-12)
+
+
+class OutOfMemorySession:
+    """A real session that cannot hold more than some rows."""
+
+    def __init__(self, inner: session_module.TorchSession, most: int) -> None:
+        self.inner, self.most, self.sizes = inner, most, []
+        self.info, self.layout, self.capabilities = inner.info, inner.layout, inner.capabilities
+        self.row_bytes, self.close = inner.row_bytes, inner.close
+
+    def log_probs(self, batch: ap.ScoringBatch) -> torch.Tensor:
+        self.sizes.append(batch.n_rows)
+        if batch.n_rows > self.most:
+            raise ap.BatchTooLargeError("allocator says no")
+        return self.inner.log_probs(batch)
+
+
+def test_out_of_memory_halves_the_batch_and_says_so() -> None:
+    loaded = load_model((tiny.model(), tiny.tokenizer()))
+    session = OutOfMemorySession(TorchBackend().load(loaded), most=2)
+    goal = ap.Target(TARGET, ("a", "b", "c"), "abc")
+    scorer = Scorer(session, goal, LogProb(), score_batch=lambda s, b: s.log_probs(b), report=lambda event: None)
+    inputs = rows_with_prefix(0)
+    expected = score(loaded, inputs, TARGET)
+    assert torch.allclose(scorer(inputs), expected)
+    assert session.sizes == [5, 2, 3, 1, 2]
+    assert scorer.notes[0] == "memory ran out on a batch of 5 rows; went on with 2"
+    scorer(inputs)
+    assert max(session.sizes[5:]) <= 2, "the limit is remembered"
+    session.most = 0
+    with pytest.raises(ap.BatchTooLargeError, match=r"A single prompt of \d+ tokens does not fit.*allocator says no"):
+        scorer(inputs)
+
+
+def test_allocation_failures_of_pytorch_are_recognised(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = TorchBackend().load(load_model((tiny.model(), tiny.tokenizer())))
+    for error in (
+        torch.OutOfMemoryError("CUDA out of memory. Tried"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried"),
+    ):
+
+        def fail(*args: object, error: Exception = error, **kwargs: object) -> None:
+            raise error
+
+        monkeypatch.setattr(session, "_target_hidden", fail)
+        with pytest.raises(ap.BatchTooLargeError):
+            session.log_probs(ap.ScoringBatch.of([(1, 2)], (), TARGET))
+
+
+def test_a_model_is_given_back_as_it_was() -> None:
+    import copy
+
+    model = copy.deepcopy(tiny.model())
+    model.train()
+    explainer = ap.Explainer((model, tiny.tokenizer()))
+    explainer.attribute("one two", target=" three", method="ablation")
+    assert model.training
+    assert all(module.training for module in model.modules())
+    explainer.close()
+    explainer.close()
+    with pytest.raises(ap.BackendError, match="closed"):
+        explainer.attribute("one two", target=" three")
+
+
+def test_device_and_dtype_are_what_the_user_says() -> None:
+    import copy
+
+    pair = (copy.deepcopy(tiny.model()), tiny.tokenizer())
+    assert ap.Explainer(pair, dtype="float32").session.info.dtype == "float32"
+    with pytest.raises(ap.BackendError, match="No dtype is called 'float31'.*float64"):
+        ap.Explainer(pair, dtype="float31")
+    with pytest.raises(ap.BackendError, match="No device is called 'gpu0'"):
+        ap.Explainer(pair, device="gpu0")
+    if not torch.cuda.is_available():
+        with pytest.raises(ap.BackendError, match="'cuda' is not available.*finds no CUDA device"):
+            ap.Explainer(pair, device="cuda")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, and this machine has none")
+def test_cuda_equals_cpu() -> None:
+    import copy
+
+    inputs = rows_with_prefix(20)
+    cpu = score(load_model((tiny.model(), tiny.tokenizer())), inputs, TARGET)
+    explainer = ap.Explainer((copy.deepcopy(tiny.model()), tiny.tokenizer()), device="cuda")
+    gpu = score(explainer.model, inputs, TARGET)
+    assert torch.allclose(cpu, gpu, atol=1e-9)
+
+
+def test_generation_is_greedy_and_reproducible(explainer: ap.Explainer) -> None:
+    session = explainer.session
+    assert isinstance(session, session_module.TorchSession)
+    greedy = session.generate((1, 2, 3), {}, seed=0)
+    assert 1 <= len(greedy) <= 25
+    scores = session.model(torch.tensor([[1, 2, 3]])).logits[0, -1]
+    assert greedy[0] == int(scores.argmax())
+    state = torch.random.get_rng_state()
+    sampled = [
+        session.generate((1, 2, 3), {"do_sample": True, "temperature": 2.0, "max_new_tokens": 8}, seed=7) for _ in "ab"
+    ]
+    assert sampled[0] == sampled[1]
+    assert torch.equal(state, torch.random.get_rng_state()), "the caller's random state is untouched"
+    with pytest.raises(ap.InputError, match="max_new_tokenz"):
+        session.generate((1, 2, 3), {"max_new_tokenz": 5}, seed=0)
