@@ -1,4 +1,4 @@
-"""The plain way to score a target: one prompt at a time, whole, uncached, all logits in the model's dtype."""
+"""The plain way to score a target: one prompt at a time, whole, uncached, all logits, reduced in float64."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 def log_probs(model: PreTrainedModel, prompt: Sequence[int], target: Sequence[int]) -> Tensor:
     """Float[T]: log-probability of each target token."""
     ids = torch.tensor([[*prompt, *target[:-1]]])
-    logits = model(ids, use_cache=False).logits[0, len(prompt) - 1 :]
+    logits = model(ids, use_cache=False).logits[0, len(prompt) - 1 :].double()
     return logits.log_softmax(-1)[torch.arange(len(target)), torch.tensor(target)]
 
 

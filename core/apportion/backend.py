@@ -162,6 +162,7 @@ class SessionInfo:
     notes: tuple[str, ...] = field(default=())
 
 
+@runtime_checkable
 class WhiteBox(Protocol):
     """Access to a model's inside, for gradient and internals methods.
 

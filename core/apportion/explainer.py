@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from apportion.game import Game
 from apportion.methods import Method
@@ -150,7 +150,7 @@ class Explainer:
         """Release the model; idempotent. An explainer is also a context manager that closes itself."""
         self.session.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Explainer:
         return self
 
     def __exit__(self, *exc_info: object) -> None:

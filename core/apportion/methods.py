@@ -40,6 +40,7 @@ class Coalitions:
     weight: Float[Tensor, " S"]
 
 
+@runtime_checkable
 class Method(Protocol):
     """An attribution method.
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 __all__ = ["Visualizer"]
 
 
+@runtime_checkable
 class Visualizer(Protocol):
     """Makes a picture of a result.
 

@@ -9,7 +9,6 @@ import typer
 from apportion._version import __version__
 from apportion.cli import backends, methods, plugins
 from apportion.cli.attribute import EXAMPLES, attribute
-from apportion.cli.running import Root
 from apportion.cli.show import show
 
 __all__ = ["app"]
@@ -18,7 +17,6 @@ RUN = "Attribution"
 INSTALLED = "What is installed"
 
 app = typer.Typer(
-    cls=Root,
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,

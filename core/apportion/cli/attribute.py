@@ -201,7 +201,7 @@ def _check_options(job: Job, taken: Iterable[str]) -> None:
 
     for name in job.method_options:
         if name in taken:
-            usage_error("--option", f"{name!r} is no option of a method; it has the flag --{name.replace('_', '-')}.")
+            usage_error("--option", f"{name!r} is set by a flag of its own; see `apportion attribute --help`.")
     method = job.call["method"]
     if method != "auto":
         entry = installed_plugins()["methods"].get(method)

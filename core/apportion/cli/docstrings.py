@@ -13,14 +13,14 @@ _SECTION = re.compile(r"^[A-Z][a-z]+:$")
 
 def description(thing: Any) -> str:
     """A docstring up to its first section (``Args:``, ``Raises:``, …)."""
-    lines = (inspect.getdoc(thing) or "").splitlines()
+    lines = (inspect.getdoc(thing) or "").replace("``", "`").splitlines()
     end = next((i for i, line in enumerate(lines) if _SECTION.match(line)), len(lines))
     return "\n".join(lines[:end]).strip()
 
 
 def parameter_notes(function: Any) -> dict[str, str]:
     """The texts under ``Args:``, one for each parameter; nothing if there is no such section."""
-    lines = (inspect.getdoc(function) or "").splitlines()
+    lines = (inspect.getdoc(function) or "").replace("``", "`").splitlines()
     if "Args:" not in lines:
         return {}
     notes: dict[str, str] = {}

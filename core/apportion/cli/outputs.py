@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from apportion.cli.listing import print_json, to_json
 from apportion.cli.parse import json_pairs, usage_error
+from apportion.cli.running import InterruptedDeliveryError
 from apportion.errors import ApportionError, InputError, ResultError, listing
 from apportion.files import write_atomically
 
@@ -63,8 +64,10 @@ class Outputs:
                 except ApportionError as error:
                     failure = error
             self._print(result)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(self._left_behind()) from None
+        except KeyboardInterrupt as interrupt:
+            if not self.written:
+                raise
+            raise InterruptedDeliveryError(f"written before that: {', '.join(self.written)}") from interrupt
         if failure is not None:
             raise failure
 
@@ -95,9 +98,6 @@ class Outputs:
             f"The view {self.view!r} gives a {type(picture).__name__}, which {path} cannot hold: HTML views go into "
             f"{PAGE} files, pictures into {listing(PICTURES)}."
         )
-
-    def _left_behind(self) -> str:
-        return f"written before that: {', '.join(self.written)}" if self.written else "nothing was written"
 
 
 def check_outputs(flags: OutputFlags, inputs: Sequence[Path | None] = ()) -> Outputs:

@@ -6,46 +6,35 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
-
-import typer
-from typer.core import TyperGroup
 
 from apportion.errors import ApportionError
 
-__all__ = ["Root", "report_interrupt", "run"]
+__all__ = ["InterruptedDeliveryError", "report_interrupt", "run"]
 
 FAILED = 1
 INTERRUPTED = 130
 
 
-class Root(TyperGroup):
-    """The outermost command: turns errors that are the user's to mend into one line and an exit code."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the chosen command."""
-        try:
-            return super().invoke(ctx)
-        except ApportionError as error:
-            print(f"error: {error}", file=sys.stderr)  # noqa: T201
-            raise typer.Exit(FAILED) from error
-        except KeyboardInterrupt as interrupt:
-            raise typer.Exit(report_interrupt(*interrupt.args)) from interrupt
+class InterruptedDeliveryError(Exception):
+    """Ctrl-C when some of the files had been written; the message says which."""
 
 
 def run(argv: Sequence[str] | None) -> int:
-    """Run the app, and leave no traceback of a pipe that its reader closed."""
+    """Run the app: one line for a problem that is the user's to mend, a traceback for a bug only."""
     from apportion.cli.app import app
 
     _never_fail_on_characters()
     try:
-        code = _exit_code_of(app, argv)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Python flushes stdout once more when it ends; there has to be somewhere to flush to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
-    return code
+        app(args=None if argv is None else list(argv), prog_name="apportion")
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else int(bool(stop.code))
+        return report_interrupt() if code == INTERRUPTED else _flushed(code)
+    except InterruptedDeliveryError as error:
+        return report_interrupt(str(error))
+    except ApportionError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return _flushed(FAILED)
+    return _flushed(0)
 
 
 def report_interrupt(written: str = "nothing was written") -> int:
@@ -54,12 +43,18 @@ def report_interrupt(written: str = "nothing was written") -> int:
     return INTERRUPTED
 
 
-def _exit_code_of(app: typer.Typer, argv: Sequence[str] | None) -> int:
+def _flushed(code: int) -> int:
+    """The exit code, 1 if stdout did not take everything: its reader has gone, or a disk is full."""
     try:
-        app(args=None if argv is None else list(argv), prog_name="apportion")
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else int(bool(stop.code))
-    return 0
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):
+            print(f"error: Cannot write to stdout: {error.strerror}.", file=sys.stderr)  # noqa: T201
+        # Python flushes stdout once more when it ends; there has to be somewhere to flush to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    return code
 
 
 def _never_fail_on_characters() -> None:

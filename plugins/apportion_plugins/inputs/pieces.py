@@ -19,7 +19,7 @@ KATAKANA = r"[\p{Katakana}\u30FC]"
 OPENING = r"[\p{Ps}\p{Pi}]*+"
 TRAILING = r"[\p{P}--[\p{Ps}\p{Pi}]]*+"
 WORD = regex.compile(
-    rf"{OPENING}(?:(?={UNSPACED})\X|{KATAKANA}++|(?:(?!{UNSPACED}|{KATAKANA})\S)++|[\p{{Ps}}\p{{Pi}}]++){TRAILING}",
+    rf"{OPENING}(?:(?={UNSPACED})\X|{KATAKANA}++|(?:(?!{UNSPACED}|{KATAKANA})\S)++){TRAILING}|[\p{{Ps}}\p{{Pi}}]++",
     regex.V1,
 )
 PARAGRAPH = regex.compile(r"\S.*?(?=\s*\n\s*\n|\s*\Z)", regex.V1 | regex.DOTALL)

@@ -1,0 +1,267 @@
+"""Inputs: exact reassembly, absent means absent, and mistakes are refused with what would be right."""
+
+from __future__ import annotations
+
+import pytest
+import tiny
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import apportion as ap
+from apportion.tokens import token_texts
+from apportion_plugins.inputs.pieces import cut
+from apportion_plugins.inputs.template import TemplateAdapter
+from apportion_plugins.inputs.text import text_adapter
+
+PROMPT = "Dave lives in Palm Coast, FL and is a lawyer. His interests include"
+CONTEXT = ap.AdaptContext(tiny.tokenizer())
+
+TEXTS = {
+    "english": (PROMPT, 13),
+    "chinese": ("我爱北京，你呢？", 6),
+    "japanese": ("これはテスト。", 4),
+    "arabic": ("مرحبا بالعالم، كيف حالك؟", 4),
+    "emoji": ("I 🎉🎉 love 👩‍👩‍👧 it! 🙂", 6),
+    "korean": ("안녕하세요 세계", 2),
+    "quotes": ("« (a) » b", 4),
+}
+
+
+def decoded(item: object) -> str:
+    assert isinstance(item, ap.ModelInput)
+    return tiny.tokenizer().decode(list(item.ids))
+
+
+def rows(adapter: ap.InputAdapter, *present: str) -> list[str]:
+    mask = torch.tensor([[c == "1" for c in row] for row in present])
+    return [decoded(item) for item in adapter.render(mask)]
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_words_in_any_language(name: str) -> None:
+    text, count = TEXTS[name]
+    adapter = text_adapter(ap.Text(text), CONTEXT)
+    assert len(adapter.features) == count
+    assert rows(adapter, "1" * count) == [text]
+    assert "".join(segment.text for segment in adapter.segments) == text
+
+
+@settings(max_examples=150, deadline=None)
+@given(text=st.text(min_size=1).filter(lambda t: t.strip()), by=st.sampled_from(["words", "sentences", "paragraphs"]))
+def test_any_text_is_put_together_again(text: str, by: str) -> None:
+    pieces = cut(text, by)
+    assert pieces.join([True] * len(pieces.pieces), None) == text
+    assert pieces.join([True] * len(pieces.pieces), "x") == text
+
+
+@pytest.mark.parametrize(
+    ("by", "expected"),
+    [
+        ("sentences", ["Dr. Smith left.", "He said no!", "我来了。", "你呢？"]),
+        ("paragraphs", ["Dr. Smith left. He said no!", "我来了。你呢？"]),
+    ],
+)
+def test_sentences_and_paragraphs(by: str, expected: list[str]) -> None:
+    adapter = text_adapter(ap.Text("Dr. Smith left. He said no!\n\n我来了。你呢？\n", by=by), CONTEXT)
+    assert [feature.text for feature in adapter.features] == expected
+
+
+def test_absent_words_are_removed_with_the_space_before_them() -> None:
+    adapter = text_adapter(ap.Text("  one two three\n"), CONTEXT)
+    assert rows(adapter, "111", "011", "101", "110", "001", "000") == [
+        "  one two three\n", "  two three\n", "  one three\n", "  one two\n", "  three\n", "\n",
+    ]  # fmt: skip
+
+
+def test_absent_words_can_be_replaced() -> None:
+    adapter = text_adapter(ap.Text("one two three", baseline="_"), CONTEXT)
+    assert rows(adapter, "111", "010", "000") == ["one two three", "_ two _", "_ _ _"]
+    assert adapter.features[0].baseline == "_"
+
+
+def test_repeated_words_get_numbered_names() -> None:
+    adapter = text_adapter(ap.Text("the cat and the dog"), CONTEXT)
+    assert [feature.name for feature in adapter.features] == ["the", "cat", "and", "the #2", "dog"]
+
+
+def test_kept_features_are_always_present() -> None:
+    for keep in (["lives", -1], [1, "three"], lambda text: text in ("lives", "three")):
+        adapter = text_adapter(ap.Text("who lives in three", keep=keep), CONTEXT)
+        assert [feature.text for feature in adapter.features] == ["who", "in"]
+        assert rows(adapter, "11", "00") == ["who lives in three", "lives three"]
+        assert [s.feature for s in adapter.segments if s.text.strip()] == [0, None, 1, None]
+
+
+def test_a_function_may_cut_the_text() -> None:
+    adapter = text_adapter(ap.Text("a-b - c!", by=lambda text: ["a", "b", "c"]), CONTEXT)
+    assert rows(adapter, "111", "101", "011") == ["a-b - c!", "a - c!", "-b - c!"]
+    with pytest.raises(ap.InputError, match="'z' does not stand in the text after 'a'"):
+        text_adapter(ap.Text("a b", by=lambda text: ["a", "z"]), CONTEXT)
+    with pytest.raises(ap.InputError, match="must return texts; it returned 3"):
+        text_adapter(ap.Text("a b", by=lambda text: ["a", 3]), CONTEXT)
+    with pytest.raises(ap.InputError, match="no pieces"):
+        text_adapter(ap.Text("a b", by=lambda text: []), CONTEXT)
+
+
+def with_start_token() -> ap.AdaptContext:
+    """A tokenizer that begins every prompt with <s>."""
+    import copy
+
+    from tokenizers import processors
+
+    tokenizer = copy.deepcopy(tiny.tokenizer())
+    start = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", tokenizer.bos_token_id)])
+    tokenizer.backend_tokenizer.post_processor = processors.Sequence([start])
+    return ap.AdaptContext(tokenizer)
+
+
+def test_tokens_are_removed_or_replaced_and_special_tokens_stay() -> None:
+    context = with_start_token()
+    start = context.tokenizer.bos_token_id
+    adapter = text_adapter(ap.Text("abc", by="tokens"), context)
+    a, b, c = context.tokenizer("abc", add_special_tokens=False)["input_ids"]
+    assert [feature.text for feature in adapter.features] == ["a", "b", "c"]
+    mask = torch.tensor([[True, True, True], [True, False, True], [False, False, False]])
+    assert [item.ids for item in adapter.render(mask)] == [(start, a, b, c), (start, a, c), (start,)]
+    replaced = text_adapter(ap.Text("abc", by="tokens", baseline=7), context)
+    assert [item.ids for item in replaced.render(mask[1:])] == [(start, a, 7, c), (start, 7, 7, 7)]
+    by_text = text_adapter(ap.Text("abc", by="tokens", baseline="ab"), context)
+    assert [item.ids for item in by_text.render(mask[1:2])] == [(start, a, a, b, c)]
+    with pytest.raises(ap.InputError, match=r"baseline=999 is no token id of this tokenizer, which has \d+ tokens"):
+        text_adapter(ap.Text("abc", by="tokens", baseline=999), context)
+
+
+def test_tokens_are_readable() -> None:
+    """One byte a token: characters of several tokens are shown whole and numbered, spaces stay."""
+    ids = tiny.tokenizer()("a é🙂 中")["input_ids"]
+    assert token_texts(tiny.tokenizer(), ids) == (
+        "a", " ", "é₁", "é₂", "🙂₁", "🙂₂", "🙂₃", "🙂₄", " ", "中₁", "中₂", "中₃",
+    )  # fmt: skip
+    cut_short = token_texts(tiny.tokenizer(), ids[:3])
+    assert len(cut_short) == 3
+    assert "�" not in "".join(cut_short)
+
+
+VALUES = {"name": "Dave", "city": "Palm Coast", "state": "FL"}
+TEMPLATE = "{name} lives in {city}, {state}."
+
+
+def test_template_slots_hold_values_or_baselines() -> None:
+    adapter = TemplateAdapter(ap.Template(TEMPLATE, VALUES, {"name": "Sarah"}), CONTEXT)
+    assert [feature.name for feature in adapter.features] == ["name", "city", "state"]
+    assert rows(adapter, "111", "011", "100") == [
+        "Dave lives in Palm Coast, FL.", "Sarah lives in Palm Coast, FL.", "Dave lives in , .",
+    ]  # fmt: skip
+    assert [(s.text, s.feature) for s in adapter.segments] == [
+        ("Dave", 0), (" lives in ", None), ("Palm Coast", 1), (", ", None), ("FL", 2), (".", None),
+    ]  # fmt: skip
+
+
+def test_template_lists_functions_formats_and_literal_braces() -> None:
+    by_position = TemplateAdapter(ap.Template("{} and {} {{x}}", ["a", "b"], ["c", ""]), CONTEXT)
+    assert rows(by_position, "11", "01") == ["a and b {x}", "c and b {x}"]
+    assert "".join(segment.text for segment in by_position.segments) == "a and b {x}"
+    by_name = TemplateAdapter(ap.Template(lambda x, y: f"{x}{'!' if y else '?'}", {"x": "a", "y": "b"}), CONTEXT)
+    assert rows(by_name, "11", "10", "01") == ["a!", "a?", "!"]
+    numbers = TemplateAdapter(ap.Template("{n:>4} {s!r}", {"n": 7, "s": "q"}, {"n": 0, "s": "r"}), CONTEXT)
+    assert rows(numbers, "11", "00") == ["   7 'q'", "   0 'r'"]
+    with pytest.raises(ap.InputError, match="must return a str; it returned 3"):
+        TemplateAdapter(ap.Template(lambda x: 3, {"x": "a"}), CONTEXT)
+    with pytest.raises(ap.InputError, match="cannot be filled with"):
+        TemplateAdapter(ap.Template("{n:d}", {"n": "seven"}), CONTEXT)
+
+
+def test_groups_are_perturbed_together_and_get_one_score() -> None:
+    adapter = TemplateAdapter(ap.Template(TEMPLATE, VALUES, groups=[("city", "state")]), CONTEXT)
+    assert [feature.name for feature in adapter.features] == ["name", "city + state"]
+    assert adapter.features[1].members == ("city", "state")
+    assert rows(adapter, "10", "01") == ["Dave lives in , .", " lives in Palm Coast, FL."]
+    assert [s.feature for s in adapter.segments] == [0, None, 1, None, 1, None]
+
+
+def texts_of(item: object) -> list[str]:
+    assert isinstance(item, ap.Alternatives)
+    return [decoded(i) for i in item.inputs]
+
+
+def test_alternative_baselines_use_the_same_draws_for_every_coalition() -> None:
+    baselines = {"name": ["Sarah", "Mary"], ("city", "state"): [("Seattle", "WA"), ("Austin", "TX")]}
+    adapter = TemplateAdapter(ap.Template(TEMPLATE, VALUES, baselines), CONTEXT)
+    assert adapter.draws == 4
+    none, only_name = adapter.render(torch.tensor([[False] * 3, [True, False, False]]))
+    assert texts_of(none) == [
+        f"{name} lives in {place}." for place in ("Seattle, WA", "Austin, TX") for name in ("Sarah", "Mary")
+    ]
+    assert texts_of(only_name) == [f"Dave lives in {place}." for place in ("Seattle, WA",) * 2 + ("Austin, TX",) * 2]
+    assert adapter.notes == ("averaged over all 4 combinations of baselines",)
+    assert adapter.features[0].baseline == "Sarah | Mary"
+
+
+def test_many_alternatives_are_drawn_with_the_seed() -> None:
+    baselines = {slot: [f"{slot}{i}" for i in range(5)] for slot in VALUES}
+
+    def drawn(seed: int) -> list[str]:
+        context = ap.AdaptContext(tiny.tokenizer(), seed)
+        adapter = TemplateAdapter(ap.Template(TEMPLATE, VALUES, baselines, draws=8), context)
+        assert adapter.notes == (f"averaged over 8 of 125 combinations of baselines, drawn with seed {seed}",)
+        return texts_of(adapter.render(torch.zeros(1, 3, dtype=torch.bool))[0])
+
+    assert len(set(drawn(1))) == 8
+    assert drawn(1) == drawn(1) != drawn(2)
+
+
+BAD_TEMPLATES = [
+    (("{name} in {town}", VALUES), "placeholders 'town' have no value; values are given for 'name', 'city', 'state'"),
+    (("{name} in {city}", VALUES), "Values are given for 'state', which the template does not use"),
+    ((TEMPLATE, VALUES, {"nane": "x"}), "No slot is called 'nane'. Did you mean 'name'"),
+    ((TEMPLATE, VALUES, {("city", "town"): [("a", "b")]}), "No slot is called 'town'"),
+    ((TEMPLATE, VALUES, {("city", "state"): [("a",)]}), "must be a tuple of 2 values"),
+    ((TEMPLATE, VALUES, {"city": "x", ("city", "state"): ("a", "b")}), "The slot 'city' has two baselines"),
+    ((TEMPLATE, VALUES, {"name": []}), "list of baselines for 'name' is empty"),
+    ((TEMPLATE, VALUES, ["x"]), "1 baselines are given for 3 slots"),
+    ((TEMPLATE, VALUES, "x"), "baselines='x' is neither a dict nor a list"),
+    ((TEMPLATE, VALUES, None, [("name", "pronoun")]), "No slot is called 'pronoun'.*named in the group"),
+    ((TEMPLATE, VALUES, None, [("name",), ("name", "city")]), "The slot 'name' is in two groups"),
+    ((TEMPLATE, VALUES, None, ["name"]), "The group 'name' is a text"),
+    (("{name", {"name": "x"}), "not a valid format string"),
+    (("{name.upper}", {"name": "x"}), "not a plain slot name"),
+    (("plain", {}), "needs at least one value"),
+    (("{a}", "text"), "values='text' is neither a dict nor a list"),
+    ((3, {"a": "b"}), "template=3 is neither a format string nor a function"),
+    ((TEMPLATE, VALUES, None, (), 0), "draws=0 must be a whole number"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD_TEMPLATES)
+def test_bad_templates_are_refused(arguments: tuple[object, ...], message: str) -> None:
+    with pytest.raises(ap.InputError, match=message):
+        ap.Template(*arguments)
+
+
+BAD_TEXTS = [
+    (("",), "The prompt is empty"),
+    ((" \n",), "The prompt is empty"),
+    ((3,), "Text takes a str, not int"),
+    (("a", "wrods"), "No granularity is called 'wrods'. Did you mean 'words'"),
+    (("a", 3), "by=3 is neither a name"),
+    (("a", "words", 3), "baseline=3 is a token id, which fits by='tokens' only"),
+    (("a", "tokens", 1.5), "not a text, a token id or None"),
+    (("a", "words", None, "a"), r"write keep=\['a'\]"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD_TEXTS)
+def test_bad_texts_are_refused(arguments: tuple[object, ...], message: str) -> None:
+    with pytest.raises(ap.InputError, match=message):
+        ap.Text(*arguments)
+
+
+def test_bad_keep_is_refused() -> None:
+    for keep, message in (
+        (["livs"], "keep='livs' is no feature of this text. Did you mean 'lives'"),
+        ([9], "keep=9 is out of range; there are 3 features"),
+        (lambda text: True, "All 3 features are kept"),
+    ):
+        with pytest.raises(ap.InputError, match=message):
+            text_adapter(ap.Text("Dave lives here", keep=keep), CONTEXT)

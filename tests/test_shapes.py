@@ -1,0 +1,51 @@
+"""Signatures are true: the whole pipeline runs with every annotated shape and type checked.
+
+In a process of its own, because the checks are put in when modules are imported, and because other tests
+pass wrong types on purpose.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+PROGRAM = """
+import sys
+from jaxtyping import install_import_hook
+install_import_hook(["apportion", "apportion_backends", "apportion_plugins"], "beartype.beartype")
+sys.path.insert(0, "tests")
+import tiny
+import apportion as ap
+from apportion_backends.torch.session import TorchSession
+
+explainer = ap.Explainer((tiny.model(), tiny.tokenizer()))
+prompts = [
+    ap.Text("one two three", by="tokens", baseline=3),
+    ap.Text("one two three. four", by="sentences", keep=[0]),
+    ap.Template("{a} and {b} {c}", {"a": "x", "b": "y", "c": "z"}, {"a": ["p", "q"]}, groups=[("b", "c")]),
+]
+for prompt in prompts:
+    for method in ("auto", "ablation", "permutation"):
+        for target in (None, " t", [1, 2]):
+            result = explainer.attribute(prompt, target, method=method, target_fn="prob")
+            assert result.token_values.shape == (len(result.target_tokens), len(result.features))
+mamba = ap.Explainer((tiny.model("mamba"), tiny.tokenizer()))
+mamba.attribute("one two", "x", method="shapley")
+batch = ap.ScoringBatch.of([(1, 2, 3), (1, 2, 3, 4)], (1,), (5, 6))
+assert explainer.session.log_probs(batch).shape == (2, 2)
+assert explainer.session.logits(batch).shape[:2] == (2, 2)
+try:
+    TorchSession.log_probs(explainer.session, 3)
+except Exception as error:
+    assert "ScoringBatch" in str(error), error
+else:
+    raise SystemExit("the checks are not in place")
+print("all shapes hold")
+"""
+
+
+def test_the_pipeline_keeps_its_signatures() -> None:
+    root = Path(__file__).parent.parent
+    done = subprocess.run([sys.executable, "-c", PROGRAM], cwd=root, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "all shapes hold", done.stderr[-3000:]
