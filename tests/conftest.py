@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
-import tiny
 
 import apportion as ap
+import tiny
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-import tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import apportion as ap
+import tiny
 from apportion.tokens import token_texts
 from apportion_plugins.inputs.pieces import cut
 from apportion_plugins.inputs.template import TemplateAdapter

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-import games
 import numpy as np
 import pytest
 import torch
 
 import apportion as ap
+import games
 from apportion.auto import choose_method
 from apportion_plugins.methods.ablation import Ablation
 from apportion_plugins.methods.permutation import PermutationShapley
@@ -155,7 +155,8 @@ def test_a_budget_beyond_all_coalitions_ends() -> None:
 @pytest.mark.parametrize(
     ("n", "budget", "method"),
     [(1, None, "shapley"), (10, None, "shapley"), (11, None, "permutation"), (5, 32, "shapley"), (5, 31, "permutation"),
-     (5, 18, "permutation"), (5, 17, "ablation"), (300, None, "ablation"), (100, None, "permutation"), (5000, None, "ablation")],
+     (5, 18, "permutation"), (5, 17, "ablation"), (300, None, "ablation"), (100, None, "permutation"),
+     (5000, None, "ablation")],
 )  # fmt: skip
 def test_auto_spends_the_budget_on_the_best_method_it_allows(n: int, budget: int | None, method: str) -> None:
     choice = choose_method(n, budget)

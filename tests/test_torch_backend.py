@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-import reference
-import tiny
 import torch
 from torch import nn
 
 import apportion as ap
+import reference
+import tiny
 from apportion.inputs import ModelInput
 from apportion.models import LoadedModel, load_model
 from apportion.scoring import Scorer

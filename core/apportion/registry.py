@@ -13,7 +13,7 @@ __all__ = ["KINDS", "Entry", "Register", "Registry"]
 
 KINDS = ("inputs", "samplers", "methods", "targets", "visualizers", "backends", "metrics")
 
-Factory = Callable[[], Any] | str
+Factory = Callable[..., Any] | str
 """Something that makes the object when called without arguments, or ``"module:name"`` of it."""
 
 Register = Callable[..., None]
@@ -38,20 +38,34 @@ class Entry:
     summary: str
     plugin: str
 
+    def load(self) -> Callable[..., Any]:
+        """The factory itself, imported if it was given as a text.
+
+        Raises:
+            PluginError: it cannot be imported; the message names plugin, kind and cause.
+        """
+        try:
+            return _imported(self.factory) if isinstance(self.factory, str) else self.factory
+        except Exception as error:
+            raise self._fault("load", error) from error
+
     def make(self) -> Any:
         """A new object.
 
         Raises:
             PluginError: the factory failed; the message names plugin, kind and cause.
         """
+        factory = self.load()
         try:
-            factory = _imported(self.factory) if isinstance(self.factory, str) else self.factory
             return factory()
         except Exception as error:
-            raise PluginError(
-                f"The plugin {self.plugin!r} could not make its {self.kind[:-1]} {self.name!r}: "
-                f"{type(error).__name__}: {error}"
-            ) from error
+            raise self._fault("make", error) from error
+
+    def _fault(self, verb: str, error: Exception) -> PluginError:
+        return PluginError(
+            f"The plugin {self.plugin!r} could not {verb} its {self.kind[:-1]} {self.name!r}: "
+            f"{type(error).__name__}: {error}"
+        )
 
 
 class Registry:
@@ -114,7 +128,7 @@ def checked_entry(kind: str, plugin: str, name: object, factory: object, summary
     return Entry(kind, name, factory, summary.strip(), plugin)
 
 
-def _imported(path: str) -> Callable[[], Any]:
+def _imported(path: str) -> Callable[..., Any]:
     module, name = path.split(":")
-    found: Callable[[], Any] = getattr(importlib.import_module(module), name)
+    found: Callable[..., Any] = getattr(importlib.import_module(module), name)
     return found

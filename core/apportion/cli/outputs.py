@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import os
 import sys
@@ -23,6 +24,7 @@ __all__ = ["OutputFlags", "Outputs", "check_outputs"]
 
 PICTURES = (".png", ".svg", ".pdf")
 PAGE = ".html"
+DOTS_PER_INCH = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +90,30 @@ class Outputs:
 
     def _picture(self, result: Attribution, path: Path) -> bytes:
         picture = result.plot(self.view, **self.view_options)
-        if isinstance(picture, str) and path.suffix == PAGE:
+        if isinstance(picture, str) and _suffix(path) == PAGE:
             return picture.encode()
-        if hasattr(picture, "savefig") and path.suffix in PICTURES:
+        if hasattr(picture, "savefig") and _suffix(path) in PICTURES:
             content = io.BytesIO()
-            picture.savefig(content, format=path.suffix[1:], bbox_inches="tight")
+            picture.savefig(content, format=_suffix(path)[1:], dpi=DOTS_PER_INCH)
             return content.getvalue()
-        raise ResultError(
-            f"The view {self.view!r} gives a {type(picture).__name__}, which {path} cannot hold: HTML views go into "
-            f"{PAGE} files, pictures into {listing(PICTURES)}."
-        )
+        raise _misfit(self.view, path)
+
+    def check_view(self) -> None:
+        """Refuse a view that does not exist, cannot be made, lacks an option or does not fit the file.
+
+        Raises:
+            ApportionError: one of these, as far as it can be seen without a result.
+        """
+        if self.plot is None:
+            return
+        from apportion.options import check_options
+        from apportion.plugins import installed_plugins
+
+        render = installed_plugins()["visualizers"].get(self.view).make().render
+        check_options(f"view {self.view!r}", render, self.view_options)
+        returned = inspect.signature(render).return_annotation
+        if returned is not inspect.Signature.empty and (returned in (str, "str")) != (_suffix(self.plot) == PAGE):
+            raise _misfit(self.view, self.plot)
 
 
 def check_outputs(flags: OutputFlags, inputs: Sequence[Path | None] = ()) -> Outputs:
@@ -111,9 +127,9 @@ def check_outputs(flags: OutputFlags, inputs: Sequence[Path | None] = ()) -> Out
         typer.BadParameter: an unknown suffix, a file named twice, a view without a file.
         InputError: a folder that is not there, or a place that cannot be written.
     """
-    if flags.save is not None and flags.save.suffix.lower() != ".json":
+    if flags.save is not None and _suffix(flags.save) != ".json":
         usage_error("--save", f"a result is saved as JSON; {flags.save} should end in .json.")
-    if flags.plot is not None and flags.plot.suffix not in (*PICTURES, PAGE):
+    if flags.plot is not None and _suffix(flags.plot) not in (*PICTURES, PAGE):
         usage_error("--plot", f"the suffix of {flags.plot} is none of {listing((*PICTURES, PAGE))}.")
     if flags.plot is None and (flags.view is not None or flags.view_options):
         name, value = ("--view", flags.view) if flags.view is not None else ("--view-option", flags.view_options[0])
@@ -122,7 +138,7 @@ def check_outputs(flags: OutputFlags, inputs: Sequence[Path | None] = ()) -> Out
     for path in (flags.save, flags.plot):
         if path is not None:
             _check_writable(path)
-    view = flags.view or ("html" if flags.plot is not None and flags.plot.suffix == PAGE else "heatmap")
+    view = flags.view or ("html" if flags.plot is not None and _suffix(flags.plot) == PAGE else "heatmap")
     options = json_pairs("--view-option", flags.view_options, "top=10")
     return Outputs(flags.as_json, flags.save, flags.plot, view, options)
 
@@ -148,6 +164,16 @@ def _check_writable(path: Path) -> None:
         raise InputError(f"Cannot write {path}: no permission to write in the folder {path.parent}.")
     if real.exists() and not os.access(real, os.W_OK):
         raise InputError(f"Cannot write {path}: the file is there and is read-only.")
+
+
+def _suffix(path: Path) -> str:
+    return path.suffix.lower()
+
+
+def _misfit(view: str, path: Path) -> InputError:
+    return InputError(
+        f"The view {view!r} does not fit {path}: HTML views go into {PAGE} files, pictures into {listing(PICTURES)}."
+    )
 
 
 def _serialised(result: Attribution) -> bytes:

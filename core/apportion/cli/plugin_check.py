@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pkgutil
 from collections.abc import Iterable
 
 from apportion.errors import PluginError
@@ -26,19 +25,14 @@ def faults_of(entries: Iterable[Entry]) -> list[str]:
 
 
 def _fault(entry: Entry) -> str:
-    label = f"{entry.kind[:-1]} {entry.name!r}"
     try:
-        made = _imported(entry) if entry.kind == "inputs" else entry.make()
+        # The class of a prompt takes arguments; it is imported and not called.
+        made = entry.load() if entry.kind == "inputs" else entry.make()
     except PluginError as error:
         return str(error)
-    except Exception as error:
-        return f"The {label} cannot be imported: {type(error).__name__}: {error}"
     missing = [part for part in _PARTS.get(entry.kind, ()) if not hasattr(made, part)]
     if missing:
-        return f"The {label} is a {type(made).__name__} without {', '.join(map(repr, missing))}."
+        return (
+            f"The {entry.kind[:-1]} {entry.name!r} is a {type(made).__name__} without {', '.join(map(repr, missing))}."
+        )
     return ""
-
-
-def _imported(entry: Entry) -> object:
-    """The class of a prompt, which takes arguments and so is not called."""
-    return pkgutil.resolve_name(entry.factory) if isinstance(entry.factory, str) else entry.factory

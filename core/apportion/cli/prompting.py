@@ -68,7 +68,7 @@ def _text(flags: PromptFlags) -> Text:
             "--baseline-id", f"a token id can replace tokens only, and the prompt is cut by {by}; add --by tokens."
         )
     baseline = flags.text_baseline if flags.baseline_id is None else flags.baseline_id
-    return Text(_prompt_text(flags), by=by, baseline=baseline, keep=[*flags.keep, *flags.keep_index])
+    return Text(_prompt_text(flags), by=by, baseline=baseline, keep=(*flags.keep, *flags.keep_index))
 
 
 def _prompt_text(flags: PromptFlags) -> str:

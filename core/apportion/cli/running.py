@@ -1,4 +1,4 @@
-"""Running the app: what becomes of errors, Ctrl-C and closed pipes."""
+"""Running the app: what becomes of errors, Ctrl-C, closed pipes and full disks."""
 
 from __future__ import annotations
 
@@ -23,18 +23,22 @@ def run(argv: Sequence[str] | None) -> int:
     """Run the app: one line for a problem that is the user's to mend, a traceback for a bug only."""
     from apportion.cli.app import app
 
-    _never_fail_on_characters()
+    _prepare_streams()
     try:
         app(args=None if argv is None else list(argv), prog_name="apportion")
+        code = 0
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(bool(stop.code))
-        return report_interrupt() if code == INTERRUPTED else _flushed(code)
+        if code == INTERRUPTED:
+            return report_interrupt()
     except InterruptedDeliveryError as error:
         return report_interrupt(str(error))
     except ApportionError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        return _flushed(FAILED)
-    return _flushed(0)
+        code = _failed(str(error))
+    except OSError as error:
+        place = f" {error.filename}" if error.filename else ""
+        code = _failed(f"Cannot read or write{place}: {error.strerror or error}.")
+    return _finished(code)
 
 
 def report_interrupt(written: str = "nothing was written") -> int:
@@ -43,21 +47,28 @@ def report_interrupt(written: str = "nothing was written") -> int:
     return INTERRUPTED
 
 
-def _flushed(code: int) -> int:
-    """The exit code, 1 if stdout did not take everything: its reader has gone, or a disk is full."""
+def _failed(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)  # noqa: T201
+    return FAILED
+
+
+def _finished(code: int) -> int:
+    """The exit code; 1 when stdout did not take everything."""
     try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
     except OSError as error:
-        if not isinstance(error, BrokenPipeError):
-            print(f"error: Cannot write to stdout: {error.strerror}.", file=sys.stderr)  # noqa: T201
         # Python flushes stdout once more when it ends; there has to be somewhere to flush to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if code == 0 and not isinstance(error, BrokenPipeError):
+            return _failed(f"Cannot write to stdout: {error.strerror}.")
         return FAILED
     return code
 
 
-def _never_fail_on_characters() -> None:
-    """A terminal that cannot show a character gets ``?``, and the result."""
+def _prepare_streams() -> None:
+    """Streams that are closed swallow what is written; one that cannot show a character shows ``?``."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, io.StringIO())
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")

@@ -26,10 +26,8 @@ def show(
     """
     output = OutputFlags(as_json, save=None, plot=plot, view=view, view_options=view_option or ())
     outputs = check_outputs(output, inputs=[result])
+    outputs.check_view()
     # Imported here: numpy is not needed to refuse a command line.
     from apportion.attribution import Attribution
-    from apportion.plugins import installed_plugins
 
-    if plot is not None:
-        installed_plugins()["visualizers"].get(outputs.view)
     outputs.deliver(Attribution.load(result))

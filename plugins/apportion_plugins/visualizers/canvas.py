@@ -8,10 +8,12 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
 from apportion_plugins.visualizers.fonts import Lettering
 from apportion_plugins.visualizers.labels import ellipsis
+from apportion_plugins.visualizers.palette import DARK, LIGHT, Ramp, text_on
 
 __all__ = ["MARGIN", "NOTE", "Page", "PlotFigure"]
 
@@ -46,9 +48,18 @@ class Page:
 
     def __init__(self, lettering: Lettering) -> None:
         self.figure = PlotFigure()
-        self._canvas = FigureCanvasAgg(self.figure)
+        # Everything is placed here; a layout engine of the user's settings would move it.
+        self.figure.set_layout_engine("none")
+        FigureCanvasAgg(self.figure)
         self._lettering = lettering
         self._width = self._height = 0.0
+
+    @property
+    def ramp(self) -> Ramp:
+        """Colours that suit the background of the user's matplotlib style."""
+        *background, alpha = to_rgba(self.figure.get_facecolor())
+        red, green, blue = (round(255 * part) for part in background)
+        return DARK if alpha and text_on((red, green, blue)) == (255, 255, 255) else LIGHT
 
     def style(self, size: float) -> dict[str, Any]:
         """Keyword arguments for a text: fonts that have its characters, and no ``$…$`` formulas."""
@@ -60,11 +71,10 @@ class Page:
 
     def width_of(self, texts: Sequence[str], size: float) -> float:
         """Width of the widest text, in inches."""
-        renderer = self._canvas.get_renderer()
         widest = 0.0
         for text in texts:
             drawn = self.figure.text(0, 0, text, **self.style(size))
-            widest = max(widest, drawn.get_window_extent(renderer).width / self.figure.dpi)
+            widest = max(widest, float(drawn.get_window_extent().width) / self.figure.dpi)
             drawn.remove()
         return widest
 
@@ -83,12 +93,15 @@ class Page:
         """Lines of text from the left margin on, from ``top`` inches downwards."""
         for i, text in enumerate(texts):
             y = 1 - (top + i * size * _LEADING) / self._height
-            self.figure.text(MARGIN / self._width, y, text, va="top", ha="left", **self.style(size), **style)
+            self.figure.text(MARGIN / self._width, y, text, va="top", ha="left", **(self.style(size) | style))
 
     def wrapped(self, text: str, width: float, size: float, most: int = 4) -> list[str]:
         """The text in lines of at most ``width`` inches; what does not fit into ``most`` lines is elided."""
+        text = self.drawable(text)
+        if self.width_of([text], size) <= width:
+            return [text]
         lines = [""]
-        for word in self.drawable(text).split(" "):
+        for word in text.split(" "):
             longer = f"{lines[-1]} {word}".strip(" ") if lines[-1] else word
             if lines[-1] and self.width_of([longer], size) > width:
                 lines.append(word)

@@ -75,15 +75,15 @@ def cost(attribution: Attribution) -> str:
     )
 
 
-def error_notes(attribution: Attribution) -> list[str]:
-    """What ± means here, and where it is unknown."""
+def error_notes(attribution: Attribution, mark: str = "±") -> list[str]:
+    """What the mark of an error means here, and where errors are unknown."""
     if attribution.std_error is None:
         return []
     unknown = int(np.isnan(attribution.std_error).sum())
     n = len(attribution.features)
     if unknown == n:
         return ["The standard errors are unknown."]
-    notes = [f"± is a 95 % interval: {INTERVAL} standard errors of the sampling."]
+    notes = [f"{mark}: 95 % interval, {INTERVAL} standard errors of the sampling."]
     return [*notes, f"The standard errors of {unknown} of {n} features are unknown."] if unknown else notes
 
 

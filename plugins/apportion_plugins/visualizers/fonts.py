@@ -39,10 +39,14 @@ _OTHERS = (
     "Noto Sans Symbols 2", "Noto Sans Math", "Arial Unicode MS", "FreeSans", "FreeSerif", "Unifont",
 )  # fmt: skip
 _ADVICE = (
-    ("Chinese, Japanese or Korean", r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}]", "Noto Sans CJK"),
+    (
+        "Chinese, Japanese or Korean",
+        r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\u3000-\u303f\uff00-\uffef]",
+        "Noto Sans CJK",
+    ),
     ("emoji", r"\p{Emoji_Presentation}", "Noto Emoji or Symbola"),
     ("Arabic", r"\p{Arabic}", "Noto Naskh Arabic"),
-    ("other", r".", "Noto Sans of their script"),
+    ("other", r"(?s).", "the Noto Sans font of their script"),
 )
 
 
@@ -84,7 +88,9 @@ def lettering(texts: Iterable[str]) -> Lettering:
             left -= found
     notes = _missing_notes(left)
     if not SHAPES_TEXT and has_right_to_left(everything):
-        notes.append("This matplotlib draws right-to-left text unjoined, from left to right; 3.11 and plot('html') do not.")
+        notes.append(
+            "This matplotlib draws right-to-left text unjoined, from left to right; 3.11 and plot('html') do not."
+        )
     return Lettering(families, frozenset(left), notes)
 
 

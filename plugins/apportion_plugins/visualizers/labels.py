@@ -11,13 +11,22 @@ from rich.cells import cell_len
 
 from apportion.features import Feature
 
-__all__ = ["ellipsis", "feature_label", "has_right_to_left", "one_line", "prose", "text_is_name", "token_labels"]
+__all__ = [
+    "ellipsis",
+    "feature_label",
+    "has_right_to_left",
+    "isolated",
+    "one_line",
+    "prose",
+    "text_is_name",
+    "token_labels",
+]
 
 EMPTY = "(empty)"
 _MARKS = ("Ġ", "▁")
-_NAMED = {"\n": "⏎", "\t": "⇥", "\x7f": "␡"} | {chr(i): chr(0x2400 + i) for i in range(0x20) if i not in (9, 10)}
-# Characters that hide or reorder their neighbours; joiners and selectors, which emoji and Persian need, stay.
-_HIDDEN = re.compile("[\u00ad\u200b\u202a-\u202e\u2060-\u2069\ufeff\ud800-\udfff\x80-\x9f\u2028\u2029]")
+_NAMED = str.maketrans({"\n": "⏎", "\t": "⇥"})
+# Controls, half characters, and what hides or reorders its neighbours; joiners, which emoji and Persian need, stay.
+_HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\xad\u200b\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 
 
 def one_line(text: str) -> str:
@@ -76,8 +85,13 @@ def has_right_to_left(text: str) -> bool:
     return any(unicodedata.bidirectional(c) in ("R", "AL") for c in text)
 
 
+def isolated(text: str) -> str:
+    """The text between marks that keep its direction from mixing with that of what surrounds it."""
+    return f"\u2068{text}\u2069"
+
+
 def _visible(text: str) -> str:
-    named = "".join(_NAMED.get(c, c) for c in text.replace("\r\n", "\n"))
+    named = text.replace("\r\n", "\n").translate(_NAMED)
     return _HIDDEN.sub(lambda found: f"<U+{ord(found[0]):04X}>", named)
 
 

@@ -37,8 +37,8 @@ class Ramp:
 
     neutral: float
     strong: float
-    chroma: float = 0.125
-    raises: float = 55.0
+    chroma: float = 0.14
+    raises: float = 52.0
     lowers: float = 250.0
 
     def colour(self, strength: float) -> RGB:
@@ -47,14 +47,14 @@ class Ramp:
             return _srgb((self.neutral + self.strong) / 2, 0.0, 0.0)
         amount = min(1.0, abs(strength))
         hue = self.raises if strength > 0 else self.lowers
-        return _srgb(self.neutral + (self.strong - self.neutral) * amount, self.chroma * amount, hue)
+        return _srgb(self.neutral + (self.strong - self.neutral) * amount, self.chroma * amount**0.8, hue)
 
 
 LIGHT = Ramp(neutral=0.97, strong=0.55)
 """For white pages: strong is dark."""
 DARK = Ramp(neutral=0.29, strong=0.66)
 """For dark pages: strong is light."""
-MIDDLE = Ramp(neutral=0.60, strong=0.60)
+MIDDLE = Ramp(neutral=0.76, strong=0.68, chroma=0.15)
 """Between black and white, for terminals whose background is unknown: strong is colourful."""
 
 

@@ -35,13 +35,15 @@ def ranked(values: Float64[np.ndarray, " N"]) -> list[int]:
     return [int(i) for i in np.argsort(-np.nan_to_num(np.abs(values), nan=-1.0), kind="stable")]
 
 
-def left_out(values: Float64[np.ndarray, " N"], shown: list[int], what: str, option: str) -> list[str]:
-    """The note on what is not shown: how much, how large at most, and how to see it. Empty if nothing is."""
+def left_out(
+    values: Float64[np.ndarray, " N"], shown: list[int], what: str, option: str, measure: str = "|attribution|"
+) -> list[str]:
+    """The note on what is not shown: how much, how large at most, and how to see it. Empty if all is shown."""
     missing = np.setdiff1d(np.arange(len(values)), shown)
     if not len(missing):
         return []
     top = np.nan_to_num(np.abs(values[missing])).max()
     return [
-        f"Shown: the {len(shown)} {what} with the largest |attribution| of {len(values)}; "
+        f"Shown: the {len(shown)} {what} with the largest {measure} of {len(values)}; "
         f"the {len(missing)} left out have at most {top:.3g} each ({option}=None shows all)."
     ]

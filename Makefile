@@ -1,0 +1,44 @@
+# `make` alone lists the targets. Each one sets up what it needs in .venv by itself.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+OUT := out
+
+# One stamp for each set of extras: installed again when the requirements change.
+ready-%: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -f $(VENV)/ready-$* && test ! pyproject.toml -nt $(VENV)/ready-$* \
+	  && test ! constraints.txt -nt $(VENV)/ready-$* \
+	  || { echo "Installing apportion[$*] into $(VENV) …"; $(INSTALL) --editable ".[$*]" && touch $(VENV)/ready-$*; }
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench docs format clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 14
+
+demo: ready-demo ## explain a real model's answer: a picture in the terminal, out/dave.png and out/dave.json
+	@$(BIN)/python examples/demo.py --out $(OUT)
+
+test: ready-test ## run all tests
+	@$(BIN)/python -m pytest
+
+check: ready-check ready-test ## lint, formatting and types
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+
+bench: ready-bench ## time apportion beside Captum on the same model, in one run
+	@$(BIN)/python benchmarks/foundation.py
+
+docs: ready-docs ## build the documentation site into site/, warnings are errors
+	@$(BIN)/python docs/generate.py
+	@$(BIN)/mkdocs build --strict --quiet && echo "Built site/index.html"
+
+format: ready-check ## format the code
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+clean: ## remove what was built; the demo model stays in the user's cache
+	@rm -rf $(VENV) $(OUT) site dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

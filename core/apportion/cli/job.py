@@ -1,0 +1,152 @@
+"""One run from the flags to the result, everything that can be checked first being checked first."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from apportion.cli.loading import loading
+from apportion.cli.outputs import OutputFlags, Outputs, check_outputs
+from apportion.cli.parse import json_pairs, memory_size, token_ids, usage_error
+from apportion.cli.prompting import PromptFlags, build_prompt
+
+if TYPE_CHECKING:
+    from apportion.attribution import Attribution
+
+__all__ = ["Job", "MethodFlags", "ModelFlags", "TargetFlags", "check_job"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFlags:
+    """What was typed about the model."""
+
+    model: str
+    backend: str
+    device: str | None
+    dtype: str | None
+    memory_budget: str | None
+    share_prefixes: bool
+    progress: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TargetFlags:
+    """What was typed about the target."""
+
+    text: str | None
+    ids: str | None
+    target_fn: str
+    max_new_tokens: int | None
+    generate: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class MethodFlags:
+    """What was typed about the method."""
+
+    method: str
+    options: Sequence[str]
+    budget: int | None
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A command line that makes sense: everything that can be checked without a model is checked."""
+
+    explainer: Mapping[str, Any]
+    call: Mapping[str, Any]
+    method_options: Mapping[str, Any]
+    outputs: Outputs
+
+    def run(self) -> Attribution:
+        """Load the model and attribute."""
+        with loading(self.explainer["model"], shown=self.explainer["progress"]):
+            # Imported here: this takes seconds.
+            from apportion.explainer import Explainer
+
+            _check_options(self, inspect.signature(Explainer.attribute).parameters)
+            explainer = Explainer(**self.explainer)
+        with explainer:
+            return explainer.attribute(**self.call, **self.method_options)
+
+
+def check_job(
+    prompt: PromptFlags, model: ModelFlags, target: TargetFlags, method: MethodFlags, output: OutputFlags
+) -> Job:
+    """Refuse what cannot work before a model is loaded.
+
+    Raises:
+        typer.BadParameter: flags that make no sense.
+        ApportionError: a prompt, name or file that cannot be used.
+    """
+    outputs = check_outputs(output, inputs=[prompt.prompt_file])
+    explainer = {
+        "model": model.model,
+        "backend": model.backend,
+        "device": model.device,
+        "dtype": model.dtype,
+        "memory_budget": None if model.memory_budget is None else memory_size("--memory-budget", model.memory_budget),
+        "share_prefixes": model.share_prefixes,
+        "progress": model.progress,
+    }
+    call = {
+        "target": _target(target),
+        "target_fn": target.target_fn,
+        "generate": _generation(target),
+        "method": method.method,
+        "budget": method.budget,
+        "seed": method.seed,
+    }
+    options = json_pairs("--option", method.options, "n_permutations=20")
+    job = Job(explainer, {"prompt": build_prompt(prompt), **call}, options, outputs)
+    _check_names(job)
+    return job
+
+
+def _target(flags: TargetFlags) -> str | list[int] | None:
+    if flags.ids is None:
+        return flags.text
+    if flags.text is not None:
+        usage_error("--target-ids", "--target is given too; a run explains one target.")
+    return token_ids("--target-ids", flags.ids)
+
+
+def _generation(flags: TargetFlags) -> dict[str, Any] | None:
+    options = json_pairs("--generate", flags.generate, "do_sample=true")
+    if flags.max_new_tokens is not None:
+        if "max_new_tokens" in options:
+            usage_error("--max-new-tokens", "--generate max_new_tokens=… is given too; leave one of them out.")
+        options["max_new_tokens"] = flags.max_new_tokens
+    if options and (flags.text is not None or flags.ids is not None):
+        flag = "--generate" if flags.generate else "--max-new-tokens"
+        usage_error(flag, "this is about a target that the model writes, and the target is given.")
+    return options or None
+
+
+def _check_names(job: Job) -> None:
+    """Refuse unknown names now: a typo should not cost the time that a model takes to load."""
+    from apportion.plugins import installed_plugins
+
+    plugins = installed_plugins()
+    plugins["targets"].get(job.call["target_fn"])
+    for kind, name in (("backends", job.explainer["backend"]), ("methods", job.call["method"])):
+        if name != "auto":
+            plugins[kind].get(name)
+    job.outputs.check_view()
+
+
+def _check_options(job: Job, taken: Iterable[str]) -> None:
+    """Refuse options that the method does not have, and those that have a flag of their own."""
+    from apportion.options import check_options
+    from apportion.plugins import installed_plugins
+
+    for name in job.method_options:
+        if name in taken:
+            usage_error("--option", f"{name!r} is set by a flag of its own; see `apportion attribute --help`.")
+    method = job.call["method"]
+    if method != "auto":
+        entry = installed_plugins()["methods"].get(method)
+        check_options(f"method {method!r}", entry.make().run, job.method_options)

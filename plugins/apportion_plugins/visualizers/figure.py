@@ -1,0 +1,86 @@
+"""What the figures share: header, row labels, notes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+
+from apportion.attribution import Attribution
+from apportion_plugins.visualizers.canvas import MARGIN, NOTE, SUBTITLE, TITLE, Page, height_of
+from apportion_plugins.visualizers.fonts import lettering
+from apportion_plugins.visualizers.labels import ellipsis, feature_label, isolated, one_line
+
+__all__ = ["LABEL", "MOST_ROWS", "draw_header", "draw_notes", "label_rows", "plain_axes", "row_labels"]
+
+LABEL = 9.0
+LABEL_COLUMNS = 36
+MOST_ROWS = 1000
+"""Rows that a figure can have before it is too tall to be saved as a picture."""
+_GAP = 0.12
+
+
+def row_labels(attribution: Attribution, rows: Sequence[int], page: Page) -> list[str]:
+    """A label for each shown feature."""
+    labels = [ellipsis(feature_label(attribution.features[i]), LABEL_COLUMNS) for i in rows]
+    return [page.drawable(label) for label in labels]
+
+
+def figure_texts(attribution: Attribution) -> list[str]:
+    """Every text that a figure may show, for choosing fonts."""
+    features = [feature_label(feature) for feature in attribution.features]
+    own = "−±…“”·⏎␣⇥→"
+    return [own, *features, *map(one_line, attribution.target_tokens), one_line(attribution.target_text)]
+
+
+def header(attribution: Attribution, page: Page, width: float) -> list[str]:
+    """The title, then smaller lines: target, model and method."""
+    provenance = attribution.provenance
+    target = one_line(attribution.target_text or "".join(attribution.target_tokens))
+    runs = f"{provenance.evaluations:,} evaluations" if provenance.evaluations else ""
+    origin = " · ".join(filter(None, (page.drawable(one_line(provenance.model or "?")), provenance.method, runs)))
+    inner = width - 2 * MARGIN
+    return [
+        page.fitted(page.drawable(attribution.estimand), inner, TITLE),
+        *page.wrapped(f"Target: “{isolated(target)}”", inner, SUBTITLE, most=3),
+        *page.wrapped(f"Above 0 raises the target's score ({attribution.unit}), below 0 lowers it.", inner, SUBTITLE),
+        page.fitted(origin, inner, SUBTITLE),
+    ]
+
+
+def header_height(lines: Sequence[str]) -> float:
+    """Inches from the top of the figure to what follows its header."""
+    return MARGIN + height_of(1, TITLE) + height_of(len(lines) - 1, SUBTITLE) + _GAP
+
+
+def draw_header(page: Page, lines: Sequence[str]) -> None:
+    """Write the header at the top."""
+    # Fallback fonts seldom have a bold face, which matplotlib would complain about.
+    page.lines(lines[:1], MARGIN, TITLE, weight="bold", family=lettering(lines[:1]).families)
+    page.lines(lines[1:], MARGIN + height_of(1, TITLE), SUBTITLE)
+
+
+def notes_height(lines: Sequence[str]) -> float:
+    """Inches that the notes take below everything, the lower margin included."""
+    return (height_of(len(lines), NOTE) + _GAP if lines else 0.0) + MARGIN
+
+
+def draw_notes(page: Page, lines: Sequence[str], top: float) -> None:
+    """Write the notes below everything."""
+    page.lines(lines, top + _GAP, NOTE, style="italic")
+
+
+def label_rows(page: Page, axes: Axes, labels: Sequence[str]) -> None:
+    """Label the rows at the left of the axes."""
+    axes.set_yticks(range(len(labels)), labels, **page.style(LABEL))
+    axes.tick_params(axis="y", length=0, pad=4)
+
+
+def plain_axes(page: Page, axes: Axes, x_label: str) -> None:
+    """An axis at the bottom only, with light lines at its ticks."""
+    for side in ("left", "right", "top"):
+        axes.spines[side].set_visible(False)
+    axes.grid(axis="x", linewidth=0.5, alpha=0.35)
+    axes.set_axisbelow(True)
+    axes.tick_params(axis="x", labelsize=NOTE)
+    axes.set_xlabel(x_label, **page.style(LABEL))

@@ -1,0 +1,89 @@
+"""The style sheet of the HTML view: light and dark, every name starting with ``apn-``."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+from apportion_plugins.visualizers.palette import DARK, LIGHT, Ramp, hex_of, text_on
+
+__all__ = ["colour_class", "style_sheet"]
+
+STEPS = 20
+"""Colours on each side of zero."""
+
+_LAYOUT = """
+.apn-view { --apn-paper: #fff; --apn-ink: #1c1c1c; --apn-soft: #666; --apn-line: #ddd;
+  background: var(--apn-paper); color: var(--apn-ink); font: 14px/1.5 system-ui, sans-serif;
+  padding: 12px 16px; border-radius: 6px; text-align: start; max-width: 100%; }
+.apn-view, .apn-view * { box-sizing: border-box; }
+.apn-view p { margin: 0 0 6px; }
+.apn-view .apn-title { font-size: 17px; font-weight: 600; margin: 0 0 4px; }
+.apn-view .apn-soft, .apn-view summary { color: var(--apn-soft); }
+.apn-view .apn-target { white-space: pre-wrap; overflow-wrap: anywhere; }
+.apn-view .apn-key { display: inline-block; width: 12em; height: 0.8em; margin: 0 0.5em; border-radius: 2px;
+  vertical-align: baseline; }
+.apn-view .apn-prompt { margin: 10px 0 14px; padding: 10px 12px; border: 1px solid var(--apn-line); border-radius: 4px;
+  line-height: 1.9; white-space: pre-wrap; overflow-wrap: anywhere; unicode-bidi: plaintext; text-align: start; }
+.apn-view .apn-prompt span { padding: 2px 0; border-radius: 3px; cursor: help; }
+.apn-view .apn-prompt .apn-kept { color: var(--apn-soft); cursor: auto; }
+.apn-view .apn-scroll { overflow-x: auto; margin: 0 0 12px; max-width: 100%; }
+.apn-view .apn-table { border-collapse: collapse; border-spacing: 0; margin: 0; font: inherit; width: auto;
+  border: none; table-layout: auto; }
+.apn-view .apn-table tr, .apn-view .apn-table tr:nth-child(odd), .apn-view .apn-table tr:hover {
+  background: var(--apn-paper); }
+.apn-view .apn-table th, .apn-view .apn-table td { padding: 2px 10px; border: none; text-align: start; max-width: 30em;
+  font-weight: normal; vertical-align: middle; white-space: normal; overflow-wrap: break-word; line-height: 1.45;
+  color: var(--apn-ink); }
+.apn-view .apn-table thead th { color: var(--apn-soft); vertical-align: bottom;
+  border-bottom: 1px solid var(--apn-line); }
+.apn-view .apn-table tbody th { color: var(--apn-ink); background: var(--apn-paper); }
+.apn-view .apn-table .apn-number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.apn-view .apn-table .apn-bars { padding: 2px 0; min-width: 180px; direction: ltr; }
+.apn-view .apn-bar { display: block; position: relative; width: 180px; height: 1.05em;
+  background: linear-gradient(var(--apn-soft), var(--apn-soft)) center / 1px 100% no-repeat; }
+.apn-view .apn-bar i { position: absolute; top: 0.1em; bottom: 0.1em; }
+.apn-view .apn-tokens th:first-child { position: sticky; left: 0; z-index: 1; white-space: nowrap; max-width: 16em;
+  overflow: hidden; text-overflow: ellipsis; background: var(--apn-paper); }
+.apn-view .apn-tokens thead th { text-align: center; white-space: nowrap; padding: 2px 4px; }
+.apn-view .apn-tokens td { border: 1px solid var(--apn-paper); padding: 2px 5px; text-align: center; font-size: 12px;
+  min-width: 3.6em; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.apn-view details { margin: 6px 0 0; }
+.apn-view summary { cursor: pointer; }
+.apn-view .apn-facts th { color: var(--apn-soft); vertical-align: top; white-space: nowrap; }
+.apn-view .apn-facts td { max-width: 60em; overflow-wrap: anywhere; }
+"""
+_DARK = "--apn-paper: #17181a; --apn-ink: #e8e8e8; --apn-soft: #a2a2a2; --apn-line: #3a3b3e;"
+
+
+def colour_class(strength: float) -> str:
+    """The class of a strength from −1 to 1: ``apn-z`` for (next to) zero, ``apn-p1`` to ``apn-p20``, ``apn-n1`` …, ``apn-x``."""
+    if math.isnan(strength):
+        return "apn-x"
+    step = round(min(1.0, abs(strength)) * STEPS)
+    if step == 0:
+        return "apn-z"
+    return f"apn-{'p' if strength > 0 else 'n'}{step}"
+
+
+@functools.cache
+def style_sheet() -> str:
+    """All rules; dark ones for readers whose system is dark."""
+    dark = f".apn-view {{ {_DARK} }}\n{_colours(DARK)}"
+    return f"<style>{_LAYOUT}{_colours(LIGHT)}@media (prefers-color-scheme: dark) {{\n{dark}}}\n</style>"
+
+
+def _colours(ramp: Ramp) -> str:
+    shades = {"apn-z": 0.0, "apn-x": math.nan}
+    for step in range(1, STEPS + 1):
+        shades |= {f"apn-p{step}": step / STEPS, f"apn-n{step}": -step / STEPS}
+    rules = []
+    for name, strength in shades.items():
+        colour = ramp.colour(strength)
+        ink = hex_of(text_on(colour))
+        # As specific as the rules for cells, which come before.
+        rules.append(
+            f".apn-view .{name}, .apn-view .apn-table .{name} {{ background: {hex_of(colour)}; color: {ink}; }}"
+        )
+    stops = ", ".join(hex_of(ramp.colour(i / 4)) for i in range(-4, 5))
+    return "\n".join([*rules, f".apn-view .apn-key {{ background: linear-gradient(to right, {stops}); }}\n"])

@@ -1,0 +1,59 @@
+"""What a terminal can show: its characters and colours."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from rich.color import Color
+from rich.style import Style
+
+from apportion_plugins.visualizers.labels import has_right_to_left
+from apportion_plugins.visualizers.palette import MIDDLE, text_on
+
+__all__ = ["Pen"]
+
+FAINT = 0.08
+BAR = 0.8
+_ASCII = str.maketrans(
+    {"−": "-", "“": '"', "”": '"', "…": "~", "→": "->", "⏎": "\\n", "⇥": "\\t", "␣": "_", "±": "+-", "Σ": "sum of "}
+    | {"▐": " ", "▌": " ", "█": "#", "│": "|", "·": "-", "\u200e": ""}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Pen:
+    """Writes what the console can show.
+
+    Attributes:
+        ascii_only: the console's encoding has no more than ASCII for sure.
+        coloured: it shows colours.
+    """
+
+    ascii_only: bool
+    coloured: bool
+
+    def say(self, text: str) -> str:
+        """The text in the console's characters; others as ``\\u…``."""
+        return text.translate(_ASCII).encode("ascii", "backslashreplace").decode() if self.ascii_only else text
+
+    def cell(self, text: str) -> str:
+        """The text for a line with other things: right-to-left text must not drag them along."""
+        return self.say(f"{text}\u200e" if has_right_to_left(text) else text)
+
+    def background(self, strength: float) -> Style:
+        """Behind text: none where there is next to nothing."""
+        if math.isnan(strength) or abs(strength) < FAINT:
+            return Style()
+        colour = MIDDLE.colour(strength)
+        return Style(bgcolor=Color.from_rgb(*colour), color=Color.from_rgb(*text_on(colour)))
+
+    def bar(self, strength: float, half: int) -> tuple[str, str, Style]:
+        """A bar left or right of a zero line, in steps of half a column, and its colour."""
+        halves = 0 if math.isnan(strength) else round(abs(strength) * half * 2)
+        whole, rest = divmod(halves, 2)
+        left, right = "", "█" * whole + "▌" * rest
+        if strength < 0:
+            left, right = "▐" * rest + "█" * whole, ""
+        colour = Color.from_rgb(*MIDDLE.colour(BAR if strength > 0 else -BAR))
+        return self.say(left.rjust(half)), self.say(right.ljust(half)), Style(color=colour)

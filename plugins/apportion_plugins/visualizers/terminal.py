@@ -1,0 +1,120 @@
+"""The terminal: the coloured prompt, a table with bars, and what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.padding import Padding
+from rich.style import Style
+from rich.table import Table
+from rich.text import Text
+
+from apportion.attribution import Attribution
+from apportion_plugins.visualizers.facts import summary
+from apportion_plugins.visualizers.labels import one_line, prose
+from apportion_plugins.visualizers.palette import strengths
+from apportion_plugins.visualizers.pen import Pen
+from apportion_plugins.visualizers.selection import check_limit, largest, left_out, ranked
+from apportion_plugins.visualizers.terminal_table import value_table
+
+__all__ = ["Terminal", "TerminalView"]
+
+STRONG = 0.5
+
+
+class Terminal:
+    """The coloured prompt and a table, made to fit the terminal that prints it."""
+
+    def render(self, attribution: Attribution, *, sort: bool = False, max_features: int | None = 40) -> TerminalView:
+        """Make a renderable for ``rich.console.Console.print``.
+
+        Args:
+            attribution: the result.
+            sort: the largest magnitude first in the table, instead of the order of the prompt.
+            max_features: rows of the table, those with the largest magnitude, and a line says how many are
+                left out; ``None`` for all. The prompt is always coloured in full.
+
+        Raises:
+            InputError: ``max_features`` is no count.
+        """
+        check_limit("max_features", max_features)
+        values = np.asarray(attribution.values)
+        rows = largest(values, max_features)
+        hidden = left_out(values, rows, "features", "max_features")
+        if sort:
+            rows = [i for i in ranked(values) if i in set(rows)]
+        return TerminalView(attribution, rows, hidden)
+
+
+@dataclass(frozen=True)
+class TerminalView:
+    """A rich renderable; width, colours and character set are those of the console that prints it.
+
+    Attributes:
+        attribution: the result.
+        rows: the features in the table, in order.
+        notes: what the table leaves out.
+    """
+
+    attribution: Attribution
+    rows: Sequence[int]
+    notes: Sequence[str] = ()
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Header, prompt, table, footer."""
+        pen = Pen(ascii_only=options.ascii_only, coloured=bool(console.color_system) and not console.no_color)
+        yield self._header(pen)
+        yield Text()
+        if self.attribution.segments:
+            yield Padding(self._prompt(pen), (0, 2))
+            yield Text()
+        yield value_table(self.attribution, self.rows, pen, options.max_width)
+        for note in self.notes:
+            yield Text(pen.say(note), style="dim")
+        yield Text()
+        yield self._footer(pen)
+
+    def _header(self, pen: Pen) -> Table:
+        target = self.attribution.target_text or "".join(self.attribution.target_tokens)
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(style="dim", no_wrap=True)
+        grid.add_column(overflow="fold")
+        grid.add_row(Text("estimand"), Text(pen.say(self.attribution.estimand), style="bold"))
+        grid.add_row(Text("target"), Text(pen.say(f"“{pen.cell(one_line(target))}”")))
+        grid.add_row(Text("model"), Text(pen.say(one_line(self.attribution.provenance.model or "?"))))
+        grid.add_row(Text("reading"), self._legend(pen))
+        return grid
+
+    def _legend(self, pen: Pen) -> Text:
+        raises, lowers = ((pen.say(f" {sign} "), pen.background(s)) for sign, s in (("+", 1.0), ("−", -1.0)))
+        legend = Text.assemble(raises, " raises, ", lowers, " lowers the target's score")
+        if not pen.coloured and self.attribution.segments:
+            legend.append(pen.say("; most where marked [+] [−]"))
+        return legend
+
+    def _prompt(self, pen: Pen) -> Text:
+        """The prompt; all stretches of a feature have its colour, what is no feature is dim."""
+        strength = strengths(np.asarray(self.attribution.values))
+        text = Text(overflow="fold")
+        for segment in self.attribution.segments:
+            shown = prose(segment.text)
+            if segment.feature is None:
+                text.append(pen.say(shown), Style(dim=True))
+                continue
+            own = float(strength[segment.feature])
+            # A line break that is a feature (or part of one) has to be seen.
+            text.append(pen.say(shown.replace("\n", "⏎\n")), pen.background(own))
+            if not pen.coloured and abs(own) >= STRONG:
+                text.append(pen.say("[+]" if own > 0 else "[−]"))
+        return text
+
+    def _footer(self, pen: Pen) -> Table:
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(no_wrap=True)
+        grid.add_column(overflow="fold")
+        for name, fact in summary(self.attribution):
+            grid.add_row(Text(name), Text(pen.say(one_line(fact))), style="dim")
+        return grid

@@ -1,0 +1,70 @@
+"""The terminal's table: feature, text, attribution, error, bar."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from rich.cells import cell_len
+from rich.table import Table
+from rich.text import Text
+
+from apportion.attribution import Attribution
+from apportion_plugins.visualizers.labels import ellipsis, one_line, text_is_name
+from apportion_plugins.visualizers.numbers import Numbers, half_widths
+from apportion_plugins.visualizers.palette import strengths
+from apportion_plugins.visualizers.pen import Pen
+
+__all__ = ["value_table"]
+
+GAP = 2
+SHORTEST, LONGEST = 6, 24
+"""Columns of half a bar."""
+
+
+def value_table(attribution: Attribution, rows: Sequence[int], pen: Pen, width: int) -> Table:
+    """A row for each feature of ``rows``, in at most ``width`` columns."""
+    features = [attribution.features[i] for i in rows]
+    values, half = np.asarray(attribution.values), half_widths(attribution)
+    numbers = Numbers(values)
+    columns = [("feature", [pen.cell(one_line(f.name)) for f in features])]
+    if not all(map(text_is_name, features)):
+        columns.append(("text", [pen.cell(one_line(f.text)) for f in features]))
+    figures = [(attribution.unit, [pen.say(numbers.signed(values[i])) for i in rows])]
+    if half is not None:
+        figures.append((pen.say("±"), [pen.say(numbers.plain(half[i])) for i in rows]))
+    taken = sum(_widest(column) + GAP for column in figures)
+    bar = max(SHORTEST, min(LONGEST, (width - taken) // 5))
+    columns = [(name, list(map(pen.say, texts))) for name, texts in _shortened(columns, width - taken - 2 * bar - 1)]
+    table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="dim")
+    for name, _ in columns:
+        table.add_column(name, no_wrap=True)
+    for name, _ in figures:
+        table.add_column(name, no_wrap=True, justify="right")
+    table.add_column(Text(pen.say("−").rjust(bar) + " +"), no_wrap=True)
+    strength = strengths(values)
+    cells = zip(*(column for _, column in (*columns, *figures)), strict=True)
+    for i, texts in zip(rows, cells, strict=True):
+        table.add_row(*map(Text, texts), _bar(pen, float(strength[i]), bar))
+    return table
+
+
+def _bar(pen: Pen, strength: float, half: int) -> Text:
+    left, right, style = pen.bar(strength, half)
+    return Text.assemble((left, style), (pen.say("│"), "dim"), (right.rstrip(), style))
+
+
+def _widest(column: tuple[str, list[str]]) -> int:
+    return max(map(cell_len, (column[0], *column[1])))
+
+
+def _shortened(columns: list[tuple[str, list[str]]], room: int) -> list[tuple[str, list[str]]]:
+    """The columns with long texts elided so that all fit: a column that needs little leaves more to the next."""
+    shortened = []
+    for i, (name, texts) in enumerate(columns):
+        share = max(len(name), room // (len(columns) - i) - GAP)
+        rest = sum(_widest(column) + GAP for column in columns[i + 1 :])
+        share = max(share, room - GAP - rest)
+        shortened.append((name, [ellipsis(text, share) for text in texts]))
+        room -= _widest(shortened[-1]) + GAP
+    return shortened

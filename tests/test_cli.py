@@ -1,0 +1,764 @@
+"""The command line: what it prints where, what it writes, and how it ends."""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import apportion as ap
+from apportion import explainer as explainer_module
+from apportion import plugins as plugins_module
+from apportion.attribution import Attribution
+from apportion.cli import main, outputs
+from apportion.cli.docstrings import description, parameter_notes
+from apportion.cli.parse import json_or_text, memory_size
+from apportion.errors import ApportionError
+
+ROOT = Path(__file__).parent.parent
+TEMPLATE = ["--template", "{name} is a {job}. {pronoun}", "--value", "name=Dave", "--value", "job=lawyer"]
+TEMPLATE += ["--value", "pronoun=He"]
+
+
+@dataclass
+class Ended:
+    """How a command ended; texts without colours, frames and line breaks."""
+
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Run = Callable[..., Ended]
+
+
+def names(folder: Path) -> list[str]:
+    """What is in a folder."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+def plain(text: str) -> str:
+    """Without colours, frames and line breaks."""
+    return " ".join(re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]|[│╭╮╰╯─]", " ", text).split())
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*words: str | Path) -> Ended:
+        capsys.readouterr()
+        code = main([str(word) for word in words])
+        captured = capsys.readouterr()
+        return Ended(code, captured.out, plain(captured.err))
+
+    return call
+
+
+@pytest.fixture
+def attribute(run: Run, tiny_model_dir: Path) -> Run:
+    """``apportion attribute`` with the tiny model."""
+    return functools.partial(run, "attribute", "--model", tiny_model_dir)
+
+
+class ModelLoadedError(Exception):
+    """The model was loaded where it should not have been."""
+
+
+@pytest.fixture
+def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise ModelLoadedError
+
+    monkeypatch.setattr(explainer_module.Explainer, "__init__", refuse)
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What the library is asked for; nothing is run."""
+    seen: list[dict[str, Any]] = []
+
+    class Recorder(explainer_module.Explainer):
+        def __init__(self, model: object, **options: Any) -> None:
+            seen.append({"model": model, **options})
+
+        @functools.wraps(explainer_module.Explainer.attribute)
+        def attribute(self, **arguments: Any) -> Attribution:
+            seen[-1] |= arguments
+            raise ApportionError("only asked")
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(explainer_module, "Explainer", Recorder)
+    return seen
+
+
+def command(*words: str | Path, path: Path | None = None) -> list[str]:
+    """A command of a new process, with ``path`` importable."""
+    code = f"import sys; sys.path.insert(0, {str(path or ROOT)!r}); from apportion.cli import main; sys.exit(main())"
+    return [sys.executable, "-c", code, *map(str, words)]
+
+
+def install(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, source: str) -> None:
+    """A distribution with one plugin, as pip would leave it."""
+    (folder / f"{name}.py").write_text(source)
+    info = folder / f"{name}-1.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n")
+    (info / "entry_points.txt").write_text(f"[apportion]\n{name} = {name}\n")
+    monkeypatch.syspath_prepend(str(folder))
+    plugins_module.installed_plugins.cache_clear()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """More only get in each other's way with a model this small."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def fresh_plugins() -> Iterator[None]:
+    yield
+    plugins_module.installed_plugins.cache_clear()
+
+
+# --- help and versions ---------------------------------------------------------------------------------------------
+
+
+def test_version(run: Run) -> None:
+    ended = run("--version")
+    assert (ended.code, ended.out) == (0, f"apportion {ap.__version__}\n")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "",
+        "attribute",
+        "show",
+        "methods",
+        "methods list",
+        "methods show",
+        "backends",
+        "backends list",
+        "backends show",
+        "backends check",
+        "plugins",
+        "plugins list",
+        "plugins show",
+        "plugins check",
+    ],
+)
+def test_help_everywhere(run: Run, words: str) -> None:
+    ended = run(*words.split(), "--help")
+    assert ended.code == 0
+    assert "Usage: apportion" in plain(ended.out)
+    assert ended.err == ""
+    for here in (ROOT, Path.home()):
+        assert f"{here}/" not in ended.out
+
+
+def test_help_of_attribute_has_panels_and_defaults(run: Run) -> None:
+    text = plain(run("attribute", "--help").out)
+    for panel in ("Model", "Features", "Target", "Method", "Output", "Examples"):
+        assert f" {panel} " in text.replace(":", " ")
+    for fact in ("[default: smollm2]", "512MiB", "nats", "{name} lives in {city}", "[1, 2]"):
+        assert fact in text
+
+
+def test_light_commands_import_nothing_heavy(tmp_path: Path, attribute: Run) -> None:
+    saved = tmp_path / "a.json"
+    assert attribute("ab cd", "--target", "x", "--save", saved).code == 0
+    commands = [["--help"], ["attribute", "--help"], ["methods"], ["plugins", "list"], ["show", str(saved)]]
+    code = (
+        "import sys\nfrom apportion.cli import main\n"
+        f"for words in {commands!r}: assert main(words) == 0\n"
+        "sys.exit(', '.join({'torch', 'transformers', 'sklearn', 'matplotlib'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# --- attribute -----------------------------------------------------------------------------------------------------
+
+
+def test_json_is_the_saved_result(attribute: Run, tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    ended = attribute("ab cd ef", "--target", " gh", "--json", "--save", path, "--seed", "3")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.json() == json.loads(path.read_text())
+    result = Attribution.load(path)
+    assert result.feature_names == ("ab", "cd", "ef")
+    assert result.target_text == " gh"
+    assert result.provenance.seed == 3
+    assert result.provenance.method == "shapley"
+
+
+def test_numbers_are_those_of_the_library(attribute: Run, tiny_model_dir: Path) -> None:
+    found = attribute("ab cd ef", "--target", " gh", "--method", "ablation", "--json").json()
+    with ap.Explainer(str(tiny_model_dir)) as explainer:
+        expected = explainer.attribute("ab cd ef", " gh", method="ablation")
+    assert found["values"] == pytest.approx(expected.values.tolist(), abs=1e-6)
+
+
+def test_terminal_view_is_the_default(attribute: Run) -> None:
+    ended = attribute("ab cd", "--target", "x")
+    assert ended.code == 0
+    assert "Shapley value" in ended.out
+    assert "ab" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "magic"),
+    [
+        ("a.png", [], b"\x89PNG"),
+        ("a.PNG", [], b"\x89PNG"),
+        ("a.svg", ["--view", "bar", "--view-option", "sort=true"], b"<?xml"),
+        ("a.pdf", [], b"%PDF"),
+        ("a.html", [], b"<"),
+    ],
+)
+def test_plot(attribute: Run, tmp_path: Path, name: str, options: list[str], magic: bytes) -> None:
+    path = tmp_path / name
+    path.write_text("old")
+    ended = attribute("ab cd", "--target", "x", "--plot", path, "--json", *options)
+    assert (ended.code, ended.err) == (0, "")
+    assert path.read_bytes().startswith(magic)
+    assert names(tmp_path) == [name]
+
+
+def test_generated_target(attribute: Run) -> None:
+    found = attribute("ab cd", "--max-new-tokens", "3", "--json").json()
+    assert len(found["target_tokens"]) <= 3
+
+
+def test_flags_reach_the_library(run: Run, calls: list[dict[str, Any]]) -> None:
+    words = ["--by", "tokens", "--baseline-id", "7", "--keep", "a", "--keep-index", "-1", "--target-ids", "1, 2"]
+    words += ["--memory-budget", "1.5KiB", "--device", "cpu", "--dtype", "float64", "--backend", "torch"]
+    words += ["--no-share-prefixes", "--no-progress", "--budget", "40", "--seed", "2", "--target-fn", "prob"]
+    words += ["--method", "permutation", "--option", "antithetic=false", "-o", "n-permutations=6"]
+    ended = run("attribute", "a b c", "--model", "m", *words)
+    assert (ended.code, ended.err) == (1, "error: only asked")
+    assert calls == [
+        {
+            "model": "m",
+            "backend": "torch",
+            "device": "cpu",
+            "dtype": "float64",
+            "memory_budget": 1536,
+            "share_prefixes": False,
+            "progress": False,
+            "prompt": ap.Text("a b c", by="tokens", baseline=7, keep=("a", -1)),
+            "target": [1, 2],
+            "target_fn": "prob",
+            "generate": None,
+            "method": "permutation",
+            "budget": 40,
+            "seed": 2,
+            "antithetic": False,
+            "n_permutations": 6,
+        }
+    ]
+
+
+def test_generation_options(run: Run, calls: list[dict[str, Any]]) -> None:
+    run("attribute", "a b", "--generate", "do_sample=true", "--generate", "temperature=0.5", "--max-new-tokens", "4")
+    assert calls[0]["generate"] == {"do_sample": True, "temperature": 0.5, "max_new_tokens": 4}
+    assert calls[0]["target"] is None
+
+
+# --- prompts -------------------------------------------------------------------------------------------------------
+
+
+def test_alternatives_and_groups(run: Run, calls: list[dict[str, Any]]) -> None:
+    template = "{name} of {city}, {state}, {job}. {pronoun}"
+    words = ["--value", "name=Dave", "--value", "city=Palm Coast", "--value", "state=FL", "--value", "job=a=b"]
+    words += ["--value", "pronoun=He", "--baseline", "name=Sarah", "--baseline", "name=Mary", "--baseline", "job="]
+    words += ["--baseline", "city,state=Seattle,WA", "--baseline", 'city, state=["Washington, D.C.", "DC"]']
+    run("attribute", "--template", template, *words, "--group", "name, pronoun", "--draws", "5")
+    assert calls[0]["prompt"] == ap.Template(
+        template,
+        values={"name": "Dave", "city": "Palm Coast", "state": "FL", "job": "a=b", "pronoun": "He"},
+        baselines={
+            "name": ["Sarah", "Mary"],
+            "job": [""],
+            ("city", "state"): [("Seattle", "WA"), ("Washington, D.C.", "DC")],
+        },
+        groups=[("name", "pronoun")],
+        draws=5,
+    )
+
+
+def test_template_is_scored(attribute: Run) -> None:
+    words = ["--baseline", "name=Ann", "--baseline", "name=Eve", "--group", "name,pronoun", "--target", " x"]
+    found = attribute(*TEMPLATE, *words, "--json").json()
+    assert [feature["name"] for feature in found["features"]] == ["name + pronoun", "job"]
+    assert found["provenance"]["evaluations"] == 6  # two alternatives of the name where it is absent
+
+
+def test_positional_slots(attribute: Run) -> None:
+    found = attribute("--template", "{} and {}", "--value", "1=b", "--value", "0=a", "--target", "x", "--json").json()
+    assert [segment[0] for segment in found["segments"]] == ["a", " and ", "b"]
+
+
+def test_prompt_from_stdin_and_file(
+    run: Run, calls: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("a b\n\n"))
+    run("attribute", "-")
+    path = tmp_path / "prompt.txt"
+    path.write_bytes("ä b\r\n".encode())
+    run("attribute", "--prompt-file", path, "--text-baseline", "…")
+    assert [call["prompt"] for call in calls] == [ap.Text("a b\n"), ap.Text("ä b", baseline="…")]
+
+
+def test_prompt_file_faults(run: Run, no_model: None, tmp_path: Path) -> None:
+    missing = run("attribute", "--prompt-file", tmp_path / "no.txt")
+    assert (missing.code, missing.err.count("\n")) == (1, 0)
+    assert missing.err.startswith("error: Cannot read the prompt file")
+    (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe")
+    assert "is not utf-8 text" in run("attribute", "--prompt-file", tmp_path / "bytes.txt").err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--template", "{a", "--value", "a=b"], "not a valid format string"),
+        (["--template", "{a} {b}", "--value", "a=b"], "placeholders 'b' have no value"),
+        (["--template", "{a}", "--value", "a=b", "--value", "c=d"], "which the template does not use"),
+        ([*TEMPLATE, "--group", "name,pronoum"], "Did you mean 'pronoun'?"),
+        ([*TEMPLATE, "--baseline", "nam=x"], "Did you mean 'name'?"),
+        ([""], "The prompt is empty"),
+        (["a b", "--by", "word"], "Did you mean 'words'?"),
+        (["a b", "--method", "shaply"], "Did you mean 'shapley'?"),
+        (["a b", "--method", "ablation", "--option", "sampler=x"], "has no option 'sampler'"),
+        (["a b", "--target-fn", "logprob"], "Did you mean 'log_prob'?"),
+        (["a b", "--backend", "tensorflow"], "No backend is called 'tensorflow'"),
+        (["a b", "--plot", "x.png", "--view", "heatmp"], "Did you mean 'heatmap'?"),
+        (["a b", "--plot", "x.png", "--view-option", "colour=1"], "has no option 'colour'"),
+        (["a b", "--plot", "x.html", "--view", "bar"], "does not fit x.html"),
+        (["a b", "--plot", "x.png", "--view", "html"], "does not fit x.png"),
+    ],
+)
+def test_problems_that_one_line_explains(run: Run, no_model: None, words: list[str], message: str) -> None:
+    ended = run("attribute", *words)
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err.startswith("error: ")
+    assert message in ended.err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "there is no prompt"),
+        (["a", "--template", "{b}"], "PROMPT and --template are given"),
+        (["a", "--prompt-file", "b"], "PROMPT and --prompt-file are given"),
+        (["--template", "{a}"], "needs the values of its slots"),
+        (["--template", "{a}", "--value", "a"], "'a' is not of the form NAME=VALUE"),
+        (["--template", "{a}", "--value", "=b"], "'=b' is not of the form NAME=VALUE"),
+        (["--template", "{a}", "--value", "a=1", "--value", "a=2"], "'a' is given twice"),
+        (["--template", "{a}", "--by", "words"], "'words' is for plain prompts"),
+        (["--template", "{a}", "--keep-index", "0"], "[0] is for plain prompts"),
+        ([*TEMPLATE, "--baseline", "name,job=Ann"], "is not 2 texts, one for each of name, job"),
+        ([*TEMPLATE, "--baseline", 'name,job=["Ann"'], "is not valid JSON"),
+        ([*TEMPLATE, "--baseline", "name,job=[1, 2]"], "is not 2 texts"),
+        ([*TEMPLATE, "--baseline", "name,=x"], "has an empty name"),
+        (["a", "--value", "b=c"], "there is no --template"),
+        (["a", "--baseline", "b=c"], "--text-baseline"),
+        (["a", "--draws", "2"], "there is no --template"),
+        (["a", "--baseline-id", "3"], "add --by tokens"),
+        (["a", "--by", "tokens", "--baseline-id", "3", "--text-baseline", "x"], "--text-baseline is given too"),
+        (["a", "--target", "x", "--target-ids", "1"], "--target is given too"),
+        (["a", "--target-ids", "1;2"], "is not a list of token ids"),
+        (["a", "--target", "x", "--max-new-tokens", "3"], "the target is given"),
+        (["a", "--generate", "max_new_tokens=2", "--max-new-tokens", "3"], "leave one of them out"),
+        (["a", "--option", "n=[1"], "is not valid JSON"),
+        (["a", "--option", "n=1", "--option", "n=2"], "'n' is given twice"),
+        (["a", "--option", "budget=3"], "is set by a flag of its own"),
+        (["a", "--memory-budget", "5 apples"], "is not an amount of memory"),
+        (["a", "--memory-budget", "0"], "is no memory at all"),
+        (["a", "--budget", "0"], "--budget"),
+        (["a", "--seed", "x"], "--seed"),
+        (["a", "--save", "a.txt"], "should end in .json"),
+        (["a", "--plot", "a.jpg"], "none of .png, .svg, .pdf, .html"),
+        (["a", "--view", "bar"], "add --plot FILE"),
+        (["a", "--view-option", "sort=true"], "add --plot FILE"),
+        (["--prompt-file", "b.json", "--save", "./b.json"], "is the file that is read"),
+        (["a", "--colour"], "--colour"),
+        (["a", "b"], "b"),
+    ],
+)
+def test_usage_errors(run: Run, no_model: None, words: list[str], message: str) -> None:
+    ended = run("attribute", *words)
+    assert (ended.code, ended.out) == (2, "")
+    assert message in ended.err
+
+
+def test_unknown_command(run: Run) -> None:
+    ended = run("atribute", "x")
+    assert ended.code == 2
+    assert "atribute" in ended.err
+
+
+# --- outputs -------------------------------------------------------------------------------------------------------
+
+
+def test_bad_places_are_refused_before_the_model_loads(
+    run: Run, no_model: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folder.json").mkdir()
+    (tmp_path / "file").write_text("")
+    for place, message in [
+        (tmp_path / "none" / "a.json", "there is no folder"),
+        (tmp_path / "file" / "a.json", "there is no folder"),
+        (tmp_path / "folder.json", "it is a folder"),
+    ]:
+        ended = run("attribute", "a b", "--save", place)
+        assert (ended.code, ended.out) == (1, "")
+        assert message in ended.err
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert "no permission" in run("attribute", "a b", "--plot", tmp_path / "a.png").err
+
+
+def test_two_outputs_cannot_be_one_file(run: Run, no_model: None, tmp_path: Path) -> None:
+    (tmp_path / "b.json").write_text("")
+    (tmp_path / "b.svg").symlink_to(tmp_path / "b.json")
+    ended = run("attribute", "a b", "--save", tmp_path / "b.json", "--plot", tmp_path / "b.svg")
+    assert ended.code == 2
+    assert "already what --save writes" in ended.err
+
+
+def test_a_failed_run_leaves_the_old_file(attribute: Run, tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("old")
+    ended = attribute("a b c", "--target", "", "--save", path)
+    assert (ended.code, ended.out) == (1, "")
+    assert "is empty" in ended.err
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["a.json"]
+
+
+def test_a_link_is_followed(attribute: Run, tmp_path: Path) -> None:
+    (tmp_path / "real.json").write_text("old")
+    (tmp_path / "link.json").symlink_to(tmp_path / "real.json")
+    attribute("a b", "--target", "x", "--save", tmp_path / "link.json")
+    assert (tmp_path / "link.json").is_symlink()
+    assert Attribution.load(tmp_path / "real.json").target_text == "x"
+
+
+def test_a_picture_that_fails_costs_nothing_else(
+    attribute: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outputs.Outputs, "check_view", lambda self: None)
+    words = ["--save", tmp_path / "a.json", "--plot", tmp_path / "a.png", "--view", "html", "--json"]
+    ended = attribute("a b", "--target", "x", *words)
+    assert ended.code == 1
+    assert "does not fit" in ended.err
+    assert ended.json() == json.loads((tmp_path / "a.json").read_text())
+    assert names(tmp_path) == ["a.json"]
+
+
+def test_json_is_ascii_where_stdout_is(attribute: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(stream, encoding="ascii"))
+    assert attribute("ä b", "--target", "x", "--json").code == 0
+    assert json.loads(stream.getvalue().decode("ascii"))["features"][0]["text"] == "ä"
+
+
+# --- endings -------------------------------------------------------------------------------------------------------
+
+
+def test_interrupt(attribute: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(explainer_module.Explainer, "attribute", interrupt)
+    ended = attribute("a b", "--target", "x", "--save", tmp_path / "a.json")
+    assert ended == Ended(130, "", "interrupted; nothing was written")
+    assert names(tmp_path) == []
+
+
+def test_interrupt_between_two_files(attribute: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(outputs.Outputs, "_picture", interrupt)
+    path = tmp_path / "a.json"
+    ended = attribute("a b", "--target", "x", "--save", path, "--plot", tmp_path / "a.png")
+    assert ended == Ended(130, "", f"interrupted; written before that: {path}")
+
+
+WAITS = """
+import sys, time
+import apportion as ap
+
+@ap.hookimpl
+def apportion_before_run(request):
+    print("ready", file=sys.stderr, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+def test_a_real_interrupt_leaves_no_file(tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site, out = tmp_path / "site", tmp_path / "out"
+    site.mkdir()
+    out.mkdir()
+    install(site, monkeypatch, "waits", WAITS)
+    words = ["attribute", "a b c", "--model", tiny_model_dir, "--target", "x", "--save", out / "a.json"]
+    process = subprocess.Popen(command(*words, path=site), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert process.stderr.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    printed, complaints = process.communicate(timeout=60)
+    assert (process.returncode, printed, complaints) == (130, "", "interrupted; nothing was written\n")
+    assert names(out) == []
+
+
+@pytest.mark.parametrize("words", [["methods"], ["plugins", "--json"], ["attribute", "--help"]])
+def test_a_closed_pipe_is_no_traceback(words: list[str]) -> None:
+    process = subprocess.Popen(command(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == 1
+    process.stderr.close()
+
+
+def test_bugs_keep_their_traceback(run: Run, no_model: None) -> None:
+    with pytest.raises(ModelLoadedError):
+        run("attribute", "a b")
+
+
+# --- show ----------------------------------------------------------------------------------------------------------
+
+
+def test_show(attribute: Run, run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    saved = attribute("ab cd", "--target", "x", "--save", path, "--json")
+    assert "Shapley value" in run("show", path).out
+    assert run("show", path, "--json").json() == saved.json()
+    assert run("show", path, "--plot", tmp_path / "a.png", "--view", "bar").code == 0
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_show_refuses(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    assert "Cannot read" in run("show", path).err
+    path.write_text("{}")
+    ended = run("show", path)
+    assert (ended.code, ended.out) == (1, "")
+    assert "is not a saved attribution" in ended.err
+    assert run("show").code == 2
+
+
+# --- what is installed ---------------------------------------------------------------------------------------------
+
+
+def test_methods_list(run: Run) -> None:
+    found = run("methods", "--json").json()
+    assert found == run("methods", "list", "--json").json()
+    assert {"name": "ablation", "summary": found[0]["summary"], "plugin": "apportion_plugins.methods"} in found
+    table = run("methods").out
+    assert all(method["summary"] in table for method in found)
+
+
+def test_methods_show(run: Run) -> None:
+    found = run("methods", "show", "permutation", "--json").json()
+    assert found["estimand"] == "Shapley value"
+    assert found["requires"] == []
+    antithetic, n_permutations = found["options"]
+    assert (antithetic["name"], antithetic["type"], antithetic["default"]) == ("antithetic", "bool", True)
+    assert antithetic["help"].startswith("follow each order by its reverse")
+    assert (n_permutations["default"], n_permutations["required"]) == (None, False)
+    text = plain(run("methods", "show", "permutation").out)
+    assert "n_permutations int | None None" in text
+    assert "Castro" in text
+    assert "options none" in plain(run("methods", "show", "shapley").out)
+    assert "Did you mean 'shapley'?" in run("methods", "show", "shaply").err
+
+
+def test_backends(run: Run) -> None:
+    (torch,) = (b for b in run("backends", "list", "--json").json() if b["name"] == "torch")
+    assert torch["available"] is True
+    assert "cpu" in torch["devices"]
+    assert run("backends", "show", "torch", "--json").json() == torch
+    assert "capabilities" in run("backends", "show", "torch").out
+    assert run("backends", "check").code == 0
+    assert run("backends", "check", "torch", "--json").json()["ok"] is True
+    assert run("backends", "show", "none").code == 1
+
+
+PROBLEMS = """
+import apportion as ap
+from apportion.backend import BackendInfo, Unavailable
+
+class Absent:
+    info = BackendInfo("absent", ("cuda",), frozenset(), priority=9)
+    def availability(self): return Unavailable("no such library", "pip install it")
+    def load(self, model, *, device, dtype, memory_budget): ...
+
+class NoRun:
+    estimand, requires = "nothing", frozenset()
+
+def explode():
+    raise RuntimeError("boom")
+
+@ap.hookimpl
+def apportion_register_backends(register):
+    register("absent", Absent, summary="never works")
+    register("exploding", explode, summary="cannot be made")
+
+@ap.hookimpl
+def apportion_register_methods(register):
+    register("norun", NoRun, summary="no method")
+    register("gone", "nowhere.to:be", summary="cannot be imported")
+
+@ap.hookimpl
+def apportion_register_inputs(register):
+    register("gone", "nowhere.to:be", summary="cannot be imported")
+"""
+
+
+def test_unavailable_backends_say_why(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, monkeypatch, "problems", PROBLEMS)
+    found = {backend["name"]: backend for backend in run("backends", "--json").json()}
+    assert found["absent"]["available"] is False
+    assert (found["absent"]["reason"], found["absent"]["hint"]) == ("no such library", "pip install it")
+    assert "RuntimeError: boom" in found["exploding"]["reason"]
+    assert "no such library; pip install it" in plain(run("backends").out)
+    assert run("backends", "check").code == 0
+    assert run("backends", "check", "absent").code == 1
+
+
+def test_plugins_list_shows_failures(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, monkeypatch, "broken", "import nothing_of_this_name\n")
+    monkeypatch.setenv("APPORTION_DISABLE_PLUGINS", "apportion_plugins.progress")
+    found = {plugin["name"]: plugin for plugin in run("plugins", "--json").json()}
+    assert found["broken"]["state"] == "failed"
+    assert found["broken"]["distribution"] == "broken 1.2"
+    assert "nothing_of_this_name" in found["broken"]["error"]
+    assert found["apportion_plugins.progress"]["state"] == "disabled"
+    methods = found["apportion_plugins.methods"]
+    assert methods["state"] == "loaded"
+    assert "apportion_register_methods" in methods["hooks"]
+    assert "ablation" in [entry["name"] for entry in methods["registers"]]
+    listed = run("plugins")
+    assert listed.code == 0
+    assert re.search(r"broken +failed +broken 1.2 .*nothing_of_this_name", listed.out)
+
+
+def test_plugins_show(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, monkeypatch, "broken", "import nothing_of_this_name\n")
+    assert "nothing_of_this_name" in run("plugins", "show", "broken").out
+    assert "leave one feature out" in run("plugins", "show", "apportion_plugins.methods").out
+    assert run("plugins", "show", "apportion_plugins.inputs", "--json").json()["state"] == "loaded"
+    assert "Did you mean 'broken'?" in run("plugins", "show", "brokn").err
+
+
+def test_plugins_check(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("plugins", "check").code == 0
+    install(tmp_path, monkeypatch, "problems", PROBLEMS)
+    ended = run("plugins", "check", "--json")
+    assert ended.code == 1
+    faults = {plugin["name"]: plugin["faults"] for plugin in ended.json()["plugins"]}
+    assert faults.pop("problems") == [
+        "The plugin 'problems' could not load its input 'gone': ModuleNotFoundError: No module named 'nowhere'",
+        "The method 'norun' is a NoRun without 'run'.",
+        "The plugin 'problems' could not load its method 'gone': ModuleNotFoundError: No module named 'nowhere'",
+        "The plugin 'problems' could not make its backend 'exploding': RuntimeError: boom",
+    ]
+    assert not any(faults.values())
+    assert run("plugins", "check", "apportion_plugins.methods").code == 0
+    shown = run("plugins", "check", "problems")
+    assert shown.code == 1
+    assert "failed problems: The method 'norun'" in plain(shown.out)
+
+
+def test_plugins_check_of_failed_and_disabled(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, monkeypatch, "broken", "import nothing_of_this_name\n")
+    assert run("plugins", "check").code == 1
+    monkeypatch.setenv("APPORTION_DISABLE_PLUGINS", "broken")
+    assert run("plugins", "check").code == 0
+    ended = run("plugins", "check", "broken")
+    assert ended.code == 1
+    assert "disabled by APPORTION_DISABLE_PLUGINS" in ended.out
+
+
+# --- parts ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("1000000", 10**6),
+        ("512MiB", 512 * 2**20),
+        ("2GB", 2 * 10**9),
+        ("2 gb", 2 * 10**9),
+        ("0.5GiB", 2**29),
+        ("64b", 64),
+        ("1TiB", 2**40),
+    ],
+)
+def test_memory_size(text: str, size: int) -> None:
+    assert memory_size("--memory-budget", text) == size
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3", 3),
+        ("0.5", 0.5),
+        ("true", True),
+        ("False", False),
+        ("None", None),
+        ("null", None),
+        ("[1, 2]", [1, 2]),
+        ('"3"', "3"),
+        ("leverage", "leverage"),
+        ("NaN", "NaN"),
+        ("", ""),
+    ],
+)
+def test_option_values(text: str, value: object) -> None:
+    assert json_or_text("--option", text) == value
+
+
+def documented(*, depth: int, width: int) -> None:
+    """Something.
+
+    More of it.
+
+    Args:
+        depth: how deep, in metres,
+            measured at noon.
+        width (int): how wide.
+
+    Returns:
+        Nothing.
+    """
+
+
+def test_docstrings() -> None:
+    assert description(documented) == "Something.\n\nMore of it."
+    assert parameter_notes(documented) == {"depth": "how deep, in metres, measured at noon.", "width": "how wide."}
+    assert parameter_notes(test_docstrings) == {}

@@ -1,0 +1,385 @@
+"""The pipeline: counts are exact, results are honest, and mistakes are refused before the model runs."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+import apportion as ap
+import tiny
+
+TEMPLATE = ap.Template(
+    "{name} lives in {city}, {state} and is a {job}. {pronoun} hobby",
+    {"name": "Dave", "city": "Palm Coast", "state": "FL", "job": "lawyer", "pronoun": "His"},
+    {"name": "Sarah", "city": "Seattle", "state": "WA", "job": "doctor", "pronoun": "Her"},
+)
+
+
+class Recorder:
+    """A plugin that sees every hook of a run."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.stages: list[str] = []
+        self.before: list[ap.Request] = []
+        self.after: list[ap.Attribution] = []
+
+    @ap.hookimpl(wrapper=True)
+    def apportion_score(self, session: ap.Session, batch: ap.ScoringBatch) -> Iterator[None]:
+        self.rows += batch.n_rows
+        return (yield)
+
+    @ap.hookimpl
+    def apportion_on_progress(self, event: ap.ProgressEvent) -> None:
+        self.stages.append(event.stage)
+
+    @ap.hookimpl
+    def apportion_before_run(self, request: ap.Request) -> None:
+        self.before.append(request)
+
+    @ap.hookimpl
+    def apportion_after_run(self, attribution: ap.Attribution) -> None:
+        self.after.append(attribution)
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+def recorded(recorder: Recorder) -> ap.Explainer:
+    return ap.Explainer((tiny.model(), tiny.tokenizer()), plugins=[recorder])
+
+
+@pytest.mark.parametrize(
+    ("prompt", "method", "rows"),
+    [
+        (TEMPLATE, "shapley", 32),
+        (TEMPLATE, "ablation", 6),
+        (ap.Text("a b c d e f g"), "ablation", 8),
+        (ap.Template("{a}{b}", {"a": "x", "b": "y"}, {"a": "x", "b": "z"}), "shapley", 2),  # a's baseline is its value
+        (ap.Template("{a} {b}", {"a": "x", "b": "y"}, {"a": ["p", "q"]}), "shapley", 6),
+    ],
+)
+def test_only_distinct_prompts_are_scored(
+    recorded: ap.Explainer, recorder: Recorder, prompt: object, method: str, rows: int
+) -> None:
+    result = recorded.attribute(prompt, " golf", method=method)
+    assert recorder.rows == result.provenance.evaluations == rows
+
+
+def test_permutation_never_scores_a_coalition_twice(recorded: ap.Explainer, recorder: Recorder) -> None:
+    result = recorded.attribute(TEMPLATE, " golf", method="permutation")
+    assert recorder.rows == result.provenance.evaluations <= 32
+    limited = recorded.attribute(ap.Text("a b c d e f g h"), " golf", method="permutation", budget=50)
+    assert 30 < limited.provenance.evaluations <= 50
+    assert recorder.rows == result.provenance.evaluations + limited.provenance.evaluations
+
+
+def test_forwarded_tokens_are_counted_and_sharing_saves_them() -> None:
+    shared = ap.Explainer((tiny.model(), tiny.tokenizer()))
+    whole = ap.Explainer((tiny.model(), tiny.tokenizer()), share_prefixes=False)
+    prompt = ap.Template("A long beginning that never changes: {a} {b}", {"a": "x", "b": "y"}, {"a": "v", "b": "w"})
+    results = [e.attribute(prompt, " z", method="shapley") for e in (shared, whole)]
+    # One byte a token: 4 rows of 40 with a target of 2, whose last token is not read; 37 are common.
+    assert [r.provenance.forwarded_tokens for r in results] == [37 + 4 * (3 + 1), 4 * (40 + 1)]
+    assert abs(results[0].values - results[1].values).max() < 1e-9
+
+
+def test_results_say_what_they_are(recorded: ap.Explainer, recorder: Recorder) -> None:
+    result = recorded.attribute(TEMPLATE, " golf")
+    assert result.estimand == "Shapley value"
+    assert result.values.shape == (5,)
+    assert result.token_values.shape == (5, 5)
+    assert result.std_error is None
+    assert result.target_tokens == tuple(" golf")
+    assert abs(result.efficiency_gap) < 1e-12
+    assert abs(result.token_values.sum(0) - result.values).max() < 1e-12
+    assert result.full_value - result.base_value == pytest.approx(result.values.sum())
+    provenance = result.provenance
+    assert provenance.method == "shapley"
+    assert "2^5 = 32 coalitions fit the default budget of 1024" in provenance.method_reason
+    assert (provenance.backend, provenance.device, provenance.dtype) == ("torch", "cpu", "float64")
+    assert len(provenance.fingerprint) == 32
+    assert {"apportion", "torch", "transformers", "python"} <= set(provenance.versions)
+    assert recorder.after == [result]
+    assert recorder.before[0].adapter.features == result.features
+    assert recorder.stages[0] == "score"
+    assert recorder.stages[-1] == "end"
+
+
+def test_ablation_does_not_pay_for_a_base_value(explainer: ap.Explainer) -> None:
+    result = explainer.attribute(TEMPLATE, " golf", method="ablation")
+    assert result.base_value is None
+    assert result.full_value is not None
+    assert result.efficiency_gap is None
+    assert result.estimand == "leave-one-out"
+
+
+def test_sampled_results_carry_errors_and_follow_the_seed(explainer: ap.Explainer) -> None:
+    text = ap.Text("a b c d e f")
+    first, again, other = (
+        explainer.attribute(text, " golf", method="permutation", budget=30, seed=s) for s in (1, 1, 2)
+    )
+    assert (first.std_error > 0).all()
+    assert first.token_std_error.shape == first.token_values.shape
+    assert (first.values == again.values).all()
+    assert (first.values != other.values).any()
+
+
+def test_groups_and_alternatives_reach_the_result(explainer: ap.Explainer) -> None:
+    prompt = ap.Template(
+        "{a} {b} {c}", {"a": "x", "b": "y", "c": "z"}, {"a": ["p", "q"], "b": ["r", "s"]}, groups=[("a", "c")]
+    )
+    result = explainer.attribute(prompt, "!", method="shapley")
+    assert result.feature_names == ("a + c", "b")
+    assert abs(result.efficiency_gap) < 1e-12
+    assert result.provenance.notes == ("averaged over all 4 combinations of baselines",)
+
+
+def test_the_average_over_alternatives_is_the_average_of_runs(explainer: ap.Explainer) -> None:
+    """v̄(S) is the mean over the same draws, so Shapley values are means of those of each draw."""
+    values = {"a": "x", "b": "y"}
+    together = explainer.attribute(ap.Template("{a} {b}.", values, {"a": ["p", "q"], "b": "r"}), "!", method="shapley")
+    apart = [
+        explainer.attribute(ap.Template("{a} {b}.", values, {"a": a, "b": "r"}), "!", method="shapley").values
+        for a in "pq"
+    ]
+    assert together.values == pytest.approx(sum(apart) / 2, abs=1e-12)
+
+
+def test_targets_are_texts_ids_or_generated(explainer: ap.Explainer) -> None:
+    by_text = explainer.attribute("a b", " golf", method="ablation")
+    ids = tiny.tokenizer()(" golf", add_special_tokens=False)["input_ids"]
+    for given in (ids, tuple(ids), torch.tensor(ids)):
+        by_ids = explainer.attribute("a b", given, method="ablation")
+        assert (by_ids.values == by_text.values).all()
+        assert by_ids.target_text == " golf"
+    generated = explainer.attribute("a b", method="ablation", generate={"max_new_tokens": 4})
+    assert len(generated.target_tokens) == 4
+
+
+def test_probability_is_the_exponential_of_every_entry(explainer: ap.Explainer) -> None:
+    log = explainer.attribute("a b", "xy", method="shapley")
+    prob = explainer.attribute("a b", "xy", method="shapley", target_fn="prob")
+    assert prob.full_value == pytest.approx(torch.tensor(log.full_value).exp().item())
+    assert prob.unit == "probability"
+    assert log.unit == "nats"
+
+
+class Entropy:
+    """Of the next-token distributions; needs whole logits."""
+
+    needs = ap.Needs.LOGITS
+
+    def __call__(self, scores: ap.Scores, target: ap.Target) -> torch.Tensor:
+        assert scores.logits is not None
+        each = torch.distributions.Categorical(logits=scores.logits).entropy()
+        return torch.cat([each.sum(1, keepdim=True), each], 1)
+
+
+def test_target_functions_may_read_logits(explainer: ap.Explainer) -> None:
+    result = explainer.attribute("a b", "xy", method="ablation", target_fn=Entropy())
+    model = tiny.model()
+    logits = model(torch.tensor([tiny.tokenizer()("a bx")["input_ids"]])).logits[0, -2:]
+    expected = torch.distributions.Categorical(logits=logits).entropy().sum()
+    assert result.full_value == pytest.approx(expected.item())
+    assert result.provenance.target_fn == "Entropy"
+
+
+def test_a_prompt_without_text_is_scored_after_the_start_token(explainer: ap.Explainer) -> None:
+    result = explainer.attribute("a b", "xy", method="shapley")
+    assert result.provenance.notes == ("a prompt without any text is scored after the token <s>",)
+    no_start = copy.deepcopy(tiny.tokenizer())
+    no_start.bos_token = no_start.eos_token = None
+    with pytest.raises(ap.InputError, match="leaves no text at all.*Use keep=, a baseline"):
+        ap.Explainer((tiny.model(), no_start)).attribute("a b", "xy", method="shapley")
+
+
+class Refusing:
+    """A plugin that fails the test when the model is asked anything."""
+
+    @ap.hookimpl
+    def apportion_score(self) -> None:
+        raise AssertionError("the model ran")
+
+
+BAD_CALLS: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"method": "shapely"}, ap.UnknownNameError, "No method is called 'shapely'. Did you mean 'shapley'.*ablation"),
+    ({"method": 3}, ap.InputError, "method=3 is neither a name nor an object with `run`"),
+    ({"target_fn": "logprob"}, ap.UnknownNameError, "No target is called 'logprob'. Did you mean 'log_prob'"),
+    ({"target_fn": 3}, ap.InputError, "target_fn=3 is neither a name nor a TargetFunction"),
+    ({"prompt": ""}, ap.InputError, "The prompt is empty"),
+    ({"prompt": 3}, ap.InputError, "No input adapter takes a int: 3. Pass a str, or one of: text, template"),
+    ({"prompt": TEMPLATE, "features": "words"}, ap.InputError, "a Template brings its own features"),
+    ({"features": "wrods"}, ap.InputError, "No granularity is called 'wrods'. Did you mean 'words'"),
+    ({"target": ""}, ap.InputError, "The target '' is empty"),
+    ({"target": []}, ap.InputError, "The target is an empty list of token ids"),
+    ({"target": [1, 999]}, ap.InputError, "The target id 999 is outside the vocabulary of 260 tokens"),
+    ({"target": [1.5]}, ap.InputError, r"must be a text, token ids or None; it is \[1.5\]"),
+    ({"target": 3}, ap.InputError, "must be a text, token ids or None; it is 3"),
+    ({"target": "x", "generate": {}}, ap.InputError, "leave one of them out"),
+    ({"target": None, "generate": {"max_tokens": 3}}, ap.InputError, "cannot generate with.*max_tokens"),
+    ({"budget": 0}, ap.InputError, "budget=0 must be a whole number of at least 1"),
+    ({"budget": 2.5}, ap.InputError, "budget=2.5 must be a whole number"),
+    ({"seed": -1}, ap.InputError, "seed=-1 must be a whole number of at least 0"),
+    ({"method": "shapley", "budget": 7}, ap.BudgetError, r"3 features take 2\^3 = 8 evaluations, and the budget is 7"),
+    ({"method": "ablation", "budget": 3, "target": None}, ap.BudgetError, "takes 4 evaluations, and the budget is 3"),
+    ({"method": "permutation", "n_permutation": 4}, ap.InputError, "no option 'n_permutation'. Did you mean 'n_permut"),
+    ({"method": "ablation", "x": 4}, ap.InputError, "The method 'ablation' has no option 'x'. Its options: none"),
+    ({"prompt": "a" * 510, "features": "tokens"}, ap.InputError, "exceed the model's context length of 512 tokens"),
+    ({"prompt": "a" * 512, "target": None}, ap.InputError, "has 512 tokens and the model's context length is 512"),
+]
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"), BAD_CALLS, ids=lambda v: str(v)[:40] if isinstance(v, dict) else ""
+)
+def test_mistakes_are_refused_before_the_model_runs(call: dict[str, Any], error: type[Exception], message: str) -> None:
+    explainer = ap.Explainer((tiny.model(), tiny.tokenizer()), plugins=[Refusing()])
+    arguments = {"prompt": "one two three", "target": " four"} | call
+    with pytest.raises(error, match=message):
+        explainer.attribute(**arguments)
+
+
+def test_a_budget_too_small_stops_before_generation(monkeypatch: pytest.MonkeyPatch) -> None:
+    explainer = ap.Explainer((tiny.model(), tiny.tokenizer()))
+
+    def generate(*args: object, **kwargs: object) -> None:
+        raise AssertionError("the model ran")
+
+    monkeypatch.setattr(explainer.session, "generate", generate)
+    with pytest.raises(ap.BudgetError):
+        explainer.attribute("one two three", method="shapley", budget=7)
+
+
+def test_budgets_of_alternatives_are_explained(explainer: ap.Explainer) -> None:
+    prompt = ap.Template("{a} {b} {c}", {"a": "x", "b": "y", "c": "z"}, {"a": ["p", "q", "r"]})
+    with pytest.raises(ap.BudgetError, match="budget is 3.*takes 3 evaluations.*budget of 9 allows 3 coalitions"):
+        explainer.attribute(prompt, "!", method="ablation", budget=9)
+    assert explainer.attribute(prompt, "!", method="ablation", budget=12).provenance.evaluations <= 12
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "message"),
+    [
+        ("no-such-folder/./x", ap.ModelError, "cannot be loaded"),
+        ("./nowhere", ap.ModelError, "There is no folder or file nowhere"),
+        ("weights.gguf", ap.ModelError, "There is no file weights.gguf"),
+        (3, ap.InputError, "A model is a name, a path or a .model, tokenizer. pair, not int 3"),
+        (("a", "b"), ap.InputError, r"must be \(model, tokenizer\) of transformers.*\(str, str\)"),
+    ],
+)
+def test_models_that_do_not_exist(model: object, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        ap.Explainer(model)
+
+
+def test_backends_are_named_or_chosen() -> None:
+    pair = (tiny.model(), tiny.tokenizer())
+    with pytest.raises(ap.UnknownNameError, match="No backend is called 'tritn'.*Available: torch"):
+        ap.Explainer(pair, backend="tritn")
+    assert ap.Explainer(pair, backend="torch").session.info.backend == "torch"
+
+
+class Absent:
+    """A backend of high priority that is not installed."""
+
+    info = ap.BackendInfo("absent", ("cpu",), frozenset(), priority=10)
+
+    def availability(self) -> ap.Unavailable:
+        return ap.Unavailable("its package is missing", "pip install absent")
+
+    def load(self, model: ap.LoadedModel, **options: object) -> ap.Session:
+        raise AssertionError("an unavailable backend is never loaded")
+
+
+class AbsentPlugin:
+    @ap.hookimpl
+    def apportion_register_backends(self, register: Any) -> None:
+        register("absent", Absent, summary="for a test")
+
+
+def test_only_auto_falls_back_and_says_so() -> None:
+    pair = (tiny.model(), tiny.tokenizer())
+    with pytest.raises(ap.BackendError, match="'absent' is not available: its package is missing. pip install absent"):
+        ap.Explainer(pair, backend="absent", plugins=[AbsentPlugin()])
+    result = ap.Explainer(pair, plugins=[AbsentPlugin()]).attribute("a b", "c")
+    assert result.provenance.backend == "torch"
+    assert "backend 'absent' passed over: its package is missing" in result.provenance.notes
+
+
+class Half:
+    """The method of the design page."""
+
+    estimand, requires = "Banzhaf value", frozenset()
+
+    def run(self, game: ap.Game, *, budget: int | None, rng: torch.Generator, **options: Any) -> ap.Estimate:
+        mask = torch.rand(budget or 64, game.n_features, generator=rng) < 0.5
+        v = game.values(mask)
+        m = mask.double()
+        return ap.Estimate((m.T @ v) / m.sum(0)[:, None] - ((1 - m).T @ v) / (1 - m).sum(0)[:, None])
+
+
+class HalfPlugin:
+    @ap.hookimpl
+    def apportion_register_methods(self, register: Any) -> None:
+        register("half", Half, summary="difference of means over random halves")
+
+
+def test_a_method_in_one_file() -> None:
+    explainer = ap.Explainer((tiny.model(), tiny.tokenizer()), plugins=[HalfPlugin()])
+    result = explainer.attribute("a b c", "d", method="half", budget=8)
+    assert result.estimand == "Banzhaf value"
+    assert result.provenance.method == "half"
+    assert (explainer.attribute("a b c", "d", method=Half(), budget=8).values == result.values).all()
+    with pytest.raises(ap.InputError, match="no option 'typo'"):
+        explainer.attribute("a b c", "d", method="half", typo=1)
+
+
+@pytest.mark.parametrize(
+    ("estimate", "message"),
+    [
+        (3, "returned int, not an apportion.Estimate"),
+        (ap.Estimate(torch.zeros(2, 2)), r"values of shape \(2, 2\).*it must be \(3, 2\)"),
+        (ap.Estimate(torch.full((3, 2), torch.nan)), "not finite"),
+        (ap.Estimate(torch.zeros(3, 2), torch.full((3, 2), -1.0)), "negative standard error"),
+    ],
+)
+def test_methods_are_held_to_their_protocol(explainer: ap.Explainer, estimate: object, message: str) -> None:
+    class Wrong:
+        estimand, requires = "nothing", frozenset()
+
+        def run(self, game: ap.Game, *, budget: int | None, rng: torch.Generator) -> object:
+            return estimate
+
+    with pytest.raises(ap.PluginError, match=message):
+        explainer.attribute("a b c", "d", method=Wrong())
+
+
+def test_methods_that_need_more_than_the_backend_gives(explainer: ap.Explainer) -> None:
+    class Gradient(Half):
+        requires = frozenset({ap.Capability.GRADIENTS})
+
+    with pytest.raises(ap.CapabilityError, match="'Gradient' needs gradients, which the backend 'torch' does not give"):
+        explainer.attribute("a b c", "d", method=Gradient())
+
+
+def test_values_that_overflow_name_the_coalition() -> None:
+    model = copy.deepcopy(tiny.model())
+    with torch.no_grad():
+        model.get_input_embeddings().weight[tiny.tokenizer()("z")["input_ids"][0]] = torch.nan
+    explainer = ap.Explainer((model, tiny.tokenizer()))
+    with pytest.raises(ap.ScoreError, match=r"not finite: nan with the features \{q, z\} present"):
+        explainer.attribute("q z", "x", method="ablation")
+
+
+def test_end_of_progress_is_reported_on_errors_too(recorder: Recorder, recorded: ap.Explainer) -> None:
+    with pytest.raises(ap.InputError):
+        recorded.attribute("")
+    assert recorder.stages == ["end"]

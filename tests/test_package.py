@@ -1,0 +1,81 @@
+"""The package: light to import, three roots, nothing reached statically that should be a plugin."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import apportion as ap
+
+ROOT = Path(__file__).parent.parent
+HEAVY = ("torch", "transformers", "triton", "onnxruntime", "matplotlib", "pandas", "rich", "typer", "sklearn", "numpy")
+
+
+def python(program: str) -> str:
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_import_is_light() -> None:
+    assert python(f"import sys, apportion; print([m for m in {HEAVY} if m in sys.modules])") == "[]"
+
+
+def test_every_public_name_resolves() -> None:
+    for name in ap.__all__:
+        assert getattr(ap, name) is not None
+    assert dir(ap) == ap.__all__
+    assert set(ap._HOME_OF) | {"__version__"} == set(ap.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'Explainr'"):
+        ap.Explainr
+
+
+def test_reading_a_result_needs_no_torch() -> None:
+    program = """
+import sys
+from apportion import Attribution, ResultError
+try:
+    Attribution.load("none.json")
+except ResultError:
+    print("torch" in sys.modules)
+"""
+    assert python(program) == "False"
+
+
+def imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+def test_core_never_imports_backends_or_plugins() -> None:
+    for path in (ROOT / "core").rglob("*.py"):
+        assert not imports(path) & {"apportion_backends", "apportion_plugins"}, path
+    for path in (ROOT / "backends").rglob("*.py"):
+        assert "apportion_plugins" not in imports(path), path
+    for path in (ROOT / "plugins").rglob("*.py"):
+        assert "apportion_backends" not in imports(path), path
+
+
+def test_source_roots_hold_packages_only() -> None:
+    for root in ("core", "backends", "plugins"):
+        assert [p.name for p in (ROOT / root).glob("*.py")] == []
+
+
+@pytest.mark.slow
+def test_the_wheel_has_three_packages(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    top = {name.split("/")[0] for name in names if ".dist-info/" not in name}
+    assert top == {"apportion", "apportion_backends", "apportion_plugins"}
+    assert {f"{package}/py.typed" for package in top} <= set(names)

@@ -1,0 +1,130 @@
+"""Results: saved whole, loaded strictly, tabulated."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import apportion as ap
+from apportion.files import write_atomically
+
+
+def result(**changes: object) -> ap.Attribution:
+    """Two features and three target tokens, with errors."""
+    made = ap.Attribution(
+        features=(
+            ap.Feature("name", "Dave", baseline="Sarah"),
+            ap.Feature("city + state", "Palm … FL", ("city", "state")),
+        ),
+        target_tokens=(" golf", ",", "🙂"),
+        values=np.array([1.5, -0.25]),
+        token_values=np.array([[1.0, 0.5], [0.25, -0.5], [0.25, -0.25]]),
+        std_error=np.array([0.1, np.nan]),
+        token_std_error=np.full((3, 2), 0.2),
+        estimand="Shapley value",
+        base_value=-3.0,
+        full_value=-1.7,
+        segments=(ap.Segment("Dave", 0), ap.Segment(" lives in "), ap.Segment("Palm Coast", 1)),
+        target_text=" golf,🙂",
+        provenance=ap.Provenance(method="shapley", options={"a": 1}, notes=("one", "two"), versions={"torch": "2"}),
+        extras={"n_permutations": 4, "table": np.eye(2)},
+    )
+    return replace(made, **changes)
+
+
+def test_a_saved_result_is_the_same_when_loaded(tmp_path: Path) -> None:
+    made = result()
+    path = made.save(tmp_path / "dave.json")
+    loaded = ap.Attribution.load(path)
+    for name in ("values", "token_values", "std_error", "token_std_error"):
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(made, name))
+    for name in ("features", "target_tokens", "segments", "provenance", "estimand", "base_value", "full_value"):
+        assert getattr(loaded, name) == getattr(made, name)
+    assert loaded.extras == {"n_permutations": 4, "table": [[1, 0], [0, 1]]}
+    assert loaded.efficiency_gap == pytest.approx(-1.7 + 3.0 - 1.25)
+    assert loaded.save(tmp_path / "again.json").read_text() == path.read_text()
+    assert "🙂" in path.read_text(encoding="utf-8")
+    assert json.loads(path.read_text())["std_error"] == [0.1, None]
+
+
+def test_exact_results_have_no_errors(tmp_path: Path) -> None:
+    made = result(std_error=None, token_std_error=None, base_value=None)
+    loaded = ap.Attribution.load(made.save(tmp_path / "r.json"))
+    assert loaded.std_error is None
+    assert loaded.efficiency_gap is None
+
+
+def edited(path: Path, **changes: object) -> Path:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    return path
+
+
+def test_what_is_not_known_is_refused(tmp_path: Path) -> None:
+    path = result().save(tmp_path / "r.json")
+    good = path.read_text()
+    with pytest.raises(ap.ResultError, match="schema version 2; this apportion reads version 1. Upgrade"):
+        ap.Attribution.load(edited(path, version=2))
+    path.write_text(good)
+    with pytest.raises(ap.ResultError, match="damaged: ValueError: unknown fields colour"):
+        ap.Attribution.load(edited(path, colour="red"))
+    path.write_text(good)
+    with pytest.raises(ap.ResultError, match=r"shapes \(1,\) and \(3, 2\) do not fit"):
+        ap.Attribution.load(edited(path, values=[1.0]))
+    path.write_text(good)
+    with pytest.raises(ap.ResultError, match='has no "schema"'):
+        ap.Attribution.load(edited(path, schema="other"))
+    path.write_text(good[: len(good) // 2])
+    with pytest.raises(ap.ResultError, match="not valid JSON"):
+        ap.Attribution.load(path)
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ap.ResultError, match="not valid JSON"):
+        ap.Attribution.load(path)
+    with pytest.raises(ap.ResultError, match="Cannot read .*No such file"):
+        ap.Attribution.load(tmp_path / "none.json")
+    broken = json.loads(good)
+    del broken["values"]
+    path.write_text(json.dumps(broken))
+    with pytest.raises(ap.ResultError, match="damaged: KeyError: 'values'"):
+        ap.Attribution.load(path)
+
+
+def test_nothing_is_half_written(tmp_path: Path) -> None:
+    path = result().save(tmp_path / "r.json")
+    before = path.read_text()
+    with pytest.raises(ap.ResultError, match="cannot be saved.*extras .*oops"):
+        result(extras={"oops": object()}).save(path)
+    with pytest.raises(ap.ResultError, match="cannot be saved"):
+        result(extras={"oops": float("inf")}).save(path)
+    assert path.read_text() == before
+    with pytest.raises(ap.ResultError, match="Cannot write .*No such file"):
+        result().save(tmp_path / "missing" / "r.json")
+    with pytest.raises(TypeError):
+        write_atomically(path, "text")  # type: ignore[arg-type]
+    assert [p.name for p in tmp_path.iterdir()] == ["r.json"]
+
+
+def test_tables() -> None:
+    table = result().to_dataframe()
+    assert list(table.columns) == ["feature", "text", "attribution", "std_error"]
+    assert table["attribution"].tolist() == [1.5, -0.25]
+    tokens = result(std_error=None, token_std_error=None).to_dataframe(per_token=True)
+    assert len(tokens) == 6
+    row = tokens[(tokens.position == 1) & (tokens.feature == "city + state")].iloc[0]
+    assert (row.token, row.attribution, row.std_error) == (",", -0.5, 0)
+
+
+def test_tables_without_pandas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "pandas", None)
+    with pytest.raises(ap.ApportionError, match="needs pandas.*pip install"):
+        result().to_dataframe()
+
+
+def test_views_are_named_and_checked() -> None:
+    with pytest.raises(ap.UnknownNameError, match="No visualizer is called 'heatmpa'. Did you mean 'heatmap'"):
+        result().plot("heatmpa")
+    with pytest.raises(ap.InputError, match="The visualizer 'bar' has no option 'nonsense'"):
+        result().plot("bar", nonsense=1)
