@@ -476,6 +476,18 @@ def test_a_picture_that_fails_costs_nothing_else(
     assert names(tmp_path) == ["a.json"]
 
 
+def test_a_result_that_json_cannot_hold_is_still_shown(
+    attribute: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Attribution, "to_dict", lambda self: {"extras": object()})
+    ended = attribute("a b", "--target", "x", "--save", tmp_path / "a.json", "--plot", tmp_path / "a.png")
+    assert ended.code == 1
+    assert ended.err.startswith("error: The result cannot be written as JSON")
+    assert "Shapley value" in ended.out
+    assert names(tmp_path) == ["a.png"]
+    assert attribute("a b", "--target", "x", "--json").code == 1
+
+
 def test_json_is_ascii_where_stdout_is(attribute: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(stream, encoding="ascii"))
@@ -665,6 +677,11 @@ def test_plugins_list_shows_failures(run: Run, tmp_path: Path, monkeypatch: pyte
     listed = run("plugins")
     assert listed.code == 0
     assert re.search(r"broken +failed +broken 1.2 .*nothing_of_this_name", listed.out)
+
+
+def test_plugins_list_says_when_nothing_is_loaded_by_itself(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APPORTION_PLUGIN_AUTOLOAD", "0")
+    assert "Installed plugins are not loaded: APPORTION_PLUGIN_AUTOLOAD=0." in run("plugins").out
 
 
 def test_plugins_show(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,8 @@ from apportion.cli.loading import loading
 from apportion.cli.outputs import OutputFlags, Outputs, check_outputs
 from apportion.cli.parse import json_pairs, memory_size, token_ids, usage_error
 from apportion.cli.prompting import PromptFlags, build_prompt
+from apportion.options import check_options
+from apportion.plugins import installed_plugins
 
 if TYPE_CHECKING:
     from apportion.attribution import Attribution
@@ -128,8 +130,6 @@ def _generation(flags: TargetFlags) -> dict[str, Any] | None:
 
 def _check_names(job: Job) -> None:
     """Refuse unknown names now: a typo should not cost the time that a model takes to load."""
-    from apportion.plugins import installed_plugins
-
     plugins = installed_plugins()
     plugins["targets"].get(job.call["target_fn"])
     for kind, name in (("backends", job.explainer["backend"]), ("methods", job.call["method"])):
@@ -140,9 +140,6 @@ def _check_names(job: Job) -> None:
 
 def _check_options(job: Job, taken: Iterable[str]) -> None:
     """Refuse options that the method does not have, and those that have a flag of their own."""
-    from apportion.options import check_options
-    from apportion.plugins import installed_plugins
-
     for name in job.method_options:
         if name in taken:
             usage_error("--option", f"{name!r} is set by a flag of its own; see `apportion attribute --help`.")

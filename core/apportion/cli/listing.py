@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
-__all__ = ["Catalogue", "JsonFlag", "console", "print_json", "print_table", "sub_app"]
+__all__ = ["Catalogue", "JsonFlag", "console", "print_json", "print_table", "stdout_is_unicode", "sub_app", "to_json"]
 
 JsonFlag = Annotated[bool, typer.Option("--json", metavar=" ", help="Print JSON on stdout, and nothing else there.")]
 
@@ -53,8 +53,13 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) ->
 
 
 def print_json(data: object) -> None:
-    """JSON on stdout; pure ASCII where stdout cannot hold more, so that it is always valid."""
-    print(to_json(data, ascii_only=not (sys.stdout.encoding or "").lower().startswith("utf")))  # noqa: T201
+    """JSON on stdout."""
+    print(to_json(data, ascii_only=not stdout_is_unicode()))  # noqa: T201
+
+
+def stdout_is_unicode() -> bool:
+    """Whether stdout holds every character; where it does not, JSON is written in ASCII to stay valid."""
+    return (sys.stdout.encoding or "").lower().startswith("utf")
 
 
 def to_json(data: object, *, ascii_only: bool = False) -> str:

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from apportion.cli.docstrings import description, parameter_notes
 from apportion.cli.listing import JsonFlag, console, print_json, print_table, sub_app
+from apportion.options import named_options
 from apportion.plugins import load_plugins
 
 __all__ = ["app"]
@@ -58,8 +59,6 @@ def method_facts(name: str) -> dict[str, Any]:
         UnknownNameError: no method of that name.
         PluginError: it cannot be imported.
     """
-    from apportion.options import named_options
-
     entry = load_plugins()["methods"].get(name)
     method = entry.make()
     notes = parameter_notes(method.run)

@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from apportion.cli.listing import print_json, to_json
+from apportion.cli.listing import stdout_is_unicode, to_json
 from apportion.cli.parse import json_pairs, usage_error
 from apportion.cli.running import InterruptedDeliveryError
 from apportion.errors import ApportionError, InputError, ResultError, listing
 from apportion.files import write_atomically
+from apportion.options import check_options
+from apportion.plugins import installed_plugins
 
 if TYPE_CHECKING:
     from apportion.attribution import Attribution
@@ -50,32 +52,36 @@ class Outputs:
     written: list[str] = field(default_factory=list)
 
     def deliver(self, result: Attribution) -> None:
-        """Save, draw and print. What can be given is given before a failed picture is reported.
+        """Save, draw and print. What can be given is given before the first failure is reported.
 
         Raises:
-            ResultError: something cannot be written.
-            InputError: an option that the view does not have.
+            ApportionError: something cannot be written, drawn or shown.
         """
-        failure: ApportionError | None = None
+        failures: list[ApportionError] = []
         try:
-            if self.save is not None:
-                self._write(self.save, _serialised(result))
-            if self.plot is not None:
+            for step in (self._save, self._draw, self._print):
                 try:
-                    self._write(self.plot, self._picture(result, self.plot))
+                    step(result)
                 except ApportionError as error:
-                    failure = error
-            self._print(result)
+                    failures.append(error)
         except KeyboardInterrupt as interrupt:
             if not self.written:
                 raise
             raise InterruptedDeliveryError(f"written before that: {', '.join(self.written)}") from interrupt
-        if failure is not None:
-            raise failure
+        if failures:
+            raise failures[0]
+
+    def _save(self, result: Attribution) -> None:
+        if self.save is not None:
+            self._write(self.save, _serialised(result).encode())
+
+    def _draw(self, result: Attribution) -> None:
+        if self.plot is not None:
+            self._write(self.plot, self._picture(result, self.plot))
 
     def _print(self, result: Attribution) -> None:
         if self.as_json:
-            print_json(result.to_dict())
+            print(_serialised(result, ascii_only=not stdout_is_unicode()))  # noqa: T201
         else:
             result.show()
 
@@ -106,9 +112,6 @@ class Outputs:
         """
         if self.plot is None:
             return
-        from apportion.options import check_options
-        from apportion.plugins import installed_plugins
-
         render = installed_plugins()["visualizers"].get(self.view).make().render
         check_options(f"view {self.view!r}", render, self.view_options)
         returned = inspect.signature(render).return_annotation
@@ -139,7 +142,7 @@ def check_outputs(flags: OutputFlags, inputs: Sequence[Path | None] = ()) -> Out
         if path is not None:
             _check_writable(path)
     view = flags.view or ("html" if flags.plot is not None and _suffix(flags.plot) == PAGE else "heatmap")
-    options = json_pairs("--view-option", flags.view_options, "top=10")
+    options = json_pairs("--view-option", flags.view_options, "sort=true")
     return Outputs(flags.as_json, flags.save, flags.plot, view, options)
 
 
@@ -176,8 +179,8 @@ def _misfit(view: str, path: Path) -> InputError:
     )
 
 
-def _serialised(result: Attribution) -> bytes:
+def _serialised(result: Attribution, *, ascii_only: bool = False) -> str:
     try:
-        return to_json(result.to_dict()).encode()
+        return to_json(result.to_dict(), ascii_only=ascii_only)
     except (TypeError, ValueError) as error:
-        raise ResultError(f"The result cannot be saved: {error}.") from error
+        raise ResultError(f"The result cannot be written as JSON: {error}.") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ from rich.text import Text
 from apportion.cli.listing import JsonFlag, console, print_json, print_table, sub_app
 from apportion.cli.plugin_check import faults_of
 from apportion.errors import unknown_name
-from apportion.plugins import Plugins, load_plugins
+from apportion.plugins import AUTOLOAD_VARIABLE, DISABLE_VARIABLE, Plugins, load_plugins
 from apportion.registry import Entry
 
 __all__ = ["app"]
@@ -54,6 +55,8 @@ def list_plugins(as_json: JsonFlag = False) -> None:
         return
     shown = [(row.name, _state(row), row.distribution, row.error or _registered(row)) for row in rows]
     print_table(("plugin", "state", "distribution", "registers, or why it failed"), shown)
+    if os.environ.get(AUTOLOAD_VARIABLE) == "0":
+        console().print(f"\nInstalled plugins are not loaded: {AUTOLOAD_VARIABLE}=0.")
 
 
 @app.command("show")
@@ -109,7 +112,7 @@ def _row(rows: list[Row], name: str) -> Row:
 
 def _faults(row: Row) -> list[str]:
     if row.state == DISABLED:
-        return ["it is disabled by APPORTION_DISABLE_PLUGINS"]
+        return [f"it is disabled by {DISABLE_VARIABLE}"]
     return [row.error] if row.error else faults_of(row.entries)
 
 

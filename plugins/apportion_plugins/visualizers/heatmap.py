@@ -131,7 +131,7 @@ def _draw(grid: _Grid, attribution: Attribution, notes: list[str]) -> None:
     bar_width = grid.bars.width(page, BARS)
     heat_left = left + bar_width + SPACE
     cell = grid.cell_width(LEAST_WIDTH - heat_left - MARGIN)
-    heat_width = max(cell * len(grid.columns), 0.01)
+    heat_width = cell * len(grid.columns)
     longest = page.width_of(grid.columns, parts.LABEL)
     flat = longest <= cell - 0.06
     rise = 0.2 if flat else 0.75 * longest + 0.2
@@ -146,7 +146,7 @@ def _draw(grid: _Grid, attribution: Attribution, notes: list[str]) -> None:
     parts.label_rows(page, bar_axes, grid.rows)
     parts.plain_axes(page, bar_axes, f"whole target ({attribution.unit})")
     _draw_cells(grid, page.axes(heat_left, top, heat_width, body), flat)
-    scale_axes = page.axes(heat_left, top + body + 0.09, min(SCALE, max(heat_width, SCALE)), 0.1)
+    scale_axes = page.axes(heat_left, top + body + 0.09, SCALE, 0.1)
     _draw_scale(grid, scale_axes, attribution.unit)
     parts.draw_header(page, title)
     parts.draw_notes(page, notes, top + body + AXIS)

@@ -57,7 +57,7 @@ _DARK = "--apn-paper: #17181a; --apn-ink: #e8e8e8; --apn-soft: #a2a2a2; --apn-li
 
 
 def colour_class(strength: float) -> str:
-    """The class of a strength from −1 to 1: ``apn-z`` for (next to) zero, ``apn-p1`` to ``apn-p20``, ``apn-n1`` …, ``apn-x``."""
+    """The class of a strength from −1 to 1: ``apn-p1`` to ``apn-p20``, ``apn-n1`` …; ``apn-z`` next to zero."""
     if math.isnan(strength):
         return "apn-x"
     step = round(min(1.0, abs(strength)) * STEPS)

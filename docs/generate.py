@@ -1,0 +1,139 @@
+"""Writes the reference pages that come from the code: hooks, methods and the like, the command line.
+
+A test checks that what is committed is what this writes.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import typer
+from apportion import hookspecs
+from apportion.cli.app import app
+from apportion.options import named_options
+from apportion.plugins import hook_names, load_plugins
+from apportion.registry import KINDS
+
+REFERENCE = Path(__file__).parent / "reference"
+GENERATED = "<!-- Written by docs/generate.py; change the code instead. -->\n\n"
+
+
+def hooks_page() -> str:
+    """Every hook with its signature and docstring."""
+    parts = [
+        "# Hooks\n",
+        "What apportion calls, when, in which order, and what `None` means. Implement any of them as functions marked "
+        "with `@apportion.hookimpl` in a module named in the entry-point group `apportion`, or as methods of an object "
+        "for `Explainer(plugins=[…])`. A hook may declare fewer arguments than listed, never others. Plugin API "
+        f"version: {hookspecs.API_VERSION}.\n",
+        "```mermaid\nflowchart LR\n"
+        '    subgraph loading["once, at loading"]\n'
+        "        configure[apportion_configure] --> register[apportion_register_…]\n    end\n"
+        '    subgraph running["each run"]\n'
+        "        adapt[apportion_adapt_input] --> before[apportion_before_run]\n"
+        "        before --> score[apportion_score] --> after[apportion_after_run]\n"
+        "        score --> progress[apportion_on_progress]\n    end\n"
+        "    loading --> running\n```\n",
+    ]
+    for name in hook_names():
+        function = getattr(hookspecs, name)
+        options = getattr(function, "apportion_spec", {})
+        kinds = [word for word, key in (("first result", "firstresult"), ("historic", "historic")) if options.get(key)]
+        parts.append(f"## `{name}`\n")
+        parts.append(f"```python\ndef {name}{signature(function)}\n```\n")
+        if kinds:
+            parts.append(f"*{', '.join(kinds)}*\n")
+        parts.append(markdown(inspect.getdoc(function) or "") + "\n")
+    return GENERATED + "\n".join(parts)
+
+
+def methods_page() -> str:
+    """Everything that the built-in plugins register."""
+    plugins = load_plugins()
+    parts = [
+        "# Methods, inputs, targets, views, backends\n",
+        "What comes with apportion, by the name that you type. Plugins add to these lists; `apportion methods`, "
+        "`apportion backends` and `apportion plugins` show what is installed.\n",
+    ]
+    for kind in KINDS:
+        entries = [e for e in plugins[kind] if e.plugin.startswith(("apportion_plugins", "apportion_backends"))]
+        if not entries:
+            continue
+        parts.append(f"## {kind.capitalize()}\n")
+        for entry in entries:
+            made = entry.load()
+            parts.append(f"### `{entry.name}`\n\n{entry.summary[0].upper()}{entry.summary[1:]}.\n")
+            parts.append(markdown(inspect.getdoc(made) or "") + "\n")
+            runner = getattr(made, "run", None) or getattr(made, "render", None)
+            parts += options_table(runner) if runner and kind in ("methods", "visualizers") else []
+    return GENERATED + "\n".join(parts)
+
+
+def options_table(function: object) -> list[str]:
+    """The options of a method or view."""
+    options = named_options(function)  # type: ignore[arg-type]
+    if not options:
+        return []
+    rows = [f"| `{o.name}` | `{o.annotation}` | `{o.default!r}` |".replace(" | ", " \\| ", 0) for o in options.values()]
+    rows = [re.sub(r"`([^`]*)`", lambda m: "`" + m.group(1).replace("|", "\\|") + "`", row) for row in rows]
+    return ["| option | type | default |\n|---|---|---|\n" + "\n".join(rows) + "\n"]
+
+
+def command_page() -> str:
+    """The help of every command."""
+    context = typer.main.get_command(app)
+    parts = ["# Command line\n", "The texts of `--help`.\n"]
+    parts += command_help("apportion", context, 2)
+    return GENERATED + "\n".join(parts)
+
+
+def command_help(path: str, command: object, level: int) -> list[str]:
+    """One command and those below it."""
+    options = [p for p in command.params if p.name not in ("help", "install_completion", "show_completion")]  # type: ignore[attr-defined]
+    parts = [f"{'#' * level} `{path}`\n", (command.help or "").split("\f")[0].strip() + "\n"]  # type: ignore[attr-defined]
+    rows = [parameter_row(p) for p in options if not getattr(p, "hidden", False)]
+    if rows:
+        parts.append("| parameter | | |\n|---|---|---|\n" + "\n".join(rows) + "\n")
+    for name, child in getattr(command, "commands", {}).items():
+        parts += command_help(f"{path} {name}", child, min(level + 1, 4))
+    return parts
+
+
+def parameter_row(parameter: object) -> str:
+    """Name, metavar or type, and help."""
+    names = ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))  # type: ignore[attr-defined]
+    if parameter.param_type_name == "argument":  # type: ignore[attr-defined]
+        names = f"`{parameter.name.upper()}`"  # type: ignore[attr-defined]
+    flag = getattr(parameter, "is_flag", False)
+    kind = "" if flag else (parameter.metavar or parameter.type.name).upper()  # type: ignore[attr-defined]
+    text = (getattr(parameter, "help", "") or "").replace("\n", " ").replace("|", "\\|")
+    return f"| {names} | {kind} | {text} |".replace("|  |", "| |")
+
+
+def signature(function: object) -> str:
+    """With annotations as they are written."""
+    found = inspect.signature(function)  # type: ignore[arg-type]
+    parts = [f"{p.name}: {p.annotation}" for p in found.parameters.values()]
+    return f"({', '.join(parts)}) -> {found.return_annotation}:"
+
+
+def markdown(doc: str) -> str:
+    """A docstring as Markdown: RST's double backticks become single ones, sections become bold."""
+    text = doc.replace("``", "`")
+    text = re.sub(r"^(Args|Returns|Raises|Attributes):$", r"**\1**\n", text, flags=re.M)
+    return re.sub(r"^    (\S.*)$", r"- \1", text, flags=re.M)
+
+
+PAGES = {"hooks.md": hooks_page, "methods.md": methods_page, "command-line.md": command_page}
+
+
+def main() -> None:
+    """Write the pages."""
+    for name, make in PAGES.items():
+        (REFERENCE / name).write_text(re.sub(r"\n{3,}", "\n\n", make()).rstrip() + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
