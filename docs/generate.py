@@ -107,7 +107,7 @@ def parameter_row(parameter: object) -> str:
     if parameter.param_type_name == "argument":  # type: ignore[attr-defined]
         names = f"`{parameter.name.upper()}`"  # type: ignore[attr-defined]
     flag = getattr(parameter, "is_flag", False)
-    kind = "" if flag else (parameter.metavar or parameter.type.name).upper()  # type: ignore[attr-defined]
+    kind = "" if flag else str(getattr(parameter, "metavar", "") or "")
     text = (getattr(parameter, "help", "") or "").replace("\n", " ").replace("|", "\\|")
     return f"| {names} | {kind} | {text} |".replace("|  |", "| |")
 

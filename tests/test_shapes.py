@@ -17,6 +17,7 @@ install_import_hook(["apportion", "apportion_backends", "apportion_plugins"], "b
 sys.path.insert(0, "tests")
 import tiny
 import apportion as ap
+from rich.console import Console
 from apportion_backends.torch.session import TorchSession
 
 explainer = ap.Explainer((tiny.model(), tiny.tokenizer()))
@@ -30,6 +31,8 @@ for prompt in prompts:
         for target in (None, " t", [1, 2]):
             result = explainer.attribute(prompt, target, method=method, target_fn="prob")
             assert result.token_values.shape == (len(result.target_tokens), len(result.features))
+    for view in ("heatmap", "bar", "html", "terminal"):
+        Console(quiet=True).print(result.plot(view))
 mamba = ap.Explainer((tiny.model("mamba"), tiny.tokenizer()))
 mamba.attribute("one two", "x", method="shapley")
 batch = ap.ScoringBatch.of([(1, 2, 3), (1, 2, 3, 4)], (1,), (5, 6))

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 from importlib import metadata
+from typing import TYPE_CHECKING
 
 import torch
 
 from apportion.backend import Available, BackendInfo, Capability, Unavailable
 from apportion.errors import BackendError
 from apportion.models import LoadedModel, torch_dtype
-from apportion_backends.torch.probe import probe
-from apportion_backends.torch.session import TorchSession
+
+if TYPE_CHECKING:
+    from apportion_backends.torch.session import TorchSession
 
 __all__ = ["TorchBackend"]
 
@@ -59,6 +61,10 @@ class TorchBackend:
             BackendError: no such device or dtype here.
             ModelError: the model is not causal, so a target cannot be scored in one pass.
         """
+        # transformers is imported here, so that listing backends stays quick.
+        from apportion_backends.torch.probe import probe
+        from apportion_backends.torch.session import TorchSession
+
         module = model.model
         if device is None and model.owned and torch.cuda.is_available():
             device = "cuda"
