@@ -13,16 +13,19 @@ ready-%: pyproject.toml constraints.txt
 	  || { echo "Installing apportion[$*] into $(VENV) …"; $(INSTALL) --editable ".[$*]" && touch $(VENV)/ready-$*; }
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench docs format clean
+.PHONY: help demo test test-fast check bench docs format clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 18
 
 demo: ready-demo ## explain a real model's answer: a picture in the terminal, out/dave.png and out/dave.json
 	@$(BIN)/python examples/demo.py --out $(OUT)
 
 test: ready-test ## run all tests
 	@$(BIN)/python -m pytest
+
+test-fast: ready-test ## run the quick tests only
+	@$(BIN)/python -m pytest -m "not slow"
 
 check: ready-check ready-test ## lint, formatting and types
 	@$(BIN)/ruff check
@@ -34,7 +37,7 @@ bench: ready-bench ## time apportion beside Captum on the same model, in one run
 
 docs: ready-docs ## build the documentation site into site/, warnings are errors
 	@$(BIN)/python docs/generate.py
-	@$(BIN)/mkdocs build --strict --quiet && echo "Built site/index.html"
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet && echo "Built site/index.html"
 
 format: ready-check ## format the code
 	@$(BIN)/ruff check --fix

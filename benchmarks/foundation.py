@@ -181,9 +181,8 @@ def table(rows: list[Row]) -> str:
     for row in rows:
         difference = "" if row.difference is None else f"{row.difference:.1e}"
         ratio = f"{row.median / ours[row.work]:.1f}"
-        lines.append(
-            f"| {row.work} | {row.who} | {row.median:.2f} | {len(row.seconds)} | {row.evaluations} | {difference} | {ratio} |"
-        )
+        cells = (row.work, row.who, f"{row.median:.2f}", str(len(row.seconds)), row.evaluations, difference, ratio)
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

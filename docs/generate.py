@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 import typer
+
 from apportion import hookspecs
 from apportion.cli.app import app
 from apportion.options import named_options

@@ -14,6 +14,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
+@pytest.fixture(autouse=True)
+def _threads(request: pytest.FixtureRequest) -> None:
+    """Tiny models are quickest on one thread; the real one takes what there is."""
+    torch.set_num_threads((os.cpu_count() or 1) if request.node.get_closest_marker("demo") else 1)
+
+
 @pytest.fixture(scope="session")
 def explainer() -> ap.Explainer:
     """A tiny random Llama in float64."""
