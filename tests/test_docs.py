@@ -36,7 +36,7 @@ def test_the_plugin_page_runs() -> None:
     import tiny
 
     blocks = python_blocks(ROOT / "docs/how-to/write-a-plugin.md")
-    method, lines = (type("Plugin", (), {}) for _ in range(2))
+    method, lines = (type(name, (), {}) for name in ("Method", "Lines"))
     for plugin, block in ((method, blocks[0]), (lines, blocks[2])):
         namespace: dict[str, object] = {"ap": ap}
         exec(block, namespace)
