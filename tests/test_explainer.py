@@ -370,6 +370,48 @@ def test_methods_that_need_more_than_the_backend_gives(explainer: ap.Explainer) 
         explainer.attribute("a b c", "d", method=Gradient())
 
 
+class Given:
+    """Answers hooks with what the test gives."""
+
+    def __init__(self, log_probs: torch.Tensor | None = None, adapter: object = None) -> None:
+        self.log_probs, self.adapter = log_probs, adapter
+
+    @ap.hookimpl
+    def apportion_score(self) -> object:
+        return self.log_probs
+
+    @ap.hookimpl
+    def apportion_adapt_input(self) -> object:
+        return self.adapter
+
+
+def test_plugins_that_score_or_adapt_are_held_to_their_protocol() -> None:
+    pair = (tiny.model(), tiny.tokenizer())
+    with pytest.raises(ap.PluginError, match=r"Scoring a batch .* gave \(1, 1\) instead of a tensor of shape \(3, 1\)"):
+        ap.Explainer(pair, plugins=[Given(torch.zeros(1, 1))]).attribute("a b", "c", method="ablation")
+    with pytest.raises(ap.PluginError, match=r"target function Flat gave \(3,\) instead of a tensor of shape \(3, 2\)"):
+
+        class Flat:
+            needs = ap.Needs.LOG_PROBS
+
+            def __call__(self, scores: ap.Scores, target: ap.Target) -> torch.Tensor:
+                return scores.log_probs.sum(1)
+
+        ap.Explainer(pair).attribute("a b", "c", method="ablation", target_fn=Flat())
+
+    class Twins:
+        features = (ap.Feature("x", "x"), ap.Feature("x", "y"))
+
+        def render(self, mask: torch.Tensor) -> list[ap.ModelInput]:
+            return [ap.ModelInput((1,)) for _ in mask]
+
+    with pytest.raises(ap.PluginError, match="adapter Twins gave 2 features the name 'x'"):
+        ap.Explainer(pair, plugins=[Given(adapter=Twins())]).attribute("a", "c")
+    Twins.features = ()
+    with pytest.raises(ap.InputError, match="has no features"):
+        ap.Explainer(pair, plugins=[Given(adapter=Twins())]).attribute("a", "c")
+
+
 def test_values_that_overflow_name_the_coalition() -> None:
     model = copy.deepcopy(tiny.model())
     with torch.no_grad():

@@ -265,3 +265,9 @@ def test_bad_keep_is_refused() -> None:
     ):
         with pytest.raises(ap.InputError, match=message):
             text_adapter(ap.Text("Dave lives here", keep=keep), CONTEXT)
+
+
+def test_names_are_unique_whatever_the_texts_are() -> None:
+    from apportion_plugins.inputs.naming import unique_names
+
+    assert unique_names(["the", " cat", " the", "the #2", "the"]) == ["the", "cat", "the #2", "the #2 #2", "the #3"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import torch
 
 from apportion.auto import choose_method
 from apportion.backend import Capability, GenerateSession, Session
-from apportion.errors import CapabilityError, InputError, listing
+from apportion.errors import CapabilityError, InputError, PluginError, listing
 from apportion.inputs import AdaptContext, InputAdapter
 from apportion.methods import Method
 from apportion.options import check_options
@@ -41,7 +42,7 @@ class Resolver:
     def __init__(self, plugins: Plugins, model: LoadedModel, session: Session, report: Report) -> None:
         self._plugins = plugins
         self._tokenizer = model.tokenizer
-        self._vocabulary = model.model.get_input_embeddings().num_embeddings
+        self._vocabulary = int(model.model.config.get_text_config().vocab_size)
         self._session = session
         self._report = report
 
@@ -107,6 +108,12 @@ class Resolver:
                 f"No input adapter takes a {type(prompt).__name__}: {prompt!r:.80}. Pass a str, or one of: "
                 f"{listing(self._plugins['inputs'].names())}."
             )
+        names = [feature.name for feature in found.features]
+        if not names:
+            raise InputError(f"This {type(prompt).__name__} has no features; there is nothing to attribute to.")
+        name, times = Counter(names).most_common(1)[0]
+        if times > 1:
+            raise PluginError(f"The adapter {type(found).__name__} gave {times} features the name {name!r}.")
         return found
 
     def _target_fn(self, target_fn: str | TargetFunction) -> tuple[str, TargetFunction]:

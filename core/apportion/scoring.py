@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from apportion.backend import Capability, LogitsSession, ScoringBatch, Session
-from apportion.errors import BatchTooLargeError, CapabilityError, InputError
+from apportion.errors import BatchTooLargeError, CapabilityError, InputError, PluginError
 from apportion.inputs import ModelInput
 from apportion.planner import Plan, plan
 from apportion.progress import ProgressEvent, Report
@@ -109,12 +109,17 @@ class Scorer:
         return torch.cat([self._rows(schedule, part) for part in (rows[:half], rows[half:])])
 
     def _values(self, batch: ScoringBatch) -> Float[Tensor, "B K"]:
+        rows, targets = batch.n_rows, len(self._target.ids)
         if self._target_fn.needs is Needs.LOGITS:
             assert isinstance(self._session, LogitsSession)
             scores = Scores(logits=self._session.logits(batch))
         else:
-            scores = Scores(log_probs=self._score_batch(self._session, batch))
-        return self._target_fn(scores, self._target).to("cpu", torch.float64)
+            log_probs = self._score_batch(self._session, batch)
+            _check_shape("scoring a batch (a session, or a plugin's apportion_score)", log_probs, (rows, targets))
+            scores = Scores(log_probs=log_probs)
+        values = self._target_fn(scores, self._target)
+        _check_shape(f"the target function {type(self._target_fn).__name__}", values, (rows, 1 + targets))
+        return values.to("cpu", torch.float64)
 
     def _check_lengths(self, sequences: Sequence[tuple[int, ...]]) -> None:
         limit = self._session.info.context_length
@@ -124,3 +129,9 @@ class Scorer:
                 f"A prompt of {longest} tokens and a target of {len(self._target.ids)} exceed the model's context "
                 f"length of {limit} tokens. Shorten the prompt, its baselines or the target."
             )
+
+
+def _check_shape(what: str, found: object, wanted: tuple[int, int]) -> None:
+    shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+    if shape != wanted:
+        raise PluginError(f"{what[0].upper()}{what[1:]} gave {shape} instead of a tensor of shape {wanted}.")

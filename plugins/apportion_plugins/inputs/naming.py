@@ -17,13 +17,15 @@ def unique_names(texts: Sequence[str]) -> list[str]:
     >>> unique_names(["the", " cat", " the"])
     ['the', 'cat', 'the #2']
     """
-    seen: Counter[str] = Counter()
-    names = []
+    times: Counter[str] = Counter()
+    names: dict[str, None] = {}
     for text in texts:
-        name = text.strip() or text
-        seen[name] += 1
-        names.append(name if seen[name] == 1 else f"{name} #{seen[name]}")
-    return names
+        plain = name = text.strip() or text
+        while name in names:
+            times[plain] += 1
+            name = f"{plain} #{times[plain] + 1}"
+        names[name] = None
+    return list(names)
 
 
 def kept_indices(keep: Keep, texts: Sequence[str]) -> frozenset[int]:
