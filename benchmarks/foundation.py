@@ -111,6 +111,40 @@ def compare(explainer: ap.Explainer, repeats: int, default_path: bool) -> list[R
     return rows
 
 
+def gemm_rate() -> float:
+    """fp32 FLOP/s of the best matrix product of a model's size in five tries."""
+    best = 0.0
+    for rows, inner, columns in ((432, 576, 1536), (768, 576, 1536), (1024, 1024, 1024)):
+        a, b = torch.randn(rows, inner), torch.randn(inner, columns)
+        for _ in range(5):
+            start = time.perf_counter()
+            for _ in range(20):
+                a @ b
+            best = max(best, 20 * 2 * rows * inner * columns / (time.perf_counter() - start))
+    return best
+
+
+def floor_lines(explainer: ap.Explainer, rows: list[Row]) -> str:
+    """What the arithmetic alone takes at the measured rate, for the tokens that were forwarded."""
+    rate = gemm_rate()
+    model = explainer.model.model
+    head = model.get_output_embeddings().weight.numel()
+    body = sum(p.numel() for p in model.parameters()) - head  # the embedding is tied to the head
+    lines = [f"fp32 matrix products ran at {rate / 1e9:.0f} GFLOP/s in this run. At that rate:"]
+    theirs = {row.work: row.median for row in rows if row.who == "Captum, correct path"}
+    for work, ours in our_cases(explainer).items():
+        result = ours()
+        targets = result.provenance.evaluations * len(result.target_tokens)
+        seconds = (2 * body * result.provenance.forwarded_tokens + 2 * head * targets) / rate
+        median = next(row.median for row in rows if row.work == work and row.who == "apportion")
+        lines.append(
+            f"- {work}: {result.provenance.forwarded_tokens} forwarded tokens take {seconds:.2f} s, "
+            f"{seconds / median:.0%} of our time; at 100 % the ratio to Captum's correct path would be "
+            f"{theirs[work] / seconds:.1f}."
+        )
+    return "\n".join([lines[0], "", *lines[1:]])
+
+
 def startup() -> list[tuple[str, float]]:
     """Medians of five starts."""
     found = []
@@ -166,7 +200,7 @@ def memory() -> str:
     evaluations, before, after, seconds = done.stdout.split()
     return (
         f"{evaluations} rows of 64 tokens and 8 target tokens: {int(before) / 2**20:.2f} GiB with the model loaded, "
-        f"{int(after) / 2**20:.2f} GiB at the peak, so {(int(after) - int(before)) / 2**20:.2f} GiB for scoring; "
+        f"{int(after) / 2**20:.2f} GiB at the peak of the process (loading included); "
         f"{float(evaluations) / float(seconds):.1f} rows/s."
     )
 
@@ -186,7 +220,7 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def report(rows: list[Row], starts: list[tuple[str, float]], peak: str | None) -> str:
+def report(rows: list[Row], floor: str, starts: list[tuple[str, float]], peak: str | None) -> str:
     """The whole page."""
     packages = ", ".join(f"{p} {metadata.version(p)}" for p in ("apportion", "torch", "transformers", "captum"))
     parts = [
@@ -195,6 +229,7 @@ def report(rows: list[Row], starts: list[tuple[str, float]], peak: str | None) -
         f"{platform.python_version()}, {packages}. One run of `make bench`; medians.",
         table(rows),
         "Captum's default path is wrong with transformers 5 (see the largest difference), so its time is shown apart.",
+        floor,
         "| start | median s |\n|---|---:|\n" + "\n".join(f"| `{name}` | {s:.2f} |" for name, s in starts),
     ]
     if peak:
@@ -213,7 +248,7 @@ def main() -> None:
     arguments = parser.parse_args()
     explainer = ap.Explainer("smollm2", progress=False)
     rows = compare(explainer, arguments.repeats, not arguments.no_default_path)
-    page = report(rows, startup(), None if arguments.no_memory else memory())
+    page = report(rows, floor_lines(explainer, rows), startup(), None if arguments.no_memory else memory())
     print(page)
     if arguments.out:
         arguments.out.mkdir(parents=True, exist_ok=True)

@@ -29,14 +29,11 @@ def hooks_page() -> str:
         "with `@apportion.hookimpl` in a module named in the entry-point group `apportion`, or as methods of an object "
         "for `Explainer(plugins=[…])`. A hook may declare fewer arguments than listed, never others. Plugin API "
         f"version: {hookspecs.API_VERSION}.\n",
-        "```mermaid\nflowchart LR\n"
-        '    subgraph loading["once, at loading"]\n'
-        "        configure[apportion_configure] --> register[apportion_register_…]\n    end\n"
-        '    subgraph running["each run"]\n'
-        "        adapt[apportion_adapt_input] --> before[apportion_before_run]\n"
-        "        before --> score[apportion_score] --> after[apportion_after_run]\n"
-        "        score --> progress[apportion_on_progress]\n    end\n"
-        "    loading --> running\n```\n",
+        "| when | hooks, in this order |\n|---|---|\n"
+        "| once, when the plugin is loaded | `apportion_configure`, then each `apportion_register_…` |\n"
+        "| once a run, before the model | `apportion_adapt_input`, `apportion_before_run` |\n"
+        "| each batch | `apportion_score`, then `apportion_on_progress` |\n"
+        '| once a run, at its end | `apportion_after_run` if it succeeded, `apportion_on_progress` (`"end"`) always |\n',
     ]
     for name in hook_names():
         function = getattr(hookspecs, name)
