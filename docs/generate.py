@@ -33,7 +33,8 @@ def hooks_page() -> str:
         "| once, when the plugin is loaded | `apportion_configure`, then each `apportion_register_…` |\n"
         "| once a run, before the model | `apportion_adapt_input`, `apportion_before_run` |\n"
         "| each batch | `apportion_score`, then `apportion_on_progress` |\n"
-        '| once a run, at its end | `apportion_after_run` if it succeeded, `apportion_on_progress` (`"end"`) always |\n',
+        "| once a run, at its end | `apportion_after_run` on success, "
+        '`apportion_on_progress` (`"end"`) always |\n',
     ]
     for name in hook_names():
         function = getattr(hookspecs, name)

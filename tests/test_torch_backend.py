@@ -31,6 +31,13 @@ def rows_with_prefix(prefix: int) -> list[ModelInput]:
     return [ModelInput(shared + tuple(rest)) for rest in rests]
 
 
+def rows_of_leave_one_out() -> list[ModelInput]:
+    """Each with another token replaced, and two shorter ones: nested prefixes of many lengths."""
+    prompt = torch.randint(0, 255, (40,), generator=torch.Generator().manual_seed(1)).tolist()
+    rows = [[*prompt[:i], 255, *prompt[i + 1 :]] for i in range(0, 40, 2)]
+    return [ModelInput(tuple(row)) for row in [prompt, *rows, prompt[:30], prompt[:5]]]
+
+
 def score(loaded: LoadedModel, inputs: list[ModelInput], target: tuple[int, ...], **options: bool) -> torch.Tensor:
     session = TorchBackend().load(loaded)
     goal = ap.Target(target, tuple(map(str, target)), "")
@@ -41,11 +48,14 @@ def score(loaded: LoadedModel, inputs: list[ModelInput], target: tuple[int, ...]
 
 
 @pytest.mark.parametrize("share", [True, False], ids=["shared-prefix", "whole-rows"])
-@pytest.mark.parametrize("prefix", [0, 20])
+@pytest.mark.parametrize("prefix", [0, 20, None])
 @pytest.mark.parametrize("family", tiny.FAMILIES)
-def test_batches_equal_single_rows(family: str, prefix: int, share: bool) -> None:
+def test_batches_equal_single_rows(
+    family: str, prefix: int | None, share: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_module, "CPU_BATCH_OVERHEAD", 4)
     model = tiny.model(family)
-    inputs = rows_with_prefix(prefix)
+    inputs = rows_of_leave_one_out() if prefix is None else rows_with_prefix(prefix)
     ours = score(load_model((model, tiny.tokenizer())), inputs, TARGET, share_prefixes=share)
     expected = torch.stack([reference.sequence_and_tokens(model, row.ids, TARGET) for row in inputs])
     tolerance = 1e-6 if family in FLOAT32_PARTS else 1e-9

@@ -132,13 +132,13 @@ class Layout:
             batch has rows of one length.
         prefix_sharing: a prefix may be encoded once for all rows.
         batch_tokens: tokens a batch holds when the device is busy; more cost memory and gain nothing.
-        min_prefix: the shortest prefix that pays for being shared.
+        batch_overhead: what one more batch costs, in tokens; a prefix is shared where it saves more.
     """
 
     padding: bool
     prefix_sharing: bool
     batch_tokens: int
-    min_prefix: int = 1
+    batch_overhead: int = 0
 
 
 @dataclass(frozen=True, slots=True)

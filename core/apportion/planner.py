@@ -1,7 +1,9 @@
 """From token sequences to batches. Knows nothing of models or devices.
 
-A plan shares the prefix that all sequences have in common, sorts the rest by length so that little is
-padded, and cuts it into batches that fit a memory budget.
+Sequences that begin alike are put into groups whose common prefix is encoded once. Groups are nested: the
+prefix of an inner group extends that of the group around it. A group is made only where it saves more tokens
+than one more batch costs. Inside a group rows are sorted by length, so that little is padded, and cut into
+batches that fit a memory budget.
 """
 
 from __future__ import annotations
@@ -9,28 +11,56 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from apportion.backend import Layout, ScoringBatch
 
-__all__ = ["Plan", "common_prefix", "plan"]
+__all__ = ["Batch", "Group", "Plan", "plan"]
 
 RowBytes = Callable[[int, int, int], int]
 
 
 @dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows that are scored together, by their numbers, and how many leading tokens they share."""
+
+    rows: tuple[int, ...]
+    prefix: int
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Rows with a common prefix.
+
+    Attributes:
+        prefix: its length.
+        parent: how much of it is the prefix of an earlier group, encoded already.
+        batches: the rows.
+    """
+
+    prefix: int
+    parent: int
+    batches: tuple[Batch, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """Which rows are scored together.
+    """What is scored in which order.
 
     Attributes:
         sequences: the prompts, distinct.
         target: the target's token ids, the same for every row.
-        prefix: how many tokens of every prompt are encoded once for all.
-        batches: row numbers of each batch.
+        groups: outer groups before the inner ones that extend their prefix.
     """
 
     sequences: Sequence[tuple[int, ...]]
     target: tuple[int, ...]
-    prefix: int
-    batches: tuple[tuple[int, ...], ...]
+    groups: tuple[Group, ...]
+
+    @property
+    def batches(self) -> tuple[Batch, ...]:
+        """The batches of all groups, in order."""
+        return tuple(batch for group in self.groups for batch in group.batches)
 
     @property
     def forwarded_tokens(self) -> int:
@@ -38,17 +68,17 @@ class Plan:
 
         The last target token is predicted, not read.
         """
-        longest = (max(len(self.sequences[row]) for row in batch) for batch in self.batches)
-        read = sum(
-            len(batch) * (length - self.prefix + len(self.target) - 1)
-            for batch, length in zip(self.batches, longest, strict=True)
-        )
-        return self.prefix + read
+        prefixes = sum(group.prefix - group.parent for group in self.groups)
+        return prefixes + sum(self._read(batch) for batch in self.batches)
 
-    def batch(self, rows: Sequence[int]) -> ScoringBatch:
-        """The tensors of some rows."""
-        prompts = [self.sequences[row] for row in rows]
-        return ScoringBatch.of(prompts, prompts[0][: self.prefix], self.target)
+    def _read(self, batch: Batch) -> int:
+        longest = max(len(self.sequences[row]) for row in batch.rows)
+        return len(batch.rows) * (longest - batch.prefix + len(self.target) - 1)
+
+    def tensors(self, batch: Batch) -> ScoringBatch:
+        """The tensors of a batch."""
+        prompts = [self.sequences[row] for row in batch.rows]
+        return ScoringBatch.of(prompts, prompts[0][: batch.prefix], self.target)
 
 
 def plan(
@@ -67,47 +97,108 @@ def plan(
         row_bytes: memory of one row, from ``(prefix, suffix, targets)`` lengths.
         memory_budget: bytes a batch may take; a single row is always allowed.
     """
-    shared = _worthwhile_prefix(sequences, layout)
-    order = sorted(range(len(sequences)), key=lambda row: (-len(sequences[row]), row))
-    batches: list[tuple[int, ...]] = []
+
+    def room(prefix: int, length: int) -> int:
+        """Rows of this length that a batch may hold."""
+        suffix = length - prefix
+        by_memory = memory_budget // max(1, row_bytes(prefix, suffix, len(target)))
+        by_tokens = layout.batch_tokens // (suffix + len(target))
+        return max(1, min(by_memory, by_tokens))
+
+    order = np.array(sorted(range(len(sequences)), key=sequences.__getitem__), dtype=np.int64)
+    groups = [(order, 0, 0)]
+    if layout.prefix_sharing and len(sequences) > 1:
+        groups = _nested(order, _shared_with_next(sequences, order), 0, 0, layout.batch_overhead)
+    return Plan(
+        sequences,
+        target,
+        tuple(
+            Group(prefix, parent, tuple(_batches(sequences, rows.tolist(), prefix, layout.padding, room)))
+            for rows, prefix, parent in groups
+        ),
+    )
+
+
+def _batches(
+    sequences: Sequence[tuple[int, ...]],
+    rows: list[int],
+    prefix: int,
+    padding: bool,
+    room: Callable[[int, int], int],
+) -> list[Batch]:
+    """Rows, longest first, cut where a batch is full or, without padding, where the length changes."""
+    found: list[Batch] = []
     current: list[int] = []
-    room = 0
-    for row in order:
-        length = len(sequences[row])
-        # Rows come longest first, so the first row of a batch sets its width.
-        other_length = bool(current) and not layout.padding and length != len(sequences[current[0]])
-        if current and (len(current) >= room or other_length):
-            batches.append(tuple(current))
+    for row in sorted(rows, key=lambda row: (-len(sequences[row]), row)):
+        # The first row of a batch sets its width.
+        width = len(sequences[current[0]]) if current else 0
+        other_length = not padding and len(sequences[row]) != width
+        if current and (other_length or len(current) >= room(prefix, width)):
+            found.append(Batch(tuple(current), prefix))
             current = []
-        if not current:
-            suffix = length - shared
-            by_memory = memory_budget // max(1, row_bytes(shared, suffix, len(target)))
-            by_tokens = layout.batch_tokens // (suffix + len(target))
-            room = max(1, min(by_memory, by_tokens))
         current.append(row)
     if current:
-        batches.append(tuple(current))
-    return Plan(sequences, target, shared, tuple(batches))
+        found.append(Batch(tuple(current), prefix))
+    return found
 
 
-def common_prefix(sequences: Sequence[tuple[int, ...]]) -> int:
-    """How many leading tokens all sequences share, leaving at least one token to each.
+def _shared_with_next(sequences: Sequence[tuple[int, ...]], order: np.ndarray) -> np.ndarray:
+    """How many leading tokens each sequence shares with the next one in order.
 
-    The first target token is predicted by the last token of the prompt, so that one stays in the row.
+    The first target token is predicted by the last token of the prompt, so at least one token of each stays
+    in its row.
     """
-    if not sequences:
-        return 0
-    # Only the smallest and the largest in lexical order can differ first.
-    low, high = min(sequences), max(sequences)
-    limit = min(len(sequence) for sequence in sequences) - 1
-    shared = 0
-    while shared < limit and low[shared] == high[shared]:
-        shared += 1
+    lengths = np.array([len(sequences[row]) for row in order])
+    table = np.full((len(order), int(lengths.max())), -1, dtype=np.int64)
+    for i, row in enumerate(order):
+        table[i, : lengths[i]] = sequences[row]
+    differs = table[1:] != table[:-1]
+    # Distinct sequences differ somewhere: at the latest where the shorter one ends.
+    shared: np.ndarray = np.minimum(differs.argmax(1), np.minimum(lengths[1:], lengths[:-1]) - 1)
     return shared
 
 
-def _worthwhile_prefix(sequences: Sequence[tuple[int, ...]], layout: Layout) -> int:
-    if not layout.prefix_sharing or len(sequences) < 2:
-        return 0
-    shared = common_prefix(sequences)
-    return shared if shared >= layout.min_prefix else 0
+Nested = list[tuple[np.ndarray, int, int]]
+
+
+def _nested(rows: np.ndarray, shared: np.ndarray, prefix: int, parent: int, overhead: int) -> Nested:
+    """Groups ``(rows, prefix, parent)`` of rows in lexical order that share ``prefix`` tokens already.
+
+    Greedy: the stretch of rows whose longer common prefix saves most becomes a group inside this one, as
+    long as it saves more than another batch costs.
+    """
+    found: Nested = []
+    inner: Nested = []
+    while len(rows) > 1:
+        saved, first, last, longer = _most_saving(shared, prefix)
+        if saved <= overhead:
+            break
+        inner += _nested(rows[first : last + 1], shared[first:last], longer, prefix, overhead)
+        # What is left shares with its new neighbour what it shared with everything between them.
+        bridge = [shared[max(first - 1, 0) : last + 1].min()] if first > 0 and last < len(rows) - 1 else []
+        shared = np.concatenate([shared[: max(first - 1, 0)], bridge, shared[last + 1 :]]).astype(np.int64)
+        rows = np.concatenate([rows[:first], rows[last + 1 :]])
+    if len(rows):
+        found.append((rows, prefix, parent))
+    elif inner:
+        # Nothing reads this prefix by itself; the groups inside encode it from the parent on.
+        inner = [(r, p, parent if q == prefix else q) for r, p, q in inner]
+    return found + inner
+
+
+def _most_saving(shared: np.ndarray, prefix: int) -> tuple[int, int, int, int]:
+    """The stretch of rows that saves most by a prefix of its own: ``(tokens saved, first, last, length)``.
+
+    Encoding ``length − prefix`` more tokens once instead of in each row saves that many for every row but
+    one. As with the largest rectangle under a histogram, one pass with a stack of rising lengths finds it.
+    """
+    best = (0, 0, 0, prefix)
+    stack: list[tuple[int, int]] = []
+    for i, height in enumerate([*shared.tolist(), -1]):
+        start = i
+        while stack and stack[-1][1] >= height:
+            start, tall = stack.pop()
+            saved = (i - start) * (tall - prefix)
+            best = max(best, (saved, start, i, tall))
+        stack.append((start, height))
+    return best

@@ -12,7 +12,7 @@ from torch import Tensor
 from apportion.backend import Capability, LogitsSession, ScoringBatch, Session
 from apportion.errors import BatchTooLargeError, CapabilityError, InputError, PluginError
 from apportion.inputs import ModelInput
-from apportion.planner import Plan, plan
+from apportion.planner import Batch, Plan, plan
 from apportion.progress import ProgressEvent, Report
 from apportion.targets import Needs, Scores, Target, TargetFunction
 
@@ -78,10 +78,10 @@ class Scorer:
         done = 0
         self._progress(done, len(sequences))
         for batch in schedule.batches:
-            for rows in self._pieces(batch):
-                values[list(rows)] = self._rows(schedule, rows)
-                done += len(rows)
-                self.evaluations += len(rows)
+            for piece in self._pieces(batch):
+                values[list(piece.rows)] = self._rows(schedule, piece)
+                done += len(piece.rows)
+                self.evaluations += len(piece.rows)
                 self._progress(done, len(sequences))
         self.forwarded_tokens += schedule.forwarded_tokens
         return values
@@ -89,24 +89,26 @@ class Scorer:
     def _progress(self, done: int, total: int) -> None:
         self._report(ProgressEvent("score", done, total, self.evaluations))
 
-    def _pieces(self, batch: tuple[int, ...]) -> list[tuple[int, ...]]:
-        size = self._row_limit or len(batch)
-        return [batch[i : i + size] for i in range(0, len(batch), size)]
+    def _pieces(self, batch: Batch) -> list[Batch]:
+        size = self._row_limit or len(batch.rows)
+        return [Batch(batch.rows[i : i + size], batch.prefix) for i in range(0, len(batch.rows), size)]
 
-    def _rows(self, schedule: Plan, rows: tuple[int, ...]) -> Float[Tensor, "B K"]:
+    def _rows(self, schedule: Plan, batch: Batch) -> Float[Tensor, "B K"]:
         try:
-            return self._values(schedule.batch(rows))
+            return self._values(schedule.tensors(batch))
         except BatchTooLargeError as error:
-            if len(rows) == 1:
+            if len(batch.rows) == 1:
                 raise BatchTooLargeError(
-                    f"A single prompt of {len(schedule.sequences[rows[0]])} tokens does not fit into the memory of "
-                    f"{self._session.info.device}. Use a shorter prompt, a smaller dtype or another device. ({error})"
+                    f"A single prompt of {len(schedule.sequences[batch.rows[0]])} tokens does not fit into the "
+                    f"memory of {self._session.info.device}. Use a shorter prompt, a smaller dtype or another "
+                    f"device. ({error})"
                 ) from error
         # Outside the except block, so that the failed batch's tensors are free before the next try.
-        half = len(rows) // 2
+        half = len(batch.rows) // 2
         self._row_limit = min(half, self._row_limit or half)
-        self.notes.append(f"memory ran out on a batch of {len(rows)} rows; went on with {half}")
-        return torch.cat([self._rows(schedule, part) for part in (rows[:half], rows[half:])])
+        self.notes.append(f"memory ran out on a batch of {len(batch.rows)} rows; went on with {half}")
+        halves = (Batch(batch.rows[:half], batch.prefix), Batch(batch.rows[half:], batch.prefix))
+        return torch.cat([self._rows(schedule, part) for part in halves])
 
     def _values(self, batch: ScoringBatch) -> Float[Tensor, "B K"]:
         rows, targets = batch.n_rows, len(self._target.ids)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -31,23 +32,37 @@ class PrefixLayer(DynamicLayer):
         return keys, values
 
 
-def encode_prefix(model: PreTrainedModel, ids: Int[Tensor, " P"]) -> Cache | None:
+def encode_prefix(model: PreTrainedModel, ids: Int[Tensor, " P"], start: Cache | None = None) -> Cache | None:
     """A read-only cache of a prefix; ``None`` if the model keeps another kind of state.
 
     Sliding windows, recurrent states and the like have cache layers of their own, which cannot be shared
     this way.
+
+    Args:
+        model: fills the cache; its head is not needed.
+        ids: the prefix, or what extends ``start``.
+        start: a cache from here, which is not changed.
     """
     cache = DynamicCache(config=model.config)
-    # The head is not needed: the base model fills the cache.
+    known = 0
+    if start is not None:
+        known = start.get_seq_length()
+        # Growing a DynamicLayer concatenates into new tensors, so the keys of ``start`` can be lent.
+        cache = DynamicCache([(layer.keys, layer.values) for layer in _plain_layers(start.layers) or ()])
     model.base_model(ids[None].to(model.device), past_key_values=cache, use_cache=True)
+    filled = _plain_layers(cache.layers)
+    if filled is None or any(layer.keys.shape[-2] != known + len(ids) for layer in filled):
+        return None
     layers: list[Any] = []
-    for filled in cache.layers:
-        if type(filled) is not DynamicLayer or filled.keys is None or filled.values is None:
-            return None
-        if filled.keys.shape[-2] != len(ids):
-            return None
-        layer = PrefixLayer()
-        layer.lazy_initialization(filled.keys, filled.values)
-        layer.keys, layer.values = filled.keys, filled.values
-        layers.append(layer)
-    return Cache(layers=layers) if layers else None
+    for layer in filled:
+        lent = PrefixLayer()
+        lent.lazy_initialization(layer.keys, layer.values)
+        lent.keys, lent.values = layer.keys, layer.values
+        layers.append(lent)
+    return Cache(layers=layers)
+
+
+def _plain_layers(layers: Sequence[Any]) -> list[Any] | None:
+    """The layers, if each one simply keeps all its keys and values."""
+    plain = [layer for layer in layers if type(layer) in (DynamicLayer, PrefixLayer) and layer.keys is not None]
+    return plain if plain and len(plain) == len(layers) else None
