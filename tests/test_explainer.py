@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -30,8 +32,11 @@ class Recorder:
 
     @ap.hookimpl(wrapper=True)
     def apportion_score(self, session: ap.Session, batch: ap.ScoringBatch) -> Iterator[None]:
+        found = yield
+        assert found.shape == (batch.n_rows, len(batch.target_ids))
         self.rows += batch.n_rows
-        return (yield)
+        found += 0  # an ordinary tensor, which a wrapper may change
+        return found
 
     @ap.hookimpl
     def apportion_on_progress(self, event: ap.ProgressEvent) -> None:
@@ -419,6 +424,92 @@ def test_values_that_overflow_name_the_coalition() -> None:
     explainer = ap.Explainer((model, tiny.tokenizer()))
     with pytest.raises(ap.ScoreError, match=r"not finite: nan with the features \{q, z\} present"):
         explainer.attribute("q z", "x", method="ablation")
+
+
+def test_weights_may_change_between_runs() -> None:
+    """Training, adapters: nothing that was encoded before is used again, and the fingerprint follows."""
+    model = copy.deepcopy(tiny.model())
+    explainer = ap.Explainer((model, tiny.tokenizer()))
+    prompt = ap.Template("The same long beginning every time. {a} {b}", {"a": "x", "b": "y"})
+    before = explainer.attribute(prompt, "z", method="shapley")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.1)
+    after = explainer.attribute(prompt, "z", method="shapley")
+    fresh = ap.Explainer((model, tiny.tokenizer())).attribute(prompt, "z", method="shapley")
+    assert (after.values == fresh.values).all()
+    assert (after.values != before.values).any()
+    assert after.provenance.fingerprint == fresh.provenance.fingerprint != before.provenance.fingerprint
+
+
+class InPlace(Entropy):
+    """Changes what it is given, and asks for gradients of it."""
+
+    def __call__(self, scores: ap.Scores, target: ap.Target) -> torch.Tensor:
+        assert scores.logits is not None
+        scores.logits.mul_(0.5).requires_grad_().sum().backward()
+        return super().__call__(scores, target).detach()
+
+
+def test_target_functions_get_ordinary_tensors(explainer: ap.Explainer) -> None:
+    assert explainer.attribute("a b", "xy", method="ablation", target_fn=InPlace()).full_value is not None
+
+
+def test_results_travel_between_processes(recorded: ap.Explainer) -> None:
+    result = recorded.attribute("a b", "xy")
+    travelled = pickle.loads(pickle.dumps(result))
+    assert (travelled.values == result.values).all()
+    assert copy.deepcopy(result).provenance == result.provenance
+    assert travelled.plot("bar") is not None
+
+
+class BrokenObserver:
+    @ap.hookimpl
+    def apportion_on_progress(self) -> None:
+        raise OSError("disk full")
+
+
+def test_a_broken_observer_of_progress_only_warns() -> None:
+    explainer = ap.Explainer((tiny.model(), tiny.tokenizer()), plugins=[BrokenObserver()])
+    with pytest.warns(RuntimeWarning, match="failed in apportion_on_progress: OSError"):
+        assert explainer.attribute("a b", "xy").values.shape == (2,)
+    with pytest.warns(RuntimeWarning), pytest.raises(ap.InputError, match="The prompt is empty"):
+        explainer.attribute("")
+
+
+def test_budgets_may_be_numpy_numbers_and_targets_arrays(explainer: ap.Explainer) -> None:
+    result = explainer.attribute("a b", np.array([40, 41]), budget=np.int64(4), seed=np.int32(1))
+    assert len(result.target_tokens) == 2
+    assert (result.provenance.budget, result.provenance.seed) == (4, 1)
+    assert ap.Attribution.load is not None
+    assert isinstance(result.provenance.budget, int)
+
+
+def test_auto_counts_what_alternatives_cost(explainer: ap.Explainer) -> None:
+    prompt = ap.Template("{a} {b}", {"a": "x", "b": "y"}, {"a": ["p", "q"], "b": ["r", "s"]})
+    enough = explainer.attribute(prompt, "z", budget=16)
+    assert enough.provenance.method_reason == (
+        "all 2^2 = 4 coalitions of 4 evaluations each fit the budget of 16 evaluations"
+    )
+    assert (
+        "do not fit the budget of 15 evaluations"
+        in explainer.attribute(prompt, "z", budget=15).provenance.method_reason
+    )
+
+
+def test_tokens_that_the_model_does_not_know_are_refused() -> None:
+    tokenizer = copy.deepcopy(tiny.tokenizer())
+    tokenizer.add_tokens([f"<extra{i}>" for i in range(9)])
+    explainer = ap.Explainer((tiny.model(), tokenizer), plugins=[Refusing()])
+    with pytest.raises(ap.InputError, match=r"token id \d+, and the model's vocabulary has 260.*own tokenizer"):
+        explainer.attribute("a <extra8>", "b", method="ablation")
+
+
+def test_generation_ends_at_the_context_length() -> None:
+    explainer = ap.Explainer((tiny.model("gpt2"), tiny.tokenizer()))
+    text = "a" * 500
+    result = explainer.attribute(ap.Text(text, by=lambda t: [t[:250], t[250:]]), method="ablation")
+    assert 1 <= len(result.target_tokens) <= 12
 
 
 def test_end_of_progress_is_reported_on_errors_too(recorder: Recorder, recorded: ap.Explainer) -> None:

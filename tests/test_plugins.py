@@ -45,6 +45,8 @@ BROKEN = {
         "def apportion_register_methods(register): pass",
         "'apportion_register_methods' is not marked with @apportion.hookimpl",
     ),
+    "exits": ("import sys\nprint('hello')\nsys.exit(3)", "SystemExit: 3"),
+    "empty": ("import apportion", "'empty' implements no hook"),
     "crash-configure": (
         "import apportion\n@apportion.hookimpl\ndef apportion_configure(settings):\n    raise OSError('disk')",
         "OSError: disk",
@@ -202,7 +204,7 @@ class Registering:
         (Registering("ab", 3, summary="s"), "must be callable, or a text 'module:name'; it is 3"),
         (Registering("ab", object, summary=" "), "needs a summary"),
         (Registering("ab", object), "missing 1 required keyword-only argument: 'summary'"),
-        (object(), "implements no hook"),
+        (object(), "'object' implements no hook"),
     ],
 )
 def test_plugin_objects_are_checked(plugin: object, message: str) -> None:

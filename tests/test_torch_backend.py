@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -85,8 +87,6 @@ class SeesPadding(nn.Module):
 
 def altered(forward_embedding: type[nn.Module]) -> LoadedModel:
     """A tiny Llama whose embedding depends on the row's length."""
-    import copy
-
     model = copy.deepcopy(tiny.model())
     model.set_input_embeddings(forward_embedding(model.get_input_embeddings()))
     return load_model((model, tiny.tokenizer()))
@@ -138,6 +138,61 @@ def test_a_model_that_is_not_causal_is_refused() -> None:
         TorchBackend().load(altered(SeesFuture))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_masked_language_models_are_refused_in_every_dtype(dtype: torch.dtype) -> None:
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=260, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48
+    )
+    model = transformers.BertForMaskedLM(config).to(dtype).eval()
+    with pytest.raises(ap.ModelError, match="not a causal language model"):
+        ap.Explainer((model, tiny.tokenizer()))
+
+
+def test_models_of_other_kinds_are_refused_in_words() -> None:
+    import transformers
+
+    t5 = transformers.T5Config(vocab_size=260, d_model=32, d_kv=8, d_ff=48, num_layers=1, num_heads=4)
+    with pytest.raises(ap.ModelError, match="T5ForConditionalGeneration is an encoder–decoder model"):
+        ap.Explainer((transformers.T5ForConditionalGeneration(t5), tiny.tokenizer()))
+    with pytest.raises(ap.ModelError, match="LlamaModel does not give next-token logits.*with a head"):
+        ap.Explainer((tiny.model().model, tiny.tokenizer()))
+
+
+def test_autocast_of_the_caller_changes_nothing() -> None:
+    loaded = load_model((tiny.model("llama", torch.float32), tiny.tokenizer()))
+    inputs = rows_with_prefix(20)
+    plain = score(loaded, inputs, TARGET)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(score(loaded, inputs, TARGET), plain)
+
+
+def test_logits_of_half_precision_models_are_not_rounded_to_it() -> None:
+    model = tiny.model("llama", torch.bfloat16)
+    session = TorchBackend().load(load_model((model, tiny.tokenizer())))
+    logits = session.logits(ap.ScoringBatch.of([(1, 2, 3, 4)], (), TARGET))
+    assert logits.dtype == torch.float32
+    assert not torch.equal(logits, logits.bfloat16().float())
+    found = logits.log_softmax(-1)[0, torch.arange(3), torch.tensor(TARGET)]
+    assert torch.allclose(found, session.log_probs(ap.ScoringBatch.of([(1, 2, 3, 4)], (), TARGET))[0], atol=1e-5)
+
+
+def test_logits_count_against_the_memory_budget() -> None:
+    session = TorchBackend().load(load_model((tiny.model(), tiny.tokenizer())))
+    more = session.row_bytes(0, 10, 5, logits=True) - session.row_bytes(0, 10, 5)
+    assert more >= 5 * tiny.VOCABULARY * 8
+
+
+def test_generation_settings_of_the_model_do_not_change_greedy() -> None:
+    model = copy.deepcopy(tiny.model())
+    plain = TorchBackend().load(load_model((model, tiny.tokenizer()))).generate((1, 2, 3), {}, seed=0)
+    model.generation_config.repetition_penalty = 5.0
+    model.generation_config.num_beams = 3
+    assert TorchBackend().load(load_model((model, tiny.tokenizer()))).generate((1, 2, 3), {}, seed=0) == plain
+
+
 class ScaledHead(nn.Linear):
     """A head that is no plain linear map, as in models with a soft cap."""
 
@@ -147,8 +202,6 @@ class ScaledHead(nn.Linear):
 
 @pytest.mark.parametrize("prefix", [0, 20])
 def test_a_head_that_is_not_linear_uses_the_models_own_logits(prefix: int) -> None:
-    import copy
-
     model = copy.deepcopy(tiny.model())
     head = ScaledHead(32, tiny.VOCABULARY, bias=False, dtype=torch.float64)
     model.set_output_embeddings(head)
@@ -199,7 +252,7 @@ class OutOfMemorySession:
     def __init__(self, inner: session_module.TorchSession, most: int) -> None:
         self.inner, self.most, self.sizes = inner, most, []
         self.info, self.layout, self.capabilities = inner.info, inner.layout, inner.capabilities
-        self.row_bytes, self.close = inner.row_bytes, inner.close
+        self.row_bytes, self.close, self.release = inner.row_bytes, inner.close, inner.release
 
     def log_probs(self, batch: ap.ScoringBatch) -> torch.Tensor:
         self.sizes.append(batch.n_rows)
@@ -241,8 +294,6 @@ def test_allocation_failures_of_pytorch_are_recognised(monkeypatch: pytest.Monke
 
 
 def test_a_model_is_given_back_as_it_was() -> None:
-    import copy
-
     model = copy.deepcopy(tiny.model())
     model.train()
     explainer = ap.Explainer((model, tiny.tokenizer()))
@@ -256,8 +307,6 @@ def test_a_model_is_given_back_as_it_was() -> None:
 
 
 def test_device_and_dtype_are_what_the_user_says() -> None:
-    import copy
-
     pair = (copy.deepcopy(tiny.model()), tiny.tokenizer())
     assert ap.Explainer(pair, dtype="float32").session.info.dtype == "float32"
     with pytest.raises(ap.BackendError, match="No dtype is called 'float31'.*float64"):
@@ -271,8 +320,6 @@ def test_device_and_dtype_are_what_the_user_says() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, and this machine has none")
 def test_cuda_equals_cpu() -> None:
-    import copy
-
     inputs = rows_with_prefix(20)
     cpu = score(load_model((tiny.model(), tiny.tokenizer())), inputs, TARGET)
     explainer = ap.Explainer((copy.deepcopy(tiny.model()), tiny.tokenizer()), device="cuda")

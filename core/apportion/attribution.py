@@ -74,7 +74,7 @@ class Attribution:
         ``None`` where it says nothing: the estimand does not promise efficiency, or the two ends were
         not scored.
         """
-        if "shapley" not in self.estimand.lower() or self.base_value is None or self.full_value is None:
+        if self.estimand != "Shapley value" or self.base_value is None or self.full_value is None:
             return None
         return self.full_value - self.base_value - float(self.values.sum())
 
@@ -171,6 +171,10 @@ class Attribution:
         from apportion.result_file import to_dict
 
         return to_dict(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickling and copying: everything but ``plugins``, which belong to a process."""
+        return self.__dict__ | {"plugins": None}
 
     def _repr_html_(self) -> str:
         html = self.plot("html")

@@ -19,21 +19,28 @@ class Choice:
     reason: str
 
 
-def choose_method(n_features: int, budget: int | None) -> Choice:
+def choose_method(n_features: int, budget: int | None, draws: int = 1) -> Choice:
     """The rule behind ``method="auto"``.
 
     Exact Shapley values while their 2^F coalitions fit the budget; otherwise permutation sampling if the
     budget holds the two antithetic pairs that a standard error needs (4F − 2 coalitions); otherwise
-    leave-one-out.
-    A budget too small even for that is refused by the method itself.
+    leave-one-out. A budget too small even for that is refused by the method itself.
+
+    Args:
+        n_features: F.
+        budget: the most distinct evaluations; ``None`` for the default.
+        draws: evaluations that a coalition takes, one for each combination of alternative baselines.
     """
     limit = DEFAULT_BUDGET if budget is None else budget
-    allowed = f"the budget of {limit}" if budget is not None else f"the default budget of {limit}"
-    if n_features < 63 and 2**n_features <= limit:
-        reason = f"all 2^{n_features} = {2**n_features} coalitions fit {allowed} evaluations"
+    each = f" of {draws} evaluations each" if draws > 1 else ""
+    allowed = f"{'the budget' if budget is not None else 'the default budget'} of {limit} evaluations"
+    if n_features < 63 and 2**n_features * draws <= limit:
+        reason = f"all 2^{n_features} = {2**n_features} coalitions{each} fit {allowed}"
         return Choice("shapley", limit, reason)
-    exact = f"2^{n_features} coalitions do not fit {allowed} evaluations"
-    if 4 * n_features - 2 <= limit:
+    exact = f"2^{n_features} coalitions{each} do not fit {allowed}"
+    pairs = 4 * n_features - 2
+    if pairs * draws <= limit:
         return Choice("permutation", limit, f"{exact}; random permutations do")
-    reason = f"{exact}, nor do two pairs of permutations ({4 * n_features - 2})"
-    return Choice("ablation", max(limit, n_features + 1) if budget is None else limit, reason)
+    least = (n_features + 1) * draws
+    reason = f"{exact}, nor do two pairs of permutations ({pairs} coalitions)"
+    return Choice("ablation", max(limit, least) if budget is None else limit, reason)

@@ -102,17 +102,6 @@ class ScoringBatch:
         """B."""
         return self.suffix_ids.shape[0]
 
-    def split(self) -> tuple[ScoringBatch, ScoringBatch]:
-        """Two halves, for a batch that did not fit into memory."""
-        middle = self.n_rows // 2
-        return self.select(slice(0, middle)), self.select(slice(middle, None))
-
-    def select(self, rows: slice) -> ScoringBatch:
-        """Some rows, with the padding they need."""
-        lengths = self.suffix_lengths[rows]
-        suffix = self.suffix_ids[rows, : int(lengths.max())]
-        return ScoringBatch(self.prefix_ids, suffix, lengths, self.target_ids)
-
     @classmethod
     def of(cls, rows: list[tuple[int, ...]], prefix: tuple[int, ...], target: tuple[int, ...]) -> ScoringBatch:
         """A batch of whole prompts that all begin with ``prefix``."""
@@ -151,6 +140,7 @@ class SessionInfo:
         dtype: of the model's weights, such as ``"float32"``.
         context_length: the most tokens of prompt and target together, if the model has a limit.
         memory_budget: bytes that a batch may take besides the model.
+        vocabulary: how many token ids the model knows; ``None`` if that cannot be told.
         notes: sentences on choices made for this model, shown in results.
     """
 
@@ -159,6 +149,7 @@ class SessionInfo:
     dtype: str
     context_length: int | None
     memory_budget: int
+    vocabulary: int | None = None
     notes: tuple[str, ...] = field(default=())
 
 
@@ -198,8 +189,8 @@ class Session(Protocol):
         """What this session can do with this model."""
         ...
 
-    def row_bytes(self, prefix: int, suffix: int, targets: int) -> int:
-        """An upper estimate of the memory that one row takes while it is scored."""
+    def row_bytes(self, prefix: int, suffix: int, targets: int, *, logits: bool = False) -> int:
+        """An upper estimate of the memory that one row takes while it is scored (``logits``: handed out)."""
         ...
 
     def log_probs(self, batch: ScoringBatch) -> Float[Tensor, "B T"]:
@@ -210,8 +201,12 @@ class Session(Protocol):
         """
         ...
 
+    def release(self) -> None:
+        """Forget what is kept from one batch to the next, such as prefixes; called at the end of each run."""
+        ...
+
     def close(self) -> None:
-        """Release what the session holds; idempotent."""
+        """Release the model; idempotent."""
         ...
 
 
@@ -228,8 +223,16 @@ class LogitsSession(Session, Protocol):
 class GenerateSession(Session, Protocol):
     """A session with the capability ``GENERATE``."""
 
-    def generate(self, ids: tuple[int, ...], options: Mapping[str, object], seed: int) -> tuple[int, ...]:
+    def generate(
+        self, ids: tuple[int, ...], options: Mapping[str, object], seed: int, room: int | None = None
+    ) -> tuple[int, ...]:
         """The model's continuation of a prompt, greedy unless ``options`` say otherwise.
+
+        Args:
+            ids: the prompt.
+            options: of the generation.
+            seed: for options that sample.
+            room: the most tokens that fit into the context.
 
         Raises:
             InputError: an option that the model's generation does not know.

@@ -52,7 +52,7 @@ class CapabilityError(BackendError):
 
 
 class BatchTooLargeError(ApportionError, MemoryError):
-    """A session ran out of memory on one batch; the game halves the batch and goes on."""
+    """A session ran out of memory on one batch; the batch is halved and scoring goes on."""
 
 
 class ScoreError(ApportionError):

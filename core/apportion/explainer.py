@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -126,7 +127,7 @@ class Explainer:
                 1 + len(request.target.ids),
                 request.renderer,
                 scorer,
-                budget=budget,
+                budget=request.budget,
                 white_box=white_box_of(self.session),
             )
             estimate = run_method(request, game)
@@ -144,6 +145,7 @@ class Explainer:
             self.plugins.hook.apportion_after_run(request=request, attribution=attribution)
             return attribution
         finally:
+            self.session.release()
             self._report(ProgressEvent("end"))
 
     def close(self) -> None:
@@ -157,8 +159,12 @@ class Explainer:
         self.close()
 
     def _report(self, event: ProgressEvent) -> None:
-        self.plugins.hook.apportion_on_progress(event=event)
+        try:
+            self.plugins.hook.apportion_on_progress(event=event)
+        except Exception as error:
+            # Watching a run must not end it, nor hide why it ended.
+            warnings.warn(f"A plugin failed in apportion_on_progress: {error!r}", RuntimeWarning, stacklevel=2)
 
     def _score_batch(self, session: Session, batch: ScoringBatch) -> Float[Tensor, "B T"]:
-        found: Tensor | None = self.plugins.hook.apportion_score(session=session, batch=batch)
-        return session.log_probs(batch) if found is None else found
+        found: Tensor = self.plugins.hook.apportion_score(session=session, batch=batch)
+        return found

@@ -149,7 +149,8 @@ class Game:
             self._check_finite(scored, new, rendered, mask)
             self._inputs.update(zip(new, scored, strict=True))
         for key, inputs in zip(keys, rendered, strict=True):
-            self._coalitions[key] = torch.stack([self._inputs[i] for i in inputs]).mean(0)
+            values = [self._inputs[i] for i in inputs]
+            self._coalitions[key] = values[0] if len(values) == 1 else torch.stack(values).mean(0)
 
     def _check_budget(self, new: int) -> None:
         if self.budget is not None and self.evaluations + new > self.budget:

@@ -24,12 +24,14 @@ class Estimate:
         std_error: standard errors of ``values``; ``None`` when they are exact, NaN where unknown.
         estimand: what ``values`` estimate, when it differs from the method's ``estimand``.
         extras: anything else worth keeping with the result; numbers, texts, lists and arrays.
+        notes: sentences that a reader of the result should know.
     """
 
     values: Float[Tensor, "F K"]
     std_error: Float[Tensor, "F K"] | None = None
     estimand: str | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -104,9 +104,12 @@ def fingerprint(model: PreTrainedModel) -> str:
     digest = hashlib.blake2b(digest_size=16)
     digest.update(json.dumps(model.config.to_dict(), sort_keys=True, default=str).encode())
     for name, tensor in model.state_dict().items():
+        if not isinstance(tensor, torch.Tensor):
+            digest.update(f"{name}{tensor}".encode())  # quantised modules keep settings there
+            continue
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         flat = tensor.detach().reshape(-1)
-        if flat.numel():
+        if flat.numel() and not (flat.is_meta or flat.is_quantized):
             sample = flat[:: max(1, flat.numel() // 64)][:64]
             digest.update(sample.to("cpu", torch.float64).numpy().tobytes())
     return digest.hexdigest()

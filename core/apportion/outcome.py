@@ -10,6 +10,7 @@ import torch
 
 from apportion.attribution import Attribution
 from apportion.methods import Estimate
+from apportion.models import fingerprint
 from apportion.provenance import Provenance, versions
 
 if TYPE_CHECKING:
@@ -61,12 +62,13 @@ def assemble(
         forwarded_tokens=scorer.forwarded_tokens,
         seconds=round(seconds, 3),
         model=model.name,
-        fingerprint=model.fingerprint,
+        # A model of the user's may have changed since it was handed over.
+        fingerprint=model.fingerprint if model.owned else fingerprint(model.model),
         backend=session.info.backend,
         device=session.info.device,
         dtype=session.info.dtype,
         versions=versions(),
-        notes=(*notes, *session.info.notes, *request.renderer.notes, *scorer.notes),
+        notes=(*notes, *session.info.notes, *request.renderer.notes, *scorer.notes, *estimate.notes),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     return Attribution(

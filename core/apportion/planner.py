@@ -15,7 +15,7 @@ import numpy as np
 
 from apportion.backend import Layout, ScoringBatch
 
-__all__ = ["Batch", "Group", "Plan", "plan"]
+__all__ = ["Batch", "Group", "Plan", "common_prefix", "plan"]
 
 RowBytes = Callable[[int, int, int], int]
 
@@ -34,12 +34,10 @@ class Group:
 
     Attributes:
         prefix: its length.
-        parent: how much of it is the prefix of an earlier group, encoded already.
         batches: the rows.
     """
 
     prefix: int
-    parent: int
     batches: tuple[Batch, ...]
 
 
@@ -68,8 +66,17 @@ class Plan:
 
         The last target token is predicted, not read.
         """
-        prefixes = sum(group.prefix - group.parent for group in self.groups)
-        return prefixes + sum(self._read(batch) for batch in self.batches)
+        encoded: tuple[int, ...] = ()
+        total = 0
+        for group in self.groups:
+            prefix = self.sequences[group.batches[0].rows[0]][: group.prefix]
+            known = common_prefix(encoded, prefix)
+            if known < len(prefix):
+                # A session keeps the longest prefix so far, and goes on from where the next one leaves it.
+                total += len(prefix) - known
+                encoded = prefix
+            total += sum(self._read(batch) for batch in group.batches)
+        return total
 
     def _read(self, batch: Batch) -> int:
         longest = max(len(self.sequences[row]) for row in batch.rows)
@@ -106,15 +113,15 @@ def plan(
         return max(1, min(by_memory, by_tokens))
 
     order = np.array(sorted(range(len(sequences)), key=sequences.__getitem__), dtype=np.int64)
-    groups = [(order, 0, 0)]
+    groups = [(order, 0)]
     if layout.prefix_sharing and len(sequences) > 1:
-        groups = _nested(order, _shared_with_next(sequences, order), 0, 0, layout.batch_overhead)
+        groups = _nested(order, _shared_with_next(sequences, order), 0, layout.batch_overhead)
     return Plan(
         sequences,
         target,
         tuple(
-            Group(prefix, parent, tuple(_batches(sequences, rows.tolist(), prefix, layout.padding, room)))
-            for rows, prefix, parent in groups
+            Group(prefix, tuple(_batches(sequences, rows.tolist(), prefix, layout.padding, room)))
+            for rows, prefix in groups
         ),
     )
 
@@ -158,32 +165,23 @@ def _shared_with_next(sequences: Sequence[tuple[int, ...]], order: np.ndarray) -
     return shared
 
 
-Nested = list[tuple[np.ndarray, int, int]]
-
-
-def _nested(rows: np.ndarray, shared: np.ndarray, prefix: int, parent: int, overhead: int) -> Nested:
-    """Groups ``(rows, prefix, parent)`` of rows in lexical order that share ``prefix`` tokens already.
+def _nested(rows: np.ndarray, shared: np.ndarray, prefix: int, overhead: int) -> list[tuple[np.ndarray, int]]:
+    """Groups ``(rows, prefix)`` of rows in lexical order that share ``prefix`` tokens already.
 
     Greedy: the stretch of rows whose longer common prefix saves most becomes a group inside this one, as
     long as it saves more than another batch costs.
     """
-    found: Nested = []
-    inner: Nested = []
+    inner: list[tuple[np.ndarray, int]] = []
     while len(rows) > 1:
         saved, first, last, longer = _most_saving(shared, prefix)
         if saved <= overhead:
             break
-        inner += _nested(rows[first : last + 1], shared[first:last], longer, prefix, overhead)
+        inner += _nested(rows[first : last + 1], shared[first:last], longer, overhead)
         # What is left shares with its new neighbour what it shared with everything between them.
         bridge = [shared[max(first - 1, 0) : last + 1].min()] if first > 0 and last < len(rows) - 1 else []
         shared = np.concatenate([shared[: max(first - 1, 0)], bridge, shared[last + 1 :]]).astype(np.int64)
         rows = np.concatenate([rows[:first], rows[last + 1 :]])
-    if len(rows):
-        found.append((rows, prefix, parent))
-    elif inner:
-        # Nothing reads this prefix by itself; the groups inside encode it from the parent on.
-        inner = [(r, p, parent if q == prefix else q) for r, p, q in inner]
-    return found + inner
+    return ([(rows, prefix)] if len(rows) else []) + inner
 
 
 def _most_saving(shared: np.ndarray, prefix: int) -> tuple[int, int, int, int]:
@@ -202,3 +200,8 @@ def _most_saving(shared: np.ndarray, prefix: int) -> tuple[int, int, int, int]:
             best = max(best, (saved, start, i, tall))
         stack.append((start, height))
     return best
+
+
+def common_prefix(a: tuple[int, ...], b: tuple[int, ...]) -> int:
+    """How many leading tokens two sequences share."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from types import ModuleType
 from typing import Any
 
 import pluggy
@@ -30,6 +31,7 @@ BUILT_INS = (
     "apportion_plugins.methods",
     "apportion_plugins.targets",
     "apportion_plugins.visualizers",
+    "apportion_plugins.scoring",
     "apportion_plugins.progress:ProgressBar",
 )
 """Modules (and classes, instantiated) that come with apportion; plugins loaded later are asked before them."""
@@ -111,8 +113,10 @@ class Plugins:
             self.disabled.append(name)
             return
         try:
-            self._register(name, distribution, load())
-        except Exception as error:
+            # What a plugin prints while it loads does not belong into our results.
+            with contextlib.redirect_stdout(sys.stderr):
+                self._register(name, distribution, load())
+        except (Exception, SystemExit) as error:
             self.failed.append(FailedPlugin(name, distribution, _explained(error)))
 
     def require(self, plugin: object) -> None:
@@ -124,7 +128,7 @@ class Plugins:
         name = getattr(plugin, "__name__", None) or type(plugin).__name__
         try:
             self._register(str(name), "object", plugin)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise PluginError(f"The plugin {name!r} cannot be loaded: {_explained(error)}") from error
 
     def visualize(self, kind: str, attribution: object, options: Mapping[str, Any]) -> Any:
@@ -145,7 +149,7 @@ class Plugins:
         _check_decorated(plugin)
         try:
             self._manager.register(plugin, name)
-            self._check_hook_names(plugin)
+            self._check_hook_names(name, plugin)
             entries = self._collect(name, plugin)
         except BaseException:
             if self._manager.has_plugin(name):
@@ -156,9 +160,12 @@ class Plugins:
         hooks = tuple(sorted(caller.name for caller in self._manager.get_hookcallers(plugin) or ()))
         self.loaded.append(LoadedPlugin(name, distribution, hooks))
 
-    def _check_hook_names(self, plugin: object) -> None:
+    def _check_hook_names(self, name: str, plugin: object) -> None:
         known = hook_names()
-        for caller in self._manager.get_hookcallers(plugin) or ():
+        callers = self._manager.get_hookcallers(plugin)
+        if not callers:
+            raise PluginError(f"{name!r} implements no hook. Mark functions called {listing(known)} with @hookimpl.")
+        for caller in callers:
             if not caller.has_spec():
                 raise PluginError(
                     f"There is no hook {caller.name!r}. {suggestion(caller.name, known)}"
@@ -244,13 +251,9 @@ def _check_decorated(plugin: object) -> None:
         function = getattr(plugin, name, None)
         if callable(function) and not hasattr(function, f"{PROJECT}_impl"):
             raise PluginError(f"The function {name!r} is not marked with @apportion.hookimpl, so it would never run.")
-    if isinstance(plugin, type | ModuleType):
-        return
-    if not any(hasattr(plugin, name) for name in dir(plugin) if name.startswith(f"{PROJECT}_")):
-        raise PluginError(f"{plugin!r} implements no hook; its functions are named apportion_… .")
 
 
-def _explained(error: Exception) -> str:
+def _explained(error: BaseException) -> str:
     if isinstance(error, pluggy.PluginValidationError):
         # pluggy names plugin, hook, signature and fault over several lines.
         return " ".join(str(error).split())

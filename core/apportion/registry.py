@@ -46,7 +46,7 @@ class Entry:
         """
         try:
             return _imported(self.factory) if isinstance(self.factory, str) else self.factory
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._fault("load", error) from error
 
     def make(self) -> Any:
@@ -58,10 +58,10 @@ class Entry:
         factory = self.load()
         try:
             return factory()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._fault("make", error) from error
 
-    def _fault(self, verb: str, error: Exception) -> PluginError:
+    def _fault(self, verb: str, error: BaseException) -> PluginError:
         return PluginError(
             f"The plugin {self.plugin!r} could not {verb} its {self.kind[:-1]} {self.name!r}: "
             f"{type(error).__name__}: {error}"

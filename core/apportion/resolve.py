@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from apportion.auto import choose_method
@@ -64,15 +65,15 @@ class Resolver:
             InputError: any mistake in the arguments.
             CapabilityError: the session cannot do what the method needs.
         """
-        _check_whole_number("budget", budget, least=1)
-        _check_whole_number("seed", seed, least=0)
+        budget = None if budget is None else _whole_number("budget", budget, least=1)
+        seed = _whole_number("seed", seed, least=0)
         if target is not None and generate is not None:
             raise InputError("generate= sets how a target is written, and a target is given; leave one of them out.")
         target_fn_name, target_fn_object = self._target_fn(target_fn)
         adapter = self.adapter(prompt, features, seed)
         renderer = Renderer(adapter, self._tokenizer)
-        coalitions = budget if budget is None else max(1, budget // renderer.draws)
-        name, chosen, reason, coalitions = self._method(method, len(adapter.features), coalitions)
+        name, chosen, reason, limit = self._method(method, len(adapter.features), budget, renderer.draws)
+        coalitions = limit if limit is None else max(1, limit // renderer.draws)
         options = self._options(name, chosen, method_options)
         if target is None:
             rehearse(chosen, len(adapter.features), coalitions, seed, options)
@@ -123,10 +124,12 @@ class Resolver:
             raise InputError(f"target_fn={target_fn!r} is neither a name nor a TargetFunction (with `needs`).")
         return _name_of(target_fn), target_fn
 
-    def _method(self, method: str | Method, n_features: int, budget: int | None) -> tuple[str, Method, str, int | None]:
+    def _method(
+        self, method: str | Method, n_features: int, budget: int | None, draws: int
+    ) -> tuple[str, Method, str, int | None]:
         reason = ""
         if method == "auto":
-            choice = choose_method(n_features, budget)
+            choice = choose_method(n_features, budget, draws)
             method, reason, budget = choice.method, choice.reason, choice.budget
         if isinstance(method, str):
             name, made = method, self._plugins["methods"].get(method).make()
@@ -176,14 +179,18 @@ class Resolver:
                 f"The backend {self._session.info.backend!r} cannot generate with this model; give a target."
             )
         self._report(ProgressEvent("generate"))
-        ids = self._session.generate(prompt_ids, options, seed)
+        limit = self._session.info.context_length
+        room = None if limit is None else limit - len(prompt_ids)
+        ids = self._session.generate(prompt_ids, options, seed, room)
         if not ids:
             raise InputError("The model generated nothing after this prompt; give a target.")
         return ids
 
     def _checked_ids(self, target: object) -> tuple[int, ...]:
-        values = target.tolist() if isinstance(target, torch.Tensor) else target
-        if not isinstance(values, Sequence) or not all(type(i) is int for i in values):
+        values = target.tolist() if isinstance(target, torch.Tensor | np.ndarray) else target
+        if isinstance(values, Sequence) and not isinstance(values, bytes):
+            values = [int(i) if isinstance(i, np.integer) else i for i in values]
+        if not isinstance(values, list) or not all(type(i) is int for i in values):
             raise InputError(f"The target must be a text, token ids or None; it is {target!r:.80}.")
         if not values:
             raise InputError("The target is an empty list of token ids; give at least one, or None to generate.")
@@ -193,11 +200,10 @@ class Resolver:
         return tuple(values)
 
 
-def _check_whole_number(name: str, value: object, *, least: int) -> None:
-    if value is None and name == "budget":
-        return
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+def _whole_number(name: str, value: object, *, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise InputError(f"{name}={value!r} must be a whole number of at least {least}.")
+    return int(value)
 
 
 def _name_of(thing: object) -> str:

@@ -75,7 +75,11 @@ def rehearse(method: Method, n_features: int, budget: int | None, seed: int, opt
     if method.requires:
         return
 
+    asked = False
+
     def ask(mask: Tensor) -> Tensor:
+        nonlocal asked
+        asked = True
         raise _FirstQuestionError
 
     rng = torch.Generator().manual_seed(seed)
@@ -83,3 +87,7 @@ def rehearse(method: Method, n_features: int, budget: int | None, seed: int, opt
         method.run(Game.from_function(ask, n_features), budget=budget, rng=rng, **options)
     except _FirstQuestionError:
         return
+    except Exception:
+        # What a method makes of the interruption itself says nothing.
+        if not asked:
+            raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -67,13 +68,14 @@ class Scorer:
         """Values of distinct inputs, in their order, float64 on the CPU.
 
         Raises:
-            InputError: an input and the target exceed the model's context length.
+            InputError: an input and the target exceed the model's context length, or a token id its vocabulary.
             BatchTooLargeError: not even one row fits into memory.
         """
         sequences = [item.ids for item in inputs]
-        self._check_lengths(sequences)
+        self._check_sequences(sequences)
         info = self._session.info
-        schedule = plan(sequences, self._target.ids, self._layout, self._session.row_bytes, info.memory_budget)
+        row_bytes = partial(self._session.row_bytes, logits=self._target_fn.needs is Needs.LOGITS)
+        schedule = plan(sequences, self._target.ids, self._layout, row_bytes, info.memory_budget)
         values = torch.empty(len(sequences), 1 + len(self._target.ids), dtype=torch.float64)
         done = 0
         self._progress(done, len(sequences))
@@ -96,7 +98,7 @@ class Scorer:
     def _rows(self, schedule: Plan, batch: Batch) -> Float[Tensor, "B K"]:
         try:
             return self._values(schedule.tensors(batch))
-        except BatchTooLargeError as error:
+        except (BatchTooLargeError, torch.OutOfMemoryError) as error:
             if len(batch.rows) == 1:
                 raise BatchTooLargeError(
                     f"A single prompt of {len(schedule.sequences[batch.rows[0]])} tokens does not fit into the "
@@ -123,7 +125,14 @@ class Scorer:
         _check_shape(f"the target function {type(self._target_fn).__name__}", values, (rows, 1 + targets))
         return values.to("cpu", torch.float64)
 
-    def _check_lengths(self, sequences: Sequence[tuple[int, ...]]) -> None:
+    def _check_sequences(self, sequences: Sequence[tuple[int, ...]]) -> None:
+        vocabulary = self._session.info.vocabulary
+        largest = max(max(max(ids) for ids in sequences), max(self._target.ids))
+        if vocabulary is not None and largest >= vocabulary:
+            raise InputError(
+                f"The tokenizer gave the token id {largest}, and the model's vocabulary has {vocabulary} tokens. "
+                "Use the model's own tokenizer, or resize the model's embedding for added tokens."
+            )
         limit = self._session.info.context_length
         longest = max(len(ids) for ids in sequences)
         if limit is not None and longest + len(self._target.ids) > limit:

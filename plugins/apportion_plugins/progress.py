@@ -27,7 +27,8 @@ class ProgressBar:
         self._console = console
         self._progress: Progress | None = None
 
-    @hookimpl
+    # First, so that the bar is removed even when another observer fails.
+    @hookimpl(tryfirst=True)
     def apportion_on_progress(self, event: ProgressEvent) -> None:
         """Draw, update or remove the bar."""
         if event.stage == "end":

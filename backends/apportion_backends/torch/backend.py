@@ -68,10 +68,17 @@ class TorchBackend:
         module = model.model
         if device is None and model.owned and torch.cuda.is_available():
             device = "cuda"
-        if device is not None:
-            module.to(_device(device))  # type: ignore[arg-type]
-        if dtype is not None:
-            module.to(torch_dtype(dtype))  # type: ignore[arg-type]
+        try:
+            if device is not None:
+                module.to(_device(device))  # type: ignore[arg-type]
+            if dtype is not None:
+                module.to(torch_dtype(dtype))  # type: ignore[arg-type]
+        except (RuntimeError, ValueError) as error:
+            # Quantised, dispatched and offloaded models refuse to be moved or cast.
+            raise BackendError(
+                f"The model cannot be moved to device={device!r}, dtype={dtype!r}: {error!s:.200} "
+                "Leave them out to use it where and as it is."
+            ) from error
         if memory_budget is None:
             memory_budget = _default_memory_budget(module.device)
         return TorchSession(model, probe(module), memory_budget)

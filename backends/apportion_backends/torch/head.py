@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-__all__ = ["CHUNK_BYTES", "log_probs_of_logits", "target_log_probs"]
+__all__ = ["CHUNK_BYTES", "all_logits", "log_probs_of_logits", "target_log_probs"]
 
 CHUNK_BYTES = 64 * 2**20
-"""Memory for the logits of one slice of the vocabulary."""
+"""Memory for one slice of the vocabulary: its logits, and its weights where they are upcast."""
 
 
 def target_log_probs(
@@ -25,7 +25,9 @@ def target_log_probs(
     """
     dtype = torch.promote_types(hidden.dtype, torch.float32)
     hidden = hidden.to(dtype)
-    per_slice = max(1, CHUNK_BYTES // (max(1, hidden.shape[0]) * dtype.itemsize))
+    # A slice holds its logits and, when upcast, its weights.
+    columns = hidden.shape[0] + (0 if weight.dtype == dtype else hidden.shape[1])
+    per_slice = max(1, CHUNK_BYTES // (max(1, columns) * dtype.itemsize))
     total = torch.full((hidden.shape[0],), -torch.inf, dtype=dtype, device=hidden.device)
     chosen = torch.zeros_like(total)
     for start in range(0, weight.shape[0], per_slice):
@@ -38,6 +40,21 @@ def target_log_probs(
         chosen = torch.where(here, logits.gather(1, index[:, None])[:, 0], chosen)
         total = torch.logaddexp(total, logits.logsumexp(1))
     return chosen - total
+
+
+def all_logits(
+    hidden: Float[Tensor, "B T D"], weight: Float[Tensor, "V D"], bias: Float[Tensor, " V"] | None
+) -> Float[Tensor, "B T V"]:
+    """``hidden @ weight.T + bias`` in fp32 or better, the weights upcast slice by slice."""
+    dtype = torch.promote_types(hidden.dtype, torch.float32)
+    logits = torch.empty(*hidden.shape[:2], weight.shape[0], dtype=dtype, device=hidden.device)
+    per_slice = max(1, CHUNK_BYTES // (max(1, hidden.shape[-1]) * dtype.itemsize))
+    for start in range(0, weight.shape[0], per_slice):
+        rows = slice(start, start + per_slice)
+        logits[..., rows] = hidden.to(dtype) @ weight[rows].to(dtype).T
+        if bias is not None:
+            logits[..., rows] += bias[rows].to(dtype)
+    return logits
 
 
 def log_probs_of_logits(logits: Float[Tensor, "B T V"], target: Int[Tensor, " T"]) -> Float[Tensor, "B T"]:

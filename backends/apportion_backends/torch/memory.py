@@ -17,29 +17,37 @@ __all__ = ["ActivationSize", "translate_out_of_memory"]
 class ActivationSize:
     """An upper estimate of the activations of one row, from the sizes in the model's configuration."""
 
-    def __init__(self, model: PreTrainedModel, *, linear_head: bool) -> None:
+    def __init__(self, model: PreTrainedModel, *, linear_head: bool, keeps_rows: bool) -> None:
         config = model.config.get_text_config()
         self.element = model.dtype.itemsize
         self.hidden = int(config.hidden_size)
-        self.inner = int(getattr(config, "intermediate_size", None) or 4 * self.hidden)
+        inner = getattr(config, "intermediate_size", None) or 4 * self.hidden
+        self.inner = int(max(inner) if isinstance(inner, list | tuple) else inner)
         # Mixtures of experts keep one copy of a token for each expert it is sent to.
         self.inner *= int(getattr(config, "num_experts_per_tok", None) or 1)
         # State-space models without fused kernels hold one state for each token.
         self.inner *= int(getattr(config, "state_size", None) or 1)
         self.heads = int(getattr(config, "num_attention_heads", None) or 0)
         self.eager = getattr(model.config, "_attn_implementation", "") == "eager"
-        self.vocabulary = 0 if linear_head else int(config.vocab_size)
+        self.vocabulary = int(config.vocab_size)
+        self.linear_head = linear_head
+        self.keeps_rows = keeps_rows
 
-    def __call__(self, prefix: int, suffix: int, targets: int) -> int:
-        """Bytes for a row of ``prefix + suffix`` prompt tokens and ``targets`` target tokens."""
+    def __call__(self, prefix: int, suffix: int, targets: int, *, logits: bool = False) -> int:
+        """Bytes for a row of ``prefix + suffix`` prompt tokens and ``targets`` target tokens.
+
+        With ``logits`` for scoring that hands out the logits.
+        """
         read = suffix + targets
         layer = read * (8 * self.hidden + 4 * self.inner)
         keys_and_values = 4 * (prefix + read) * self.hidden if prefix else 0
         scores = 3 * self.heads * read * (prefix + read) if self.eager else 0
         # An attention mask appears when the queries are fewer than the keys.
         mask = read * (prefix + read) if prefix else 0
-        logits = targets * (self.hidden + 3 * self.vocabulary)
-        return self.element * (layer + keys_and_values + scores + mask) + max(4, self.element) * logits
+        # Without a plain head the model makes logits itself, for all positions if it cannot choose.
+        rows = targets if self.linear_head or self.keeps_rows else read
+        held = self.hidden + (3 * self.vocabulary if logits or not self.linear_head else 0)
+        return self.element * (layer + keys_and_values + scores + mask) + max(4, self.element) * rows * held
 
 
 @contextmanager

@@ -12,12 +12,13 @@ __all__ = ["scoring_mode"]
 
 @contextmanager
 def scoring_mode(model: torch.nn.Module) -> Iterator[None]:
-    """Without gradients and dropout; a model that was training is training again afterwards."""
+    """Without gradients, dropout and autocast; a model that was training is training again afterwards."""
     training = [module for module in model.modules() if module.training]
     for module in training:
         module.training = False
     try:
-        with torch.inference_mode():
+        device = next((p.device.type for p in model.parameters()), "cpu")
+        with torch.inference_mode(), torch.autocast(device, enabled=False):
             yield
     finally:
         for module in training:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,7 +10,9 @@ from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-__all__ = ["encode_prefix"]
+from apportion.planner import common_prefix
+
+__all__ = ["PrefixStore", "encode_prefix"]
 
 
 class PrefixLayer(DynamicLayer):
@@ -32,6 +33,28 @@ class PrefixLayer(DynamicLayer):
         return keys, values
 
 
+class PrefixStore:
+    """The longest prefix encoded so far; others are read from it or extend it.
+
+    Args:
+        model: whose keys and values are kept. They are valid as long as its weights are.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model = model
+        self._ids: tuple[int, ...] = ()
+        self._cache: Cache | None = None
+
+    def get(self, ids: tuple[int, ...]) -> Cache | None:
+        """A read-only cache of a prefix; ``None`` if the model keeps another kind of state."""
+        known = common_prefix(self._ids, ids)
+        if self._cache is None or known < len(ids):
+            start = None if self._cache is None or known == 0 else _view(self._cache, known)
+            self._cache = encode_prefix(self._model, torch.tensor(ids[known if start else 0 :]), start)
+            self._ids = ids
+        return self._cache if self._cache is None or len(self._ids) == len(ids) else _view(self._cache, len(ids))
+
+
 def encode_prefix(model: PreTrainedModel, ids: Int[Tensor, " P"], start: Cache | None = None) -> Cache | None:
     """A read-only cache of a prefix; ``None`` if the model keeps another kind of state.
 
@@ -48,21 +71,30 @@ def encode_prefix(model: PreTrainedModel, ids: Int[Tensor, " P"], start: Cache |
     if start is not None:
         known = start.get_seq_length()
         # Growing a DynamicLayer concatenates into new tensors, so the keys of ``start`` can be lent.
-        cache = DynamicCache([(layer.keys, layer.values) for layer in _plain_layers(start.layers) or ()])
-    model.base_model(ids[None].to(model.device), past_key_values=cache, use_cache=True)
-    filled = _plain_layers(cache.layers)
-    if filled is None or any(layer.keys.shape[-2] != known + len(ids) for layer in filled):
-        return None
+        lent = [(layer.keys, layer.values) for layer in start.layers if isinstance(layer, PrefixLayer)]
+        cache = DynamicCache(lent, config=model.config)
+    model.base_model(ids[None].to(model.device), past_key_values=cache, use_cache=True, return_dict=True)
     layers: list[Any] = []
-    for layer in filled:
-        lent = PrefixLayer()
-        lent.lazy_initialization(layer.keys, layer.values)
-        lent.keys, lent.values = layer.keys, layer.values
-        layers.append(lent)
+    for layer in cache.layers:
+        if type(layer) is not DynamicLayer or layer.keys is None or layer.values is None:
+            return None
+        if layer.keys.shape[-2] != known + len(ids):
+            return None
+        layers.append(_layer(layer.keys, layer.values))
+    return Cache(layers=layers) if layers else None
+
+
+def _layer(keys: Tensor, values: Tensor) -> PrefixLayer:
+    layer = PrefixLayer()
+    layer.lazy_initialization(keys, values)
+    layer.keys, layer.values = keys, values
+    return layer
+
+
+def _view(cache: Cache, length: int) -> Cache:
+    """The first tokens of a cache, without a copy."""
+    layers: list[Any] = []
+    for layer in cache.layers:
+        assert isinstance(layer, PrefixLayer) and layer.keys is not None and layer.values is not None
+        layers.append(_layer(layer.keys[..., :length, :], layer.values[..., :length, :]))
     return Cache(layers=layers)
-
-
-def _plain_layers(layers: Sequence[Any]) -> list[Any] | None:
-    """The layers, if each one simply keeps all its keys and values."""
-    plain = [layer for layer in layers if type(layer) in (DynamicLayer, PrefixLayer) and layer.keys is not None]
-    return plain if plain and len(plain) == len(layers) else None

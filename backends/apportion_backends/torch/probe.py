@@ -11,13 +11,15 @@ from transformers import PreTrainedModel
 
 from apportion.errors import ModelError
 from apportion_backends.torch.modes import scoring_mode
-from apportion_backends.torch.prefix import encode_prefix
+from apportion_backends.torch.prefix import PrefixStore
 
 __all__ = ["Traits", "probe"]
 
-# The largest difference between two ways of computing the same logits, in units of their standard
-# deviation: far above rounding, far below what a visible pad or a wrong position does.
-TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
+# The largest difference between two ways of computing the same logits, in units of their standard deviation.
+# LIKE: the same operations on the same shapes, where rounding is the same too and only what is really seen
+# makes a difference. UNLIKE: other shapes, where kernels round otherwise.
+LIKE = 1e-4
+UNLIKE = {torch.float64: 1e-5, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,20 +71,15 @@ class _Probe:
         ids = torch.randint(low, max(low + 1, vocabulary - low), (3, 9), generator=draw)
         self.long, self.other, self.short = ids[0], ids[1], ids[2, :5]
         self.length_dependent = _length_dependent_positions(config)
-        try:
-            self.logits = self._forward(self.long)
-        except (RuntimeError, NotImplementedError) as error:
-            raise ModelError(
-                f"{type(model).__name__} cannot run in {model.dtype} on {model.device}: {error!s:.300} "
-                "Try another dtype or device."
-            ) from error
+        self.logits = self._first_forward()
         if not bool(torch.isfinite(self.logits).all()):
             raise ModelError(
                 "The model's logits are not finite on random tokens. Check its weights, or use a dtype with a "
                 "larger range (float32, bfloat16)."
             )
         self.scale = float(self.logits.double().std()) or 1.0
-        self.tolerance = TOLERANCE.get(model.dtype, 1e-4)
+        self.unlike = UNLIKE.get(model.dtype, 1e-4)
+        self.soft_cap = getattr(config, "final_logit_softcapping", None) is not None
 
     def traits(self) -> Traits:
         self._check_causal()
@@ -92,24 +89,40 @@ class _Probe:
             batching=batching,
             padding=regular and self._same_padded(),
             prefix_sharing=regular and self._same_with_prefix(),
-            linear_head=self._same_by_linear_head(),
+            linear_head=not self.soft_cap and self._same_by_linear_head(),
             keeps_rows=self._same_with_kept_rows(),
         )
 
+    def _first_forward(self) -> Float[Tensor, "B S V"]:
+        model = self.model
+        if getattr(model.config, "is_encoder_decoder", False):
+            raise ModelError(
+                f"{type(model).__name__} is an encoder–decoder model; apportion scores causal language models, "
+                "which continue their prompt."
+            )
+        try:
+            return self._forward(self.long)
+        except (RuntimeError, NotImplementedError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise ModelError(
+                f"{type(model).__name__} does not give next-token logits in {model.dtype} on {model.device}: "
+                f"{error!s:.300} Give a causal language model with a head, or try another dtype or device."
+            ) from error
+
     def _forward(self, ids: Int[Tensor, "*B S"]) -> Float[Tensor, "B S V"]:
         batch = ids if ids.ndim == 2 else ids[None]
-        logits: Tensor = self.model(batch.to(self.model.device), use_cache=False).logits
+        logits: Tensor = self.model(batch.to(self.model.device), use_cache=False, return_dict=True).logits
         return logits
 
-    def _equal(self, ours: Tensor, reference: Tensor) -> bool:
+    def _equal(self, ours: Tensor, reference: Tensor, tolerance: float | None = None) -> bool:
         if ours.shape != reference.shape:
             return False
-        return float((ours - reference).abs().max()) <= self.tolerance * self.scale
+        allowed = (self.unlike if tolerance is None else tolerance) * self.scale
+        return float((ours - reference).abs().max()) <= allowed
 
     def _check_causal(self) -> None:
         changed = self.long.clone()
         changed[-1] = self.other[-1]
-        if not self._equal(self._forward(changed)[:, :-1], self.logits[:, :-1]):
+        if not self._equal(self._forward(changed)[:, :-1], self.logits[:, :-1], LIKE):
             raise ModelError(
                 f"{type(self.model).__name__} is not a causal language model: its logits depend on later tokens, so "
                 "a target scored in one pass would see itself."
@@ -120,21 +133,27 @@ class _Probe:
         return self._equal(both[:1], self.logits)
 
     def _same_padded(self) -> bool:
-        padded = torch.cat([self.short, self.other[len(self.short) :]])
-        both = self._forward(torch.stack([self.long, padded]))
-        short = both[1:, : len(self.short)]
-        return self._equal(both[:1], self.logits) and self._equal(short, self._forward(self.short))
+        length = len(self.short)
+        pads = (self.other[length:], self.long[length:])
+        first, second = (self._forward(torch.stack([self.long, torch.cat([self.short, pad])])) for pad in pads)
+        seen = not self._equal(first[:, :length], second[:, :length], LIKE)
+        return (
+            not seen
+            and self._equal(first[:1], self.logits)
+            and self._equal(first[1:, :length], self._forward(self.short))
+        )
 
     def _same_with_prefix(self) -> bool:
-        shared = 4
+        """One prefix, its extension, and a part of it; each read twice, because reading must not change it."""
+        prefixes = PrefixStore(self.model)
+        rows = torch.stack([self.long, self.other]).to(self.model.device)
         try:
-            cache = encode_prefix(self.model, self.long[:shared])
-            if cache is None:
-                return False
-            rows = torch.stack([self.long[shared:], self.other[shared:]]).to(self.model.device)
-            for _ in range(2):  # twice: reading the cache must not change it
-                logits = self.model(rows, past_key_values=cache, use_cache=True).logits
-                if not self._equal(logits[:1], self.logits[:, shared:]):
+            for shared in (3, 5, 4, 5):
+                cache = prefixes.get(tuple(self.long[:shared].tolist()))
+                if cache is None:
+                    return False
+                out = self.model(rows[:, shared:], past_key_values=cache, use_cache=True, return_dict=True)
+                if not self._equal(out.logits[:1], self.logits[:, shared:]):
                     return False
         except (TypeError, ValueError, AttributeError, RuntimeError, IndexError):
             # The model does not take such a cache; its rows are scored whole.
@@ -143,15 +162,23 @@ class _Probe:
 
     def _same_by_linear_head(self) -> bool:
         head = self.model.get_output_embeddings()
-        if type(head) is not nn.Linear or self.model.base_model is self.model:
+        if type(head) is not nn.Linear or head.weight.is_meta or self.model.base_model is self.model:
             return False
-        hidden = self.model.base_model(self.long[None].to(self.model.device), use_cache=False)[0]
-        return hidden.shape[-1] == head.in_features and self._equal(head(hidden), self.logits)
+        if getattr(self.model, "hf_device_map", None):
+            return False  # the parts are on several devices; the model's own forward moves between them
+        try:
+            ids = self.long[None].to(self.model.device)
+            hidden = self.model.base_model(ids, use_cache=False, return_dict=True)[0]
+        except (TypeError, ValueError, AttributeError, RuntimeError, IndexError):
+            return False
+        return hidden.shape[-1] == head.in_features and self._equal(head(hidden), self.logits, LIKE)
 
     def _same_with_kept_rows(self) -> bool:
         rows = torch.tensor([[2, 3]], device=self.model.device)
         try:
-            kept = self.model(self.long[None].to(self.model.device), use_cache=False, logits_to_keep=rows).logits
+            kept = self.model(
+                self.long[None].to(self.model.device), use_cache=False, return_dict=True, logits_to_keep=rows
+            ).logits
         except (TypeError, ValueError, IndexError, RuntimeError):
             return False
         return self._equal(kept, self.logits[:, 2:4])

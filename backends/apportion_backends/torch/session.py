@@ -12,25 +12,28 @@ from torch import Tensor
 from apportion.backend import Capability, Layout, ScoringBatch, SessionInfo
 from apportion.errors import BackendError, InputError
 from apportion.models import LoadedModel
-from apportion_backends.torch.head import log_probs_of_logits, target_log_probs
+from apportion_backends.torch.head import all_logits, log_probs_of_logits, target_log_probs
 from apportion_backends.torch.memory import ActivationSize, translate_out_of_memory
 from apportion_backends.torch.modes import scoring_mode
-from apportion_backends.torch.prefix import encode_prefix
+from apportion_backends.torch.prefix import PrefixStore
 from apportion_backends.torch.probe import Traits
 
 if TYPE_CHECKING:
-    from transformers import Cache, PreTrainedModel
+    from transformers import PreTrainedModel
 
 __all__ = ["GREEDY", "TorchSession"]
 
 GREEDY: Mapping[str, object] = {
     "max_new_tokens": 25,
     "do_sample": False,
+    "num_beams": 1,
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
     "temperature": None,
     "top_p": None,
     "top_k": None,
 }
-"""Generation when the user gives no target."""
+"""Generation when the user gives no target; what a model's own settings would add to greedy is switched off."""
 
 CPU_BATCH_TOKENS = 1024
 GPU_BATCH_TOKENS = 65536
@@ -52,12 +55,11 @@ class TorchSession:
     def __init__(self, model: LoadedModel, traits: Traits, memory_budget: int) -> None:
         self._model: PreTrainedModel | None = model.model
         self._traits = traits
-        # Nested prefixes, each extending the one before.
-        self._prefixes: list[tuple[tuple[int, ...], Cache]] = []
+        self._prefixes: PrefixStore | None = None
         module = model.model
         on_gpu = module.device.type == "cuda"
         tokens = GPU_BATCH_TOKENS if on_gpu else CPU_BATCH_TOKENS
-        self.row_bytes = ActivationSize(module, linear_head=traits.linear_head)
+        self.row_bytes = ActivationSize(module, linear_head=traits.linear_head, keeps_rows=traits.keeps_rows)
         self.layout = Layout(
             padding=traits.padding,
             prefix_sharing=traits.prefix_sharing,
@@ -75,6 +77,7 @@ class TorchSession:
             dtype=str(module.dtype).removeprefix("torch."),
             context_length=_context_length(module),
             memory_budget=memory_budget,
+            vocabulary=getattr(module.get_input_embeddings(), "num_embeddings", None),
             notes=traits.notes(),
         )
 
@@ -96,15 +99,16 @@ class TorchSession:
             BatchTooLargeError: memory ran out.
         """
         with scoring_mode(self.model), translate_out_of_memory():
-            target = batch.target_ids.to(self.model.device)
-            if not self._traits.linear_head:
-                return log_probs_of_logits(self._target_logits(batch), target).cpu()
-            rows, targets = batch.n_rows, len(target)
-            hidden = self._target_hidden(batch).reshape(rows * targets, -1)
-            head = self.model.get_output_embeddings()
-            bias = getattr(head, "bias", None)
-            found = target_log_probs(hidden, head.weight, bias, target.repeat(rows))
-            return found.reshape(rows, targets).cpu()
+            if self._traits.linear_head:
+                hidden, target = self._target_hidden(batch).flatten(0, 1), batch.target_ids.repeat(batch.n_rows)
+                head = self.model.get_output_embeddings()
+                found = target_log_probs(hidden, head.weight, getattr(head, "bias", None), target.to(hidden.device))
+                found = found.reshape(batch.n_rows, -1)
+            else:
+                logits = self._own_logits(batch)
+                found = log_probs_of_logits(logits, batch.target_ids.to(logits.device))
+        # A copy made outside inference mode is an ordinary tensor, which its receiver may change.
+        return found.cpu().clone()
 
     def logits(self, batch: ScoringBatch) -> Float[Tensor, "B T V"]:
         """Logits at the positions that predict the target, fp32 or better.
@@ -113,11 +117,24 @@ class TorchSession:
             BatchTooLargeError: memory ran out.
         """
         with scoring_mode(self.model), translate_out_of_memory():
-            logits = self._target_logits(batch)
-            return logits.to(torch.promote_types(logits.dtype, torch.float32))
+            if self._traits.linear_head:
+                head = self.model.get_output_embeddings()
+                found = all_logits(self._target_hidden(batch), head.weight, getattr(head, "bias", None))
+            else:
+                found = self._own_logits(batch)
+                found = found.to(torch.promote_types(found.dtype, torch.float32))
+        return found.clone()
 
-    def generate(self, ids: tuple[int, ...], options: Mapping[str, object], seed: int) -> tuple[int, ...]:
+    def generate(
+        self, ids: tuple[int, ...], options: Mapping[str, object], seed: int, room: int | None = None
+    ) -> tuple[int, ...]:
         """The model's continuation; greedy with 25 new tokens unless ``options`` say otherwise.
+
+        Args:
+            ids: the prompt.
+            options: what ``transformers`` takes for generation.
+            seed: for options that sample; the caller's random state is untouched.
+            room: the most tokens that fit into the context; fewer are generated by default then.
 
         Raises:
             InputError: the model's ``generate`` does not take an option, or refuses its value.
@@ -126,20 +143,26 @@ class TorchSession:
         prompt = torch.tensor([ids], device=device)
         config = self.model.generation_config
         pad = config.pad_token_id if config is not None and config.pad_token_id is not None else 0
+        settings: dict[str, Any] = {"pad_token_id": pad, **GREEDY, **options}
+        if room is not None and isinstance(settings["max_new_tokens"], int):
+            settings["max_new_tokens"] = min(settings["max_new_tokens"], room)
         devices = [device] if device.type == "cuda" else []
         with scoring_mode(self.model), torch.random.fork_rng(devices):
             torch.manual_seed(seed)
-            settings: dict[str, Any] = {"pad_token_id": pad, **GREEDY, **options}
             try:
                 out = self.model.generate(prompt, attention_mask=torch.ones_like(prompt), **settings)  # type: ignore[operator]
-            except (TypeError, ValueError) as error:
+                return tuple(out[0, len(ids) :].tolist())
+            except (TypeError, ValueError, IndexError, AttributeError) as error:
                 raise InputError(f"The model cannot generate with {dict(options)!r}: {error}") from error
-        return tuple(out[0, len(ids) :].tolist())
+
+    def release(self) -> None:
+        """Forget the encoded prefixes: the weights may change before the next run."""
+        self._prefixes = None
 
     def close(self) -> None:
         """Let go of the model; idempotent."""
         self._model = None
-        self._prefixes = []
+        self.release()
 
     def _target_hidden(self, batch: ScoringBatch) -> Float[Tensor, "B T D"]:
         """Last hidden states at the positions that predict the target."""
@@ -147,17 +170,14 @@ class TorchSession:
         hidden: Tensor = self.model.base_model(ids, **self._cache(batch))[0]
         return hidden.gather(1, keep[:, :, None].expand(-1, -1, hidden.shape[-1]))
 
-    def _target_logits(self, batch: ScoringBatch) -> Float[Tensor, "B T V"]:
-        """The model's own logits at those positions."""
-        if self._traits.linear_head:
-            logits: Tensor = self.model.get_output_embeddings()(self._target_hidden(batch))
-            return logits
+    def _own_logits(self, batch: ScoringBatch) -> Float[Tensor, "B T V"]:
+        """The model's own logits at those positions, where they are more than its head."""
         ids, keep = self._rows(batch)
         extra = {"logits_to_keep": keep} if self._traits.keeps_rows else {}
-        logits = self.model(ids, **extra, **self._cache(batch)).logits
+        logits: Tensor = self.model(ids, **extra, **self._cache(batch)).logits
         if self._traits.keeps_rows:
             return logits
-        return logits.gather(1, keep[:, :, None].expand(-1, -1, logits.shape[-1]))
+        return logits.gather(1, keep.to(logits.device)[:, :, None].expand(-1, -1, logits.shape[-1]))
 
     def _rows(self, batch: ScoringBatch) -> tuple[Int[Tensor, "B L"], Int[Tensor, "B T"]]:
         """Suffix and target of every row, right-padded, and the positions before each target token.
@@ -174,19 +194,16 @@ class TorchSession:
         return ids.to(self.model.device), keep.to(self.model.device)
 
     def _cache(self, batch: ScoringBatch) -> dict[str, Any]:
-        """How the forward gets the prefix; kept for the next batches, and extended where theirs is longer."""
+        """How the forward gets the prefix."""
         ids = tuple(batch.prefix_ids.tolist())
-        while self._prefixes and self._prefixes[-1][0] != ids[: len(self._prefixes[-1][0])]:
-            self._prefixes.pop()
         if not ids:
-            return {"use_cache": False}
-        if not self._prefixes or self._prefixes[-1][0] != ids:
-            known, start = self._prefixes[-1] if self._prefixes else ((), None)
-            cache = encode_prefix(self.model, batch.prefix_ids[len(known) :], start)
-            if cache is None:
-                raise BackendError("This model cannot share a prefix; its layout says so.")
-            self._prefixes.append((ids, cache))
-        return {"past_key_values": self._prefixes[-1][1], "use_cache": True}
+            return {"use_cache": False, "return_dict": True}
+        if self._prefixes is None:
+            self._prefixes = PrefixStore(self.model)
+        cache = self._prefixes.get(ids)
+        if cache is None:
+            raise BackendError("This model cannot share a prefix; its layout says so.")
+        return {"past_key_values": cache, "use_cache": True, "return_dict": True}
 
 
 def _context_length(model: PreTrainedModel) -> int | None:

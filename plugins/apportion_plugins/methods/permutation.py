@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float, Int
+from scipy.special import stdtrit
 from torch import Tensor
 
 from apportion.backend import Capability
-from apportion.errors import BudgetError, InputError
+from apportion.errors import InputError
 from apportion.game import Game
 from apportion.methods import Estimate
-from apportion_plugins.samplers.permutation import chain, random_orders
+from apportion_plugins.methods.shapley import all_coalitions, shapley_of_table
+from apportion_plugins.samplers.permutation import chain, orders_within_budget, random_orders
 
 __all__ = ["PermutationShapley"]
 
 DEFAULT_PERMUTATIONS = 26
 """13 antithetic pairs; Captum's ShapleyValueSampling walks 25 orders."""
-
-ENOUGH_PERMUTATIONS = 1024
-"""Orders after which to stop when a budget allows every coalition."""
 
 
 class PermutationShapley:
@@ -26,7 +25,7 @@ class PermutationShapley:
 
     Antithetic pairs (Mitchell et al., arXiv 2104.12199) put every order beside its reverse: unbiased, and
     exact after one pair for games without interactions of three or more features. Coalitions that several
-    orders visit are scored once.
+    orders visit are scored once. When the budget allows every coalition, the values are exact.
     """
 
     estimand = "Shapley value"
@@ -43,7 +42,9 @@ class PermutationShapley:
     ) -> Estimate:
         """Estimates and their standard errors, from the spread over orders (or pairs of orders).
 
-        With one order or pair the standard errors are NaN: unknown.
+        With few samples a normal interval is too short. The errors are therefore widened by the ratio of
+        Student's quantile to the normal one, so that ± 1.96 standard errors cover 95 % however few samples
+        there are. With one order or pair they are NaN: unknown.
 
         Args:
             game: what to ask.
@@ -56,42 +57,40 @@ class PermutationShapley:
             BudgetError: not even one order (or pair) fits the budget.
             InputError: ``n_permutations`` is not positive, or odd with ``antithetic``.
         """
-        orders = self._orders(game.n_features, budget, rng, antithetic, n_permutations)
+        n = game.n_features
+        _check_count(n_permutations, antithetic)
+        if budget is not None and n_permutations is None and (n < 2 or 2**n <= budget):
+            values = shapley_of_table(game.values(all_coalitions(n)))
+            return Estimate(values, notes=("every coalition fitted the budget, so the values are exact",))
+        notes: tuple[str, ...] = ()
+        if budget is None:
+            orders = random_orders(n, n_permutations or DEFAULT_PERMUTATIONS, rng, antithetic=antithetic)
+        else:
+            orders = orders_within_budget(n, budget, rng, antithetic=antithetic, most=n_permutations).orders
+            if n_permutations is not None and len(orders) < n_permutations:
+                notes = (f"{len(orders)} of the {n_permutations} permutations asked for fitted the budget",)
         samples = _marginals(game, orders)
         if antithetic:
             samples = samples.reshape(-1, 2, *samples.shape[1:]).mean(1)
-        error = samples.std(0) / len(samples) ** 0.5 if len(samples) > 1 else torch.full_like(samples[0], torch.nan)
-        if game.n_features == 1:
-            error = torch.zeros_like(error)  # there is one order only
-        return Estimate(samples.mean(0), error, extras={"n_permutations": len(orders)})
+        return Estimate(samples.mean(0), _standard_error(samples), extras={"n_permutations": len(orders)}, notes=notes)
 
-    def _orders(
-        self, n: int, budget: int | None, rng: torch.Generator, antithetic: bool, count: int | None
-    ) -> Int[Tensor, "C F"]:
-        step = 2 if antithetic else 1
-        if count is not None and (isinstance(count, bool) or count < 1 or count % step):
-            even = ", an even number because orders come in pairs (antithetic=True)" if antithetic else ""
-            raise InputError(f"n_permutations={count!r} must be a positive whole number{even}.")
-        if budget is None:
-            return random_orders(n, count or DEFAULT_PERMUTATIONS, rng, antithetic=antithetic)
-        seen: set[bytes] = set()
-        orders: list[Tensor] = []
-        # When every coalition is known, more orders cost no evaluations; a thousand of them are enough.
-        while len(orders) < (count or budget) and not (len(seen) == 2**n and len(orders) >= ENOUGH_PERMUTATIONS):
-            drawn = random_orders(n, step, rng, antithetic=antithetic)
-            visited = {bytes(row) for order in drawn for row in chain(order).to(torch.uint8).tolist()}
-            if len(seen | visited) > budget:
-                break
-            seen |= visited
-            orders.extend(drawn)
-        if not orders:
-            least = min(2**n, step * (n - 1) + 2)
-            raise BudgetError(
-                f"{'A pair of orders' if antithetic else 'One order'} of {n} features visits {least} coalitions, and "
-                f"the budget is {budget}. Raise it to {least} or more ({2 * step * (n - 1) + 2} for standard errors), "
-                f"or use method='ablation' ({n + 1})."
-            )
-        return torch.stack(orders)
+
+def _check_count(count: int | None, antithetic: bool) -> None:
+    if count is not None and (isinstance(count, bool) or count < 1 or count % (2 if antithetic else 1)):
+        even = ", an even number because orders come in pairs (antithetic=True)" if antithetic else ""
+        raise InputError(f"n_permutations={count!r} must be a positive whole number{even}.")
+
+
+def _standard_error(samples: Float[Tensor, "C F K"]) -> Float[Tensor, "F K"]:
+    """Of the mean of independent samples, widened for few of them; NaN for one."""
+    count = len(samples)
+    if samples.shape[1] == 1:
+        return torch.zeros_like(samples[0])  # one feature has one order only
+    if count < 2:
+        return torch.full_like(samples[0], torch.nan)
+    widened = float(stdtrit(count - 1, 0.975) / 1.959964)
+    error: Tensor = samples.std(0) * (widened / count**0.5)
+    return error
 
 
 def _marginals(game: Game, orders: Int[Tensor, "C F"]) -> Float[Tensor, "C F K"]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -9,7 +11,20 @@ from torch import Tensor
 from apportion.errors import BudgetError
 from apportion.methods import Coalitions
 
-__all__ = ["PermutationSampler", "chain", "random_orders"]
+__all__ = ["Orders", "PermutationSampler", "chain", "orders_within_budget", "random_orders"]
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """Random orders, and the distinct coalitions that they visit.
+
+    Attributes:
+        orders: one a row, with ``antithetic`` each followed by its reverse.
+        coalitions: in the order of the first visit.
+    """
+
+    orders: Int[Tensor, "C F"]
+    coalitions: Bool[Tensor, "S F"]
 
 
 def random_orders(n_features: int, count: int, rng: torch.Generator, *, antithetic: bool) -> Int[Tensor, "C F"]:
@@ -31,27 +46,53 @@ def chain(order: Int[Tensor, " F"]) -> Bool[Tensor, "F+1 F"]:
     return rank[None, :] < torch.arange(len(order) + 1)[:, None]
 
 
+def orders_within_budget(
+    n_features: int, budget: int, rng: torch.Generator, *, antithetic: bool, most: int | None = None
+) -> Orders:
+    """As many whole orders (or pairs) as visit at most ``budget`` distinct coalitions.
+
+    Drawing ends with the first order that does not fit, or when every coalition is visited; neither depends
+    on the game, so estimates from these orders are unbiased.
+
+    Args:
+        n_features: F.
+        budget: the most distinct coalitions.
+        rng: draws the orders.
+        antithetic: draw pairs of an order and its reverse.
+        most: the most orders; ``None`` for as many as fit.
+
+    Raises:
+        BudgetError: not even one order (or pair) fits.
+    """
+    step = 2 if antithetic else 1
+    seen: dict[bytes, None] = {}
+    orders: list[Tensor] = []
+    while (most is None or len(orders) < most) and len(seen) < 2**n_features:
+        drawn = random_orders(n_features, step, rng, antithetic=antithetic)
+        visited = [bytes(row) for order in drawn for row in chain(order).to(torch.uint8).tolist()]
+        new = dict.fromkeys(row for row in visited if row not in seen)
+        if len(seen) + len(new) > budget:
+            break
+        seen |= new
+        orders.extend(drawn)
+    if not orders:
+        least = min(2**n_features, step * (n_features - 1) + 2)
+        raise BudgetError(
+            f"{'A pair of orders' if antithetic else 'One order'} of {n_features} features visits {least} coalitions, "
+            f"and the budget is {budget}. Raise it to {least} or more ({2 * step * (n_features - 1) + 2} for standard "
+            f"errors), or use method='ablation' ({n_features + 1})."
+        )
+    return Orders(torch.stack(orders), torch.tensor([list(row) for row in seen], dtype=torch.bool))
+
+
 class PermutationSampler:
     """Distinct coalitions along antithetic pairs of random orders, equal weights."""
 
     def sample(self, n_features: int, budget: int, rng: torch.Generator) -> Coalitions:
-        """As many whole chains as fit into ``budget`` distinct coalitions.
+        """The coalitions of as many pairs of orders as fit into ``budget``.
 
         Raises:
             BudgetError: not even one pair of orders fits.
         """
-        seen: dict[tuple[bool, ...], None] = {}
-        for _ in range(max(1, budget)):
-            pair = random_orders(n_features, 2, rng, antithetic=True)
-            rows = [tuple(row) for order in pair for row in chain(order).tolist()]
-            grown = seen | dict.fromkeys(rows)
-            if len(grown) > budget:
-                break
-            seen = grown
-        if not seen:
-            raise BudgetError(
-                f"One pair of orders of {n_features} features visits {2 * n_features} coalitions, and the budget is "
-                f"{budget}. Raise it, or use fewer features."
-            )
-        mask = torch.tensor(list(seen), dtype=torch.bool)
+        mask = orders_within_budget(n_features, budget, rng, antithetic=True).coalitions
         return Coalitions(mask, torch.ones(len(mask), dtype=torch.float64))
