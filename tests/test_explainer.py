@@ -137,6 +137,35 @@ def test_sampled_results_carry_errors_and_follow_the_seed(explainer: ap.Explaine
     assert (first.values != other.values).any()
 
 
+def test_results_say_how_their_target_was_written(explainer: ap.Explainer) -> None:
+    given = explainer.attribute("a b", "xy", method="permutation")
+    assert given.provenance.generation is None
+    assert given.provenance.options == {"antithetic": True, "n_permutations": None}
+    written = explainer.attribute("a b", generate={"max_new_tokens": 2})
+    assert written.provenance.generation == {"max_new_tokens": 2}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"memory_budget": 0}, "memory_budget=0"),
+        ({"memory_budget": True}, "memory_budget=True must be a whole number of bytes"),
+        ({"memory_budget": "512MiB"}, "memory_budget='512MiB' must be a whole number of bytes"),
+        ({"backend": None}, "backend=None is neither a name nor a Backend"),
+    ],
+)
+def test_bad_settings_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ap.InputError, match=message):
+        ap.Explainer((tiny.model(), tiny.tokenizer()), **options)
+
+
+def test_casting_leaves_the_users_model_as_it_is() -> None:
+    model = tiny.model()
+    explainer = ap.Explainer((model, tiny.tokenizer()), dtype=torch.float32)
+    assert explainer.session.info.dtype == "float32"
+    assert model.dtype == torch.float64
+
+
 def test_groups_and_alternatives_reach_the_result(explainer: ap.Explainer) -> None:
     prompt = ap.Template(
         "{a} {b} {c}", {"a": "x", "b": "y", "c": "z"}, {"a": ["p", "q"], "b": ["r", "s"]}, groups=[("a", "c")]
@@ -230,6 +259,16 @@ BAD_CALLS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"target": 3}, ap.InputError, "must be a text, token ids or None; it is 3"),
     ({"target": "x", "generate": {}}, ap.InputError, "leave one of them out"),
     ({"target": None, "generate": {"max_tokens": 3}}, ap.InputError, "cannot generate with.*max_tokens"),
+    ({"target": b" x"}, ap.InputError, "must be a text, token ids or None"),
+    ({"target": "a\udcff"}, ap.InputError, "The target has a character that is not Unicode text at position 1"),
+    ({"prompt": "a \udcff b"}, ap.InputError, "The prompt has a character that is not Unicode text"),
+    ({"target": None, "generate": [1]}, ap.InputError, r"generate=\[1\] must be a dict"),
+    ({"target": None, "generate": {"num_return_sequences": 2, "do_sample": True}}, ap.InputError, "one sequence"),
+    ({"seed": 2**64}, ap.InputError, "must be below 2\\^63"),
+    ({"method": "permutation", "antithetic": "no"}, ap.InputError, "antithetic='no' must be True or False"),
+    ({"method": "permutation", "n_permutations": "4"}, ap.InputError, "n_permutations='4' must be a positive"),
+    ({"method": "permutation", "n_permutations": 10**12}, ap.InputError, "more than memory holds"),
+    ({"n_permutations": 4}, ap.InputError, "method \"shapley .chosen by 'auto'.\" has no option 'n_permutations'"),
     ({"budget": 0}, ap.InputError, "budget=0 must be a whole number of at least 1"),
     ({"budget": 2.5}, ap.InputError, "budget=2.5 must be a whole number"),
     ({"seed": -1}, ap.InputError, "seed=-1 must be a whole number of at least 0"),
@@ -276,6 +315,7 @@ def test_budgets_of_alternatives_are_explained(explainer: ap.Explainer) -> None:
         ("no-such-folder/./x", ap.ModelError, "cannot be loaded"),
         ("./nowhere", ap.ModelError, "There is no folder or file nowhere"),
         ("weights.gguf", ap.ModelError, "There is no file weights.gguf"),
+        (tiny.model(), ap.InputError, r"Objects come in pairs: Explainer\(\(model, tokenizer\)\)"),
         (3, ap.InputError, "A model is a name, a path or a .model, tokenizer. pair, not int 3"),
         (("a", "b"), ap.InputError, r"must be \(model, tokenizer\) of transformers.*\(str, str\)"),
     ],
@@ -353,7 +393,7 @@ def test_a_method_in_one_file() -> None:
         (3, "returned int, not an apportion.Estimate"),
         (ap.Estimate(torch.zeros(2, 2)), r"values of shape \(2, 2\).*it must be \(3, 2\)"),
         (ap.Estimate(torch.full((3, 2), torch.nan)), "not finite"),
-        (ap.Estimate(torch.zeros(3, 2), torch.full((3, 2), -1.0)), "negative standard error"),
+        (ap.Estimate(torch.zeros(3, 2), torch.full((3, 2), -1.0)), "negative or infinite standard error"),
     ],
 )
 def test_methods_are_held_to_their_protocol(explainer: ap.Explainer, estimate: object, message: str) -> None:

@@ -100,6 +100,8 @@ def test_a_function_may_cut_the_text() -> None:
         text_adapter(ap.Text("a b", by=lambda text: ["a", "z"]), CONTEXT)
     with pytest.raises(ap.InputError, match="must return texts; it returned 3"):
         text_adapter(ap.Text("a b", by=lambda text: ["a", 3]), CONTEXT)
+    with pytest.raises(ap.InputError, match="must return a list of texts; it returned None"):
+        text_adapter(ap.Text("a b", by=lambda text: None), CONTEXT)
     with pytest.raises(ap.InputError, match="no pieces"):
         text_adapter(ap.Text("a b", by=lambda text: []), CONTEXT)
 
@@ -230,6 +232,11 @@ BAD_TEMPLATES = [
     (("{a}", "text"), "values='text' is neither a dict nor a list"),
     ((3, {"a": "b"}), "template=3 is neither a format string nor a function"),
     ((TEMPLATE, VALUES, None, (), 0), "draws=0 must be a whole number"),
+    ((TEMPLATE, VALUES, None, (), True), "draws=True must be a whole number"),
+    (("{a}", {"a": ["b"]}), r"The value \['b'\] of the slot 'a' is a list; give a text or a number"),
+    (("{a}", {"a": None}), "is a NoneType; give a text or a number .an empty text for nothing"),
+    (("{a}", {"a": "x"}, {"a": [("p", "q")]}), r"The baseline \('p', 'q'\) of the slot 'a' is a tuple"),
+    (("{1} {0}", {0: "a", 1: "b"}), "Slots with numbers take a list"),
 ]
 
 
@@ -248,6 +255,8 @@ BAD_TEXTS = [
     (("a", "words", 3), "baseline=3 is a token id, which fits by='tokens' only"),
     (("a", "tokens", 1.5), "not a text, a token id or None"),
     (("a", "words", None, "a"), r"write keep=\['a'\]"),
+    (("a", "words", None, 0), r"write keep=\[0\]"),
+    (("a", "words", None, 1.5), "keep=1.5 is neither a list"),
 ]
 
 
@@ -271,3 +280,15 @@ def test_names_are_unique_whatever_the_texts_are() -> None:
     from apportion_plugins.inputs.naming import unique_names
 
     assert unique_names(["the", " cat", " the", "the #2", "the"]) == ["the", "cat", "the #2", "the #2 #2", "the #3"]
+
+
+def test_more_combinations_than_can_be_counted_are_drawn_from() -> None:
+    slots = [f"s{i}" for i in range(40)]
+    template = ap.Template(
+        " ".join(f"{{{slot}}}" for slot in slots),
+        dict.fromkeys(slots, "x"),
+        {slot: [str(i) for i in range(100)] for slot in slots},
+        draws=3,
+    )
+    adapter = TemplateAdapter(template, CONTEXT)
+    assert len(set(texts_of(adapter.render(torch.zeros(1, 40, dtype=torch.bool))[0]))) == 3

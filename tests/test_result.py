@@ -92,6 +92,33 @@ def test_what_is_not_known_is_refused(tmp_path: Path) -> None:
         ap.Attribution.load(path)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("estimand", 5), ("base_value", "a"), ("base_value", True), ("values", ["1", "2"]), ("values", [1.0, True]),
+        ("segments", [["a", 99]]), ("segments", [["a", -1]]), ("segments", [[5, 0]]), ("std_error", [-1.0, 1.0]),
+        ("std_error", [1.0]), ("target_tokens", [1, 2, 3]), ("extras", []), ("features", []),
+        ("features", [{"name": 5, "text": "", "members": [], "baseline": ""}] * 2), ("values", [1e999, 0.0]),
+    ],
+)  # fmt: skip
+def test_fields_of_the_wrong_kind_are_refused(tmp_path: Path, field: str, value: object) -> None:
+    path = edited(result().save(tmp_path / "r.json"), **{field: value})
+    with pytest.raises(ap.ResultError, match=r"r\.json is damaged"):
+        ap.Attribution.load(path)
+
+
+def test_links_are_followed_and_devices_stay_devices(tmp_path: Path) -> None:
+    real = result().save(tmp_path / "real.json")
+    link = tmp_path / "link.json"
+    link.symlink_to(real)
+    result(target_text="other").save(link)
+    assert link.is_symlink()
+    assert ap.Attribution.load(real).target_text == "other"
+    if Path("/dev/null").is_char_device():
+        result().save("/dev/null")
+        assert Path("/dev/null").is_char_device()
+
+
 def test_nothing_is_half_written(tmp_path: Path) -> None:
     path = result().save(tmp_path / "r.json")
     before = path.read_text()

@@ -20,9 +20,15 @@ def cache_dir() -> Path:
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that a reader sees the old one or the whole new one, even after Ctrl-C.
 
+    A link is followed. What is no regular file (a pipe, a device) is written to as it is.
+
     Raises:
         OSError: the folder does not exist or cannot be written.
     """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)
+        return
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:

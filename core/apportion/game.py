@@ -131,6 +131,8 @@ class Game:
         return self._white_box()
 
     def _checked(self, mask: Tensor) -> Bool[Tensor, "S F"]:
+        if not isinstance(mask, Tensor):
+            raise InputError(f"Coalitions must be a bool tensor of shape [S, {self.n_features}], not {mask!r:.80}.")
         if mask.ndim != 2 or mask.shape[1] != self.n_features or mask.dtype != torch.bool:
             raise InputError(
                 f"Coalitions must be a bool tensor of shape [S, {self.n_features}]; "

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from jaxtyping import Bool
 from torch import Tensor
 
+from apportion.errors import check_encodable
 from apportion.features import Feature
 
 if TYPE_CHECKING:
@@ -27,6 +28,10 @@ class ModelInput:
     """What one forward of the model reads before the target: token ids, special tokens included."""
 
     ids: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        # Adapters may give lists; inputs are compared and remembered, so they must not change.
+        object.__setattr__(self, "ids", tuple(self.ids))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,5 +81,7 @@ class AdaptContext:
         """Token ids of each text, with the special tokens that the tokenizer adds to a prompt."""
         if not texts:
             return []
+        for text in texts:
+            check_encodable("prompt", text)
         encoded = self.tokenizer(list(texts), add_special_tokens=True, return_attention_mask=False)
         return [tuple(row) for row in encoded["input_ids"]]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from apportion.errors import BackendError, InputError, ModelError, listing
+from apportion.errors import BackendError, InputError, ModelError, listing, suggestion
 from apportion.quiet import quiet_transformers
 
 if TYPE_CHECKING:
@@ -66,7 +66,10 @@ def load_model(spec: object, *, dtype: str | None = None) -> LoadedModel:
     if isinstance(spec, tuple) and len(spec) == 2:
         return _from_objects(*spec)
     if not isinstance(spec, str | Path) or not str(spec):
-        raise InputError(f"A model is a name, a path or a (model, tokenizer) pair, not {type(spec).__name__} {spec!r}.")
+        raise InputError(
+            f"A model is a name, a path or a (model, tokenizer) pair, not {type(spec).__name__} {spec!r:.60}. "
+            "Objects come in pairs: Explainer((model, tokenizer))."
+        )
     name = str(spec)
     if name in ALIASES:
         from apportion.demo_model import demo_model_path
@@ -84,12 +87,14 @@ def load_model(spec: object, *, dtype: str | None = None) -> LoadedModel:
     return _from_pretrained(name, name, {}, dtype)
 
 
-def torch_dtype(name: str) -> torch.dtype:
-    """The dtype of a name.
+def torch_dtype(name: str | torch.dtype) -> torch.dtype:
+    """The dtype of a name; one that is a dtype already stays as it is.
 
     Raises:
         BackendError: not one of ``DTYPES``.
     """
+    if isinstance(name, torch.dtype):
+        name = str(name).removeprefix("torch.")
     if name not in DTYPES:
         raise BackendError(f"No dtype is called {name!r}. Available: {listing(DTYPES)}.")
     return DTYPES[name]
@@ -137,10 +142,12 @@ def _from_pretrained(name: str, source: str | Path, options: dict[str, str], dty
             model = AutoModelForCausalLM.from_pretrained(source, dtype=weights, **options)
     except ImportError as error:
         raise ModelError(f"The model {name!r} needs a package that is missing: {_first_line(error)}") from error
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # damaged files fail in many ways
+        again = f"Delete {source} to fetch it again. " if name in ALIASES else ""
         raise ModelError(
-            f"The model {name!r} cannot be loaded: {_first_line(error)} Give a folder or hub id of a causal "
-            f"language model, a .gguf file, a (model, tokenizer) pair, or one of: {listing(ALIASES)}."
+            f"The model {name!r} cannot be loaded: {_first_line(error)} {again}{suggestion(name, ALIASES)}"
+            "Give a folder or hub id of a causal language model, a .gguf file, a (model, tokenizer) pair, or one of: "
+            f"{listing(ALIASES)}."
         ) from error
     return LoadedModel(model.eval(), tokenizer, name, fingerprint(model), owned=True)
 

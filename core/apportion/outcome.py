@@ -11,6 +11,7 @@ import torch
 from apportion.attribution import Attribution
 from apportion.methods import Estimate
 from apportion.models import fingerprint
+from apportion.options import named_options
 from apportion.provenance import Provenance, versions
 
 if TYPE_CHECKING:
@@ -54,7 +55,9 @@ def assemble(
     provenance = Provenance(
         method=request.method_name,
         method_reason=request.method_reason,
-        options=request.given_options,
+        options={name: p.default for name, p in named_options(request.method.run).items()}
+        | dict(request.given_options),
+        generation=dict(request.generation) if request.target.generated else None,
         target_fn=request.target_fn_name,
         budget=request.budget,
         seed=request.seed,

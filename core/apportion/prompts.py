@@ -26,7 +26,8 @@ class Text:
     """A prompt cut into tokens, words, sentences, paragraphs, or pieces of your own.
 
     With all features present the text is exactly the one given. An absent feature is removed with the
-    white space before it, or replaced by ``baseline``.
+    white space before it, or replaced by ``baseline``; when the beginning is removed, what begins the prompt
+    then loses the white space before it too.
 
     Args:
         text: the prompt.
@@ -64,8 +65,10 @@ class Text:
                 f"baseline={self.baseline} is a token id, which fits by='tokens' only (by={self.by!r}). "
                 "Pass a text, or None to remove absent features."
             )
-        if isinstance(self.keep, str):
-            raise InputError(f"keep={self.keep!r} is one text; write keep=[{self.keep!r}].")
+        if isinstance(self.keep, str | int):
+            raise InputError(f"keep={self.keep!r} is one feature; write keep=[{self.keep!r}].")
+        if not callable(self.keep) and not isinstance(self.keep, Iterable):
+            raise InputError(f"keep={self.keep!r} is neither a list of texts and indices nor a function.")
 
 
 @dataclass(frozen=True)
@@ -107,9 +110,10 @@ class Template:
         object.__setattr__(self, "slots", tuple(names))
         if not names:
             raise InputError("A template needs at least one value; values is empty.")
-        if not isinstance(self.draws, int) or self.draws < 1:
+        if isinstance(self.draws, bool) or not isinstance(self.draws, int) or self.draws < 1:
             raise InputError(f"draws={self.draws!r} must be a whole number of at least 1.")
         self._check_placeholders()
+        self._check_values()
         self._check_groups()
         if isinstance(self.baselines, str) or not isinstance(self.baselines, Mapping | Sequence | None):
             raise InputError(f"baselines={self.baselines!r} is neither a dict nor a list.")
@@ -134,6 +138,15 @@ class Template:
                 f"Values are given for {listing(map(repr, unused))}, which the template does not use. "
                 f"{hint}Its placeholders: {listing(map(repr, wanted))}."
             )
+
+    def _check_values(self) -> None:
+        if not isinstance(self.template, str):
+            return  # a function may take what it likes
+        given = self.values.items() if isinstance(self.values, Mapping) else zip(self.slots, self.values, strict=True)
+        for slot, value in given:
+            _check_fills(slot, value, "value")
+        if isinstance(self.values, Mapping) and any(slot.isdigit() for slot in self.slots):
+            raise InputError("Slots with numbers take a list: values=[…] instead of a dict.")
 
     def _check_groups(self) -> None:
         seen: dict[str, Sequence[str | int]] = {}
@@ -185,6 +198,8 @@ class Template:
         if not choices:
             raise InputError(f"The list of baselines for {key!r} is empty; leave it out to remove the slot.")
         if not isinstance(key, tuple):
+            for choice in choices if isinstance(self.template, str) else ():
+                _check_fills(str(key), choice, "baseline")
             return slots, [(choice,) for choice in choices]
         for choice in choices:
             if not isinstance(choice, tuple | list) or len(choice) != len(slots):
@@ -192,6 +207,14 @@ class Template:
                     f"The baseline {choice!r} of {key!r} must be a tuple of {len(slots)} values, one for each slot."
                 )
         return slots, [tuple(choice) for choice in choices if isinstance(choice, tuple | list)]
+
+
+def _check_fills(slot: str, value: object, what: str) -> None:
+    if value is None or isinstance(value, list | tuple | dict | set | bytes):
+        raise InputError(
+            f"The {what} {value!r} of the slot {slot!r} is a {type(value).__name__}; give a text or a number"
+            f"{' (an empty text for nothing)' if value is None else ''}."
+        )
 
 
 def _choices(value: object, *, joint: bool) -> list[object]:

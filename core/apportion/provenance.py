@@ -20,7 +20,8 @@ class Provenance:
     Attributes:
         method: the method that ran.
         method_reason: why ``method="auto"`` chose it; empty when the user did.
-        options: the method's options as given.
+        options: the method's options, defaults included.
+        generation: options of the generation when the model wrote the target; ``None`` when it was given.
         target_fn: the target function.
         budget: the most distinct evaluations allowed; ``None`` for no limit.
         seed: of every random draw.
@@ -40,6 +41,7 @@ class Provenance:
     method: str
     method_reason: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
+    generation: Mapping[str, Any] | None = None
     target_fn: str = "log_prob"
     budget: int | None = None
     seed: int = 0

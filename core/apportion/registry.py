@@ -119,6 +119,8 @@ def checked_entry(kind: str, plugin: str, name: object, factory: object, summary
     """
     if not isinstance(name, str) or not name.replace("-", "_").isidentifier():
         raise PluginError(f"{name!r} cannot be a {kind[:-1]} name; use letters, digits, '_' and '-'.")
+    if name == "auto":
+        raise PluginError(f"A {kind[:-1]} cannot be called 'auto': that asks apportion to choose one.")
     if not callable(factory) and not (isinstance(factory, str) and factory.count(":") == 1):
         raise PluginError(
             f"The factory of the {kind[:-1]} {name!r} must be callable, or a text 'module:name'; it is {factory!r}."

@@ -29,6 +29,7 @@ class Request:
         method_reason: why ``"auto"`` chose it.
         options: the method's options, samplers resolved.
         given_options: the same as the user typed them.
+        generation: options of the generation, where the model wrote the target.
         target_fn_name: how results call the target function.
         target_fn: the target function.
         budget: the most distinct evaluations; ``None`` for no limit.
@@ -45,6 +46,7 @@ class Request:
     method_reason: str
     options: Mapping[str, Any]
     given_options: Mapping[str, Any]
+    generation: Mapping[str, object]
     target_fn_name: str
     target_fn: TargetFunction
     budget: int | None

@@ -11,7 +11,7 @@ import torch
 
 from apportion.auto import choose_method
 from apportion.backend import Capability, GenerateSession, Session
-from apportion.errors import CapabilityError, InputError, PluginError, listing
+from apportion.errors import CapabilityError, InputError, PluginError, check_encodable, listing
 from apportion.inputs import AdaptContext, InputAdapter
 from apportion.methods import Method
 from apportion.options import check_options
@@ -67,14 +67,18 @@ class Resolver:
         """
         budget = None if budget is None else _whole_number("budget", budget, least=1)
         seed = _whole_number("seed", seed, least=0)
+        if seed >= 2**63:
+            raise InputError(f"seed={seed} must be below 2^63.")
         if target is not None and generate is not None:
             raise InputError("generate= sets how a target is written, and a target is given; leave one of them out.")
+        if generate is not None and not isinstance(generate, Mapping):
+            raise InputError(f"generate={generate!r} must be a dict of options, such as {{'max_new_tokens': 40}}.")
         target_fn_name, target_fn_object = self._target_fn(target_fn)
         adapter = self.adapter(prompt, features, seed)
         renderer = Renderer(adapter, self._tokenizer)
         name, chosen, reason, limit = self._method(method, len(adapter.features), budget, renderer.draws)
         coalitions = limit if limit is None else max(1, limit // renderer.draws)
-        options = self._options(name, chosen, method_options)
+        options = self._options(name if not reason else f"{name} (chosen by 'auto')", chosen, method_options)
         if target is None:
             rehearse(chosen, len(adapter.features), coalitions, seed, options)
         return Request(
@@ -87,6 +91,7 @@ class Resolver:
             method_reason=reason,
             options=options,
             given_options=dict(method_options),
+            generation=dict(generate or {}),
             target_fn_name=target_fn_name,
             target_fn=target_fn_object,
             budget=budget,
@@ -134,9 +139,19 @@ class Resolver:
         if isinstance(method, str):
             name, made = method, self._plugins["methods"].get(method).make()
         elif isinstance(method, type) or not callable(getattr(method, "run", None)):
-            raise InputError(f"method={method!r} is neither a name nor an object with `run`.")
+            kind = (
+                "a class; pass an object of it"
+                if isinstance(method, type)
+                else "neither a name nor an object with `run`"
+            )
+            raise InputError(f"method={method!r} is {kind}.")
         else:
             name, made = _name_of(method), method
+        if not isinstance(made.estimand, str) or not all(isinstance(c, Capability) for c in made.requires):
+            raise PluginError(
+                f"The method {name!r} must state its estimand as a text and what it requires as Capabilities; it "
+                f"states {made.estimand!r} and {made.requires!r}."
+            )
         missing = made.requires - self._session.capabilities
         if missing:
             raise CapabilityError(
@@ -164,6 +179,7 @@ class Resolver:
         if target is None:
             ids = self._generated(prompt_ids, generate, seed)
         elif isinstance(target, str):
+            check_encodable("target", target)
             ids = tuple(self._tokenizer(target, add_special_tokens=False)["input_ids"])
             if not ids:
                 raise InputError(f"The target {target!r} is empty: the tokenizer makes no tokens of it.")

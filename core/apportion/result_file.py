@@ -69,7 +69,7 @@ def read(path: Path) -> Attribution:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ResultError(f"Cannot read {path}: {error.strerror or error}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ResultError(f"{path} is not a saved attribution: it is not valid JSON ({error}).") from error
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         raise ResultError(f'{path} is not a saved attribution: it has no "schema": "{SCHEMA}".')
@@ -80,7 +80,7 @@ def read(path: Path) -> Attribution:
         )
     try:
         return _from_dict(data)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ResultError(f"{path} is damaged: {type(error).__name__}: {error}.") from error
 
 
@@ -88,6 +88,7 @@ def _from_dict(data: dict[str, Any]) -> Attribution:
     known = {"schema", "version", "features", "target_tokens", "segments", "provenance", "extras"}
     _refuse_unknown("fields", data, known | set(_ARRAYS) | set(_PLAIN))
     _refuse_unknown("provenance fields", data["provenance"], {f.name for f in fields(Provenance)})
+    _check_types(data)
     provenance = data["provenance"] | {"notes": tuple(data["provenance"]["notes"])}
     features = tuple(Feature(**(f | {"members": tuple(f["members"])})) for f in data["features"])
     shapes = {name: _array(data[name]) for name in _ARRAYS}
@@ -103,10 +104,41 @@ def _from_dict(data: dict[str, Any]) -> Attribution:
         extras=data["extras"],
         **{name: data[name] for name in _PLAIN},
     )
-    wanted = (len(result.target_tokens), len(features))
+    _check_shapes(result)
+    return result
+
+
+def _check_types(data: Mapping[str, Any]) -> None:
+    """What views rely on; the rest of the provenance is only shown.
+
+    Raises:
+        TypeError: naming the field.
+    """
+    n = len(data["features"])
+    texts = [data["estimand"], data["target_text"], *data["target_tokens"], *data["provenance"]["notes"]]
+    for feature in data["features"]:
+        texts += [feature["name"], feature["text"], feature["baseline"], *feature["members"]]
+    for text, feature in data["segments"]:
+        texts.append(text)
+        if feature is not None and (type(feature) is not int or not 0 <= feature < n):
+            raise TypeError(f"segment {text!r} names the feature {feature!r} of {n}")
+    wrong = next((text for text in texts if not isinstance(text, str)), None)
+    if wrong is not None:
+        raise TypeError(f"{wrong!r} should be a text")
+    for name in ("base_value", "full_value"):
+        if data[name] is not None and type(data[name]) not in (int, float):
+            raise TypeError(f"{name} is {data[name]!r}")
+    if not isinstance(data["extras"], dict) or not n:
+        raise TypeError("there are no features, or extras are no object")
+
+
+def _check_shapes(result: Attribution) -> None:
+    wanted = (len(result.target_tokens), len(result.features))
     if result.values.shape != wanted[1:] or result.token_values.shape != wanted:
         raise ValueError(f"shapes {result.values.shape} and {result.token_values.shape} do not fit {wanted}")
-    return result
+    for errors, shape in ((result.std_error, wanted[1:]), (result.token_std_error, wanted)):
+        if errors is not None and (errors.shape != shape or (errors < 0).any()):
+            raise ValueError(f"standard errors of shape {errors.shape} do not fit {shape}, or are negative")
 
 
 def _refuse_unknown(what: str, data: Mapping[str, Any], known: set[str]) -> None:
@@ -123,7 +155,15 @@ def _required(arrays: Mapping[str, np.ndarray | None], name: str) -> np.ndarray:
 
 
 def _array(value: Any) -> np.ndarray | None:
-    return None if value is None else np.array(value, dtype=np.float64)
+    if value is None:
+        return None
+    array = np.array(value, dtype=object)
+    if any(type(number) not in (int, float, type(None)) for number in array.flat):
+        raise TypeError(f"numbers are expected, not {value!r:.60}")
+    found = array.astype(np.float64)
+    if np.isinf(found).any():
+        raise ValueError("a number is infinite")
+    return found
 
 
 def _numbers(value: Any) -> Any:

@@ -30,6 +30,8 @@ def check_estimate(name: str, estimate: object, n_features: int, n_outputs: int)
     for part, tensor in (("values", estimate.values), ("std_error", estimate.std_error)):
         if tensor is None:
             continue
+        if not isinstance(tensor, Tensor) or tensor.is_complex():
+            raise PluginError(f"The method {name!r} returned {part} that are no real tensor: {tensor!r:.80}.")
         if tuple(tensor.shape) != wanted:
             raise PluginError(
                 f"The method {name!r} returned {part} of shape {tuple(tensor.shape)}; this game has "
@@ -37,8 +39,8 @@ def check_estimate(name: str, estimate: object, n_features: int, n_outputs: int)
             )
     if not bool(torch.isfinite(estimate.values).all()):
         raise PluginError(f"The method {name!r} returned values that are not finite: {estimate.values}.")
-    if estimate.std_error is not None and bool((estimate.std_error < 0).any()):
-        raise PluginError(f"The method {name!r} returned a negative standard error.")
+    if estimate.std_error is not None and bool(((estimate.std_error < 0) | estimate.std_error.isinf()).any()):
+        raise PluginError(f"The method {name!r} returned a negative or infinite standard error (NaN means unknown).")
     return estimate
 
 

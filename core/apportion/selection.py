@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from apportion.backend import Available, Backend, Session, Unavailable, WhiteBox, WhiteBoxSession
-from apportion.errors import BackendError, ModelError
+from apportion.errors import BackendError, InputError, ModelError
 from apportion.models import LoadedModel
 from apportion.plugins import Plugins
 
@@ -34,6 +34,12 @@ def open_session(
         BackendError: it is unavailable; with the reason and what to install.
         ModelError: the model cannot be scored.
     """
+    if isinstance(memory_budget, bool) or not isinstance(memory_budget, int | None) or (memory_budget or 1) < 1:
+        raise InputError(f"memory_budget={memory_budget!r} must be a whole number of bytes, such as 512 * 2**20.")
+    if memory_budget == 0:
+        raise InputError("memory_budget=0 leaves no memory for a batch; give bytes, such as 512 * 2**20.")
+    if not isinstance(backend, str | Backend):
+        raise InputError(f"backend={backend!r} is neither a name nor a Backend.")
     if backend != "auto":
         chosen = plugins["backends"].get(backend).make() if isinstance(backend, str) else backend
         _require_available(chosen)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
+from dataclasses import replace
 from importlib import metadata
 from typing import TYPE_CHECKING
 
@@ -50,10 +52,10 @@ class TorchBackend:
         """Move the model where it is wanted and find out how its rows may be laid out.
 
         Args:
-            model: its parameters are moved or cast in place when that is asked for.
+            model: moved in place when a device is named.
             device: ``None`` keeps a user's model where it is, and puts one that apportion loaded on the GPU
                 if there is one.
-            dtype: ``None`` keeps the weights' dtype.
+            dtype: ``None`` keeps the weights' dtype. A user's model is copied before it is cast.
             memory_budget: bytes a batch may take; ``None``: 512 MiB on the CPU, half of the free memory
                 on a GPU.
 
@@ -71,7 +73,8 @@ class TorchBackend:
         try:
             if device is not None:
                 module.to(_device(device))  # type: ignore[arg-type]
-            if dtype is not None:
+            if dtype is not None and torch_dtype(dtype) != module.dtype:
+                module = module if model.owned else copy.deepcopy(module)
                 module.to(torch_dtype(dtype))  # type: ignore[arg-type]
         except (RuntimeError, ValueError) as error:
             # Quantised, dispatched and offloaded models refuse to be moved or cast.
@@ -81,7 +84,7 @@ class TorchBackend:
             ) from error
         if memory_budget is None:
             memory_budget = _default_memory_budget(module.device)
-        return TorchSession(model, probe(module), memory_budget)
+        return TorchSession(replace(model, model=module), probe(module), memory_budget)
 
 
 def _device(name: str) -> torch.device:

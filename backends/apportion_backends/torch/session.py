@@ -151,6 +151,8 @@ class TorchSession:
             torch.manual_seed(seed)
             try:
                 out = self.model.generate(prompt, attention_mask=torch.ones_like(prompt), **settings)  # type: ignore[operator]
+                if not isinstance(out, Tensor) or len(out) != 1:
+                    raise ValueError("one sequence of token ids is needed, and these options give something else")
                 return tuple(out[0, len(ids) :].tolist())
             except (TypeError, ValueError, IndexError, AttributeError) as error:
                 raise InputError(f"The model cannot generate with {dict(options)!r}: {error}") from error

@@ -75,6 +75,8 @@ def _prompt_text(flags: PromptFlags) -> str:
     try:
         if flags.prompt_file is not None:
             return _without_last_line_break(flags.prompt_file.read_text(encoding="utf-8"))
+        if flags.prompt == "-" and sys.stdin is None:
+            raise InputError("The prompt is to be read from stdin ('-'), and stdin is closed.")
         if flags.prompt == "-":
             return _without_last_line_break(sys.stdin.read())
     except OSError as error:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+import numpy as np
+
 from apportion.errors import InputError, listing, suggestion
 from apportion.prompts import Keep
 
@@ -39,10 +41,10 @@ def kept_indices(keep: Keep, texts: Sequence[str]) -> frozenset[int]:
         return frozenset(i for i, text in enumerate(texts) if keep(text))
     kept: set[int] = set()
     for item in keep:
-        if isinstance(item, int) and not isinstance(item, bool):
+        if isinstance(item, int | np.integer) and not isinstance(item, bool):
             if not -len(texts) <= item < len(texts):
                 raise InputError(f"keep={item} is out of range; there are {len(texts)} features.")
-            kept.add(item % len(texts))
+            kept.add(int(item) % len(texts))
             continue
         matches = [i for i, text in enumerate(stripped) if text == str(item).strip()]
         if not matches:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import regex
@@ -69,7 +69,10 @@ def cut(text: str, by: str | Callable[[str], Sequence[str]]) -> Pieces:
 
 
 def _called(by: Callable[[str], Sequence[str]], text: str) -> list[str]:
-    pieces = list(by(text))
+    found = by(text)
+    if isinstance(found, str) or not isinstance(found, Iterable):
+        raise InputError(f"The function given as `by` must return a list of texts; it returned {found!r:.80}.")
+    pieces = list(found)
     wrong = [piece for piece in pieces if not isinstance(piece, str)]
     if wrong:
         raise InputError(f"The function given as `by` must return texts; it returned {wrong[0]!r}.")

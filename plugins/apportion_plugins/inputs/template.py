@@ -104,7 +104,7 @@ def _draw_baselines(prompt: Template, seed: int) -> tuple[list[Values], tuple[st
         numbers: Sequence[int] = range(total)
         notes: tuple[str, ...] = (f"averaged over all {total} combinations of baselines",) if total > 1 else ()
     else:
-        numbers = sorted(random.Random(seed).sample(range(total), prompt.draws))
+        numbers = _distinct_numbers(total, prompt.draws, random.Random(seed))
         notes = (f"averaged over {prompt.draws} of {total} combinations of baselines, drawn with seed {seed}",)
     draws: list[Values] = []
     for number in numbers:
@@ -114,3 +114,11 @@ def _draw_baselines(prompt: Template, seed: int) -> tuple[list[Values], tuple[st
             values |= zip(slots, choices[choice], strict=True)
         draws.append(values)
     return draws, notes
+
+
+def _distinct_numbers(total: int, count: int, draw: random.Random) -> list[int]:
+    """Distinct numbers below ``total``, which may be larger than any range that can be sampled from."""
+    found: set[int] = set()
+    while len(found) < count:
+        found.add(draw.randrange(total))
+    return sorted(found)

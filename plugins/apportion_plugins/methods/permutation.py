@@ -19,6 +19,9 @@ __all__ = ["PermutationShapley"]
 DEFAULT_PERMUTATIONS = 26
 """13 antithetic pairs; Captum's ShapleyValueSampling walks 25 orders."""
 
+MOST_CELLS = 500_000_000
+"""Entries of the coalitions along all orders, one byte each."""
+
 
 class PermutationShapley:
     """The mean marginal contribution along random orders (Castro et al. 2009; Captum's ShapleyValueSampling).
@@ -58,7 +61,9 @@ class PermutationShapley:
             InputError: ``n_permutations`` is not positive, or odd with ``antithetic``.
         """
         n = game.n_features
-        _check_count(n_permutations, antithetic)
+        if not isinstance(antithetic, bool):
+            raise InputError(f"antithetic={antithetic!r} must be True or False.")
+        _check_count(n_permutations, antithetic, n)
         if budget is not None and n_permutations is None and (n < 2 or 2**n <= budget):
             values = shapley_of_table(game.values(all_coalitions(n)))
             return Estimate(values, notes=("every coalition fitted the budget, so the values are exact",))
@@ -75,10 +80,17 @@ class PermutationShapley:
         return Estimate(samples.mean(0), _standard_error(samples), extras={"n_permutations": len(orders)}, notes=notes)
 
 
-def _check_count(count: int | None, antithetic: bool) -> None:
-    if count is not None and (isinstance(count, bool) or count < 1 or count % (2 if antithetic else 1)):
+def _check_count(count: int | None, antithetic: bool, n_features: int) -> None:
+    if count is None:
+        return
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1 or count % (2 if antithetic else 1):
         even = ", an even number because orders come in pairs (antithetic=True)" if antithetic else ""
         raise InputError(f"n_permutations={count!r} must be a positive whole number{even}.")
+    if count * (n_features + 1) ** 2 > MOST_CELLS:
+        raise InputError(
+            f"n_permutations={count} orders of {n_features} features are more than memory holds; "
+            "use fewer, or a budget, which scores each coalition once."
+        )
 
 
 def _standard_error(samples: Float[Tensor, "C F K"]) -> Float[Tensor, "F K"]:

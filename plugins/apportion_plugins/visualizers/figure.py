@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from apportion.attribution import Attribution
 from apportion_plugins.visualizers.canvas import MARGIN, NOTE, SUBTITLE, TITLE, Page, height_of
 from apportion_plugins.visualizers.fonts import lettering
-from apportion_plugins.visualizers.labels import ellipsis, feature_label, isolated, one_line
+from apportion_plugins.visualizers.labels import ellipsis, feature_label, isolated, one_line, quotable
 
 __all__ = ["LABEL", "MOST_ROWS", "draw_header", "draw_notes", "label_rows", "plain_axes", "row_labels"]
 
@@ -36,7 +36,7 @@ def figure_texts(attribution: Attribution) -> list[str]:
 def header(attribution: Attribution, page: Page, width: float) -> list[str]:
     """The title, then smaller lines: target, model and method."""
     provenance = attribution.provenance
-    target = one_line(attribution.target_text or "".join(attribution.target_tokens))
+    target = quotable(attribution.target_text or "".join(attribution.target_tokens))
     runs = f"{provenance.evaluations:,} evaluations" if provenance.evaluations else ""
     origin = " · ".join(filter(None, (page.drawable(one_line(provenance.model or "?")), provenance.method, runs)))
     inner = width - 2 * MARGIN

@@ -11,7 +11,7 @@ import numpy as np
 from apportion.attribution import Attribution
 from apportion_plugins.visualizers.facts import details, summary
 from apportion_plugins.visualizers.html_style import colour_class, style_sheet
-from apportion_plugins.visualizers.labels import one_line, prose, text_is_name, token_labels
+from apportion_plugins.visualizers.labels import one_line, prose, quotable, text_is_name, token_labels
 from apportion_plugins.visualizers.numbers import INTERVAL, Numbers, half_widths
 from apportion_plugins.visualizers.palette import colour_limit, strengths
 from apportion_plugins.visualizers.selection import check_limit, largest, left_out, ranked
@@ -87,7 +87,7 @@ class _View:
 
     @property
     def target(self) -> str:
-        return one_line(self.attribution.target_text or "".join(self.attribution.target_tokens))
+        return quotable(self.attribution.target_text or "".join(self.attribution.target_tokens))
 
     def header(self) -> list[str]:
         attribution = self.attribution

@@ -18,6 +18,7 @@ __all__ = [
     "isolated",
     "one_line",
     "prose",
+    "quotable",
     "text_is_name",
     "token_labels",
 ]
@@ -39,6 +40,16 @@ def one_line(text: str) -> str:
         return EMPTY
     shown = _visible(text).strip()
     return shown or "␣" * len(text)
+
+
+def quotable(text: str) -> str:
+    """A target in one line; the space it begins with is part of what is scored, so it stays.
+
+    >>> quotable(" golf"), quotable("golf")
+    (' golf', 'golf')
+    """
+    shown = one_line(text)
+    return f" {shown}" if text.startswith(" ") and text.strip() else shown
 
 
 def prose(text: str) -> str:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from apportion.attribution import Attribution
 from apportion_plugins.visualizers.facts import summary
-from apportion_plugins.visualizers.labels import one_line, prose
+from apportion_plugins.visualizers.labels import one_line, prose, quotable
 from apportion_plugins.visualizers.palette import strengths
 from apportion_plugins.visualizers.pen import Pen
 from apportion_plugins.visualizers.selection import check_limit, largest, left_out, ranked
@@ -83,7 +83,7 @@ class TerminalView:
         grid.add_column(style="dim", no_wrap=True)
         grid.add_column(overflow="fold")
         grid.add_row(Text("estimand"), Text(pen.say(self.attribution.estimand), style="bold"))
-        grid.add_row(Text("target"), Text(pen.say(f"“{pen.cell(one_line(target))}”")))
+        grid.add_row(Text("target"), Text(pen.say(f"“{pen.cell(quotable(target))}”")))
         grid.add_row(Text("model"), Text(pen.say(one_line(self.attribution.provenance.model or "?"))))
         grid.add_row(Text("reading"), self._legend(pen))
         return grid
