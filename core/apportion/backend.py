@@ -121,7 +121,7 @@ class Layout:
             batch has rows of one length.
         prefix_sharing: a prefix may be encoded once for all rows.
         batch_tokens: tokens a batch holds when the device is busy; more cost memory and gain nothing.
-        batch_overhead: what one more batch costs, in tokens; a prefix is shared where it saves more.
+        batch_overhead: what one more forward costs, in tokens; a prefix is shared where it saves more.
     """
 
     padding: bool

@@ -169,12 +169,14 @@ def _nested(rows: np.ndarray, shared: np.ndarray, prefix: int, overhead: int) ->
     """Groups ``(rows, prefix)`` of rows in lexical order that share ``prefix`` tokens already.
 
     Greedy: the stretch of rows whose longer common prefix saves most becomes a group inside this one, as
-    long as it saves more than another batch costs.
+    long as it saves more than the forwards cost that it adds.
     """
     inner: list[tuple[np.ndarray, int]] = []
     while len(rows) > 1:
         saved, first, last, longer = _most_saving(shared, prefix)
-        if saved <= overhead:
+        # The prefix is one more forward; rows that are split off are a second one.
+        forwards = 1 if last - first == len(rows) - 1 else 2
+        if saved <= forwards * overhead:
             break
         inner += _nested(rows[first : last + 1], shared[first:last], longer, overhead)
         # What is left shares with its new neighbour what it shared with everything between them.
