@@ -149,7 +149,7 @@ class Explainer:
             self._report(ProgressEvent("end"))
 
     def close(self) -> None:
-        """Release the model; idempotent. An explainer is also a context manager that closes itself."""
+        """Close the session, which lets go of the model; idempotent. ``with Explainer(…) as explainer:`` does it."""
         self.session.close()
 
     def __enter__(self) -> Explainer:
