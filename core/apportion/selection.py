@@ -34,10 +34,9 @@ def open_session(
         BackendError: it is unavailable; with the reason and what to install.
         ModelError: the model cannot be scored.
     """
-    if isinstance(memory_budget, bool) or not isinstance(memory_budget, int | None) or (memory_budget or 1) < 1:
+    whole = isinstance(memory_budget, int) and not isinstance(memory_budget, bool) and memory_budget >= 1
+    if memory_budget is not None and not whole:
         raise InputError(f"memory_budget={memory_budget!r} must be a whole number of bytes, such as 512 * 2**20.")
-    if memory_budget == 0:
-        raise InputError("memory_budget=0 leaves no memory for a batch; give bytes, such as 512 * 2**20.")
     if not isinstance(backend, str | Backend):
         raise InputError(f"backend={backend!r} is neither a name nor a Backend.")
     if backend != "auto":
