@@ -21,6 +21,11 @@ __all__ = ["Traits", "probe"]
 LIKE = 1e-4
 UNLIKE = {torch.float64: 1e-5, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
 
+REFUSALS = (
+    TypeError, ValueError, AttributeError, RuntimeError, IndexError, AssertionError, NotImplementedError,
+)  # fmt: skip
+"""How model code refuses arguments that it does not know or shapes that it does not expect."""
+
 
 @dataclass(frozen=True, slots=True)
 class Traits:
@@ -102,7 +107,7 @@ class _Probe:
             )
         try:
             return self._forward(self.long)
-        except (RuntimeError, NotImplementedError, TypeError, ValueError, AttributeError, IndexError) as error:
+        except REFUSALS as error:
             raise ModelError(
                 f"{type(model).__name__} does not give next-token logits in {model.dtype} on {model.device}: "
                 f"{error!s:.300} Give a causal language model with a head, or try another dtype or device."
@@ -155,7 +160,7 @@ class _Probe:
                 out = self.model(rows[:, shared:], past_key_values=cache, use_cache=True, return_dict=True)
                 if not self._equal(out.logits[:1], self.logits[:, shared:]):
                     return False
-        except (TypeError, ValueError, AttributeError, RuntimeError, IndexError):
+        except REFUSALS:
             # The model does not take such a cache; its rows are scored whole.
             return False
         return True
@@ -169,7 +174,7 @@ class _Probe:
         try:
             ids = self.long[None].to(self.model.device)
             hidden = self.model.base_model(ids, use_cache=False, return_dict=True)[0]
-        except (TypeError, ValueError, AttributeError, RuntimeError, IndexError):
+        except REFUSALS:
             return False
         return hidden.shape[-1] == head.in_features and self._equal(head(hidden), self.logits, LIKE)
 
@@ -179,7 +184,7 @@ class _Probe:
             kept = self.model(
                 self.long[None].to(self.model.device), use_cache=False, return_dict=True, logits_to_keep=rows
             ).logits
-        except (TypeError, ValueError, IndexError, RuntimeError):
+        except REFUSALS:
             return False
         return self._equal(kept, self.logits[:, 2:4])
 
