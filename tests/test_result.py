@@ -122,9 +122,9 @@ def test_links_are_followed_and_devices_stay_devices(tmp_path: Path) -> None:
 def test_nothing_is_half_written(tmp_path: Path) -> None:
     path = result().save(tmp_path / "r.json")
     before = path.read_text()
-    with pytest.raises(ap.ResultError, match="cannot be saved.*extras .*oops"):
+    with pytest.raises(ap.ResultError, match="cannot be written as JSON.*extras .*oops"):
         result(extras={"oops": object()}).save(path)
-    with pytest.raises(ap.ResultError, match="cannot be saved"):
+    with pytest.raises(ap.ResultError, match="cannot be written as JSON"):
         result(extras={"oops": float("inf")}).save(path)
     assert path.read_text() == before
     with pytest.raises(ap.ResultError, match="Cannot write .*No such file"):

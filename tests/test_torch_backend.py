@@ -74,12 +74,16 @@ def test_most_families_share_prefixes_and_all_pad() -> None:
     assert {family for family, layout in layouts.items() if not layout.prefix_sharing} == {"mamba", "gemma3"}
 
 
-class SeesPadding(nn.Module):
-    """Adds to every hidden state what stands in the last column of the row: right for one length only."""
+class Altered(nn.Module):
+    """An embedding whose output a subclass changes."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
         self.inner = inner
+
+
+class SeesPadding(Altered):
+    """Adds to every hidden state what stands in the last column of the row: right for one length only."""
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         return self.inner(ids) * ids.shape[1]
@@ -92,23 +96,23 @@ def altered(forward_embedding: type[nn.Module]) -> LoadedModel:
     return load_model((model, tiny.tokenizer()))
 
 
+def assert_equals_single_rows(loaded: LoadedModel, prefix: int = 20) -> None:
+    inputs = rows_with_prefix(prefix)
+    expected = torch.stack([reference.sequence_and_tokens(loaded.model, row.ids, TARGET) for row in inputs])
+    assert torch.allclose(score(loaded, inputs, TARGET), expected, atol=1e-9)
+
+
 def test_a_model_that_sees_padding_gets_rows_of_one_length() -> None:
     loaded = altered(SeesPadding)
     session = TorchBackend().load(loaded)
     assert not session.layout.padding
     assert not session.layout.prefix_sharing
     assert any("rows of one length" in note for note in session.info.notes)
-    inputs = rows_with_prefix(20)
-    expected = torch.stack([reference.sequence_and_tokens(loaded.model, row.ids, TARGET) for row in inputs])
-    assert torch.allclose(score(loaded, inputs, TARGET), expected, atol=1e-9)
+    assert_equals_single_rows(loaded)
 
 
-class SeesBatch(nn.Module):
+class SeesBatch(Altered):
     """Hidden states depend on how many rows there are."""
-
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         return self.inner(ids) * ids.shape[0]
@@ -116,17 +120,11 @@ class SeesBatch(nn.Module):
 
 def test_a_model_that_sees_its_batch_is_scored_row_by_row() -> None:
     loaded = altered(SeesBatch)
-    inputs = rows_with_prefix(20)
-    expected = torch.stack([reference.sequence_and_tokens(loaded.model, row.ids, TARGET) for row in inputs])
-    assert torch.allclose(score(loaded, inputs, TARGET), expected, atol=1e-9)
+    assert_equals_single_rows(loaded)
 
 
-class SeesFuture(nn.Module):
+class SeesFuture(Altered):
     """Hidden states depend on the whole row."""
-
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         hidden = self.inner(ids)

@@ -176,6 +176,16 @@ class Attribution:
         """For pickling and copying: everything but ``plugins``, which belong to a process."""
         return self.__dict__ | {"plugins": None}
 
+    def to_json(self, *, ascii_only: bool = False) -> str:
+        """The text that ``save`` writes; ``ascii_only`` escapes all other characters.
+
+        Raises:
+            ResultError: ``extras`` hold something that JSON cannot.
+        """
+        from apportion.result_file import dumps
+
+        return dumps(self, ascii_only=ascii_only)
+
     def _repr_html_(self) -> str:
         html = self.plot("html")
         if not isinstance(html, str):

@@ -37,7 +37,6 @@ class LoadedModel:
         model: a ``transformers`` model.
         tokenizer: of the model.
         name: what the user called it, for results.
-        fingerprint: see ``fingerprint``.
         owned: apportion loaded it, so a backend may move or cast it; a user's objects stay as they are
             unless the user names a device or dtype.
     """
@@ -45,8 +44,12 @@ class LoadedModel:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     name: str
-    fingerprint: str
     owned: bool
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the model as it is now (milliseconds): weights may change between runs."""
+        return fingerprint(self.model)
 
 
 def load_model(spec: object, *, dtype: str | None = None) -> LoadedModel:
@@ -129,7 +132,7 @@ def _from_objects(model: Any, tokenizer: Any) -> LoadedModel:
             f"({type(model).__name__}, {type(tokenizer).__name__})."
         )
     name = model.config.name_or_path or type(model).__name__
-    return LoadedModel(model, tokenizer, name, fingerprint(model), owned=False)
+    return LoadedModel(model, tokenizer, name, owned=False)
 
 
 def _from_pretrained(name: str, source: str | Path, options: dict[str, str], dtype: str | None) -> LoadedModel:
@@ -149,7 +152,7 @@ def _from_pretrained(name: str, source: str | Path, options: dict[str, str], dty
             "Give a folder or hub id of a causal language model, a .gguf file, a (model, tokenizer) pair, or one of: "
             f"{listing(ALIASES)}."
         ) from error
-    return LoadedModel(model.eval(), tokenizer, name, fingerprint(model), owned=True)
+    return LoadedModel(model.eval(), tokenizer, name, owned=True)
 
 
 def _first_line(error: Exception) -> str:

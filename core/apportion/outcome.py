@@ -10,7 +10,6 @@ import torch
 
 from apportion.attribution import Attribution
 from apportion.methods import Estimate
-from apportion.models import fingerprint
 from apportion.options import named_options
 from apportion.provenance import Provenance, versions
 
@@ -65,8 +64,7 @@ def assemble(
         forwarded_tokens=scorer.forwarded_tokens,
         seconds=round(seconds, 3),
         model=model.name,
-        # A model of the user's may have changed since it was handed over.
-        fingerprint=model.fingerprint if model.owned else fingerprint(model.model),
+        fingerprint=model.fingerprint,
         backend=session.info.backend,
         device=session.info.device,
         dtype=session.info.dtype,

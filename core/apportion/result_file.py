@@ -17,7 +17,7 @@ from apportion.features import Feature, Segment
 from apportion.files import write_atomically
 from apportion.provenance import Provenance
 
-__all__ = ["SCHEMA", "SCHEMA_VERSION", "read", "to_dict", "write"]
+__all__ = ["SCHEMA", "SCHEMA_VERSION", "dumps", "read", "to_dict", "write"]
 
 SCHEMA = "apportion.attribution"
 SCHEMA_VERSION = 1
@@ -39,19 +39,28 @@ def to_dict(result: Attribution) -> dict[str, Any]:
     return data
 
 
+def dumps(result: Attribution, *, ascii_only: bool = False) -> str:
+    """The text of a result's file.
+
+    Raises:
+        ResultError: ``extras`` or options hold something that JSON cannot.
+    """
+    try:
+        return json.dumps(result.to_dict(), ensure_ascii=ascii_only, indent=1, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ResultError(
+            f"The result cannot be written as JSON: {error}. Its extras ({listing(result.extras)}) and method options "
+            "may hold finite numbers, texts, lists, dicts and arrays only."
+        ) from error
+
+
 def write(result: Attribution, path: Path) -> Path:
     """Write a result; a file that was there stays as it was unless the whole new one is written.
 
     Raises:
         ResultError: not serialisable, or not writable.
     """
-    try:
-        text = json.dumps(to_dict(result), ensure_ascii=False, indent=1, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise ResultError(
-            f"The result cannot be saved: {error}. Its extras ({listing(result.extras)}) and method options "
-            "may hold finite numbers, texts, lists, dicts and arrays only."
-        ) from error
+    text = dumps(result)
     try:
         write_atomically(path, text.encode())
     except OSError as error:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from apportion.cli.listing import stdout_is_unicode, to_json
+from apportion.cli.listing import stdout_is_unicode
 from apportion.cli.parse import json_pairs, usage_error
 from apportion.cli.running import InterruptedDeliveryError
 from apportion.errors import ApportionError, InputError, ResultError, listing
@@ -73,7 +73,7 @@ class Outputs:
 
     def _save(self, result: Attribution) -> None:
         if self.save is not None:
-            self._write(self.save, _serialised(result).encode())
+            self._write(self.save, result.to_json().encode())
 
     def _draw(self, result: Attribution) -> None:
         if self.plot is not None:
@@ -81,7 +81,7 @@ class Outputs:
 
     def _print(self, result: Attribution) -> None:
         if self.as_json:
-            print(_serialised(result, ascii_only=not stdout_is_unicode()))  # noqa: T201
+            print(result.to_json(ascii_only=not stdout_is_unicode()))  # noqa: T201
         else:
             result.show()
 
@@ -177,10 +177,3 @@ def _misfit(view: str, path: Path) -> InputError:
     return InputError(
         f"The view {view!r} does not fit {path}: HTML views go into {PAGE} files, pictures into {listing(PICTURES)}."
     )
-
-
-def _serialised(result: Attribution, *, ascii_only: bool = False) -> str:
-    try:
-        return to_json(result.to_dict(), ascii_only=ascii_only)
-    except (TypeError, ValueError) as error:
-        raise ResultError(f"The result cannot be written as JSON: {error}.") from error

@@ -14,7 +14,7 @@ from apportion_plugins.visualizers.html_style import colour_class, style_sheet
 from apportion_plugins.visualizers.labels import one_line, prose, quotable, text_is_name, token_labels
 from apportion_plugins.visualizers.numbers import INTERVAL, Numbers, half_widths
 from apportion_plugins.visualizers.palette import colour_limit, strengths
-from apportion_plugins.visualizers.selection import check_limit, largest, left_out, ranked
+from apportion_plugins.visualizers.selection import check_limit, table_rows
 
 __all__ = ["Html"]
 
@@ -62,13 +62,8 @@ class Html:
         Raises:
             InputError: a limit is no count.
         """
-        check_limit("max_features", max_features)
         check_limit("max_cells", max_cells)
-        values = np.asarray(attribution.values)
-        rows = largest(values, max_features)
-        hidden = left_out(values, rows, "features", "max_features")
-        if sort:
-            rows = [i for i in ranked(values) if i in set(rows)]
+        rows, hidden = table_rows(np.asarray(attribution.values), max_features, sort=sort)
         view = _View(attribution, rows)
         parts = [*view.header(), view.prompt(), view.table(), *map(_soft, hidden), *view.tokens(max_cells)]
         body = "\n".join(['<div class="apn-view">', style_sheet(), *parts, *view.footer(), "</div>"])

@@ -7,7 +7,7 @@ from jaxtyping import Float64
 
 from apportion.errors import InputError
 
-__all__ = ["check_limit", "largest", "left_out", "ranked"]
+__all__ = ["check_limit", "largest", "left_out", "ranked", "table_rows"]
 
 
 def check_limit(option: str, limit: object, most: int | None = None) -> None:
@@ -47,3 +47,18 @@ def left_out(
         f"Shown: the {len(shown)} {what} with the largest {measure} of {len(values)}; "
         f"the {len(missing)} left out have at most {top:.3g} each ({option}=None shows all)."
     ]
+
+
+def table_rows(
+    values: Float64[np.ndarray, " N"], max_features: int | None, *, sort: bool
+) -> tuple[list[int], list[str]]:
+    """The features in a table, in its order, and the notes on what it leaves out.
+
+    Raises:
+        InputError: ``max_features`` is no count.
+    """
+    check_limit("max_features", max_features)
+    rows = largest(values, max_features)
+    notes = left_out(values, rows, "features", "max_features")
+    shown = set(rows)
+    return ([i for i in ranked(values) if i in shown] if sort else rows), notes

@@ -17,7 +17,7 @@ from apportion_plugins.visualizers.facts import summary
 from apportion_plugins.visualizers.labels import one_line, prose, quotable
 from apportion_plugins.visualizers.palette import strengths
 from apportion_plugins.visualizers.pen import Pen
-from apportion_plugins.visualizers.selection import check_limit, largest, left_out, ranked
+from apportion_plugins.visualizers.selection import table_rows
 from apportion_plugins.visualizers.terminal_table import value_table
 
 __all__ = ["Terminal", "TerminalView"]
@@ -40,12 +40,7 @@ class Terminal:
         Raises:
             InputError: ``max_features`` is no count.
         """
-        check_limit("max_features", max_features)
-        values = np.asarray(attribution.values)
-        rows = largest(values, max_features)
-        hidden = left_out(values, rows, "features", "max_features")
-        if sort:
-            rows = [i for i in ranked(values) if i in set(rows)]
+        rows, hidden = table_rows(np.asarray(attribution.values), max_features, sort=sort)
         return TerminalView(attribution, rows, hidden)
 
 
