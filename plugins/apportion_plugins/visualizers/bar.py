@@ -11,7 +11,7 @@ from apportion_plugins.visualizers.canvas import MARGIN, NOTE, Page, PlotFigure
 from apportion_plugins.visualizers.facts import error_notes
 from apportion_plugins.visualizers.fonts import lettering
 from apportion_plugins.visualizers.numbers import Numbers, half_widths
-from apportion_plugins.visualizers.selection import check_limit, largest, left_out, ranked
+from apportion_plugins.visualizers.selection import table_rows
 
 __all__ = ["Bar"]
 
@@ -39,11 +39,7 @@ class Bar:
             InputError: ``max_features`` is no count, or the figure would be too tall.
         """
         values, half = np.asarray(attribution.values), half_widths(attribution)
-        check_limit("max_features", len(values) if max_features is None else max_features, parts.MOST_ROWS)
-        rows = largest(values, max_features)
-        hidden = left_out(values, rows, "features", "max_features")
-        if sort:
-            rows = [i for i in ranked(values) if i in set(rows)]
+        rows, hidden = table_rows(values, max_features, sort=sort, most=parts.MOST_ROWS)
         fonts = lettering(parts.figure_texts(attribution))
         page = Page(fonts)
         bars = Bars(values[rows], None if half is None else half[rows], Numbers(values[rows]))

@@ -50,14 +50,14 @@ def left_out(
 
 
 def table_rows(
-    values: Float64[np.ndarray, " N"], max_features: int | None, *, sort: bool
+    values: Float64[np.ndarray, " N"], max_features: int | None, *, sort: bool, most: int | None = None
 ) -> tuple[list[int], list[str]]:
-    """The features in a table, in its order, and the notes on what it leaves out.
+    """The features in a table or chart, in its order, and the notes on what it leaves out.
 
     Raises:
-        InputError: ``max_features`` is no count.
+        InputError: ``max_features`` is no count, or more than ``most`` would be shown.
     """
-    check_limit("max_features", max_features)
+    check_limit("max_features", len(values) if most is not None and max_features is None else max_features, most)
     rows = largest(values, max_features)
     notes = left_out(values, rows, "features", "max_features")
     shown = set(rows)
