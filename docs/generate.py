@@ -32,6 +32,7 @@ def hooks_page() -> str:
         "| when | hooks, in this order |\n|---|---|\n"
         "| once, when the plugin is loaded | `apportion_configure`, then each `apportion_register_…` |\n"
         "| once a run, before the model | `apportion_adapt_input`, `apportion_before_run` |\n"
+        "| before scoring is planned | `apportion_recall` |\n"
         "| each batch | `apportion_score`, then `apportion_on_progress` |\n"
         "| once a run, at its end | `apportion_after_run` on success, "
         '`apportion_on_progress` (`"end"`) always |\n',

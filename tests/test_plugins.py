@@ -238,7 +238,7 @@ def test_plugins_are_told_the_settings() -> None:
 def test_every_hook_is_documented() -> None:
     from apportion import hookspecs
 
-    assert len(hook_names()) == 13
+    assert len(hook_names()) == 14
     for name in hook_names():
         doc = getattr(hookspecs, name).__doc__
         assert doc.startswith("Called"), name

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from apportion.hookspecs import Settings, hookimpl
     from apportion.inputs import AdaptContext, Alternatives, InputAdapter, ModelInput
     from apportion.methods import Coalitions, Estimate, Method, Sampler
+    from apportion.metrics import Measurement, Metric
     from apportion.models import LoadedModel
     from apportion.progress import ProgressEvent
     from apportion.prompts import Template, Text
@@ -67,6 +68,7 @@ _HOMES = {
     "hookspecs": ("Settings", "hookimpl"),
     "inputs": ("AdaptContext", "Alternatives", "InputAdapter", "ModelInput"),
     "methods": ("Coalitions", "Estimate", "Method", "Sampler"),
+    "metrics": ("Measurement", "Metric"),
     "models": ("LoadedModel",),
     "progress": ("ProgressEvent",),
     "prompts": ("Template", "Text"),
@@ -80,8 +82,8 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "AdaptContext", "Alternatives", "ApportionError", "Attribution", "Available", "Backend", "BackendError",
     "BackendInfo", "BatchTooLargeError", "BudgetError", "Capability", "CapabilityError", "Coalitions", "Estimate",
-    "Explainer", "Feature", "Game", "InputAdapter", "InputError", "Layout", "LoadedModel", "Method", "ModelError",
-    "ModelInput", "Needs", "PluginError", "ProgressEvent", "Provenance", "Request", "ResultError", "Sampler",
+    "Explainer", "Feature", "Game", "InputAdapter", "InputError", "Layout", "LoadedModel", "Measurement", "Method",
+    "Metric", "ModelError", "ModelInput", "Needs", "PluginError", "ProgressEvent", "Provenance", "Request", "ResultError", "Sampler",
     "ScoreError", "Scores", "ScoringBatch", "Segment", "Session", "SessionInfo", "Settings", "Target",
     "TargetFunction", "Template", "Text", "Unavailable", "UnknownNameError", "Visualizer", "WhiteBox",
     "__version__", "hookimpl",

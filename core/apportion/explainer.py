@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from apportion.game import Game
@@ -20,11 +22,8 @@ from apportion.selection import open_session, white_box_of
 from apportion.targets import TargetFunction
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
-    from torch import Tensor
-
     from apportion.attribution import Attribution
-    from apportion.backend import Backend, ScoringBatch, Session
+    from apportion.backend import Backend
 
 __all__ = ["Explainer"]
 
@@ -43,7 +42,10 @@ class Explainer:
         memory_budget: bytes that a batch may take besides the model; the backend's choice if ``None``.
         share_prefixes: encode a prefix that all prompts of a batch share once, where the model allows it.
         plugins: modules or objects with hook implementations, for this explainer only.
-        progress: a progress bar on stderr, shown in terminals only.
+        progress: a progress bar in terminals and notebooks.
+        cache: remember scores in a file, so that no prompt is ever scored twice with the same model and target;
+            ``True`` for the file in the user's cache folder, or the path of another.
+        run_log: append a line of JSON about each run to this file.
 
     Raises:
         ModelError: the model cannot be loaded or scored.
@@ -62,8 +64,10 @@ class Explainer:
         share_prefixes: bool = True,
         plugins: Sequence[object] = (),
         progress: bool = True,
+        cache: bool | str | Path = False,
+        run_log: str | Path | None = None,
     ) -> None:
-        self.plugins = load_plugins(plugins, disabled=() if progress else ("apportion_plugins.progress",))
+        self.plugins = load_plugins(plugins, switches={"progress": progress, "cache": cache, "run_log": run_log})
         self.model = load_model(model, dtype=dtype)
         self.session, self._notes = open_session(
             self.plugins, backend, self.model, device=device, dtype=dtype, memory_budget=memory_budget
@@ -118,7 +122,8 @@ class Explainer:
                 self.session,
                 request.target,
                 request.target_fn,
-                score_batch=self._score_batch,
+                score_batch=partial(self.plugins.score_batch, request),
+                recall=partial(self.plugins.recall, request),
                 report=self._report,
                 share_prefixes=self._share_prefixes,
             )
@@ -164,7 +169,3 @@ class Explainer:
         except Exception as error:
             # Watching a run must not end it, nor hide why it ended.
             warnings.warn(f"A plugin failed in apportion_on_progress: {error!r}", RuntimeWarning, stacklevel=2)
-
-    def _score_batch(self, session: Session, batch: ScoringBatch) -> Float[Tensor, "B T"]:
-        found: Tensor = self.plugins.hook.apportion_score(session=session, batch=batch)
-        return found

@@ -7,6 +7,7 @@ Hooks run at most once a batch, never once a sample.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -111,7 +112,7 @@ def apportion_register_backends(register: Register) -> None:
 def apportion_register_metrics(register: Register) -> None:
     """Called once at loading: add faithfulness metrics.
 
-    ``register(name, factory, *, summary)``. Returns nothing.
+    ``register(name, factory, *, summary)``; the factory returns a ``Metric``. Returns nothing.
     """
 
 
@@ -150,10 +151,23 @@ def apportion_on_progress(event: ProgressEvent) -> None:
     """
 
 
+@hookspec
+def apportion_recall(
+    request: Request, session: Session, prompts: Sequence[tuple[int, ...]]
+) -> Float[Tensor, "N T"] | None:
+    """Called before scoring is planned, for target functions that need log-probabilities: what is known already?
+
+    ``prompts`` are the token ids of distinct inputs; what a plugin knows is neither planned nor scored.
+    Returns a row of log-probabilities of the target for each prompt, NaN throughout where it is not known;
+    or ``None`` for "nothing". Of several plugins, the one loaded last is believed first.
+    """
+
+
 @hookspec(firstresult=True)
-def apportion_score(session: Session, batch: ScoringBatch) -> Float[Tensor, "B T"] | None:
+def apportion_score(session: Session, batch: ScoringBatch, request: Request) -> Float[Tensor, "B T"] | None:
     """Called once a batch, for target functions that need log-probabilities: score it.
 
     Returns log-probabilities, or ``None`` to leave it to the next plugin; the session itself answers last.
-    Wrappers (``@hookimpl(wrapper=True)``) cache, profile, log, or send batches elsewhere.
+    Wrappers (``@hookimpl(wrapper=True)``) profile, log or remember what was scored; an implementation that
+    answers sends batches elsewhere.
     """

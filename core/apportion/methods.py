@@ -48,8 +48,8 @@ class Method(Protocol):
 
     ``estimand`` names what is computed (``"Shapley value"``); ``requires`` is empty for methods that
     only ask for values of coalitions. Options of a method are keyword-only parameters of ``run``, each
-    with a default; ``budget`` and ``rng`` are always passed. An option called ``sampler`` that is given
-    by name arrives as the ``Sampler``.
+    with a default; ``budget`` and ``rng`` are always passed. An option called ``sampler`` arrives as a
+    ``Sampler`` wherever its value, given or default, is the name of a registered one.
     """
 
     @property

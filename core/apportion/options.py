@@ -11,7 +11,7 @@ from apportion.errors import InputError, listing, suggestion
 __all__ = ["check_options", "named_options"]
 
 RESERVED = frozenset({"budget", "rng"})
-"""Keyword arguments that apportion passes to every method; not options."""
+"""Keyword arguments that apportion passes to every method or metric; not options."""
 
 
 def named_options(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:

@@ -10,17 +10,25 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 from apportion import hookspecs
 from apportion._version import __version__
+from apportion.compatibility import check_api_version, warn_deprecated
 from apportion.errors import ApportionError, PluginError, listing, suggestion
 from apportion.files import cache_dir
 from apportion.hookspecs import API_VERSION, PROJECT, Settings
 from apportion.options import check_options
 from apportion.registry import KINDS, Entry, Registry, checked_entry
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from apportion.backend import ScoringBatch, Session
+    from apportion.request import Request
 
 __all__ = ["FailedPlugin", "LoadedPlugin", "Plugins", "installed_plugins", "load_plugins"]
 
@@ -32,9 +40,15 @@ BUILT_INS = (
     "apportion_plugins.targets",
     "apportion_plugins.visualizers",
     "apportion_plugins.scoring",
-    "apportion_plugins.progress:ProgressBar",
 )
-"""Modules (and classes, instantiated) that come with apportion; plugins loaded later are asked before them."""
+"""Modules that come with apportion; plugins loaded later are asked before them."""
+
+SWITCHED = {
+    "progress": "apportion_plugins.progress:ProgressBar",
+    "cache": "apportion_plugins.cache:EvaluationCache",
+    "run_log": "apportion_plugins.run_log:RunLog",
+}
+"""Built-in plugins that an argument of ``Explainer`` turns on: ``True`` makes one as it is, another value with it."""
 
 ENTRY_POINT_GROUP = "apportion"
 DISABLE_VARIABLE = "APPORTION_DISABLE_PLUGINS"
@@ -76,12 +90,20 @@ class Plugins:
 
     Args:
         disabled: names of plugins to leave out.
+
+    Attributes:
+        loaded: those that work.
+        failed: those that were left out, and why.
+        disabled: those that the user left out.
+        off: built-in ones that an argument of ``Explainer`` turns on, by the name of the argument.
+        registries: what the plugins registered, by kind.
     """
 
     def __init__(self, disabled: Sequence[str] = ()) -> None:
         self.loaded: list[LoadedPlugin] = []
         self.failed: list[FailedPlugin] = []
         self.disabled: list[str] = []
+        self.off: dict[str, str] = {}
         self.registries: Mapping[str, Registry] = {kind: Registry(kind) for kind in KINDS}
         self._disabled = frozenset(disabled)
         self._manager = pluggy.PluginManager(PROJECT)
@@ -131,6 +153,18 @@ class Plugins:
         except (Exception, SystemExit) as error:
             raise PluginError(f"The plugin {name!r} cannot be loaded: {_explained(error)}") from error
 
+    def score_batch(self, request: Request, session: Session, batch: ScoringBatch) -> Float[Tensor, "B T"]:
+        """Log-probabilities of a batch, by the first plugin that scores it; the session answers last."""
+        found: Tensor = self.hook.apportion_score(session=session, batch=batch, request=request)
+        return found
+
+    def recall(
+        self, request: Request, session: Session, prompts: Sequence[tuple[int, ...]]
+    ) -> list[Float[Tensor, "N T"]]:
+        """What each plugin knows of these prompts, NaN where it does not; plugins that know nothing are left out."""
+        found: list[Tensor] = self.hook.apportion_recall(request=request, session=session, prompts=prompts)
+        return found
+
     def visualize(self, kind: str, attribution: object, options: Mapping[str, Any]) -> Any:
         """A view of a result by the visualizer of this name.
 
@@ -145,7 +179,7 @@ class Plugins:
     def _register(self, name: str, distribution: str, plugin: object) -> None:
         if self._manager.has_plugin(name):
             raise PluginError(f"Another plugin called {name!r} is loaded; give one of them another name.")
-        _check_api_version(plugin)
+        check_api_version(plugin)
         _check_decorated(plugin)
         try:
             self._manager.register(plugin, name)
@@ -157,7 +191,14 @@ class Plugins:
             raise
         for entry in entries:
             self.registries[entry.kind].add(entry)
-        hooks = tuple(sorted(caller.name for caller in self._manager.get_hookcallers(plugin) or ()))
+        implementations = [
+            (caller.name, implementation)
+            for caller in self._manager.get_hookcallers(plugin) or ()
+            for implementation in caller.get_hookimpls()
+            if implementation.plugin is plugin
+        ]
+        warn_deprecated(name, distribution, implementations)
+        hooks = tuple(sorted(hook for hook, _ in implementations))
         self.loaded.append(LoadedPlugin(name, distribution, hooks))
 
     def _check_hook_names(self, name: str, plugin: object) -> None:
@@ -199,7 +240,7 @@ def hook_names() -> list[str]:
     return [name for name in vars(hookspecs) if name.startswith("apportion_")]
 
 
-def load_plugins(plugins: Sequence[object] = (), disabled: Sequence[str] = ()) -> Plugins:
+def load_plugins(plugins: Sequence[object] = (), switches: Mapping[str, object] | None = None) -> Plugins:
     """Load the built-ins, then the installed plugins, then ``plugins``.
 
     The environment has two switches: ``APPORTION_DISABLE_PLUGINS=a,b`` leaves plugins out, and
@@ -207,15 +248,21 @@ def load_plugins(plugins: Sequence[object] = (), disabled: Sequence[str] = ()) -
 
     Args:
         plugins: modules or objects with hook implementations.
-        disabled: names of plugins to leave out, besides those of the environment.
+        switches: values for ``SWITCHED``; what is missing or false is off.
 
     Raises:
         PluginError: one of ``plugins`` cannot be loaded; installed ones that cannot are only recorded.
     """
     switched_off = [name.strip() for name in os.environ.get(DISABLE_VARIABLE, "").split(",") if name.strip()]
-    found = Plugins([*switched_off, *disabled])
-    for built_in in BUILT_INS:
-        found.add(built_in.split(":")[0], "built-in", functools.partial(_built_in, built_in))
+    found = Plugins(switched_off)
+    for module in BUILT_INS:
+        found.add(module, "built-in", functools.partial(importlib.import_module, module))
+    for switch, path in SWITCHED.items():
+        module, value = path.split(":")[0], (switches or {}).get(switch)
+        if (value is None or value is False) and module not in switched_off:
+            found.off[module] = switch
+        else:
+            found.add(module, "built-in", functools.partial(_switched, path, value))
     if os.environ.get(AUTOLOAD_VARIABLE, "1") != "0":
         for entry in sorted(metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda e: e.name):
             dist = entry.dist
@@ -225,25 +272,16 @@ def load_plugins(plugins: Sequence[object] = (), disabled: Sequence[str] = ()) -
     return found
 
 
-def _built_in(path: str) -> object:
-    module, _, name = path.partition(":")
-    loaded = importlib.import_module(module)
-    return getattr(loaded, name)() if name else loaded
+def _switched(path: str, value: object) -> object:
+    module, name = path.split(":")
+    made = getattr(importlib.import_module(module), name)
+    return made() if value is True else made(value)
 
 
 @functools.cache
 def installed_plugins() -> Plugins:
     """The installed plugins, loaded once a process; for results that were read from a file."""
     return load_plugins()
-
-
-def _check_api_version(plugin: object) -> None:
-    version = getattr(plugin, "APPORTION_API_VERSION", API_VERSION)
-    if version != API_VERSION:
-        raise PluginError(
-            f"It is written for plugin API version {version!r}, and this is apportion {__version__} with version "
-            f"{API_VERSION}. Install a release of the plugin (or of apportion) that fits."
-        )
 
 
 def _check_decorated(plugin: object) -> None:

@@ -25,7 +25,8 @@ class Provenance:
         target_fn: the target function.
         budget: the most distinct evaluations allowed; ``None`` for no limit.
         seed: of every random draw.
-        evaluations: distinct model inputs that were scored.
+        evaluations: distinct model inputs that were scored in this run.
+        cached: distinct model inputs whose scores a cache knew from an earlier run.
         forwarded_tokens: tokens the model read for them.
         seconds: wall-clock time of the run.
         model: what was loaded, as the user named it.
@@ -46,6 +47,7 @@ class Provenance:
     budget: int | None = None
     seed: int = 0
     evaluations: int = 0
+    cached: int = 0
     forwarded_tokens: int = 0
     seconds: float = 0.0
     model: str = ""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from apportion.inputs import InputAdapter
     from apportion.methods import Method
+    from apportion.models import LoadedModel
     from apportion.rendering import Renderer
     from apportion.targets import Target, TargetFunction
 
@@ -20,6 +21,7 @@ class Request:
     """One call of ``attribute``, checked and resolved; observers receive it.
 
     Attributes:
+        model: what is explained.
         prompt: as the user gave it.
         adapter: its features.
         renderer: coalitions to inputs that can be scored.
@@ -37,6 +39,7 @@ class Request:
         seed: of every draw.
     """
 
+    model: LoadedModel
     prompt: object
     adapter: InputAdapter
     renderer: Renderer

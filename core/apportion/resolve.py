@@ -14,7 +14,7 @@ from apportion.backend import Capability, GenerateSession, Session
 from apportion.errors import CapabilityError, InputError, PluginError, check_encodable, listing
 from apportion.inputs import AdaptContext, InputAdapter
 from apportion.methods import Method
-from apportion.options import check_options
+from apportion.options import check_options, named_options
 from apportion.progress import ProgressEvent, Report
 from apportion.prompts import Text
 from apportion.rendering import Renderer
@@ -42,6 +42,7 @@ class Resolver:
 
     def __init__(self, plugins: Plugins, model: LoadedModel, session: Session, report: Report) -> None:
         self._plugins = plugins
+        self._model = model
         self._tokenizer = model.tokenizer
         self._vocabulary = int(model.model.config.get_text_config().vocab_size)
         self._session = session
@@ -82,6 +83,7 @@ class Resolver:
         if target is None:
             rehearse(chosen, len(adapter.features), coalitions, seed, options)
         return Request(
+            model=self._model,
             prompt=prompt,
             adapter=adapter,
             renderer=renderer,
@@ -164,8 +166,10 @@ class Resolver:
     def _options(self, name: str, method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
         check_options(f"method {name!r}", method.run, options)
         resolved = dict(options)
-        if isinstance(resolved.get("sampler"), str):
-            resolved["sampler"] = self._plugins["samplers"].get(resolved["sampler"]).make()
+        default = named_options(method.run).get("sampler")
+        sampler = resolved.get("sampler", default.default if default else None)
+        if isinstance(sampler, str):
+            resolved["sampler"] = self._plugins["samplers"].get(sampler).make()
         return resolved
 
     def _target(self, target: object, renderer: Renderer, generate: Mapping[str, object], seed: int) -> Target:

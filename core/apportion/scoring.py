@@ -20,6 +20,7 @@ from apportion.targets import Needs, Scores, Target, TargetFunction
 __all__ = ["Scorer"]
 
 ScoreBatch = Callable[[Session, ScoringBatch], Float[Tensor, "B T"]]
+Recall = Callable[[Session, Sequence[tuple[int, ...]]], Sequence[Float[Tensor, "N T"]]]
 
 
 class Scorer:
@@ -31,7 +32,14 @@ class Scorer:
         target_fn: turns scores into values.
         score_batch: how a batch gets its log-probabilities (the hook ``apportion_score``).
         report: where progress goes.
+        recall: what is known of some prompts before they are scored (the hook ``apportion_recall``).
         share_prefixes: whether plans may share prefixes, where the session can.
+
+    Attributes:
+        evaluations: inputs scored so far.
+        cached: inputs whose scores were recalled.
+        forwarded_tokens: tokens that the model read for them.
+        notes: what a reader of the result should know.
 
     Raises:
         CapabilityError: the session cannot give what the target function needs.
@@ -45,6 +53,7 @@ class Scorer:
         *,
         score_batch: ScoreBatch,
         report: Report,
+        recall: Recall | None = None,
         share_prefixes: bool = True,
     ) -> None:
         self._session = session
@@ -52,10 +61,12 @@ class Scorer:
         self._target_fn = target_fn
         self._score_batch = score_batch
         self._report = report
+        self._recall = recall
         layout = session.layout
         self._layout = layout if share_prefixes else replace(layout, prefix_sharing=False)
         self._row_limit: int | None = None
         self.evaluations = 0
+        self.cached = 0
         self.forwarded_tokens = 0
         self.notes: list[str] = []
         if target_fn.needs is Needs.LOGITS and Capability.LOGITS not in session.capabilities:
@@ -73,6 +84,33 @@ class Scorer:
         """
         sequences = [item.ids for item in inputs]
         self._check_sequences(sequences)
+        known = self._recalled(sequences)
+        if known is None:
+            return self._scored(sequences)
+        rows = ~known.isnan().any(1)
+        count = int(rows.sum())
+        self.cached += count
+        values = torch.empty(len(sequences), 1 + len(self._target.ids), dtype=torch.float64)
+        values[rows] = self._applied(Scores(log_probs=known[rows]), count)
+        values[~rows] = self._scored(
+            [ids for ids, is_known in zip(sequences, rows.tolist(), strict=True) if not is_known]
+        )
+        return values
+
+    def _recalled(self, sequences: Sequence[tuple[int, ...]]) -> Float[Tensor, "N T"] | None:
+        """What is known already: NaN where it is not, ``None`` where nothing is."""
+        if self._recall is None or self._target_fn.needs is not Needs.LOG_PROBS:
+            return None
+        known: Tensor | None = None
+        for found in self._recall(self._session, sequences):
+            _check_shape("a plugin's apportion_recall", found, (len(sequences), len(self._target.ids)))
+            known = found if known is None else torch.where(known.isnan(), found, known)
+        return None if known is None or bool(known.isnan().any(1).all()) else known
+
+    def _scored(self, sequences: Sequence[tuple[int, ...]]) -> Float[Tensor, "N K"]:
+        """Values of sequences that are not known yet."""
+        if not sequences:
+            return torch.empty(0, 1 + len(self._target.ids), dtype=torch.float64)
         info = self._session.info
         row_bytes = partial(self._session.row_bytes, logits=self._target_fn.needs is Needs.LOGITS)
         schedule = plan(sequences, self._target.ids, self._layout, row_bytes, info.memory_budget)
@@ -121,8 +159,11 @@ class Scorer:
             log_probs = self._score_batch(self._session, batch)
             _check_shape("scoring a batch (a session, or a plugin's apportion_score)", log_probs, (rows, targets))
             scores = Scores(log_probs=log_probs)
+        return self._applied(scores, rows)
+
+    def _applied(self, scores: Scores, rows: int) -> Float[Tensor, "B K"]:
         values = self._target_fn(scores, self._target)
-        _check_shape(f"the target function {type(self._target_fn).__name__}", values, (rows, 1 + targets))
+        _check_shape(f"the target function {type(self._target_fn).__name__}", values, (rows, 1 + len(self._target.ids)))
         return values.to("cpu", torch.float64)
 
     def _check_sequences(self, sequences: Sequence[tuple[int, ...]]) -> None:

@@ -19,8 +19,9 @@ __all__ = ["app"]
 
 app = sub_app("The plugins: `list` (the default), `show NAME`, `check`.")
 
-LOADED, FAILED, DISABLED = "loaded", "failed", "disabled"
-_STYLES = {LOADED: "green", FAILED: "bold red", DISABLED: "dim"}
+LOADED, FAILED, DISABLED, OFF = "loaded", "failed", "disabled", "off"
+_STYLES = {LOADED: "green", FAILED: "bold red", DISABLED: "dim", OFF: "dim"}
+_AS_BY_DEFAULT = {"progress": True}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class Row:
     hooks: tuple[str, ...] = ()
     entries: tuple[Entry, ...] = ()
     error: str = ""
+    switch: str = ""
 
     def facts(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -48,8 +50,8 @@ class Row:
 
 @app.command("list")
 def list_plugins(as_json: JsonFlag = False) -> None:
-    """Every plugin: loaded, failed (with the error) or disabled."""
-    rows = _rows(load_plugins())
+    """Every plugin: loaded, failed (with the error), off or disabled."""
+    rows = _rows(load_plugins(switches=_AS_BY_DEFAULT))
     if as_json:
         print_json([row.facts() for row in rows])
         return
@@ -62,7 +64,7 @@ def list_plugins(as_json: JsonFlag = False) -> None:
 @app.command("show")
 def show_plugin(name: Annotated[str, typer.Argument(help="A plugin's name.")], as_json: JsonFlag = False) -> None:
     """The hooks of one plugin and everything it registers, or why it failed."""
-    row = _row(_rows(load_plugins()), name)
+    row = _row(_rows(load_plugins(switches=_AS_BY_DEFAULT)), name)
     if as_json:
         print_json(row.facts())
         return
@@ -83,8 +85,8 @@ def check_plugins(
     as_json: JsonFlag = False,
 ) -> None:
     """Import everything that the plugins register; exit with 1 if one failed or something cannot be made."""
-    rows = _rows(load_plugins())
-    rows = [row for row in rows if row.state != DISABLED] if name is None else [_row(rows, name)]
+    rows = _rows(load_plugins(switches=_AS_BY_DEFAULT))
+    rows = [row for row in rows if row.state in (LOADED, FAILED)] if name is None else [_row(rows, name)]
     faults = {row.name: _faults(row) for row in rows}
     broken = [plugin for plugin, found in faults.items() if found]
     if as_json:
@@ -100,7 +102,8 @@ def _rows(plugins: Plugins) -> list[Row]:
     """Failed plugins first: they are what one looks for."""
     failed = [Row(p.name, FAILED, p.distribution, error=p.error) for p in plugins.failed]
     loaded = [Row(p.name, LOADED, p.distribution, p.hooks, tuple(plugins.entries_of(p.name))) for p in plugins.loaded]
-    return failed + loaded + [Row(name, DISABLED) for name in plugins.disabled]
+    off = [Row(name, OFF, "built-in", switch=switch) for name, switch in plugins.off.items()]
+    return failed + loaded + off + [Row(name, DISABLED) for name in plugins.disabled]
 
 
 def _row(rows: list[Row], name: str) -> Row:
@@ -113,10 +116,14 @@ def _row(rows: list[Row], name: str) -> Row:
 def _faults(row: Row) -> list[str]:
     if row.state == DISABLED:
         return [f"it is disabled by {DISABLE_VARIABLE}"]
+    if row.state == OFF:
+        return []
     return [row.error] if row.error else faults_of(row.entries)
 
 
 def _registered(row: Row) -> str:
+    if row.switch:
+        return f"nothing yet; turn it on with Explainer({row.switch}=…) or --{row.switch.replace('_', '-')}"
     kinds: dict[str, list[str]] = {}
     for entry in row.entries:
         kinds.setdefault(entry.kind, []).append(entry.name)

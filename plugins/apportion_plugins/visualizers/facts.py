@@ -69,8 +69,9 @@ def method_line(attribution: Attribution) -> str:
 def cost(attribution: Attribution) -> str:
     """Evaluations, tokens and time."""
     provenance = attribution.provenance
+    cached = f" ({provenance.cached:,} more from the cache)" if provenance.cached else ""
     return (
-        f"{_count(provenance.evaluations, 'evaluation')}, {_count(provenance.forwarded_tokens, 'token')}, "
+        f"{_count(provenance.evaluations, 'evaluation')}{cached}, {_count(provenance.forwarded_tokens, 'token')}, "
         f"{provenance.seconds:.3g} s"
     )
 
