@@ -23,8 +23,8 @@ from apportion import explainer as explainer_module
 from apportion import plugins as plugins_module
 from apportion.attribution import Attribution
 from apportion.cli import main, outputs
-from apportion.cli.docstrings import description, parameter_notes
 from apportion.cli.parse import json_or_text, memory_size
+from apportion.docstrings import description, parameter_notes
 from apportion.errors import ApportionError
 
 ROOT = Path(__file__).parent.parent

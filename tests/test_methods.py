@@ -23,7 +23,7 @@ def rng(seed: int = 0) -> torch.Generator:
 
 @pytest.mark.parametrize("known", games.known_games(), ids=lambda g: g.name)
 def test_exact_shapley_on_known_games(known: games.KnownGame) -> None:
-    game = ap.Game.from_function(known.function, known.n)
+    game = ap.Game.from_function(known, known.n)
     estimate = ExactShapley().run(game, budget=None, rng=rng())
     assert torch.allclose(estimate.values[:, 0], known.shapley, atol=1e-9, rtol=0)
     assert estimate.std_error is None
@@ -43,13 +43,13 @@ def test_exact_shapley_equals_all_orders() -> None:
 
 @pytest.mark.parametrize("known", games.known_games(8), ids=lambda g: g.name)
 def test_ablation_is_the_loss_without_one_feature(known: games.KnownGame) -> None:
-    game = ap.Game.from_function(known.function, known.n)
+    game = ap.Game.from_function(known, known.n)
     estimate = Ablation().run(game, budget=None, rng=rng())
     everyone = torch.ones(1, known.n, dtype=torch.bool)
     for i in range(known.n):
         without = everyone.clone()
         without[0, i] = False
-        assert estimate.values[i, 0] == known.function(everyone)[0] - known.function(without)[0]
+        assert estimate.values[i, 0] == known(everyone)[0] - known(without)[0]
     assert game.evaluations == known.n + 1
 
 
@@ -57,7 +57,7 @@ def test_ablation_is_the_loss_without_one_feature(known: games.KnownGame) -> Non
 @pytest.mark.parametrize("order", [1, 2])
 def test_one_antithetic_pair_is_exact_up_to_second_order(n: int, order: int) -> None:
     known = games.random_moebius(n, min(order, n))
-    game = ap.Game.from_function(known.function, n)
+    game = ap.Game.from_function(known, n)
     estimate = PermutationShapley().run(game, budget=2 * n, rng=rng())
     assert torch.allclose(estimate.values[:, 0], known.shapley, atol=1e-9)
     assert game.evaluations == 2 * n if n > 1 else 2
@@ -70,7 +70,7 @@ def test_permutation_error_falls_with_the_budget() -> None:
     def error(budget: int) -> float:
         misses = []
         for seed in range(30):
-            game = ap.Game.from_function(known.function, 10)
+            game = ap.Game.from_function(known, 10)
             found = PermutationShapley().run(game, budget=budget, rng=rng(seed)).values[:, 0]
             assert game.evaluations <= budget
             misses.append(float(((found - known.shapley) ** 2).mean()))
@@ -86,7 +86,7 @@ def test_intervals_cover_the_truth(antithetic: bool, budget: int | None) -> None
     known = games.random_moebius(8, 4)
     covered = []
     for seed in range(200):
-        game = ap.Game.from_function(known.function, 8)
+        game = ap.Game.from_function(known, 8)
         estimate = PermutationShapley().run(game, budget=None, rng=rng(seed), antithetic=antithetic, n_permutations=60)
         inside = (estimate.values[:, 0] - known.shapley).abs() <= 1.96 * estimate.std_error[:, 0]
         covered.append(inside.double().mean())
@@ -101,13 +101,13 @@ def test_permutation_repeats_captums_draws() -> None:
     for _ in range(25):
         order = torch.randperm(6)
         present = torch.zeros(1, 6, dtype=torch.bool)
-        before = known.function(present)
+        before = known(present)
         for i in order:
             present[0, i] = True
-            after = known.function(present)
+            after = known(present)
             total[i] += (after - before)[0]
             before = after
-    game = ap.Game.from_function(known.function, 6)
+    game = ap.Game.from_function(known, 6)
     estimate = PermutationShapley().run(game, budget=None, rng=rng(3), antithetic=False, n_permutations=25)
     assert torch.allclose(estimate.values[:, 0], total / 25, atol=1e-12)
 
@@ -140,14 +140,14 @@ def test_budgets_too_small_are_refused_with_the_number_needed() -> None:
 
 
 def test_errors_are_unknown_after_one_pair() -> None:
-    game = ap.Game.from_function(games.random_moebius(6, 3).function, 6)
+    game = ap.Game.from_function(games.random_moebius(6, 3), 6)
     estimate = PermutationShapley().run(game, budget=12, rng=rng())
     assert estimate.std_error.isnan().all()
 
 
 def test_a_budget_for_every_coalition_gives_exact_values() -> None:
     known = games.random_moebius(3, 3)
-    game = ap.Game.from_function(known.function, 3)
+    game = ap.Game.from_function(known, 3)
     estimate = PermutationShapley().run(game, budget=10**9, rng=rng())
     assert game.evaluations == 8
     assert estimate.std_error is None
@@ -156,7 +156,7 @@ def test_a_budget_for_every_coalition_gives_exact_values() -> None:
 
 
 def test_permutations_that_do_not_fit_are_said() -> None:
-    game = ap.Game.from_function(games.random_moebius(8, 3).function, 8)
+    game = ap.Game.from_function(games.random_moebius(8, 3), 8)
     estimate = PermutationShapley().run(game, budget=40, rng=rng(), n_permutations=100)
     walked = estimate.extras["n_permutations"]
     assert estimate.notes == (f"{walked} of the 100 permutations asked for fitted the budget",)

@@ -83,9 +83,9 @@ __all__ = [
     "AdaptContext", "Alternatives", "ApportionError", "Attribution", "Available", "Backend", "BackendError",
     "BackendInfo", "BatchTooLargeError", "BudgetError", "Capability", "CapabilityError", "Coalitions", "Estimate",
     "Explainer", "Feature", "Game", "InputAdapter", "InputError", "Layout", "LoadedModel", "Measurement", "Method",
-    "Metric", "ModelError", "ModelInput", "Needs", "PluginError", "ProgressEvent", "Provenance", "Request", "ResultError", "Sampler",
-    "ScoreError", "Scores", "ScoringBatch", "Segment", "Session", "SessionInfo", "Settings", "Target",
-    "TargetFunction", "Template", "Text", "Unavailable", "UnknownNameError", "Visualizer", "WhiteBox",
+    "Metric", "ModelError", "ModelInput", "Needs", "PluginError", "ProgressEvent", "Provenance", "Request",
+    "ResultError", "Sampler", "ScoreError", "Scores", "ScoringBatch", "Segment", "Session", "SessionInfo", "Settings",
+    "Target", "TargetFunction", "Template", "Text", "Unavailable", "UnknownNameError", "Visualizer", "WhiteBox",
     "__version__", "hookimpl",
 ]  # fmt: skip
 

@@ -172,6 +172,10 @@ class Session(Protocol):
 
     Sessions that have ``LOGITS`` also have ``logits(batch) -> Float[B, T, V]``; those that have
     ``GENERATE`` also ``generate(ids, options) -> tuple[int, ...]``.
+
+    Optional attributes, read when they exist; scores of a session without either are not cached:
+        ``model``: the ``torch.nn.Module`` that scores, itself and not what it was made from.
+        ``checksum``: ``str``, another one whenever other scores have to be expected.
     """
 
     @property

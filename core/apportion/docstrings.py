@@ -1,37 +1,33 @@
-"""What a docstring says about a function's parameters."""
+"""What a docstring says: its description, and its notes on parameters. Google, NumPy and Sphinx styles."""
 
 from __future__ import annotations
 
 import inspect
-import re
 from typing import Any
 
-__all__ = ["description", "parameter_notes"]
+from docstring_parser import ParseError, parse
 
-_SECTION = re.compile(r"^[A-Z][a-z]+:$")
+__all__ = ["description", "parameter_notes"]
 
 
 def description(thing: Any) -> str:
     """A docstring up to its first section (``Args:``, ``Raises:``, …)."""
-    lines = (inspect.getdoc(thing) or "").replace("``", "`").splitlines()
-    end = next((i for i, line in enumerate(lines) if _SECTION.match(line)), len(lines))
-    return "\n".join(lines[:end]).strip()
+    try:
+        found = parse(_text(thing))
+    except ParseError:
+        return _text(thing)
+    parts = (found.short_description, found.long_description)
+    return "\n\n".join(part for part in parts if part).strip()
 
 
 def parameter_notes(function: Any) -> dict[str, str]:
-    """The texts under ``Args:``, one for each parameter; nothing if there is no such section."""
-    lines = (inspect.getdoc(function) or "").replace("``", "`").splitlines()
-    if "Args:" not in lines:
+    """What is said of each parameter, in one line each; nothing if there is no such section."""
+    try:
+        found = parse(_text(function))
+    except ParseError:
         return {}
-    notes: dict[str, str] = {}
-    name = ""
-    for line in lines[lines.index("Args:") + 1 :]:
-        if line and not line.startswith(" "):
-            break
-        entry = re.match(r"^ {4}(\w+)(?: \([^)]*\))?: ?(.*)$", line)
-        if entry:
-            name = entry[1]
-            notes[name] = entry[2]
-        elif name and line.strip():
-            notes[name] += f" {line.strip()}"
-    return notes
+    return {note.arg_name: " ".join((note.description or "").split()) for note in found.params}
+
+
+def _text(thing: Any) -> str:
+    return (inspect.getdoc(thing) or "").replace("``", "`")

@@ -168,6 +168,6 @@ def apportion_score(session: Session, batch: ScoringBatch, request: Request) -> 
     """Called once a batch, for target functions that need log-probabilities: score it.
 
     Returns log-probabilities, or ``None`` to leave it to the next plugin; the session itself answers last.
-    Wrappers (``@hookimpl(wrapper=True)``) profile, log or remember what was scored; an implementation that
-    answers sends batches elsewhere.
+    Wrappers (``@hookimpl(wrapper=True)``) profile, log or remember what was scored, and return it as it is; an
+    implementation that answers sends batches elsewhere.
     """

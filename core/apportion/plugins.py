@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ import pluggy
 from apportion import hookspecs
 from apportion._version import __version__
 from apportion.compatibility import check_api_version, warn_deprecated
-from apportion.errors import ApportionError, PluginError, listing, suggestion
+from apportion.errors import ApportionError, InputError, PluginError, listing, suggestion
 from apportion.files import cache_dir
 from apportion.hookspecs import API_VERSION, PROJECT, Settings
 from apportion.options import check_options
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from apportion.backend import ScoringBatch, Session
     from apportion.request import Request
 
-__all__ = ["FailedPlugin", "LoadedPlugin", "Plugins", "installed_plugins", "load_plugins"]
+__all__ = ["FailedPlugin", "LoadedPlugin", "Plugins", "installed_plugins", "load_plugins", "switched"]
 
 BUILT_INS = (
     "apportion_backends.torch",
@@ -142,16 +143,27 @@ class Plugins:
             self.failed.append(FailedPlugin(name, distribution, _explained(error)))
 
     def require(self, plugin: object) -> None:
-        """Load a plugin object given in code; its faults are the caller's to see.
+        """Load a plugin object given in code, if it is not loaded already; its faults are the caller's to see.
 
         Raises:
             PluginError: it cannot be loaded.
         """
+        if self._manager.is_registered(plugin):
+            return
         name = getattr(plugin, "__name__", None) or type(plugin).__name__
         try:
             self._register(str(name), "object", plugin)
         except (Exception, SystemExit) as error:
             raise PluginError(f"The plugin {name!r} cannot be loaded: {_explained(error)}") from error
+
+    def scorers(self) -> tuple[tuple[str, str], ...]:
+        """Name and distribution of the plugins, besides the built-in ones, that may answer ``apportion_score``."""
+        distributions = {plugin.name: plugin.distribution for plugin in self.loaded}
+        return tuple(
+            (found.plugin_name, distributions[found.plugin_name])
+            for found in self.hook.apportion_score.get_hookimpls()
+            if not (found.wrapper or found.hookwrapper) and distributions[found.plugin_name] != "built-in"
+        )
 
     def score_batch(self, request: Request, session: Session, batch: ScoringBatch) -> Float[Tensor, "B T"]:
         """Log-probabilities of a batch, by the first plugin that scores it; the session answers last."""
@@ -251,7 +263,8 @@ def load_plugins(plugins: Sequence[object] = (), switches: Mapping[str, object] 
         switches: values for ``SWITCHED``; what is missing or false is off.
 
     Raises:
-        PluginError: one of ``plugins`` cannot be loaded; installed ones that cannot are only recorded.
+        PluginError: one of ``plugins`` or ``switches`` cannot be loaded; installed ones that cannot are only recorded.
+        InputError: a value that a switch does not take.
     """
     switched_off = [name.strip() for name in os.environ.get(DISABLE_VARIABLE, "").split(",") if name.strip()]
     found = Plugins(switched_off)
@@ -262,7 +275,8 @@ def load_plugins(plugins: Sequence[object] = (), switches: Mapping[str, object] 
         if (value is None or value is False) and module not in switched_off:
             found.off[module] = switch
         else:
-            found.add(module, "built-in", functools.partial(_switched, path, value))
+            made = None if module in switched_off else switched(switch, value)
+            found.add(module, "built-in", lambda made=made: made)  # type: ignore[misc]
     if os.environ.get(AUTOLOAD_VARIABLE, "1") != "0":
         for entry in sorted(metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda e: e.name):
             dist = entry.dist
@@ -272,10 +286,28 @@ def load_plugins(plugins: Sequence[object] = (), switches: Mapping[str, object] 
     return found
 
 
-def _switched(path: str, value: object) -> object:
-    module, name = path.split(":")
-    made = getattr(importlib.import_module(module), name)
-    return made() if value is True else made(value)
+def switched(switch: str, value: object) -> object:
+    """The built-in plugin that an argument of ``Explainer`` turns on.
+
+    Args:
+        switch: one of ``SWITCHED``.
+        value: ``True`` makes the plugin as it is, another value is passed to it.
+
+    Raises:
+        InputError: a value that it does not take.
+        PluginError: it cannot be loaded.
+    """
+    module, name = SWITCHED[switch].split(":")
+    try:
+        made = getattr(importlib.import_module(module), name)
+        needed = [p.name for p in inspect.signature(made).parameters.values() if p.default is p.empty]
+        if value is True and needed:
+            raise InputError(f"{switch}=True is not enough; give its {' and '.join(needed)}: {switch}=….")
+        return made() if value is True else made(value)
+    except ApportionError:
+        raise
+    except Exception as error:
+        raise PluginError(f"{switch}={value!r} cannot be turned on: {_explained(error)}") from error
 
 
 @functools.cache

@@ -163,6 +163,11 @@ class Template:
                     )
                 seen[slot] = group
 
+    @classmethod
+    def example(cls) -> Template:
+        """A small one, for trying things out (``apportion plugins check``)."""
+        return cls("{name} is a {job}. {name} likes", {"name": "Dave", "job": "lawyer"}, {"name": "Sarah"})
+
     def feature_slots(self) -> tuple[tuple[str, ...], ...]:
         """The slots of each feature: groups and single slots, in the order of their first slot."""
         of_slot = {slot: tuple(map(str, group)) for group in self.groups for slot in map(str, group)}

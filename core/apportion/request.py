@@ -37,6 +37,7 @@ class Request:
         budget: the most distinct evaluations; ``None`` for no limit.
         coalition_budget: the same in coalitions, which take one evaluation for each baseline draw.
         seed: of every draw.
+        scorers: name and distribution of plugins, besides the built-in ones, that may score batches.
     """
 
     model: LoadedModel
@@ -55,3 +56,4 @@ class Request:
     budget: int | None
     coalition_budget: int | None
     seed: int
+    scorers: tuple[tuple[str, str], ...] = ()

@@ -99,6 +99,7 @@ class Resolver:
             budget=budget,
             coalition_budget=coalitions,
             seed=seed,
+            scorers=self._plugins.scorers(),
         )
 
     def adapter(self, prompt: object, features: object, seed: int) -> InputAdapter:

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from apportion.cli.docstrings import description, parameter_notes
 from apportion.cli.listing import JsonFlag, console, print_json, print_table, sub_app
+from apportion.docstrings import description, parameter_notes
 from apportion.options import named_options
 from apportion.plugins import load_plugins
 

@@ -10,8 +10,8 @@ import typer
 from rich.text import Text
 
 from apportion.cli.listing import JsonFlag, console, print_json, print_table, sub_app
-from apportion.cli.plugin_check import faults_of
 from apportion.errors import unknown_name
+from apportion.plugin_check.finding import Finding
 from apportion.plugins import AUTOLOAD_VARIABLE, DISABLE_VARIABLE, Plugins, load_plugins
 from apportion.registry import Entry
 
@@ -84,17 +84,22 @@ def check_plugins(
     name: Annotated[str | None, typer.Argument(help="Check this one only.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Import everything that the plugins register; exit with 1 if one failed or something cannot be made."""
-    rows = _rows(load_plugins(switches=_AS_BY_DEFAULT))
+    """Look at everything that the plugins register and try it out on something tiny; exit with 1 on any fault.
+
+    Names, signatures, summaries and documented options are checked, then each extension runs once.
+    """
+    plugins = load_plugins(switches=_AS_BY_DEFAULT)
+    rows = _rows(plugins)
     rows = [row for row in rows if row.state in (LOADED, FAILED)] if name is None else [_row(rows, name)]
-    faults = {row.name: _faults(row) for row in rows}
-    broken = [plugin for plugin, found in faults.items() if found]
+    checks = []
+    for row in rows:
+        checks.append(_check(row, plugins))
+        if not as_json:
+            _print_check(checks[-1])
+    ok = not any(check.faults for check in checks)
     if as_json:
-        print_json({"ok": not broken, "plugins": [{"name": row.name, "faults": faults[row.name]} for row in rows]})
-    else:
-        for row in rows:
-            _print_check(row, faults[row.name])
-    if broken:
+        print_json({"ok": ok, "plugins": [check.facts() for check in checks]})
+    if not ok:
         raise typer.Exit(1)
 
 
@@ -113,12 +118,30 @@ def _row(rows: list[Row], name: str) -> Row:
     raise unknown_name("plugin", name, [row.name for row in rows])
 
 
-def _faults(row: Row) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What was found about one plugin."""
+
+    plugin: str
+    faults: tuple[str, ...]
+    findings: tuple[Finding, ...] = ()
+
+    def facts(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        tried = [{"kind": f.kind, "name": f.name, "tried": f.tried} for f in self.findings]
+        return {"name": self.plugin, "faults": list(self.faults), "tried": tried}
+
+
+def _check(row: Row, plugins: Plugins) -> Check:
     if row.state == DISABLED:
-        return [f"it is disabled by {DISABLE_VARIABLE}"]
-    if row.state == OFF:
-        return []
-    return [row.error] if row.error else faults_of(row.entries)
+        return Check(row.name, (f"it is disabled by {DISABLE_VARIABLE}",))
+    if row.error:
+        return Check(row.name, (row.error,))
+    # Imported here: trying things out needs PyTorch.
+    from apportion.plugin_check.report import examine
+
+    findings = tuple(examine(row.entries, plugins))
+    return Check(row.name, tuple(fault for finding in findings for fault in finding.faults), findings)
 
 
 def _registered(row: Row) -> str:
@@ -136,9 +159,12 @@ def _state(row: Row) -> Text:
     return Text(row.state, _STYLES[row.state])
 
 
-def _print_check(row: Row, faults: list[str]) -> None:
+def _print_check(check: Check) -> None:
     out = console()
-    if not faults:
-        out.print(Text.assemble(("ok      ", "green"), f"{row.name}: {len(row.entries)} imported"))
-    for fault in faults:
-        out.print(Text.assemble(("failed  ", "bold red"), f"{row.name}: {fault}"))
+    if not check.faults:
+        out.print(Text.assemble(("ok      ", "green"), check.plugin))
+    for fault in check.faults:
+        out.print(Text.assemble(("failed  ", "bold red"), f"{check.plugin}: {fault}"))
+    for finding in check.findings:
+        if finding.tried:
+            out.print(Text(f"        {finding.kind[:-1]} {finding.name}: {finding.tried}", "dim"))

@@ -1,46 +1,93 @@
-"""Games with known answers."""
+"""Games with known answers: every value of interest follows from the coefficients.
+
+A game is given in its Möbius (Harsanyi) form: v(S) = Σ of the coefficients of all sets inside S. Each estimand is
+then a sum over sets: a Shapley value shares a set's coefficient equally among its members, a Banzhaf value counts the
+chance that the others are there, leave-one-out loses the coefficients of all sets with the feature.
+"""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-Function = Callable[[Tensor], Tensor]
+__all__ = ["ESTIMANDS", "KnownGame", "brute_force_shapley", "known_games", "moebius", "random_moebius"]
+
+Sets = Mapping[tuple[int, ...], float]
+
+ESTIMANDS: Mapping[str, Callable[[int, int], float]] = {
+    "Shapley value": lambda size, n: 1 / size,
+    "Banzhaf value": lambda size, n: 0.5 ** (size - 1),
+    "leave-one-out": lambda size, n: 1.0,
+}
+"""The share of a set's coefficient that each of its members gets, from the set's size and the number of features."""
 
 
 @dataclass(frozen=True)
 class KnownGame:
-    """A value function and its Shapley values."""
+    """A value function whose attributions are known.
+
+    Attributes:
+        name: for test ids and messages.
+        n: features.
+        coefficients: of the sets, by their members.
+    """
 
     name: str
     n: int
-    function: Function
-    shapley: Tensor
+    coefficients: Sets
+
+    def __call__(self, mask: Bool[Tensor, "S F"]) -> Float[Tensor, " S"]:
+        """v of each coalition, float64."""
+        members = torch.zeros(len(self.coefficients), self.n, dtype=torch.float64)
+        for row, chosen in enumerate(self.coefficients):
+            members[row, list(chosen)] = 1.0
+        weights = torch.tensor(list(self.coefficients.values()), dtype=torch.float64)
+        inside = mask.double() @ members.T == members.sum(1)
+        return (inside * weights).sum(1)
+
+    def truth(self, estimand: str) -> Float[Tensor, " F"] | None:
+        """What every feature should get, or ``None`` for an estimand that is not among ``ESTIMANDS``."""
+        share = ESTIMANDS.get(estimand)
+        if share is None:
+            return None
+        found = torch.zeros(self.n, dtype=torch.float64)
+        for members, coefficient in self.coefficients.items():
+            for i in members:
+                found[i] += coefficient * share(len(members), self.n)
+        return found
+
+    @property
+    def shapley(self) -> Float[Tensor, " F"]:
+        """Shapley values."""
+        found = self.truth("Shapley value")
+        assert found is not None
+        return found
+
+    def permuted(self, order: list[int]) -> KnownGame:
+        """The same game with feature i called ``order[i]``."""
+        renamed = {tuple(sorted(order[i] for i in s)): c for s, c in self.coefficients.items()}
+        return KnownGame(f"{self.name}-permuted", self.n, renamed)
+
+    def plus(self, constant: float) -> KnownGame:
+        """The same game with a constant added to every value."""
+        shifted = dict(self.coefficients)
+        shifted[()] = shifted.get((), 0.0) + constant
+        return KnownGame(f"{self.name}-plus-{constant:g}", self.n, shifted)
 
 
-def moebius(name: str, n: int, coefficients: dict[tuple[int, ...], float]) -> KnownGame:
-    """v(S) = Σ of the coefficients of all sets inside S; each is shared equally by its members."""
-
-    def function(mask: Tensor) -> Tensor:
-        total = torch.zeros(len(mask), dtype=torch.float64)
-        for members, coefficient in coefficients.items():
-            total += coefficient * mask[:, torch.tensor(members, dtype=torch.long)].all(1).double()
-        return total
-
-    shapley = torch.zeros(n, dtype=torch.float64)
-    for members, coefficient in coefficients.items():
-        for i in members:
-            shapley[i] += coefficient / len(members)
-    return KnownGame(name, n, function, shapley)
+def moebius(name: str, n: int, coefficients: Sets) -> KnownGame:
+    """A game from the coefficients of its sets."""
+    return KnownGame(name, n, coefficients)
 
 
 def random_moebius(n: int, order: int, seed: int = 0) -> KnownGame:
-    """Interactions of all sets up to a size."""
+    """Random interactions of all sets up to a size."""
     draw = torch.Generator().manual_seed(seed)
     sets = [s for size in range(order + 1) for s in itertools.combinations(range(n), size)]
     values = torch.randn(len(sets), generator=draw, dtype=torch.float64).tolist()
@@ -52,24 +99,20 @@ def known_games(largest: int = 12) -> list[KnownGame]:
     games = []
     for n in (1, 2, 3, 5, 8, largest):
         everyone = tuple(range(n))
+        # v(S) = |S|²: each feature alone, and each pair twice.
+        symmetric: Sets = {(i,): 1.0 for i in range(n)} | dict.fromkeys(itertools.combinations(range(n), 2), 2.0)
         games += [
             moebius(f"additive-{n}", n, {(i,): float(i) - 2.5 for i in range(n)} | {(): 3.0}),
             moebius(f"unanimity-{n}", n, {everyone: 7.0}),
             moebius(f"dummy-{n}", n, {everyone[:-1]: 2.0, (0,): 1.0} if n > 1 else {(): 1.0}),
-            KnownGame(
-                f"symmetric-{n}",
-                n,
-                lambda mask: mask.sum(1).double() ** 2,
-                torch.full((n,), float(n), dtype=torch.float64),
-            ),
+            moebius(f"symmetric-{n}", n, symmetric),
         ]
         games += [random_moebius(n, order) for order in (1, 2, 3) if order <= n]
-    games += [random_moebius(n, n) for n in (1, 4, 8)]
-    return games
+    return games + [random_moebius(n, n) for n in (4, 8)]
 
 
-def brute_force_shapley(function: Function, n: int) -> Tensor:
-    """The mean marginal contribution over all n! orders."""
+def brute_force_shapley(function: Callable[[Tensor], Tensor], n: int) -> Float[Tensor, " F"]:
+    """The mean marginal contribution over all n! orders; for small n."""
     total = torch.zeros(n, dtype=torch.float64)
     for order in itertools.permutations(range(n)):
         mask = torch.zeros(n + 1, n, dtype=torch.bool)

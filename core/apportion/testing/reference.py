@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
-from transformers import PreTrainedModel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["log_probs", "logits", "sequence_and_tokens"]
 
 
 @torch.no_grad()
-def log_probs(model: PreTrainedModel, prompt: Sequence[int], target: Sequence[int]) -> Tensor:
-    """Float[T]: log-probability of each target token."""
-    ids = torch.tensor([[*prompt, *target[:-1]]])
-    logits = model(ids, use_cache=False).logits[0, len(prompt) - 1 :].double()
-    return logits.log_softmax(-1)[torch.arange(len(target)), torch.tensor(target)]
+def logits(model: PreTrainedModel, prompt: Sequence[int], target: Sequence[int]) -> Float[Tensor, "T V"]:
+    """Float64 logits at the position before each target token."""
+    ids = torch.tensor([[*prompt, *target[:-1]]], device=model.device)
+    found: Tensor = model(ids, use_cache=False).logits[0, len(prompt) - 1 :]
+    return found.to("cpu", torch.float64)
 
 
-def sequence_and_tokens(model: PreTrainedModel, prompt: Sequence[int], target: Sequence[int]) -> Tensor:
-    """Float[1 + T]: the sum, then each token."""
-    found = log_probs(model, prompt, target).double()
+def log_probs(model: PreTrainedModel, prompt: Sequence[int], target: Sequence[int]) -> Float[Tensor, " T"]:
+    """Log-probability of each target token."""
+    return logits(model, prompt, target).log_softmax(-1)[torch.arange(len(target)), torch.tensor(target)]
+
+
+def sequence_and_tokens(model: PreTrainedModel, prompt: Sequence[int], target: Sequence[int]) -> Float[Tensor, " K"]:
+    """The sum, then each token: what the target function ``log_prob`` gives for one prompt."""
+    found = log_probs(model, prompt, target)
     return torch.cat([found.sum()[None], found])

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 import transformers as tf
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from apportion.models import LoadedModel
+from apportion.quiet import quiet_transformers
+
+__all__ = ["FAMILIES", "VOCABULARY", "config", "loaded", "model", "tokenizer"]
+
 VOCABULARY = 260
-COMMON = {"vocab_size": VOCABULARY, "bos_token_id": 256, "eos_token_id": 257, "pad_token_id": 257}
-LLAMA_LIKE = COMMON | {
+COMMON: Mapping[str, Any] = {"vocab_size": VOCABULARY, "bos_token_id": 256, "eos_token_id": 257, "pad_token_id": 257}
+SIZES: Mapping[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 48,
     "num_hidden_layers": 2,
@@ -20,49 +27,69 @@ LLAMA_LIKE = COMMON | {
     "max_position_embeddings": 512,
 }
 
+_CONFIGS: Mapping[str, Callable[[], tf.PretrainedConfig]] = {
+    "llama": lambda: tf.LlamaConfig(**COMMON, **SIZES),
+    "gpt2": lambda: tf.GPT2Config(**COMMON, n_embd=32, n_layer=2, n_head=4, n_positions=512),
+    "qwen3": lambda: tf.Qwen3Config(**COMMON, **SIZES, head_dim=8),
+    "opt": lambda: tf.OPTConfig(
+        **COMMON,
+        hidden_size=32,
+        ffn_dim=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=512,
+        word_embed_proj_dim=16,
+    ),
+    "bloom": lambda: tf.BloomConfig(**COMMON, hidden_size=32, n_layer=2, n_head=4),
+    "mamba": lambda: tf.MambaConfig(**COMMON, hidden_size=32, state_size=4, num_hidden_layers=2),
+    "mixtral": lambda: tf.MixtralConfig(**COMMON, **SIZES, num_local_experts=4, num_experts_per_tok=2),
+    "gemma3": lambda: tf.Gemma3TextConfig(
+        **COMMON, **SIZES, head_dim=8, sliding_window=4, layer_types=["sliding_attention", "full_attention"]
+    ),
+}
+
+FAMILIES = tuple(_CONFIGS)
+"""Architectures that ``model`` builds: plain, learned positions, tied, ALiBi, state space, experts, sliding window."""
+
 
 @functools.cache
-def tokenizer() -> PreTrainedTokenizerFast:
-    """One token for each byte; no special tokens are added to a prompt."""
+def tokenizer(*, adds_start: bool = False) -> PreTrainedTokenizerFast:
+    """One token for each byte.
+
+    Args:
+        adds_start: put ``<s>`` before every prompt, as the tokenizers of most models do.
+    """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {character: i for i, character in enumerate(alphabet)}
     core = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>")
+    made = PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>")
+    if adds_start:
+        start = (made.bos_token, made.bos_token_id)
+        core = made.backend_tokenizer
+        core.post_processor = processors.Sequence(
+            [
+                processors.ByteLevel(trim_offsets=False),
+                processors.TemplateProcessing(single=f"{start[0]} $A", special_tokens=[start]),
+            ]
+        )
+        made = PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>")
+    return made
 
 
 def config(family: str) -> tf.PretrainedConfig:
-    """A tiny configuration of one of the families below."""
-    return {
-        "llama": lambda: tf.LlamaConfig(**LLAMA_LIKE),
-        "gpt2": lambda: tf.GPT2Config(**COMMON, n_embd=32, n_layer=2, n_head=4, n_positions=512),
-        "qwen3": lambda: tf.Qwen3Config(**LLAMA_LIKE, head_dim=8),
-        "opt": lambda: tf.OPTConfig(
-            **COMMON,
-            hidden_size=32,
-            ffn_dim=48,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            max_position_embeddings=512,
-            word_embed_proj_dim=16,
-        ),
-        "bloom": lambda: tf.BloomConfig(**COMMON, hidden_size=32, n_layer=2, n_head=4),
-        "mamba": lambda: tf.MambaConfig(**COMMON, hidden_size=32, state_size=4, num_hidden_layers=2),
-        "mixtral": lambda: tf.MixtralConfig(**LLAMA_LIKE, num_local_experts=4, num_experts_per_tok=2),
-        "gemma3": lambda: tf.Gemma3TextConfig(
-            **LLAMA_LIKE, head_dim=8, sliding_window=4, layer_types=["sliding_attention", "full_attention"]
-        ),
-    }[family]()
-
-
-FAMILIES = ("llama", "gpt2", "qwen3", "opt", "bloom", "mamba", "mixtral", "gemma3")
+    """A tiny configuration of one of ``FAMILIES``."""
+    return _CONFIGS[family]()
 
 
 @functools.cache
 def model(family: str = "llama", dtype: torch.dtype = torch.float64) -> PreTrainedModel:
-    """A random model of this family, the same in every run; weights large enough that context matters."""
-    with torch.random.fork_rng():
+    """A random model of this family, the same in every run; weights large enough that context matters.
+
+    It is shared: copy it before you change it.
+    """
+    with torch.random.fork_rng(), quiet_transformers():
         torch.manual_seed(0)
         # Grouped matrix products of experts have no float64 kernel.
         built = tf.AutoModelForCausalLM.from_config(config(family), experts_implementation="eager").to(dtype)
@@ -70,4 +97,10 @@ def model(family: str = "llama", dtype: torch.dtype = torch.float64) -> PreTrain
             for parameter in built.parameters():
                 if parameter.ndim > 1:
                     parameter.mul_(1.5)
-    return built.eval()
+    made: PreTrainedModel = built.eval()
+    return made
+
+
+def loaded(family: str = "llama", dtype: torch.dtype = torch.float64) -> LoadedModel:
+    """Model and tokenizer as a backend takes them."""
+    return LoadedModel(model(family, dtype), tokenizer(), f"tiny-{family}", owned=False)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from apportion.errors import InputError
+from apportion.errors import InputError, check_encodable
 from apportion.features import Feature, Segment
 from apportion.inputs import AdaptContext, InputAdapter, ModelInput
 from apportion.prompts import Text
@@ -23,8 +23,9 @@ def text_adapter(prompt: Text, context: AdaptContext) -> InputAdapter:
     """The adapter for a ``Text``.
 
     Raises:
-        InputError: nothing is left to attribute to.
+        InputError: nothing is left to attribute to, or the text is no Unicode.
     """
+    check_encodable("prompt", prompt.text)
     return TokenAdapter(prompt, context) if prompt.by == "tokens" else PieceAdapter(prompt, context)
 
 

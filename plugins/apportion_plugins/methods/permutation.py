@@ -64,7 +64,7 @@ class PermutationShapley:
         if not isinstance(antithetic, bool):
             raise InputError(f"antithetic={antithetic!r} must be True or False.")
         _check_count(n_permutations, antithetic, n)
-        if budget is not None and n_permutations is None and (n < 2 or 2**n <= budget):
+        if budget is not None and n_permutations is None and 2**n <= budget:
             values = shapley_of_table(game.values(all_coalitions(n)))
             return Estimate(values, notes=("every coalition fitted the budget, so the values are exact",))
         notes: tuple[str, ...] = ()

@@ -1,0 +1,40 @@
+"""Everything that can be said about one plugin's entries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from apportion.errors import PluginError
+from apportion.plugin_check.finding import Finding
+from apportion.plugin_check.smoke import smoke
+from apportion.plugin_check.static import object_faults, summary_faults
+from apportion.plugins import Plugins
+from apportion.registry import Entry
+
+__all__ = ["examine"]
+
+
+def examine(entries: Iterable[Entry], plugins: Plugins) -> list[Finding]:
+    """Look at everything that a plugin registered, and try it out."""
+    return [_examined(entry, plugins) for entry in entries]
+
+
+def _examined(entry: Entry, plugins: Plugins) -> Finding:
+    label = f"The {entry.kind[:-1]} {entry.name!r}"
+    try:
+        # The class of a prompt takes arguments; it is looked at and not called.
+        made = entry.load() if entry.kind == "inputs" else entry.make()
+    except PluginError as error:
+        return Finding(entry.kind, entry.name, (str(error),))
+    faults = [f"{label}: {fault}" for fault in summary_faults(entry.summary)]
+    own_name = getattr(getattr(made, "info", None), "name", entry.name)
+    if entry.kind == "backends" and own_name != entry.name:
+        faults.append(f"{label} calls itself {own_name!r} in its info; results would name that.")
+    broken = object_faults(entry.kind, made)
+    faults += [f"{label} {fault}" for fault in broken]
+    try:
+        return Finding(entry.kind, entry.name, tuple(faults), smoke(entry, plugins))
+    except PluginError as error:
+        # What lacks a part cannot run; that was said already.
+        again = () if any("without" in fault for fault in broken) else (f"{label} {error}",)
+        return Finding(entry.kind, entry.name, (*faults, *again))

@@ -1,0 +1,53 @@
+"""Contracts that extensions keep, and what is needed to test them: subclass one, give a fixture, get every check.
+
+Nothing here is installed into pytest by itself: the contracts are classes, ``apportion.testing.games``, ``.tiny`` and
+``.reference`` are plain functions, and fixtures come with ``pytest_plugins = ["apportion.testing.fixtures"]``.
+The contracts need pytest.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from apportion.testing.backend import BackendContract
+    from apportion.testing.explainers import tiny_explainer
+    from apportion.testing.games import KnownGame, known_games
+    from apportion.testing.input import InputContract
+    from apportion.testing.method import MethodContract
+    from apportion.testing.metric import MetricContract
+    from apportion.testing.results import sample_results
+    from apportion.testing.sampler import SamplerContract
+    from apportion.testing.target import TargetContract
+    from apportion.testing.visualizer import VisualizerContract
+
+_HOME_OF = {
+    "BackendContract": "backend",
+    "InputContract": "input",
+    "KnownGame": "games",
+    "MethodContract": "method",
+    "MetricContract": "metric",
+    "SamplerContract": "sampler",
+    "TargetContract": "target",
+    "VisualizerContract": "visualizer",
+    "known_games": "games",
+    "sample_results": "results",
+    "tiny_explainer": "explainers",
+}
+
+__all__ = [
+    "BackendContract", "InputContract", "KnownGame", "MethodContract", "MetricContract", "SamplerContract",
+    "TargetContract", "VisualizerContract", "known_games", "sample_results", "tiny_explainer",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'apportion.testing' has no attribute {name!r}")
+    try:
+        return getattr(importlib.import_module(f"apportion.testing.{_HOME_OF[name]}"), name)
+    except ModuleNotFoundError as error:
+        if error.name == "pytest":
+            raise ImportError("The contracts need pytest: pip install pytest") from error
+        raise

@@ -1,0 +1,42 @@
+"""Fixtures for the tests of plugins, opt-in: ``pytest_plugins = ["apportion.testing.fixtures"]`` in ``conftest.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from apportion.attribution import Attribution
+from apportion.explainer import Explainer
+from apportion.models import LoadedModel
+from apportion.testing import explainers, tiny
+from apportion.testing.games import KnownGame, known_games
+from apportion.testing.results import sample_results
+
+__all__ = ["known_game", "sample_result", "tiny_explainer", "tiny_loaded"]
+
+
+@pytest.fixture(scope="session")
+def tiny_loaded() -> LoadedModel:
+    """A tiny random Llama in float64 and its byte-level tokenizer."""
+    return tiny.loaded()
+
+
+@pytest.fixture
+def tiny_explainer() -> Iterator[Explainer]:
+    """An explainer of that model with the installed plugins; no progress bar."""
+    with explainers.tiny_explainer() as explainer:
+        yield explainer
+
+
+@pytest.fixture(params=known_games(6), ids=lambda game: game.name)
+def known_game(request: pytest.FixtureRequest) -> KnownGame:
+    """A game with known answers; a test that asks for it runs once for each."""
+    found: KnownGame = request.param
+    return found
+
+
+@pytest.fixture(params=sample_results())
+def sample_result(request: pytest.FixtureRequest) -> Attribution:
+    """A result without a model; a test that asks for it runs once for each sort."""
+    return sample_results()[request.param]

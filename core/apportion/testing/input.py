@@ -1,0 +1,237 @@
+"""What every input adapter keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from apportion.errors import InputError
+from apportion.features import Feature
+from apportion.inputs import AdaptContext, Alternatives, InputAdapter, ModelInput
+from apportion.plugins import load_plugins
+from apportion.testing import tiny
+from apportion.testing.explainers import tiny_explainer
+
+__all__ = ["UNICODE", "InputContract"]
+
+UNICODE = {
+    "accents": "Ça va très bien, merci",
+    "combining": "e\u0301te\u0301 nai\u0308f cafe\u0301",
+    "chinese": "我爱北京。 你呢？ 我很好。",
+    "arabic": "مرحبا بالعالم، كيف حالك؟",
+    "emoji": "I 🎉🎉 love 👩‍👩‍👧 it 🙂",
+    "spaces": "  two  spaces\tand a\u00a0tab  ",
+    "quotes": 'it\'s "so" {braces} \\ % and <b>tags</b> [x]',
+    "lines": "one\n\ntwo\r\nthree\n",
+}
+"""Texts that break careless cutting and joining."""
+
+
+class InputContract:
+    """Subclass it, give fixtures ``prompt`` and ``full_text``, and override ``of_text`` if a prompt can hold any text.
+
+    Attributes:
+        plugins: the modules or objects with your hooks; not needed for what is installed.
+        overlap: several features may share a stretch of the text, so that one of them absent leaves it there.
+    """
+
+    plugins: ClassVar[Sequence[object]] = ()
+    overlap: ClassVar[bool] = False
+
+    @pytest.fixture
+    def prompt(self) -> object:
+        """A prompt of yours with two or more features, in words that occur once."""
+        raise NotImplementedError("Give a fixture `prompt` that returns one of your prompts.")
+
+    @pytest.fixture
+    def full_text(self) -> str:
+        """The text that the model reads when all its features are present."""
+        raise NotImplementedError("Give a fixture `full_text`: what the model reads when nothing is absent.")
+
+    def of_text(self, text: str) -> tuple[object, str] | None:
+        """A prompt with any given text in it, and what the model reads of it; ``None`` if there is none."""
+        return None
+
+    def adapt(self, prompt: object, *, adds_start: bool = False, seed: int = 0) -> InputAdapter | None:
+        """What the plugins make of a prompt."""
+        context = AdaptContext(tiny.tokenizer(adds_start=adds_start), seed)
+        found: InputAdapter | None = load_plugins(self.plugins).hook.apportion_adapt_input(
+            prompt=prompt, context=context
+        )
+        return found
+
+    def adapted(self, prompt: object, *, adds_start: bool = False, seed: int = 0) -> InputAdapter:
+        """The adapter of a prompt that is ours."""
+        found = self.adapt(prompt, adds_start=adds_start, seed=seed)
+        assert found is not None, (
+            f"No plugin adapts {prompt!r:.80}: apportion_adapt_input returned None. Give your module in `plugins`."
+        )
+        return found
+
+    def test_it_claims_its_prompts_only(self, prompt: object) -> None:
+        """It adapts its own prompts and leaves others to other plugins."""
+        self.adapted(prompt)
+        assert self.adapt(object()) is None, "It claims any object. Return None for prompts that are not yours."
+
+    def test_features_are_named(self, prompt: object) -> None:
+        """Features with distinct names, and a name for each."""
+        features = self.adapted(prompt).features
+        assert isinstance(features, tuple), f"features must be a tuple; they are a {type(features).__name__}."
+        assert features, "There are no features."
+        assert all(isinstance(feature, Feature) for feature in features), f"Not all are Features: {features!r:.200}"
+        names = [feature.name for feature in features]
+        assert all(names), f"A feature has no name: {names}"
+        assert len(set(names)) == len(names), f"Names must be distinct; they are {names}."
+
+    @pytest.mark.parametrize("adds_start", [False, True], ids=["plain", "start-token"])
+    def test_all_present_is_the_prompt(self, prompt: object, full_text: str, adds_start: bool) -> None:
+        """Exact reassembly: all features present give the token ids of the whole text, special tokens included."""
+        self.check_reassembly(prompt, full_text, adds_start)
+
+    def test_absent_means_absent(self, prompt: object, full_text: str) -> None:
+        """A feature that is absent is gone or replaced, and everything else is still there."""
+        self.check_absence(prompt, full_text)
+
+    def test_rows_are_rendered_one_by_one(self, prompt: object) -> None:
+        """A coalition renders the same in any batch, twice the same, in the order of the rows, and the mask stays."""
+        adapter = self.adapted(prompt)
+        mask = _masks(len(adapter.features))
+        before = mask.clone()
+        together = list(adapter.render(mask))
+        assert len(together) == len(mask), f"{len(mask)} coalitions gave {len(together)} inputs."
+        assert torch.equal(mask, before), "render() changed the mask."
+        alone = [adapter.render(row[None])[0] for row in mask]
+        assert together == alone, "A coalition is rendered in another way when it is alone."
+        assert list(adapter.render(mask.flip(0))) == together[::-1], "The order of the rows is lost."
+        assert list(adapter.render(mask[:0])) == [], "No coalitions must give no inputs."
+
+    def test_inputs_can_be_scored(self, prompt: object) -> None:
+        """Token ids of the vocabulary; as many alternatives as ``draws`` says."""
+        adapter = self.adapted(prompt)
+        draws = getattr(adapter, "draws", 1)
+        for item in adapter.render(_masks(len(adapter.features))):
+            assert isinstance(item, ModelInput | Alternatives), f"render() gave {item!r:.80}, no ModelInput."
+            inputs = item.inputs if isinstance(item, Alternatives) else (item,)
+            assert len(inputs) == draws, f"{len(inputs)} alternatives, and the adapter's `draws` is {draws}."
+            for ids in (each.ids for each in inputs):
+                assert all(type(i) is int and 0 <= i < tiny.VOCABULARY for i in ids), f"Not all are token ids: {ids}"
+
+    def test_the_seed_decides_everything(self, prompt: object) -> None:
+        """The same prompt and seed give the same features and inputs."""
+        first, again = (self.adapted(prompt, seed=3) for _ in range(2))
+        mask = _masks(len(first.features))
+        assert first.features == again.features
+        assert list(first.render(mask)) == list(again.render(mask)), "The same seed rendered other inputs."
+
+    def test_segments_show_the_prompt(self, prompt: object, full_text: str) -> None:
+        """Segments, where there are any, are the whole prompt in order, and every feature is among them."""
+        adapter = self.adapted(prompt)
+        segments = tuple(getattr(adapter, "segments", ()))
+        if not segments:
+            pytest.skip("the adapter has no `segments`, so views show no coloured prompt")
+        shown = "".join(segment.text for segment in segments)
+        assert shown == full_text, f"The segments read {shown!r}; the prompt is {full_text!r}."
+        numbers = {segment.feature for segment in segments} - {None}
+        assert numbers == set(range(len(adapter.features))), (
+            f"{len(adapter.features)} features, and the segments show those numbered {sorted(map(str, numbers))}."
+        )
+
+    @pytest.mark.parametrize("name", UNICODE)
+    def test_any_language(self, name: str) -> None:
+        """Accents, scripts without spaces, emoji, odd spaces: exact reassembly, and absent means absent."""
+        made = self.of_text(UNICODE[name])
+        if made is None:
+            pytest.skip("`of_text` is not given")
+        self.check_reassembly(*made, adds_start=False)
+        self.check_absence(*made)
+
+    def test_text_that_is_no_unicode_is_refused(self) -> None:
+        """Half a surrogate pair, from bytes in another encoding, is an ``InputError`` and no crash."""
+        made = self.of_text("one")
+        if made is None:
+            pytest.skip("`of_text` is not given")
+        with pytest.raises(InputError):
+            adapter = self.adapted(self.of_text("one \ud800 two")[0])  # type: ignore[index]
+            adapter.render(torch.ones(1, len(adapter.features), dtype=torch.bool))
+
+    def test_it_runs_on_a_model(self, prompt: object) -> None:
+        """The whole pipeline on a tiny model."""
+        with tiny_explainer(plugins=self.plugins) as explainer:
+            result = explainer.attribute(prompt, " x", method="ablation")
+        assert result.feature_names == tuple(feature.name for feature in self.adapted(prompt).features)
+
+    def check_reassembly(self, prompt: object, full_text: str, adds_start: bool) -> None:
+        """All features present give exactly the token ids of the text."""
+        adapter = self.adapted(prompt, adds_start=adds_start)
+        tokenizer = tiny.tokenizer(adds_start=adds_start)
+        (wanted,) = AdaptContext(tokenizer).encode([full_text])
+        (item,) = adapter.render(torch.ones(1, len(adapter.features), dtype=torch.bool))
+        for each in item.inputs if isinstance(item, Alternatives) else (item,):
+            assert each.ids == wanted, (
+                f"All features present read {tokenizer.decode(list(each.ids))!r}; the prompt is "
+                f"{tokenizer.decode(list(wanted))!r}."
+            )
+
+    def check_absence(self, prompt: object, full_text: str) -> None:
+        """Leave out each feature, and look what is left."""
+        adapter = self.adapted(prompt)
+        features = adapter.features
+        for i, feature in enumerate(features):
+            mask = torch.ones(1, len(features), dtype=torch.bool)
+            mask[0, i] = False
+            for text in _texts(adapter, mask, tiny.tokenizer()):
+                if feature.text != feature.baseline:
+                    assert text != full_text, f"Without the feature {feature.name!r} the prompt is what it was."
+                _assert_gone(feature, text, full_text, overlap=self.overlap)
+                for other in features[:i] + features[i + 1 :]:
+                    _assert_there(other, feature, text, full_text)
+        fixed = "".join(s.text for s in getattr(adapter, "segments", ()) if s.feature is None)
+        if hasattr(adapter, "segments"):
+            for text in _texts(adapter, torch.zeros(1, len(features), dtype=torch.bool), tiny.tokenizer()):
+                baselines = " ".join(feature.baseline for feature in features)
+                for feature in features:
+                    for part in _parts(feature):
+                        left = part in text and part not in fixed and part not in baselines
+                        assert not left, f"Without any feature, {part!r} of {feature.name!r} is still read: {text!r}"
+
+
+def _masks(n: int) -> torch.Tensor:
+    """All, none, and all sorts of coalitions, one of them twice."""
+    draw = torch.Generator().manual_seed(n)
+    drawn = torch.rand(6, n, generator=draw) < 0.5
+    ends = torch.tensor([[True] * n, [False] * n])
+    return torch.cat([ends, drawn, drawn[:1]])
+
+
+def _texts(adapter: InputAdapter, mask: torch.Tensor, tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
+    (item,) = adapter.render(mask)
+    for each in item.inputs if isinstance(item, Alternatives) else (item,):
+        yield str(tokenizer.decode(list(each.ids)))
+
+
+def _parts(feature: Feature) -> list[str]:
+    """The stretches of a feature, without the spaces around them; a group has several."""
+    stretches = feature.text.split(" … ") if feature.members else [feature.text]
+    return [stretch.strip() for stretch in stretches if stretch.strip()]
+
+
+def _assert_gone(feature: Feature, text: str, full_text: str, *, overlap: bool) -> None:
+    for part in _parts(feature):
+        # A part of a character, as tokens can be, cannot be told from the text.
+        if part in feature.baseline or overlap or part not in full_text:
+            continue
+        assert text.count(part) < full_text.count(part), (
+            f"{feature.name!r} is absent, and {part!r} is read in {text!r}."
+        )
+
+
+def _assert_there(other: Feature, absent: Feature, text: str, full_text: str) -> None:
+    for part in _parts(other):
+        goes = sum(stretch.count(part) for stretch in _parts(absent))
+        assert text.count(part) >= full_text.count(part) - goes, (
+            f"Only {absent.name!r} is absent, and {part!r} of {other.name!r} is gone too: {text!r}"
+        )

@@ -1,0 +1,240 @@
+"""What every attribution method keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from apportion.errors import BudgetError
+from apportion.game import Game
+from apportion.methods import Estimate, Method
+from apportion.plugin_check.static import object_faults
+from apportion.running import check_estimate
+from apportion.testing import games
+from apportion.testing.explainers import tiny_explainer
+from apportion.testing.games import KnownGame
+from apportion.testing.randomness import assert_mean, generator, only_its_own_generator
+
+__all__ = ["MethodContract"]
+
+SEEDS = 24
+BUDGETS = (1, 2, 3, 5, 6, 9, 10, 17, 18, 31, 32, 33, 64, 200)
+
+
+def _games() -> list[KnownGame]:
+    """Where a few hundred coalitions show what a method computes: no needle in a haystack among them."""
+    found = [game for game in games.known_games(6) if game.n <= 6 and not game.name.startswith("unanimity")]
+    unanimity = [games.moebius(f"unanimity-{n}", n, {tuple(range(n)): 7.0}) for n in (2, 3)]
+    larger = [games.random_moebius(10, order) for order in (1, 2, 3)]
+    return list({game.name: game for game in [*found, *unanimity, *larger]}.values())
+
+
+class MethodContract:
+    """Subclass it, give a fixture ``method``, and say what your method promises.
+
+    The checks ask known games. A method that draws is judged by its mean over fixed seeds, so they never fail by
+    chance. Where ``estimand`` is none that the games know (see ``apportion.testing.games.ESTIMANDS``), override
+    ``truth``, or leave it: what does not need the truth is checked all the same. A method that needs more than values
+    of coalitions (``requires``) is run on a tiny model only.
+
+    Attributes:
+        options: method options that all checks use.
+        sampled: it draws from ``rng``; ``False`` for methods that always give the same.
+        symmetric: renaming the features renames the values and changes nothing else.
+        signed: a feature that raises the score gets a positive value.
+        promises_errors: it gives standard errors whenever it does not ask every coalition.
+        budget: evaluations with which the checks run it.
+        bias: how far the mean over seeds may be off at that budget, as a share of the largest true value. 0 for
+            unbiased estimators; regressions have some.
+    """
+
+    options: ClassVar[Mapping[str, Any]] = {}
+    sampled: ClassVar[bool] = True
+    symmetric: ClassVar[bool] = True
+    signed: ClassVar[bool] = True
+    promises_errors: ClassVar[bool] = False
+    budget: ClassVar[int] = 96
+    bias: ClassVar[float] = 0.0
+
+    @pytest.fixture
+    def method(self) -> Method:
+        """The method to check; yours."""
+        raise NotImplementedError("Give a fixture `method` that returns your method.")
+
+    def truth(self, game: KnownGame, estimand: str) -> Float[Tensor, " F"] | None:
+        """What the method should find in a known game; ``None`` if that is not known."""
+        return game.truth(estimand)
+
+    def run(self, method: Method, game: Game, *, budget: int | None, seed: int = 0) -> Estimate:
+        """Run the method as the explainer does, and hold its estimate to the game's shape."""
+        estimate = method.run(game, budget=budget, rng=generator(seed), **self.options)
+        return check_estimate(type(method).__name__, estimate, game.n_features, game.n_outputs)
+
+    def on(self, method: Method, known: KnownGame, *, budget: int | None = None, seed: int = 0) -> Estimate:
+        """Run it on a known game with the contract's budget, or without one if that is too small."""
+        if method.requires:
+            pytest.skip(f"needs {', '.join(c.value for c in method.requires)}, not only values of coalitions")
+        game = Game.from_function(known, known.n)
+        try:
+            return self.run(method, game, budget=budget or self.budget, seed=seed)
+        except BudgetError:
+            return self.run(method, game, budget=None, seed=seed)
+
+    def means(self, method: Method, known: KnownGame, *, budget: int | None = None) -> Float[Tensor, "R F"]:
+        """Values of the whole target, one row for each seed."""
+        seeds = range(SEEDS if self.sampled else 1)
+        return torch.stack([self.on(method, known, budget=budget, seed=seed).values[:, 0].double() for seed in seeds])
+
+    def test_it_says_what_it_is(self, method: Method) -> None:
+        """Estimand, requirements, signature, and documentation of every option."""
+        faults = object_faults("methods", method)
+        assert not faults, f"{type(method).__name__} {' '.join(faults)}"
+
+    @pytest.mark.parametrize("known", _games(), ids=lambda game: game.name)
+    def test_known_games(self, method: Method, known: KnownGame) -> None:
+        """The values of games with known answers: exact, or right in the mean over seeds."""
+        estimate = self.on(method, known)
+        expected = self.truth(known, estimate.estimand or method.estimand)
+        if expected is None:
+            pytest.skip(f"no known answers for the estimand {method.estimand!r}; override `truth`")
+        allowed = self.bias * float(expected.abs().max())
+        assert_mean(self.means(method, known), expected, f"the game {known.name}", off_by=allowed)
+
+    def test_positive_raises_the_score(self, method: Method) -> None:
+        """A feature that alone raises the score gets a positive value, one that lowers it a negative one."""
+        if not self.signed:
+            pytest.skip("this method's values have no sign (`signed = False`)")
+        known = games.moebius("one up, one down", 5, {(): 1.0, (1,): 8.0, (3,): -8.0, (0,): 0.1})
+        values = self.means(method, known).mean(0)
+        assert values[1] > 0 > values[3], f"Feature 1 adds 8 and feature 3 takes 8 away; they get {values.tolist()}."
+
+    def test_names_of_features_do_not_matter(self, method: Method) -> None:
+        """Renaming the features renames the values (in the mean over seeds) and changes nothing else."""
+        if not self.symmetric:
+            pytest.skip("the order of features means something to this method (`symmetric = False`)")
+        known, order = games.random_moebius(6, 3, seed=5), [4, 2, 0, 5, 1, 3]
+        plain, renamed = self.means(method, known), self.means(method, known.permuted(order))
+        back = renamed[:, order]
+        spread = (plain.var(0) + back.var(0)).sqrt() if self.sampled else torch.zeros(6, dtype=torch.float64)
+        allowed = 6 * spread / SEEDS**0.5 + 1e-9
+        wrong = ((plain.mean(0) - back.mean(0)).abs() > allowed).nonzero().flatten().tolist()
+        assert not wrong, (
+            f"Feature {wrong[0]} gets {plain.mean(0)[wrong[0]]:.6g}, and {back.mean(0)[wrong[0]]:.6g} when the "
+            "features are listed in another order."
+        )
+
+    def test_a_constant_changes_nothing(self, method: Method) -> None:
+        """Scores that are all higher by the same give the same values: attributions are about differences."""
+        known = games.random_moebius(6, 2, seed=3)
+        plain, shifted = (self.on(method, game).values for game in (known, known.plus(50.0)))
+        assert torch.allclose(plain, shifted, atol=1e-6), (
+            f"With 50 added to every score the values change from {plain[:, 0].tolist()} to {shifted[:, 0].tolist()}."
+        )
+
+    def test_every_output_gets_its_column(self, method: Method) -> None:
+        """The columns of several outputs are the values that each output has alone."""
+        parts = [games.random_moebius(6, 3, seed=seed) for seed in (1, 2, 3)]
+        alone = torch.cat([self.on(method, part).values for part in parts], dim=1)
+        together = Game.from_function(lambda mask: torch.stack([part(mask) for part in parts], 1), 6, n_outputs=3)
+        try:
+            found = self.run(method, together, budget=self.budget).values
+        except BudgetError:
+            found = self.run(method, together, budget=None).values
+        assert torch.allclose(found, alone, atol=1e-8), (
+            f"Three outputs at once give {found.tolist()}; each alone gives {alone.tolist()}."
+        )
+
+    def test_the_seed_decides_everything(self, method: Method) -> None:
+        """The same seed gives the same values, whatever ran before; another seed draws anew."""
+        known = games.random_moebius(10, 3)
+        with only_its_own_generator():
+            first = self.on(method, known, seed=1)
+            other = self.on(method, known, seed=2)
+        with torch.random.fork_rng():
+            torch.manual_seed(12345)
+            again = self.on(method, known, seed=1)
+        assert torch.equal(first.values, again.values), "The same seed gave other values the second time."
+        if self.sampled:
+            assert not torch.equal(first.values, other.values), (
+                "Two seeds gave the same values. Draw from `rng`; a method that draws nothing says `sampled = False`."
+            )
+        else:
+            assert torch.equal(first.values, other.values), "`sampled` is False, and two seeds gave different values."
+
+    @pytest.mark.parametrize("n", [1, 2, 3, 5, 9])
+    def test_the_budget_is_kept(self, method: Method, n: int) -> None:
+        """Never more distinct evaluations than the budget; a budget too small is refused before the first."""
+        if method.requires:
+            pytest.skip("asks the model itself")
+        for budget in (*BUDGETS, 2**n, 2 ** (n + 1)):
+            game = Game.from_function(games.random_moebius(n, min(n, 3)), n)
+            try:
+                self.run(method, game, budget=budget)
+            except BudgetError as error:
+                assert game.evaluations == 0, (
+                    f"A budget of {budget} for {n} features was refused after {game.evaluations} evaluations: {error} "
+                    "Work out what you need first, and refuse before you ask the game."
+                )
+                assert str(budget) in str(error), f"Say the budget in the message: {error}"
+                assert budget < 2**n, f"A budget of {budget} allows all {2**n} coalitions of {n} features: {error}"
+            else:
+                assert game.evaluations <= budget, (
+                    f"{game.evaluations} distinct evaluations of {n} features with a budget of {budget}."
+                )
+
+    def test_it_runs_without_a_budget(self, method: Method) -> None:
+        """``budget=None`` leaves the choice to the method."""
+        if method.requires:
+            pytest.skip("asks the model itself")
+        for n in (1, 2, 6):
+            self.run(method, Game.from_function(games.random_moebius(n, 1), n), budget=None)
+
+    def test_more_evaluations_give_less_spread(self, method: Method) -> None:
+        """Eight times the budget brings the values of different seeds closer together."""
+        if not self.sampled:
+            pytest.skip("it draws nothing")
+        known = games.random_moebius(10, 4, seed=2)
+        few, many = (
+            self.means(method, known, budget=budget).std(0).norm() for budget in (self.budget, 8 * self.budget)
+        )
+        assert many <= 0.8 * few, (
+            f"The spread over seeds is {few:.4g} with a budget of {self.budget} and {many:.4g} with {8 * self.budget}."
+        )
+
+    def test_standard_errors_are_true(self, method: Method) -> None:
+        """95 % intervals hold what they should in at least 88 % of cases, and are not far too wide."""
+        known = games.random_moebius(9, 4, seed=4)
+        estimates = [self.on(method, known, seed=seed) for seed in range(100 if self.sampled else 1)]
+        errors = [estimate.std_error for estimate in estimates if estimate.std_error is not None]
+        if not errors:
+            assert not (self.promises_errors and self.sampled), "It promises standard errors and gives none."
+            pytest.skip("it gives no standard errors")
+        assert len(errors) == len(estimates), "Some seeds give standard errors and others none."
+        values = torch.stack([estimate.values[:, 0] for estimate in estimates])
+        found = torch.stack([error[:, 0] for error in errors])
+        assert not found.isnan().any(), f"Standard errors are NaN with a budget of {self.budget}."
+        truth = self.truth(known, method.estimand)
+        centre = values.mean(0) if truth is None or self.bias else truth
+        covered = float(((values - centre).abs() <= 1.96 * found + 1e-9).double().mean())
+        assert covered >= 0.88, f"Intervals of ±1.96 standard errors hold the truth in {covered:.0%} of cases."
+        spread = values.std(0).norm()
+        assert found.mean(0).norm() <= 3 * spread + 1e-9, (
+            f"The standard errors are {found.mean(0).norm():.4g} and the values spread by {spread:.4g} over seeds."
+        )
+
+    def test_it_runs_on_a_model(self, method: Method, tmp_path: Path) -> None:
+        """The whole pipeline on a tiny model, and the result is saved and read again."""
+        from apportion.attribution import Attribution
+
+        with tiny_explainer() as explainer:
+            result = explainer.attribute("one two three four", " five", method=method, budget=None, **self.options)
+        assert result.token_values.shape == (len(result.target_tokens), 4)
+        again = Attribution.load(result.save(tmp_path / "result.json"))
+        assert np.array_equal(again.values, result.values)

@@ -1,0 +1,70 @@
+"""Judging things that draw at random, by fixed seeds and wide margins."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+__all__ = ["assert_mean", "generator", "only_its_own_generator"]
+
+MARGIN = 6.0
+"""Standard errors that a mean may be off: by chance alone that happens once in a million times."""
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    """What methods, samplers and metrics are given as ``rng``."""
+    return torch.Generator().manual_seed(seed)
+
+
+@contextmanager
+def only_its_own_generator() -> Iterator[None]:
+    """Fail if something in here draws from the global generators of torch, NumPy or Python."""
+    before = _global_states()
+    yield
+    for name, state in _global_states().items():
+        assert state == before[name], (
+            f"The global random state of {name} changed. Draw from the generator that you are given (`rng`) only: "
+            "a result must depend on the user's seed and on nothing else."
+        )
+
+
+def assert_mean(
+    samples: Float[Tensor, "R F"], expected: Float[Tensor, " F"], what: str, *, off_by: float = 0.0
+) -> None:
+    """Fail if the mean over R seeds is not what is expected, up to its own standard error.
+
+    Args:
+        samples: one row for each seed; equal rows (nothing is drawn) must be exact to 1e-9.
+        expected: the truth.
+        what: begins the message.
+        off_by: what the mean may be off besides.
+    """
+    mean = samples.mean(0)
+    error = samples.std(0) / len(samples) ** 0.5 if len(samples) > 1 else torch.zeros_like(mean)
+    scale = max(1.0, float(expected.abs().max()))
+    allowed = MARGIN * error + off_by + 1e-9 * scale
+    wrong = ((mean - expected).abs() > allowed).nonzero().flatten().tolist()
+    assert not wrong, (
+        f"{what}: feature {wrong[0]} gets {float(mean[wrong[0]]):.6g} (mean over {len(samples)} seeds, standard error "
+        f"{float(error[wrong[0]]):.2g}) and should get {float(expected[wrong[0]]):.6g}. All features: "
+        f"{_rounded(mean)}, expected {_rounded(expected)}."
+    )
+
+
+def _rounded(values: Tensor) -> list[float]:
+    return [round(value, 4) for value in values.tolist()]
+
+
+def _global_states() -> dict[str, bytes]:
+    kind, keys, position, *_ = np.random.get_state()
+    return {
+        "torch": torch.get_rng_state().numpy().tobytes(),
+        "numpy": f"{kind}{position}".encode() + np.asarray(keys).tobytes(),
+        "random": repr(random.getstate()).encode(),
+    }

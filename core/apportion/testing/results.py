@@ -1,0 +1,82 @@
+"""Results of all sorts without a model, for visualizers and whatever else reads results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from apportion.attribution import Attribution
+from apportion.features import Feature, Segment
+from apportion.provenance import Provenance
+
+__all__ = ["HOSTILE", "sample_results"]
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "[bold red]markup[/]",
+    "$\\frac{a}{b}$",
+    "tab\there",
+    "line\nbreak",
+    "&amp; %s {0}",
+)
+"""Names that break views which do not escape: HTML, rich markup, TeX, white space, format strings."""
+
+_WORDS = ("Dave", "lives", "in", "Palm", "Coast", "and", "plays", "golf")
+
+
+def sample_results() -> Mapping[str, Attribution]:
+    """Exact and sampled, one feature and many, zeros and extremes, any language, hostile names; by name."""
+    draw = np.random.default_rng(0)
+    many = [f"word{i}" for i in range(70)]
+    return {
+        "exact": _result(_WORDS[:5], (" golf", ","), draw),
+        "sampled": _result(_WORDS, (" golf", " and", " tennis"), draw, errors="known"),
+        "unknown-errors": _result(_WORDS[:4], (" golf",), draw, errors="unknown"),
+        "one-feature-one-token": _result(("Dave",), (" x",), draw),
+        "zeros": _result(_WORDS[:3], (" a", " b"), draw, scale=0.0),
+        "huge": _result(_WORDS[:3], (" a",), draw, scale=1e9),
+        "tiny": _result(_WORDS[:3], (" a",), draw, scale=1e-12),
+        "many": _result(many, [f" t{i}" for i in range(30)], draw, errors="known"),
+        "any-language": _result(("我爱北京", "مرحبا", "👩‍👩‍👧", "é"), ("你好", "🙂"), draw),
+        "hostile": _result(HOSTILE, HOSTILE[:2], draw),
+        "bare": _result(_WORDS[:3], (" a",), draw, bare=True),
+    }
+
+
+def _result(
+    names: Sequence[str],
+    tokens: Sequence[str],
+    draw: np.random.Generator,
+    *,
+    scale: float = 1.0,
+    errors: str = "",
+    bare: bool = False,
+) -> Attribution:
+    token_values = scale * draw.normal(size=(len(tokens), len(names)))
+    spread = {"known": np.abs(token_values) / 5, "unknown": np.full_like(token_values, np.nan)}.get(errors)
+    segments: list[Segment] = []
+    for i, name in enumerate(names):
+        segments += [Segment(name, i), Segment(" ")]
+    values = token_values.sum(0)
+    return Attribution(
+        features=tuple(Feature(name, name, baseline="" if i % 2 else "someone") for i, name in enumerate(names)),
+        target_tokens=tuple(tokens),
+        values=values,
+        token_values=token_values,
+        estimand="Shapley value",
+        provenance=Provenance(
+            method="shapley",
+            evaluations=2 ** min(len(names), 10),
+            forwarded_tokens=1234,
+            seconds=1.5,
+            model="tiny",
+            notes=() if bare else ("a note that a reader should see",),
+        ),
+        std_error=None if spread is None else spread.sum(0),
+        token_std_error=spread,
+        base_value=None if bare else -10.0,
+        full_value=None if bare else -10.0 + float(values.sum()),
+        segments=() if bare else tuple(segments),
+        target_text="".join(tokens),
+    )

@@ -1,0 +1,100 @@
+"""What every sampler keeps."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import pytest
+import torch
+
+from apportion.errors import BudgetError
+from apportion.methods import Coalitions, Sampler
+from apportion.plugin_check.static import object_faults
+from apportion.testing.randomness import assert_mean, generator, only_its_own_generator
+
+__all__ = ["SamplerContract"]
+
+BUDGETS = (1, 2, 3, 6, 10, 16, 31, 64, 200)
+LARGE_BUDGET = 10_000
+SEEDS = 40
+
+
+class SamplerContract:
+    """Subclass it and give a fixture ``sampler``.
+
+    Attributes:
+        symmetric: no feature is treated differently from another.
+        budget: coalitions that a regression over eight features would ask for.
+    """
+
+    symmetric: ClassVar[bool] = True
+    budget: ClassVar[int] = 40
+
+    @pytest.fixture
+    def sampler(self) -> Sampler:
+        """The sampler to check; yours."""
+        raise NotImplementedError("Give a fixture `sampler` that returns your sampler.")
+
+    def draw(self, sampler: Sampler, n: int, budget: int, seed: int = 0) -> Coalitions:
+        """Draw as methods do, and check what came: dtype, shapes, weights, number of distinct coalitions."""
+        drawn = sampler.sample(n, budget, generator(seed))
+        assert isinstance(drawn, Coalitions), f"sample() returned {type(drawn).__name__}, not Coalitions."
+        mask, weight = drawn.mask, drawn.weight
+        assert mask.dtype == torch.bool, f"The mask must be a bool tensor; it is {mask.dtype}."
+        assert mask.ndim == 2, f"The mask must be [S, F]; it is {list(mask.shape)}."
+        assert mask.shape[1] == n, f"The mask has {mask.shape[1]} columns for {n} features."
+        assert len(mask) > 0, f"No coalition was drawn with a budget of {budget} for {n} features."
+        assert tuple(weight.shape) == (len(mask),), f"{len(mask)} coalitions have weights of {list(weight.shape)}."
+        assert weight.is_floating_point(), f"Weights must be floating-point numbers; they are {weight.dtype}."
+        assert bool(torch.isfinite(weight).all()), f"Weights must be finite: {weight.tolist()}."
+        assert bool((weight > 0).all()), f"Weights must be above 0 (leave such coalitions out): {weight.tolist()}."
+        distinct = len(torch.unique(mask, dim=0))
+        assert distinct <= budget, f"{distinct} distinct coalitions of {n} features with a budget of {budget}."
+        return drawn
+
+    def test_it_says_what_it_is(self, sampler: Sampler) -> None:
+        """Signature and docstring."""
+        faults = object_faults("samplers", sampler)
+        assert not faults, f"{type(sampler).__name__} {' '.join(faults)}"
+
+    @pytest.mark.parametrize("n", [1, 2, 3, 8, 40])
+    def test_the_budget_is_kept(self, sampler: Sampler, n: int) -> None:
+        """At most ``budget`` distinct coalitions; a budget too small is refused with both numbers."""
+        ran = False
+        for budget in (*BUDGETS, LARGE_BUDGET):
+            try:
+                self.draw(sampler, n, budget)
+                ran = True
+            except BudgetError as error:
+                assert str(budget) in str(error), f"Say the budget in the message: {error}"
+        assert ran, f"It refuses every budget up to {LARGE_BUDGET} for {n} features."
+
+    def test_the_seed_decides_everything(self, sampler: Sampler) -> None:
+        """The same seed draws the same coalitions, another seed others, and no global generator is touched."""
+        with only_its_own_generator():
+            first, other = (self.draw(sampler, 10, self.budget, seed) for seed in (1, 2))
+        with torch.random.fork_rng():
+            torch.manual_seed(12345)
+            again = self.draw(sampler, 10, self.budget, 1)
+        assert torch.equal(first.mask, again.mask), "The same seed drew other coalitions the second time."
+        assert torch.equal(first.weight, again.weight), "The same seed gave other weights the second time."
+        assert not torch.equal(first.mask, other.mask), "Two seeds drew the same coalitions. Draw from `rng`."
+
+    def test_every_feature_is_in_and_out(self, sampler: Sampler) -> None:
+        """Each feature is present in some coalitions and absent from others: its effect can be told."""
+        drawn = self.draw(sampler, 8, self.budget)
+        there = drawn.mask.double().mean(0)
+        stuck = ((there == 0) | (there == 1)).nonzero().flatten().tolist()
+        assert not stuck, f"Feature {stuck[0]} is {'always' if there[stuck[0]] else 'never'} present."
+
+    def test_no_feature_is_preferred(self, sampler: Sampler) -> None:
+        """Over many seeds, all features have the same weighted share of the coalitions."""
+        if not self.symmetric:
+            pytest.skip("this sampler prefers some features (`symmetric = False`)")
+        shares = []
+        for seed in range(SEEDS):
+            drawn = self.draw(sampler, 8, self.budget, seed)
+            weight = drawn.weight.double() / drawn.weight.sum()
+            shares.append(weight @ drawn.mask.double())
+        samples = torch.stack(shares)
+        assert_mean(samples, samples.mean().expand(8), "the weighted share of coalitions with each feature")

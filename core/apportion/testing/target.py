@@ -1,0 +1,133 @@
+"""What every target function keeps."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from apportion.plugin_check.static import object_faults
+from apportion.targets import Needs, Scores, Target, TargetFunction
+from apportion.testing import reference, tiny
+from apportion.testing.explainers import tiny_explainer
+from apportion.testing.randomness import generator, only_its_own_generator
+
+__all__ = ["TargetContract"]
+
+VOCABULARY = 17
+
+
+class TargetContract:
+    """Subclass it, give a fixture ``target_fn``, and override ``expected`` if you can say what is right."""
+
+    @pytest.fixture
+    def target_fn(self) -> TargetFunction:
+        """The target function to check; yours."""
+        raise NotImplementedError("Give a fixture `target_fn` that returns your target function.")
+
+    def expected(self, logits: Float[Tensor, "T V"], target: Target) -> Float[Tensor, " K"] | None:
+        """The values of one input, the whole target first, written as plainly as you can; ``None``: not known."""
+        return None
+
+    def scores(self, target_fn: TargetFunction, rows: int, target: Target) -> tuple[Scores, Float[Tensor, "S T V"]]:
+        """Random scores of some inputs, as a session gives them, and the logits behind them."""
+        draw = generator(rows)
+        logits = 3 * torch.randn(rows, len(target.ids), VOCABULARY, generator=draw, dtype=torch.float64)
+        if target_fn.needs is Needs.LOGITS:
+            return Scores(logits=logits.clone()), logits
+        positions = torch.arange(len(target.ids))
+        return Scores(log_probs=logits.log_softmax(-1)[:, positions, torch.tensor(target.ids)]), logits
+
+    def test_it_says_what_it_is(self, target_fn: TargetFunction) -> None:
+        """What it needs, its signature, and its docstring."""
+        faults = object_faults("targets", target_fn)
+        assert not faults, f"{type(target_fn).__name__} {' '.join(faults)}"
+
+    @pytest.mark.parametrize("rows", [1, 2, 7])
+    @pytest.mark.parametrize("tokens", [1, 2, 5])
+    def test_shapes(self, target_fn: TargetFunction, rows: int, tokens: int) -> None:
+        """One row for each input, one column for the whole target and one for each token, fp32 or better."""
+        target = _target(tokens)
+        scores, _ = self.scores(target_fn, rows, target)
+        with only_its_own_generator():
+            values = target_fn(scores, target)
+        assert tuple(values.shape) == (rows, 1 + tokens), (
+            f"{rows} inputs and {tokens} target tokens gave {list(values.shape)} instead of {[rows, 1 + tokens]}."
+        )
+        assert values.dtype in (torch.float32, torch.float64), f"Values must be fp32 or better, not {values.dtype}."
+        assert bool(torch.isfinite(values).all()), f"Values of ordinary scores must be finite: {values.tolist()}."
+
+    def test_rows_do_not_see_each_other(self, target_fn: TargetFunction) -> None:
+        """An input's values are the same alone and in any batch: batches are cut by memory, not by meaning."""
+        target = _target(4)
+        scores, _ = self.scores(target_fn, 6, target)
+        whole = target_fn(scores, target)
+        for row in range(6):
+            alone = target_fn(_rows(scores, row, row + 1), target)
+            assert torch.allclose(alone[0], whole[row], atol=1e-9), (
+                f"Row {row} gives {alone[0].tolist()} alone and {whole[row].tolist()} in a batch of 6."
+            )
+
+    def test_it_changes_nothing_and_repeats(self, target_fn: TargetFunction) -> None:
+        """The scores stay as they are, and the same scores give the same values."""
+        target = _target(3)
+        scores, _ = self.scores(target_fn, 4, target)
+        given = scores.logits if scores.logits is not None else scores.log_probs
+        assert given is not None
+        before = given.clone()
+        first = target_fn(scores, target).clone()
+        assert torch.equal(given, before), "It changed the scores in place; others read them too."
+        assert torch.equal(first, target_fn(scores, target)), "The same scores gave other values the second time."
+
+    def test_single_precision_is_enough(self, target_fn: TargetFunction) -> None:
+        """Scores in fp32, as most sessions give them, give the values of fp64 within 1e-3."""
+        target = _target(4)
+        scores, _ = self.scores(target_fn, 5, target)
+        single = Scores(
+            log_probs=None if scores.log_probs is None else scores.log_probs.float(),
+            logits=None if scores.logits is None else scores.logits.float(),
+        )
+        exact, rounded = target_fn(scores, target).double(), target_fn(single, target).double()
+        assert torch.allclose(exact, rounded, atol=1e-3, rtol=1e-3), (
+            f"fp32 scores give {rounded[0].tolist()}, fp64 scores {exact[0].tolist()}."
+        )
+
+    def test_the_values_are_right(self, target_fn: TargetFunction) -> None:
+        """What ``expected`` says, for each input by itself."""
+        for tokens in (1, 4):
+            target = _target(tokens)
+            scores, logits = self.scores(target_fn, 3, target)
+            values = target_fn(scores, target)
+            for row in range(3):
+                wanted = self.expected(logits[row], target)
+                if wanted is None:
+                    pytest.skip("`expected` is not given")
+                assert torch.allclose(values[row].double(), wanted.double(), atol=1e-8), (
+                    f"Row {row} gives {values[row].tolist()}; expected {wanted.tolist()}."
+                )
+
+    def test_it_runs_on_a_model(self, target_fn: TargetFunction) -> None:
+        """The score of a full prompt on a tiny model is that of a plain forward."""
+        with tiny_explainer() as explainer:
+            result = explainer.attribute("one two three", " four", method="shapley", target_fn=target_fn)
+        target = Target(tuple(tiny.tokenizer()(" four")["input_ids"]), tuple(" four"), " four")
+        prompt = tiny.tokenizer()("one two three")["input_ids"]
+        logits = reference.logits(tiny.model(), prompt, target.ids)[None]
+        log_probs = logits.log_softmax(-1)[:, torch.arange(len(target.ids)), torch.tensor(target.ids)]
+        needs_logits = target_fn.needs is Needs.LOGITS
+        scores = Scores(logits=logits) if needs_logits else Scores(log_probs=log_probs)
+        assert result.full_value is not None
+        assert abs(result.full_value - float(target_fn(scores, target)[0, 0])) < 1e-7
+
+
+def _target(tokens: int) -> Target:
+    ids = tuple((7 * i + 3) % VOCABULARY for i in range(tokens))
+    return Target(ids, tuple(map(str, ids)), " ".join(map(str, ids)))
+
+
+def _rows(scores: Scores, first: int, last: int) -> Scores:
+    return Scores(
+        log_probs=None if scores.log_probs is None else scores.log_probs[first:last],
+        logits=None if scores.logits is None else scores.logits[first:last],
+    )

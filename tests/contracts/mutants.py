@@ -1,0 +1,571 @@
+"""Defects seeded into extensions, each under the contract of its kind: every class here must fail.
+
+Run by ``test_mutants.py``; pytest does not collect this file by itself. ``TestControl…`` are the same without a
+defect, and must pass: they show that a mutant fails for its defect.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+
+import pytest
+import torch
+
+import apportion as ap
+from apportion.testing import (
+    BackendContract,
+    InputContract,
+    MethodContract,
+    MetricContract,
+    SamplerContract,
+    TargetContract,
+    VisualizerContract,
+)
+from apportion_backends.torch.backend import TorchBackend
+from apportion_backends.torch.session import TorchSession
+from apportion_plugins.methods.ablation import Ablation
+from apportion_plugins.methods.permutation import PermutationShapley
+from apportion_plugins.methods.shapley import ExactShapley, all_coalitions
+from apportion_plugins.samplers.permutation import PermutationSampler
+from apportion_plugins.targets.likelihood import LogProb
+
+
+def method_contract(mutant, **attributes):
+    return type("Contract", (MethodContract,), {"method": pytest.fixture(lambda self: mutant()), **attributes})
+
+
+# --- methods
+
+
+class HalfWeights(ExactShapley):
+    """Wrong weights: every coalition counts the same, and it still says Shapley."""
+
+    def run(self, game, *, budget, rng):
+        v = game.values(all_coalitions(game.n_features))
+        rows = torch.arange(len(v))
+        parts = [v[rows[rows >> i & 1 == 1]] - v[rows[rows >> i & 1 == 0]] for i in range(game.n_features)]
+        return ap.Estimate(torch.stack([part.mean(0) for part in parts]))
+
+
+class TestWrongWeights(method_contract(HalfWeights, sampled=False)):
+    pass
+
+
+class LostSeed(PermutationShapley):
+    def run(self, game, *, budget, rng):
+        return super().run(game, budget=budget, rng=torch.Generator().manual_seed(7))
+
+
+class TestLostSeed(method_contract(LostSeed)):
+    pass
+
+
+class GlobalSeed(PermutationShapley):
+    def run(self, game, *, budget, rng):
+        return super().run(game, budget=budget, rng=torch.Generator().manual_seed(int(torch.randint(10**6, ()))))
+
+
+class TestGlobalSeed(method_contract(GlobalSeed)):
+    pass
+
+
+class OffByOne(Ablation):
+    def run(self, game, *, budget, rng):
+        found = super().run(game, budget=budget, rng=rng)
+        return ap.Estimate(found.values.roll(1, 0))
+
+
+class TestOffByOneFeature(method_contract(OffByOne, sampled=False)):
+    pass
+
+
+class Overrun(Ablation):
+    def run(self, game, *, budget, rng):
+        found = super().run(game, budget=budget, rng=rng)
+        game.values(torch.zeros(1, game.n_features, dtype=torch.bool))
+        return found
+
+
+class TestBudgetOverrun(method_contract(Overrun, sampled=False)):
+    pass
+
+
+class SwappedBaseline(Ablation):
+    """Present and absent mixed up: what a feature adds to nothing, with the sign reversed."""
+
+    def run(self, game, *, budget, rng):
+        flipped = ap.Game.from_function(lambda mask: game.values(~mask)[:, 0], game.n_features)
+        return super().run(flipped, budget=budget, rng=rng)
+
+
+class TestSwappedBaseline(method_contract(SwappedBaseline, sampled=False)):
+    pass
+
+
+class SmallErrors(PermutationShapley):
+    def run(self, game, *, budget, rng):
+        found = super().run(game, budget=budget, rng=rng)
+        return dataclasses.replace(found, std_error=None if found.std_error is None else found.std_error / 3)
+
+
+class TestErrorsTooSmall(method_contract(SmallErrors)):
+    pass
+
+
+class FirstOutputOnly(Ablation):
+    def run(self, game, *, budget, rng):
+        found = super().run(game, budget=budget, rng=rng)
+        return ap.Estimate(found.values[:, :1].expand(-1, game.n_outputs))
+
+
+class TestFirstOutputForAll(method_contract(FirstOutputOnly, sampled=False)):
+    pass
+
+
+class LateRefusal(ExactShapley):
+    def run(self, game, *, budget, rng):
+        game.values(torch.ones(1, game.n_features, dtype=torch.bool))
+        return super().run(game, budget=budget, rng=rng)
+
+
+class TestRefusesAfterAsking(method_contract(LateRefusal, sampled=False)):
+    pass
+
+
+class NotCentred(Ablation):
+    """A share of the score itself instead of a difference."""
+
+    estimand = "share"
+
+    def run(self, game, *, budget, rng):
+        found = super().run(game, budget=budget, rng=rng)
+        full = game.values(torch.ones(1, game.n_features, dtype=torch.bool))
+        return ap.Estimate(found.values + full / game.n_features)
+
+
+class TestNotCentred(method_contract(NotCentred, sampled=False)):
+    pass
+
+
+class FirstFeatureFirst(PermutationShapley):
+    """Orders that all begin with feature 0."""
+
+    estimand = "something like Shapley"
+
+    def run(self, game, *, budget, rng):
+        found = super().run(game, budget=budget, rng=rng).values
+        ends = torch.zeros(2, game.n_features, dtype=torch.bool)
+        ends[1, 0] = True
+        v = game.values(ends)
+        return ap.Estimate(torch.cat([(v[1] - v[0])[None], found[1:]]))
+
+
+class TestFirstFeatureIsSpecial(method_contract(FirstFeatureFirst)):
+    pass
+
+
+class Remembers(Ablation):
+    def __init__(self):
+        self.calls = 0
+
+    def run(self, game, *, budget, rng):
+        self.calls += 1
+        found = super().run(game, budget=budget, rng=rng)
+        return ap.Estimate(found.values * (1 + 1e-3 * self.calls))
+
+
+class TestRemembersEarlierRuns(method_contract(Remembers, sampled=False)):
+    pass
+
+
+class IgnoresBudget(PermutationShapley):
+    def run(self, game, *, budget, rng):
+        return super().run(game, budget=min(budget or 40, 40), rng=rng)
+
+
+class TestBudgetNotSpent(method_contract(IgnoresBudget)):
+    pass
+
+
+class Undocumented(Ablation):
+    def run(self, game, *, budget, rng, depth=3):
+        return super().run(game, budget=budget, rng=rng)
+
+
+class TestUndocumentedOption(method_contract(Undocumented, sampled=False)):
+    pass
+
+
+# --- samplers
+
+
+class SamplerMutant(SamplerContract):
+    change = staticmethod(lambda drawn: drawn)
+    seeded = True
+
+    @pytest.fixture
+    def sampler(self):
+        outer = self
+
+        class Mutant:
+            """A changed permutation sampler."""
+
+            def sample(self, n_features, budget, rng):
+                rng = rng if outer.seeded else torch.Generator().manual_seed(1)
+                return outer.change(PermutationSampler().sample(n_features, budget, rng))
+
+        return Mutant()
+
+
+class TestSamplerLostSeed(SamplerMutant):
+    seeded = False
+
+
+class TestSamplerOverBudget(SamplerMutant):
+    change = staticmethod(
+        lambda d: ap.Coalitions(
+            torch.cat([d.mask, ~d.mask.roll(1, 1) ^ d.mask]), torch.ones(2 * len(d.mask), dtype=torch.float64)
+        )
+    )
+
+
+class TestSamplerNegativeWeights(SamplerMutant):
+    change = staticmethod(lambda d: ap.Coalitions(d.mask, d.weight - 1.5))
+
+
+class TestSamplerForgetsAFeature(SamplerMutant):
+    change = staticmethod(lambda d: ap.Coalitions(d.mask & (torch.arange(d.mask.shape[1]) > 0), d.weight))
+
+
+# --- target functions
+
+
+class TargetMutant(TargetContract):
+    change = None
+
+    @pytest.fixture
+    def target_fn(self):
+        outer = self
+
+        class Mutant(LogProb):
+            """A changed log-probability."""
+
+            def __call__(self, scores, target):
+                return outer.change(scores, super().__call__(scores, target))
+
+        return Mutant()
+
+    def expected(self, logits, target):
+        each = [row.log_softmax(-1)[token] for row, token in zip(logits, target.ids, strict=True)]
+        return torch.stack([sum(each), *each])
+
+
+class TestTargetLeaksAcrossRows(TargetMutant):
+    change = staticmethod(lambda scores, values: values - values.mean(0))
+
+
+class TestTargetOffByOnePosition(TargetMutant):
+    change = staticmethod(lambda scores, values: torch.cat([values[:, :1], values[:, 1:].roll(1, 1)], 1))
+
+
+class TestTargetInPlace(TargetMutant):
+    change = staticmethod(lambda scores, values: (scores.log_probs.mul_(2), values)[1])
+
+
+class TestTargetHalfPrecision(TargetMutant):
+    change = staticmethod(lambda scores, values: values.bfloat16())
+
+
+# --- inputs
+
+
+class Words:
+    """A prompt of words."""
+
+    def __init__(self, text):
+        self.text = text
+
+
+class InputMutant(InputContract):
+    separator, flipped, special, reversed_rows = None, False, "", False
+
+    @pytest.fixture
+    def prompt(self):
+        return Words("one  two three")
+
+    @pytest.fixture
+    def full_text(self):
+        return "one  two three"
+
+    @property
+    def plugins(self):
+        outer = self
+
+        class Adapter:
+            def __init__(self, prompt, context):
+                import re
+
+                self.context = context
+                self.words = re.findall(r"\s*\S+", prompt.text)
+                self.features = tuple(ap.Feature(word.strip(), word) for word in self.words)
+
+            def render(self, mask):
+                rows = (~mask if outer.flipped else mask).tolist()
+                texts = []
+                for row in rows[::-1] if outer.reversed_rows else rows:
+                    kept = [w for w, on in zip(self.words, row, strict=True) if on]
+                    plain = "".join(kept) if outer.separator is None else outer.separator.join(k.strip() for k in kept)
+                    texts.append(outer.special + plain)
+                return [ap.ModelInput(ids) for ids in self.context.encode(texts)]
+
+        class Plugin:
+            @ap.hookimpl
+            def apportion_adapt_input(self, prompt, context):
+                return Adapter(prompt, context) if isinstance(prompt, Words) else None
+
+        return (Plugin(),)
+
+
+class TestInputLosesSpaces(InputMutant):
+    separator = " "
+
+
+class TestInputSwapsPresentAndAbsent(InputMutant):
+    flipped = True
+
+
+class TestInputDoublesStartToken(InputMutant):
+    special = "<s>"
+
+
+class TestInputLosesTheOrderOfRows(InputMutant):
+    reversed_rows = True
+
+
+# --- backends
+
+
+class BackendMutant(BackendContract):
+    """A torch session whose answers are changed."""
+
+    def changed(self, session, batch):
+        return TorchSession.log_probs(session, batch)
+
+    @pytest.fixture
+    def backend(self):
+        outer = self
+
+        class Session(TorchSession):
+            def log_probs(self, batch):
+                return outer.changed(self, batch)
+
+        class Mutant(TorchBackend):
+            """Changed."""
+
+            def load(self, model, *, device=None, dtype=None, memory_budget=None):
+                session = super().load(model, device=device, dtype=dtype, memory_budget=memory_budget)
+                session.__class__ = Session
+                return session
+
+        return Mutant()
+
+
+class TestBackendIgnoresPadding(BackendMutant):
+    """Reads every row to its padded end."""
+
+    def changed(self, session, batch):
+        lengths = torch.full_like(batch.suffix_lengths, batch.suffix_ids.shape[1])
+        return super().changed(session, dataclasses.replace(batch, suffix_lengths=lengths))
+
+
+class TestBackendOffByOnePosition(BackendMutant):
+    def changed(self, session, batch):
+        return super().changed(session, batch).roll(1, 1)
+
+
+class TestBackendStalePrefix(BackendMutant):
+    """Keeps the first prefix that it saw."""
+
+    def changed(self, session, batch):
+        kept = getattr(session, "kept", None)
+        if kept is None and len(batch.prefix_ids):
+            session.kept = kept = batch.prefix_ids
+        if kept is not None and len(kept) == len(batch.prefix_ids):
+            batch = dataclasses.replace(batch, prefix_ids=kept)
+        return super().changed(session, batch)
+
+
+class TestBackendRoundsToHalf(BackendMutant):
+    def changed(self, session, batch):
+        return super().changed(session, batch).bfloat16().float()
+
+
+class TestBackendRowsSeeEachOther(BackendMutant):
+    def changed(self, session, batch):
+        found = super().changed(session, batch)
+        return found + 1e-2 * (batch.n_rows - 1)
+
+
+class TestBackendDropsThePrefix(BackendMutant):
+    def changed(self, session, batch):
+        return super().changed(session, dataclasses.replace(batch, prefix_ids=batch.prefix_ids[:0]))
+
+
+class TestBackendScoresAfterClose(BackendContract):
+    @pytest.fixture
+    def backend(self):
+        class Session(TorchSession):
+            def close(self):
+                pass
+
+        class Mutant(TorchBackend):
+            """Never closed."""
+
+            def load(self, model, *, device=None, dtype=None, memory_budget=None):
+                session = super().load(model, device=device, dtype=dtype, memory_budget=memory_budget)
+                session.__class__ = Session
+                return session
+
+        return Mutant()
+
+
+# --- visualizers
+
+
+class VisualizerMutant(VisualizerContract):
+    def show(self, attribution):
+        items = zip(attribution.feature_names, attribution.values, strict=True)
+        rows = [f"<li>{html.escape(name)}: {value:.3g}</li>" for name, value in items]
+        return f"<ul>{''.join(rows)}</ul>"
+
+    @pytest.fixture
+    def visualizer(self):
+        outer = self
+
+        class Mutant:
+            """A list."""
+
+            def render(self, attribution):
+                return outer.show(attribution)
+
+        return Mutant()
+
+
+class TestViewDoesNotEscape(VisualizerMutant):
+    def show(self, attribution):
+        return html.unescape(super().show(attribution))
+
+
+class TestViewLosesSigns(VisualizerMutant):
+    def show(self, attribution):
+        return super().show(dataclasses.replace(attribution, values=abs(attribution.values)))
+
+
+class TestViewPrints(VisualizerMutant):
+    def show(self, attribution):
+        print(attribution)
+        return super().show(attribution)
+
+
+class TestViewChangesTheResult(VisualizerMutant):
+    def show(self, attribution):
+        attribution.values[:] = 0
+        return super().show(attribution)
+
+
+class TestViewLeavesAFigureOpen(VisualizerMutant):
+    def show(self, attribution):
+        import matplotlib.pyplot as plt
+
+        figure, axes = plt.subplots()
+        axes.bar(range(len(attribution.values)), attribution.values)
+        return figure
+
+
+# --- metrics
+
+
+class Drop:
+    """How much the score falls without the two highest features."""
+
+    higher_is_better = True
+
+    def measure(self, game, values, *, rng):
+        kept = torch.ones(2, game.n_features, dtype=torch.bool)
+        kept[1, values.topk(min(2, game.n_features)).indices] = False
+        v = game.values(kept)[:, 0]
+        return ap.Measurement(float(v[0] - v[1]))
+
+
+class MetricMutant(MetricContract):
+    mutant = Drop
+
+    @pytest.fixture
+    def metric(self):
+        return self.mutant()
+
+
+class Reversed(Drop):
+    """Says the wrong direction."""
+
+    higher_is_better = False
+
+
+class TestMetricSwapsDirection(MetricMutant):
+    mutant = Reversed
+
+
+class Unseeded(Drop):
+    """Adds noise of its own."""
+
+    def measure(self, game, values, *, rng):
+        found = super().measure(game, values, rng=rng)
+        return ap.Measurement(found.value + float(torch.rand(())) * 1e-3)
+
+
+class TestMetricOwnNoise(MetricMutant):
+    mutant = Unseeded
+
+
+class Ratio(Drop):
+    """Relative to the score, which has no zero."""
+
+    def measure(self, game, values, *, rng):
+        full = game.values(torch.ones(1, game.n_features, dtype=torch.bool))[0, 0]
+        return ap.Measurement(super().measure(game, values, rng=rng).value / float(full))
+
+
+class TestMetricRelativeToTheScore(MetricMutant):
+    mutant = Ratio
+
+
+# --- controls
+
+
+class TestControlMethod(method_contract(ExactShapley, sampled=False)):
+    pass
+
+
+class TestControlSampler(SamplerMutant):
+    pass
+
+
+class TestControlTarget(TargetMutant):
+    change = staticmethod(lambda scores, values: values)
+
+
+class TestControlInput(InputMutant):
+    pass
+
+
+class TestControlBackend(BackendMutant):
+    pass
+
+
+class TestControlVisualizer(VisualizerMutant):
+    pass
+
+
+class TestControlMetric(MetricMutant):
+    pass

@@ -1,0 +1,35 @@
+"""The contracts have teeth: every seeded defect fails at least one check, and what is right fails none."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+@pytest.mark.slow
+def test_every_mutant_is_caught(tmp_path: Path) -> None:
+    report = tmp_path / "report.xml"
+    command = [sys.executable, "-m", "pytest", str(HERE / "mutants.py"), "-q", "--tb=no", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, f"--junitxml={report}"], cwd=HERE.parent.parent, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1, done.stdout[-2000:]
+    caught: dict[str, list[str]] = {}
+    for case in ElementTree.parse(report).iter("testcase"):
+        mutant = case.attrib["classname"].split(".")[-1]
+        failures = caught.setdefault(mutant, [])
+        assert case.find("error") is None, f"{mutant} cannot be run: {ElementTree.tostring(case).decode()[:500]}"
+        if case.find("failure") is not None:
+            failures.append(case.attrib["name"])
+    controls = {name: failures for name, failures in caught.items() if name.startswith("TestControl")}
+    assert len(controls) == 7
+    assert not any(controls.values()), f"a check failed where nothing is wrong: {controls}"
+    survivors = [name for name, failures in caught.items() if not failures and name not in controls]
+    assert not survivors, f"no check failed for {survivors}"
+    assert len(caught) - len(controls) >= 41

@@ -1,0 +1,47 @@
+"""The built-in visualizers keep the contract."""
+
+from __future__ import annotations
+
+import pytest
+
+from apportion.testing import VisualizerContract
+from apportion_plugins.visualizers.bar import Bar
+from apportion_plugins.visualizers.heatmap import Heatmap
+from apportion_plugins.visualizers.html import Html
+from apportion_plugins.visualizers.terminal import Terminal
+
+
+class TestHeatmap(VisualizerContract):
+    name = "heatmap"
+
+    @pytest.fixture
+    def visualizer(self) -> Heatmap:
+        return Heatmap()
+
+
+class TestBar(VisualizerContract):
+    name = "bar"
+
+    @pytest.fixture
+    def visualizer(self) -> Bar:
+        return Bar()
+
+
+class TestTerminal(VisualizerContract):
+    name = "terminal"
+
+    @pytest.fixture
+    def visualizer(self) -> Terminal:
+        return Terminal()
+
+
+class TestHtml(VisualizerContract):
+    name = "html"
+
+    @pytest.fixture
+    def visualizer(self) -> Html:
+        return Html()
+
+
+class TestHtmlPage(TestHtml):
+    options = {"page": True}  # noqa: RUF012

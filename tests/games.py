@@ -1,0 +1,1 @@
+from apportion.testing.games import *  # noqa: F403

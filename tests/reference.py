@@ -1,0 +1,1 @@
+from apportion.testing.reference import *  # noqa: F403

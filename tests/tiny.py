@@ -1,0 +1,1 @@
+from apportion.testing.tiny import *  # noqa: F403
