@@ -400,7 +400,16 @@ def test_problems_that_one_line_explains(run: Run, no_model: None, words: list[s
         (["a", "--save", "a.txt"], "should end in .json"),
         (["a", "--plot", "a.jpg"], "none of .png, .svg, .pdf, .html"),
         (["a", "--view", "bar"], "add --plot FILE"),
-        (["a", "--view-option", "sort=true"], "add --plot FILE"),
+        (["a", "--view-option", "sort=true"], "add --view NAME or --plot FILE"),
+        (["a", "--view", "terminal", "--json"], "add --plot FILE for the view"),
+        (["a", "--input-option", "x=1"], "there is no --input"),
+        (["a", "--input", "template"], "the input 'template' needs values too"),
+        (["a", "--input", "text", "--by", "words"], "options of 'text' are --input-option NAME=VALUE"),
+        (
+            ["a", "--input", "text", "--input-option", "bye=words"],
+            "no option 'bye'. Its options: by, baseline, keep",
+        ),
+        (["--template", "{a}", "--value", "a=b", "--input", "text"], "a template is an input of its own"),
         (["--prompt-file", "b.json", "--save", "./b.json"], "is the file that is read"),
         (["a", "--colour"], "--colour"),
         (["a", "b"], "b"),
@@ -573,6 +582,20 @@ def test_show(attribute: Run, run: Run, tmp_path: Path) -> None:
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_views_can_be_printed(attribute: Run, run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    attribute("ab cd", "--target", "x", "--save", path)
+    assert "<table" in run("show", path, "--view", "html").out
+    shown = run("show", path, "--view", "terminal", "--view-option", "max_features=1").out
+    assert "the 1 left out have at most" in shown
+    assert run("show", path, "--view", "heatmap").code == 2
+
+
+def test_inputs_by_name(attribute: Run) -> None:
+    words = ("Ab cd. Ef gh.", "--input", "text", "--input-option", "by=sentences", "--target", "x", "--json")
+    assert [feature["name"] for feature in attribute(*words).json()["features"]] == ["Ab cd.", "Ef gh."]
+
+
 def test_show_refuses(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     assert "Cannot read" in run("show", path).err
@@ -702,6 +725,7 @@ def test_plugins_check(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "The plugin 'problems' could not load its input 'gone': ModuleNotFoundError: No module named 'nowhere'",
         "The method 'norun' is a NoRun without 'run'.",
         "The plugin 'problems' could not load its method 'gone': ModuleNotFoundError: No module named 'nowhere'",
+        "The backend 'absent' has no docstring on Absent; say in a sentence what it is.",
         "The plugin 'problems' could not make its backend 'exploding': RuntimeError: boom",
     ]
     assert not any(faults.values())

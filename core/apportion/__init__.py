@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from apportion.progress import ProgressEvent
     from apportion.prompts import Template, Text
     from apportion.provenance import Provenance
+    from apportion.registry import Register
     from apportion.request import Request
     from apportion.targets import Needs, Scores, Target, TargetFunction
     from apportion.visualizers import Visualizer
@@ -73,6 +74,7 @@ _HOMES = {
     "progress": ("ProgressEvent",),
     "prompts": ("Template", "Text"),
     "provenance": ("Provenance",),
+    "registry": ("Register",),
     "request": ("Request",),
     "targets": ("Needs", "Scores", "Target", "TargetFunction"),
     "visualizers": ("Visualizer",),
@@ -83,10 +85,10 @@ __all__ = [
     "AdaptContext", "Alternatives", "ApportionError", "Attribution", "Available", "Backend", "BackendError",
     "BackendInfo", "BatchTooLargeError", "BudgetError", "Capability", "CapabilityError", "Coalitions", "Estimate",
     "Explainer", "Feature", "Game", "InputAdapter", "InputError", "Layout", "LoadedModel", "Measurement", "Method",
-    "Metric", "ModelError", "ModelInput", "Needs", "PluginError", "ProgressEvent", "Provenance", "Request",
-    "ResultError", "Sampler", "ScoreError", "Scores", "ScoringBatch", "Segment", "Session", "SessionInfo", "Settings",
-    "Target", "TargetFunction", "Template", "Text", "Unavailable", "UnknownNameError", "Visualizer", "WhiteBox",
-    "__version__", "hookimpl",
+    "Metric", "ModelError", "ModelInput", "Needs", "PluginError", "ProgressEvent", "Provenance", "Register",
+    "Request", "ResultError", "Sampler", "ScoreError", "Scores", "ScoringBatch", "Segment", "Session",
+    "SessionInfo", "Settings", "Target", "TargetFunction", "Template", "Text", "Unavailable", "UnknownNameError",
+    "Visualizer", "WhiteBox", "__version__", "hookimpl",
 ]  # fmt: skip
 
 

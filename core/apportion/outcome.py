@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -54,8 +55,7 @@ def assemble(
     provenance = Provenance(
         method=request.method_name,
         method_reason=request.method_reason,
-        options={name: p.default for name, p in named_options(request.method.run).items()}
-        | dict(request.given_options),
+        options={name: _plain(value) for name, value in _options(request).items()},
         generation=dict(request.generation) if request.target.generated else None,
         target_fn=request.target_fn_name,
         budget=request.budget,
@@ -89,6 +89,19 @@ def assemble(
         extras=dict(estimate.extras),
         plugins=plugins,
     )
+
+
+def _options(request: Request) -> dict[str, object]:
+    """The method's options as the user would type them, defaults included."""
+    defaults = {name: parameter.default for name, parameter in named_options(request.method.run).items()}
+    return defaults | dict(request.given_options)
+
+
+def _plain(value: object) -> object:
+    """What a file can hold; objects, such as a sampler, by the name of their class."""
+    if value is None or isinstance(value, str | int | float | Sequence | Mapping | np.ndarray | torch.Tensor):
+        return value
+    return str(getattr(value, "name", None) or type(value).__name__)
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:

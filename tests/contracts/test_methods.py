@@ -38,4 +38,4 @@ class TestPermutation(MethodContract):
 
 
 class TestPermutationInSingleOrders(TestPermutation):
-    options = {"antithetic": False}  # noqa: RUF012
+    options = {"antithetic": False}

@@ -44,4 +44,4 @@ class TestHtml(VisualizerContract):
 
 
 class TestHtmlPage(TestHtml):
-    options = {"page": True}  # noqa: RUF012
+    options = {"page": True}

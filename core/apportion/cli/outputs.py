@@ -26,6 +26,7 @@ __all__ = ["OutputFlags", "Outputs", "check_outputs"]
 
 PICTURES = (".png", ".svg", ".pdf")
 PAGE = ".html"
+TERMINAL = "terminal"
 DOTS_PER_INCH = 200
 
 
@@ -42,7 +43,7 @@ class OutputFlags:
 
 @dataclass(slots=True)
 class Outputs:
-    """Checked destinations; ``deliver`` fills them."""
+    """Checked destinations; ``deliver`` fills them. The view goes into ``plot`` if there is one, else to stdout."""
 
     as_json: bool
     save: Path | None
@@ -82,8 +83,22 @@ class Outputs:
     def _print(self, result: Attribution) -> None:
         if self.as_json:
             print(result.to_json(ascii_only=not stdout_is_unicode()))  # noqa: T201
-        else:
+        elif self.plot is not None:
             result.show()
+        else:
+            self._print_view(result)
+
+    def _print_view(self, result: Attribution) -> None:
+        shown = result.plot(self.view, **self.view_options)
+        if isinstance(shown, str):
+            print(shown)  # noqa: T201
+        elif hasattr(shown, "savefig"):
+            result.show()
+            raise InputError(_needs_a_file(self.view))
+        else:
+            from rich.console import Console
+
+            Console().print(shown)
 
     def _write(self, path: Path, content: bytes) -> None:
         try:
@@ -109,13 +124,16 @@ class Outputs:
 
         Raises:
             ApportionError: one of these, as far as it can be seen without a result.
+        typer.BadParameter: a picture that has no file to go to.
         """
-        if self.plot is None:
-            return
         render = installed_plugins()["visualizers"].get(self.view).make().render
         check_options(f"view {self.view!r}", render, self.view_options)
         returned = inspect.signature(render).return_annotation
-        if returned is not inspect.Signature.empty and (returned in (str, "str")) != (_suffix(self.plot) == PAGE):
+        if returned is inspect.Signature.empty:
+            return
+        if self.plot is None and "Figure" in str(returned):
+            usage_error("--view", _needs_a_file(self.view))
+        if self.plot is not None and (returned in (str, "str")) != (_suffix(self.plot) == PAGE):
             raise _misfit(self.view, self.plot)
 
 
@@ -134,16 +152,23 @@ def check_outputs(flags: OutputFlags, inputs: Sequence[Path | None] = ()) -> Out
         usage_error("--save", f"a result is saved as JSON; {flags.save} should end in .json.")
     if flags.plot is not None and _suffix(flags.plot) not in (*PICTURES, PAGE):
         usage_error("--plot", f"the suffix of {flags.plot} is none of {listing((*PICTURES, PAGE))}.")
-    if flags.plot is None and (flags.view is not None or flags.view_options):
-        name, value = ("--view", flags.view) if flags.view is not None else ("--view-option", flags.view_options[0])
-        usage_error(name, f"{value!r} is about a picture; add --plot FILE, such as --plot result.png.")
+    if flags.plot is None and flags.as_json and flags.view is not None:
+        usage_error("--view", f"{flags.view!r} would go to stdout, and so does --json; add --plot FILE for the view.")
+    if flags.plot is None and flags.view is None and flags.view_options:
+        usage_error("--view-option", f"{flags.view_options[0]!r} is for a view; add --view NAME or --plot FILE.")
     _check_distinct({"--save": flags.save, "--plot": flags.plot}, inputs)
     for path in (flags.save, flags.plot):
         if path is not None:
             _check_writable(path)
-    view = flags.view or ("html" if flags.plot is not None and _suffix(flags.plot) == PAGE else "heatmap")
+    view = flags.view or _default_view(flags.plot)
     options = json_pairs("--view-option", flags.view_options, "sort=true")
     return Outputs(flags.as_json, flags.save, flags.plot, view, options)
+
+
+def _default_view(plot: Path | None) -> str:
+    if plot is None:
+        return TERMINAL
+    return "html" if _suffix(plot) == PAGE else "heatmap"
 
 
 def _check_distinct(outputs: Mapping[str, Path | None], inputs: Sequence[Path | None]) -> None:
@@ -171,6 +196,10 @@ def _check_writable(path: Path) -> None:
 
 def _suffix(path: Path) -> str:
     return path.suffix.lower()
+
+
+def _needs_a_file(view: str) -> str:
+    return f"The view {view!r} is a picture; add --plot FILE, such as --plot result.png."
 
 
 def _misfit(view: str, path: Path) -> InputError:

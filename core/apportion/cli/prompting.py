@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from apportion.cli.parse import json_or_text, pair, split_names, usage_error
+from apportion.cli.plugin_input import plugin_prompt
 from apportion.errors import InputError
 from apportion.prompts import Template, Text
 
@@ -31,10 +32,12 @@ class PromptFlags:
     baselines: Sequence[str]
     groups: Sequence[str]
     draws: int | None
+    input: str | None
+    input_options: Sequence[str]
 
 
-def build_prompt(flags: PromptFlags) -> Text | Template:
-    """The prompt that the flags describe.
+def build_prompt(flags: PromptFlags) -> object:
+    """The prompt that the flags describe: a ``Text``, a ``Template``, or what a plugin's input makes of a text.
 
     Raises:
         typer.BadParameter: flags that do not go together.
@@ -50,13 +53,43 @@ def build_prompt(flags: PromptFlags) -> Text | Template:
         usage_error("PROMPT", "there is no prompt; give a PROMPT ('-' for stdin), --prompt-file or --template.")
     if len(named) > 1:
         usage_error(named[-1], f"{' and '.join(named)} are given; a run has one prompt.")
+    if flags.input_options and flags.input is None:
+        usage_error(
+            "--input-option", f"{flags.input_options[0]!r} is for a prompt of another type, and there is no --input."
+        )
+    if flags.input is not None:
+        return _of_plugin(flags, flags.input)
     return _text(flags) if flags.template is None else _template(flags, flags.template)
 
 
+def _of_plugin(flags: PromptFlags, name: str) -> object:
+    if flags.template is not None:
+        usage_error("--input", "--template is given too; a template is an input of its own.")
+    for flag, given in (_for_texts(flags) | _for_templates(flags)).items():
+        if given:
+            usage_error(
+                flag, f"this is for plain prompts and templates; options of {name!r} are --input-option NAME=VALUE."
+            )
+    return plugin_prompt(name, _prompt_text(flags), flags.input_options)
+
+
+def _for_texts(flags: PromptFlags) -> dict[str, object]:
+    return {
+        "--by": flags.by,
+        "--text-baseline": flags.text_baseline,
+        "--baseline-id": flags.baseline_id,
+        "--keep": flags.keep or None,
+        "--keep-index": flags.keep_index or None,
+    }
+
+
+def _for_templates(flags: PromptFlags) -> dict[str, Sequence[str]]:
+    draws = () if flags.draws is None else (str(flags.draws),)
+    return {"--value": flags.values, "--baseline": flags.baselines, "--group": flags.groups, "--draws": draws}
+
+
 def _text(flags: PromptFlags) -> Text:
-    of_templates = {"--value": flags.values, "--baseline": flags.baselines, "--group": flags.groups}
-    of_templates["--draws"] = () if flags.draws is None else (str(flags.draws),)
-    for name, given in of_templates.items():
+    for name, given in _for_templates(flags).items():
         if given:
             hint = " What replaces absent pieces of a plain prompt is --text-baseline." if name == "--baseline" else ""
             usage_error(name, f"{given[0]!r} is for slots, and there is no --template.{hint}")
@@ -93,14 +126,7 @@ def _without_last_line_break(text: str) -> str:
 
 
 def _template(flags: PromptFlags, template: str) -> Template:
-    of_texts: dict[str, object] = {
-        "--by": flags.by,
-        "--text-baseline": flags.text_baseline,
-        "--baseline-id": flags.baseline_id,
-        "--keep": flags.keep or None,
-        "--keep-index": flags.keep_index or None,
-    }
-    for name, given in of_texts.items():
+    for name, given in _for_texts(flags).items():
         if given is not None:
             usage_error(name, f"{given!r} is for plain prompts; the features of a --template are its slots.")
     values: dict[str, str] = {}
