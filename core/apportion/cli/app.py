@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from apportion._version import __version__
-from apportion.cli import backends, methods, plugins
+from apportion.cli import backends, methods, new, plugins
 from apportion.cli.attribute import EXAMPLES, attribute
 from apportion.cli.show import show
 
@@ -15,6 +15,7 @@ __all__ = ["app"]
 
 RUN = "Attribution"
 INSTALLED = "What is installed"
+EXTEND = "Extending"
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -48,3 +49,4 @@ app.command(rich_help_panel=RUN)(show)
 app.add_typer(methods.app, name="methods", rich_help_panel=INSTALLED)
 app.add_typer(backends.app, name="backends", rich_help_panel=INSTALLED)
 app.add_typer(plugins.app, name="plugins", rich_help_panel=INSTALLED)
+app.add_typer(new.app, name="new", rich_help_panel=EXTEND)

@@ -1,0 +1,1 @@
+"""Writing a new plugin: a distribution that works and whose tests pass."""

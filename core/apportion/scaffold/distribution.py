@@ -1,0 +1,127 @@
+"""From a name and a kind to the files of a distribution."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from string import Template
+
+from apportion._version import __version__
+from apportion.errors import InputError, PluginError, unknown_name
+from apportion.hookspecs import API_VERSION
+
+__all__ = ["KINDS", "Distribution", "write_distribution"]
+
+KINDS = ("method", "sampler", "input", "target", "visualizer", "backend", "metric")
+
+_NAME = re.compile(r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*")
+
+_USAGE: Mapping[str, str] = {
+    "method": 'explainer.attribute("The capital of France is", " Paris", method="$name", budget=64)',
+    "sampler": 'explainer.attribute("The capital of France is", " Paris", method=…, sampler="$name")',
+    "input": 'from $module import $Class\n\nexplainer.attribute($Class("one\\ntwo\\nthree"), " four")',
+    "target": 'explainer.attribute("The capital of France is", " Paris", target_fn="$name")',
+    "visualizer": 'explainer.attribute("The capital of France is", " Paris").plot("$name")',
+    "backend": 'ap.Explainer("smollm2", backend="$name")',
+    "metric": (
+        "from $module import $Class\n\n"
+        "$Class().measure(game, values, rng=torch.Generator())  # a Game, and one value for each feature"
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """A plugin that is to be written.
+
+    Attributes:
+        name: what users will type, such as ``"random_subset"``.
+        kind: one of ``KINDS``.
+    """
+
+    name: str
+    kind: str
+
+    @classmethod
+    def of(cls, name: str, kind: str) -> Distribution:
+        """From what a user typed: dashes or underscores, with or without the prefix ``apportion-``.
+
+        Raises:
+            InputError: no such kind, or a name that cannot be a package.
+        """
+        if kind not in KINDS:
+            raise unknown_name("kind of plugin", kind, KINDS)
+        plain = re.sub(r"^apportion[-_]", "", name)
+        if not _NAME.fullmatch(plain):
+            proposal = re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-0123456789")
+            hint = f" such as {proposal!r}" if proposal else ""
+            raise InputError(
+                f"{name!r} cannot be the name of a plugin; use small letters, digits and dashes, a letter first{hint}."
+            )
+        return cls(plain.replace("-", "_"), kind)
+
+    @property
+    def folder(self) -> str:
+        """The distribution's name, and that of its folder."""
+        return f"apportion-{self.name.replace('_', '-')}"
+
+    @property
+    def module(self) -> str:
+        """The module with the hooks."""
+        return f"apportion_{self.name}"
+
+    def files(self) -> dict[str, str]:
+        """The text of every file, by its path in the folder."""
+        words = self.name.replace("_", " ")
+        names = {
+            "name": self.name,
+            "kind": self.kind,
+            "module": self.module,
+            "distribution": self.folder,
+            "Class": "".join(part.capitalize() for part in self.name.split("_")),
+            "summary": f"{words[0].upper()}{words[1:]}",
+            "api_version": str(API_VERSION),
+            "version": __version__,
+        }
+        usage = Template(_USAGE[self.kind]).substitute(names)
+        opening = 'import apportion as ap\n\nexplainer = ap.Explainer("smollm2")\n' if "explainer." in usage else ""
+        opening = opening or ("import apportion as ap\n\n" if "ap." in usage else "")
+        names["usage"] = f"```python\n{opening}{usage}\n```"
+        return {
+            path: Template(_template(template)).substitute(names)
+            for path, template in {
+                "pyproject.toml": "pyproject.toml",
+                "README.md": "README.md",
+                ".gitignore": "gitignore",
+                f"{self.module}.py": f"{self.kind}.py",
+                f"tests/test_{self.name}.py": f"test_{self.kind}.py",
+            }.items()
+        }
+
+
+def write_distribution(distribution: Distribution, parent: Path) -> Path:
+    """Write the files into a new folder; nothing that is there is touched.
+
+    Returns:
+        The folder.
+
+    Raises:
+        PluginError: the folder exists, or cannot be written.
+    """
+    folder = parent / distribution.folder
+    try:
+        if folder.exists():
+            raise PluginError(f"{folder} is there already; choose another name, or another folder with --into.")
+        for path, text in distribution.files().items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise PluginError(f"Cannot write {folder}: {error.strerror or error}.") from error
+    return folder
+
+
+def _template(name: str) -> str:
+    return (resources.files("apportion.scaffold") / "templates" / f"{name}.txt").read_text(encoding="utf-8")

@@ -1,0 +1,92 @@
+"""``apportion new plugin`` writes distributions whose tests pass at once, of every kind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import apportion as ap
+from apportion.cli import main
+from apportion.plugins import load_plugins
+from apportion.registry import KINDS as REGISTRIES
+from apportion.scaffold.distribution import KINDS, Distribution, write_distribution
+
+
+def test_every_kind_of_extension_can_be_begun() -> None:
+    assert {f"{kind}s" for kind in KINDS} == set(REGISTRIES)
+
+
+@pytest.mark.slow
+def test_the_tests_of_new_plugins_pass_at_once(tmp_path: Path) -> None:
+    """In one process, and each plugin loads, registers its name, and passes the plugin check."""
+    folders = [write_distribution(Distribution.of(f"my-{kind}", kind), tmp_path) for kind in KINDS]
+    path = os.pathsep.join([*map(str, folders), *sys.path])
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib"]
+    tests = [str(folder / "tests") for folder in folders]
+    done = subprocess.run(
+        [*command, *tests],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+    assert " passed" in done.stdout
+    program = f"""
+import importlib
+from apportion.plugins import load_plugins
+from apportion.plugin_check.report import examine
+plugins = load_plugins([importlib.import_module(f"apportion_my_{{kind}}") for kind in {KINDS}])
+for kind in {KINDS}:
+    entries = plugins.entries_of(f"apportion_my_{{kind}}")
+    assert [entry.name for entry in entries] == [f"my_{{kind}}"], entries
+    for finding in examine(entries, plugins):
+        assert not finding.faults, finding
+        assert finding.tried and "not tried" not in finding.tried, finding
+"""
+    subprocess.run([sys.executable, "-c", program], env=os.environ | {"PYTHONPATH": path}, check=True)
+
+
+def test_the_command_says_what_to_do_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["new", "plugin", "apportion-random-subset", "--into", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert 'pip install -e ".[test]"' in out
+    folder = tmp_path / "apportion-random-subset"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        ".gitignore", "README.md", "apportion_random_subset.py", "pyproject.toml", "tests",
+    ]  # fmt: skip
+    assert 'random_subset = "apportion_random_subset"' in (folder / "pyproject.toml").read_text()
+    assert 'method="random_subset"' in (folder / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["Random Subset"], "cannot be the name of a plugin; use small letters, digits and dashes, a letter first such as 'random-subset'"),
+        (["shapley"], "There is a method called 'shapley' already, of the plugin 'apportion_plugins.methods'"),
+        (["x", "--kind", "methods"], "No kind of plugin is called 'methods'. Did you mean 'method'?"),
+        (["taken"], "is there already; choose another name"),
+        (["x", "--into", "file"], "Cannot write file/apportion-x: Not a directory"),
+        (["3"], "cannot be the name of a plugin"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_refused(
+    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "apportion-taken").mkdir()
+    (tmp_path / "file").touch()
+    assert main(["new", "plugin", *words]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    write_distribution(Distribution.of("mine", "method"), tmp_path)
+    with pytest.raises(ap.PluginError, match="is there already"):
+        write_distribution(Distribution.of("mine", "input"), tmp_path)
+    assert "mine" not in load_plugins()["methods"]
