@@ -1,0 +1,284 @@
+"""The hooks: each is called when its documentation says, they only gain arguments, and what goes away is announced."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+import warnings
+from typing import Any
+
+import pytest
+import torch
+
+import apportion as ap
+from apportion import compatibility, hookspecs
+from apportion.compatibility import Deprecation, PluginDeprecationWarning
+from apportion.hookspecs import API_VERSION
+from apportion.plugins import hook_names, load_plugins
+from apportion.testing import tiny, tiny_explainer
+
+VERSION_1 = {
+    "apportion_configure": ("settings",),
+    "apportion_register_inputs": ("register",),
+    "apportion_register_samplers": ("register",),
+    "apportion_register_methods": ("register",),
+    "apportion_register_targets": ("register",),
+    "apportion_register_visualizers": ("register",),
+    "apportion_register_backends": ("register",),
+    "apportion_register_metrics": ("register",),
+    "apportion_adapt_input": ("prompt", "context"),
+    "apportion_before_run": ("request",),
+    "apportion_after_run": ("request", "attribution"),
+    "apportion_on_progress": ("event",),
+    "apportion_recall": ("request", "session", "prompts"),
+    "apportion_score": ("session", "batch", "request"),
+}
+"""Hooks and arguments that plugins written for version 1 rely on. Add to it; take nothing away."""
+
+
+def test_hooks_only_gain_arguments() -> None:
+    assert API_VERSION == 1
+    for name, arguments in VERSION_1.items():
+        assert name in hook_names(), f"the hook {name} of API version 1 is gone"
+        found = tuple(inspect.signature(getattr(hookspecs, name)).parameters)
+        missing = set(arguments) - set(found)
+        assert not missing, f"{name} lost {missing}; deprecate, and raise the API version"
+    assert set(hook_names()) == set(VERSION_1), "a new hook: add it here, so that it stays"
+
+
+class Everything:
+    """Implements every hook and remembers the order of calls."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.events: list[ap.ProgressEvent] = []
+
+    def called(self, name: str) -> None:
+        if not self.calls or self.calls[-1] != name:
+            self.calls.append(name)
+
+    @ap.hookimpl
+    def apportion_configure(self, settings: ap.Settings) -> None:
+        self.called("configure")
+
+    @ap.hookimpl
+    def apportion_register_inputs(self, register: ap.Register) -> None:
+        self.called("register_inputs")
+
+    @ap.hookimpl
+    def apportion_register_samplers(self, register: ap.Register) -> None:
+        self.called("register_samplers")
+
+    @ap.hookimpl
+    def apportion_register_methods(self, register: ap.Register) -> None:
+        self.called("register_methods")
+
+    @ap.hookimpl
+    def apportion_register_targets(self, register: ap.Register) -> None:
+        self.called("register_targets")
+
+    @ap.hookimpl
+    def apportion_register_visualizers(self, register: ap.Register) -> None:
+        self.called("register_visualizers")
+
+    @ap.hookimpl
+    def apportion_register_backends(self, register: ap.Register) -> None:
+        self.called("register_backends")
+
+    @ap.hookimpl
+    def apportion_register_metrics(self, register: ap.Register) -> None:
+        self.called("register_metrics")
+
+    @ap.hookimpl
+    def apportion_adapt_input(self, prompt: object, context: ap.AdaptContext) -> None:
+        self.called("adapt_input")
+
+    @ap.hookimpl
+    def apportion_before_run(self, request: ap.Request) -> None:
+        self.called("before_run")
+
+    @ap.hookimpl
+    def apportion_recall(self, request: ap.Request, session: ap.Session, prompts: Any) -> None:
+        self.called("recall")
+
+    @ap.hookimpl
+    def apportion_score(self, session: ap.Session, batch: ap.ScoringBatch, request: ap.Request) -> None:
+        self.called("score")
+
+    @ap.hookimpl
+    def apportion_on_progress(self, event: ap.ProgressEvent) -> None:
+        self.called(f"on_progress:{event.stage}")
+        self.events.append(event)
+
+    @ap.hookimpl
+    def apportion_after_run(self, request: ap.Request, attribution: ap.Attribution) -> None:
+        self.called("after_run")
+
+
+REGISTERED = [
+    f"register_{kind}" for kind in ("inputs", "samplers", "methods", "targets", "visualizers", "backends", "metrics")
+]
+
+
+def test_hooks_are_called_in_the_documented_order() -> None:
+    observer = Everything()
+    with tiny_explainer(plugins=[observer]) as explainer:
+        assert observer.calls == ["configure", *REGISTERED]
+        observer.calls.clear()
+        explainer.attribute("one two", " three", method="ablation")
+    assert observer.calls == [
+        "adapt_input", "before_run", "recall", "on_progress:score", "score", "on_progress:score", "after_run",
+        "on_progress:end",
+    ]  # fmt: skip
+    assert set(VERSION_1) == {name for name in dir(Everything) if name.startswith("apportion_")}, (
+        "a hook that no test calls"
+    )
+
+
+def test_a_generated_target_is_reported_before_the_run_begins() -> None:
+    observer = Everything()
+    with tiny_explainer(plugins=[observer]) as explainer:
+        observer.calls.clear()
+        explainer.attribute("one two", method="ablation", generate={"max_new_tokens": 2})
+    assert observer.calls[:3] == ["adapt_input", "on_progress:generate", "before_run"]
+
+
+def test_a_run_that_fails_still_ends() -> None:
+    observer = Everything()
+    with tiny_explainer(plugins=[observer]) as explainer, pytest.raises(ap.InputError):
+        explainer.attribute("")
+    assert observer.calls[-1] == "on_progress:end"
+    assert "after_run" not in observer.calls
+
+
+class Fewer:
+    """A plugin of the first days, before hooks gained arguments."""
+
+    @ap.hookimpl(wrapper=True)
+    def apportion_score(self, batch: ap.ScoringBatch) -> Any:
+        scored = yield
+        self.shape = tuple(scored.shape)
+        return scored
+
+
+def test_fewer_arguments_are_fine() -> None:
+    plugin = Fewer()
+    with tiny_explainer(plugins=[plugin]) as explainer:
+        explainer.attribute("one two", "abc", method="ablation")
+    assert plugin.shape == (3, 3)
+
+
+class Remembers:
+    """Knows some prompts."""
+
+    def __init__(self, value: float, known: int) -> None:
+        self.value, self.known = value, known
+
+    @ap.hookimpl
+    def apportion_recall(self, request: ap.Request, prompts: Any) -> torch.Tensor:
+        found = torch.full((len(prompts), len(request.target.ids)), torch.nan)
+        found[: self.known] = self.value
+        return found
+
+
+def test_what_is_recalled_is_neither_planned_nor_scored() -> None:
+    with tiny_explainer(plugins=[Remembers(-1.0, 2)]) as explainer:
+        result = explainer.attribute("one two", "x", method="ablation")
+    assert (result.provenance.evaluations, result.provenance.cached) == (1, 2)
+    assert result.full_value == -1.0
+    with tiny_explainer() as explainer:
+        assert explainer.attribute("one two", "x", method="ablation").provenance.forwarded_tokens > (
+            result.provenance.forwarded_tokens
+        )
+
+
+def test_of_two_that_recall_the_last_is_believed() -> None:
+    first, last = Remembers(-1.0, 3), type("Other", (Remembers,), {})(-2.0, 1)
+    with tiny_explainer(plugins=[first, last]) as explainer:
+        result = explainer.attribute("one two", "x", method="ablation")
+    assert result.full_value == -2.0
+    assert result.values.tolist() == [-1.0, -1.0]
+    assert result.provenance.evaluations == 0
+
+
+def test_a_wrong_recall_is_the_plugins_fault() -> None:
+    class Wrong:
+        @ap.hookimpl
+        def apportion_recall(self, prompts: Any) -> torch.Tensor:
+            return torch.zeros(1, 1)
+
+    with tiny_explainer(plugins=[Wrong()]) as explainer, pytest.raises(ap.PluginError, match="apportion_recall gave"):
+        explainer.attribute("one two", "x", method="ablation")
+
+
+# --- versions and deprecations -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        (99, r"written for plugin API version 99, .* with version 1\. Upgrade apportion\."),
+        (0, r"written for plugin API version 0, .* Install a newer release of the plugin\."),
+        ("1", "must be a whole number such as 1; it is '1'"),
+        (True, "must be a whole number"),
+    ],
+)
+def test_plugins_for_other_versions_are_refused(version: object, message: str) -> None:
+    plugin = type("Dated", (Everything,), {"APPORTION_API_VERSION": version})()
+    with pytest.raises(ap.PluginError, match=message):
+        load_plugins([plugin])
+
+
+GOING = (
+    Deprecation("apportion_recall", "prompts", 2, "Read others instead."),
+    Deprecation("apportion_after_run", None, 2, "Use apportion_on_progress."),
+)
+
+
+def test_what_goes_away_is_announced_with_the_plugins_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compatibility, "DEPRECATIONS", GOING)
+    with pytest.warns(PluginDeprecationWarning) as caught:
+        load_plugins([Everything()])
+    assert sorted(str(warning.message) for warning in caught) == [
+        "The plugin 'Everything' (object) uses 'apportion_after_run', which goes away in plugin API version 2. "
+        "Use apportion_on_progress.",
+        "The plugin 'Everything' (object) uses the argument 'prompts' of 'apportion_recall', which goes away in plugin "
+        "API version 2. Read others instead.",
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_plugins([Fewer()])
+
+
+def test_deprecations_warn_once_a_process() -> None:
+    program = """
+import apportion as ap
+from apportion import compatibility
+from apportion.plugins import load_plugins
+compatibility.DEPRECATIONS = (compatibility.Deprecation("apportion_after_run", None, 2, "Use another."),)
+class Old:
+    @ap.hookimpl
+    def apportion_after_run(self, request): ...
+for _ in range(3):
+    load_plugins([Old()])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stderr.count("The plugin 'Old'") == 1, done.stderr
+
+
+def test_a_sampler_named_by_default_is_resolved() -> None:
+    class Method:
+        """Uses a sampler."""
+
+        estimand, requires = "nothing", frozenset()
+
+        def run(self, game: ap.Game, *, budget: Any, rng: Any, sampler: str = "permutation") -> ap.Estimate:
+            assert isinstance(sampler, ap.Sampler)
+            return ap.Estimate(game.values(sampler.sample(game.n_features, 8, rng).mask)[: game.n_features])
+
+    with ap.Explainer((tiny.model(), tiny.tokenizer()), progress=False) as explainer:
+        result = explainer.attribute("one two", "x", method=Method())
+        assert result.provenance.options == {"sampler": "permutation"}
+        with pytest.raises(ap.UnknownNameError, match="No sampler is called 'permutatoin'"):
+            explainer.attribute("one two", "x", method=Method(), sampler="permutatoin")
