@@ -20,7 +20,7 @@ from apportion.running import check_estimate
 from apportion.testing import games
 from apportion.testing.explainers import tiny_explainer
 from apportion.testing.games import KnownGame
-from apportion.testing.randomness import assert_mean, generator, only_its_own_generator
+from apportion.testing.randomness import assert_mean, generator, only_its_own_generator, rounded
 
 __all__ = ["MethodContract"]
 
@@ -113,7 +113,9 @@ class MethodContract:
             pytest.skip("this method's values have no sign (`signed = False`)")
         known = games.moebius("one up, one down", 5, {(): 1.0, (1,): 8.0, (3,): -8.0, (0,): 0.1})
         values = self.means(method, known).mean(0)
-        assert values[1] > 0 > values[3], f"Feature 1 adds 8 and feature 3 takes 8 away; they get {values.tolist()}."
+        assert values[1] > 0 > values[3], (
+            f"Feature 1 adds 8 and feature 3 takes 8 away; the values are {rounded(values)}."
+        )
 
     def test_names_of_features_do_not_matter(self, method: Method) -> None:
         """Renaming the features renames the values (in the mean over seeds) and changes nothing else."""
@@ -135,7 +137,7 @@ class MethodContract:
         known = games.random_moebius(6, 2, seed=3)
         plain, shifted = (self.on(method, game).values for game in (known, known.plus(50.0)))
         assert torch.allclose(plain, shifted, atol=1e-6), (
-            f"With 50 added to every score the values change from {plain[:, 0].tolist()} to {shifted[:, 0].tolist()}."
+            f"With 50 added to every score the values change from {rounded(plain)} to {rounded(shifted)}."
         )
 
     def test_every_output_gets_its_column(self, method: Method) -> None:
@@ -147,9 +149,11 @@ class MethodContract:
             found = self.run(method, together, budget=self.budget).values
         except BudgetError:
             found = self.run(method, together, budget=None).values
-        assert torch.allclose(found, alone, atol=1e-8), (
-            f"Three outputs at once give {found.tolist()}; each alone gives {alone.tolist()}."
-        )
+        for k in range(3):
+            ours, expected = found[:, k], alone[:, k]
+            assert torch.allclose(ours, expected, atol=1e-8), (
+                f"Output {k} of three gets {rounded(ours)}; alone it gets {rounded(expected)}."
+            )
 
     def test_the_seed_decides_everything(self, method: Method) -> None:
         """The same seed gives the same values, whatever ran before; another seed draws anew."""

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["assert_mean", "generator", "only_its_own_generator"]
+__all__ = ["assert_mean", "generator", "only_its_own_generator", "rounded"]
 
 MARGIN = 6.0
 """Standard errors that a mean may be off: by chance alone that happens once in a million times."""
@@ -53,12 +53,13 @@ def assert_mean(
     assert not wrong, (
         f"{what}: feature {wrong[0]} gets {float(mean[wrong[0]]):.6g} (mean over {len(samples)} seeds, standard error "
         f"{float(error[wrong[0]]):.2g}) and should get {float(expected[wrong[0]]):.6g}. All features: "
-        f"{_rounded(mean)}, expected {_rounded(expected)}."
+        f"{rounded(mean)}, expected {rounded(expected)}."
     )
 
 
-def _rounded(values: Tensor) -> list[float]:
-    return [round(value, 4) for value in values.tolist()]
+def rounded(values: Tensor) -> list[float]:
+    """For messages: four decimals, the first column where there are several."""
+    return [round(value, 4) for value in (values[:, 0] if values.ndim > 1 else values).tolist()]
 
 
 def _global_states() -> dict[str, bytes]:
