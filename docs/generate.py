@@ -1,10 +1,11 @@
-"""Writes the reference pages that come from the code: hooks, methods and the like, the command line.
+"""Writes what of the documentation comes from the code: hooks, methods and the like, the command line, the directory.
 
 A test checks that what is committed is what this writes.
 """
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
 from pathlib import Path
@@ -13,12 +14,15 @@ import typer
 
 from apportion import hookspecs
 from apportion.cli.app import app
+from apportion.hook_check import hook_names
 from apportion.options import named_options
-from apportion.plugins import hook_names, load_plugins
-from apportion.registry import KINDS
+from apportion.plugins import SWITCHED, load_plugins
+from apportion.registry import KINDS, Entry
 
-REFERENCE = Path(__file__).parent / "reference"
+DOCS = Path(__file__).parent
 GENERATED = "<!-- Written by docs/generate.py; change the code instead. -->\n\n"
+BEGIN = "<!-- built-ins: written by docs/generate.py; change the code instead. -->"
+END = "<!-- end of built-ins -->"
 
 
 def hooks_page() -> str:
@@ -29,10 +33,12 @@ def hooks_page() -> str:
         "with `@apportion.hookimpl` in a module named in the entry-point group `apportion`, or as methods of an object "
         "for `Explainer(plugins=[…])`. A hook may declare fewer arguments than listed, never others. Plugin API "
         f"version: {hookspecs.API_VERSION}.\n",
+        "![When each hook is called: at loading, and in a run](../images/lifecycle.svg)\n",
         "| when | hooks, in this order |\n|---|---|\n"
         "| once, when the plugin is loaded | `apportion_configure`, then each `apportion_register_…` |\n"
-        "| once a run, before the model | `apportion_adapt_input`, `apportion_before_run` |\n"
-        "| before scoring is planned | `apportion_recall` |\n"
+        "| once a run, before scoring | `apportion_adapt_input`; "
+        'if no target is given `apportion_on_progress` (`"generate"`); `apportion_before_run` |\n'
+        '| each time the method asks | `apportion_recall`, then `apportion_on_progress` (`"score"`, 0 rows done) |\n'
         "| each batch | `apportion_score`, then `apportion_on_progress` |\n"
         "| once a run, at its end | `apportion_after_run` on success, "
         '`apportion_on_progress` (`"end"`) always |\n',
@@ -58,7 +64,7 @@ def methods_page() -> str:
         "`apportion backends` and `apportion plugins` show what is installed.\n",
     ]
     for kind in KINDS:
-        entries = [e for e in plugins[kind] if e.plugin.startswith(("apportion_plugins", "apportion_backends"))]
+        entries = [entry for entry in plugins[kind] if is_built_in(entry)]
         if not entries:
             continue
         parts.append(f"## {kind.capitalize()}\n")
@@ -69,6 +75,36 @@ def methods_page() -> str:
             runner = getattr(made, "run", None) or getattr(made, "render", None)
             parts += options_table(runner) if runner and kind in ("methods", "visualizers") else []
     return GENERATED + "\n".join(parts)
+
+
+def directory_page() -> str:
+    """The directory of plugins, in which one table is written anew and all else stays."""
+    page = (DOCS / "extend" / "directory.md").read_text(encoding="utf-8")
+    before, rest = page.split(BEGIN)
+    return f"{before}{BEGIN}\n\n{built_ins_table()}\n\n{END}{rest.split(END)[1]}"
+
+
+def built_ins_table() -> str:
+    """Name, kind and summary of everything that comes with apportion."""
+    plugins = load_plugins()
+    rows = []
+    for kind in KINDS:
+        page = f"[{kind[:-1]}]({kind}.md)"
+        rows += [f"| `{e.name}` | {page} | {cell(e.summary)} |" for e in plugins[kind] if is_built_in(e)]
+    for switch, path in SWITCHED.items():
+        summary = (importlib.import_module(path.split(":")[0]).__doc__ or "").splitlines()[0].rstrip(".")
+        rows.append(f"| `{switch}` | [observer](observers.md) | {cell(summary[0].lower() + summary[1:])} |")
+    return "| name | kind | summary |\n|---|---|---|\n" + "\n".join(rows)
+
+
+def cell(text: str) -> str:
+    """A text in a Markdown table."""
+    return text.replace("|", "\\|")
+
+
+def is_built_in(entry: Entry) -> bool:
+    """Whether it comes with apportion, and not from a plugin that happens to be installed."""
+    return entry.plugin.startswith(("apportion_plugins", "apportion_backends"))
 
 
 def options_table(function: object) -> list[str]:
@@ -126,13 +162,18 @@ def markdown(doc: str) -> str:
     return re.sub(r"^    (\S.*)$", r"- \1", text, flags=re.M)
 
 
-PAGES = {"hooks.md": hooks_page, "methods.md": methods_page, "command-line.md": command_page}
+PAGES = {
+    "reference/hooks.md": hooks_page,
+    "reference/methods.md": methods_page,
+    "reference/command-line.md": command_page,
+    "extend/directory.md": directory_page,
+}
 
 
 def main() -> None:
     """Write the pages."""
     for name, make in PAGES.items():
-        (REFERENCE / name).write_text(re.sub(r"\n{3,}", "\n\n", make()).rstrip() + "\n", encoding="utf-8")
+        (DOCS / name).write_text(re.sub(r"\n{3,}", "\n\n", make()).rstrip() + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -250,11 +250,12 @@ def test_generated_target(attribute: Run) -> None:
     assert len(found["target_tokens"]) <= 3
 
 
-def test_flags_reach_the_library(run: Run, calls: list[dict[str, Any]]) -> None:
+def test_flags_reach_the_library(run: Run, calls: list[dict[str, Any]], tmp_path: Path) -> None:
     words = ["--by", "tokens", "--baseline-id", "7", "--keep", "a", "--keep-index", "-1", "--target-ids", "1, 2"]
     words += ["--memory-budget", "1.5KiB", "--device", "cpu", "--dtype", "float64", "--backend", "torch"]
     words += ["--no-share-prefixes", "--no-progress", "--budget", "40", "--seed", "2", "--target-fn", "prob"]
     words += ["--method", "permutation", "--option", "antithetic=false", "-o", "n-permutations=6"]
+    words += ["--cache", "--run-log", str(tmp_path / "runs.jsonl")]
     ended = run("attribute", "a b c", "--model", "m", *words)
     assert (ended.code, ended.err) == (1, "error: only asked")
     assert calls == [
@@ -266,6 +267,8 @@ def test_flags_reach_the_library(run: Run, calls: list[dict[str, Any]]) -> None:
             "memory_budget": 1536,
             "share_prefixes": False,
             "progress": False,
+            "cache": True,
+            "run_log": tmp_path / "runs.jsonl",
             "prompt": ap.Text("a b c", by="tokens", baseline=7, keep=("a", -1)),
             "target": [1, 2],
             "target_fn": "prob",

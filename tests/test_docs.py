@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shutil
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from apportion.plugins import hook_names, load_plugins
+import apportion as ap
+import apportion.testing
+from apportion.hook_check import hook_names
+from apportion.plugin_check.report import examine
+from apportion.plugins import AUTOLOAD_VARIABLE, DISABLE_VARIABLE, SWITCHED, Plugins, load_plugins
+from apportion.registry import KINDS
+from apportion.scaffold.distribution import KINDS as NEW_KINDS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+EXTEND = ROOT / "docs" / "extend"
 
 
-def python_blocks(page: Path) -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.S | re.M)
+def python_blocks(page: Path) -> list[tuple[str, str]]:
+    """The title (a file's name, if there is one) and the code of each block."""
+    text = page.read_text(encoding="utf-8")
+    return re.findall(r'^```python(?: title="([^"]+)")?\n(.*?)^```', text, flags=re.S | re.M)
 
 
 @pytest.mark.demo
@@ -25,40 +39,204 @@ def python_blocks(page: Path) -> list[str]:
 def test_the_code_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {"__name__": "page"}
-    for block in python_blocks(ROOT / page):
+    for _, block in python_blocks(ROOT / page):
         exec(compile(block, page, "exec"), namespace)
     assert (tmp_path / "dave.png").stat().st_size > 10_000
 
 
-def test_the_plugin_page_runs() -> None:
-    """Its method and its input work as plugins."""
-    import apportion as ap
-    import tiny
+# --- the pages on extending --------------------------------------------------------------------------------------
 
-    blocks = python_blocks(ROOT / "docs/how-to/write-a-plugin.md")
-    method, lines = (type(name, (), {}) for name in ("Method", "Lines"))
-    for plugin, block in ((method, blocks[0]), (lines, blocks[2])):
-        namespace: dict[str, object] = {"ap": ap}
-        exec(block, namespace)
-        for name, value in namespace.items():
-            if name.startswith("apportion_"):
-                setattr(plugin, name, staticmethod(value))
-    plugins = [method(), lines()]
-    explainer = ap.Explainer((tiny.model(), tiny.tokenizer()), plugins=plugins)
-    prompt = namespace["Lines"]("one\ntwo\nthree")  # type: ignore[operator]
-    result = explainer.attribute(prompt, "!", method="half", budget=8)
-    assert result.feature_names == ("line 1", "line 2", "line 3")
+EXAMPLES = [page for page in sorted(EXTEND.glob("*.md")) if python_blocks(page)]
 
 
-def test_generated_pages_are_current(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("page", EXAMPLES, ids=lambda page: page.stem)
+def test_the_code_on_extending_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In order, in one namespace, which is the module that the page writes."""
+    monkeypatch.chdir(tmp_path)
+    blocks = python_blocks(page)
+    module = ModuleType(next(Path(title).stem for title, _ in blocks if title))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    for _, block in blocks:
+        exec(compile(block, page.name, "exec"), vars(module))
+
+
+@pytest.mark.slow
+def test_the_examples_on_extending_keep_their_contracts(tmp_path: Path) -> None:
+    """Each page's files, as a reader would have them."""
+    folders = []
+    for page in EXAMPLES:
+        folders.append(tmp_path / page.stem)
+        for title, block in python_blocks(page):
+            if title:
+                file = tmp_path / page.stem / title
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(block, encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib"]
+    done = subprocess.run(
+        [*command, *[str(folder) for folder in folders]],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([*map(str, folders), *sys.path]), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+    assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 100
+
+
+PROTOCOLS = {
+    "inputs": ("inputs.InputAdapter",),
+    "samplers": ("methods.Sampler",),
+    "methods": ("methods.Method",),
+    "targets": ("targets.TargetFunction",),
+    "visualizers": ("visualizers.Visualizer",),
+    "backends": ("backend.Backend", "backend.Session"),
+    "metrics": ("metrics.Metric",),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_extension_point_has_its_page(kind: str) -> None:
+    """With protocol, hook, contract, an example of a subclass; and a row in the overview."""
+    page, overview = ((EXTEND / name).read_text() for name in (f"{kind}.md", "index.md"))
+    contract = f"{kind[:-1].capitalize()}Contract"
+    assert contract in apportion.testing.__all__
+    assert f"::: apportion.testing.{contract}\n" in page
+    assert f"({contract}):" in page
+    assert all(f"::: apportion.{protocol}\n" in page for protocol in PROTOCOLS[kind])
+    (row,) = [line for line in overview.splitlines() if f"]({kind}.md) |" in line]
+    assert kind[:-1] in NEW_KINDS
+    for wanted in (f"`apportion_register_{kind}`", f"`{contract}`", f"`{kind[:-1]}`"):
+        assert wanted in row
+    assert f"def apportion_register_{kind}(" in page
+
+
+def test_every_contract_and_hook_is_on_its_page() -> None:
+    pages = {page.stem: page.read_text() for page in EXTEND.glob("*.md")}
+    contracts = {f"{kind[:-1].capitalize()}Contract" for kind in KINDS}
+    assert contracts == {name for name in apportion.testing.__all__ if name.endswith("Contract")}
+    picture = (ROOT / "docs/images/lifecycle.svg").read_text()
+    for hook in hook_names():
+        assert f"`{hook}`" in pages["index"], hook
+        kind = hook.removeprefix("apportion_register_")
+        if kind in KINDS:
+            assert re.search(rf">[^<]*\b{kind}\b[^<]*<", picture), f"{hook} is not in the picture"
+        else:
+            assert f">{hook}<" in picture, f"{hook} is not in the picture"
+            assert f"`{hook}`" in pages["observers"] or f"def {hook}(" in pages["inputs"], hook
+
+
+def test_every_built_in_is_in_the_directory() -> None:
+    directory, observers = ((EXTEND / name).read_text() for name in ("directory.md", "observers.md"))
+    for kind, registry in load_plugins().registries.items():
+        for entry in registry:
+            if entry.plugin.startswith("apportion_"):
+                assert f"| `{entry.name}` | [{kind[:-1]}]({kind}.md) |" in directory, entry
+    for switch, path in SWITCHED.items():
+        assert f"| `{switch}` | [observer](observers.md) |" in directory
+        assert f"- **`{switch}`** is `{path}`" in observers
+
+
+HOOK = "import apportion as ap\n@ap.hookimpl\n"
+METHODS = f"{HOOK}def apportion_register_methods(register):\n    "
+REASONS = {
+    "import lime_base": "ModuleNotFoundError: No module named 'lime_base'",
+    "half = = 1": "SyntaxError: invalid syntax (apportion_half.py, line 1)",
+    f"{HOOK}def apportion_register_method(register): ...": (
+        "There is no hook 'apportion_register_method'. Did you mean 'apportion_register_methods'?"
+    ),
+    f"{HOOK}def apportion_register_methods(registry): ...": (
+        "'apportion_register_methods' is not given 'registry'. Did you mean 'register'? It is given: register."
+    ),
+    "def apportion_register_methods(register): ...": (
+        "The function 'apportion_register_methods' is not marked with @apportion.hookimpl, so it would never run."
+    ),
+    "": "'half' implements no hook. Mark functions called apportion_configure, ",
+    "APPORTION_API_VERSION = 2": (
+        "It is written for plugin API version 2, and this is apportion 0.1.0 with version 1. Upgrade apportion."
+    ),
+    "APPORTION_API_VERSION = '1'": "Its APPORTION_API_VERSION must be a whole number such as 1; it is '1'.",
+    f"{METHODS}register('shapley', object, summary='s')": (
+        "The method 'shapley' of the plugin 'half' is already registered by 'apportion_plugins.methods'; one of them "
+        "has to take another name."
+    ),
+    f"{METHODS}register('my method', object, summary='s')": (
+        "'my method' cannot be a method name; use letters, digits, '_' and '-'."
+    ),
+    f"{METHODS}register('half', object)": "The method 'half' needs a summary, one line for listings.",
+    f"{METHODS}1 / 0": "ZeroDivisionError: division by zero (in apportion_register_methods, apportion_half.py, line 4)",
+    "import sys\nsys.exit(3)": "SystemExit: 3",
+}
+"""What the page on debugging says of these modules."""
+
+
+def failure(source: str, *, times: int = 1) -> str:
+    """Why a plugin with this source does not load."""
+
+    def load() -> ModuleType:
+        module = ModuleType("apportion_half")
+        exec(compile(source, "apportion_half.py", "exec"), vars(module))
+        return module
+
+    plugins = load_plugins()
+    for _ in range(times):
+        plugins.add("half", "apportion-half 0.1.0", load)
+    (error,) = [failed.error for failed in plugins.failed if failed.name == "half"]
+    return error.replace(f"apportion {ap.__version__} with", "apportion 0.1.0 with")
+
+
+@pytest.mark.parametrize(("source", "reason"), REASONS.items(), ids=REASONS.values())
+def test_the_page_on_debugging_has_the_real_messages(source: str, reason: str) -> None:
+    assert reason in failure(source)
+    assert reason in (EXTEND / "debug.md").read_text()
+
+
+def test_the_page_on_debugging_has_the_other_messages_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    half = ModuleType("apportion_half")
+    monkeypatch.setitem(sys.modules, "apportion_half", half)
+    twice = failure(f"{HOOK}def apportion_before_run(request): ...", times=2)
+    missing = Plugins()
+    missing.add("half", "apportion-half 0.1.0", EntryPoint("half", "apportion_half:plugin", "apportion").load)
+
+    class Half:
+        """Says too little."""
+
+        estimand = "nothing"
+
+        @ap.hookimpl
+        def apportion_register_methods(self, register: ap.Register) -> None:
+            register("haalf", "apportion_half:Haalf", summary="s")
+            register("half", Half, summary="s")
+
+    with pytest.raises(ap.PluginError) as of_a_class:
+        load_plugins([Half])
+    plugins = load_plugins([Half()])
+    haalf, short = examine(plugins.entries_of("Half"), plugins)
+    page = (EXTEND / "debug.md").read_text()
+    for message, wanted in {
+        twice: "Another plugin called 'half' is loaded; give one of them another name.",
+        missing.failed[0].error: "AttributeError: module 'apportion_half' has no attribute 'plugin'",
+        str(of_a_class.value): "Half is a class; pass an object of it: Half().",
+        haalf.faults[0]: "AttributeError: module 'apportion_half' has no attribute 'Haalf'",
+        short.faults[0]: "The method 'half' is a Half without 'requires', 'run'.",
+    }.items():
+        assert wanted in message
+        assert wanted in page
+    assert DISABLE_VARIABLE in page
+    assert f"Installed plugins are not loaded: {AUTOLOAD_VARIABLE}=0." in page
+
+
+# --- all pages ------------------------------------------------------------------------------------------------------
+
+
+def test_generated_pages_are_current(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "docs", tmp_path / "docs")
     spec = importlib.util.spec_from_file_location("generate", tmp_path / "docs" / "generate.py")
     generate = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generate)
-    monkeypatch.setattr(generate, "REFERENCE", tmp_path)
     generate.main()
     for name in generate.PAGES:
-        assert (tmp_path / name).read_text() == (ROOT / "docs/reference" / name).read_text(), f"run make docs: {name}"
+        assert (tmp_path / "docs" / name).read_text() == (ROOT / "docs" / name).read_text(), f"run make docs: {name}"
 
 
 def test_every_hook_and_name_is_in_the_reference() -> None:

@@ -14,8 +14,9 @@ import torch
 import apportion as ap
 from apportion import compatibility, hookspecs
 from apportion.compatibility import Deprecation, PluginDeprecationWarning
+from apportion.hook_check import hook_names
 from apportion.hookspecs import API_VERSION
-from apportion.plugins import hook_names, load_plugins
+from apportion.plugins import load_plugins
 from apportion.testing import tiny, tiny_explainer
 
 VERSION_1 = {

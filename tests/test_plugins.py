@@ -15,8 +15,9 @@ import pytest
 
 import apportion as ap
 import tiny
+from apportion.hook_check import hook_names
 from apportion.hookspecs import API_VERSION
-from apportion.plugins import BUILT_INS, hook_names, load_plugins
+from apportion.plugins import BUILT_INS, load_plugins
 
 BROKEN = {
     "broken-import": ("import no_such_package", "ModuleNotFoundError: No module named 'no_such_package'"),
@@ -26,7 +27,7 @@ BROKEN = {
     ),
     "misspelled-argument": (
         "import apportion\n@apportion.hookimpl\ndef apportion_register_methods(registry): pass",
-        "Argument(s) {'registry'} are declared in the hookimpl but can not be found in the hookspec",
+        "'apportion_register_methods' is not given 'registry'. Did you mean 'register'? It is given: register.",
     ),
     "wrong-api": (
         "APPORTION_API_VERSION = 99\nimport apportion",
@@ -203,7 +204,7 @@ class Registering:
         (Registering("a b", object, summary="s"), "'a b' cannot be a method name"),
         (Registering("ab", 3, summary="s"), "must be callable, or a text 'module:name'; it is 3"),
         (Registering("ab", object, summary=" "), "needs a summary"),
-        (Registering("ab", object), "missing 1 required keyword-only argument: 'summary'"),
+        (Registering("ab", object), "needs a summary"),
         (object(), "'object' implements no hook"),
     ],
 )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from apportion.game import Game
+from apportion.hook_check import explained
 from apportion.methods import Method
 from apportion.models import load_model
 from apportion.outcome import assemble
@@ -112,8 +114,7 @@ class Explainer:
             CapabilityError: the backend cannot do what the method or target function needs.
             ScoreError: the model gave a value that is not finite.
         """
-        started = time.perf_counter()
-        try:
+        with self._ending() as started:
             request = self._resolver.request(
                 prompt, target, method, features, target_fn, budget, seed, generate, method_options
             )
@@ -149,9 +150,6 @@ class Explainer:
             )
             self.plugins.hook.apportion_after_run(request=request, attribution=attribution)
             return attribution
-        finally:
-            self.session.release()
-            self._report(ProgressEvent("end"))
 
     def close(self) -> None:
         """Close the session, which lets go of the model; idempotent. ``with Explainer(…) as explainer:`` does it."""
@@ -163,9 +161,24 @@ class Explainer:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
+    @contextmanager
+    def _ending(self) -> Iterator[float]:
+        """However a run ends, prefixes are forgotten and observers are told; gives when it started."""
+        started = time.perf_counter()
+        try:
+            yield started
+        except BaseException as error:
+            self._end(time.perf_counter() - started, error)
+            raise
+        self._end(time.perf_counter() - started, None)
+
+    def _end(self, seconds: float, error: BaseException | None) -> None:
+        self.session.release()
+        self._report(ProgressEvent("end", seconds=seconds, error=error))
+
     def _report(self, event: ProgressEvent) -> None:
         try:
             self.plugins.hook.apportion_on_progress(event=event)
         except Exception as error:
             # Watching a run must not end it, nor hide why it ended.
-            warnings.warn(f"A plugin failed in apportion_on_progress: {error!r}", RuntimeWarning, stacklevel=2)
+            warnings.warn(f"A plugin failed in apportion_on_progress: {explained(error)}", RuntimeWarning, stacklevel=2)

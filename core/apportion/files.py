@@ -8,13 +8,40 @@ from pathlib import Path
 
 import platformdirs
 
-__all__ = ["cache_dir", "write_atomically"]
+from apportion.errors import InputError
+
+__all__ = ["cache_dir", "file_to_write", "write_atomically"]
 
 
 def cache_dir() -> Path:
     """The user's cache folder for apportion; ``APPORTION_CACHE`` moves it. Not created here."""
     chosen = os.environ.get("APPORTION_CACHE")
     return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("apportion", appauthor=False))
+
+
+def file_to_write(argument: str, path: object) -> Path:
+    """A path that the user named for a file that may not exist yet; absolute, so that ``chdir`` does not move it.
+
+    Args:
+        argument: how messages call it, such as ``"cache"``.
+        path: a ``str`` or ``Path``; ``~`` is the user's home.
+
+    Raises:
+        InputError: another type, a folder, or a file in a folder that does not exist.
+    """
+    if not isinstance(path, str | os.PathLike) or not os.fspath(path) or "\0" in str(path):
+        raise InputError(f"{argument}={path!r} must be the path of a file.")
+    try:
+        found = Path(os.fsdecode(path)).expanduser().absolute()
+        if found.is_dir():
+            raise InputError(f"{argument}={str(path)!r} is a folder. Name a file in it.")
+        if not found.parent.is_dir():
+            raise InputError(
+                f"{argument}={str(path)!r}: there is no folder {found.parent}. Create it, or name another file."
+            )
+    except (OSError, RuntimeError) as error:  # no permission to look there; no home folder
+        raise InputError(f"{argument}={str(path)!r} cannot be used: {error}.") from error
+    return found
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -145,7 +145,10 @@ def apportion_after_run(request: Request, attribution: Attribution) -> None:
 
 @hookspec
 def apportion_on_progress(event: ProgressEvent) -> None:
-    """Called at the start of scoring and after each batch; finally with the stage ``"end"``, also on errors.
+    """Called before a target is generated, at the start of scoring and after each batch; finally with the stage
+    ``"end"``, also on errors.
+
+    The last event says how long the run took and, in ``error``, what ended it if it failed.
 
     An observer: what it returns is ignored, and an error only warns.
     """

@@ -50,9 +50,10 @@ class InputAdapter(Protocol):
     """A prompt, cut into features.
 
     Optional attributes, read when they exist:
-        ``segments``: ``Sequence[Segment]``, the full prompt in order, for coloured text.
-        ``draws``: ``int``, inputs per coalition when ``render`` returns ``Alternatives`` (default 1).
-        ``notes``: ``Sequence[str]``, sentences that belong into the result.
+
+    - ``segments``: ``Sequence[Segment]``, the full prompt in order, for coloured text.
+    - ``draws``: ``int``, inputs per coalition when ``render`` returns ``Alternatives`` (default 1).
+    - ``notes``: ``Sequence[str]``, sentences that belong into the result.
     """
 
     @property

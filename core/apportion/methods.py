@@ -44,7 +44,7 @@ class Coalitions:
 
 @runtime_checkable
 class Method(Protocol):
-    """An attribution method.
+    """An attribution method: ``run(game, *, budget, rng, **options) -> Estimate``.
 
     ``estimand`` names what is computed (``"Shapley value"``); ``requires`` is empty for methods that
     only ask for values of coalitions. Options of a method are keyword-only parameters of ``run``, each
@@ -64,6 +64,7 @@ class Method(Protocol):
 
     # The options stand for ``**options: Any``, which mypy would demand of every method.
     run: Callable[..., Estimate]
+    """Ask the game, at most ``budget`` coalitions (``None``: its own choice), drawing from ``rng`` only."""
 
 
 @runtime_checkable

@@ -41,3 +41,4 @@ class Metric(Protocol):
 
     # The options stand for ``**options: Any``, which mypy would demand of every metric.
     measure: Callable[..., Measurement]
+    """Judge one value for each feature by asking the game."""

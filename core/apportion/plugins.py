@@ -18,8 +18,9 @@ import pluggy
 from apportion import hookspecs
 from apportion._version import __version__
 from apportion.compatibility import check_api_version, warn_deprecated
-from apportion.errors import ApportionError, InputError, PluginError, listing, suggestion
+from apportion.errors import ApportionError, InputError, PluginError
 from apportion.files import cache_dir
+from apportion.hook_check import check_plugin, explained
 from apportion.hookspecs import API_VERSION, PROJECT, Settings
 from apportion.options import check_options
 from apportion.registry import KINDS, Entry, Registry, checked_entry
@@ -140,7 +141,7 @@ class Plugins:
             with contextlib.redirect_stdout(sys.stderr):
                 self._register(name, distribution, load())
         except (Exception, SystemExit) as error:
-            self.failed.append(FailedPlugin(name, distribution, _explained(error)))
+            self.failed.append(FailedPlugin(name, distribution, explained(error)))
 
     def require(self, plugin: object) -> None:
         """Load a plugin object given in code, if it is not loaded already; its faults are the caller's to see.
@@ -154,7 +155,7 @@ class Plugins:
         try:
             self._register(str(name), "object", plugin)
         except (Exception, SystemExit) as error:
-            raise PluginError(f"The plugin {name!r} cannot be loaded: {_explained(error)}") from error
+            raise PluginError(f"The plugin {name!r} cannot be loaded: {explained(error)}") from error
 
     def scorers(self) -> tuple[tuple[str, str], ...]:
         """Name and distribution of the plugins, besides the built-in ones, that may answer ``apportion_score``."""
@@ -192,10 +193,9 @@ class Plugins:
         if self._manager.has_plugin(name):
             raise PluginError(f"Another plugin called {name!r} is loaded; give one of them another name.")
         check_api_version(plugin)
-        _check_decorated(plugin)
+        check_plugin(name, plugin)
         try:
             self._manager.register(plugin, name)
-            self._check_hook_names(name, plugin)
             entries = self._collect(name, plugin)
         except BaseException:
             if self._manager.has_plugin(name):
@@ -213,18 +213,6 @@ class Plugins:
         hooks = tuple(sorted(hook for hook, _ in implementations))
         self.loaded.append(LoadedPlugin(name, distribution, hooks))
 
-    def _check_hook_names(self, name: str, plugin: object) -> None:
-        known = hook_names()
-        callers = self._manager.get_hookcallers(plugin)
-        if not callers:
-            raise PluginError(f"{name!r} implements no hook. Mark functions called {listing(known)} with @hookimpl.")
-        for caller in callers:
-            if not caller.has_spec():
-                raise PluginError(
-                    f"There is no hook {caller.name!r}. {suggestion(caller.name, known)}"
-                    f"The hooks: {listing(known, limit=20)}."
-                )
-
     def _collect(self, name: str, plugin: object) -> list[Entry]:
         """Run the plugin's registration hooks; nothing is registered until all of them succeeded."""
         entries: list[Entry] = []
@@ -233,7 +221,7 @@ class Plugins:
             staged = Registry(kind)
 
             def register(
-                entry_name: str, factory: Any, *, summary: str, kind: str = kind, staged: Registry = staged
+                entry_name: str, factory: Any, *, summary: str = "", kind: str = kind, staged: Registry = staged
             ) -> None:
                 entry = checked_entry(kind, name, entry_name, factory, summary)
                 for registered in self.registries[kind]:
@@ -245,11 +233,6 @@ class Plugins:
             hook(register=register)
             entries.extend(staged)
         return entries
-
-
-def hook_names() -> list[str]:
-    """All hooks, in the order of ``hookspecs``."""
-    return [name for name in vars(hookspecs) if name.startswith("apportion_")]
 
 
 def load_plugins(plugins: Sequence[object] = (), switches: Mapping[str, object] | None = None) -> Plugins:
@@ -307,26 +290,10 @@ def switched(switch: str, value: object) -> object:
     except ApportionError:
         raise
     except Exception as error:
-        raise PluginError(f"{switch}={value!r} cannot be turned on: {_explained(error)}") from error
+        raise PluginError(f"{switch}={value!r} cannot be turned on: {explained(error)}") from error
 
 
 @functools.cache
 def installed_plugins() -> Plugins:
     """The installed plugins, loaded once a process; for results that were read from a file."""
     return load_plugins()
-
-
-def _check_decorated(plugin: object) -> None:
-    for name in hook_names():
-        function = getattr(plugin, name, None)
-        if callable(function) and not hasattr(function, f"{PROJECT}_impl"):
-            raise PluginError(f"The function {name!r} is not marked with @apportion.hookimpl, so it would never run.")
-
-
-def _explained(error: BaseException) -> str:
-    if isinstance(error, pluggy.PluginValidationError):
-        # pluggy names plugin, hook, signature and fault over several lines.
-        return " ".join(str(error).split())
-    if isinstance(error, ApportionError):
-        return str(error)
-    return f"{type(error).__name__}: {error}"

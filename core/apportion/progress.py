@@ -17,12 +17,16 @@ class ProgressEvent:
         done: rows scored of the present request for values.
         total: rows of that request.
         evaluations: distinct model inputs scored in the whole run so far.
+        seconds: with the stage ``"end"``, wall-clock time of the whole run.
+        error: with the stage ``"end"``, what ended the run; ``None`` when it succeeded.
     """
 
     stage: str
     done: int = 0
     total: int = 0
     evaluations: int = 0
+    seconds: float = 0.0
+    error: BaseException | None = None
 
 
 Report = Callable[[ProgressEvent], None]

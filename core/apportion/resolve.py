@@ -15,6 +15,7 @@ from apportion.errors import CapabilityError, InputError, PluginError, check_enc
 from apportion.inputs import AdaptContext, InputAdapter
 from apportion.methods import Method
 from apportion.options import check_options, named_options
+from apportion.plugin_check.static import missing_parts
 from apportion.progress import ProgressEvent, Report
 from apportion.prompts import Text
 from apportion.rendering import Renderer
@@ -150,6 +151,9 @@ class Resolver:
             raise InputError(f"method={method!r} is {kind}.")
         else:
             name, made = _name_of(method), method
+        missing_part = missing_parts("methods", made)
+        if missing_part:
+            raise PluginError(f"The method {name!r} {missing_part}")
         if not isinstance(made.estimand, str) or not all(isinstance(c, Capability) for c in made.requires):
             raise PluginError(
                 f"The method {name!r} must state its estimand as a text and what it requires as Capabilities; it "

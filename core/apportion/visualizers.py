@@ -13,7 +13,10 @@ class Visualizer(Protocol):
     """Makes a picture of a result.
 
     ``render(attribution, **options)`` returns what suits it: a matplotlib ``Figure``, an HTML ``str``, a
-    rich renderable. Options are keyword-only parameters of ``render`` with defaults.
+    rich renderable. Options are keyword-only parameters of ``render`` with defaults. Annotate what ``render``
+    returns: ``apportion attribute --view`` sees from it, before a model is loaded, whether a view is a picture
+    (an annotation with ``Figure``), HTML (``str``), or something for the terminal.
     """
 
     render: Callable[..., Any]
+    """``render(attribution, **options)``: the view, which the caller shows or saves."""

@@ -29,7 +29,10 @@ def attribute(
     dtype: flags.Dtype = None,
     memory_budget: flags.MemoryBudget = None,
     no_share_prefixes: flags.NoSharePrefixes = False,
+    cache: flags.Cache = False,
     prompt_file: flags.PromptFile = None,
+    input: flags.Input = None,
+    input_option: flags.InputOption = None,
     by: flags.By = None,
     text_baseline: flags.TextBaseline = None,
     baseline_id: flags.BaselineId = None,
@@ -54,18 +57,20 @@ def attribute(
     plot: flags.Plot = None,
     view: flags.View = None,
     view_option: flags.ViewOption = None,
+    run_log: flags.RunLog = None,
     no_progress: flags.NoProgress = False,
 ) -> None:
     """Score the parts of a prompt by how much they made the model say the target."""
     prompt_flags = PromptFlags(
         prompt, prompt_file, by, text_baseline, baseline_id, keep or (), keep_index or (),
         template, value or (), baseline or (), group or (), draws,
+        input, input_option or (),
     )  # fmt: skip
     job = check_job(
         prompt_flags,
-        ModelFlags(model, backend, device, dtype, memory_budget, not no_share_prefixes, not no_progress),
+        ModelFlags(model, backend, device, dtype, memory_budget, not no_share_prefixes, cache, not no_progress),
         TargetFlags(target, target_ids, target_fn, max_new_tokens, generate or ()),
         MethodFlags(method, option or (), budget, seed),
-        OutputFlags(as_json, save, plot, view, view_option or ()),
+        OutputFlags(as_json, save, plot, view, view_option or (), run_log),
     )
     job.outputs.deliver(job.run())

@@ -67,6 +67,15 @@ NoSharePrefixes = Annotated[
         help="Encode every prompt from its first token on, also where the prompts of a batch begin alike.",
     ),
 ]
+Cache = Annotated[
+    bool,
+    typer.Option(
+        "--cache",
+        metavar=NO_VALUE,
+        rich_help_panel=MODEL,
+        help="Remember scores in your cache folder, and score no prompt twice with the same model and target.",
+    ),
+]
 
 # --- Features ------------------------------------------------------------------------------------------------------
 
@@ -85,6 +94,24 @@ PromptFile = Annotated[
         rich_help_panel=FEATURES,
         show_default=False,
         help="Read the prompt from this UTF-8 file. One line break at its end (and that of stdin) is not part of it.",
+    ),
+]
+Input = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        rich_help_panel=FEATURES,
+        show_default=False,
+        help="Take the prompt for one of this type, which a plugin brings; see `apportion plugins`.",
+    ),
+]
+InputOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE",
+        rich_help_panel=FEATURES,
+        show_default=False,
+        help="An option of that type; the value is read as JSON where it is JSON. Repeatable.",
     ),
 ]
 By = Annotated[
@@ -300,8 +327,8 @@ View = Annotated[
     typer.Option(
         metavar="NAME",
         rich_help_panel=OUTPUT,
-        show_default="heatmap; html for .html",
-        help="What --plot draws: heatmap, bar, html, or what a plugin adds.",
+        show_default="terminal; with --plot: heatmap, or html for .html",
+        help="What --plot draws, or what is printed without it: heatmap, bar, html, terminal, or what a plugin adds.",
     ),
 ]
 ViewOption = Annotated[
@@ -311,6 +338,15 @@ ViewOption = Annotated[
         rich_help_panel=OUTPUT,
         show_default=False,
         help="An option of the view. Values are JSON or else text. Repeatable.",
+    ),
+]
+RunLog = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        rich_help_panel=OUTPUT,
+        show_default=False,
+        help="Append one line of JSON about the run to this file: what was asked, what it cost, how it ended.",
     ),
 ]
 NoProgress = Annotated[

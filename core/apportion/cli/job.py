@@ -11,6 +11,7 @@ from apportion.cli.loading import loading
 from apportion.cli.outputs import OutputFlags, Outputs, check_outputs
 from apportion.cli.parse import json_pairs, memory_size, token_ids, usage_error
 from apportion.cli.prompting import PromptFlags, build_prompt
+from apportion.files import file_to_write
 from apportion.options import check_options
 from apportion.plugins import installed_plugins
 
@@ -30,6 +31,7 @@ class ModelFlags:
     dtype: str | None
     memory_budget: str | None
     share_prefixes: bool
+    cache: bool
     progress: bool
 
 
@@ -85,6 +87,8 @@ def check_job(
         ApportionError: a prompt, name or file that cannot be used.
     """
     outputs = check_outputs(output, inputs=[prompt.prompt_file])
+    if output.run_log is not None:
+        file_to_write("--run-log", output.run_log)
     explainer = {
         "model": model.model,
         "backend": model.backend,
@@ -93,6 +97,8 @@ def check_job(
         "memory_budget": None if model.memory_budget is None else memory_size("--memory-budget", model.memory_budget),
         "share_prefixes": model.share_prefixes,
         "progress": model.progress,
+        "cache": model.cache,
+        "run_log": output.run_log,
     }
     call = {
         "target": _target(target),

@@ -39,6 +39,7 @@ class OutputFlags:
     plot: Path | None
     view: str | None
     view_options: Sequence[str]
+    run_log: Path | None = None
 
 
 @dataclass(slots=True)
@@ -156,7 +157,7 @@ def check_outputs(flags: OutputFlags, inputs: Sequence[Path | None] = ()) -> Out
         usage_error("--view", f"{flags.view!r} would go to stdout, and so does --json; add --plot FILE for the view.")
     if flags.plot is None and flags.view is None and flags.view_options:
         usage_error("--view-option", f"{flags.view_options[0]!r} is for a view; add --view NAME or --plot FILE.")
-    _check_distinct({"--save": flags.save, "--plot": flags.plot}, inputs)
+    _check_distinct({"--save": flags.save, "--plot": flags.plot, "--run-log": flags.run_log}, inputs)
     for path in (flags.save, flags.plot):
         if path is not None:
             _check_writable(path)

@@ -12,7 +12,7 @@ from rich.text import Text
 from apportion.cli.listing import JsonFlag, console, print_json, print_table, sub_app
 from apportion.errors import unknown_name
 from apportion.plugin_check.finding import Finding
-from apportion.plugins import AUTOLOAD_VARIABLE, DISABLE_VARIABLE, Plugins, load_plugins
+from apportion.plugins import AUTOLOAD_VARIABLE, DISABLE_VARIABLE, ENTRY_POINT_GROUP, Plugins, load_plugins
 from apportion.registry import Entry
 
 __all__ = ["app"]
@@ -115,7 +115,10 @@ def _row(rows: list[Row], name: str) -> Row:
     for row in rows:
         if row.name == name:
             return row
-    raise unknown_name("plugin", name, [row.name for row in rows])
+    hint = f"A plugin is a module that a distribution names in its entry points, group {ENTRY_POINT_GROUP!r}."
+    if os.environ.get(AUTOLOAD_VARIABLE) == "0":
+        hint = f"Installed plugins are not loaded: {AUTOLOAD_VARIABLE}=0."
+    raise unknown_name("plugin", name, [row.name for row in rows], hint)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TextIO
 
 from apportion.errors import ApportionError
 
@@ -25,7 +28,8 @@ def run(argv: Sequence[str] | None) -> int:
 
     _prepare_streams()
     try:
-        app(args=None if argv is None else list(argv), prog_name="apportion")
+        with _plain_warnings():
+            app(args=None if argv is None else list(argv), prog_name="apportion")
         code = 0
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(bool(stop.code))
@@ -45,6 +49,25 @@ def report_interrupt(written: str = "nothing was written") -> int:
     """Say that Ctrl-C ended the run, and what is left of it."""
     print(f"interrupted; {written}", file=sys.stderr)  # noqa: T201
     return INTERRUPTED
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Warnings as one line each: where in the code they arose is of no use here."""
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        print(f"warning: {' '.join(str(message).split())}", file=file or sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
 
 
 def _failed(message: str) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 from apportion.docstrings import description, parameter_notes
 from apportion.options import named_options
 
-__all__ = ["RUNNERS", "object_faults", "summary_faults"]
+__all__ = ["RUNNERS", "missing_parts", "object_faults", "summary_faults"]
 
 PARTS: Mapping[str, tuple[str, ...]] = {
     "samplers": ("sample",),
@@ -52,10 +52,16 @@ def object_faults(kind: str, made: object) -> list[str]:
         kind: such as ``"methods"``.
         made: the object; for inputs, the prompt's class.
     """
-    missing = [part for part in PARTS.get(kind, ()) if not hasattr(made, part)]
+    missing = missing_parts(kind, made)
     if missing:
-        return [f"is a {type(made).__name__} without {', '.join(map(repr, missing))}."]
+        return [missing]
     return [*_call_faults(kind, made), *_attribute_faults(kind, made), *_documentation_faults(kind, made)]
+
+
+def missing_parts(kind: str, made: object) -> str:
+    """``is a Half without 'run'.``, or nothing."""
+    missing = [part for part in PARTS.get(kind, ()) if not hasattr(made, part)]
+    return f"is a {type(made).__name__} without {', '.join(map(repr, missing))}." if missing else ""
 
 
 def _call_faults(kind: str, made: object) -> Iterator[str]:
