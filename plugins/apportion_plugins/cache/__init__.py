@@ -1,0 +1,164 @@
+"""The evaluation cache: no prompt is scored twice with the same model and target, in whatever process."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from apportion.errors import InputError
+from apportion.files import file_to_write
+from apportion.hookspecs import Settings, hookimpl
+from apportion.progress import ProgressEvent
+from apportion_plugins.cache.file import CacheFile, DamagedError, UnavailableError
+from apportion_plugins.cache.store import Store
+from apportion_plugins.cache.unseen import UnseenError
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from apportion.backend import ScoringBatch, Session
+    from apportion.request import Request
+
+__all__ = ["EvaluationCache"]
+
+FILE_NAME = "evaluations.sqlite3"
+LEAST_BYTES = 64 * 2**10
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One run: the part of all addresses that it does not change, and the connection; no scope, no cache."""
+
+    request: Request
+    scope: bytes | None
+    store: Store
+
+
+class EvaluationCache:
+    """Remembers log-probabilities of targets in a file: ``Explainer(cache=True)`` or ``cache="FILE"``.
+
+    A row is found again only with the same weights, code, device, dtype and versions, target and prompt; see
+    the how-to guide "Cache scores and keep a log". Target functions that need logits are not cached.
+
+    Args:
+        path: of the file; ``None`` for ``evaluations.sqlite3`` in the user's cache folder.
+        max_bytes: the file's size above which the least recently used rows go; at least 64 KiB.
+
+    Raises:
+        InputError: a path that cannot be a cache: a folder, a file of something else.
+    """
+
+    def __init__(self, path: str | Path | None = None, *, max_bytes: int = 2 * 2**30) -> None:
+        if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < LEAST_BYTES:
+            raise InputError(f"max_bytes={max_bytes!r} must be a whole number of at least {LEAST_BYTES}.")
+        self._max_bytes = max_bytes
+        self._path = None if path is None else _checked(path)
+        self._default = Path(FILE_NAME)
+        self._said: set[str] = set()
+        # An object may serve explainers in several threads; a run stays in its own.
+        self._local = threading.local()
+
+    @hookimpl
+    def apportion_configure(self, settings: Settings) -> None:
+        """Learn where the user's cache folder is."""
+        self._default = settings.cache_dir / FILE_NAME
+
+    @hookimpl
+    def apportion_recall(
+        self, request: Request, session: Session, prompts: Sequence[tuple[int, ...]]
+    ) -> Float[Tensor, "N T"] | None:
+        """Rows that are known, NaN elsewhere."""
+        from apportion_plugins.cache.keys import prompt_keys
+        from apportion_plugins.cache.rows import unpack
+
+        run = self._run(request, session)
+        if run.scope is None:
+            return None
+        keys = prompt_keys(run.scope, prompts)
+        known = run.store.get(keys)
+        return unpack([known.get(key) for key in keys], len(request.target.ids)) if known else None
+
+    # Outside the other wrappers, so that what is remembered is what the run got.
+    @hookimpl(wrapper=True, tryfirst=True)
+    def apportion_score(
+        self, session: Session, batch: ScoringBatch, request: Request
+    ) -> Generator[None, Float[Tensor, "B T"], Float[Tensor, "B T"]]:
+        """Remember what was scored, if it is finite and as large as it has to be."""
+        from apportion_plugins.cache.keys import batch_keys
+        from apportion_plugins.cache.rows import pack
+
+        log_probs = yield
+        run = self._run(request, session)
+        if run.scope is not None and getattr(log_probs, "shape", None) == (batch.n_rows, len(batch.target_ids)):
+            rows = zip(batch_keys(run.scope, batch), pack(log_probs), strict=True)
+            run.store.put({key: row for key, row in rows if row is not None})
+        return log_probs
+
+    # First, so that the file is closed even when another observer fails.
+    @hookimpl(tryfirst=True)
+    def apportion_on_progress(self, event: ProgressEvent) -> None:
+        """Close the file at the end of a run."""
+        if event.stage == "end":
+            self._close()
+
+    def _run(self, request: Request, session: Session) -> _Run:
+        """The run of a request; its scope is computed when it is first asked for, which is before scoring."""
+        run: _Run | None = getattr(self._local, "run", None)
+        if run is None or run.request is not request:
+            self._close()
+            file = CacheFile(self._path or self._default, owned=self._path is None, report=self._warn)
+            run = _Run(request, self._scope(request, session), Store(file, self._max_bytes, self._say_once))
+            self._local.run = run
+        return run
+
+    def _scope(self, request: Request, session: Session) -> bytes | None:
+        from apportion_plugins.cache.keys import scope_of
+
+        try:
+            return scope_of(request, session)
+        except UnseenError as error:
+            why = str(error)
+        except Exception as error:  # modules of any kind are asked for their settings
+            why = f"a checksum of the model cannot be taken ({type(error).__name__}: {error})"
+        self._say_once(f"The evaluation cache stays out of this run, lest it give scores of another model: {why}.")
+        return None
+
+    def _close(self) -> None:
+        run: _Run | None = getattr(self._local, "run", None)
+        self._local.run = None
+        if run is not None:
+            run.store.close()
+
+    def _say_once(self, sentence: str) -> None:
+        if sentence not in self._said:
+            self._said.add(sentence)
+            self._warn(sentence)
+
+    def _warn(self, sentence: str) -> None:
+        warnings.warn(sentence, RuntimeWarning, stacklevel=2)
+
+
+def _checked(path: str | Path) -> Path:
+    """A path that the user named: what lies there is a cache, or is not touched."""
+    found = file_to_write("cache", path)
+    if found.exists() and not found.is_file():
+        raise InputError(f"cache={str(path)!r} is neither a file nor free. Name another file.")
+    try:
+        CacheFile(found, owned=False, report=_ignore).check()
+    except DamagedError as error:
+        if not error.ours:
+            raise InputError(
+                f"cache={str(path)!r} is no evaluation cache of apportion: {error}. It stays as it is; name another "
+                "file."
+            ) from error
+    except UnavailableError:
+        pass  # a run says so, if it is still true then
+    return found
+
+
+def _ignore(sentence: str) -> None: ...

@@ -1,0 +1,47 @@
+"""Rows of log-probabilities as bytes: exactly the numbers, and the dtype they had."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+__all__ = ["pack", "unpack"]
+
+CODES = {torch.float32: 1, torch.float64: 2, torch.float16: 3, torch.bfloat16: 4}
+DTYPES = {code: dtype for dtype, code in CODES.items()}
+
+
+def pack(log_probs: Float[Tensor, "B T"]) -> list[bytes | None]:
+    """The bytes of each row: a code for the dtype and the raw numbers; ``None`` for rows that are not finite."""
+    code = CODES.get(log_probs.dtype)
+    if code is None:
+        return [None] * len(log_probs)
+    finite = log_probs.isfinite().all(1).tolist()
+    raw = log_probs.detach().cpu().contiguous().view(torch.uint8).numpy()
+    return [bytes([code]) + row.tobytes() if good else None for row, good in zip(raw, finite, strict=True)]
+
+
+def unpack(rows: Sequence[bytes | None], width: int) -> Float[Tensor, "N T"] | None:
+    """A tensor of rows, NaN where they are ``None``; ``None`` if they all are.
+
+    Args:
+        rows: from ``pack``. Where their dtypes differ, the tensor is float64, which holds them all exactly.
+        width: T. Rows of another length are taken for unknown.
+    """
+    places: dict[torch.dtype, list[int]] = defaultdict(list)
+    for i, row in enumerate(rows):
+        dtype = DTYPES.get(row[0]) if row else None
+        if row and dtype is not None and len(row) == 1 + width * dtype.itemsize:
+            places[dtype].append(i)
+    if not places:
+        return None
+    widest = next(iter(places)) if len(places) == 1 else torch.float64
+    found = torch.full((len(rows), width), torch.nan, dtype=widest)
+    for dtype, where in places.items():
+        raw = bytearray().join(row[1:] for i in where if (row := rows[i]))
+        found[where] = torch.frombuffer(raw, dtype=dtype).reshape(-1, width).to(widest)
+    return found

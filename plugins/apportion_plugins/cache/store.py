@@ -1,0 +1,198 @@
+"""Keys and values in a file that several processes may use, kept under a size, and never trusted blindly."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
+
+from apportion_plugins.cache.file import CacheFile, DamagedError, UnavailableError, translated
+
+__all__ = ["Store"]
+
+CHUNK = 500
+"""Keys in one query."""
+MOST_DELETED, BYTES_A_DELETION = 5000, 40_000
+"""Rows that are deleted in one transaction: few of a small file, and not so many that others wait long."""
+PAGES_GIVEN_UP = 5000
+"""Pages that are given back to the disk in one transaction."""
+CHECK_BYTES = 8
+STALE_SECONDS = 3600
+"""The last use of a row is this coarse, so that reading seldom writes."""
+LONGEST_LOG = 16 * 2**20
+"""Bytes of SQLite's log beside the file."""
+KEPT = 0.9
+"""Share of ``max_bytes`` that is left after a clearing."""
+
+Result = TypeVar("Result")
+
+
+class Store:
+    """Remembers values by key. Whatever is wrong with the file, a run goes on: reading finds nothing then.
+
+    Args:
+        file: where.
+        max_bytes: the file's size above which the least recently used rows go.
+        report: takes a sentence when the file cannot be used.
+        clock: seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        file: CacheFile,
+        max_bytes: int,
+        report: Callable[[str], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._file = file
+        self._max_bytes = max_bytes
+        self._report = report
+        self._clock = clock
+        self._database: sqlite3.Connection | None = None
+        self._given_up = False
+
+    def get(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        """The values of those keys that are known and undamaged."""
+        return self._attempt(lambda database: self._read(database, keys)) or {}
+
+    def put(self, rows: Mapping[bytes, bytes]) -> None:
+        """Remember values, in one transaction."""
+        if rows:
+            self._attempt(lambda database: self._write(database, rows))
+
+    def close(self) -> None:
+        """Let go of the file, which is cleared to its size first; idempotent."""
+        if self._database is not None and not self._given_up:
+            self._attempt(self._clear)
+        self._disconnect()
+
+    def _attempt(self, work: Callable[[sqlite3.Connection], Result]) -> Result | None:
+        """Do something with the file; with a new one if it turns out to be damaged; or not at all."""
+        try:
+            try:
+                return self._done(work)
+            except DamagedError as error:
+                self._disconnect()
+                self._file.set_aside(str(error))
+                return self._done(work)
+        except (DamagedError, UnavailableError) as error:
+            self._disconnect()
+            self._given_up = True
+            self._report(
+                f"The evaluation cache {self._file.path} cannot be used: {error}. This run goes on without it."
+            )
+            return None
+
+    def _done(self, work: Callable[[sqlite3.Connection], Result]) -> Result | None:
+        if self._given_up:
+            return None
+        if self._database is None:
+            self._database = self._file.open()
+        with translated():
+            try:
+                return work(self._database)
+            except sqlite3.Error as error:
+                if self._file.is_to_blame(self._database, error):
+                    raise DamagedError(str(error), ours=True) from error
+                raise
+
+    def _disconnect(self) -> None:
+        if self._database is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._database.close()
+            self._database = None
+
+    def _read(self, database: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        found: dict[bytes, bytes] = {}
+        stale: list[bytes] = []
+        now = int(self._clock())
+        for chunk in _chunks(keys, CHUNK):
+            marks = ",".join("?" * len(chunk))
+            query = f"SELECT key, value, used FROM evaluations WHERE key IN ({marks})"
+            for key, value, used in database.execute(query, chunk):
+                if _is_sound(key, value):
+                    found[key] = value[CHECK_BYTES:]
+                    if not isinstance(used, int) or used < now - STALE_SECONDS:
+                        stale.append(key)
+        self._touch(database, stale, now)
+        return found
+
+    def _touch(self, database: sqlite3.Connection, keys: Sequence[bytes], now: int) -> None:
+        # Not worth a word when it fails: what was read is right.
+        with contextlib.suppress(UnavailableError), translated():
+            for chunk in _chunks(keys, CHUNK):
+                marks = ",".join("?" * len(chunk))
+                database.execute(f"UPDATE evaluations SET used = ? WHERE key IN ({marks})", [now, *chunk])
+
+    def _write(self, database: sqlite3.Connection, rows: Mapping[bytes, bytes]) -> None:
+        now = int(self._clock())
+        with _transaction(database):
+            database.executemany(
+                "INSERT OR REPLACE INTO evaluations VALUES (?, ?, ?)",
+                ((key, _check(key, value) + value, now) for key, value in rows.items()),
+            )
+        self._clear(database)
+        if self._file.log_bytes() > min(LONGEST_LOG, self._max_bytes):
+            # SQLite begins its log anew only when nobody reads, which may be never; this waits for a moment.
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def _clear(self, database: sqlite3.Connection) -> None:
+        """Forget what was not used for longest, until the file is smaller than its limit."""
+        if _bytes(database, free=True) <= self._max_bytes:
+            return
+        count = min(MOST_DELETED, 1 + self._max_bytes // BYTES_A_DELETION)
+        while _bytes(database, free=False) > KEPT * self._max_bytes:
+            with _transaction(database):
+                # The order of the index: rows that were used together are neighbours, and whole pages become free.
+                oldest = "SELECT key FROM evaluations ORDER BY used, key LIMIT ?"
+                deleted = database.execute(f"DELETE FROM evaluations WHERE key IN ({oldest})", [count]).rowcount
+            if deleted < 1:
+                break
+        while free := _number(database, "freelist_count"):
+            # As a script: a statement gives up one page only, because its rows have no columns.
+            database.executescript(f"PRAGMA incremental_vacuum({PAGES_GIVEN_UP})")
+            if _number(database, "freelist_count") >= free:
+                break  # another process fills pages as fast
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+@contextlib.contextmanager
+def _transaction(database: sqlite3.Connection) -> Iterator[None]:
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        database.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):
+            database.execute("ROLLBACK")
+        raise
+
+
+def _bytes(database: sqlite3.Connection, *, free: bool) -> int:
+    """The size of the file, with or without the pages that hold nothing."""
+    unused = 0 if free else _number(database, "freelist_count")
+    return (_number(database, "page_count") - unused) * _number(database, "page_size")
+
+
+def _number(database: sqlite3.Connection, pragma: str) -> int:
+    return int(database.execute(f"PRAGMA {pragma}").fetchone()[0])
+
+
+def _check(key: bytes, value: bytes) -> bytes:
+    return hashlib.blake2b(key + value, digest_size=CHECK_BYTES).digest()
+
+
+def _is_sound(key: object, value: object) -> bool:
+    if not (isinstance(key, bytes) and isinstance(value, bytes)):
+        return False
+    return value[:CHECK_BYTES] == _check(key, value[CHECK_BYTES:])
+
+
+def _chunks(items: Sequence[bytes], size: int) -> Iterator[list[bytes]]:
+    rest = iter(items)
+    while chunk := list(itertools.islice(rest, size)):
+        yield chunk

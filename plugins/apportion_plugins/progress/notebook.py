@@ -1,0 +1,122 @@
+"""The bar of a notebook: HTML in the colours of the page, without widgets."""
+
+from __future__ import annotations
+
+import html
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+__all__ = ["NotebookBar", "bar_html"]
+
+UPDATE_SECONDS = 0.2
+"""The least time between two updates: each is a message to the browser, and is kept in the notebook."""
+
+
+class Handle(Protocol):
+    """What IPython gives for something that it displays."""
+
+    def update(self, bundle: Mapping[str, str], *, raw: bool) -> None:
+        """Display this instead."""
+
+
+Display = Callable[[Mapping[str, str]], Handle]
+
+
+class NotebookBar:
+    """Label, bar, count, rate and time left below the cell; empty when the run is over.
+
+    The runs of one cell share one place, so that a loop of many runs leaves no trail.
+
+    Args:
+        display: shows a bundle of MIME types; IPython's if ``None``.
+        cell: the number of the cell that is running; IPython's if ``None``.
+        clock: seconds.
+    """
+
+    def __init__(
+        self,
+        display: Display | None = None,
+        cell: Callable[[], object] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._display = display or _displayed
+        self._cell = cell or _running_cell
+        self._clock = clock
+        self._handle: Handle | None = None
+        self._handle_cell: object = None
+        self._shown: tuple[str, int | None, int] = ("", None, 0)
+        self._started = self._updated = 0.0
+
+    def show(self, label: str, done: int, total: int | None) -> None:
+        """Draw the present state, at most five times a second; another label or total begins anew."""
+        now = self._clock()
+        begins = (label, total) != self._shown[:2] or done < self._shown[2]
+        if begins:
+            self._started = now
+        self._shown = (label, total, done)
+        if begins or now - self._updated >= UPDATE_SECONDS:
+            self._updated = now
+            self._put(bar_html(label, done, total, now - self._started), _line(label, done, total))
+
+    def remove(self) -> None:
+        """Leave an empty place; a page cannot take a single output back."""
+        self._shown = ("", None, 0)
+        if self._handle is not None:
+            self._handle.update({"text/html": "", "text/plain": ""}, raw=True)
+
+    def _put(self, page: str, text: str) -> None:
+        bundle = {"text/html": page, "text/plain": text}
+        cell = self._cell()
+        if self._handle is None or cell != self._handle_cell:
+            self._handle, self._handle_cell = self._display(bundle), cell
+        else:
+            self._handle.update(bundle, raw=True)
+
+
+def bar_html(label: str, done: int, total: int | None, seconds: float) -> str:
+    """One bar: no colours of its own but the page's text colour, so that it fits light and dark pages.
+
+    Args:
+        label: what is being done.
+        done: rows so far.
+        total: of how many; ``None`` where that is not known.
+        seconds: since the first of them.
+    """
+    share = f"width:{100 * done / total:.1f}%" if total else "width:100%;opacity:0.35"
+    facts = [] if total is None else [f"{done:,}/{total:,}"]
+    if done and total and seconds > 0:
+        rate = done / seconds
+        facts += [f"{rate:.1f} prompts/s", f"{_clock_time((total - done) / rate)} left"]
+    return (
+        '<div style="display:flex;align-items:center;gap:0.7em;max-width:44em;font-size:0.9em;color:inherit">'
+        f"<span>{html.escape(label)}</span>"
+        '<span style="flex:1;min-width:6em;height:0.5em;border-radius:0.25em;overflow:hidden;position:relative">'
+        '<span style="position:absolute;inset:0;background:currentColor;opacity:0.15"></span>'
+        f'<span style="position:absolute;top:0;bottom:0;left:0;background:currentColor;{share}"></span></span>'
+        f'<span style="font-variant-numeric:tabular-nums;white-space:nowrap">{" · ".join(facts)}</span></div>'
+    )
+
+
+def _line(label: str, done: int, total: int | None) -> str:
+    return label if total is None else f"{label} {done:,}/{total:,}"
+
+
+def _clock_time(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _displayed(bundle: Mapping[str, str]) -> Handle:
+    # Imported here: only in a notebook is there an IPython for certain.
+    from IPython.display import display  # type: ignore[import-not-found]
+
+    handle: Handle = display(dict(bundle), raw=True, display_id=True)
+    return handle
+
+
+def _running_cell() -> Any:
+    from IPython import get_ipython  # type: ignore[import-not-found]
+
+    return getattr(get_ipython(), "execution_count", None)

@@ -1,0 +1,163 @@
+"""Progress: a bar in a terminal, another in a notebook, nothing in a pipe."""
+
+from __future__ import annotations
+
+import html.parser
+import io
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+import apportion as ap
+import tiny
+from apportion_plugins.progress import ProgressBar
+from apportion_plugins.progress.notebook import NotebookBar, bar_html
+
+
+def explain(*plugins: object, **options: Any) -> ap.Attribution:
+    explainer = ap.Explainer((tiny.model(), tiny.tokenizer()), plugins=plugins, progress=False, memory_budget=1)
+    return explainer.attribute("a b c", options.pop("target", "x"), **options)
+
+
+def test_a_terminal_shows_a_bar_and_forgets_it() -> None:
+    stream = io.StringIO()
+    explain(ProgressBar(Console(file=stream, force_terminal=True, width=100)), target=None, method="ablation")
+    shown = stream.getvalue()
+    assert "generating the target" in shown
+    assert "4/4" in shown
+    assert shown.endswith("\x1b[2K")  # the last thing is to erase the line
+
+
+def test_a_pipe_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    explain(ProgressBar())
+    stream = io.StringIO()
+    explain(ProgressBar(Console(file=stream)))
+    assert (*capsys.readouterr(), stream.getvalue()) == ("", "", "")
+    assert "IPython" not in sys.modules
+
+
+class Page:
+    """A notebook's page: what stands at each place, and how often it was told."""
+
+    def __init__(self) -> None:
+        self.places: list[Mapping[str, str]] = []
+        self.messages: list[str] = []
+        self.cell, self.now = 1, 0.0
+
+    def display(self, bundle: Mapping[str, str]) -> Place:
+        self.places.append(bundle)
+        self.messages.append(bundle["text/plain"])
+        return Place(self, len(self.places) - 1)
+
+    def bar(self) -> NotebookBar:
+        return NotebookBar(self.display, lambda: self.cell, lambda: self.now)
+
+
+class Place:
+    def __init__(self, page: Page, number: int) -> None:
+        self.page, self.number = page, number
+
+    def update(self, bundle: Mapping[str, str], *, raw: bool) -> None:
+        assert raw
+        self.page.places[self.number] = bundle
+        self.page.messages.append(bundle["text/plain"])
+
+
+EMPTY = {"text/html": "", "text/plain": ""}
+
+
+def test_a_notebook_shows_a_bar_at_most_five_times_a_second() -> None:
+    page = Page()
+    bar = page.bar()
+    for done in range(101):
+        page.now = done / 32
+        bar.show("scoring", done, 100)
+    assert page.messages == [f"scoring {done}/100" for done in range(0, 101, 7)]
+    assert "98/100 · 32.0 prompts/s · 0:00 left" in page.places[0]["text/html"]
+    bar.show("scoring", 0, 100)  # another request for values begins at once
+    assert page.messages[-1] == "scoring 0/100"
+    bar.remove()
+    assert page.places == [EMPTY]
+
+
+def test_runs_of_one_cell_share_one_place() -> None:
+    page = Page()
+    bar = page.bar()
+    for _ in range(3):
+        bar.show("scoring", 0, 5)
+        bar.remove()
+    page.cell = 2
+    bar.show("scoring", 0, 5)
+    assert [place["text/plain"] for place in page.places] == ["", "scoring 0/5"]
+
+
+def test_nothing_is_removed_that_was_not_shown() -> None:
+    page = Page()
+    page.bar().remove()
+    assert page.places == []
+
+
+class InNotebook(ProgressBar):
+    """As in a notebook, on a page of the test."""
+
+    def __init__(self, page: Page) -> None:
+        super().__init__(Console(file=io.StringIO(), force_jupyter=True))
+        self._notebook = page.bar()
+
+
+def test_a_run_in_a_notebook_leaves_nothing() -> None:
+    page = Page()
+    explain(InNotebook(page), target=None, method="ablation")
+    assert page.messages == ["generating the target", "scoring 0/4", ""]
+    assert page.places == [EMPTY]
+
+
+class Failing:
+    @ap.hookimpl
+    def apportion_score(self) -> None:
+        raise RuntimeError("no luck")
+
+
+def test_a_failed_run_in_a_notebook_leaves_nothing() -> None:
+    page = Page()
+    with pytest.raises(RuntimeError):
+        explain(InNotebook(page), Failing())
+    assert page.places == [EMPTY]
+
+
+class Tags(html.parser.HTMLParser):
+    """Which elements are open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (("scoring", 0, 64, 0.0), "0/64<"),
+        (("scoring", 12345, 20000, 4000.0), "12,345/20,000 · 3.1 prompts/s · 41:20 left"),
+        (("scoring", 1, 20000, 4.0), "22:13:16 left"),
+        (("generating", 0, None, 3.0), "generating"),
+        (("scoring", 0, 0, 0.0), "0/0"),
+        (("a < b", 1, 2, 0.0), "a &lt; b"),
+    ],
+)
+def test_the_bar_is_html_in_the_colours_of_the_page(arguments: tuple[str, int, int | None, float], shown: str) -> None:
+    page = bar_html(*arguments)
+    tags = Tags()
+    tags.feed(page)
+    assert tags.open == []
+    assert shown in page
+    assert "currentColor" in page
+    assert "#" not in page and "rgb" not in page
