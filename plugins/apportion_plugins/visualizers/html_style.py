@@ -30,8 +30,8 @@ _LAYOUT = """
 .apn-view .apn-scroll { overflow-x: auto; margin: 0 0 12px; max-width: 100%; }
 .apn-view .apn-table { border-collapse: collapse; border-spacing: 0; margin: 0; font: inherit; width: auto;
   border: none; table-layout: auto; }
-.apn-view .apn-table tr, .apn-view .apn-table tr:nth-child(odd), .apn-view .apn-table tr:hover {
-  background: var(--apn-paper); }
+/* Notebooks stripe every other row, with rules more specific than any that would be fair. */
+.apn-view .apn-table tr { background: var(--apn-paper) !important; }
 .apn-view .apn-table th, .apn-view .apn-table td { padding: 2px 10px; border: none; text-align: start; max-width: 30em;
   font-weight: normal; vertical-align: middle; white-space: normal; overflow-wrap: break-word; line-height: 1.45;
   color: var(--apn-ink); }
