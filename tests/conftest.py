@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import apportion as ap
-import tiny
+from apportion.testing import tiny
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -23,8 +23,8 @@ import torch
 from torch import nn
 
 import apportion as ap
-import tiny
 from apportion.cli import main
+from apportion.testing import tiny
 from apportion_plugins.cache import EvaluationCache
 from apportion_plugins.cache.checksum import model_checksum
 from apportion_plugins.cache.file import CacheFile
@@ -749,7 +749,8 @@ def test_a_smaller_limit_clears_the_file_at_the_end_of_a_run(default: Path) -> N
 
 PROCESS = """
 import sys, time
-import apportion as ap, tiny
+import apportion as ap
+from apportion.testing import tiny
 class Slow:
     @ap.hookimpl(wrapper=True)
     def apportion_score(self):

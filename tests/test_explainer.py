@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import apportion as ap
-import tiny
+from apportion.testing import tiny
 
 TEMPLATE = ap.Template(
     "{name} lives in {city}, {state} and is a {job}. {pronoun} hobby",

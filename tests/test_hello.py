@@ -29,6 +29,7 @@ PYTHON
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_the_hello_wheel(tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sandbox = Sandbox.create(tmp_path / "venv")
     monkeypatch.setenv("MODEL", str(tiny_model_dir))

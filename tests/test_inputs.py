@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import apportion as ap
-import tiny
+from apportion.testing import tiny
 from apportion.tokens import token_texts
 from apportion_plugins.inputs.pieces import cut
 from apportion_plugins.inputs.template import TemplateAdapter

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import apportion as ap
-import games
 from apportion.auto import choose_method
+from apportion.testing import games
 from apportion_plugins.methods.ablation import Ablation
 from apportion_plugins.methods.permutation import PermutationShapley
 from apportion_plugins.methods.shapley import ExactShapley

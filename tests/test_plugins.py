@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 import apportion as ap
-import tiny
 from apportion.hook_check import hook_names
 from apportion.hookspecs import API_VERSION
 from apportion.plugins import BUILT_INS, load_plugins
+from apportion.testing import tiny
 
 BROKEN = {
     "broken-import": ("import no_such_package", "ModuleNotFoundError: No module named 'no_such_package'"),

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 import apportion as ap
-import tiny
+from apportion.testing import tiny
 from apportion_plugins.progress import ProgressBar
 from apportion_plugins.progress.notebook import NotebookBar, bar_html
 

@@ -18,8 +18,8 @@ import pytest
 import torch
 
 import apportion as ap
-import tiny
 from apportion.cli import main
+from apportion.testing import tiny
 from apportion_plugins.run_log import SCHEMA, SCHEMA_VERSION, RunLog
 
 FIELDS = [

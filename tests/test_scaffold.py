@@ -21,6 +21,7 @@ def test_every_kind_of_extension_can_be_begun() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_the_tests_of_new_plugins_pass_at_once(tmp_path: Path) -> None:
     """In one process, and each plugin loads, registers its name, and passes the plugin check."""
     folders = [write_distribution(Distribution.of(f"my-{kind}", kind), tmp_path) for kind in KINDS]

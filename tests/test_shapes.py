@@ -14,8 +14,7 @@ PROGRAM = """
 import sys
 from jaxtyping import install_import_hook
 install_import_hook(["apportion", "apportion_backends", "apportion_plugins"], "beartype.beartype")
-sys.path.insert(0, "tests")
-import tiny
+from apportion.testing import tiny
 import apportion as ap
 from rich.console import Console
 from apportion_backends.torch.session import TorchSession

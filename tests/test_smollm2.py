@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import apportion as ap
-import reference
+from apportion.testing import reference
 
 pytestmark = [pytest.mark.demo, pytest.mark.slow]
 

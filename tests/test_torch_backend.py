@@ -9,11 +9,10 @@ import torch
 from torch import nn
 
 import apportion as ap
-import reference
-import tiny
 from apportion.inputs import ModelInput
 from apportion.models import LoadedModel, load_model
 from apportion.scoring import Scorer
+from apportion.testing import reference, tiny
 from apportion_backends.torch import session as session_module
 from apportion_backends.torch.backend import TorchBackend
 from apportion_backends.torch.head import target_log_probs

@@ -15,6 +15,7 @@ BLOCK = re.compile(r'^```(sh|python)(?: title="([^"]+)")?\n(.*?)^```', flags=re.
 
 @pytest.mark.demo
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_write_your_first_method(tmp_path: Path) -> None:
     sandbox = Sandbox.create(tmp_path / "venv")
     page = (ROOT / "docs/tutorials/first-method.md").read_text(encoding="utf-8")

@@ -13,6 +13,7 @@ HERE = Path(__file__).parent
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_every_mutant_is_caught(tmp_path: Path) -> None:
     report = tmp_path / "report.xml"
     command = [sys.executable, "-m", "pytest", str(HERE / "mutants.py"), "-q", "--tb=no", "-p", "no:cacheprovider"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from rich.console import Console
 
@@ -14,6 +14,7 @@ from apportion_plugins.progress.terminal import TerminalBar
 __all__ = ["ProgressBar"]
 
 
+@runtime_checkable
 class _Bar(Protocol):
     def show(self, label: str, done: int, total: int | None) -> None: ...
 

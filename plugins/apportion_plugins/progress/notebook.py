@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 __all__ = ["NotebookBar", "bar_html"]
 
@@ -13,6 +13,7 @@ UPDATE_SECONDS = 0.2
 """The least time between two updates: each is a message to the browser, and is kept in the notebook."""
 
 
+@runtime_checkable
 class Handle(Protocol):
     """What IPython gives for something that it displays."""
 

@@ -1,1 +1,0 @@
-from apportion.testing.games import *  # noqa: F403

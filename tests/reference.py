@@ -1,1 +1,0 @@
-from apportion.testing.reference import *  # noqa: F403

@@ -1,1 +1,0 @@
-from apportion.testing.tiny import *  # noqa: F403
