@@ -738,6 +738,25 @@ def test_plugins_check(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "failed problems: The method 'norun'" in plain(shown.out)
 
 
+GREEDY = """
+import apportion as ap
+
+@ap.hookimpl
+def apportion_adapt_input(prompt, context):
+    print("noise")
+    return 3
+"""
+
+
+def test_plugins_check_of_an_adapter_that_takes_everything(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, monkeypatch, "greedy", GREEDY)
+    ended = run("plugins", "check", "greedy")
+    assert ended.code == 1
+    assert "claims any object" in plain(ended.out)
+
+
 def test_plugins_check_of_failed_and_disabled(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, monkeypatch, "broken", "import nothing_of_this_name\n")
     assert run("plugins", "check").code == 1

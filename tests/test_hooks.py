@@ -213,6 +213,141 @@ def test_a_wrong_recall_is_the_plugins_fault() -> None:
         explainer.attribute("one two", "x", method="ablation")
 
 
+class Failing:
+    """Fails in one hook, by whatever error."""
+
+    def __init__(self, hook: str, error: Exception) -> None:
+        self.hook, self.error = hook, error
+
+    def fail(self, hook: str) -> None:
+        if hook == self.hook:
+            raise self.error
+
+    @ap.hookimpl
+    def apportion_adapt_input(self) -> None:
+        self.fail("apportion_adapt_input")
+
+    @ap.hookimpl
+    def apportion_before_run(self) -> None:
+        self.fail("apportion_before_run")
+
+    @ap.hookimpl
+    def apportion_recall(self) -> None:
+        self.fail("apportion_recall")
+
+    @ap.hookimpl(wrapper=True)
+    def apportion_score(self) -> Any:
+        scored = yield
+        self.fail("apportion_score")
+        return scored
+
+    @ap.hookimpl
+    def apportion_after_run(self) -> None:
+        self.fail("apportion_after_run")
+
+
+@pytest.mark.parametrize("hook", [name for name in dir(Failing) if name.startswith("apportion_")])
+def test_a_plugin_that_fails_in_a_run_is_named(hook: str) -> None:
+    for error, kind, message in (
+        (
+            ZeroDivisionError("oh"),
+            ap.PluginError,
+            f"The plugin 'Failing' failed in {hook}: ZeroDivisionError: oh .in fail",
+        ),
+        (ap.InputError("not this prompt"), ap.InputError, "^not this prompt$"),
+    ):
+        with tiny_explainer(plugins=[Failing(hook, error)]) as explainer, pytest.raises(kind, match=message):
+            explainer.attribute("one two", "x", method="ablation")
+
+
+def test_the_models_own_errors_are_nobodys_fault() -> None:
+    """A wrapper that an error passes through is not blamed for it."""
+    with tiny_explainer(plugins=[Failing("", ValueError()), Fewer()]) as explainer:
+        explainer.session.close()
+        with pytest.raises(ap.BackendError, match="closed"):
+            explainer.attribute("one two", "x", method="ablation")
+
+
+class Odd:
+    """Gives adapters that are none."""
+
+    def __init__(self, found: object) -> None:
+        self.found = found
+
+    @ap.hookimpl
+    def apportion_adapt_input(self, prompt: object) -> object:
+        return self.found
+
+
+class OddAdapter:
+    features = (ap.Feature("a", "a"),)
+    segments = (ap.Segment("a", 3),)
+
+    def render(self, mask: torch.Tensor) -> list[ap.ModelInput]:
+        return [ap.ModelInput((1,))] * len(mask)
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        ("x", "apportion_adapt_input returned 'x' for this Text; an adapter has `features` and `render`"),
+        (OddAdapter(), "a segment of feature 3; there are 1 features, numbered from 0"),
+    ],
+)
+def test_adapters_are_held_to_their_protocol(found: object, message: str) -> None:
+    with tiny_explainer(plugins=[Odd(found)]) as explainer, pytest.raises(ap.PluginError, match=message):
+        explainer.attribute("one two", "x")
+
+
+def method(**changes: Any) -> ap.Method:
+    def run(self: object, game: ap.Game, *, budget: Any, rng: Any) -> ap.Estimate:
+        return ap.Estimate(game.values(torch.eye(game.n_features, dtype=torch.bool)))
+
+    parts = {"__doc__": "Odd.", "estimand": "e", "requires": frozenset(), "run": run}
+    return type("OddMethod", (), parts | changes)()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"requires": []}, r"what it requires as a frozenset of Capability; it states 'e' and \[\]"),
+        ({"run": lambda self, game: None}, r"cannot be called as run\(game, budget=…, rng=…\)"),
+        ({"run": lambda self, game, k=1, *, budget, rng: None}, "has 'k' before the star; options are keyword-only"),
+        ({"run": lambda self, game, *, budget, rng, k: None}, "missing a required argument: 'k'"),
+        ({"run": lambda self, game, *, budget, rng: ap.Estimate(torch.zeros(2, 2), notes="x")}, "notes 'x'; notes are"),
+        ({"run": lambda self, game, *, budget, rng: ap.Estimate(torch.zeros(2, 2), extras=3)}, "extras are a dict"),
+    ],
+)
+def test_methods_are_held_to_their_protocol(changes: dict[str, Any], message: str) -> None:
+    with tiny_explainer() as explainer, pytest.raises(ap.PluginError, match=message):
+        explainer.attribute("one two", "x", method=method(**changes))
+
+
+def test_hooks_that_would_never_run_are_refused() -> None:
+    class Waits:
+        @ap.hookimpl
+        async def apportion_before_run(self) -> None: ...
+
+    class Yields:
+        @ap.hookimpl
+        def apportion_before_run(self) -> Any:
+            yield
+
+    class Misspelled:
+        def apportion_befor_run(self) -> None: ...
+
+    for plugin, message in (
+        (Waits(), "is async, and would never run"),
+        (Yields(), "is a generator, and would never run"),
+        (Misspelled(), "There is no hook 'apportion_befor_run', and it is not marked .* Did you mean"),
+        (Everything, "is a class; pass an object of it"),
+    ):
+        with pytest.raises(ap.PluginError, match=message):
+            load_plugins([plugin])
+    with pytest.raises(ap.InputError, match="must be a list of modules or objects"):
+        load_plugins(Everything())
+
+
 # --- versions and deprecations -------------------------------------------------------------------------------------
 
 

@@ -130,11 +130,11 @@ class Interrupting:
 
 
 def test_a_run_that_failed(path: Path) -> None:
-    with pytest.raises(RuntimeError):
+    with pytest.raises(ap.PluginError, match="The plugin 'Raising' failed in apportion_score") as failure:
         explainer(path, Raising(RuntimeError("no\nluck"))).attribute("a b", "x")
     (line,) = lines(path)
     assert line["status"] == "failed"
-    assert line["error"] == {"type": "RuntimeError", "message": "no\nluck"}
+    assert line["error"] == {"type": "PluginError", "message": str(failure.value)}
     assert line["request"]["target"]["text"] == "x"
     assert (line["evaluations"], line["batches"], line["cached"], line["fingerprint"]) == (0, 0, None, None)
     assert (line["backend"], line["device"], line["dtype"]) == ("torch", "cpu", "float64")

@@ -72,8 +72,11 @@ def test_the_command_says_what_to_do_next(tmp_path: Path, capsys: pytest.Capture
         (["shapley"], "There is a method called 'shapley' already, of the plugin 'apportion_plugins.methods'"),
         (["x", "--kind", "methods"], "No kind of plugin is called 'methods'. Did you mean 'method'?"),
         (["taken"], "is there already; choose another name"),
-        (["x", "--into", "file"], "Cannot write file/apportion-x: Not a directory"),
+        (["x", "--into", "file"], "There is no folder file; make it, or name another with --into"),
         (["3"], "cannot be the name of a plugin"),
+        (["plugins"], "would need a module 'apportion_plugins', which is taken"),
+        (["none"], "would need a module 'apportion_none', which is taken"),
+        (["auto"], "cannot be called 'auto'"),
     ],
 )  # fmt: skip
 def test_mistakes_are_refused(
@@ -91,3 +94,12 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     with pytest.raises(ap.PluginError, match="is there already"):
         write_distribution(Distribution.of("mine", "input"), tmp_path)
     assert "mine" not in load_plugins()["methods"]
+
+
+def test_names_that_the_templates_use_do_not_collide(tmp_path: Path) -> None:
+    for name, kind in (("method-contract", "method"), ("table", "visualizer"), ("text", "visualizer")):
+        distribution = Distribution.of(name, kind)
+        module = distribution.files()[f"{distribution.module}.py"]
+        assert (
+            f"class {''.join(part.capitalize() for part in distribution.name.split('_'))}{kind.capitalize()}:" in module
+        )

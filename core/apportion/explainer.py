@@ -118,7 +118,7 @@ class Explainer:
             request = self._resolver.request(
                 prompt, target, method, features, target_fn, budget, seed, generate, method_options
             )
-            self.plugins.hook.apportion_before_run(request=request)
+            self.plugins.call("apportion_before_run", request=request)
             scorer = Scorer(
                 self.session,
                 request.target,
@@ -148,7 +148,7 @@ class Explainer:
                 notes=self._notes,
                 seconds=time.perf_counter() - started,
             )
-            self.plugins.hook.apportion_after_run(request=request, attribution=attribution)
+            self.plugins.call("apportion_after_run", request=request, attribution=attribution)
             return attribution
 
     def close(self) -> None:
@@ -178,7 +178,7 @@ class Explainer:
 
     def _report(self, event: ProgressEvent) -> None:
         try:
-            self.plugins.hook.apportion_on_progress(event=event)
+            self.plugins.call("apportion_on_progress", event=event)
         except Exception as error:
             # Watching a run must not end it, nor hide why it ended.
-            warnings.warn(f"A plugin failed in apportion_on_progress: {explained(error)}", RuntimeWarning, stacklevel=2)
+            warnings.warn(explained(error), RuntimeWarning, stacklevel=2)

@@ -78,9 +78,9 @@ def assemble(
         target_tokens=request.target.tokens,
         target_text=request.target.text,
         values=values[:, 0],
-        token_values=values[:, 1:].T.copy(),
+        token_values=_fixed(values[:, 1:].T.copy()),
         std_error=None if errors is None else errors[:, 0],
-        token_std_error=None if errors is None else errors[:, 1:].T.copy(),
+        token_std_error=None if errors is None else _fixed(errors[:, 1:].T.copy()),
         estimand=estimate.estimand or request.method.estimand,
         base_value=_known(game, present=False),
         full_value=_known(game, present=True),
@@ -105,7 +105,13 @@ def _plain(value: object) -> object:
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
-    return np.array(tensor.detach().to("cpu", torch.float64).numpy())
+    return _fixed(np.array(tensor.detach().to("cpu", torch.float64).numpy()))
+
+
+def _fixed(array: np.ndarray) -> np.ndarray:
+    """Read-only: observers and views share a result with the user."""
+    array.setflags(write=False)
+    return array
 
 
 def _known(game: Game, *, present: bool) -> float | None:

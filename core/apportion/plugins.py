@@ -20,7 +20,7 @@ from apportion._version import __version__
 from apportion.compatibility import check_api_version, warn_deprecated
 from apportion.errors import ApportionError, InputError, PluginError
 from apportion.files import cache_dir
-from apportion.hook_check import check_plugin, explained
+from apportion.hook_check import blamed, check_plugin, explained
 from apportion.hookspecs import API_VERSION, PROJECT, Settings
 from apportion.options import check_options
 from apportion.registry import KINDS, Entry, Registry, checked_entry
@@ -115,8 +115,26 @@ class Plugins:
 
     @property
     def hook(self) -> pluggy.HookRelay:
-        """Call a hook of all plugins: ``plugins.hook.apportion_before_run(request=…)``."""
+        """The hooks of all plugins, as pluggy gives them: errors come as they are."""
         return self._manager.hook
+
+    def call(self, hook: str, **arguments: object) -> Any:
+        """Call a hook of all plugins.
+
+        Raises:
+            PluginError: an installed plugin failed in it; the message names the plugin, the hook and the line. Errors
+                of apportion's own kinds, and those of built-in plugins, come as they are.
+        """
+        caller = getattr(self._manager.hook, hook)
+        try:
+            return caller(**arguments)
+        except ApportionError:
+            raise
+        except Exception as error:
+            plugin = blamed(error, caller.get_hookimpls())
+            if plugin is None or any(plugin == p.name and p.distribution == "built-in" for p in self.loaded):
+                raise
+            raise PluginError(f"The plugin {plugin!r} failed in {hook}: {explained(error)}") from error
 
     def __getitem__(self, kind: str) -> Registry:
         return self.registries[kind]
@@ -166,16 +184,21 @@ class Plugins:
             if not (found.wrapper or found.hookwrapper) and distributions[found.plugin_name] != "built-in"
         )
 
+    def only(self, plugin: str, hook: str) -> Callable[..., Any]:
+        """A hook of one plugin, to try it out."""
+        others = [other for other in self._manager.get_plugins() if self._manager.get_name(other) != plugin]
+        return self._manager.subset_hook_caller(hook, remove_plugins=others)
+
     def score_batch(self, request: Request, session: Session, batch: ScoringBatch) -> Float[Tensor, "B T"]:
         """Log-probabilities of a batch, by the first plugin that scores it; the session answers last."""
-        found: Tensor = self.hook.apportion_score(session=session, batch=batch, request=request)
+        found: Tensor = self.call("apportion_score", session=session, batch=batch, request=request)
         return found
 
     def recall(
         self, request: Request, session: Session, prompts: Sequence[tuple[int, ...]]
     ) -> list[Float[Tensor, "N T"]]:
         """What each plugin knows of these prompts, NaN where it does not; plugins that know nothing are left out."""
-        found: list[Tensor] = self.hook.apportion_recall(request=request, session=session, prompts=prompts)
+        found: list[Tensor] = self.call("apportion_recall", request=request, session=session, prompts=prompts)
         return found
 
     def visualize(self, kind: str, attribution: object, options: Mapping[str, Any]) -> Any:
@@ -249,6 +272,8 @@ def load_plugins(plugins: Sequence[object] = (), switches: Mapping[str, object] 
         PluginError: one of ``plugins`` or ``switches`` cannot be loaded; installed ones that cannot are only recorded.
         InputError: a value that a switch does not take.
     """
+    if not isinstance(plugins, Sequence) or isinstance(plugins, str):
+        raise InputError(f"plugins={plugins!r:.80} must be a list of modules or objects with hooks: plugins=[…].")
     switched_off = [name.strip() for name in os.environ.get(DISABLE_VARIABLE, "").split(",") if name.strip()]
     found = Plugins(switched_off)
     for module in BUILT_INS:

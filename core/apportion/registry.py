@@ -13,6 +13,8 @@ __all__ = ["KINDS", "Entry", "Register", "Registry"]
 
 KINDS = ("inputs", "samplers", "methods", "targets", "visualizers", "backends", "metrics")
 
+LONGEST_NAME = 60
+
 Factory = Callable[..., Any] | str
 """Something that makes the object when called without arguments, or ``"module:name"`` of it."""
 
@@ -117,8 +119,10 @@ def checked_entry(kind: str, plugin: str, name: object, factory: object, summary
     Raises:
         PluginError: a name that cannot be typed, a factory that cannot be called, no summary.
     """
-    if not isinstance(name, str) or not name.replace("-", "_").isidentifier():
-        raise PluginError(f"{name!r} cannot be a {kind[:-1]} name; use letters, digits, '_' and '-'.")
+    if not isinstance(name, str) or not _can_be_typed(name):
+        raise PluginError(
+            f"{name!r:.80} cannot be a {kind[:-1]} name; use letters, digits, '_' and '-', {LONGEST_NAME} at most."
+        )
     if name == "auto":
         raise PluginError(f"A {kind[:-1]} cannot be called 'auto': that asks apportion to choose one.")
     if not callable(factory) and not (isinstance(factory, str) and factory.count(":") == 1):
@@ -128,6 +132,10 @@ def checked_entry(kind: str, plugin: str, name: object, factory: object, summary
     if not isinstance(summary, str) or not summary.strip():
         raise PluginError(f"The {kind[:-1]} {name!r} needs a summary, one line for listings.")
     return Entry(kind, name, factory, summary.strip(), plugin)
+
+
+def _can_be_typed(name: str) -> bool:
+    return name.replace("-", "_").isidentifier() and not name.startswith("-") and len(name) <= LONGEST_NAME
 
 
 def _imported(path: str) -> Callable[..., Any]:

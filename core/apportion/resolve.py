@@ -15,7 +15,7 @@ from apportion.errors import CapabilityError, InputError, PluginError, check_enc
 from apportion.inputs import AdaptContext, InputAdapter
 from apportion.methods import Method
 from apportion.options import check_options, named_options
-from apportion.plugin_check.static import missing_parts
+from apportion.plugin_check.static import call_faults, missing_parts
 from apportion.progress import ProgressEvent, Report
 from apportion.prompts import Text
 from apportion.rendering import Renderer
@@ -112,11 +112,16 @@ class Resolver:
                 f"features= says how a plain text is cut; a {type(prompt).__name__} brings its own features."
             )
         context = AdaptContext(self._tokenizer, seed)
-        found: InputAdapter | None = self._plugins.hook.apportion_adapt_input(prompt=prompt, context=context)
+        found: InputAdapter | None = self._plugins.call("apportion_adapt_input", prompt=prompt, context=context)
         if found is None:
             raise InputError(
                 f"No input adapter takes a {type(prompt).__name__}: {prompt!r:.80}. Pass a str, or one of: "
                 f"{listing(self._plugins['inputs'].names())}."
+            )
+        if not isinstance(found, InputAdapter):
+            raise PluginError(
+                f"apportion_adapt_input returned {found!r:.80} for this {type(prompt).__name__}; an adapter has "
+                "`features` and `render`, and None means that a prompt is not the plugin's."
             )
         names = [feature.name for feature in found.features]
         if not names:
@@ -124,6 +129,12 @@ class Resolver:
         name, times = Counter(names).most_common(1)[0]
         if times > 1:
             raise PluginError(f"The adapter {type(found).__name__} gave {times} features the name {name!r}.")
+        for segment in getattr(found, "segments", ()):
+            if segment.feature is not None and not 0 <= segment.feature < len(names):
+                raise PluginError(
+                    f"The adapter {type(found).__name__} gave a segment of feature {segment.feature}; there are "
+                    f"{len(names)} features, numbered from 0."
+                )
         return found
 
     def _target_fn(self, target_fn: str | TargetFunction) -> tuple[str, TargetFunction]:
@@ -152,12 +163,13 @@ class Resolver:
         else:
             name, made = _name_of(method), method
         missing_part = missing_parts("methods", made)
-        if missing_part:
-            raise PluginError(f"The method {name!r} {missing_part}")
-        if not isinstance(made.estimand, str) or not all(isinstance(c, Capability) for c in made.requires):
+        for fault in [missing_part] if missing_part else call_faults("methods", made):
+            raise PluginError(f"The method {name!r} {fault}")
+        requires = made.requires if isinstance(made.requires, frozenset) else (None,)
+        if not isinstance(made.estimand, str) or not all(isinstance(c, Capability) for c in requires):
             raise PluginError(
-                f"The method {name!r} must state its estimand as a text and what it requires as Capabilities; it "
-                f"states {made.estimand!r} and {made.requires!r}."
+                f"The method {name!r} must state its estimand as a text and what it requires as a frozenset of "
+                f"Capability; it states {made.estimand!r} and {made.requires!r}."
             )
         missing = made.requires - self._session.capabilities
         if missing:

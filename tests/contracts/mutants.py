@@ -197,6 +197,57 @@ class TestUndocumentedOption(method_contract(Undocumented, sampled=False)):
     pass
 
 
+class OneByOne(Ablation):
+    def run(self, game, *, budget, rng):
+        for i in range(game.n_features):
+            mask = torch.ones(1, game.n_features, dtype=torch.bool)
+            mask[0, i] = False
+            game.values(mask)
+        return super().run(game, budget=budget, rng=rng)
+
+
+class TestAsksOneByOne(method_contract(OneByOne, sampled=False)):
+    pass
+
+
+class Seeds(PermutationShapley):
+    def run(self, game, *, budget, rng):
+        torch.manual_seed(5)
+        return super().run(game, budget=budget, rng=rng)
+
+
+class TestSeedsTheWorld(method_contract(Seeds)):
+    pass
+
+
+class LargeErrors(PermutationShapley):
+    def run(self, game, *, budget, rng):
+        found = super().run(game, budget=budget, rng=rng)
+        return dataclasses.replace(found, std_error=None if found.std_error is None else found.std_error * 3)
+
+
+class TestErrorsTooLarge(method_contract(LargeErrors)):
+    pass
+
+
+class Single(Ablation):
+    def run(self, game, *, budget, rng):
+        return ap.Estimate(super().run(game, budget=budget, rng=rng).values.float())
+
+
+class TestSinglePrecision(method_contract(Single, sampled=False)):
+    pass
+
+
+class Positional(Ablation):
+    def run(self, game, depth=1, *, budget, rng):
+        return super().run(game, budget=budget, rng=rng)
+
+
+class TestOptionBeforeTheStar(method_contract(Positional, sampled=False)):
+    pass
+
+
 # --- samplers
 
 
@@ -289,6 +340,7 @@ class Words:
 
 class InputMutant(InputContract):
     separator, flipped, special, reversed_rows = None, False, "", False
+    shifted, alone = 0, ""
 
     @pytest.fixture
     def prompt(self):
@@ -309,6 +361,8 @@ class InputMutant(InputContract):
                 self.context = context
                 self.words = re.findall(r"\s*\S+", prompt.text)
                 self.features = tuple(ap.Feature(word.strip(), word) for word in self.words)
+                count = len(self.words)
+                self.segments = tuple(ap.Segment(w, (i + outer.shifted) % count) for i, w in enumerate(self.words))
 
             def render(self, mask):
                 rows = (~mask if outer.flipped else mask).tolist()
@@ -316,7 +370,7 @@ class InputMutant(InputContract):
                 for row in rows[::-1] if outer.reversed_rows else rows:
                     kept = [w for w, on in zip(self.words, row, strict=True) if on]
                     plain = "".join(kept) if outer.separator is None else outer.separator.join(k.strip() for k in kept)
-                    texts.append(outer.special + plain)
+                    texts.append(outer.special + plain + (outer.alone if sum(row) == 1 else ""))
                 return [ap.ModelInput(ids) for ids in self.context.encode(texts)]
 
         class Plugin:
@@ -341,6 +395,14 @@ class TestInputDoublesStartToken(InputMutant):
 
 class TestInputLosesTheOrderOfRows(InputMutant):
     reversed_rows = True
+
+
+class TestInputColoursTheWrongWords(InputMutant):
+    shifted = 1
+
+
+class TestInputWrongWhenOneIsAlone(InputMutant):
+    alone = " two three"
 
 
 # --- backends

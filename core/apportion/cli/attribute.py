@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+
 from apportion.cli import flags
 from apportion.cli.job import MethodFlags, ModelFlags, TargetFlags, check_job
 from apportion.cli.outputs import OutputFlags
@@ -73,4 +76,7 @@ def attribute(
         MethodFlags(method, option or (), budget, seed),
         OutputFlags(as_json, save, plot, view, view_option or (), run_log),
     )
-    job.outputs.deliver(job.run())
+    # What plugins print while they work does not belong between the results.
+    with contextlib.redirect_stdout(sys.stderr):
+        result = job.run()
+    job.outputs.deliver(result)

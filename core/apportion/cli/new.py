@@ -24,7 +24,7 @@ def group() -> None:
 
 @app.command("plugin")
 def new_plugin(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What users will type, such as random-subset.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Such as random-subset; users will type random_subset.")],
     kind: Annotated[
         str, typer.Option("--kind", "-k", metavar="KIND", help=f"What it brings: {', '.join(KINDS)}.")
     ] = "method",

@@ -141,10 +141,11 @@ def _check(row: Row, plugins: Plugins) -> Check:
     if row.error:
         return Check(row.name, (row.error,))
     # Imported here: trying things out needs PyTorch.
-    from apportion.plugin_check.report import examine
+    from apportion.plugin_check.report import examine, examine_hooks
 
     findings = tuple(examine(row.entries, plugins))
-    return Check(row.name, tuple(fault for finding in findings for fault in finding.faults), findings)
+    faults = [fault for finding in findings for fault in finding.faults]
+    return Check(row.name, (*faults, *examine_hooks(row.name, plugins)), findings)
 
 
 def _registered(row: Row) -> str:

@@ -5,18 +5,32 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from apportion.errors import PluginError
+from apportion.hook_check import explained
+from apportion.inputs import AdaptContext
 from apportion.plugin_check.finding import Finding
 from apportion.plugin_check.smoke import smoke
 from apportion.plugin_check.static import object_faults, summary_faults
 from apportion.plugins import Plugins
 from apportion.registry import Entry
+from apportion.testing import tiny
 
-__all__ = ["examine"]
+__all__ = ["examine", "examine_hooks"]
 
 
 def examine(entries: Iterable[Entry], plugins: Plugins) -> list[Finding]:
     """Look at everything that a plugin registered, and try it out."""
     return [_examined(entry, plugins) for entry in entries]
+
+
+def examine_hooks(plugin: str, plugins: Plugins) -> list[str]:
+    """What is wrong with a plugin's hooks: an adapter that takes the prompts of others spoils everybody's runs."""
+    try:
+        found = plugins.only(plugin, "apportion_adapt_input")(prompt=object(), context=AdaptContext(tiny.tokenizer()))
+    except Exception as error:
+        return [f"apportion_adapt_input fails for a prompt that is not its own: {explained(error)}"]
+    if found is not None:
+        return ["apportion_adapt_input claims any object; it must return None for prompts that are not its own."]
+    return []
 
 
 def _examined(entry: Entry, plugins: Plugins) -> Finding:

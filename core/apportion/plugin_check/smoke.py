@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from apportion.backend import Backend, Capability, ScoringBatch, Unavailable
-from apportion.errors import InputError, PluginError
+from apportion.errors import BudgetError, InputError, PluginError
 from apportion.game import Game
 from apportion.inputs import AdaptContext
 from apportion.methods import Coalitions, Method, Sampler
@@ -31,7 +31,8 @@ __all__ = ["smoke"]
 
 TEXT = "The first line is short.\nThe second one is longer, and a third follows:\nx = 1"
 FEATURES = 5
-BUDGET = 64
+BUDGET = 20
+"""Less than all 2^5 coalitions, so that a budget that is overrun shows."""
 
 
 def smoke(entry: Entry, plugins: Plugins) -> str:
@@ -69,8 +70,15 @@ def _game() -> Game:
 def _method(made: Method, plugins: Plugins) -> str:
     if made.requires:
         return "not run: it asks for more than values of coalitions"
-    game = _game()
-    estimate = made.run(game, budget=BUDGET, rng=_rng(), **_sampler_option(made, plugins))
+    options = _sampler_option(made, plugins)
+    try:
+        game = _game()
+        estimate = made.run(game, budget=BUDGET, rng=_rng(), **options)
+        if game.evaluations > BUDGET:
+            raise PluginError(f"asked {game.evaluations} distinct coalitions with a budget of {BUDGET}.")
+    except BudgetError:
+        game = _game()
+        estimate = made.run(game, budget=None, rng=_rng(), **options)
     check_estimate(type(made).__name__, estimate, FEATURES, 1)
     return f"run on a game of {FEATURES} features, {game.evaluations} evaluations"
 
@@ -135,7 +143,12 @@ def _input(made: Any, plugins: Plugins) -> str:
     except (TypeError, InputError) as error:
         if callable(example):
             raise
-        return f"not tried: it takes more than a text ({error}); give it a classmethod `example`"
+        why = (
+            "it refuses the text that it was tried with"
+            if isinstance(error, InputError)
+            else "it takes more than a text"
+        )
+        return f"not tried: {why} ({error}); give it a classmethod `example`"
     adapter = plugins.hook.apportion_adapt_input(prompt=prompt, context=AdaptContext(tiny.tokenizer()))
     if adapter is None:
         raise PluginError("is adapted by no plugin: every apportion_adapt_input returned None for it.")

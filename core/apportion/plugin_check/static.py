@@ -9,7 +9,7 @@ from typing import Any
 from apportion.docstrings import description, parameter_notes
 from apportion.options import named_options
 
-__all__ = ["RUNNERS", "missing_parts", "object_faults", "summary_faults"]
+__all__ = ["RUNNERS", "call_faults", "missing_parts", "object_faults", "summary_faults"]
 
 PARTS: Mapping[str, tuple[str, ...]] = {
     "samplers": ("sample",),
@@ -55,7 +55,7 @@ def object_faults(kind: str, made: object) -> list[str]:
     missing = missing_parts(kind, made)
     if missing:
         return [missing]
-    return [*_call_faults(kind, made), *_attribute_faults(kind, made), *_documentation_faults(kind, made)]
+    return [*call_faults(kind, made), *_attribute_faults(kind, made), *_documentation_faults(kind, made)]
 
 
 def missing_parts(kind: str, made: object) -> str:
@@ -64,7 +64,8 @@ def missing_parts(kind: str, made: object) -> str:
     return f"is a {type(made).__name__} without {', '.join(map(repr, missing))}." if missing else ""
 
 
-def _call_faults(kind: str, made: object) -> Iterator[str]:
+def call_faults(kind: str, made: object) -> Iterator[str]:
+    """What is wrong with the signature of the function that apportion calls."""
     if kind not in _CALLS:
         return
     name, positional, keywords = _CALLS[kind]
@@ -74,6 +75,9 @@ def _call_faults(kind: str, made: object) -> Iterator[str]:
     except TypeError as error:
         call = ", ".join([*positional, *(f"{keyword}=…" for keyword in keywords)])
         yield f"cannot be called as {name}({call}): {error}."
+    for extra in list(inspect.signature(function).parameters.values())[len(positional) :]:
+        if extra.kind is extra.POSITIONAL_OR_KEYWORD and extra.name not in keywords:
+            yield f"has {extra.name!r} before the star; options are keyword-only parameters, after `*`."
     for option in _options(kind, made).values():
         if option.default is inspect.Parameter.empty:
             yield f"has an option {option.name!r} without a default; nobody else can fill it in."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import keyword
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -61,7 +63,12 @@ class Distribution:
             raise InputError(
                 f"{name!r} cannot be the name of a plugin; use small letters, digits and dashes, a letter first{hint}."
             )
-        return cls(plain.replace("-", "_"), kind)
+        found = cls(plain.replace("-", "_"), kind)
+        if found.name == "auto":
+            raise InputError("A plugin cannot be called 'auto': that asks apportion to choose one.")
+        if keyword.iskeyword(found.name.capitalize()) or importlib.util.find_spec(found.module) is not None:
+            raise InputError(f"{name!r} would need a module {found.module!r}, which is taken; choose another name.")
+        return found
 
     @property
     def folder(self) -> str:
@@ -76,12 +83,15 @@ class Distribution:
     def files(self) -> dict[str, str]:
         """The text of every file, by its path in the folder."""
         words = self.name.replace("_", " ")
+        camel = "".join(part.capitalize() for part in self.name.split("_"))
+        # Names that the templates use, such as rich's Table.
+        used = any(re.search(rf"\b{camel}\b", _template(f"{file}.py")) for file in (self.kind, f"test_{self.kind}"))
         names = {
             "name": self.name,
             "kind": self.kind,
             "module": self.module,
             "distribution": self.folder,
-            "Class": "".join(part.capitalize() for part in self.name.split("_")),
+            "Class": f"{camel}{self.kind.capitalize()}" if used else camel,
             "summary": f"{words[0].upper()}{words[1:]}",
             "api_version": str(API_VERSION),
             "version": __version__,
@@ -113,6 +123,8 @@ def write_distribution(distribution: Distribution, parent: Path) -> Path:
     """
     folder = parent / distribution.folder
     try:
+        if not parent.is_dir():
+            raise PluginError(f"There is no folder {parent}; make it, or name another with --into.")
         if folder.exists():
             raise PluginError(f"{folder} is there already; choose another name, or another folder with --into.")
         for path, text in distribution.files().items():

@@ -45,6 +45,8 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in _HOME_OF:
         raise AttributeError(f"module 'apportion.testing' has no attribute {name!r}")
+    if not __debug__ and name.endswith("Contract"):
+        raise ImportError("The contracts are assertions, which `python -O` leaves out; run pytest without -O.")
     try:
         return getattr(importlib.import_module(f"apportion.testing.{_HOME_OF[name]}"), name)
     except ModuleNotFoundError as error:

@@ -29,6 +29,7 @@ from apportion.models import DTYPES
 from apportion.plugin_check.static import object_faults
 from apportion.prompts import Text
 from apportion.testing import reference, tiny
+from apportion.testing.contract import Contract
 from apportion.testing.explainers import tiny_explainer
 from apportion.testing.randomness import only_its_own_generator
 
@@ -41,7 +42,7 @@ LENGTHS = (1, 3, 9, 9, 30, 2, 17)
 Rows = Sequence[tuple[int, ...]]
 
 
-class BackendContract:
+class BackendContract(Contract):
     """Subclass it, give a fixture ``backend``, and name the models and precisions that it is for.
 
     Where the backend is unavailable, or a session lacks a capability, the checks skip and say why. The reference is

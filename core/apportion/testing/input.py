@@ -14,7 +14,9 @@ from apportion.features import Feature
 from apportion.inputs import AdaptContext, Alternatives, InputAdapter, ModelInput
 from apportion.plugins import load_plugins
 from apportion.testing import tiny
+from apportion.testing.contract import Contract
 from apportion.testing.explainers import tiny_explainer
+from apportion.testing.randomness import only_its_own_generator
 
 __all__ = ["UNICODE", "InputContract"]
 
@@ -31,16 +33,18 @@ UNICODE = {
 """Texts that break careless cutting and joining."""
 
 
-class InputContract:
+class InputContract(Contract):
     """Subclass it, give fixtures ``prompt`` and ``full_text``, and override ``of_text`` if a prompt can hold any text.
 
     Attributes:
         plugins: the modules or objects with your hooks; not needed for what is installed.
         overlap: several features may share a stretch of the text, so that one of them absent leaves it there.
+        verbatim: the text of a feature stands in the prompt as it is.
     """
 
     plugins: ClassVar[Sequence[object]] = ()
     overlap: ClassVar[bool] = False
+    verbatim: ClassVar[bool] = True
 
     @pytest.fixture
     def prompt(self) -> object:
@@ -86,6 +90,11 @@ class InputContract:
         names = [feature.name for feature in features]
         assert all(names), f"A feature has no name: {names}"
         assert len(set(names)) == len(names), f"Names must be distinct; they are {names}."
+        broken = [name for name in names if "\n" in name.strip()]
+        assert not broken, f"Names are for tables and must be one line; these are not: {broken}"
+        notes = getattr(self.adapted(prompt), "notes", ())
+        assert isinstance(notes, tuple | list), f"`notes` must be a tuple of sentences; it is {notes!r}."
+        assert all(isinstance(note, str) for note in notes), f"`notes` must be sentences; they are {notes!r}."
 
     @pytest.mark.parametrize("adds_start", [False, True], ids=["plain", "start-token"])
     def test_all_present_is_the_prompt(self, prompt: object, full_text: str, adds_start: bool) -> None:
@@ -94,6 +103,9 @@ class InputContract:
 
     def test_absent_means_absent(self, prompt: object, full_text: str) -> None:
         """A feature that is absent is gone or replaced, and everything else is still there."""
+        for feature in self.adapted(prompt).features if self.verbatim else ():
+            for part in _parts(feature):
+                assert part in full_text, f"The text {part!r} of {feature.name!r} stands nowhere in {full_text!r}."
         self.check_absence(prompt, full_text)
 
     def test_rows_are_rendered_one_by_one(self, prompt: object) -> None:
@@ -101,7 +113,8 @@ class InputContract:
         adapter = self.adapted(prompt)
         mask = _masks(len(adapter.features))
         before = mask.clone()
-        together = list(adapter.render(mask))
+        with only_its_own_generator():
+            together = list(adapter.render(mask))
         assert len(together) == len(mask), f"{len(mask)} coalitions gave {len(together)} inputs."
         assert torch.equal(mask, before), "render() changed the mask."
         alone = [adapter.render(row[None])[0] for row in mask]
@@ -139,6 +152,10 @@ class InputContract:
         assert numbers == set(range(len(adapter.features))), (
             f"{len(adapter.features)} features, and the segments show those numbered {sorted(map(str, numbers))}."
         )
+        for i, feature in enumerate(adapter.features):
+            own = " ".join(segment.text for segment in segments if segment.feature == i)
+            for part in _parts(feature):
+                assert part in own, f"The segments of {feature.name!r} read {own!r}; its text is {feature.text!r}."
 
     @pytest.mark.parametrize("name", UNICODE)
     def test_any_language(self, name: str) -> None:
@@ -189,14 +206,23 @@ class InputContract:
                 _assert_gone(feature, text, full_text, overlap=self.overlap)
                 for other in features[:i] + features[i + 1 :]:
                     _assert_there(other, feature, text, full_text)
+        if hasattr(adapter, "segments") and not self.overlap:
+            self.check_few(adapter)
+
+    def check_few(self, adapter: InputAdapter) -> None:
+        """No feature at all, and each alone: the others are not read."""
+        features = adapter.features
         fixed = "".join(s.text for s in getattr(adapter, "segments", ()) if s.feature is None)
-        if hasattr(adapter, "segments"):
-            for text in _texts(adapter, torch.zeros(1, len(features), dtype=torch.bool), tiny.tokenizer()):
-                baselines = " ".join(feature.baseline for feature in features)
-                for feature in features:
+        baselines = " ".join(feature.baseline for feature in features)
+        alone = torch.eye(len(features), dtype=torch.bool)
+        for row in torch.cat([~alone[:1] & alone[:1], alone]):
+            there = " ".join(f.text for f, on in zip(features, row.tolist(), strict=True) if on)
+            absent = [f for f, on in zip(features, row.tolist(), strict=True) if not on]
+            for text in _texts(adapter, row[None], tiny.tokenizer()):
+                for feature in absent:
                     for part in _parts(feature):
-                        left = part in text and part not in fixed and part not in baselines
-                        assert not left, f"Without any feature, {part!r} of {feature.name!r} is still read: {text!r}"
+                        left = part in text and part not in f"{fixed}{there}" and part not in baselines
+                        assert not left, f"With {there!r} alone, {part!r} of {feature.name!r} is read: {text!r}"
 
 
 def _masks(n: int) -> torch.Tensor:

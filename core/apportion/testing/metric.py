@@ -15,6 +15,7 @@ from apportion.game import Game
 from apportion.metrics import Measurement, Metric
 from apportion.plugin_check.static import object_faults
 from apportion.testing import games
+from apportion.testing.contract import Contract
 from apportion.testing.games import KnownGame
 from apportion.testing.randomness import generator, only_its_own_generator
 
@@ -23,7 +24,7 @@ __all__ = ["MetricContract"]
 SEEDS = 24
 
 
-class MetricContract:
+class MetricContract(Contract):
     """Subclass it, give a fixture ``metric``, and say what your metric promises.
 
     Attributes:

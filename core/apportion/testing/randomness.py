@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -24,14 +25,26 @@ def generator(seed: int = 0) -> torch.Generator:
 
 @contextmanager
 def only_its_own_generator() -> Iterator[None]:
-    """Fail if something in here draws from the global generators of torch, NumPy or Python."""
-    before = _global_states()
-    yield
-    for name, state in _global_states().items():
-        assert state == before[name], (
-            f"The global random state of {name} changed. Draw from the generator that you are given (`rng`) only: "
-            "a result must depend on the user's seed and on nothing else."
+    """Fail if something in here draws from, or seeds, the global generators, or changes settings that others share.
+
+    The generators begin in states of their own here, so that seeding shows, and are put back afterwards.
+    """
+    saved = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    torch.manual_seed(314159)
+    np.random.seed(271828)
+    random.seed(141421)
+    try:
+        before = _global_states()
+        yield
+        changed = [name for name, state in _global_states().items() if state != before[name]]
+        assert not changed, (
+            f"The global {changed[0]} changed. Draw from the generator that you are given (`rng`) only, and leave "
+            "settings alone: a result must depend on the user's seed and on nothing else."
         )
+    finally:
+        torch.set_rng_state(saved[0])
+        np.random.set_state(saved[1])
+        random.setstate(saved[2])
 
 
 def assert_mean(
@@ -62,10 +75,13 @@ def rounded(values: Tensor) -> list[float]:
     return [round(value, 4) for value in (values[:, 0] if values.ndim > 1 else values).tolist()]
 
 
-def _global_states() -> dict[str, bytes]:
+def _global_states() -> dict[str, object]:
     kind, keys, position, *_ = np.random.get_state()
     return {
-        "torch": torch.get_rng_state().numpy().tobytes(),
-        "numpy": f"{kind}{position}".encode() + np.asarray(keys).tobytes(),
-        "random": repr(random.getstate()).encode(),
+        "random state of torch": torch.get_rng_state().numpy().tobytes(),
+        "random state of NumPy": f"{kind}{position}".encode() + np.asarray(keys).tobytes(),
+        "random state of Python": random.getstate(),
+        "default dtype of torch": torch.get_default_dtype(),
+        "gradient mode of torch": torch.is_grad_enabled(),
+        "list of warning filters": list(warnings.filters),
     }

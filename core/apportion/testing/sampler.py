@@ -10,6 +10,7 @@ import torch
 from apportion.errors import BudgetError
 from apportion.methods import Coalitions, Sampler
 from apportion.plugin_check.static import object_faults
+from apportion.testing.contract import Contract
 from apportion.testing.randomness import assert_mean, generator, only_its_own_generator
 
 __all__ = ["SamplerContract"]
@@ -19,7 +20,7 @@ LARGE_BUDGET = 10_000
 SEEDS = 40
 
 
-class SamplerContract:
+class SamplerContract(Contract):
     """Subclass it and give a fixture ``sampler``.
 
     Attributes:

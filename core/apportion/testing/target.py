@@ -10,6 +10,7 @@ from torch import Tensor
 from apportion.plugin_check.static import object_faults
 from apportion.targets import Needs, Scores, Target, TargetFunction
 from apportion.testing import reference, tiny
+from apportion.testing.contract import Contract
 from apportion.testing.explainers import tiny_explainer
 from apportion.testing.randomness import generator, only_its_own_generator
 
@@ -18,7 +19,7 @@ __all__ = ["TargetContract"]
 VOCABULARY = 17
 
 
-class TargetContract:
+class TargetContract(Contract):
     """Subclass it, give a fixture ``target_fn``, and override ``expected`` if you can say what is right."""
 
     @pytest.fixture

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from apportion.attribution import Attribution
 from apportion.plugin_check.static import object_faults
+from apportion.testing.contract import Contract
 from apportion.testing.randomness import only_its_own_generator
 from apportion.testing.results import sample_results
 from apportion.visualizers import Visualizer
@@ -28,7 +29,7 @@ _VOID = frozenset(
 )
 
 
-class VisualizerContract:
+class VisualizerContract(Contract):
     """Subclass it and give a fixture ``visualizer``.
 
     Figures (anything with ``savefig``), texts (HTML where they have tags) and rich renderables are each looked at in

@@ -37,6 +37,8 @@ BOOKKEEPING = frozenset(
     }
 )
 """Attributes of modules and configurations that have no part in a forward."""
+SAVED = frozenset({"architectures", "dtype"})
+"""What ``save_pretrained`` writes into a configuration; a forward reads neither."""
 OBSERVERS = "transformers.utils.output_capturing"
 """Its hooks stay on a model that was once asked for hidden states, and change nothing."""
 
@@ -131,7 +133,8 @@ class _Walk:
     def configuration(self, config: Any, depth: int) -> None:
         """What a model's configuration says, and the implementations chosen by it."""
         if self.first_time(config) and depth < DEEPEST:
-            self.value("configuration", config.to_dict(), depth + 1)
+            settings = {key: value for key, value in config.to_dict().items() if key not in SAVED}
+            self.value("configuration", settings, depth + 1)
             for chosen in ("_attn_implementation", "_experts_implementation"):
                 self.text(chosen, repr(getattr(config, chosen, None)))
 

@@ -101,9 +101,12 @@ class TerminalView:
                 continue
             own = float(strength[segment.feature])
             # A line break that is a feature (or part of one) has to be seen.
-            text.append(pen.say(shown.replace("\n", "⏎\n")), pen.background(own))
+            # The mark of a line belongs to it, and not to the next one.
+            body, end = (shown.rstrip("\n"), len(shown) - len(shown.rstrip("\n")))
+            text.append(pen.say(body.replace("\n", "⏎\n")), pen.background(own))
             if not pen.coloured and abs(own) >= STRONG:
                 text.append(pen.say("[+]" if own > 0 else "[−]"))
+            text.append(pen.say("⏎\n" * end), pen.background(own))
         return text
 
     def _footer(self, pen: Pen) -> Table:
