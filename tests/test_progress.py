@@ -123,7 +123,7 @@ class Failing:
 
 def test_a_failed_run_in_a_notebook_leaves_nothing() -> None:
     page = Page()
-    with pytest.raises(RuntimeError):
+    with pytest.raises(ap.PluginError, match="no luck"):
         explain(InNotebook(page), Failing())
     assert page.places == [EMPTY]
 
