@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -12,8 +13,15 @@ import apportion as ap
 from apportion.auto import choose_method
 from apportion.testing import games
 from apportion_plugins.methods.ablation import Ablation
+from apportion_plugins.methods.banzhaf import Banzhaf
+from apportion_plugins.methods.kernel_shap import KernelShap
+from apportion_plugins.methods.lime import Lime
+from apportion_plugins.methods.occlusion import Occlusion
 from apportion_plugins.methods.permutation import PermutationShapley
 from apportion_plugins.methods.shapley import ExactShapley
+from apportion_plugins.samplers.bernoulli import BernoulliSampler
+from apportion_plugins.samplers.kernel import KernelSampler
+from apportion_plugins.samplers.leverage import LeverageSampler
 from apportion_plugins.samplers.permutation import PermutationSampler
 
 
@@ -183,3 +191,80 @@ def test_the_permutation_sampler_keeps_its_budget_and_gives_distinct_pairs() -> 
         assert np.isfinite(drawn.weight.numpy()).all()
     with pytest.raises(ap.BudgetError, match="visits 12 coalitions"):
         PermutationSampler().sample(6, 11, rng())
+
+
+@pytest.mark.parametrize("n", [7, 9, 12])
+def test_regressions_are_exact_up_to_second_order(n: int) -> None:
+    """Paired coalitions cancel the even part; what is left of second order is linear (arXiv 2601.18608)."""
+    known = games.random_moebius(n, 2)
+    for method, sampler, estimand in (
+        (KernelShap(), LeverageSampler(), "Shapley value"),
+        (KernelShap(), KernelSampler(), "Shapley value"),
+        (Banzhaf(), BernoulliSampler(), "Banzhaf value"),
+    ):
+        game = ap.Game.from_function(known, n)
+        estimate = method.run(game, budget=6 * n, rng=rng(), sampler=sampler)
+        assert game.evaluations <= 6 * n
+        assert torch.allclose(estimate.values[:, 0], known.truth(estimand), atol=1e-9)
+        assert float(estimate.std_error.max()) < 1e-9
+
+
+def test_kernel_shap_adds_up_and_beats_permutations_on_average() -> None:
+    known = games.random_moebius(10, 4)
+
+    def error(method: ap.Method, **options: object) -> float:
+        found = [
+            method.run(ap.Game.from_function(known, 10), budget=80, rng=rng(seed), **options).values[:, 0]
+            for seed in range(20)
+        ]
+        return float((torch.stack(found) - known.shapley).pow(2).mean())
+
+    ours = error(KernelShap(), sampler=LeverageSampler())
+    assert ours < error(PermutationShapley())
+    values = KernelShap().run(ap.Game.from_function(known, 10), budget=60, rng=rng(), sampler=LeverageSampler()).values
+    ends = known(torch.tensor([[False] * 10, [True] * 10]))
+    assert math.isclose(float(values.sum()), float(ends[1] - ends[0]), abs_tol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "sampler", [LeverageSampler(), KernelSampler(), BernoulliSampler()], ids=lambda s: type(s).__name__
+)
+def test_a_larger_budget_continues_the_same_draws(sampler: ap.Sampler) -> None:
+    rows = [
+        {tuple(row) for row in sampler.sample(9, budget, rng(3)).mask.tolist()} for budget in (20, 21, 46, 100, 300)
+    ]
+    assert all(small <= large for small, large in itertools.pairwise(rows))
+
+
+def test_leverage_serves_all_sizes_alike_without_repeats() -> None:
+    drawn = LeverageSampler().sample(12, 200, rng())
+    sizes = torch.bincount(drawn.mask.sum(1), minlength=13).tolist()
+    assert sizes[0] == sizes[12] == 0
+    assert sizes[1] == sizes[11] == 12
+    assert max(sizes[2:11]) - min(sizes[2:11]) <= 2
+    assert len(torch.unique(drawn.mask, dim=0)) == len(drawn.mask) == 200
+
+
+def test_lime_is_the_lasso_of_its_coalitions() -> None:
+    from sklearn.linear_model import Lasso
+
+    known = games.random_moebius(8, 3)
+    found = Lime().run(ap.Game.from_function(known, 8), budget=60, rng=rng(), sampler=BernoulliSampler())
+    mask = BernoulliSampler().sample(8, 60, rng()).mask
+    share = mask.double().mean(1).sqrt().numpy()
+    weight = np.exp(-((1 - share) ** 2) / 2)
+    expected = (
+        Lasso(alpha=0.01, tol=1e-9, max_iter=20_000).fit(mask.double().numpy(), known(mask).numpy(), weight).coef_
+    )
+    assert np.allclose(found.values[:, 0].numpy(), expected, atol=1e-6)
+
+
+def test_occlusion_covers_every_feature_by_windows() -> None:
+    weights = torch.arange(1.0, 6.0, dtype=torch.float64)
+    game = ap.Game.from_function(lambda mask: (mask * weights).sum(1), 5)
+    found = Occlusion().run(game, budget=None, rng=rng(), window=2).values[:, 0]
+    assert found.tolist() == [3.0, 4.0, 6.0, 8.0, 9.0]
+    assert game.evaluations == 5
+    for wrong, message in (({"window": 0}, "at least 1"), ({"stride": 3}, "larger than window=2")):
+        with pytest.raises(ap.InputError, match=message):
+            Occlusion().run(game, budget=None, rng=rng(), **wrong)

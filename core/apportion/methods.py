@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from apportion.backend import Capability
@@ -36,10 +36,21 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Coalitions:
-    """Coalitions that a sampler drew, and the weight of each in a regression."""
+    """Coalitions that a sampler drew, and the weight of each in a regression.
+
+    Attributes:
+        mask: one coalition a row; rows may repeat.
+        weight: above 0.
+        draw: rows of one number were drawn together, such as a coalition and its complement; ``None``: each by
+            itself. Standard errors take what was drawn together as one.
+        share: how much of what could have been drawn in a row's place was drawn; 1 where it was everything, which
+            brings no sampling error. ``None``: 0 throughout.
+    """
 
     mask: Bool[Tensor, "S F"]
     weight: Float[Tensor, " S"]
+    draw: Int[Tensor, " S"] | None = None
+    share: Float[Tensor, " S"] | None = None
 
 
 @runtime_checkable

@@ -26,8 +26,9 @@ from apportion_backends.torch.backend import TorchBackend
 from apportion_backends.torch.session import TorchSession
 from apportion_plugins.methods.ablation import Ablation
 from apportion_plugins.methods.permutation import PermutationShapley
-from apportion_plugins.methods.shapley import ExactShapley, all_coalitions
+from apportion_plugins.methods.shapley import ExactShapley
 from apportion_plugins.samplers.permutation import PermutationSampler
+from apportion_plugins.samplers.tables import all_coalitions
 from apportion_plugins.targets.likelihood import LogProb
 
 
@@ -414,6 +415,9 @@ class BackendMutant(BackendContract):
     def changed(self, session, batch):
         return TorchSession.log_probs(session, batch)
 
+    def close(self, session):
+        TorchSession.close(session)
+
     @pytest.fixture
     def backend(self):
         outer = self
@@ -421,6 +425,9 @@ class BackendMutant(BackendContract):
         class Session(TorchSession):
             def log_probs(self, batch):
                 return outer.changed(self, batch)
+
+            def close(self):
+                outer.close(self)
 
         class Mutant(TorchBackend):
             """Changed."""
@@ -474,22 +481,9 @@ class TestBackendDropsThePrefix(BackendMutant):
         return super().changed(session, dataclasses.replace(batch, prefix_ids=batch.prefix_ids[:0]))
 
 
-class TestBackendScoresAfterClose(BackendContract):
-    @pytest.fixture
-    def backend(self):
-        class Session(TorchSession):
-            def close(self):
-                pass
-
-        class Mutant(TorchBackend):
-            """Never closed."""
-
-            def load(self, model, *, device=None, dtype=None, memory_budget=None):
-                session = super().load(model, device=device, dtype=dtype, memory_budget=memory_budget)
-                session.__class__ = Session
-                return session
-
-        return Mutant()
+class TestBackendScoresAfterClose(BackendMutant):
+    def close(self, session):
+        pass
 
 
 # --- visualizers

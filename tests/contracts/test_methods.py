@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
-from apportion.testing import MethodContract
+from apportion.testing import KnownGame, MethodContract
 from apportion_plugins.methods.ablation import Ablation
+from apportion_plugins.methods.banzhaf import Banzhaf
+from apportion_plugins.methods.kernel_shap import KernelShap
+from apportion_plugins.methods.lime import Lime
+from apportion_plugins.methods.occlusion import Occlusion
 from apportion_plugins.methods.permutation import PermutationShapley
 from apportion_plugins.methods.shapley import ExactShapley
+from apportion_plugins.samplers.bernoulli import BernoulliSampler
+from apportion_plugins.samplers.kernel import KernelSampler
+from apportion_plugins.samplers.leverage import LeverageSampler
 
 
 class TestAblation(MethodContract):
@@ -39,3 +47,59 @@ class TestPermutation(MethodContract):
 
 class TestPermutationInSingleOrders(TestPermutation):
     options = {"antithetic": False}
+
+
+class TestKernelShap(MethodContract):
+    name = "kernel_shap"
+    options = {"sampler": LeverageSampler()}
+    promises_errors = True
+    bias = 0.03
+
+    @pytest.fixture
+    def method(self) -> KernelShap:
+        return KernelShap()
+
+
+class TestKernelShapFromTheKernel(TestKernelShap):
+    options = {"sampler": KernelSampler()}
+
+
+class TestBanzhaf(MethodContract):
+    name = "banzhaf"
+    options = {"sampler": BernoulliSampler()}
+    promises_errors = True
+    bias = 0.03
+
+    @pytest.fixture
+    def method(self) -> Banzhaf:
+        return Banzhaf()
+
+
+class TestOcclusion(MethodContract):
+    name = "occlusion"
+    sampled = False
+    symmetric = False
+
+    @pytest.fixture
+    def method(self) -> Occlusion:
+        return Occlusion()
+
+
+class TestOcclusionOfOne(TestOcclusion):
+    """A window of one is leave-one-out."""
+
+    options = {"window": 1}
+    symmetric = True
+
+    def truth(self, game: KnownGame, estimand: str) -> torch.Tensor | None:
+        return game.truth("leave-one-out")
+
+
+class TestLime(MethodContract):
+    name = "lime"
+    options = {"sampler": BernoulliSampler()}
+    promises_errors = True
+
+    @pytest.fixture
+    def method(self) -> Lime:
+        return Lime()

@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 
 from apportion.testing import SamplerContract
+from apportion_plugins.samplers.bernoulli import BernoulliSampler
+from apportion_plugins.samplers.kernel import KernelSampler
+from apportion_plugins.samplers.leverage import LeverageSampler
 from apportion_plugins.samplers.permutation import PermutationSampler
 
 
@@ -14,3 +17,27 @@ class TestPermutation(SamplerContract):
     @pytest.fixture
     def sampler(self) -> PermutationSampler:
         return PermutationSampler()
+
+
+class TestBernoulli(SamplerContract):
+    name = "bernoulli"
+
+    @pytest.fixture
+    def sampler(self) -> BernoulliSampler:
+        return BernoulliSampler()
+
+
+class TestKernel(SamplerContract):
+    name = "kernel"
+
+    @pytest.fixture
+    def sampler(self) -> KernelSampler:
+        return KernelSampler()
+
+
+class TestLeverage(SamplerContract):
+    name = "leverage"
+
+    @pytest.fixture
+    def sampler(self) -> LeverageSampler:
+        return LeverageSampler()

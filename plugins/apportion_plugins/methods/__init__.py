@@ -17,3 +17,9 @@ def apportion_register_methods(register: Register) -> None:
         f"{home}.permutation:PermutationShapley",
         summary="Shapley values from random orders, with standard errors",
     )
+    register(
+        "kernel_shap", f"{home}.kernel_shap:KernelShap", summary="Shapley values by regression, with standard errors"
+    )
+    register("banzhaf", f"{home}.banzhaf:Banzhaf", summary="Banzhaf values by regression")
+    register("occlusion", f"{home}.occlusion:Occlusion", summary="leave windows of neighbouring features out")
+    register("lime", f"{home}.lime:Lime", summary="a sparse local linear model; Captum's text defaults")

@@ -11,8 +11,9 @@ from apportion.backend import Capability
 from apportion.errors import InputError
 from apportion.game import Game
 from apportion.methods import Estimate
-from apportion_plugins.methods.shapley import all_coalitions, shapley_of_table
+from apportion_plugins.methods.shapley import shapley_of_table
 from apportion_plugins.samplers.permutation import chain, orders_within_budget, random_orders
+from apportion_plugins.samplers.tables import all_coalitions
 
 __all__ = ["PermutationShapley"]
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from apportion.backend import Capability
 from apportion.errors import BudgetError
 from apportion.game import Game
 from apportion.methods import Estimate
+from apportion_plugins.samplers.tables import all_coalitions
 
-__all__ = ["ExactShapley", "all_coalitions", "shapley_of_table"]
+__all__ = ["ExactShapley", "shapley_of_table"]
 
 MAX_FEATURES = 20
 """A table of a million coalitions; beyond it, sampling is the only way."""
@@ -43,12 +44,6 @@ class ExactShapley:
                 "Use method='permutation' (with a budget), or fewer features (a coarser `by`, groups, `keep`)."
             )
         return Estimate(shapley_of_table(game.values(all_coalitions(n))))
-
-
-def all_coalitions(n_features: int) -> Bool[Tensor, "S F"]:
-    """All 2^F coalitions; row r holds feature i when bit i of r is set."""
-    numbers = torch.arange(2**n_features)
-    return (numbers[:, None] >> torch.arange(n_features)) & 1 == 1
 
 
 def shapley_of_table(table: Float[Tensor, "S K"]) -> Float[Tensor, "F K"]:

@@ -9,8 +9,12 @@ from apportion.registry import Register
 @hookimpl
 def apportion_register_samplers(register: Register) -> None:
     """Register the samplers of this package."""
+    home = "apportion_plugins.samplers"
+    register("bernoulli", f"{home}.bernoulli:BernoulliSampler", summary="each feature with probability one half")
+    register("kernel", f"{home}.kernel:KernelSampler", summary="pairs drawn from the Shapley kernel, with replacement")
+    register("leverage", f"{home}.leverage:LeverageSampler", summary="pairs of all sizes alike, without replacement")
     register(
         "permutation",
-        "apportion_plugins.samplers.permutation:PermutationSampler",
+        f"{home}.permutation:PermutationSampler",
         summary="coalitions along random orders and their reverses",
     )

@@ -1,0 +1,71 @@
+"""Shapley values by regression."""
+
+from __future__ import annotations
+
+import torch
+
+from apportion.backend import Capability
+from apportion.errors import BudgetError
+from apportion.game import Game
+from apportion.methods import Estimate, Sampler
+from apportion_plugins.methods.regression import weighted_least_squares
+from apportion_plugins.methods.shapley import shapley_of_table
+from apportion_plugins.samplers.tables import all_coalitions
+
+__all__ = ["KernelShap"]
+
+
+class KernelShap:
+    """Shapley values as the solution of a weighted regression on coalitions (Lundberg and Lee 2017).
+
+    The values add up to v(N) − v(∅) by constraint, coalitions come with their complements, and the default sampler is
+    that of Leverage SHAP (arXiv 2410.01917); pairing makes it exact for games without interactions of three or more
+    features once it is determined (arXiv 2601.18608). All coalitions are asked where the budget allows it, and the
+    values are exact.
+    """
+
+    estimand = "Shapley value"
+    requires: frozenset[Capability] = frozenset()
+
+    def run(
+        self,
+        game: Game,
+        *,
+        budget: int | None,
+        rng: torch.Generator,
+        sampler: str | Sampler = "leverage",
+    ) -> Estimate:
+        """Estimates for all outputs from one set of coalitions, with sandwich standard errors over pairs.
+
+        Args:
+            game: what to ask.
+            budget: the most distinct coalitions; ``None`` for 16 times the number of features, and 64 at least.
+            rng: draws the coalitions.
+            sampler: ``"leverage"`` or ``"kernel"``, or another that draws coalitions with weights for Shapley values.
+
+        Raises:
+            BudgetError: the budget does not determine the regression: 2F evaluations, or 2^F if that is less.
+        """
+        n = game.n_features
+        budget = max(64, 16 * n) if budget is None else budget
+        if 2**n <= budget:
+            values = shapley_of_table(game.values(all_coalitions(n)))
+            return Estimate(values, notes=("every coalition fitted the budget, so the values are exact",))
+        least = min(2**n, 2 * n)
+        if budget < least:
+            raise BudgetError(
+                f"A regression on {n} features takes at least {least} evaluations, and the budget is {budget}. "
+                f"Raise it ({4 * n} or more for standard errors), or use method='ablation' ({n + 1})."
+            )
+        assert isinstance(sampler, Sampler), "a name arrives as the sampler itself"
+        drawn = sampler.sample(n, budget - 2, rng)
+        ends = torch.tensor([[False] * n, [True] * n])
+        values = game.values(torch.cat([ends, drawn.mask]))
+        base, delta, inner = values[0], values[1] - values[0], values[2:]
+        # Σφ = Δ: what is left to find has no sum, and rows that have none either keep it so.
+        size = drawn.mask.sum(1, keepdim=True).double() / n
+        design, response = drawn.mask.double() - size, inner - base - delta * size
+        fit = weighted_least_squares(
+            design, response, drawn.weight.double(), draw=drawn.draw, share=drawn.share, rank=n - 1
+        )
+        return Estimate(fit.coefficients + delta / n, fit.std_error)

@@ -1,0 +1,60 @@
+"""Leave-one-window-out."""
+
+from __future__ import annotations
+
+import torch
+
+from apportion.backend import Capability
+from apportion.errors import BudgetError, InputError
+from apportion.game import Game
+from apportion.methods import Estimate
+
+__all__ = ["Occlusion"]
+
+
+class Occlusion:
+    """What the target loses when a window of neighbouring features is absent (Zeiler and Fergus 2014).
+
+    A feature's value is the mean over the windows that cover it. With a window of one it is leave-one-out. Features
+    that say the same side by side are absent together, where leave-one-out sees neither.
+    """
+
+    estimand = "windowed leave-one-out"
+    requires: frozenset[Capability] = frozenset()
+
+    def run(
+        self, game: Game, *, budget: int | None, rng: torch.Generator, window: int = 2, stride: int = 1
+    ) -> Estimate:
+        """One evaluation for each window, and one for the full prompt.
+
+        Args:
+            game: what to ask.
+            budget: the most distinct coalitions.
+            rng: not used; nothing is drawn.
+            window: features that are absent together; all of them if there are fewer.
+            stride: features from one window to the next; the last window ends with the last feature.
+
+        Raises:
+            InputError: a window or stride below 1, or a stride that leaves features out.
+            BudgetError: more windows than the budget allows.
+        """
+        for name, value in (("window", window), ("stride", stride)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise InputError(f"{name}={value!r} must be a whole number of at least 1.")
+        if stride > window:
+            raise InputError(f"stride={stride} is larger than window={window}; features between would get no value.")
+        n = game.n_features
+        window = min(window, n)
+        starts = sorted({*range(0, n - window + 1, stride), n - window})
+        if budget is not None and budget < len(starts) + 1:
+            raise BudgetError(
+                f"{len(starts)} windows of {window} over {n} features take {len(starts) + 1} evaluations, and the "
+                f"budget is {budget}. Raise it, or use a larger stride or window."
+            )
+        covered = torch.zeros(len(starts), n, dtype=torch.bool)
+        for row, start in enumerate(starts):
+            covered[row, start : start + window] = True
+        values = game.values(torch.cat([torch.ones(1, n, dtype=torch.bool), ~covered]))
+        lost = values[0] - values[1:]
+        share = covered.double() / covered.sum(0)
+        return Estimate(share.T @ lost)

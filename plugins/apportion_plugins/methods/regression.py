@@ -1,0 +1,71 @@
+"""Weighted least squares with many right-hand sides, and what its coefficients may be off because of sampling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from scipy.special import stdtrit
+from torch import Tensor
+
+__all__ = ["Fit", "weighted_least_squares"]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Coefficients and their standard errors.
+
+    Attributes:
+        coefficients: one column for each right-hand side.
+        std_error: NaN where there are too few draws to tell.
+    """
+
+    coefficients: Float[Tensor, "P K"]
+    std_error: Float[Tensor, "P K"]
+
+
+def weighted_least_squares(
+    design: Float[Tensor, "S P"],
+    response: Float[Tensor, "S K"],
+    weight: Float[Tensor, " S"],
+    *,
+    draw: Int[Tensor, " S"] | None = None,
+    share: Float[Tensor, " S"] | None = None,
+    rank: int | None = None,
+) -> Fit:
+    """The minimum-norm solution of min Σ w (A x − b)², and sandwich errors over independent draws.
+
+    The errors take each draw (a coalition and its complement, say) as one observation, correct for the degrees of
+    freedom, are widened by Student's quantile so that ± 1.96 of them cover 95 %, and leave out what was not sampled:
+    of rows with ``share`` 1 every alternative was drawn too.
+
+    Args:
+        design: A.
+        response: b, one column for each output.
+        weight: w, above 0.
+        draw: rows of one number were drawn together; ``None``: each by itself.
+        share: how much of what could have been drawn was drawn; ``None``: next to nothing.
+        rank: of A, where it is known to be less than the number of columns.
+    """
+    root = weight.sqrt()[:, None]
+    inverse = torch.linalg.pinv(design * root)
+    coefficients = inverse @ (response * root)
+    residual = response - design @ coefficients
+    # What one row moves the coefficients: (AᵀWA)⁺ aᵢ wᵢ rᵢ.
+    lever = (inverse * root.T).T
+    if share is not None:
+        lever = lever * (1 - share).clamp_min(0).sqrt()[:, None]
+    numbers = torch.arange(len(design)) if draw is None else draw
+    count = int(numbers.max()) + 1
+    freedom = count - (design.shape[1] if rank is None else rank)
+    if freedom < 1:
+        sampled = share is None or bool((share < 1).any())
+        return Fit(coefficients, torch.full_like(coefficients, torch.nan if sampled else 0.0))
+    variance = torch.zeros_like(coefficients)
+    for k in range(response.shape[1]):
+        moves = torch.zeros(count, design.shape[1], dtype=design.dtype)
+        moves.index_add_(0, numbers, lever * residual[:, k : k + 1])
+        variance[:, k] = (moves**2).sum(0)
+    widened = float(stdtrit(freedom, 0.975) / 1.959964)
+    return Fit(coefficients, variance.mul(count / freedom).sqrt() * widened)

@@ -1,0 +1,35 @@
+"""Coalitions in which every feature is by itself."""
+
+from __future__ import annotations
+
+import torch
+
+from apportion.errors import BudgetError
+from apportion.methods import Coalitions
+from apportion_plugins.samplers.tables import all_coalitions
+
+__all__ = ["BernoulliSampler"]
+
+
+class BernoulliSampler:
+    """Every feature is present with probability one half, by itself; all coalitions once where the budget allows it.
+
+    A larger budget with the same seed draws the same coalitions and more.
+    """
+
+    def sample(self, n_features: int, budget: int, rng: torch.Generator) -> Coalitions:
+        """As many coalitions as the budget allows, equal weights; rows may repeat.
+
+        Raises:
+            BudgetError: the budget is below 1.
+        """
+        if budget < 1:
+            raise BudgetError(f"A coalition takes one evaluation, and the budget is {budget}.")
+        if budget >= 2**n_features:
+            mask = all_coalitions(n_features)
+            ones = torch.ones(len(mask), dtype=torch.float64)
+            return Coalitions(mask, ones, torch.arange(len(mask)), ones)
+        # Row by row, so that a larger budget continues the same draws.
+        half = torch.full((n_features,), 0.5)
+        mask = torch.stack([torch.bernoulli(half, generator=rng).bool() for _ in range(budget)])
+        return Coalitions(mask, torch.ones(budget, dtype=torch.float64), torch.arange(budget))

@@ -1,0 +1,54 @@
+"""Coalitions drawn from the Shapley kernel."""
+
+from __future__ import annotations
+
+import torch
+
+from apportion.errors import BudgetError
+from apportion.methods import Coalitions
+from apportion_plugins.samplers.tables import all_coalitions, kernel_weights
+
+__all__ = ["KernelSampler"]
+
+TRIES = 20
+"""Draws for each distinct coalition of the budget; where most are known already, new ones become rare."""
+
+
+class KernelSampler:
+    """Pairs of a coalition and its complement, sizes drawn with probability ∝ 1 / (s (n − s)), uniform within a size.
+
+    What KernelSHAP (Lundberg and Lee 2017) regresses on, with the pairing of Covert and Lee (arXiv 2012.01536): equal
+    weights, with replacement. A larger budget with the same seed draws the same pairs and more.
+    """
+
+    def sample(self, n_features: int, budget: int, rng: torch.Generator) -> Coalitions:
+        """Coalitions that are neither empty nor full, weights for Shapley values; rows repeat.
+
+        Raises:
+            BudgetError: the budget is below 2, or there is nothing between empty and full.
+        """
+        if n_features < 2 or budget < 2:
+            raise BudgetError(
+                f"A pair of coalitions takes 2 features and 2 evaluations; there are {n_features} features, and the "
+                f"budget is {budget}."
+            )
+        if budget >= 2**n_features - 2:
+            inner = all_coalitions(n_features)[1:-1]
+            ones = torch.ones(len(inner), dtype=torch.float64)
+            return Coalitions(inner, kernel_weights(inner), torch.arange(len(inner)), ones)
+        sizes = torch.arange(1, n_features)
+        probability = 1 / (sizes * (n_features - sizes)).double()
+        seen: set[bytes] = set()
+        rows: list[torch.Tensor] = []
+        for _ in range(TRIES * budget):
+            size = int(sizes[torch.multinomial(probability, 1, generator=rng)])
+            row = torch.zeros(n_features, dtype=torch.bool)
+            row[torch.randperm(n_features, generator=rng)[:size]] = True
+            new = {bytes(row.tolist()), bytes((~row).tolist())} - seen
+            if len(seen) + len(new) > budget:
+                break
+            seen |= new
+            rows += [row, ~row]
+        mask = torch.stack(rows)
+        weight = torch.ones(len(mask), dtype=torch.float64)
+        return Coalitions(mask, weight, torch.arange(len(mask)) // 2)
