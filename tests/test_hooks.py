@@ -310,7 +310,7 @@ def method(**changes: Any) -> ap.Method:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"requires": []}, r"what it requires as a frozenset of Capability; it states 'e' and \[\]"),
+        ({"requires": []}, r"what it requires as a frozenset of Capability; it is \[\]"),
         ({"run": lambda self, game: None}, r"cannot be called as run\(game, budget=…, rng=…\)"),
         ({"run": lambda self, game, k=1, *, budget, rng: None}, "has 'k' before the star; options are keyword-only"),
         ({"run": lambda self, game, *, budget, rng, k: None}, "missing a required argument: 'k'"),

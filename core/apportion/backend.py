@@ -174,8 +174,9 @@ class Session(Protocol):
     ``GENERATE`` also ``generate(ids, options) -> tuple[int, ...]``.
 
     Optional attributes, read when they exist; scores of a session without either are not cached:
-        ``model``: the ``torch.nn.Module`` that scores, itself and not what it was made from.
-        ``checksum``: ``str``, another one whenever other scores have to be expected.
+
+    - ``model``: the ``torch.nn.Module`` that scores, itself and not what it was made from.
+    - ``checksum``: ``str``, another one whenever other scores have to be expected.
     """
 
     @property

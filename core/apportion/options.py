@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from apportion.errors import InputError, listing, suggestion
+from apportion.registry import Registry
 
-__all__ = ["check_options", "named_options"]
+__all__ = ["check_options", "named_options", "with_sampler"]
 
 RESERVED = frozenset({"budget", "rng"})
 """Keyword arguments that apportion passes to every method or metric; not options."""
@@ -37,3 +38,14 @@ def check_options(owner: str, function: Callable[..., Any], options: Mapping[str
             raise InputError(
                 f"The {owner} has no option {option!r}. {suggestion(option, known)}Its options: {listing(known)}."
             )
+
+
+def with_sampler(function: Callable[..., Any], options: Mapping[str, Any], samplers: Registry) -> dict[str, Any]:
+    """Options in which an option ``sampler`` whose value, given or default, is a name has become the sampler.
+
+    Raises:
+        UnknownNameError: no sampler of that name.
+    """
+    default = named_options(function).get("sampler")
+    name = options.get("sampler", default.default if default else None)
+    return dict(options) | ({"sampler": samplers.get(name).make()} if isinstance(name, str) else {})

@@ -11,7 +11,6 @@ import torch
 
 from apportion.attribution import Attribution
 from apportion.methods import Estimate
-from apportion.options import named_options
 from apportion.provenance import Provenance, versions
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ def assemble(
     provenance = Provenance(
         method=request.method_name,
         method_reason=request.method_reason,
-        options={name: _plain(value) for name, value in _options(request).items()},
+        options={name: _plain(value) for name, value in request.all_options.items()},
         generation=dict(request.generation) if request.target.generated else None,
         target_fn=request.target_fn_name,
         budget=request.budget,
@@ -89,12 +88,6 @@ def assemble(
         extras=dict(estimate.extras),
         plugins=plugins,
     )
-
-
-def _options(request: Request) -> dict[str, object]:
-    """The method's options as the user would type them, defaults included."""
-    defaults = {name: parameter.default for name, parameter in named_options(request.method.run).items()}
-    return defaults | dict(request.given_options)
 
 
 def _plain(value: object) -> object:

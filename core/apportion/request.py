@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from apportion.options import named_options
+
 if TYPE_CHECKING:
     from apportion.inputs import InputAdapter
     from apportion.methods import Method
@@ -57,3 +59,9 @@ class Request:
     coalition_budget: int | None
     seed: int
     scorers: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def all_options(self) -> dict[str, Any]:
+        """The method's options as the user would type them, defaults included."""
+        defaults = {name: parameter.default for name, parameter in named_options(self.method.run).items()}
+        return defaults | dict(self.given_options)

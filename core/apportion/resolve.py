@@ -14,8 +14,8 @@ from apportion.backend import Capability, GenerateSession, Session
 from apportion.errors import CapabilityError, InputError, PluginError, check_encodable, listing
 from apportion.inputs import AdaptContext, InputAdapter
 from apportion.methods import Method
-from apportion.options import check_options, named_options
-from apportion.plugin_check.static import call_faults, missing_parts
+from apportion.options import check_options, with_sampler
+from apportion.plugin_check.static import protocol_faults
 from apportion.progress import ProgressEvent, Report
 from apportion.prompts import Text
 from apportion.rendering import Renderer
@@ -162,15 +162,8 @@ class Resolver:
             raise InputError(f"method={method!r} is {kind}.")
         else:
             name, made = _name_of(method), method
-        missing_part = missing_parts("methods", made)
-        for fault in [missing_part] if missing_part else call_faults("methods", made):
+        for fault in protocol_faults("methods", made):
             raise PluginError(f"The method {name!r} {fault}")
-        requires = made.requires if isinstance(made.requires, frozenset) else (None,)
-        if not isinstance(made.estimand, str) or not all(isinstance(c, Capability) for c in requires):
-            raise PluginError(
-                f"The method {name!r} must state its estimand as a text and what it requires as a frozenset of "
-                f"Capability; it states {made.estimand!r} and {made.requires!r}."
-            )
         missing = made.requires - self._session.capabilities
         if missing:
             raise CapabilityError(
@@ -182,12 +175,7 @@ class Resolver:
 
     def _options(self, name: str, method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
         check_options(f"method {name!r}", method.run, options)
-        resolved = dict(options)
-        default = named_options(method.run).get("sampler")
-        sampler = resolved.get("sampler", default.default if default else None)
-        if isinstance(sampler, str):
-            resolved["sampler"] = self._plugins["samplers"].get(sampler).make()
-        return resolved
+        return with_sampler(method.run, options, self._plugins["samplers"])
 
     def _target(self, target: object, renderer: Renderer, generate: Mapping[str, object], seed: int) -> Target:
         prompt_ids = renderer.full()

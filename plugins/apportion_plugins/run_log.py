@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from apportion.files import file_to_write
 from apportion.hookspecs import hookimpl
-from apportion.options import named_options
 from apportion.progress import ProgressEvent
 from apportion.provenance import versions
 
@@ -165,13 +164,12 @@ def _request(run: _Run) -> dict[str, Any]:
     """What was asked for, as far as it was resolved."""
     request = run.request
     target = request.target if request else None
-    options = {name: p.default for name, p in named_options(request.method.run).items()} if request else {}
     return {
         "prompt": _prompt(run),
         "features": [feature.name for feature in run.adapter.features] if run.adapter else None,
         "target": target and {"text": target.text, "ids": target.ids, "generated": target.generated},
         "method": request and request.method_name,
-        "options": request and options | dict(request.given_options),
+        "options": request and request.all_options,
         "target_fn": request and request.target_fn_name,
         "budget": request and request.budget,
         "seed": request and request.seed,

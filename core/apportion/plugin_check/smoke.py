@@ -19,6 +19,7 @@ from apportion.game import Game
 from apportion.inputs import AdaptContext
 from apportion.methods import Coalitions, Method, Sampler
 from apportion.metrics import Measurement, Metric
+from apportion.options import with_sampler
 from apportion.plugins import Plugins
 from apportion.registry import Entry
 from apportion.running import check_estimate
@@ -70,7 +71,7 @@ def _game() -> Game:
 def _method(made: Method, plugins: Plugins) -> str:
     if made.requires:
         return "not run: it asks for more than values of coalitions"
-    options = _sampler_option(made, plugins)
+    options = with_sampler(made.run, {}, plugins["samplers"])
     try:
         game = _game()
         estimate = made.run(game, budget=BUDGET, rng=_rng(), **options)
@@ -81,16 +82,6 @@ def _method(made: Method, plugins: Plugins) -> str:
         estimate = made.run(game, budget=None, rng=_rng(), **options)
     check_estimate(type(made).__name__, estimate, FEATURES, 1)
     return f"run on a game of {FEATURES} features, {game.evaluations} evaluations"
-
-
-def _sampler_option(made: Method, plugins: Plugins) -> Mapping[str, Any]:
-    """A sampler that is an option's default by its name, as the explainer resolves it."""
-    from apportion.options import named_options
-
-    default = named_options(made.run).get("sampler")
-    if default is None or not isinstance(default.default, str):
-        return {}
-    return {"sampler": plugins["samplers"].get(default.default).make()}
 
 
 def _sampler(made: Sampler, plugins: Plugins) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from apportion.docstrings import description, parameter_notes
 from apportion.options import named_options
 
-__all__ = ["RUNNERS", "call_faults", "missing_parts", "object_faults", "summary_faults"]
+__all__ = ["RUNNERS", "object_faults", "protocol_faults", "summary_faults"]
 
 PARTS: Mapping[str, tuple[str, ...]] = {
     "samplers": ("sample",),
@@ -52,20 +52,21 @@ def object_faults(kind: str, made: object) -> list[str]:
         kind: such as ``"methods"``.
         made: the object; for inputs, the prompt's class.
     """
-    missing = missing_parts(kind, made)
-    if missing:
-        return [missing]
-    return [*call_faults(kind, made), *_attribute_faults(kind, made), *_documentation_faults(kind, made)]
+    missing = _missing_parts(kind, made)
+    return missing or [*protocol_faults(kind, made), *_documentation_faults(kind, made)]
 
 
-def missing_parts(kind: str, made: object) -> str:
-    """``is a Half without 'run'.``, or nothing."""
+def protocol_faults(kind: str, made: object) -> list[str]:
+    """The faults that would break a run: missing parts, signatures, attributes of other types."""
+    return _missing_parts(kind, made) or [*_call_faults(kind, made), *_attribute_faults(kind, made)]
+
+
+def _missing_parts(kind: str, made: object) -> list[str]:
     missing = [part for part in PARTS.get(kind, ()) if not hasattr(made, part)]
-    return f"is a {type(made).__name__} without {', '.join(map(repr, missing))}." if missing else ""
+    return [f"is a {type(made).__name__} without {', '.join(map(repr, missing))}."] if missing else []
 
 
-def call_faults(kind: str, made: object) -> Iterator[str]:
-    """What is wrong with the signature of the function that apportion calls."""
+def _call_faults(kind: str, made: object) -> Iterator[str]:
     if kind not in _CALLS:
         return
     name, positional, keywords = _CALLS[kind]

@@ -16,16 +16,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-__all__ = ["ESTIMANDS", "KnownGame", "brute_force_shapley", "known_games", "moebius", "random_moebius"]
+__all__ = ["ESTIMANDS", "KnownGame", "brute_force_shapley", "known_games", "random_moebius"]
 
 Sets = Mapping[tuple[int, ...], float]
 
-ESTIMANDS: Mapping[str, Callable[[int, int], float]] = {
-    "Shapley value": lambda size, n: 1 / size,
-    "Banzhaf value": lambda size, n: 0.5 ** (size - 1),
-    "leave-one-out": lambda size, n: 1.0,
+ESTIMANDS: Mapping[str, Callable[[int], float]] = {
+    "Shapley value": lambda size: 1 / size,
+    "Banzhaf value": lambda size: 0.5 ** (size - 1),
+    "leave-one-out": lambda size: 1.0,
 }
-"""The share of a set's coefficient that each of its members gets, from the set's size and the number of features."""
+"""The share of a set's coefficient that each of its members gets, from the set's size."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class KnownGame:
         found = torch.zeros(self.n, dtype=torch.float64)
         for members, coefficient in self.coefficients.items():
             for i in members:
-                found[i] += coefficient * share(len(members), self.n)
+                found[i] += coefficient * share(len(members))
         return found
 
     @property
@@ -81,17 +81,12 @@ class KnownGame:
         return KnownGame(f"{self.name}-plus-{constant:g}", self.n, shifted)
 
 
-def moebius(name: str, n: int, coefficients: Sets) -> KnownGame:
-    """A game from the coefficients of its sets."""
-    return KnownGame(name, n, coefficients)
-
-
 def random_moebius(n: int, order: int, seed: int = 0) -> KnownGame:
     """Random interactions of all sets up to a size."""
     draw = torch.Generator().manual_seed(seed)
     sets = [s for size in range(order + 1) for s in itertools.combinations(range(n), size)]
     values = torch.randn(len(sets), generator=draw, dtype=torch.float64).tolist()
-    return moebius(f"moebius-order-{order}-n-{n}", n, dict(zip(sets, values, strict=True)))
+    return KnownGame(f"moebius-order-{order}-n-{n}", n, dict(zip(sets, values, strict=True)))
 
 
 def known_games(largest: int = 12) -> list[KnownGame]:
@@ -102,10 +97,10 @@ def known_games(largest: int = 12) -> list[KnownGame]:
         # v(S) = |S|²: each feature alone, and each pair twice.
         symmetric: Sets = {(i,): 1.0 for i in range(n)} | dict.fromkeys(itertools.combinations(range(n), 2), 2.0)
         games += [
-            moebius(f"additive-{n}", n, {(i,): float(i) - 2.5 for i in range(n)} | {(): 3.0}),
-            moebius(f"unanimity-{n}", n, {everyone: 7.0}),
-            moebius(f"dummy-{n}", n, {everyone[:-1]: 2.0, (0,): 1.0} if n > 1 else {(): 1.0}),
-            moebius(f"symmetric-{n}", n, symmetric),
+            KnownGame(f"additive-{n}", n, {(i,): float(i) - 2.5 for i in range(n)} | {(): 3.0}),
+            KnownGame(f"unanimity-{n}", n, {everyone: 7.0}),
+            KnownGame(f"dummy-{n}", n, {everyone[:-1]: 2.0, (0,): 1.0} if n > 1 else {(): 1.0}),
+            KnownGame(f"symmetric-{n}", n, symmetric),
         ]
         games += [random_moebius(n, order) for order in (1, 2, 3) if order <= n]
     return games + [random_moebius(n, n) for n in (4, 8)]

@@ -33,7 +33,7 @@ BUDGETS = (1, 2, 3, 5, 6, 9, 10, 17, 18, 31, 32, 33, 64, 200)
 def _games() -> list[KnownGame]:
     """Where a few hundred coalitions show what a method computes: no needle in a haystack among them."""
     found = [game for game in games.known_games(6) if game.n <= 6 and not game.name.startswith("unanimity")]
-    unanimity = [games.moebius(f"unanimity-{n}", n, {tuple(range(n)): 7.0}) for n in (2, 3)]
+    unanimity = [games.KnownGame(f"unanimity-{n}", n, {tuple(range(n)): 7.0}) for n in (2, 3)]
     larger = [games.random_moebius(10, order) for order in (1, 2, 3)]
     return list({game.name: game for game in [*found, *unanimity, *larger]}.values())
 
@@ -121,7 +121,7 @@ class MethodContract(Contract):
         """A feature that alone raises the score gets a positive value, one that lowers it a negative one."""
         if not self.signed:
             pytest.skip("this method's values have no sign (`signed = False`)")
-        known = games.moebius("one up, one down", 5, {(): 1.0, (1,): 8.0, (3,): -8.0, (0,): 0.1})
+        known = games.KnownGame("one up, one down", 5, {(): 1.0, (1,): 8.0, (3,): -8.0, (0,): 0.1})
         values = self.means(method, known).mean(0)
         assert values[1] > 0 > values[3], (
             f"Feature 1 adds 8 and feature 3 takes 8 away; the values are {rounded(values)}."

@@ -75,7 +75,7 @@ class MetricContract(Contract):
 
     def test_the_truth_is_better_than_its_opposite(self, metric: Metric) -> None:
         """In a game without interactions the true effects are judged better than the same with signs reversed."""
-        known = games.moebius("additive", 8, {(i,): w for i, w in enumerate((5, 3, 2, 1, 0.5, -0.5, -1, -2))})
+        known = games.KnownGame("additive", 8, {(i,): w for i, w in enumerate((5, 3, 2, 1, 0.5, -0.5, -1, -2))})
         right, wrong = (self.mean(metric, known, sign * known.shapley) for sign in (1, -1))
         better = right > wrong if metric.higher_is_better else right < wrong
         assert better, (

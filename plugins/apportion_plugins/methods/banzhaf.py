@@ -7,10 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from apportion.backend import Capability
-from apportion.errors import BudgetError
 from apportion.game import Game
 from apportion.methods import Estimate, Sampler
-from apportion_plugins.methods.regression import weighted_least_squares
+from apportion_plugins.methods.regression import default_budget, require_determined, weighted_least_squares
 from apportion_plugins.samplers.tables import all_coalitions
 
 __all__ = ["Banzhaf", "banzhaf_of_table"]
@@ -42,21 +41,19 @@ class Banzhaf:
             BudgetError: the budget does not determine the regression: 2F evaluations, or 2^F if that is less.
         """
         n = game.n_features
-        budget = max(64, 16 * n) if budget is None else budget
+        budget = default_budget(n) if budget is None else budget
         if 2**n <= budget:
             values = banzhaf_of_table(game.values(all_coalitions(n)))
             return Estimate(values, notes=("every coalition fitted the budget, so the values are exact",))
-        if budget < 2 * n:
-            raise BudgetError(
-                f"A regression on {n} features takes at least {2 * n} evaluations, and the budget is {budget}. "
-                f"Raise it ({4 * n} or more for standard errors), or use method='ablation' ({n + 1})."
-            )
+        require_determined(n, budget)
         assert isinstance(sampler, Sampler), "a name arrives as the sampler itself"
         drawn = sampler.sample(n, budget // 2, rng)
         values = game.values(torch.cat([drawn.mask, ~drawn.mask]))
         # Of a pair only the difference says anything: the mean of both takes up the constant.
         half = (values[: len(drawn.mask)] - values[len(drawn.mask) :]) / 2
-        fit = weighted_least_squares(drawn.mask.double() - 0.5, half, drawn.weight.double())
+        fit = weighted_least_squares(
+            drawn.mask.double() - 0.5, half, drawn.weight.double(), draw=drawn.draw, share=drawn.share
+        )
         return Estimate(fit.coefficients, fit.std_error)
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 
 from apportion.backend import Capability
-from apportion.errors import BudgetError
 from apportion.game import Game
 from apportion.methods import Estimate, Sampler
-from apportion_plugins.methods.regression import weighted_least_squares
+from apportion_plugins.methods.regression import default_budget, require_determined, weighted_least_squares
 from apportion_plugins.methods.shapley import shapley_of_table
 from apportion_plugins.samplers.tables import all_coalitions
 
@@ -47,16 +46,11 @@ class KernelShap:
             BudgetError: the budget does not determine the regression: 2F evaluations, or 2^F if that is less.
         """
         n = game.n_features
-        budget = max(64, 16 * n) if budget is None else budget
+        budget = default_budget(n) if budget is None else budget
         if 2**n <= budget:
             values = shapley_of_table(game.values(all_coalitions(n)))
             return Estimate(values, notes=("every coalition fitted the budget, so the values are exact",))
-        least = min(2**n, 2 * n)
-        if budget < least:
-            raise BudgetError(
-                f"A regression on {n} features takes at least {least} evaluations, and the budget is {budget}. "
-                f"Raise it ({4 * n} or more for standard errors), or use method='ablation' ({n + 1})."
-            )
+        require_determined(n, budget)
         assert isinstance(sampler, Sampler), "a name arrives as the sampler itself"
         drawn = sampler.sample(n, budget - 2, rng)
         ends = torch.tensor([[False] * n, [True] * n])

@@ -9,7 +9,28 @@ from jaxtyping import Float, Int
 from scipy.special import stdtrit
 from torch import Tensor
 
-__all__ = ["Fit", "weighted_least_squares"]
+from apportion.errors import BudgetError
+
+__all__ = ["Fit", "default_budget", "require_determined", "weighted_least_squares"]
+
+
+def default_budget(n_features: int) -> int:
+    """Evaluations when the user names none: enough for errors that mean something."""
+    return max(64, 16 * n_features)
+
+
+def require_determined(n_features: int, budget: int) -> None:
+    """Refuse a budget with fewer pairs of coalitions than features.
+
+    Raises:
+        BudgetError: with what would do.
+    """
+    if budget < 2 * n_features:
+        raise BudgetError(
+            f"A regression on {n_features} features takes at least {2 * n_features} evaluations, and the budget is "
+            f"{budget}. Raise it ({4 * n_features} or more for standard errors), or use method='ablation' "
+            f"({n_features + 1})."
+        )
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from apportion.errors import BudgetError
 from apportion.methods import Coalitions
-from apportion_plugins.samplers.tables import all_coalitions, kernel_weights
+from apportion_plugins.samplers.tables import inner_coalitions
 
 __all__ = ["KernelSampler"]
 
@@ -27,15 +26,9 @@ class KernelSampler:
         Raises:
             BudgetError: the budget is below 2, or there is nothing between empty and full.
         """
-        if n_features < 2 or budget < 2:
-            raise BudgetError(
-                f"A pair of coalitions takes 2 features and 2 evaluations; there are {n_features} features, and the "
-                f"budget is {budget}."
-            )
-        if budget >= 2**n_features - 2:
-            inner = all_coalitions(n_features)[1:-1]
-            ones = torch.ones(len(inner), dtype=torch.float64)
-            return Coalitions(inner, kernel_weights(inner), torch.arange(len(inner)), ones)
+        everything = inner_coalitions(n_features, budget)
+        if everything is not None:
+            return everything
         sizes = torch.arange(1, n_features)
         probability = 1 / (sizes * (n_features - sizes)).double()
         seen: set[bytes] = set()

@@ -8,7 +8,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-__all__ = ["all_coalitions", "kernel_weights"]
+from apportion.errors import BudgetError
+from apportion.methods import Coalitions
+
+__all__ = ["all_coalitions", "inner_coalitions"]
 
 
 def all_coalitions(n_features: int) -> Bool[Tensor, "S F"]:
@@ -17,7 +20,25 @@ def all_coalitions(n_features: int) -> Bool[Tensor, "S F"]:
     return (numbers[:, None] >> torch.arange(n_features)) & 1 == 1
 
 
-def kernel_weights(mask: Bool[Tensor, "S F"]) -> Float[Tensor, " S"]:
+def inner_coalitions(n_features: int, budget: int) -> Coalitions | None:
+    """Everything between empty and full with its Shapley kernel, if the budget allows it; else ``None``: draw pairs.
+
+    Raises:
+        BudgetError: the budget is below 2, or there is nothing between empty and full.
+    """
+    if n_features < 2 or budget < 2:
+        raise BudgetError(
+            f"A pair of coalitions takes 2 features and 2 evaluations; there are {n_features} features, and the "
+            f"budget is {budget}."
+        )
+    if budget < 2**n_features - 2:
+        return None
+    inner = all_coalitions(n_features)[1:-1]
+    ones = torch.ones(len(inner), dtype=torch.float64)
+    return Coalitions(inner, _kernel_weights(inner), torch.arange(len(inner)), ones)
+
+
+def _kernel_weights(mask: Bool[Tensor, "S F"]) -> Float[Tensor, " S"]:
     """The Shapley kernel 1 / (C(n, s) · s · (n − s)) of coalitions that are neither empty nor full."""
     n = mask.shape[1]
     of_size = [0.0, *(1 / (math.comb(n, s) * s * (n - s)) for s in range(1, n)), 0.0]
