@@ -38,7 +38,7 @@ if TYPE_CHECKING:
         UnknownNameError,
     )
     from apportion.explainer import Explainer
-    from apportion.features import Feature, Segment
+    from apportion.features import Feature, Level, Segment
     from apportion.game import Game
     from apportion.hookspecs import Settings, hookimpl
     from apportion.inputs import AdaptContext, Alternatives, InputAdapter, ModelInput
@@ -64,7 +64,7 @@ _HOMES = {
         "ModelError", "PluginError", "ResultError", "ScoreError", "UnknownNameError",
     ),
     "explainer": ("Explainer",),
-    "features": ("Feature", "Segment"),
+    "features": ("Feature", "Level", "Segment"),
     "game": ("Game",),
     "hookspecs": ("Settings", "hookimpl"),
     "inputs": ("AdaptContext", "Alternatives", "InputAdapter", "ModelInput"),
@@ -84,9 +84,9 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "AdaptContext", "Alternatives", "ApportionError", "Attribution", "Available", "Backend", "BackendError",
     "BackendInfo", "BatchTooLargeError", "BudgetError", "Capability", "CapabilityError", "Coalitions", "Estimate",
-    "Explainer", "Feature", "Game", "InputAdapter", "InputError", "Layout", "LoadedModel", "Measurement", "Method",
-    "Metric", "ModelError", "ModelInput", "Needs", "PluginError", "ProgressEvent", "Provenance", "Register",
-    "Request", "ResultError", "Sampler", "ScoreError", "Scores", "ScoringBatch", "Segment", "Session",
+    "Explainer", "Feature", "Game", "InputAdapter", "InputError", "Layout", "Level", "LoadedModel", "Measurement",
+    "Method", "Metric", "ModelError", "ModelInput", "Needs", "PluginError", "ProgressEvent", "Provenance",
+    "Register", "Request", "ResultError", "Sampler", "ScoreError", "Scores", "ScoringBatch", "Segment", "Session",
     "SessionInfo", "Settings", "Target", "TargetFunction", "Template", "Text", "Unavailable", "UnknownNameError",
     "Visualizer", "WhiteBox", "__version__", "hookimpl",
 ]  # fmt: skip

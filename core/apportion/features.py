@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Feature", "Segment"]
+__all__ = ["Feature", "Level", "Segment"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,3 +30,18 @@ class Segment:
 
     text: str
     feature: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """A coarser cut of the same features, such as the sentences of a text whose features are its words.
+
+    Attributes:
+        name: of the cut: ``"sentences"``.
+        groups: the group that each feature belongs to, numbered from 0 in the order of the prompt.
+        texts: what to call each group.
+    """
+
+    name: str
+    groups: tuple[int, ...]
+    texts: tuple[str, ...]

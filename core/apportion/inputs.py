@@ -54,6 +54,8 @@ class InputAdapter(Protocol):
     - ``segments``: ``Sequence[Segment]``, the full prompt in order, for coloured text.
     - ``draws``: ``int``, inputs per coalition when ``render`` returns ``Alternatives`` (default 1).
     - ``notes``: ``Sequence[str]``, sentences that belong into the result.
+    - ``levels``: ``Sequence[Level]``, coarser cuts of the features, the coarsest first, each nested in the one
+      before: documents, then their sentences, when the features are words.
     """
 
     @property
