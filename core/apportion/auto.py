@@ -9,6 +9,9 @@ __all__ = ["DEFAULT_BUDGET", "Choice", "choose_method"]
 DEFAULT_BUDGET = 1024
 """Evaluations that ``method="auto"`` may spend when no budget is given: an exact table of 10 features."""
 
+UNTIL_BUDGET = 4096
+"""Evaluations that a run with ``until`` may spend when no budget is given."""
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -22,9 +25,9 @@ class Choice:
 def choose_method(n_features: int, budget: int | None, draws: int = 1) -> Choice:
     """The rule behind ``method="auto"``.
 
-    Exact Shapley values while their 2^F coalitions fit the budget; otherwise permutation sampling if the
-    budget holds the two antithetic pairs that a standard error needs (4F − 2 coalitions); otherwise
-    leave-one-out. A budget too small even for that is refused by the method itself.
+    Exact Shapley values while their 2^F coalitions fit the budget; otherwise a regression on pairs of coalitions
+    if the budget holds the F pairs, besides the empty and the full coalition, from which it has standard errors;
+    otherwise leave-one-out. A budget too small even for that is refused by the method itself.
 
     Args:
         n_features: F.
@@ -38,9 +41,9 @@ def choose_method(n_features: int, budget: int | None, draws: int = 1) -> Choice
         reason = f"all 2^{n_features} = {2**n_features} coalitions{each} fit {allowed}"
         return Choice("shapley", limit, reason)
     exact = f"2^{n_features} coalitions{each} do not fit {allowed}"
-    pairs = 4 * n_features - 2
+    pairs = 2 * n_features + 2
     if pairs * draws <= limit:
-        return Choice("permutation", limit, f"{exact}; random permutations do")
+        return Choice("kernel_shap", limit, f"{exact}; a regression on pairs of coalitions does")
     least = (n_features + 1) * draws
-    reason = f"{exact}, nor do two pairs of permutations ({pairs} coalitions)"
+    reason = f"{exact}, nor does a regression with standard errors ({pairs} coalitions)"
     return Choice("ablation", max(limit, least) if budget is None else limit, reason)

@@ -10,22 +10,24 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from apportion.game import Game
+from apportion.anytime import run_request
+from apportion.game import Game, Memory
 from apportion.hook_check import explained
 from apportion.methods import Method
 from apportion.models import load_model
 from apportion.outcome import assemble
+from apportion.past import Past, PastRuns
 from apportion.plugins import load_plugins
 from apportion.progress import ProgressEvent
 from apportion.resolve import Resolver
-from apportion.running import run_method
-from apportion.scoring import Scorer
+from apportion.scoring import Scorer, Tally
 from apportion.selection import open_session, white_box_of
 from apportion.targets import TargetFunction
 
 if TYPE_CHECKING:
     from apportion.attribution import Attribution
     from apportion.backend import Backend
+    from apportion.request import Request
 
 __all__ = ["Explainer"]
 
@@ -76,6 +78,7 @@ class Explainer:
         )
         self._share_prefixes = share_prefixes
         self._resolver = Resolver(self.plugins, self.model, self.session, self._report)
+        self._past = PastRuns()
 
     def attribute(
         self,
@@ -86,6 +89,7 @@ class Explainer:
         features: object = None,
         target_fn: str | TargetFunction = "log_prob",
         budget: int | None = None,
+        until: float | None = None,
         seed: int = 0,
         generate: Mapping[str, object] | None = None,
         **method_options: Any,
@@ -101,6 +105,8 @@ class Explainer:
             features: how a plain ``str`` is cut: what ``Text`` takes as ``by``.
             target_fn: ``"log_prob"``, ``"prob"``, another registered name, or a ``TargetFunction``.
             budget: the most distinct model evaluations.
+            until: go on in growing steps until every standard error of ``values`` is at most this, or the budget
+                (4096 if none is given) ends. In the unit of the target function: nats for ``"log_prob"``.
             seed: of every random draw.
             generate: options of the generation, such as ``{"max_new_tokens": 40}``; with ``target=None`` only.
             **method_options: of the method; unknown ones are refused with a list of those there are.
@@ -116,40 +122,35 @@ class Explainer:
         """
         with self._ending() as started:
             request = self._resolver.request(
-                prompt, target, method, features, target_fn, budget, seed, generate, method_options
+                prompt, target, method, features, target_fn, budget, until, seed, generate, method_options
             )
-            self.plugins.call("apportion_before_run", request=request)
-            scorer = Scorer(
-                self.session,
-                request.target,
-                request.target_fn,
-                score_batch=partial(self.plugins.score_batch, request),
-                recall=partial(self.plugins.recall, request),
-                report=self._report,
-                share_prefixes=self._share_prefixes,
-            )
-            game = Game(
-                [feature.name for feature in request.adapter.features],
-                1 + len(request.target.ids),
-                request.renderer,
-                scorer,
-                budget=request.budget,
-                white_box=white_box_of(self.session),
-            )
-            estimate = run_method(request, game)
-            attribution = assemble(
-                request,
-                estimate,
-                game=game,
-                scorer=scorer,
-                session=self.session,
-                model=self.model,
-                plugins=self.plugins,
-                notes=self._notes,
-                seconds=time.perf_counter() - started,
-            )
-            self.plugins.call("apportion_after_run", request=request, attribution=attribution)
-            return attribution
+            return self._run(request, Memory(), Tally(), started)
+
+    def refine(self, result: Attribution, *, budget: int | None = None, until: float | None = None) -> Attribution:
+        """Go on from a result with a larger budget, without scoring anything twice.
+
+        The new result is what ``attribute`` with the same arguments and the larger budget gives. Results remember
+        what was scored for as long as they live and their explainer does; those read from a file do not.
+
+        Args:
+            result: of this explainer's ``attribute`` or ``refine``.
+            budget: the most distinct evaluations in all, those of ``result`` included.
+            until: as in ``attribute``; the budget is 4096 then, if none is given.
+
+        Returns:
+            A new result; its ``provenance`` counts the evaluations and the time of both.
+
+        Raises:
+            InputError: neither ``budget`` nor ``until`` is given, the budget is not larger, or the result is not one
+                of this explainer's.
+            BudgetError: the budget is too small for the method.
+            ScoreError: the model gave a value that is not finite.
+        """
+        with self._ending() as started:
+            past = self._past.of(result)
+            spent = past.tally.evaluations + past.tally.cached
+            request = self._resolver.larger(past.request, budget, until, spent)
+            return self._run(request, past.memory, past.tally.copy(), started - past.seconds)
 
     def close(self) -> None:
         """Close the session, which lets go of the model; idempotent. ``with Explainer(…) as explainer:`` does it."""
@@ -160,6 +161,49 @@ class Explainer:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+    def _game(self, request: Request, memory: Memory, tally: Tally) -> Game:
+        scorer = Scorer(
+            self.session,
+            request.target,
+            request.target_fn,
+            score_batch=partial(self.plugins.score_batch, request),
+            recall=partial(self.plugins.recall, request),
+            report=self._report,
+            share_prefixes=self._share_prefixes,
+            tally=tally,
+        )
+        return Game(
+            [feature.name for feature in request.adapter.features],
+            1 + len(request.target.ids),
+            request.renderer,
+            scorer,
+            budget=request.budget,
+            white_box=white_box_of(self.session),
+            levels=getattr(request.adapter, "levels", ()),
+            memory=memory,
+        )
+
+    def _run(self, request: Request, memory: Memory, tally: Tally, started: float) -> Attribution:
+        """The pipeline behind ``attribute`` and ``refine``; observers see every run."""
+        self.plugins.call("apportion_before_run", request=request)
+        game = self._game(request, memory, tally)
+        estimate = run_request(request, game)
+        seconds = time.perf_counter() - started
+        attribution = assemble(
+            request,
+            estimate,
+            game=game,
+            tally=tally,
+            session=self.session,
+            model=self.model,
+            plugins=self.plugins,
+            notes=self._notes,
+            seconds=seconds,
+        )
+        self._past.keep(attribution, Past(request, tally, memory, seconds))
+        self.plugins.call("apportion_after_run", request=request, attribution=attribution)
+        return attribution
 
     @contextmanager
     def _ending(self) -> Iterator[float]:

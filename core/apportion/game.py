@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,26 +16,43 @@ from apportion.inputs import Alternatives
 
 if TYPE_CHECKING:
     from apportion.backend import WhiteBox
+    from apportion.features import Level
 
-__all__ = ["Game"]
+__all__ = ["Game", "Memory"]
 
 Render = Callable[[Bool[Tensor, "S F"]], Sequence[Hashable]]
 Score = Callable[[Sequence[Any]], Float[Tensor, "N K"]]
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What was rendered and scored; games that go on from one another share it.
+
+    Attributes:
+        rendered: the inputs of each coalition, whose values are averaged.
+        scored: the value of each input.
+    """
+
+    rendered: dict[bytes, tuple[Hashable, ...]] = field(default_factory=dict)
+    scored: dict[Hashable, Float[Tensor, " K"]] = field(default_factory=dict)
 
 
 class Game:
     """The value function v that methods ask; ``v(S)`` has K outputs, the whole target and each token.
 
     Coalitions that were asked before come from memory. Coalitions that render to the same input are
-    scored once, and only inputs that were really scored count as ``evaluations``.
+    scored once. ``evaluations`` counts the distinct inputs that were asked for in this game, those that the
+    memory knew from another one included, so that a run that goes on counts as one that began anew.
 
     Args:
         feature_names: one for each feature; for error messages.
         n_outputs: K.
         render: coalitions to inputs; an ``Alternatives`` is averaged with equal weights.
         score: distinct inputs to values.
-        budget: the most distinct inputs to score; ``None`` for no limit.
+        budget: the most distinct inputs to ask for; ``None`` for no limit.
         white_box: gives access to the model's inside, where the session allows it.
+        levels: coarser cuts of the features, the coarsest first.
+        memory: of games of the same model, prompt and target; a new one if ``None``.
     """
 
     def __init__(
@@ -46,6 +64,8 @@ class Game:
         *,
         budget: int | None = None,
         white_box: Callable[[], WhiteBox] | None = None,
+        levels: Sequence[Level] = (),
+        memory: Memory | None = None,
     ) -> None:
         self.feature_names = tuple(feature_names)
         self.n_features = len(self.feature_names)
@@ -54,8 +74,9 @@ class Game:
         self._render = render
         self._score = score
         self._white_box = white_box
-        self._coalitions: dict[bytes, Float[Tensor, " K"]] = {}
-        self._inputs: dict[Hashable, Float[Tensor, " K"]] = {}
+        self.levels = tuple(levels)
+        self._memory = memory or Memory()
+        self._asked: set[Hashable] = set()
 
     @classmethod
     def from_function(
@@ -86,8 +107,8 @@ class Game:
 
     @property
     def evaluations(self) -> int:
-        """Distinct inputs scored so far."""
-        return len(self._inputs)
+        """Distinct inputs asked for so far."""
+        return len(self._asked)
 
     def values(self, mask: Bool[Tensor, "S F"]) -> Float[Tensor, "S K"]:
         """v of every coalition, float64 on the CPU.
@@ -102,19 +123,20 @@ class Game:
         """
         mask = self._checked(mask)
         keys = _keys(mask)
-        fresh: dict[bytes, int] = {}
-        for row, key in enumerate(keys):
-            if key not in self._coalitions:
-                fresh.setdefault(key, row)
-        if fresh:
-            self._evaluate(list(fresh), mask[list(fresh.values())])
         if not keys:
             return torch.zeros(0, self.n_outputs, dtype=torch.float64)
-        return torch.stack([self._coalitions[key] for key in keys])
+        first: dict[bytes, int] = {}
+        for row, key in enumerate(keys):
+            first.setdefault(key, row)
+        self._render_new(first, mask)
+        self._score_new(first, mask)
+        return torch.stack([self._value(key) for key in keys])
 
     def known(self, mask: Bool[Tensor, " F"]) -> Float[Tensor, " K"] | None:
         """v of one coalition if it was scored already, else ``None``; never scores anything."""
-        return self._coalitions.get(_keys(self._checked(mask[None]))[0])
+        (key,) = _keys(self._checked(mask[None]))
+        inputs = self._memory.rendered.get(key, (None,))
+        return self._value(key) if all(i in self._memory.scored for i in inputs) else None
 
     def white_box(self) -> WhiteBox:
         """The model's inside, for gradient and internals methods.
@@ -140,19 +162,31 @@ class Game:
             )
         return mask.cpu()
 
-    def _evaluate(self, keys: Sequence[bytes], mask: Bool[Tensor, "S F"]) -> None:
-        rendered = [r.inputs if isinstance(r, Alternatives) else (r,) for r in self._render(mask)]
-        if len(rendered) != len(keys):
-            raise InputError(f"The input adapter rendered {len(rendered)} inputs for {len(keys)} coalitions.")
-        new = list(dict.fromkeys(i for inputs in rendered for i in inputs if i not in self._inputs))
-        self._check_budget(len(new))
+    def _value(self, key: bytes) -> Float[Tensor, " K"]:
+        values = [self._memory.scored[i] for i in self._memory.rendered[key]]
+        return values[0] if len(values) == 1 else torch.stack(values).mean(0)
+
+    def _render_new(self, first: Mapping[bytes, int], mask: Bool[Tensor, "S F"]) -> None:
+        """Render coalitions that the memory does not know, given by the row where each comes first."""
+        new = [key for key in first if key not in self._memory.rendered]
+        if not new:
+            return
+        rendered = self._render(mask[[first[key] for key in new]])
+        if len(rendered) != len(new):
+            raise InputError(f"The input adapter rendered {len(rendered)} inputs for {len(new)} coalitions.")
+        for key, item in zip(new, rendered, strict=True):
+            self._memory.rendered[key] = item.inputs if isinstance(item, Alternatives) else (item,)
+
+    def _score_new(self, first: Mapping[bytes, int], mask: Bool[Tensor, "S F"]) -> None:
+        """Score the inputs of these coalitions that the memory does not know."""
+        asked = dict.fromkeys(i for key in first for i in self._memory.rendered[key] if i not in self._asked)
+        self._check_budget(len(asked))
+        new = [i for i in asked if i not in self._memory.scored]
         if new:
             scored = self._score(new).to("cpu", torch.float64)
-            self._check_finite(scored, new, rendered, mask)
-            self._inputs.update(zip(new, scored, strict=True))
-        for key, inputs in zip(keys, rendered, strict=True):
-            values = [self._inputs[i] for i in inputs]
-            self._coalitions[key] = values[0] if len(values) == 1 else torch.stack(values).mean(0)
+            self._check_finite(scored, new, first, mask)
+            self._memory.scored.update(zip(new, scored, strict=True))
+        self._asked.update(asked)
 
     def _check_budget(self, new: int) -> None:
         if self.budget is not None and self.evaluations + new > self.budget:
@@ -165,14 +199,14 @@ class Game:
         self,
         scored: Float[Tensor, "N K"],
         new: Sequence[Hashable],
-        rendered: Sequence[Sequence[Hashable]],
+        first: Mapping[bytes, int],
         mask: Bool[Tensor, "S F"],
     ) -> None:
         bad = (~torch.isfinite(scored)).any(1).nonzero().flatten().tolist()
         if not bad:
             return
         culprit, value = new[bad[0]], scored[bad[0]]
-        row = next(i for i, inputs in enumerate(rendered) if culprit in inputs)
+        row = next(row for key, row in first.items() if culprit in self._memory.rendered[key])
         present = [n for n, on in zip(self.feature_names, mask[row].tolist(), strict=True) if on]
         raise ScoreError(
             f"The value of a coalition is not finite: {value.tolist()[0]} with the features "

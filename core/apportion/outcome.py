@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from apportion.models import LoadedModel
     from apportion.plugins import Plugins
     from apportion.request import Request
-    from apportion.scoring import Scorer
+    from apportion.scoring import Tally
 
 __all__ = ["assemble"]
 
@@ -29,7 +29,7 @@ def assemble(
     estimate: Estimate,
     *,
     game: Game,
-    scorer: Scorer,
+    tally: Tally,
     session: Session,
     model: LoadedModel,
     plugins: Plugins,
@@ -42,7 +42,7 @@ def assemble(
         request: what was asked.
         estimate: what the method found, checked.
         game: its memory gives the scores of the empty and the full prompt, if the method asked for them.
-        scorer: its counters.
+        tally: what it cost.
         session: where it ran.
         model: what ran.
         plugins: for ``Attribution.plot``.
@@ -58,10 +58,11 @@ def assemble(
         generation=dict(request.generation) if request.target.generated else None,
         target_fn=request.target_fn_name,
         budget=request.budget,
+        until=request.until,
         seed=request.seed,
-        evaluations=scorer.evaluations,
-        cached=scorer.cached,
-        forwarded_tokens=scorer.forwarded_tokens,
+        evaluations=tally.evaluations,
+        cached=tally.cached,
+        forwarded_tokens=tally.forwarded_tokens,
         seconds=round(seconds, 3),
         model=model.name,
         fingerprint=model.fingerprint,
@@ -69,7 +70,7 @@ def assemble(
         device=session.info.device,
         dtype=session.info.dtype,
         versions=versions(),
-        notes=(*notes, *session.info.notes, *request.renderer.notes, *scorer.notes, *estimate.notes),
+        notes=(*notes, *session.info.notes, *request.renderer.notes, *tally.notes, *estimate.notes),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     return Attribution(

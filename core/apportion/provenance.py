@@ -24,8 +24,9 @@ class Provenance:
         generation: options of the generation when the model wrote the target; ``None`` when it was given.
         target_fn: the target function.
         budget: the most distinct evaluations allowed; ``None`` for no limit.
+        until: the standard error below which sampling was to end; ``None`` if none was asked for.
         seed: of every random draw.
-        evaluations: distinct model inputs that were scored in this run.
+        evaluations: distinct model inputs that were scored in this run, and in those that it goes on from.
         cached: distinct model inputs whose scores a cache knew from an earlier run.
         forwarded_tokens: tokens the model read for them.
         seconds: wall-clock time of the run.
@@ -45,6 +46,7 @@ class Provenance:
     generation: Mapping[str, Any] | None = None
     target_fn: str = "log_prob"
     budget: int | None = None
+    until: float | None = None
     seed: int = 0
     evaluations: int = 0
     cached: int = 0

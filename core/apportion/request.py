@@ -38,6 +38,7 @@ class Request:
         target_fn: the target function.
         budget: the most distinct evaluations; ``None`` for no limit.
         coalition_budget: the same in coalitions, which take one evaluation for each baseline draw.
+        until: the standard error below which sampling may end; ``None``: it spends the budget.
         seed: of every draw.
         scorers: name and distribution of plugins, besides the built-in ones, that may score batches.
     """
@@ -58,6 +59,7 @@ class Request:
     budget: int | None
     coalition_budget: int | None
     seed: int
+    until: float | None = None
     scorers: tuple[tuple[str, str], ...] = ()
 
     @property

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from apportion.auto import choose_method
+from apportion.auto import UNTIL_BUDGET, choose_method
 from apportion.backend import Capability, GenerateSession, Session
 from apportion.errors import CapabilityError, InputError, PluginError, check_encodable, listing
 from apportion.inputs import AdaptContext, InputAdapter
@@ -57,6 +59,7 @@ class Resolver:
         features: object,
         target_fn: str | TargetFunction,
         budget: int | None,
+        until: float | None,
         seed: int,
         generate: Mapping[str, object] | None,
         method_options: Mapping[str, Any],
@@ -67,7 +70,7 @@ class Resolver:
             InputError: any mistake in the arguments.
             CapabilityError: the session cannot do what the method needs.
         """
-        budget = None if budget is None else _whole_number("budget", budget, least=1)
+        budget, until = _limits(budget, until)
         seed = _whole_number("seed", seed, least=0)
         if seed >= 2**63:
             raise InputError(f"seed={seed} must be below 2^63.")
@@ -99,8 +102,37 @@ class Resolver:
             target_fn=target_fn_object,
             budget=budget,
             coalition_budget=coalitions,
+            until=until,
             seed=seed,
             scorers=self._plugins.scorers(),
+        )
+
+    def larger(self, request: Request, budget: int | None, until: float | None, spent: int) -> Request:
+        """The same request with a larger budget; ``"auto"`` chooses anew, as it would have with that budget.
+
+        Raises:
+            InputError: nothing is asked for, or the budget is not larger.
+        """
+        if budget is None and until is None:
+            raise InputError("Give budget= (evaluations in all) or until= (a standard error) to go on to.")
+        budget, until = _limits(budget, until)
+        if budget is not None and budget <= spent:
+            raise InputError(f"budget={budget} is not larger than the {spent} evaluations that this result has.")
+        method = "auto" if request.method_reason else request.method
+        n = len(request.adapter.features)
+        name, chosen, reason, limit = self._method(method, n, budget, request.renderer.draws)
+        name = name if reason else request.method_name
+        coalitions = None if limit is None else max(1, limit // request.renderer.draws)
+        label = f"{name} (chosen by 'auto')" if reason else name
+        return replace(
+            request,
+            method_name=name,
+            method=chosen,
+            method_reason=reason,
+            options=self._options(label, chosen, request.given_options),
+            budget=budget,
+            coalition_budget=coalitions,
+            until=until,
         )
 
     def adapter(self, prompt: object, features: object, seed: int) -> InputAdapter:
@@ -223,6 +255,17 @@ class Resolver:
         if wrong:
             raise InputError(f"The target id {wrong[0]} is outside the vocabulary of {self._vocabulary} tokens.")
         return tuple(values)
+
+
+def _limits(budget: int | None, until: float | None) -> tuple[int | None, float | None]:
+    """The budget, which ``until`` needs, and ``until``, checked."""
+    budget = None if budget is None else _whole_number("budget", budget, least=1)
+    if until is None:
+        return budget, None
+    number = isinstance(until, int | float | np.integer | np.floating) and not isinstance(until, bool)
+    if not number or not 0 < until < math.inf:
+        raise InputError(f"until={until!r} must be a standard error, a number above 0 such as 0.05.")
+    return UNTIL_BUDGET if budget is None else budget, float(until)
 
 
 def _whole_number(name: str, value: object, *, least: int) -> int:

@@ -51,8 +51,13 @@ def check_estimate(name: str, estimate: object, n_features: int, n_outputs: int)
     return estimate
 
 
-def run_method(request: Request, game: Game) -> Estimate:
+def run_method(request: Request, game: Game, budget: int | None) -> Estimate:
     """Run the method of a request and hold it to its protocol.
+
+    Args:
+        request: what was asked.
+        game: what to ask.
+        budget: the most distinct coalitions.
 
     Raises:
         PluginError: what it returned is not an estimate of this game.
@@ -60,7 +65,7 @@ def run_method(request: Request, game: Game) -> Estimate:
     """
     rng = torch.Generator().manual_seed(request.seed)
     try:
-        estimate = request.method.run(game, budget=request.coalition_budget, rng=rng, **request.options)
+        estimate = request.method.run(game, budget=budget, rng=rng, **request.options)
     except BudgetError as error:
         if request.renderer.draws == 1 or request.budget is None:
             raise

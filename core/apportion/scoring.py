@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -17,10 +17,31 @@ from apportion.planner import Batch, Plan, plan
 from apportion.progress import ProgressEvent, Report
 from apportion.targets import Needs, Scores, Target, TargetFunction
 
-__all__ = ["Scorer"]
+__all__ = ["Scorer", "Tally"]
 
 ScoreBatch = Callable[[Session, ScoringBatch], Float[Tensor, "B T"]]
 Recall = Callable[[Session, Sequence[tuple[int, ...]]], Sequence[Float[Tensor, "N T"]]]
+
+
+@dataclass(slots=True)
+class Tally:
+    """What scoring has cost so far; a run that goes on from another goes on counting.
+
+    Attributes:
+        evaluations: inputs scored.
+        cached: inputs whose scores were recalled.
+        forwarded_tokens: tokens that the model read for them.
+        notes: what a reader of the result should know.
+    """
+
+    evaluations: int = 0
+    cached: int = 0
+    forwarded_tokens: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def copy(self) -> Tally:
+        """To go on counting from, the original staying as it is."""
+        return replace(self, notes=[*self.notes])
 
 
 class Scorer:
@@ -34,12 +55,7 @@ class Scorer:
         report: where progress goes.
         recall: what is known of some prompts before they are scored (the hook ``apportion_recall``).
         share_prefixes: whether plans may share prefixes, where the session can.
-
-    Attributes:
-        evaluations: inputs scored so far.
-        cached: inputs whose scores were recalled.
-        forwarded_tokens: tokens that the model read for them.
-        notes: what a reader of the result should know.
+        tally: where to count; a new one if ``None``.
 
     Raises:
         CapabilityError: the session cannot give what the target function needs.
@@ -55,6 +71,7 @@ class Scorer:
         report: Report,
         recall: Recall | None = None,
         share_prefixes: bool = True,
+        tally: Tally | None = None,
     ) -> None:
         self._session = session
         self._target = target
@@ -65,10 +82,7 @@ class Scorer:
         layout = session.layout
         self._layout = layout if share_prefixes else replace(layout, prefix_sharing=False)
         self._row_limit: int | None = None
-        self.evaluations = 0
-        self.cached = 0
-        self.forwarded_tokens = 0
-        self.notes: list[str] = []
+        self.tally = tally or Tally()
         if target_fn.needs is Needs.LOGITS and Capability.LOGITS not in session.capabilities:
             raise CapabilityError(
                 f"The target function needs logits, which the backend {session.info.backend!r} does not give. "
@@ -89,7 +103,7 @@ class Scorer:
             return self._scored(sequences)
         rows = ~known.isnan().any(1)
         count = int(rows.sum())
-        self.cached += count
+        self.tally.cached += count
         values = torch.empty(len(sequences), 1 + len(self._target.ids), dtype=torch.float64)
         values[rows] = self._applied(Scores(log_probs=known[rows]), count)
         values[~rows] = self._scored(
@@ -121,13 +135,13 @@ class Scorer:
             for piece in self._pieces(batch):
                 values[list(piece.rows)] = self._rows(schedule, piece)
                 done += len(piece.rows)
-                self.evaluations += len(piece.rows)
+                self.tally.evaluations += len(piece.rows)
                 self._progress(done, len(sequences))
-        self.forwarded_tokens += schedule.forwarded_tokens
+        self.tally.forwarded_tokens += schedule.forwarded_tokens
         return values
 
     def _progress(self, done: int, total: int) -> None:
-        self._report(ProgressEvent("score", done, total, self.evaluations))
+        self._report(ProgressEvent("score", done, total, self.tally.evaluations))
 
     def _pieces(self, batch: Batch) -> list[Batch]:
         size = self._row_limit or len(batch.rows)
@@ -146,7 +160,7 @@ class Scorer:
         # Outside the except block, so that the failed batch's tensors are free before the next try.
         half = len(batch.rows) // 2
         self._row_limit = min(half, self._row_limit or half)
-        self.notes.append(f"memory ran out on a batch of {len(batch.rows)} rows; went on with {half}")
+        self.tally.notes.append(f"memory ran out on a batch of {len(batch.rows)} rows; went on with {half}")
         halves = (Batch(batch.rows[:half], batch.prefix), Batch(batch.rows[half:], batch.prefix))
         return torch.cat([self._rows(schedule, part) for part in halves])
 

@@ -1,0 +1,153 @@
+"""Runs that go on: `refine` from a result, `until` from step to step, and nothing is scored twice."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import apportion as ap
+from apportion.anytime import run_until
+from apportion.methods import Estimate
+from apportion.testing import games, tiny
+from apportion_plugins.methods.kernel_shap import KernelShap
+from apportion_plugins.samplers.leverage import LeverageSampler
+
+WORDS = "one two three four five six seven eight nine ten"
+
+
+@pytest.mark.parametrize("method", ["kernel_shap", "permutation", "banzhaf", "lime"])
+@pytest.mark.parametrize("sampler", [None, "kernel"])
+def test_a_run_that_goes_on_gives_what_one_run_gives_and_scores_only_what_is_new(
+    explainer: ap.Explainer, method: str, sampler: str | None
+) -> None:
+    if sampler and method != "kernel_shap":
+        pytest.skip("the sampler of Shapley regressions")
+    options = {"sampler": sampler} if sampler else {}
+    first = explainer.attribute(WORDS, " x", method=method, budget=100, seed=3, **options)
+    events: list[ap.ProgressEvent] = []
+    with ap.Explainer((tiny.model(), tiny.tokenizer()), plugins=[_Watch(events)]) as fresh:
+        again = fresh.attribute(WORDS, " x", method=method, budget=100, seed=3, **options)
+        events.clear()
+        more = fresh.refine(again, budget=200)
+    at_once = explainer.attribute(WORDS, " x", method=method, budget=200, seed=3, **options)
+    new = more.provenance.evaluations - first.provenance.evaluations
+    assert [event.total for event in events if event.stage == "score" and not event.done] == [new]
+    assert more.provenance.evaluations == at_once.provenance.evaluations
+    np.testing.assert_allclose(more.values, at_once.values, atol=1e-9)
+    np.testing.assert_allclose(more.std_error, at_once.std_error, atol=1e-9)
+    if (method, sampler) == ("kernel_shap", None):
+        assert (first.provenance.evaluations, new) == (100, 100)
+    assert more.provenance.budget == 200
+
+
+class _Watch:
+    def __init__(self, events: list[ap.ProgressEvent]) -> None:
+        self.events = events
+
+    @ap.hookimpl
+    def apportion_on_progress(self, event: ap.ProgressEvent) -> None:
+        self.events.append(event)
+
+
+class Anew:
+    """A method whose draws depend on its budget, so that nothing of a smaller run serves a larger one."""
+
+    estimand = "something"
+    requires: frozenset[ap.Capability] = frozenset()
+
+    def run(self, game: ap.Game, *, budget: int | None, rng: torch.Generator) -> Estimate:
+        rng.manual_seed(budget or 0)
+        mask = torch.rand(budget or 0, game.n_features, generator=rng) < 0.5
+        values = game.values(mask).std(0).expand(game.n_features, -1)
+        return Estimate(values, values / len(mask) ** 0.5)
+
+
+def test_methods_that_draw_anew_can_be_refined_too(explainer: ap.Explainer) -> None:
+    first = explainer.attribute(WORDS, " x", method=Anew(), budget=40)
+    more = explainer.refine(first, budget=60)
+    at_once = explainer.attribute(WORDS, " x", method=Anew(), budget=60)
+    assert np.allclose(more.values, at_once.values)
+    assert at_once.provenance.evaluations < more.provenance.evaluations <= 100
+
+
+def test_refining_chooses_anew_where_auto_chose(explainer: ap.Explainer) -> None:
+    first = explainer.attribute("a b c d e f", " x", budget=20)
+    assert first.provenance.method == "kernel_shap"
+    exact = explainer.refine(first, budget=64)
+    assert (exact.provenance.method, exact.provenance.evaluations, exact.std_error) == ("shapley", 64, None)
+
+
+def test_what_cannot_be_refined_is_refused(explainer: ap.Explainer, tmp_path: Any) -> None:
+    result = explainer.attribute(WORDS, " x", method="kernel_shap", budget=50)
+    for options, message in (
+        ({}, "Give budget="),
+        ({"budget": 50}, "not larger than the 50 evaluations"),
+        ({"budget": 0}, "whole number of at least 1"),
+        ({"until": -1}, "until=-1 must be a standard error"),
+        ({"until": float("nan")}, "until=nan"),
+    ):
+        with pytest.raises(ap.InputError, match=message):
+            explainer.refine(result, **options)
+    with pytest.raises(ap.InputError, match="read from a file"):
+        explainer.refine(ap.Attribution.load(result.save(tmp_path / "r.json")), budget=60)
+    with pytest.raises(ap.InputError, match="not dict"):
+        explainer.refine({}, budget=60)  # type: ignore[arg-type]
+
+
+def test_what_was_scored_is_forgotten_with_the_result() -> None:
+    with ap.Explainer((tiny.model(), tiny.tokenizer())) as explainer:
+        result = explainer.attribute("a b c", " x")
+        assert len(explainer._past._runs) == 1
+        del result
+        gc.collect()
+        assert len(explainer._past._runs) == 0
+
+
+def test_until_ends_when_the_errors_are_small_enough(explainer: ap.Explainer) -> None:
+    whole = explainer.attribute(WORDS, " x", method="kernel_shap", budget=600)
+    assert whole.std_error is not None
+    wanted = float(whole.std_error.max()) * 2
+    result = explainer.attribute(WORDS, " x", method="kernel_shap", until=wanted)
+    assert result.std_error is not None
+    assert result.std_error.max() <= wanted
+    assert result.provenance.evaluations < 600
+    assert any("every standard error is at most" in note for note in result.provenance.notes)
+    # The same as one run with the budget of the last step.
+    asked = result.provenance.evaluations
+    at_once = explainer.attribute(WORDS, " x", method="kernel_shap", budget=asked)
+    np.testing.assert_allclose(result.values, at_once.values, atol=1e-9)
+
+
+def test_until_ends_with_the_budget_and_says_so(explainer: ap.Explainer) -> None:
+    result = explainer.attribute(WORDS, " x", method="kernel_shap", until=1e-12, budget=100)
+    assert result.provenance.evaluations == 100
+    assert (result.provenance.until, result.provenance.budget) == (1e-12, 100)
+    assert any(note.startswith("the budget ended before") for note in result.provenance.notes)
+    exact = explainer.attribute("a b c", " x", until=1e-12)
+    assert exact.provenance.evaluations == 8
+    more = explainer.refine(result, until=1e-12, budget=2048)
+    assert (more.provenance.evaluations, more.std_error) == (1024, None)
+
+
+def test_the_steps_of_until() -> None:
+    """Never more than half as much again, and a method that refuses a small budget gets a larger one."""
+    known, budgets = games.random_moebius(12, 4), []
+
+    def run(budget: int) -> Estimate:
+        budgets.append(budget)
+        if budget < 100:
+            raise ap.BudgetError("too small")
+        rng = torch.Generator().manual_seed(0)
+        return KernelShap().run(game, budget=budget, rng=rng, sampler=LeverageSampler())
+
+    game = ap.Game.from_function(known, 12, budget=1000)
+    run_until(run, game, 1000, 1e-9)
+    assert budgets[:2] == [48, 96]
+    assert budgets[-1] == 1000
+    assert all(b <= 1.5 * a + 2 for a, b in itertools.pairwise(budgets[1:]))
+    assert game.evaluations == 1000
