@@ -149,5 +149,5 @@ def test_the_steps_of_until() -> None:
     run_until(run, game, 1000, 1e-9)
     assert budgets[:2] == [48, 96]
     assert budgets[-1] == 1000
-    assert all(b <= 1.5 * a + 2 for a, b in itertools.pairwise(budgets[1:]))
+    assert all(b <= 1.5 * a + 2 for a, b in itertools.pairwise(budgets[2:]))
     assert game.evaluations == 1000
