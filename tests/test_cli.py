@@ -254,6 +254,7 @@ def test_flags_reach_the_library(run: Run, calls: list[dict[str, Any]], tmp_path
     words = ["--by", "tokens", "--baseline-id", "7", "--keep", "a", "--keep-index", "-1", "--target-ids", "1, 2"]
     words += ["--memory-budget", "1.5KiB", "--device", "cpu", "--dtype", "float64", "--backend", "torch"]
     words += ["--no-share-prefixes", "--no-progress", "--budget", "40", "--seed", "2", "--target-fn", "prob"]
+    words += ["--contrast", " no", "--target-option", "top_k=3", "--until", "0.5"]
     words += ["--method", "permutation", "--option", "antithetic=false", "-o", "n-permutations=6"]
     words += ["--cache", "--run-log", str(tmp_path / "runs.jsonl")]
     ended = run("attribute", "a b c", "--model", "m", *words)
@@ -272,9 +273,12 @@ def test_flags_reach_the_library(run: Run, calls: list[dict[str, Any]], tmp_path
             "prompt": ap.Text("a b c", by="tokens", baseline=7, keep=("a", -1)),
             "target": [1, 2],
             "target_fn": "prob",
+            "contrast": " no",
+            "target_options": {"top_k": 3},
             "generate": None,
             "method": "permutation",
             "budget": 40,
+            "until": 0.5,
             "seed": 2,
             "antithetic": False,
             "n_permutations": 6,

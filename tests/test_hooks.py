@@ -32,7 +32,7 @@ VERSION_1 = {
     "apportion_before_run": ("request",),
     "apportion_after_run": ("request", "attribution"),
     "apportion_on_progress": ("event",),
-    "apportion_recall": ("request", "session", "prompts"),
+    "apportion_recall": ("request", "session", "prompts", "target_ids"),
     "apportion_score": ("session", "batch", "request"),
 }
 """Hooks and arguments that plugins written for version 1 rely on. Add to it; take nothing away."""

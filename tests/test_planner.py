@@ -20,7 +20,7 @@ def row_bytes(prefix: int, suffix: int, targets: int) -> int:
 
 def planned(sequences: Sequence[tuple[int, ...]], budget: int = 10**9, **layout: object) -> Plan:
     settings = {"padding": True, "prefix_sharing": True, "batch_tokens": 10**9, "batch_overhead": 0} | layout
-    return plan(sequences, (7, 8), Layout(**settings), row_bytes, budget)
+    return plan(sequences, ((7, 8),), Layout(**settings), row_bytes, budget)
 
 
 def least_tokens(sequences: Sequence[tuple[int, ...]]) -> int:

@@ -11,6 +11,7 @@ from torch import nn
 import apportion as ap
 from apportion.inputs import ModelInput
 from apportion.models import LoadedModel, load_model
+from apportion.readout import Readout
 from apportion.scoring import Scorer
 from apportion.testing import reference, tiny
 from apportion_backends.torch import session as session_module
@@ -42,10 +43,12 @@ def rows_of_leave_one_out() -> list[ModelInput]:
 def score(loaded: LoadedModel, inputs: list[ModelInput], target: tuple[int, ...], **options: bool) -> torch.Tensor:
     session = TorchBackend().load(loaded)
     goal = ap.Target(target, tuple(map(str, target)), "")
-    scorer = Scorer(
-        session, goal, LogProb(), score_batch=lambda s, b: s.log_probs(b), report=lambda event: None, **options
-    )
-    return scorer(inputs)
+    return scorer_of(session, goal, **options)(inputs)
+
+
+def scorer_of(session: ap.Session, goal: ap.Target, **options: bool) -> Scorer:
+    readout = Readout(session, goal, LogProb(), lambda s, b: s.log_probs(b))
+    return Scorer(session, readout, report=lambda event: None, **options)
 
 
 @pytest.mark.parametrize("share", [True, False], ids=["shared-prefix", "whole-rows"])
@@ -169,17 +172,27 @@ def test_autocast_of_the_caller_changes_nothing() -> None:
 def test_logits_of_half_precision_models_are_not_rounded_to_it() -> None:
     model = tiny.model("llama", torch.bfloat16)
     session = TorchBackend().load(load_model((model, tiny.tokenizer())))
-    logits = session.logits(ap.ScoringBatch.of([(1, 2, 3, 4)], (), TARGET))
+    (logits,) = session.logits(ap.ScoringBatch.of([(1, 2, 3, 4)], (), TARGET), 1)
     assert logits.dtype == torch.float32
     assert not torch.equal(logits, logits.bfloat16().float())
     found = logits.log_softmax(-1)[0, torch.arange(3), torch.tensor(TARGET)]
     assert torch.allclose(found, session.log_probs(ap.ScoringBatch.of([(1, 2, 3, 4)], (), TARGET))[0], atol=1e-5)
 
 
-def test_logits_count_against_the_memory_budget() -> None:
-    session = TorchBackend().load(load_model((tiny.model(), tiny.tokenizer())))
-    more = session.row_bytes(0, 10, 5, logits=True) - session.row_bytes(0, 10, 5)
-    assert more >= 5 * tiny.VOCABULARY * 8
+def test_target_functions_see_a_few_rows_of_logits_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One forward for many rows, and never more logits than LOGITS_BYTES hold, those of a contrast included."""
+    shapes: list[tuple[int, ...]] = []
+
+    def largest(logits: torch.Tensor) -> torch.Tensor:
+        shapes.append(tuple(logits.shape))
+        return logits.amax(-1)
+
+    with ap.Explainer((tiny.model(), tiny.tokenizer())) as explainer:
+        vocabulary = explainer.session.info.vocabulary
+        monkeypatch.setattr("apportion.readout.LOGITS_BYTES", 4 * vocabulary * 2 * 3)
+        result = explainer.attribute("a b c", " xy", method="shapley", target_fn=largest)
+    assert result.provenance.evaluations == 8
+    assert shapes == [(2, 3, vocabulary)] * 4
 
 
 def test_generation_settings_of_the_model_do_not_change_greedy() -> None:
@@ -239,7 +252,7 @@ def test_half_precision_is_reduced_in_fp32() -> None:
 def test_logits_give_the_log_probs() -> None:
     session = TorchBackend().load(load_model((tiny.model(), tiny.tokenizer())))
     batch = ap.ScoringBatch.of([(1, 2, 3, 4), (5, 6)], (), TARGET)
-    found = session.logits(batch).log_softmax(-1)[:, torch.arange(3), torch.tensor(TARGET)]
+    found = torch.cat(list(session.logits(batch, 1))).log_softmax(-1)[:, torch.arange(3), torch.tensor(TARGET)]
     assert torch.allclose(found, session.log_probs(batch), atol=1e-12)
 
 
@@ -262,7 +275,7 @@ def test_out_of_memory_halves_the_batch_and_says_so() -> None:
     loaded = load_model((tiny.model(), tiny.tokenizer()))
     session = OutOfMemorySession(TorchBackend().load(loaded), most=2)
     goal = ap.Target(TARGET, ("a", "b", "c"), "abc")
-    scorer = Scorer(session, goal, LogProb(), score_batch=lambda s, b: s.log_probs(b), report=lambda event: None)
+    scorer = scorer_of(session, goal)
     inputs = rows_with_prefix(0)
     expected = score(loaded, inputs, TARGET)
     assert torch.allclose(scorer(inputs), expected)

@@ -80,9 +80,8 @@ class Attribution:
 
     @property
     def unit(self) -> str:
-        """What one unit of ``values`` is: ``"nats"`` or ``"probability"``, else the target function's name."""
-        name = self.provenance.target_fn
-        return {"log_prob": "nats", "prob": "probability"}.get(name, name)
+        """What one unit of ``values`` is, such as ``"nats"`` or ``"probability"``."""
+        return self.provenance.unit
 
     def to_dataframe(self, *, per_token: bool = False) -> pd.DataFrame:
         """A pandas table.

@@ -7,7 +7,7 @@ contract: the numbers of one-row-at-a-time scoring in fp32 or better.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -170,8 +170,8 @@ class WhiteBox(Protocol):
 class Session(Protocol):
     """A model, loaded and ready to score. ``close`` may be called twice.
 
-    Sessions that have ``LOGITS`` also have ``logits(batch) -> Float[B, T, V]``; those that have
-    ``GENERATE`` also ``generate(ids, options) -> tuple[int, ...]``.
+    Sessions that have ``LOGITS`` also have ``logits(batch, rows)``, which gives ``Float[b, T, V]`` a few rows at a
+    time; those that have ``GENERATE`` also ``generate(ids, options) -> tuple[int, ...]``.
 
     Optional attributes, read when they exist; scores of a session without either are not cached:
 
@@ -194,8 +194,8 @@ class Session(Protocol):
         """What this session can do with this model."""
         ...
 
-    def row_bytes(self, prefix: int, suffix: int, targets: int, *, logits: bool = False) -> int:
-        """An upper estimate of the memory that one row takes while it is scored (``logits``: handed out)."""
+    def row_bytes(self, prefix: int, suffix: int, targets: int) -> int:
+        """An upper estimate of the memory that one row takes while it is scored."""
         ...
 
     def log_probs(self, batch: ScoringBatch) -> Float[Tensor, "B T"]:
@@ -219,8 +219,16 @@ class Session(Protocol):
 class LogitsSession(Session, Protocol):
     """A session with the capability ``LOGITS``."""
 
-    def logits(self, batch: ScoringBatch) -> Float[Tensor, "B T V"]:
-        """Logits at the position before each target token, fp32 or better, on the session's device."""
+    def logits(self, batch: ScoringBatch, rows: int) -> Iterator[Float[Tensor, "b T V"]]:
+        """Logits at the position before each target token, fp32 or better, on the session's device.
+
+        Args:
+            batch: what to score.
+            rows: how many rows are handed over at once (fewer at the end), in their order.
+
+        Raises:
+            BatchTooLargeError: memory ran out; the caller halves the batch.
+        """
         ...
 
 

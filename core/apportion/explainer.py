@@ -19,14 +19,16 @@ from apportion.outcome import assemble
 from apportion.past import Past, PastRuns
 from apportion.plugins import load_plugins
 from apportion.progress import ProgressEvent
+from apportion.readout import Readout
 from apportion.resolve import Resolver
 from apportion.scoring import Scorer, Tally
 from apportion.selection import open_session, white_box_of
-from apportion.targets import TargetFunction
+from apportion.targets import Needs, TargetFunction
 
 if TYPE_CHECKING:
     from apportion.attribution import Attribution
     from apportion.backend import Backend
+    from apportion.logits_function import LogitsFunction
     from apportion.request import Request
 
 __all__ = ["Explainer"]
@@ -87,7 +89,9 @@ class Explainer:
         *,
         method: str | Method = "auto",
         features: object = None,
-        target_fn: str | TargetFunction = "log_prob",
+        target_fn: str | TargetFunction | LogitsFunction = "log_prob",
+        contrast: str | Sequence[int] | None = None,
+        target_options: Mapping[str, object] | None = None,
         budget: int | None = None,
         until: float | None = None,
         seed: int = 0,
@@ -103,7 +107,12 @@ class Explainer:
             method: a method's name, a ``Method``, or ``"auto"``: exact Shapley values while 2^F evaluations
                 fit the budget, else sampled ones; the result says which and why.
             features: how a plain ``str`` is cut: what ``Text`` takes as ``by``.
-            target_fn: ``"log_prob"``, ``"prob"``, another registered name, or a ``TargetFunction``.
+            target_fn: what of the model's output is explained: ``"log_prob"``, ``"prob"``, another registered name
+                (``apportion targets``), a ``TargetFunction``, or any function of the logits at the positions that
+                predict the target, ``Float[S, T, V]``, which gives a value for each token, ``Float[S, T]`` (their sum
+                stands for the whole target), or for the whole and each token, ``Float[S, 1 + T]``.
+            contrast: for contrastive target functions: the text or token ids that the target is compared with.
+            target_options: of the target function, such as ``{"top_k": 20}``.
             budget: the most distinct model evaluations.
             until: go on in growing steps until every standard error of ``values`` is at most this, or the budget
                 (4096 if none is given) ends. In the unit of the target function: nats for ``"log_prob"``.
@@ -122,7 +131,18 @@ class Explainer:
         """
         with self._ending() as started:
             request = self._resolver.request(
-                prompt, target, method, features, target_fn, budget, until, seed, generate, method_options
+                prompt=prompt,
+                target=target,
+                method=method,
+                features=features,
+                target_fn=target_fn,
+                contrast=contrast,
+                target_options=target_options or {},
+                budget=budget,
+                until=until,
+                seed=seed,
+                generate=generate,
+                method_options=method_options,
             )
             return self._run(request, Memory(), Tally(), started)
 
@@ -163,12 +183,17 @@ class Explainer:
         self.close()
 
     def _game(self, request: Request, memory: Memory, tally: Tally) -> Game:
-        scorer = Scorer(
+        readout = Readout(
             self.session,
             request.target,
             request.target_fn,
-            score_batch=partial(self.plugins.score_batch, request),
-            recall=partial(self.plugins.recall, request),
+            partial(self.plugins.score_batch, request),
+            request.reference,
+        )
+        scorer = Scorer(
+            self.session,
+            readout,
+            recall=partial(self.plugins.recall, request) if request.target_fn.needs is Needs.LOG_PROBS else None,
             report=self._report,
             share_prefixes=self._share_prefixes,
             tally=tally,

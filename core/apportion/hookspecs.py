@@ -156,12 +156,13 @@ def apportion_on_progress(event: ProgressEvent) -> None:
 
 @hookspec
 def apportion_recall(
-    request: Request, session: Session, prompts: Sequence[tuple[int, ...]]
+    request: Request, session: Session, prompts: Sequence[tuple[int, ...]], target_ids: tuple[int, ...]
 ) -> Float[Tensor, "N T"] | None:
     """Called before scoring is planned, for target functions that need log-probabilities: what is known already?
 
     ``prompts`` are the token ids of distinct inputs; what a plugin knows is neither planned nor scored.
-    Returns a row of log-probabilities of the target for each prompt, NaN throughout where it is not known;
+    ``target_ids`` follow each of them: the target of the run or, in a second call, what it is contrasted with.
+    Returns a row of log-probabilities of those ids for each prompt, NaN throughout where it is not known;
     or ``None`` for "nothing". Of several plugins, the one loaded last is believed first.
     """
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from apportion.errors import InputError, listing, suggestion
-from apportion.registry import Registry
+
+if TYPE_CHECKING:
+    from apportion.registry import Registry
 
 __all__ = ["check_options", "named_options", "with_sampler"]
 

@@ -47,12 +47,12 @@ class Plan:
 
     Attributes:
         sequences: the prompts, distinct.
-        target: the target's token ids, the same for every row.
+        targets: token ids of what is scored after every row, one after the other.
         groups: outer groups before the inner ones that extend their prefix.
     """
 
     sequences: Sequence[tuple[int, ...]]
-    target: tuple[int, ...]
+    targets: tuple[tuple[int, ...], ...]
     groups: tuple[Group, ...]
 
     @property
@@ -80,17 +80,17 @@ class Plan:
 
     def _read(self, batch: Batch) -> int:
         longest = max(len(self.sequences[row]) for row in batch.rows)
-        return len(batch.rows) * (longest - batch.prefix + len(self.target) - 1)
+        return sum(len(batch.rows) * (longest - batch.prefix + len(target) - 1) for target in self.targets)
 
     def tensors(self, batch: Batch) -> ScoringBatch:
-        """The tensors of a batch."""
+        """The tensors of a batch, with the first target."""
         prompts = [self.sequences[row] for row in batch.rows]
-        return ScoringBatch.of(prompts, prompts[0][: batch.prefix], self.target)
+        return ScoringBatch.of(prompts, prompts[0][: batch.prefix], self.targets[0])
 
 
 def plan(
     sequences: Sequence[tuple[int, ...]],
-    target: tuple[int, ...],
+    targets: tuple[tuple[int, ...], ...],
     layout: Layout,
     row_bytes: RowBytes,
     memory_budget: int,
@@ -99,7 +99,7 @@ def plan(
 
     Args:
         sequences: prompts of at least one token each.
-        target: T token ids that follow each of them.
+        targets: token ids of what is scored after each of them, one after the other.
         layout: what the session wants.
         row_bytes: memory of one row, from ``(prefix, suffix, targets)`` lengths.
         memory_budget: bytes a batch may take; a single row is always allowed.
@@ -108,17 +108,18 @@ def plan(
     def room(prefix: int, length: int) -> int:
         """Rows of this length that a batch may hold."""
         suffix = length - prefix
-        by_memory = memory_budget // max(1, row_bytes(prefix, suffix, len(target)))
-        by_tokens = layout.batch_tokens // (suffix + len(target))
+        by_memory = memory_budget // max(1, row_bytes(prefix, suffix, longest))
+        by_tokens = layout.batch_tokens // (suffix + longest)
         return max(1, min(by_memory, by_tokens))
 
+    longest = max(map(len, targets))
     order = np.array(sorted(range(len(sequences)), key=sequences.__getitem__), dtype=np.int64)
     groups = [(order, 0)]
     if layout.prefix_sharing and len(sequences) > 1:
         groups = _nested(order, _shared_with_next(sequences, order), 0, layout.batch_overhead)
     return Plan(
         sequences,
-        target,
+        targets,
         tuple(
             Group(prefix, tuple(_batches(sequences, rows.tolist(), prefix, layout.padding, room)))
             for rows, prefix in groups

@@ -195,10 +195,12 @@ class Plugins:
         return found
 
     def recall(
-        self, request: Request, session: Session, prompts: Sequence[tuple[int, ...]]
+        self, request: Request, session: Session, prompts: Sequence[tuple[int, ...]], target_ids: tuple[int, ...]
     ) -> list[Float[Tensor, "N T"]]:
         """What each plugin knows of these prompts, NaN where it does not; plugins that know nothing are left out."""
-        found: list[Tensor] = self.call("apportion_recall", request=request, session=session, prompts=prompts)
+        found: list[Tensor] = self.call(
+            "apportion_recall", request=request, session=session, prompts=prompts, target_ids=target_ids
+        )
         return found
 
     def visualize(self, kind: str, attribution: object, options: Mapping[str, Any]) -> Any:

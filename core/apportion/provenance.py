@@ -23,6 +23,9 @@ class Provenance:
         options: the method's options, defaults included.
         generation: options of the generation when the model wrote the target; ``None`` when it was given.
         target_fn: the target function.
+        target_options: its options, as given.
+        contrast: what the target was compared with; ``None`` if it was not.
+        unit: what one unit of the values is.
         budget: the most distinct evaluations allowed; ``None`` for no limit.
         until: the standard error below which sampling was to end; ``None`` if none was asked for.
         seed: of every random draw.
@@ -45,6 +48,9 @@ class Provenance:
     options: Mapping[str, Any] = field(default_factory=dict)
     generation: Mapping[str, Any] | None = None
     target_fn: str = "log_prob"
+    target_options: Mapping[str, Any] = field(default_factory=dict)
+    contrast: str | None = None
+    unit: str = "nats"
     budget: int | None = None
     until: float | None = None
     seed: int = 0

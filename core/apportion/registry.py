@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from apportion.errors import PluginError, unknown_name
+from apportion.errors import InputError, PluginError, unknown_name
+from apportion.options import check_options
 
 __all__ = ["KINDS", "Entry", "Register", "Registry"]
 
@@ -51,16 +52,24 @@ class Entry:
         except (Exception, SystemExit) as error:
             raise self._fault("load", error) from error
 
-    def make(self) -> Any:
+    def make(self, **options: Any) -> Any:
         """A new object.
 
+        Args:
+            **options: keyword-only parameters of the factory.
+
         Raises:
+            InputError: an option that the factory does not have, or a value that it refuses.
             PluginError: the factory failed; the message names plugin, kind and cause.
         """
         factory = self.load()
+        if options:
+            check_options(f"{self.kind[:-1]} {self.name!r}", factory, options)
         try:
-            return factory()
+            return factory(**options)
         except (Exception, SystemExit) as error:
+            if options and isinstance(error, InputError):
+                raise
             raise self._fault("make", error) from error
 
     def _fault(self, verb: str, error: BaseException) -> PluginError:

@@ -10,7 +10,8 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from apportion.errors import InputError
-from apportion.inputs import Alternatives, InputAdapter, ModelInput
+from apportion.inputs import AdaptContext, Alternatives, InputAdapter, ModelInput
+from apportion.targets import EMPTY, FULL
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -45,6 +46,29 @@ class Renderer:
         """Token ids of the prompt with all features present."""
         (item,) = self(torch.ones(1, len(self._adapter.features), dtype=torch.bool))
         return item.inputs[0].ids if isinstance(item, Alternatives) else item.ids
+
+    def reference(self, name: object) -> tuple[int, ...] | None:
+        """Token ids of a prompt to compare with: ``"full"``, ``"empty"``, or a text; ``None`` stays ``None``.
+
+        Raises:
+            InputError: it is none of these, or has no single prompt because baselines have alternatives.
+        """
+        if name is None:
+            return None
+        if not isinstance(name, str):
+            raise InputError(f"reference={name!r} must be 'full', 'empty' or the text of a prompt.")
+        if name not in (FULL, EMPTY):
+            (ids,) = AdaptContext(self._tokenizer).encode([name])
+            return ids or self._empty().ids
+        if name == FULL:
+            return self.full()
+        (item,) = self(torch.zeros(1, len(self._adapter.features), dtype=torch.bool))
+        if isinstance(item, Alternatives):
+            raise InputError(
+                "The prompt without features has alternative baselines here, and one prompt is needed to compare with; "
+                "give its text: target_options={'reference': '…'}."
+            )
+        return item.ids
 
     def __call__(self, mask: Bool[Tensor, "S F"]) -> Sequence[ModelInput | Alternatives]:
         """Inputs of at least one token each."""

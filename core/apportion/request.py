@@ -36,6 +36,8 @@ class Request:
         generation: options of the generation, where the model wrote the target.
         target_fn_name: how results call the target function.
         target_fn: the target function.
+        target_options: its options as the user typed them.
+        reference: token ids of the prompt that the target function compares all others with; ``None``: it does not.
         budget: the most distinct evaluations; ``None`` for no limit.
         coalition_budget: the same in coalitions, which take one evaluation for each baseline draw.
         until: the standard error below which sampling may end; ``None``: it spends the budget.
@@ -56,6 +58,8 @@ class Request:
     generation: Mapping[str, object]
     target_fn_name: str
     target_fn: TargetFunction
+    target_options: Mapping[str, Any]
+    reference: tuple[int, ...] | None
     budget: int | None
     coalition_budget: int | None
     seed: int

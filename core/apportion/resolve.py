@@ -15,6 +15,7 @@ from apportion.auto import UNTIL_BUDGET, choose_method
 from apportion.backend import Capability, GenerateSession, Session
 from apportion.errors import CapabilityError, InputError, PluginError, check_encodable, listing
 from apportion.inputs import AdaptContext, InputAdapter
+from apportion.logits_function import OfLogits
 from apportion.methods import Method
 from apportion.options import check_options, with_sampler
 from apportion.plugin_check.static import protocol_faults
@@ -53,11 +54,14 @@ class Resolver:
 
     def request(
         self,
+        *,
         prompt: object,
         target: object,
         method: str | Method,
         features: object,
-        target_fn: str | TargetFunction,
+        target_fn: object,
+        contrast: object,
+        target_options: Mapping[str, Any],
         budget: int | None,
         until: float | None,
         seed: int,
@@ -78,7 +82,8 @@ class Resolver:
             raise InputError("generate= sets how a target is written, and a target is given; leave one of them out.")
         if generate is not None and not isinstance(generate, Mapping):
             raise InputError(f"generate={generate!r} must be a dict of options, such as {{'max_new_tokens': 40}}.")
-        target_fn_name, target_fn_object = self._target_fn(target_fn)
+        target_fn_name, target_fn_object = self._target_fn(target_fn, target_options, contrast)
+        contrast = None if contrast is None else self._given("contrast", contrast)
         adapter = self.adapter(prompt, features, seed)
         renderer = Renderer(adapter, self._tokenizer)
         name, chosen, reason, limit = self._method(method, len(adapter.features), budget, renderer.draws)
@@ -91,7 +96,7 @@ class Resolver:
             prompt=prompt,
             adapter=adapter,
             renderer=renderer,
-            target=self._target(target, renderer, generate or {}, seed),
+            target=self._target(target, contrast, renderer, generate or {}, seed),
             method_name=name,
             method=chosen,
             method_reason=reason,
@@ -100,6 +105,8 @@ class Resolver:
             generation=dict(generate or {}),
             target_fn_name=target_fn_name,
             target_fn=target_fn_object,
+            target_options=dict(target_options),
+            reference=renderer.reference(getattr(target_fn_object, "reference", None)),
             budget=budget,
             coalition_budget=coalitions,
             until=until,
@@ -169,12 +176,32 @@ class Resolver:
                 )
         return found
 
-    def _target_fn(self, target_fn: str | TargetFunction) -> tuple[str, TargetFunction]:
-        if isinstance(target_fn, str):
-            return target_fn, self._plugins["targets"].get(target_fn).make()
-        if not isinstance(target_fn, TargetFunction):
-            raise InputError(f"target_fn={target_fn!r} is neither a name nor a TargetFunction (with `needs`).")
-        return _name_of(target_fn), target_fn
+    def _target_fn(self, given: object, options: object, contrast: object) -> tuple[str, TargetFunction]:
+        if not isinstance(options, Mapping):
+            raise InputError(f"target_options={options!r} must be a dict, such as {{'top_k': 20}}.")
+        if isinstance(given, str):
+            name, made = given, self._plugins["targets"].get(given).make(**options)
+        elif options:
+            raise InputError(f"target_options={dict(options)!r} goes with the name of a target function.")
+        elif isinstance(given, TargetFunction):
+            name, made = _name_of(given), given
+        elif callable(given) and not isinstance(given, type):
+            made = OfLogits(given)
+            name = made.name
+        else:
+            raise InputError(
+                f"target_fn={given!r} is neither a name, nor a TargetFunction (with `needs`), nor a function of logits."
+            )
+        contrastive = bool(getattr(made, "contrastive", False))
+        if contrastive and contrast is None:
+            raise InputError(f"The target function {name!r} compares with another target: give contrast=.")
+        if contrast is not None and not contrastive:
+            others = [e.name for e in self._plugins["targets"] if getattr(e.load(), "contrastive", False)]
+            raise InputError(
+                f"contrast={contrast!r} is given, and the target function {name!r} compares with nothing. "
+                f"Contrastive ones: {listing(others)}."
+            )
+        return name, made
 
     def _method(
         self, method: str | Method, n_features: int, budget: int | None, draws: int
@@ -209,7 +236,14 @@ class Resolver:
         check_options(f"method {name!r}", method.run, options)
         return with_sampler(method.run, options, self._plugins["samplers"])
 
-    def _target(self, target: object, renderer: Renderer, generate: Mapping[str, object], seed: int) -> Target:
+    def _target(
+        self,
+        target: object,
+        contrast: Target | None,
+        renderer: Renderer,
+        generate: Mapping[str, object],
+        seed: int,
+    ) -> Target:
         prompt_ids = renderer.full()
         limit = self._session.info.context_length
         if limit is not None and len(prompt_ids) >= limit:
@@ -218,17 +252,25 @@ class Resolver:
                 "shorten the prompt."
             )
         if target is None:
-            ids = self._generated(prompt_ids, generate, seed)
-        elif isinstance(target, str):
-            check_encodable("target", target)
-            ids = tuple(self._tokenizer(target, add_special_tokens=False)["input_ids"])
-            if not ids:
-                raise InputError(f"The target {target!r} is empty: the tokenizer makes no tokens of it.")
+            found = self._of_ids(self._generated(prompt_ids, generate, seed))
         else:
-            ids = self._checked_ids(target)
-        tokens = token_texts(self._tokenizer, ids)
-        text = target if isinstance(target, str) else self._tokenizer.decode(list(ids))
-        return Target(ids, tokens, str(text), generated=target is None)
+            found = self._given("target", target)
+        if contrast is not None and contrast.ids == found.ids:
+            raise InputError(f"The contrast {contrast.text!r} is the target itself; give another one.")
+        return replace(found, generated=target is None, contrast=contrast)
+
+    def _given(self, what: str, given: object) -> Target:
+        """A target or contrast that the user gave, as a text or token ids."""
+        if not isinstance(given, str):
+            return self._of_ids(self._checked_ids(what, given))
+        check_encodable(what, given)
+        ids = tuple(self._tokenizer(given, add_special_tokens=False)["input_ids"])
+        if not ids:
+            raise InputError(f"The {what} {given!r} is empty: the tokenizer makes no tokens of it.")
+        return replace(self._of_ids(ids), text=given)
+
+    def _of_ids(self, ids: tuple[int, ...]) -> Target:
+        return Target(ids, token_texts(self._tokenizer, ids), str(self._tokenizer.decode(list(ids))))
 
     def _generated(self, prompt_ids: tuple[int, ...], options: Mapping[str, object], seed: int) -> tuple[int, ...]:
         if Capability.GENERATE not in self._session.capabilities or not isinstance(self._session, GenerateSession):
@@ -243,17 +285,18 @@ class Resolver:
             raise InputError("The model generated nothing after this prompt; give a target.")
         return ids
 
-    def _checked_ids(self, target: object) -> tuple[int, ...]:
-        values = target.tolist() if isinstance(target, torch.Tensor | np.ndarray) else target
+    def _checked_ids(self, what: str, given: object) -> tuple[int, ...]:
+        values = given.tolist() if isinstance(given, torch.Tensor | np.ndarray) else given
         if isinstance(values, Sequence) and not isinstance(values, bytes):
             values = [int(i) if isinstance(i, np.integer) else i for i in values]
         if not isinstance(values, list) or not all(type(i) is int for i in values):
-            raise InputError(f"The target must be a text, token ids or None; it is {target!r:.80}.")
+            raise InputError(f"The {what} must be a text, token ids or None; it is {given!r:.80}.")
         if not values:
-            raise InputError("The target is an empty list of token ids; give at least one, or None to generate.")
+            hint = ", or None to generate" if what == "target" else ""
+            raise InputError(f"The {what} is an empty list of token ids; give at least one{hint}.")
         wrong = [i for i in values if not 0 <= i < self._vocabulary]
         if wrong:
-            raise InputError(f"The target id {wrong[0]} is outside the vocabulary of {self._vocabulary} tokens.")
+            raise InputError(f"The {what} id {wrong[0]} is outside the vocabulary of {self._vocabulary} tokens.")
         return tuple(values)
 
 

@@ -33,11 +33,8 @@ class ActivationSize:
         self.linear_head = linear_head
         self.keeps_rows = keeps_rows
 
-    def __call__(self, prefix: int, suffix: int, targets: int, *, logits: bool = False) -> int:
-        """Bytes for a row of ``prefix + suffix`` prompt tokens and ``targets`` target tokens.
-
-        With ``logits`` for scoring that hands out the logits.
-        """
+    def __call__(self, prefix: int, suffix: int, targets: int) -> int:
+        """Bytes for a row of ``prefix + suffix`` prompt tokens and ``targets`` target tokens."""
         read = suffix + targets
         layer = read * (8 * self.hidden + 4 * self.inner)
         keys_and_values = 4 * (prefix + read) * self.hidden if prefix else 0
@@ -46,7 +43,7 @@ class ActivationSize:
         mask = read * (prefix + read) if prefix else 0
         # Without a plain head the model makes logits itself, for all positions if it cannot choose.
         rows = targets if self.linear_head or self.keeps_rows else read
-        held = self.hidden + (3 * self.vocabulary if logits or not self.linear_head else 0)
+        held = self.hidden + (0 if self.linear_head else 3 * self.vocabulary)
         return self.element * (layer + keys_and_values + scores + mask) + max(4, self.element) * rows * held
 
 

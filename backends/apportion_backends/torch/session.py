@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -110,20 +110,25 @@ class TorchSession:
         # A copy made outside inference mode is an ordinary tensor, which its receiver may change.
         return found.cpu().clone()
 
-    def logits(self, batch: ScoringBatch) -> Float[Tensor, "B T V"]:
-        """Logits at the positions that predict the target, fp32 or better.
+    def logits(self, batch: ScoringBatch, rows: int) -> Iterator[Float[Tensor, "b T V"]]:
+        """Logits at the positions that predict the target, fp32 or better, a few rows at a time.
+
+        One forward for the whole batch; of its last hidden states the head reads ``rows`` at a time.
 
         Raises:
             BatchTooLargeError: memory ran out.
         """
         with scoring_mode(self.model), translate_out_of_memory():
-            if self._traits.linear_head:
-                head = self.model.get_output_embeddings()
-                found = all_logits(self._target_hidden(batch), head.weight, getattr(head, "bias", None))
-            else:
-                found = self._own_logits(batch)
-                found = found.to(torch.promote_types(found.dtype, torch.float32))
-        return found.clone()
+            linear = self._traits.linear_head
+            states = self._target_hidden(batch) if linear else self._own_logits(batch)
+        for part in states.split(rows):
+            with scoring_mode(self.model), translate_out_of_memory():
+                if linear:
+                    head = self.model.get_output_embeddings()
+                    found = all_logits(part, head.weight, getattr(head, "bias", None))
+                else:
+                    found = part.to(torch.promote_types(part.dtype, torch.float32))
+            yield found.clone()
 
     def generate(
         self, ids: tuple[int, ...], options: Mapping[str, object], seed: int, room: int | None = None

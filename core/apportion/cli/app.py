@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from apportion._version import __version__
-from apportion.cli import backends, methods, new, plugins
+from apportion.cli import backends, new, plugins
 from apportion.cli.attribute import EXAMPLES, attribute
+from apportion.cli.kinds import KINDS, kind_app
 from apportion.cli.show import show
 
 __all__ = ["app"]
@@ -46,7 +47,8 @@ def root(
 
 app.command(rich_help_panel=RUN, epilog=EXAMPLES)(attribute)
 app.command(rich_help_panel=RUN)(show)
-app.add_typer(methods.app, name="methods", rich_help_panel=INSTALLED)
+for command in KINDS:
+    app.add_typer(kind_app(command), name=command, rich_help_panel=INSTALLED)
 app.add_typer(backends.app, name="backends", rich_help_panel=INSTALLED)
 app.add_typer(plugins.app, name="plugins", rich_help_panel=INSTALLED)
 app.add_typer(new.app, name="new", rich_help_panel=EXTEND)

@@ -49,11 +49,15 @@ def attribute(
     target: flags.Target = None,
     target_ids: flags.TargetIds = None,
     target_fn: flags.TargetFn = "log_prob",
+    contrast: flags.Contrast = None,
+    contrast_ids: flags.ContrastIds = None,
+    target_option: flags.TargetOption = None,
     max_new_tokens: flags.MaxNewTokens = None,
     generate: flags.Generate = None,
     method: flags.Method = "auto",
     option: flags.MethodOption = None,
     budget: flags.Budget = None,
+    until: flags.Until = None,
     seed: flags.Seed = 0,
     as_json: flags.AsJson = False,
     save: flags.Save = None,
@@ -72,8 +76,10 @@ def attribute(
     job = check_job(
         prompt_flags,
         ModelFlags(model, backend, device, dtype, memory_budget, not no_share_prefixes, cache, not no_progress),
-        TargetFlags(target, target_ids, target_fn, max_new_tokens, generate or ()),
-        MethodFlags(method, option or (), budget, seed),
+        TargetFlags(
+            target, target_ids, target_fn, contrast, contrast_ids, target_option or (), max_new_tokens, generate or ()
+        ),
+        MethodFlags(method, option or (), budget, until, seed),
         OutputFlags(as_json, save, plot, view, view_option or (), run_log),
     )
     # What plugins print while they work does not belong between the results.

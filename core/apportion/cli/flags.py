@@ -236,7 +236,34 @@ TargetFn = Annotated[
     typer.Option(
         metavar="NAME",
         rich_help_panel=TARGET,
-        help="What of the output is explained: log_prob (nats), prob, or what a plugin adds.",
+        help="What of the output is explained: log_prob (nats), prob, entropy, … (`apportion targets`).",
+    ),
+]
+Contrast = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT",
+        rich_help_panel=TARGET,
+        show_default=False,
+        help="What the target is compared with, for contrastive target functions such as contrast_prob_diff.",
+    ),
+]
+ContrastIds = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ID,ID",
+        rich_help_panel=TARGET,
+        show_default=False,
+        help="The same as token ids: 504,2471.",
+    ),
+]
+TargetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE",
+        rich_help_panel=TARGET,
+        show_default=False,
+        help="An option of the target function: top_k=20. Repeatable; see `apportion targets show NAME`.",
     ),
 ]
 MaxNewTokens = Annotated[
@@ -289,6 +316,15 @@ Budget = Annotated[
         rich_help_panel=METHOD,
         show_default="the method's choice",
         help="The most distinct model evaluations.",
+    ),
+]
+Until = Annotated[
+    float | None,
+    typer.Option(
+        metavar="X",
+        rich_help_panel=METHOD,
+        show_default=False,
+        help="Go on until every standard error is at most this (nats for log_prob), or the budget ends.",
     ),
 ]
 Seed = Annotated[int, typer.Option(metavar="N", min=0, rich_help_panel=METHOD, help="Of every random draw.")]

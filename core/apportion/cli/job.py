@@ -42,6 +42,9 @@ class TargetFlags:
     text: str | None
     ids: str | None
     target_fn: str
+    contrast: str | None
+    contrast_ids: str | None
+    options: Sequence[str]
     max_new_tokens: int | None
     generate: Sequence[str]
 
@@ -53,6 +56,7 @@ class MethodFlags:
     method: str
     options: Sequence[str]
     budget: int | None
+    until: float | None
     seed: int
 
 
@@ -101,11 +105,14 @@ def check_job(
         "run_log": output.run_log,
     }
     call = {
-        "target": _target(target),
+        "target": _text_or_ids("--target", target.text, target.ids),
         "target_fn": target.target_fn,
+        "contrast": _text_or_ids("--contrast", target.contrast, target.contrast_ids),
+        "target_options": json_pairs("--target-option", target.options, "top_k=20"),
         "generate": _generation(target),
         "method": method.method,
         "budget": method.budget,
+        "until": method.until,
         "seed": method.seed,
     }
     options = json_pairs("--option", method.options, "n_permutations=20")
@@ -114,12 +121,12 @@ def check_job(
     return job
 
 
-def _target(flags: TargetFlags) -> str | list[int] | None:
-    if flags.ids is None:
-        return flags.text
-    if flags.text is not None:
-        usage_error("--target-ids", "--target is given too; a run explains one target.")
-    return token_ids("--target-ids", flags.ids)
+def _text_or_ids(flag: str, text: str | None, ids: str | None) -> str | list[int] | None:
+    if ids is None:
+        return text
+    if text is not None:
+        usage_error(f"{flag}-ids", f"{flag} is given too; a run explains one target against one other at most.")
+    return token_ids(f"{flag}-ids", ids)
 
 
 def _generation(flags: TargetFlags) -> dict[str, Any] | None:

@@ -23,10 +23,11 @@ from apportion.options import with_sampler
 from apportion.plugins import Plugins
 from apportion.registry import Entry
 from apportion.running import check_estimate
-from apportion.targets import Needs, Scores, Target, TargetFunction
+from apportion.targets import TargetFunction
 from apportion.testing import reference, tiny
 from apportion.testing.games import random_moebius
 from apportion.testing.results import sample_results
+from apportion.testing.scores import random_scores, random_target
 
 __all__ = ["smoke"]
 
@@ -92,10 +93,8 @@ def _sampler(made: Sampler, plugins: Plugins) -> str:
 
 
 def _target(made: TargetFunction, plugins: Plugins) -> str:
-    target = Target((1, 2, 3), ("a", "b", "c"), "abc")
-    logits = torch.randn(2, 3, 11, generator=_rng(), dtype=torch.float64)
-    log_probs = logits.log_softmax(-1)[:, torch.arange(3), torch.tensor(target.ids)]
-    scores = Scores(logits=logits) if made.needs is Needs.LOGITS else Scores(log_probs=log_probs)
+    target = random_target(3)
+    scores, _ = random_scores(made, 2, target)
     values = made(scores, target)
     if tuple(values.shape) != (2, 4):
         raise PluginError(f"gave values of shape {tuple(values.shape)} for 2 inputs and 3 target tokens, not (2, 4).")

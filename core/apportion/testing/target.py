@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import pytest
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from apportion.plugin_check.static import object_faults
-from apportion.targets import Needs, Scores, Target, TargetFunction
+from apportion.targets import EMPTY, FULL, Scores, Target, TargetFunction
 from apportion.testing import reference, tiny
 from apportion.testing.contract import Contract
 from apportion.testing.explainers import tiny_explainer
-from apportion.testing.randomness import generator, only_its_own_generator
+from apportion.testing.randomness import only_its_own_generator
+from apportion.testing.scores import (
+    Logits,
+    is_contrastive,
+    random_scores,
+    random_target,
+    reference_of,
+    scores_of,
+)
 
 __all__ = ["TargetContract"]
-
-VOCABULARY = 17
 
 
 class TargetContract(Contract):
@@ -27,18 +36,19 @@ class TargetContract(Contract):
         """The target function to check; yours."""
         raise NotImplementedError("Give a fixture `target_fn` that returns your target function.")
 
-    def expected(self, logits: Float[Tensor, "T V"], target: Target) -> Float[Tensor, " K"] | None:
-        """The values of one input, the whole target first, written as plainly as you can; ``None``: not known."""
+    def expected(
+        self, logits: Float[Tensor, "T V"], target: Target, **others: Float[Tensor, "C V"]
+    ) -> Float[Tensor, " K"] | None:
+        """The values of one input, the whole target first, written as plainly as you can; ``None``: not known.
+
+        ``others`` hold the logits of ``contrast`` for a function that is ``contrastive``, and those of ``reference``
+        for one that has a reference.
+        """
         return None
 
-    def scores(self, target_fn: TargetFunction, rows: int, target: Target) -> tuple[Scores, Float[Tensor, "S T V"]]:
+    def scores(self, target_fn: TargetFunction, rows: int, target: Target) -> tuple[Scores, Logits]:
         """Random scores of some inputs, as a session gives them, and the logits behind them."""
-        draw = generator(rows)
-        logits = 3 * torch.randn(rows, len(target.ids), VOCABULARY, generator=draw, dtype=torch.float64)
-        if target_fn.needs is Needs.LOGITS:
-            return Scores(logits=logits.clone()), logits
-        positions = torch.arange(len(target.ids))
-        return Scores(log_probs=logits.log_softmax(-1)[:, positions, torch.tensor(target.ids)]), logits
+        return random_scores(target_fn, rows, target)
 
     def test_it_says_what_it_is(self, target_fn: TargetFunction) -> None:
         """What it needs, its signature, and its docstring."""
@@ -49,7 +59,7 @@ class TargetContract(Contract):
     @pytest.mark.parametrize("tokens", [1, 2, 5])
     def test_shapes(self, target_fn: TargetFunction, rows: int, tokens: int) -> None:
         """One row for each input, one column for the whole target and one for each token, fp32 or better."""
-        target = _target(tokens)
+        target = random_target(tokens)
         scores, _ = self.scores(target_fn, rows, target)
         with only_its_own_generator():
             values = target_fn(scores, target)
@@ -61,7 +71,7 @@ class TargetContract(Contract):
 
     def test_rows_do_not_see_each_other(self, target_fn: TargetFunction) -> None:
         """An input's values are the same alone and in any batch: batches are cut by memory, not by meaning."""
-        target = _target(4)
+        target = random_target(4)
         scores, _ = self.scores(target_fn, 6, target)
         whole = target_fn(scores, target)
         for row in range(6):
@@ -72,7 +82,7 @@ class TargetContract(Contract):
 
     def test_it_changes_nothing_and_repeats(self, target_fn: TargetFunction) -> None:
         """The scores stay as they are, and the same scores give the same values."""
-        target = _target(3)
+        target = random_target(3)
         scores, _ = self.scores(target_fn, 4, target)
         given = scores.logits if scores.logits is not None else scores.log_probs
         assert given is not None
@@ -83,12 +93,10 @@ class TargetContract(Contract):
 
     def test_single_precision_is_enough(self, target_fn: TargetFunction) -> None:
         """Scores in fp32, as most sessions give them, give the values of fp64 within 1e-3."""
-        target = _target(4)
+        target = random_target(4)
         scores, _ = self.scores(target_fn, 5, target)
-        single = Scores(
-            log_probs=None if scores.log_probs is None else scores.log_probs.float(),
-            logits=None if scores.logits is None else scores.logits.float(),
-        )
+        single = _changed(scores, Tensor.float)
+        assert single is not None
         exact, rounded = target_fn(scores, target).double(), target_fn(single, target).double()
         assert torch.allclose(exact, rounded, atol=1e-3, rtol=1e-3), (
             f"fp32 scores give {rounded[0].tolist()}, fp64 scores {exact[0].tolist()}."
@@ -97,11 +105,12 @@ class TargetContract(Contract):
     def test_the_values_are_right(self, target_fn: TargetFunction) -> None:
         """What ``expected`` says, for each input by itself."""
         for tokens in (1, 4):
-            target = _target(tokens)
+            target = random_target(tokens)
             scores, logits = self.scores(target_fn, 3, target)
             values = target_fn(scores, target)
             for row in range(3):
-                wanted = self.expected(logits[row], target)
+                others = {name: part[min(row, len(part) - 1)] for name, part in logits.items()}
+                wanted = self.expected(others.pop("logits"), target, **others)
                 if wanted is None:
                     pytest.skip("`expected` is not given")
                 assert torch.allclose(values[row].double(), wanted.double(), atol=1e-8), (
@@ -110,25 +119,49 @@ class TargetContract(Contract):
 
     def test_it_runs_on_a_model(self, target_fn: TargetFunction) -> None:
         """The score of a full prompt on a tiny model is that of a plain forward."""
+        tokenizer = tiny.tokenizer()
+        target = Target(tuple(tokenizer(" four")["input_ids"]), tuple(" four"), " four")
+        if is_contrastive(target_fn):
+            other = tuple(tokenizer(" six")["input_ids"])
+            target = replace(target, contrast=Target(other, tuple(" six"), " six"))
         with tiny_explainer() as explainer:
-            result = explainer.attribute("one two three", " four", method="shapley", target_fn=target_fn)
-        target = Target(tuple(tiny.tokenizer()(" four")["input_ids"]), tuple(" four"), " four")
-        prompt = tiny.tokenizer()("one two three")["input_ids"]
-        logits = reference.logits(tiny.model(), prompt, target.ids)[None]
-        log_probs = logits.log_softmax(-1)[:, torch.arange(len(target.ids)), torch.tensor(target.ids)]
-        needs_logits = target_fn.needs is Needs.LOGITS
-        scores = Scores(logits=logits) if needs_logits else Scores(log_probs=log_probs)
+            result = explainer.attribute(
+                "one two three",
+                " four",
+                method="shapley",
+                target_fn=target_fn,
+                contrast=None if target.contrast is None else " six",
+            )
+        prompt, named = tokenizer("one two three")["input_ids"], reference_of(target_fn)
+        scores = _plain_scores(prompt, target_fn, target)
+        if target.contrast is not None:
+            scores = replace(scores, contrast=_plain_scores(prompt, target_fn, target.contrast))
+        if named is not None:
+            to = {FULL: prompt, EMPTY: [tokenizer.bos_token_id]}.get(named)
+            to = to or tokenizer(named)["input_ids"] or [tokenizer.bos_token_id]
+            scores = replace(scores, reference=_plain_scores(to, target_fn, target))
         assert result.full_value is not None
         assert abs(result.full_value - float(target_fn(scores, target)[0, 0])) < 1e-7
 
 
-def _target(tokens: int) -> Target:
-    ids = tuple((7 * i + 3) % VOCABULARY for i in range(tokens))
-    return Target(ids, tuple(map(str, ids)), " ".join(map(str, ids)))
+def _plain_scores(prompt: list[int], target_fn: TargetFunction, target: Target) -> Scores:
+    """Of a plain forward of the tiny model."""
+    return scores_of(reference.logits(tiny.model(), prompt, target.ids)[None], target_fn, target)
+
+
+def _changed(scores: Scores | None, change: Callable[[Tensor], Tensor], *, everywhere: bool = True) -> Scores | None:
+    """Scores with every tensor changed, those of the reference only if ``everywhere``."""
+    if scores is None:
+        return None
+    return Scores(
+        log_probs=None if scores.log_probs is None else change(scores.log_probs),
+        logits=None if scores.logits is None else change(scores.logits),
+        contrast=_changed(scores.contrast, change),
+        reference=_changed(scores.reference, change) if everywhere else scores.reference,
+    )
 
 
 def _rows(scores: Scores, first: int, last: int) -> Scores:
-    return Scores(
-        log_probs=None if scores.log_probs is None else scores.log_probs[first:last],
-        logits=None if scores.logits is None else scores.logits[first:last],
-    )
+    found = _changed(scores, lambda part: part[first:last], everywhere=False)
+    assert found is not None
+    return found

@@ -70,7 +70,7 @@ class EvaluationCache:
 
     @hookimpl
     def apportion_recall(
-        self, request: Request, session: Session, prompts: Sequence[tuple[int, ...]]
+        self, request: Request, session: Session, prompts: Sequence[tuple[int, ...]], target_ids: tuple[int, ...]
     ) -> Float[Tensor, "N T"] | None:
         """Rows that are known, NaN elsewhere."""
         from apportion_plugins.cache.keys import prompt_keys
@@ -79,9 +79,9 @@ class EvaluationCache:
         run = self._run(request, session)
         if run.scope is None:
             return None
-        keys = prompt_keys(run.scope, prompts)
+        keys = prompt_keys(run.scope, target_ids, prompts)
         known = run.store.get(keys)
-        return unpack([known.get(key) for key in keys], len(request.target.ids)) if known else None
+        return unpack([known.get(key) for key in keys], len(target_ids)) if known else None
 
     # Outside the other wrappers, so that what is remembered is what the run got.
     @hookimpl(wrapper=True, tryfirst=True)

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 __all__ = ["batch_keys", "prompt_keys", "scope_of"]
 
-FORMAT = 1
+FORMAT = 2
 """Of addresses and rows: another number, and nothing that was stored is found again."""
 SCOPE_BYTES, PROMPT_BYTES = 8, 16
 VERSIONS = ("apportion", "torch", "transformers")
 
 
 def scope_of(request: Request, session: Session) -> bytes:
-    """All of an address but the prompt: a hash of the model as it is now, where and how it runs, and the target.
+    """What all addresses of a run begin with: a hash of the model as it is now, and of where and how it runs.
 
     Raises:
         UnseenError: something takes part in scoring that cannot be told from what it was before.
@@ -45,26 +45,28 @@ def scope_of(request: Request, session: Session) -> bytes:
         tuple(installed.get(package) for package in VERSIONS),
         _precision(),
         request.scorers,
-        request.target.ids,
     )
     return hashlib.blake2b(repr(parts).encode(), digest_size=32).digest()
 
 
-def prompt_keys(scope: bytes, prompts: Iterable[Iterable[int]]) -> list[bytes]:
-    """The address of each prompt.
+def prompt_keys(scope: bytes, target: Iterable[int], prompts: Iterable[Iterable[int]]) -> list[bytes]:
+    """The address of each prompt, followed by a target.
 
     Args:
-        scope: from ``scope_of``. It begins the address too, so that rows of a scope lie side by side.
+        scope: from ``scope_of``. With the target it begins the address too, so that rows of a run lie side by side.
+        target: token ids.
         prompts: token ids of each.
     """
-    return [_key(scope, array("q", ids).tobytes()) for ids in prompts]
+    narrow = hashlib.blake2b(array("q", target).tobytes(), digest_size=32, key=scope).digest()
+    return [_key(narrow, array("q", ids).tobytes()) for ids in prompts]
 
 
 def batch_keys(scope: bytes, batch: ScoringBatch) -> list[bytes]:
     """The address of each row of a batch: its prefix and its suffix are the prompt."""
     prefix = batch.prefix_ids.tolist()
     rows = zip(batch.suffix_ids.tolist(), batch.suffix_lengths.tolist(), strict=True)
-    return prompt_keys(scope, (prefix + suffix[:length] for suffix, length in rows))
+    target = batch.target_ids.tolist()
+    return prompt_keys(scope, target, (prefix + suffix[:length] for suffix, length in rows))
 
 
 def _key(scope: bytes, prompt: bytes) -> bytes:

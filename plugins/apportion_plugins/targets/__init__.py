@@ -9,6 +9,29 @@ from apportion.registry import Register
 @hookimpl
 def apportion_register_targets(register: Register) -> None:
     """Register the target functions of this package."""
-    home = "apportion_plugins.targets.likelihood"
-    register("log_prob", f"{home}:LogProb", summary="log-probability of the target, in nats (default)")
-    register("prob", f"{home}:Prob", summary="probability of the target, and of each token given those before it")
+    home = "apportion_plugins.targets"
+    of_target, of_all, contrast, information = (
+        f"{home}.{module}" for module in ("likelihood", "distribution", "contrast", "information")
+    )
+    for name, factory, summary in (
+        ("log_prob", f"{of_target}:LogProb", "log-probability of the target, in nats (default)"),
+        ("prob", f"{of_target}:Prob", "probability of the target, and of each token given those before it"),
+        ("crossentropy", f"{of_target}:CrossEntropy", "surprise: minus the log-probability, in nats"),
+        ("perplexity", f"{of_target}:Perplexity", "exponential of the mean cross-entropy of a token"),
+        ("logit", f"{of_all}:Logit", "the target tokens' logits, before the softmax"),
+        ("entropy", f"{of_all}:Entropy", "entropy of the next-token distributions, in nats"),
+        ("top_p_size", f"{of_all}:TopPSize", "how many tokens hold the probability top_p"),
+        (
+            "contrast_log_prob_diff",
+            f"{contrast}:ContrastLogProbDiff",
+            "log-odds of the target over the contrast",
+        ),
+        ("contrast_prob", f"{contrast}:ContrastProb", "probability of the contrast"),
+        ("contrast_prob_diff", f"{contrast}:ContrastProbDiff", "probability of the target minus that of the contrast"),
+        ("contrast_logits", f"{contrast}:ContrastLogits", "the contrast's logits"),
+        ("contrast_logits_diff", f"{contrast}:ContrastLogitsDiff", "the target's logits minus those of the contrast"),
+        ("pcxmi", f"{information}:PCXMI", "log-probability over that after a reference prompt, in nats"),
+        ("in_context_pvi", f"{information}:InContextPVI", "information over no prompt at all, in bits"),
+        ("kl_divergence", f"{information}:KLDivergence", "divergence from the distribution after a reference prompt"),
+    ):
+        register(name, factory, summary=summary)

@@ -1,4 +1,4 @@
-"""The likelihood of the target, as its logarithm or as a probability."""
+"""The likelihood of the target: its logarithm, probability, cross-entropy or perplexity."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from torch import Tensor
 
 from apportion.targets import Needs, Scores, Target
 
-__all__ = ["LogProb", "Prob"]
+__all__ = ["CrossEntropy", "LogProb", "Perplexity", "Prob"]
 
 
 class LogProb:
     """``[Σ log pₜ, log p₁ … log p_T]``, where pₜ is given the prompt and the target tokens before t."""
 
     needs = Needs.LOG_PROBS
+    unit = "nats"
 
     def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:
         """Natural logarithms."""
@@ -26,6 +27,33 @@ class LogProb:
 class Prob(LogProb):
     """The exponential of every entry of ``LogProb``."""
 
+    unit = "probability"
+
     def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:
         """Probabilities in [0, 1]."""
         return super().__call__(scores, target).exp()
+
+
+class CrossEntropy(LogProb):
+    """``-log p``: how surprising the target is. Positive values make it *less* likely."""
+
+    unit = "nats"
+
+    def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:
+        """Minus the natural logarithms."""
+        return -super().__call__(scores, target)
+
+
+class Perplexity(LogProb):
+    """``exp`` of the mean cross-entropy of the target's tokens, and of each token's own; at least 1.
+
+    Inseq takes 2 to the power of a cross-entropy in nats, which is another number.
+    """
+
+    unit = "perplexity"
+
+    def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:
+        """How many equally likely tokens would be as hard to guess."""
+        surprise = -super().__call__(scores, target)
+        surprise[:, 0] /= len(target.ids)
+        return surprise.exp()

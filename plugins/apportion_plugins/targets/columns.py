@@ -1,0 +1,35 @@
+"""What target functions share: the whole target beside its tokens, and tokens of two targets side by side."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from apportion.targets import Target
+
+__all__ = ["aligned", "chosen_logits", "summed"]
+
+
+def summed(tokens: Float[Tensor, "S T"]) -> Float[Tensor, "S K"]:
+    """The sum over the tokens for the whole target, then each of them; float64."""
+    tokens = tokens.double()
+    return torch.cat([tokens.sum(1, keepdim=True), tokens], dim=1)
+
+
+def chosen_logits(logits: Float[Tensor, "S T V"], target: Target) -> Float[Tensor, "S T"]:
+    """The logits of the target's own tokens."""
+    ids: Int[Tensor, " T"] = torch.tensor(target.ids, device=logits.device)
+    chosen: Tensor = logits.gather(2, ids[None, :, None].expand(len(logits), -1, 1))
+    return chosen[:, :, 0].double()
+
+
+def aligned(contrast: Float[Tensor, "S C"], tokens: int) -> Float[Tensor, "S T"]:
+    """The contrast's tokens beside the target's, one to one from the left.
+
+    A target token past the contrast's end stands beside 0; contrast tokens past the target's end have no row.
+    """
+    beside = torch.zeros(len(contrast), tokens, dtype=contrast.dtype, device=contrast.device)
+    shared = min(tokens, contrast.shape[1])
+    beside[:, :shared] = contrast[:, :shared]
+    return beside

@@ -1,0 +1,98 @@
+"""The target against another one: why this and not that (Yin and Neubig 2022, arXiv 2202.10419).
+
+Both targets are scored after the same prompt, each with its own tokens before the next. For the values of single
+tokens they stand side by side from the left: a target token past the contrast's end is compared with nothing, and
+contrast tokens past the target's end count for the whole only.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from apportion.targets import Needs, Scores, Target
+from apportion_plugins.targets.columns import aligned, chosen_logits
+
+__all__ = ["ContrastLogProbDiff", "ContrastLogits", "ContrastLogitsDiff", "ContrastProb", "ContrastProbDiff"]
+
+
+class ContrastLogProbDiff:
+    """``log p(target) − log p(contrast)``: the log-odds of one against the other, in nats."""
+
+    needs = Needs.LOG_PROBS
+    contrastive = True
+    unit = "nats"
+
+    def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:
+        """Differences of sums over all tokens of each, and of tokens side by side."""
+        ours, theirs = _log_probs(scores)
+        return _columns(ours.sum(1) - theirs.sum(1), ours - aligned(theirs, ours.shape[1]))
+
+
+class ContrastProb:
+    """The probability of the contrast; rows hold the probabilities of its tokens, 0 past its end."""
+
+    needs = Needs.LOG_PROBS
+    contrastive = True
+    unit = "probability"
+
+    def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:
+        """Probabilities in [0, 1]."""
+        ours, theirs = _log_probs(scores)
+        return _columns(theirs.sum(1).exp(), aligned(theirs.exp(), ours.shape[1]))
+
+
+class ContrastProbDiff:
+    """``p(target) − p(contrast)``."""
+
+    needs = Needs.LOG_PROBS
+    contrastive = True
+    unit = "probability"
+
+    def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:
+        """Differences in [−1, 1]."""
+        ours, theirs = _log_probs(scores)
+        whole = ours.sum(1).exp() - theirs.sum(1).exp()
+        return _columns(whole, ours.exp() - aligned(theirs.exp(), ours.shape[1]))
+
+
+class ContrastLogits:
+    """The logits of the contrast's tokens, and their sum; 0 past its end."""
+
+    needs = Needs.LOGITS
+    contrastive = True
+    unit = "logits"
+
+    def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:
+        """Logits before the softmax."""
+        ours, theirs = _logits(scores, target)
+        return _columns(theirs.sum(1), aligned(theirs, ours.shape[1]))
+
+
+class ContrastLogitsDiff:
+    """The target's logits minus those of the contrast; for single tokens the log-odds, as the softmax cancels."""
+
+    needs = Needs.LOGITS
+    contrastive = True
+    unit = "logits"
+
+    def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:
+        """Differences of sums over all tokens of each, and of tokens side by side."""
+        ours, theirs = _logits(scores, target)
+        return _columns(ours.sum(1) - theirs.sum(1), ours - aligned(theirs, ours.shape[1]))
+
+
+def _log_probs(scores: Scores) -> tuple[Float[Tensor, "S T"], Float[Tensor, "S C"]]:
+    assert scores.log_probs is not None and scores.contrast is not None and scores.contrast.log_probs is not None
+    return scores.log_probs.double(), scores.contrast.log_probs.double()
+
+
+def _logits(scores: Scores, target: Target) -> tuple[Float[Tensor, "S T"], Float[Tensor, "S C"]]:
+    assert scores.logits is not None and scores.contrast is not None and scores.contrast.logits is not None
+    assert target.contrast is not None
+    return chosen_logits(scores.logits, target), chosen_logits(scores.contrast.logits, target.contrast)
+
+
+def _columns(whole: Float[Tensor, " S"], tokens: Float[Tensor, "S T"]) -> Float[Tensor, "S K"]:
+    return torch.cat([whole[:, None], tokens], dim=1)

@@ -1,0 +1,100 @@
+"""What a prompt adds to the model's knowledge of the target, over a reference prompt."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from apportion.errors import InputError
+from apportion.targets import EMPTY, FULL, Needs, Scores, Target
+from apportion_plugins.targets.columns import summed
+from apportion_plugins.targets.distribution import check_top_p, nucleus
+
+__all__ = ["PCXMI", "InContextPVI", "KLDivergence"]
+
+
+class PCXMI:
+    """Pointwise conditional cross-mutual information, ``log p(y | x) − log p(y | reference)``, in nats.
+
+    Positive where the prompt helps (Fernandes et al. 2021, arXiv 2105.03482); Inseq gives minus this, in bits. The
+    reference does not depend on the features, so the attributions are those of ``log_prob``; the scores say how much
+    the whole prompt adds.
+
+    Args:
+        reference: the prompt that is compared with: ``"empty"`` (no features), ``"full"``, or its text.
+    """
+
+    needs = Needs.LOG_PROBS
+    unit = "nats"
+
+    def __init__(self, *, reference: str = EMPTY) -> None:
+        self.reference = reference
+
+    def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:
+        """Differences of logarithms, of the whole target and of each token."""
+        assert scores.log_probs is not None and scores.reference is not None
+        assert scores.reference.log_probs is not None
+        return summed(scores.log_probs.double() - scores.reference.log_probs.double())
+
+
+class InContextPVI(PCXMI):
+    """In-context pointwise V-information, ``log₂ p(y | x) − log₂ p(y)``, in bits (Lu et al. 2023, arXiv 2310.12300).
+
+    Args:
+        reference: the prompt that is compared with; ``""``: none, the target follows the start token.
+    """
+
+    unit = "bits"
+
+    def __init__(self, *, reference: str = "") -> None:
+        super().__init__(reference=reference)
+
+    def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:
+        """Differences of logarithms to the base 2."""
+        return super().__call__(scores, target) / math.log(2)
+
+
+class KLDivergence:
+    """``KL(P ‖ Q)`` at each target position, P after the reference prompt and Q after this one, and their sum; nats.
+
+    How far the prompt moves the model's predictions, whichever token is the target. It is 0 for the reference itself:
+    with ``reference="full"`` features whose absence moves the predictions get negative values. As in Inseq, P and Q
+    may be cut down to the likeliest tokens of P and made to sum to 1 again, first by ``top_p``, then by ``top_k``.
+
+    Args:
+        reference: the prompt that is compared with: ``"full"`` (all features), ``"empty"``, or its text.
+        top_k: how many of the likeliest tokens count; ``None`` for all.
+        top_p: the probability that those which count hold together.
+
+    Raises:
+        InputError: ``top_k`` is below 1, or ``top_p`` no share of the probability.
+    """
+
+    needs = Needs.LOGITS
+    unit = "nats"
+
+    def __init__(self, *, reference: str = FULL, top_k: int | None = None, top_p: float = 1.0) -> None:
+        if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1):
+            raise InputError(f"top_k={top_k!r} must be a whole number of at least 1, or None for all tokens.")
+        self.reference = reference
+        self.top_k = top_k
+        self.top_p = check_top_p(top_p)
+
+    def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:
+        """Divergences of at least 0."""
+        assert scores.logits is not None and scores.reference is not None and scores.reference.logits is not None
+        there = scores.reference.logits.to(scores.logits)
+        out = ~self._counting(there)
+        p = there.masked_fill(out, -torch.inf).log_softmax(-1)
+        q = scores.logits.masked_fill(out, -torch.inf).log_softmax(-1)
+        return summed(torch.where(out, 0.0, p.exp() * (p - q)).sum(-1))
+
+    def _counting(self, logits: Float[Tensor, "1 T V"]) -> Tensor:
+        counting = torch.ones_like(logits, dtype=torch.bool) if self.top_p == 1 else nucleus(logits, self.top_p)
+        if self.top_k is None or self.top_k >= logits.shape[-1]:
+            return counting
+        places = logits.topk(self.top_k, dim=-1).indices
+        return counting & torch.zeros_like(counting).scatter(-1, places, True)
