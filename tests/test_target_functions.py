@@ -1,0 +1,154 @@
+"""Target functions in whole runs: contrasts, references, functions of logits, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import apportion as ap
+from apportion.plugins import load_plugins
+from apportion.testing import reference, tiny
+
+PROMPT = "one two three"
+NAMES = [entry.name for entry in load_plugins()["targets"]]
+CONTRASTIVE = [name for name in NAMES if name.startswith("contrast_")]
+
+
+def log_probs(prompt: str, target: str) -> np.ndarray:
+    """One prompt at a time, whole, uncached."""
+    tokenizer = tiny.tokenizer()
+    ids = tokenizer(target)["input_ids"]
+    return reference.log_probs(tiny.model(), tokenizer(prompt)["input_ids"], ids).numpy()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("share", [True, False])
+def test_all_of_them_run_whole_and_per_token(name: str, share: bool) -> None:
+    """With prefixes shared or not, and with the cache in between, the numbers are the same."""
+    contrast = " four five" if name in CONTRASTIVE else None
+    with ap.Explainer((tiny.model(), tiny.tokenizer()), share_prefixes=share) as explainer:
+        result = explainer.attribute(PROMPT, " six", method="shapley", target_fn=name, contrast=contrast)
+    with ap.Explainer((tiny.model(), tiny.tokenizer())) as explainer:
+        plain = explainer.attribute(PROMPT, " six", method="shapley", target_fn=name, contrast=contrast)
+    assert result.token_values.shape == (4, 3)
+    assert np.isfinite(result.token_values).all()
+    np.testing.assert_allclose(result.values, plain.values, atol=1e-9)
+    np.testing.assert_allclose(result.token_values, plain.token_values, atol=1e-9)
+    assert result.unit in {"nats", "bits", "probability", "logits", "tokens", "perplexity"}
+    assert abs(result.efficiency_gap or 0.0) < 1e-9
+
+
+def test_a_contrast_of_another_length_stands_beside_the_target_from_the_left(explainer: ap.Explainer) -> None:
+    """Tokens past the contrast's end are compared with nothing; past the target's end they count for the whole."""
+    for target, contrast in ((" six", " a"), (" a", " six")):
+        result = explainer.attribute(
+            PROMPT, target, method="shapley", target_fn="contrast_log_prob_diff", contrast=contrast
+        )
+        ours, theirs = log_probs(PROMPT, target), log_probs(PROMPT, contrast)
+        assert result.full_value == pytest.approx(ours.sum() - theirs.sum(), abs=1e-9)
+        rows = explainer.attribute(PROMPT, target, method="shapley").token_values
+        other = explainer.attribute(PROMPT, contrast, method="shapley").token_values
+        shared = min(len(rows), len(other))
+        expected = rows.copy()
+        expected[:shared] -= other[:shared]
+        np.testing.assert_allclose(result.token_values, expected, atol=1e-9)
+
+
+def test_a_contrast_counts_its_tokens_and_is_cached(tmp_path: Path) -> None:
+    asked = {"target_fn": "contrast_prob_diff", "contrast": " no", "method": "shapley"}
+    with ap.Explainer((tiny.model(), tiny.tokenizer()), cache=tmp_path / "c.sqlite3") as explainer:
+        plain = explainer.attribute(PROMPT, " ye", method="shapley", target_fn="prob")
+        first = explainer.attribute(PROMPT, " ye", **asked)
+        again = explainer.attribute(PROMPT, " ye", **asked)
+    # The target is known from the first run, its contrast is not: the prompts are scored for both.
+    assert (first.provenance.evaluations, first.provenance.cached) == (8, 0)
+    assert first.provenance.forwarded_tokens > 1.5 * plain.provenance.forwarded_tokens
+    assert (again.provenance.evaluations, again.provenance.cached, again.provenance.forwarded_tokens) == (0, 8, 0)
+    np.testing.assert_array_equal(first.values, again.values)
+    assert (first.provenance.contrast, first.provenance.unit) == (" no", "probability")
+    assert ap.Attribution.load(first.save(tmp_path / "r.json")).provenance == first.provenance
+
+
+def test_references(explainer: ap.Explainer) -> None:
+    """A reference shifts every value alike; its own divergence is 0."""
+    plain = explainer.attribute(PROMPT, " six", method="shapley")
+    options: dict[str, Any] = {"target_fn": "pcxmi", "method": "shapley"}
+    for named, prompt in (("empty", "<s>"), ("full", PROMPT), ("four five", "four five")):
+        result = explainer.attribute(PROMPT, " six", target_options={"reference": named}, **options)
+        np.testing.assert_allclose(result.values, plain.values, atol=1e-9)
+        if named != "empty":
+            expected = log_probs(PROMPT, " six").sum() - log_probs(prompt, " six").sum()
+            assert result.full_value == pytest.approx(expected, abs=1e-9)
+        else:
+            assert result.base_value == pytest.approx(0, abs=1e-12)
+    divergence = explainer.attribute(PROMPT, " six", method="shapley", target_fn="kl_divergence")
+    assert divergence.full_value == pytest.approx(0, abs=1e-12)
+    assert divergence.base_value > 0
+    alternatives = ap.Template("{a} {b}", {"a": "x", "b": "y"}, {"a": ["p", "q"]})
+    with pytest.raises(ap.InputError, match="one prompt is needed"):
+        explainer.attribute(alternatives, " six", **options)
+
+
+def test_any_function_of_logits(explainer: ap.Explainer) -> None:
+    """Values for each token, whose sum stands for the whole; or both."""
+
+    def entropy(logits: torch.Tensor) -> torch.Tensor:
+        return torch.distributions.Categorical(logits=logits).entropy()
+
+    ours = explainer.attribute(PROMPT, " six", method="shapley", target_fn=entropy)
+    built_in = explainer.attribute(PROMPT, " six", method="shapley", target_fn="entropy")
+    np.testing.assert_allclose(ours.values, built_in.values, atol=1e-9)
+    np.testing.assert_allclose(ours.token_values, built_in.token_values, atol=1e-9)
+    assert (ours.provenance.target_fn, ours.unit) == ("entropy", "entropy")
+
+    def first_and_each(logits: torch.Tensor) -> torch.Tensor:
+        return torch.cat([logits[:, :1, 0], logits[:, :, 0]], dim=1)
+
+    both = explainer.attribute(PROMPT, " six", method="shapley", target_fn=first_and_each)
+    np.testing.assert_allclose(both.values, both.token_values[0], atol=1e-12)
+    with pytest.raises(ap.InputError, match=r"'<lambda>' gave \[8\] for logits of shape"):
+        explainer.attribute(PROMPT, " six", method="shapley", target_fn=lambda logits: logits.sum((1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"target_fn": "contrast_prob"}, "'contrast_prob' compares with another target: give contrast="),
+        ({"contrast": " x"}, "'log_prob' compares with nothing. Contrastive ones: .*contrast_logits_diff"),
+        ({"target_fn": "contrast_prob", "contrast": ""}, "The contrast '' is empty: the tokenizer makes no tokens"),
+        (
+            {"target_fn": "contrast_prob", "contrast": []},
+            "The contrast is an empty list of token ids; give",
+        ),
+        ({"target_fn": "contrast_prob", "contrast": [10**6]}, "The contrast id 1000000 is outside the vocabulary"),
+        ({"target_fn": "contrast_prob", "contrast": 7}, "The contrast must be a text, token ids"),
+        ({"target_fn": "contrast_prob", "contrast": " six"}, "is the target itself"),
+        ({"target_fn": "kl_divergence", "target_options": {"topk": 3}}, "no option 'topk'. Did you mean 'top_k'"),
+        ({"target_fn": "kl_divergence", "target_options": {"top_k": 0}}, "top_k=0 must be a whole number"),
+        ({"target_fn": "top_p_size", "target_options": {"top_p": 1.5}}, "top_p=1.5 must be a share"),
+        ({"target_fn": "pcxmi", "target_options": {"reference": 3}}, "reference=3 must be 'full', 'empty' or"),
+        ({"target_options": {"x": 1}}, "The target 'log_prob' has no option 'x'"),
+        ({"target_options": "x"}, "target_options='x' must be a dict"),
+        ({"target_fn": len, "target_options": {"x": 1}}, "goes with the name of a target function"),
+        ({"target_fn": 3}, "target_fn=3 is neither a name, nor a TargetFunction"),
+        ({"target_fn": "entrop"}, "Did you mean 'entropy'"),
+    ],
+)
+def test_what_is_refused_before_the_model_runs(explainer: ap.Explainer, asked: dict[str, Any], message: str) -> None:
+    with pytest.raises(ap.InputError, match=message):
+        explainer.attribute(PROMPT, " six", **asked)
+
+
+@pytest.mark.demo
+def test_why_this_city_and_not_that_one(smollm2: ap.Explainer) -> None:
+    """For single tokens the difference of logits is that of log-probabilities: the softmax cancels."""
+    prompt = "The capital of France is"
+    options: dict[str, Any] = {"contrast": " London", "method": "shapley"}
+    logits = smollm2.attribute(prompt, " Paris", target_fn="contrast_logits_diff", **options)
+    nats = smollm2.attribute(prompt, " Paris", target_fn="contrast_log_prob_diff", **options)
+    np.testing.assert_allclose(logits.values, nats.values, atol=1e-4)
+    assert logits.feature_names[int(logits.values.argmax())] == "France"
