@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from apportion.anytime import run_request
-from apportion.game import Game, Memory
+from apportion.cost import Cost, estimate_cost
+from apportion.game import Game, Memory, Score
 from apportion.hook_check import explained
 from apportion.methods import Method
 from apportion.models import load_model
@@ -137,12 +138,12 @@ class Explainer:
                 features=features,
                 target_fn=target_fn,
                 contrast=contrast,
-                target_options=target_options or {},
+                target_options=target_options,
                 budget=budget,
                 until=until,
                 seed=seed,
                 generate=generate,
-                method_options=method_options,
+                **method_options,
             )
             return self._run(request, Memory(), Tally(), started)
 
@@ -172,6 +173,25 @@ class Explainer:
             request = self._resolver.larger(past.request, budget, until, spent)
             return self._run(request, past.memory, past.tally.copy(), started - past.seconds)
 
+    def estimate(self, prompt: object, target: str | Sequence[int] | None = None, **arguments: Any) -> Cost:
+        """What ``attribute`` with these arguments would cost, before anything long starts.
+
+        Runs the method on made-up values, plans what it asks for, and forwards about 2,000 tokens to find the rate.
+        A target that is not given is generated, as ``attribute`` would.
+
+        Args:
+            prompt: as in ``attribute``.
+            target: as in ``attribute``.
+            **arguments: all other arguments of ``attribute``; unknown ones are refused as it does.
+
+        Raises:
+            InputError, BudgetError, CapabilityError: what ``attribute`` would refuse.
+        """
+        with self._ending():
+            request = self._resolver.request(prompt=prompt, target=target, **arguments)
+            scorer, readout = self._scorer(request, Tally())
+            return estimate_cost(request, scorer, readout, lambda score: self._game(request, score, Memory()))
+
     def close(self) -> None:
         """Close the session, which lets go of the model; idempotent. ``with Explainer(…) as explainer:`` does it."""
         self.session.close()
@@ -182,7 +202,7 @@ class Explainer:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _game(self, request: Request, memory: Memory, tally: Tally) -> Game:
+    def _scorer(self, request: Request, tally: Tally) -> tuple[Scorer, Readout]:
         readout = Readout(
             self.session,
             request.target,
@@ -198,11 +218,14 @@ class Explainer:
             share_prefixes=self._share_prefixes,
             tally=tally,
         )
+        return scorer, readout
+
+    def _game(self, request: Request, score: Score, memory: Memory) -> Game:
         return Game(
             [feature.name for feature in request.adapter.features],
             1 + len(request.target.ids),
             request.renderer,
-            scorer,
+            score,
             budget=request.budget,
             white_box=white_box_of(self.session),
             levels=getattr(request.adapter, "levels", ()),
@@ -212,7 +235,8 @@ class Explainer:
     def _run(self, request: Request, memory: Memory, tally: Tally, started: float) -> Attribution:
         """The pipeline behind ``attribute`` and ``refine``; observers see every run."""
         self.plugins.call("apportion_before_run", request=request)
-        game = self._game(request, memory, tally)
+        scorer, _ = self._scorer(request, tally)
+        game = self._game(request, scorer, memory)
         estimate = run_request(request, game)
         seconds = time.perf_counter() - started
         attribution = assemble(

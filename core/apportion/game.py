@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from apportion.backend import WhiteBox
     from apportion.features import Level
 
-__all__ = ["Game", "Memory"]
+__all__ = ["Game", "Memory", "Score"]
 
 Render = Callable[[Bool[Tensor, "S F"]], Sequence[Hashable]]
 Score = Callable[[Sequence[Any]], Float[Tensor, "N K"]]

@@ -75,12 +75,17 @@ class Plan:
                 # A session keeps the longest prefix so far, and goes on from where the next one leaves it.
                 total += len(prefix) - known
                 encoded = prefix
-            total += sum(self._read(batch) for batch in group.batches)
+            total += sum(self.read(batch) for batch in group.batches)
         return total
 
-    def _read(self, batch: Batch) -> int:
-        longest = max(len(self.sequences[row]) for row in batch.rows)
-        return sum(len(batch.rows) * (longest - batch.prefix + len(target) - 1) for target in self.targets)
+    def width(self, batch: Batch) -> int:
+        """Prompt tokens of the batch's longest row beyond its prefix."""
+        return max(len(self.sequences[row]) for row in batch.rows) - batch.prefix
+
+    def read(self, batch: Batch) -> int:
+        """Tokens the model reads for a batch whose prefix is encoded already."""
+        width = self.width(batch)
+        return sum(len(batch.rows) * (width + len(target) - 1) for target in self.targets)
 
     def tensors(self, batch: Batch) -> ScoringBatch:
         """The tensors of a batch, with the first target."""

@@ -56,19 +56,21 @@ class Resolver:
         self,
         *,
         prompt: object,
-        target: object,
-        method: str | Method,
-        features: object,
-        target_fn: object,
-        contrast: object,
-        target_options: Mapping[str, Any],
-        budget: int | None,
-        until: float | None,
-        seed: int,
-        generate: Mapping[str, object] | None,
-        method_options: Mapping[str, Any],
+        target: object = None,
+        method: str | Method = "auto",
+        features: object = None,
+        target_fn: object = "log_prob",
+        contrast: object = None,
+        target_options: Mapping[str, Any] | None = None,
+        budget: int | None = None,
+        until: float | None = None,
+        seed: int = 0,
+        generate: Mapping[str, object] | None = None,
+        **method_options: Any,
     ) -> Request:
         """Check everything that can be checked without the model, then generate the target if need be.
+
+        The arguments are those of ``Explainer.attribute``; what is none of its own is an option of the method.
 
         Raises:
             InputError: any mistake in the arguments.
@@ -82,7 +84,7 @@ class Resolver:
             raise InputError("generate= sets how a target is written, and a target is given; leave one of them out.")
         if generate is not None and not isinstance(generate, Mapping):
             raise InputError(f"generate={generate!r} must be a dict of options, such as {{'max_new_tokens': 40}}.")
-        target_fn_name, target_fn_object = self._target_fn(target_fn, target_options, contrast)
+        target_fn_name, target_fn_object = self._target_fn(target_fn, target_options or {}, contrast)
         contrast = None if contrast is None else self._given("contrast", contrast)
         adapter = self.adapter(prompt, features, seed)
         renderer = Renderer(adapter, self._tokenizer)
@@ -101,11 +103,11 @@ class Resolver:
             method=chosen,
             method_reason=reason,
             options=options,
-            given_options=dict(method_options),
+            given_options=method_options,
             generation=dict(generate or {}),
             target_fn_name=target_fn_name,
             target_fn=target_fn_object,
-            target_options=dict(target_options),
+            target_options=dict(target_options or {}),
             reference=renderer.reference(getattr(target_fn_object, "reference", None)),
             budget=budget,
             coalition_budget=coalitions,

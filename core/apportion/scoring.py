@@ -66,7 +66,7 @@ class Scorer:
         share_prefixes: bool = True,
         tally: Tally | None = None,
     ) -> None:
-        self._session = session
+        self.session = session
         self._readout = readout
         self._report = report
         self._recall = recall
@@ -83,7 +83,7 @@ class Scorer:
             BatchTooLargeError: not even one row fits into memory.
         """
         sequences = [item.ids for item in inputs]
-        self._check_sequences(sequences)
+        self.check(sequences)
         known = self._recalled(sequences)
         if known is None:
             return self._scored(sequences)
@@ -104,7 +104,7 @@ class Scorer:
         known = []
         for target in self._readout.targets:
             found = torch.full((len(sequences), len(target)), torch.nan, dtype=torch.float64)
-            for part in self._recall(self._session, sequences, target):
+            for part in self._recall(self.session, sequences, target):
                 check_shape("a plugin's apportion_recall", part, (len(sequences), len(target)))
                 found = torch.where(found.isnan(), part.double(), found)
             known.append(found)
@@ -129,8 +129,8 @@ class Scorer:
 
     def plan(self, sequences: Sequence[tuple[int, ...]]) -> Plan:
         """How these would be scored."""
-        budget = self._session.info.memory_budget
-        return plan(sequences, self._readout.targets, self._layout, self._session.row_bytes, budget)
+        budget = self.session.info.memory_budget
+        return plan(sequences, self._readout.targets, self._layout, self.session.row_bytes, budget)
 
     def _progress(self, done: int, total: int) -> None:
         self._report(ProgressEvent("score", done, total, self.tally.evaluations))
@@ -146,7 +146,7 @@ class Scorer:
             if len(batch.rows) == 1:
                 raise BatchTooLargeError(
                     f"A single prompt of {len(schedule.sequences[batch.rows[0]])} tokens does not fit into the "
-                    f"memory of {self._session.info.device}. Use a shorter prompt, a smaller dtype or another "
+                    f"memory of {self.session.info.device}. Use a shorter prompt, a smaller dtype or another "
                     f"device. ({error})"
                 ) from error
         # Outside the except block, so that the failed batch's tensors are free before the next try.
@@ -156,8 +156,13 @@ class Scorer:
         halves = (Batch(batch.rows[:half], batch.prefix), Batch(batch.rows[half:], batch.prefix))
         return torch.cat([self._rows(schedule, part) for part in halves])
 
-    def _check_sequences(self, sequences: Sequence[tuple[int, ...]]) -> None:
-        vocabulary = self._session.info.vocabulary
+    def check(self, sequences: Sequence[tuple[int, ...]]) -> None:
+        """Refuse what cannot be scored.
+
+        Raises:
+            InputError: a sequence and the target exceed the model's context length, or a token id its vocabulary.
+        """
+        vocabulary = self.session.info.vocabulary
         targets = self._readout.targets
         largest = max(max(ids) for ids in (*sequences, *targets))
         if vocabulary is not None and largest >= vocabulary:
@@ -165,7 +170,7 @@ class Scorer:
                 f"The tokenizer gave the token id {largest}, and the model's vocabulary has {vocabulary} tokens. "
                 "Use the model's own tokenizer, or resize the model's embedding for added tokens."
             )
-        limit = self._session.info.context_length
+        limit = self.session.info.context_length
         longest, target = max(map(len, sequences)), max(map(len, targets))
         if limit is not None and longest + target > limit:
             raise InputError(

@@ -35,6 +35,8 @@ def details(attribution: Attribution) -> list[tuple[str, str]]:
         ("model", provenance.model),
         ("fingerprint", provenance.fingerprint),
         ("target function", provenance.target_fn),
+        ("target options", _pairs(provenance.target_options)),
+        ("contrast", "" if provenance.contrast is None else repr(provenance.contrast)),
         ("options", _pairs(provenance.options)),
         ("budget", "no limit" if provenance.budget is None else f"{provenance.budget:,} evaluations"),
         ("seed", str(provenance.seed)),
