@@ -23,6 +23,9 @@ __all__ = ["Attribution"]
 
 Array = np.ndarray
 
+EFFICIENT = ("Shapley value", "Owen value")
+"""Estimands whose values add up to the difference between the full and the empty prompt."""
+
 
 @dataclass(frozen=True, eq=False)
 class Attribution:
@@ -69,12 +72,12 @@ class Attribution:
 
     @property
     def efficiency_gap(self) -> float | None:
-        """``full − base − Σφ``: 0 for exact Shapley values, up to rounding.
+        """``full − base − Σφ``: 0 for exact Shapley and Owen values, up to rounding.
 
         ``None`` where it says nothing: the estimand does not promise efficiency, or the two ends were
         not scored.
         """
-        if self.estimand != "Shapley value" or self.base_value is None or self.full_value is None:
+        if self.estimand not in EFFICIENT or self.base_value is None or self.full_value is None:
             return None
         return self.full_value - self.base_value - float(self.values.sum())
 

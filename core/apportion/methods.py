@@ -61,6 +61,9 @@ class Method(Protocol):
     only ask for values of coalitions. Options of a method are keyword-only parameters of ``run``, each
     with a default; ``budget`` and ``rng`` are always passed. An option called ``sampler`` arrives as a
     ``Sampler`` wherever its value, given or default, is the name of a registered one.
+
+    An optional attribute ``adaptive`` is ``True`` where what a method asks depends on what it was told, so that its
+    cost is not known before.
     """
 
     @property

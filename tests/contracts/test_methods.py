@@ -8,6 +8,7 @@ import torch
 from apportion.testing import KnownGame, MethodContract
 from apportion_plugins.methods.ablation import Ablation
 from apportion_plugins.methods.banzhaf import Banzhaf
+from apportion_plugins.methods.hierarchical import Hierarchical
 from apportion_plugins.methods.kernel_shap import KernelShap
 from apportion_plugins.methods.lime import Lime
 from apportion_plugins.methods.occlusion import Occlusion
@@ -103,3 +104,35 @@ class TestLime(MethodContract):
     @pytest.fixture
     def method(self) -> Lime:
         return Lime()
+
+
+class TestHierarchical(MethodContract):
+    """Where every feature is reached its value is leave-one-out."""
+
+    name = "hierarchical"
+    sampled = False
+    symmetric = False
+    adaptive = True
+
+    @pytest.fixture
+    def method(self) -> Hierarchical:
+        return Hierarchical()
+
+    def truth(self, game: KnownGame, estimand: str) -> torch.Tensor | None:
+        return game.truth("leave-one-out")
+
+
+class TestHierarchicalOwen(MethodContract):
+    """Up to eight features are one group, whose Owen values are Shapley values."""
+
+    name = "hierarchical"
+    options = {"scores": "owen"}
+    symmetric = False
+    adaptive = True
+
+    @pytest.fixture
+    def method(self) -> Hierarchical:
+        return Hierarchical()
+
+    def truth(self, game: KnownGame, estimand: str) -> torch.Tensor | None:
+        return game.shapley if game.n <= 8 else None

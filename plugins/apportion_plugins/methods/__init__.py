@@ -22,4 +22,7 @@ def apportion_register_methods(register: Register) -> None:
     )
     register("banzhaf", f"{home}.banzhaf:Banzhaf", summary="Banzhaf values by regression")
     register("occlusion", f"{home}.occlusion:Occlusion", summary="leave windows of neighbouring features out")
+    register(
+        "hierarchical", f"{home}.hierarchical:Hierarchical", summary="drill down from paragraphs to words, by score"
+    )
     register("lime", f"{home}.lime:Lime", summary="a sparse local linear model; Captum's text defaults")

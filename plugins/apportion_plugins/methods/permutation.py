@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float, Int
-from scipy.special import stdtrit
 from torch import Tensor
 
 from apportion.backend import Capability
@@ -12,6 +11,7 @@ from apportion.errors import InputError
 from apportion.game import Game
 from apportion.methods import Estimate
 from apportion_plugins.methods.shapley import shapley_of_table
+from apportion_plugins.methods.spread import error_of_mean
 from apportion_plugins.samplers.permutation import chain, orders_within_budget, random_orders
 from apportion_plugins.samplers.tables import all_coalitions
 
@@ -78,7 +78,9 @@ class PermutationShapley:
         samples = _marginals(game, orders)
         if antithetic:
             samples = samples.reshape(-1, 2, *samples.shape[1:]).mean(1)
-        return Estimate(samples.mean(0), _standard_error(samples), extras={"n_permutations": len(orders)}, notes=notes)
+        # One feature has one order only.
+        error = error_of_mean(samples) if n > 1 else torch.zeros_like(samples[0])
+        return Estimate(samples.mean(0), error, extras={"n_permutations": len(orders)}, notes=notes)
 
 
 def _check_count(count: int | None, antithetic: bool, n_features: int) -> None:
@@ -92,18 +94,6 @@ def _check_count(count: int | None, antithetic: bool, n_features: int) -> None:
             f"n_permutations={count} orders of {n_features} features are more than memory holds; "
             "use fewer, or a budget, which scores each coalition once."
         )
-
-
-def _standard_error(samples: Float[Tensor, "C F K"]) -> Float[Tensor, "F K"]:
-    """Of the mean of independent samples, widened for few of them; NaN for one."""
-    count = len(samples)
-    if samples.shape[1] == 1:
-        return torch.zeros_like(samples[0])  # one feature has one order only
-    if count < 2:
-        return torch.full_like(samples[0], torch.nan)
-    widened = float(stdtrit(count - 1, 0.975) / 1.959964)
-    error: Tensor = samples.std(0) * (widened / count**0.5)
-    return error
 
 
 def _marginals(game: Game, orders: Int[Tensor, "C F"]) -> Float[Tensor, "C F K"]:

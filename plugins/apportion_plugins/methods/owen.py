@@ -1,0 +1,105 @@
+"""Owen values of nested groups: exact by tables, or from random orders in which groups stay together."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from apportion.game import Game
+from apportion_plugins.methods.spread import error_of_mean
+from apportion_plugins.methods.tree import Node
+from apportion_plugins.samplers.permutation import chain, random_orders
+from apportion_plugins.samplers.tables import all_coalitions
+
+__all__ = ["ExactOwen", "SampledOwen"]
+
+
+class ExactOwen:
+    """Every coalition of siblings, within every coalition that can stand beside their parents."""
+
+    estimand = "Owen value"
+
+    def __init__(self, game: Game) -> None:
+        self._game = game
+        self.values: dict[Node, Float[Tensor, " K"]] = {}
+        self.errors: dict[Node, Float[Tensor, " K"]] = {}
+        # What can be there besides a group, and how much each of these counts.
+        self._contexts: dict[Node, tuple[Bool[Tensor, "C F"], Float[Tensor, " C"]]] = {}
+
+    def questions(self, node: Node) -> Bool[Tensor, "S F"]:
+        """Each context with each coalition of the children, context by context."""
+        contexts, _ = self._around(node)
+        inner = self._inner(node)
+        return (contexts[:, None] | inner[None]).flatten(0, 1)
+
+    def look_into(self, node: Node) -> None:
+        """Score the children; their questions have been asked."""
+        contexts, weight = self._around(node)
+        count = len(node.children)
+        table = self._game.values(self.questions(node)).reshape(len(contexts), 2**count, -1)
+        inner, coalitions = self._inner(node), all_coalitions(count)
+        numbers = torch.arange(2**count)
+        share = torch.tensor([1 / (count * math.comb(count - 1, s)) for s in range(count)], dtype=torch.float64)
+        for i, child in enumerate(node.children):
+            without = numbers[(numbers >> i) & 1 == 0]
+            each = share[coalitions[without].sum(1)]
+            gains = table[:, without | (1 << i)] - table[:, without]
+            self.values[child] = torch.einsum("c,s,csk->k", weight, each, gains)
+            self._contexts[child] = (
+                (contexts[:, None] | inner[without][None]).flatten(0, 1),
+                (weight[:, None] * each[None]).flatten(),
+            )
+
+    def _around(self, node: Node) -> tuple[Bool[Tensor, "C F"], Float[Tensor, " C"]]:
+        nothing = torch.zeros(1, self._game.n_features, dtype=torch.bool)
+        return self._contexts.get(node, (nothing, torch.ones(1, dtype=torch.float64)))
+
+    def _inner(self, node: Node) -> Bool[Tensor, "S F"]:
+        parts = torch.stack([child.mask(self._game.n_features) for child in node.children])
+        return (all_coalitions(len(parts)).double() @ parts.double()) > 0
+
+
+class SampledOwen:
+    """Marginal contributions along random orders of groups, of their parts within them, and so on.
+
+    An order and its reverse, at every depth, make a pair; errors are from the spread over pairs.
+    """
+
+    estimand = "Owen value"
+
+    def __init__(self, game: Game, orders: int, rng: torch.Generator) -> None:
+        self._game = game
+        self._count = orders
+        self._rng = rng
+        self.values: dict[Node, Float[Tensor, " K"]] = {}
+        self.errors: dict[Node, Float[Tensor, " K"]] = {}
+        # What is there when a group's turn comes, in each order.
+        self._before: dict[Node, Bool[Tensor, "R F"]] = {}
+        self._orders: dict[Node, Int[Tensor, "R C"]] = {}
+
+    def questions(self, node: Node) -> Bool[Tensor, "S F"]:
+        """What is there before the first child, after the first, … after the last, order by order."""
+        n = self._game.n_features
+        before = self._before.get(node, torch.zeros(self._count, n, dtype=torch.bool))
+        if node not in self._orders:
+            self._orders[node] = random_orders(len(node.children), self._count, self._rng, antithetic=True)
+        parts = torch.stack([child.mask(n) for child in node.children]).double()
+        steps = torch.stack([chain(order) for order in self._orders[node]]).double() @ parts > 0
+        return (before[:, None] | steps).flatten(0, 1)
+
+    def look_into(self, node: Node) -> None:
+        """Score the children; their questions have been asked."""
+        asked = self.questions(node).reshape(self._count, len(node.children) + 1, -1)
+        values = self._game.values(asked.flatten(0, 1)).reshape(*asked.shape[:2], -1)
+        gains = values[:, 1:] - values[:, :-1]
+        orders = self._orders[node]
+        rows = torch.arange(self._count)
+        for i, child in enumerate(node.children):
+            turn = (orders == i).int().argmax(1)
+            samples = gains[rows, turn].reshape(-1, 2, gains.shape[-1]).mean(1)
+            self.values[child] = samples.mean(0)
+            self.errors[child] = error_of_mean(samples)
+            self._before[child] = asked[rows, turn]
