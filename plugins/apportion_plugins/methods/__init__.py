@@ -23,3 +23,8 @@ def apportion_register_methods(register: Register) -> None:
     register("banzhaf", f"{home}.banzhaf:Banzhaf", summary="Banzhaf values by regression")
     register("occlusion", f"{home}.occlusion:Occlusion", summary="leave windows of neighbouring features out")
     register("lime", f"{home}.lime:Lime", summary="a sparse local linear model; Captum's text defaults")
+    register(
+        "interactions",
+        f"{home}.interactions:Interactions",
+        summary="interactions of pairs, Shapley or Banzhaf, exact or by regression",
+    )
