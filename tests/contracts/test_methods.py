@@ -8,6 +8,7 @@ import torch
 from apportion.testing import KnownGame, MethodContract
 from apportion_plugins.methods.ablation import Ablation
 from apportion_plugins.methods.banzhaf import Banzhaf
+from apportion_plugins.methods.interactions import Interactions
 from apportion_plugins.methods.kernel_shap import KernelShap
 from apportion_plugins.methods.lime import Lime
 from apportion_plugins.methods.occlusion import Occlusion
@@ -103,3 +104,18 @@ class TestLime(MethodContract):
     @pytest.fixture
     def method(self) -> Lime:
         return Lime()
+
+
+class TestInteractions(MethodContract):
+    name = "interactions"
+    promises_errors = True
+    budget = 160
+    bias = 0.03
+
+    @pytest.fixture
+    def method(self) -> Interactions:
+        return Interactions()
+
+
+class TestBanzhafInteractions(TestInteractions):
+    options = {"index": "banzhaf"}

@@ -92,12 +92,22 @@ class Interactions:
         extras |= _matrices(_symmetric(pairs.coefficients, n), "") | _matrices(
             _symmetric(pairs.std_error, n), "_std_error"
         )
-        return Estimate(values.coefficients, values.std_error, ESTIMANDS[index], extras)
+        return Estimate(values.coefficients, values.std_error, ESTIMANDS[index], extras, _doubts(n, len(half)))
 
 
 def default_budget(n_features: int) -> int:
     """Evaluations when the user names none."""
     return 2**n_features if n_features <= EXACT_FEATURES else 4 * (n_features + columns_of(n_features))
+
+
+def _doubts(n: int, pairs: int) -> tuple[str, ...]:
+    """What a reader should know of standard errors from little more coalitions than coefficients."""
+    if pairs >= 2 * columns_of(n):
+        return ()
+    return (
+        f"standard errors of interactions are too small with fewer than {4 * columns_of(n)} evaluations: "
+        "95 % intervals hold the truth in about 85 % of cases, or are unknown",
+    )
 
 
 def _drawn(n: int, budget: int, rng: torch.Generator, index: str) -> Bool[Tensor, "P F"]:
