@@ -124,7 +124,7 @@ def _drawn(n: int, budget: int, rng: torch.Generator, index: str) -> Bool[Tensor
         )
     least, good = 2 * columns_of(n), 4 * (n + columns_of(n))
     advice = (
-        f"Raise it ({good} for standard errors that mean something), or use fewer features or method='kernel_shap'."
+        f"Raise it ({good} for standard errors that mean something), use fewer features, or method='kernel_shap'."
     )
     if budget < least:
         raise BudgetError(

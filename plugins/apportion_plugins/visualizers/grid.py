@@ -72,14 +72,13 @@ class Grid:
         texts = [[numbers.signed(value) for value in row] for row in self.cells]
         if self.blank is None:
             return texts
-        return [
-            ["" if off else text for text, off in zip(*row, strict=True)] for row in zip(texts, self.blank, strict=True)
-        ]
+        rows = zip(texts, self.blank, strict=True)
+        return [["" if off else text for text, off in zip(*row, strict=True)] for row in rows]
 
     def cell_width(self, room: float) -> float:
         """Wide enough for its number; wider where the figure has ``room`` inches to fill."""
         widest = sorted({text for row in self.texts for text in row}, key=len)[-3:]
-        least = self.page.width_of(widest, NUMBER) + 0.09 if self.numbered else NARROW
+        least = self.page.width_of(widest, NUMBER) + 0.09 if self.numbered else 0.0
         return max(least, self.side, min(WIDE if self.blank is None else 0.0, room / len(self.columns)))
 
 
