@@ -123,9 +123,7 @@ def _drawn(n: int, budget: int, rng: torch.Generator, index: str) -> Bool[Tensor
             "Use fewer features (a coarser `by`, groups, `keep`)."
         )
     least, good = 2 * columns_of(n), 4 * (n + columns_of(n))
-    advice = (
-        f"Raise it ({good} for standard errors that mean something), use fewer features, or method='kernel_shap'."
-    )
+    advice = f"Raise it ({good} for standard errors that mean something), use fewer features, or method='kernel_shap'."
     if budget < least:
         raise BudgetError(
             f"Interactions of {n} features take at least {least} evaluations, and the budget is {budget}. {advice}"

@@ -75,10 +75,7 @@ def pairs_of(attribution: Attribution, token: int | None) -> Pairs:
 
 def reading(attribution: Attribution) -> str:
     """How to read an interaction."""
-    return (
-        f"Above 0: two features together add more than each alone ({attribution.unit}); "
-        "below 0: less, as where they say the same."
-    )
+    return f"Above 0: two features together add more than the sum of each alone ({attribution.unit}); below 0: less."
 
 
 def interval_notes(pairs: Pairs) -> list[str]:
