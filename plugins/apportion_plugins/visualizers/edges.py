@@ -15,7 +15,7 @@ __all__ = ["HEIGHT", "Curve", "line_tops", "routed"]
 HEIGHT = 0.27
 """Of a box."""
 TIGHT = 0.1
-CROSSING = 0.5
+CROSSING = 0.6
 LOWEST, RISE = 0.14, 0.16
 PORTS = 0.7
 """The part of a box's width where curves may end."""
