@@ -79,9 +79,8 @@ class Interactions:
         budget = default_budget(n) if budget is None else budget
         if 2**n <= budget:
             table = game.values(all_coalitions(n))
-            values = shapley_of_table(table) if index == "shapley" else banzhaf_of_table(table)
             return Estimate(
-                values,
+                shapley_of_table(table) if index == "shapley" else banzhaf_of_table(table),
                 estimand=ESTIMANDS[index],
                 extras={"interaction_index": INDICES[index]} | _matrices(interactions_of_table(table, index), ""),
                 notes=("every coalition fitted the budget, so the values are exact",),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from matplotlib.path import Path
 
@@ -17,8 +18,13 @@ HEIGHT = 0.27
 TIGHT = 0.1
 CROSSING = 0.6
 LOWEST, RISE = 0.14, 0.16
+BESIDE = 0.05
+"""From the ends of a line to curves that pass it."""
 PORTS = 0.7
 """The part of a box's width where curves may end."""
+
+Point = tuple[float, float]
+_CURVE = (Path.CURVE4, Path.CURVE4, Path.CURVE4)
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class Curve:
 
 def line_tops(boxes: Sequence[Box], at: Mapping[int, Box], pairs: Sequence[tuple[int, int]]) -> list[float]:
     """The top of each line of boxes, with room above for the curves."""
-    gaps = defaultdict(lambda: TIGHT)
+    gaps: dict[int, float] = defaultdict(lambda: TIGHT)
     for i, j in pairs:
         upper, lower = sorted((at[i], at[j]), key=lambda box: box.line)
         if upper.line == lower.line:
@@ -53,24 +59,64 @@ def line_tops(boxes: Sequence[Box], at: Mapping[int, Box], pairs: Sequence[tuple
     return tops
 
 
-def routed(at: Mapping[int, Box], tops: Sequence[float], edges: Sequence[tuple[tuple[int, int], float]]) -> list[Curve]:
+def routed(
+    boxes: Sequence[Box],
+    at: Mapping[int, Box],
+    tops: Sequence[float],
+    edges: Sequence[tuple[tuple[int, int], float]],
+) -> list[Curve]:
     """A curve for each pair of features and its value; ends on one side of a box stand side by side."""
     ports = _ports(at, [pair for pair, _ in edges])
+    gaps = _gaps(boxes)
     curves = []
     for (i, j), value in edges:
         a, b = sorted((i, j), key=lambda k: (at[k].line, at[k].left))
-        x1, x2 = ports[a, b], ports[b, a]
-        y1, y2 = tops[at[a].line], tops[at[b].line]
+        start, end = (ports[a, b], tops[at[a].line]), (ports[b, a], tops[at[b].line])
         if at[a].line == at[b].line:
-            # The top of such a curve is three quarters of the way to the points that it bends towards.
-            bend1 = bend2 = y1 - _height(at[a].centre, at[b].centre) * 4 / 3
+            path = _over(start, end, _height(at[a].centre, at[b].centre))
         else:
-            y1 += HEIGHT
-            reach = max(CROSSING, y2 - y1) / 2
-            bend1, bend2 = y1 + reach, y2 - reach
-        codes = [Path.MOVETO, Path.CURVE4, Path.CURVE4, Path.CURVE4]
-        curves.append(Curve((i, j), value, Path([(x1, y1), (x1, bend1), (x2, bend2), (x2, y2)], codes)))
+            path = _down(start, end, [(gaps[line], tops[line]) for line in range(at[a].line + 1, at[b].line)])
+        curves.append(Curve((i, j), value, path))
     return curves
+
+
+def _over(start: Point, end: Point, height: float) -> Path:
+    """A curve over a line."""
+    # Its top is three quarters of the way to the points that it bends towards.
+    bend = start[1] - height * 4 / 3
+    return Path([start, (start[0], bend), (end[0], bend), end], [Path.MOVETO, *_CURVE])
+
+
+def _down(start: Point, end: Point, lines: Sequence[tuple[Sequence[float], float]]) -> Path:
+    """A curve from line to line, between the boxes of ``lines``, the gaps and tops of those it crosses."""
+    points, codes = [(start[0], start[1] + HEIGHT)], [Path.MOVETO]
+    for gaps, top in lines:
+        straight = start[0] + (end[0] - start[0]) * (top - start[1]) / (end[1] - start[1])
+        x = min(gaps, key=lambda gap: abs(gap - straight))
+        points += [*_bent(points[-1], (x, top)), (x, top + HEIGHT)]
+        codes += [*_CURVE, Path.LINETO]
+    return Path([*points, *_bent(points[-1], end)], [*codes, *_CURVE])
+
+
+def _bent(start: Point, end: Point) -> list[Point]:
+    """What follows ``start`` in a curve that begins and ends upright."""
+    middle = (start[1] + end[1]) / 2
+    return [(start[0], middle), (end[0], middle), end]
+
+
+def _gaps(boxes: Sequence[Box]) -> dict[int, list[float]]:
+    """Where each line can be crossed: between its boxes, and beside them."""
+    lines: dict[int, list[Box]] = defaultdict(list)
+    for box in sorted(boxes, key=lambda box: box.left):
+        lines[box.line].append(box)
+    return {
+        line: [
+            row[0].left - BESIDE,
+            *((a.left + a.width + b.left) / 2 for a, b in pairwise(row)),
+            row[-1].left + row[-1].width + BESIDE,
+        ]
+        for line, row in lines.items()
+    }
 
 
 def _height(x1: float, x2: float) -> float:

@@ -134,7 +134,7 @@ def _draw_cells(grid: Grid, axes: Axes, flat: bool) -> None:
     blank = np.zeros(grid.cells.shape, bool) if grid.blank is None else grid.blank
     shown = np.ma.masked_invalid(np.where(blank, 0.0, grid.cells))
     axes.pcolormesh(*corners, shown, cmap=_colours(grid.page.ramp), **style)
-    page_colour = {"facecolor": axes.get_facecolor(), "edgecolor": axes.get_facecolor()}
+    page_colour: dict[str, Any] = {"facecolor": axes.get_facecolor(), "edgecolor": axes.get_facecolor()}
     for row, column in np.argwhere(blank):
         axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, **page_colour))
     axes.set_ylim(n_rows - 0.5, -0.5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -27,7 +28,7 @@ LINE, WIDTH = 7.0, 6.4
 KEY, KEY_LEFT, SAMPLE = 0.62, 0.45, 0.4
 THIN, THICK = 0.7, 5.0
 STRENGTH = 0.8
-MOST_EDGES = 2000
+MOST_EDGES = 20_000
 
 
 class Network:
@@ -104,7 +105,7 @@ def _draw(picture: _Picture, notes: list[str]) -> None:
     top, body = parts.header_height(title), tops[-1] + HEIGHT + 0.06
     page.resize(width, top + body + KEY + parts.notes_height(notes))
     axes = _inches(page, MARGIN, top, width - 2 * MARGIN, body)
-    _draw_curves(picture, axes, routed(at, tops, picture.edges))
+    _draw_curves(picture, axes, routed(picture.boxes, at, tops, picture.edges))
     _draw_boxes(picture, axes, tops)
     _draw_key(picture, width, top + body)
     parts.draw_header(page, title)
@@ -166,7 +167,7 @@ def _draw_key(picture: _Picture, width: float, top: float) -> None:
     numbers = Numbers([picture.limit], digits=2)
     x, samples = 0.0, [sign * part * picture.limit for sign in (-1, 1) for part in ((1, 0.5) if sign < 0 else (0.5, 1))]
     for value in samples:
-        style = {"color": _colour(picture, value), "linewidth": _width(picture, value), "alpha": 0.85}
+        style: dict[str, Any] = {"color": _colour(picture, value), "linewidth": _width(picture, value), "alpha": 0.85}
         axes.plot([x, x + SAMPLE], [0.23, 0.23], solid_capstyle="round", clip_on=False, **style)
         text = {"ha": "center", "va": "center"}
         axes.text(x + SAMPLE / 2, 0.375, numbers.signed(value), **(page.style(NOTE) | text))
