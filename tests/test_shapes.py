@@ -32,6 +32,9 @@ for prompt in prompts:
             assert result.token_values.shape == (len(result.target_tokens), len(result.features))
     for view in ("heatmap", "bar", "html", "terminal"):
         Console(quiet=True).print(result.plot(view))
+pairs = explainer.attribute("a b c d e", "x", method="interactions", features="words", budget=28)
+for view in ("matrix", "network"):
+    pairs.plot(view, token=0)
 mamba = ap.Explainer((tiny.model("mamba"), tiny.tokenizer()))
 mamba.attribute("one two", "x", method="shapley")
 batch = ap.ScoringBatch.of([(1, 2, 3), (1, 2, 3, 4)], (1,), (5, 6))

@@ -9,6 +9,7 @@ from apportion.testing import KnownGame, MethodContract
 from apportion_plugins.methods.ablation import Ablation
 from apportion_plugins.methods.banzhaf import Banzhaf
 from apportion_plugins.methods.hierarchical import Hierarchical
+from apportion_plugins.methods.interactions import Interactions
 from apportion_plugins.methods.kernel_shap import KernelShap
 from apportion_plugins.methods.lime import Lime
 from apportion_plugins.methods.occlusion import Occlusion
@@ -136,3 +137,18 @@ class TestHierarchicalOwen(MethodContract):
 
     def truth(self, game: KnownGame, estimand: str) -> torch.Tensor | None:
         return game.shapley if game.n <= 8 else None
+
+
+class TestInteractions(MethodContract):
+    name = "interactions"
+    promises_errors = True
+    budget = 160
+    bias = 0.03
+
+    @pytest.fixture
+    def method(self) -> Interactions:
+        return Interactions()
+
+
+class TestBanzhafInteractions(TestInteractions):
+    options = {"index": "banzhaf"}

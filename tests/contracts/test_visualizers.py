@@ -8,6 +8,8 @@ from apportion.testing import VisualizerContract
 from apportion_plugins.visualizers.bar import Bar
 from apportion_plugins.visualizers.heatmap import Heatmap
 from apportion_plugins.visualizers.html import Html
+from apportion_plugins.visualizers.matrix import Matrix
+from apportion_plugins.visualizers.network import Network
 from apportion_plugins.visualizers.terminal import Terminal
 
 
@@ -45,3 +47,27 @@ class TestHtml(VisualizerContract):
 
 class TestHtmlPage(TestHtml):
     options = {"page": True}
+
+
+class TestMatrix(VisualizerContract):
+    name = "matrix"
+
+    @pytest.fixture
+    def visualizer(self) -> Matrix:
+        return Matrix()
+
+
+class TestMatrixOfOneToken(TestMatrix):
+    options = {"token": 0}
+
+
+class TestNetwork(VisualizerContract):
+    name = "network"
+
+    @pytest.fixture
+    def visualizer(self) -> Network:
+        return Network()
+
+
+class TestNetworkOfOneToken(TestNetwork):
+    options = {"token": 0, "edges": None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,10 @@ _WORDS = ("Dave", "lives", "in", "Palm", "Coast", "and", "plays", "golf")
 
 
 def sample_results() -> Mapping[str, Attribution]:
-    """Exact and sampled, one feature and many, zeros and extremes, any language, hostile names; by name."""
+    """Exact and sampled, one feature and many, zeros and extremes, any language, hostile names; by name.
+
+    All have the ``extras`` of ``method="interactions"``, which few views read.
+    """
     draw = np.random.default_rng(0)
     many = [f"word{i}" for i in range(70)]
     return {
@@ -79,4 +83,18 @@ def _result(
         full_value=None if bare else -10.0 + float(values.sum()),
         segments=() if bare else tuple(segments),
         target_text="".join(tokens),
+        extras=_interactions(token_values, scale, known=None if spread is None else errors == "known"),
     )
+
+
+def _interactions(token_values: np.ndarray, scale: float, *, known: bool | None) -> dict[str, Any]:
+    """Symmetric matrices for the target and each token; with errors, known or NaN, unless ``None``."""
+    tokens, n = token_values.shape
+    draw = np.random.default_rng(n)
+    upper = np.triu(scale * draw.normal(size=(tokens, n, n)), 1)
+    matrices = upper + upper.transpose(0, 2, 1)
+    found = {"interactions": matrices.sum(0), "token_interactions": matrices}
+    if known is not None:
+        spread = np.abs(matrices) / 5 if known else np.full_like(matrices, np.nan)
+        found |= {"interactions_std_error": spread.sum(0), "token_interactions_std_error": spread}
+    return {"interaction_index": "Shapley interaction index", **found}

@@ -26,3 +26,8 @@ def apportion_register_methods(register: Register) -> None:
         "hierarchical", f"{home}.hierarchical:Hierarchical", summary="drill down from paragraphs to words, by score"
     )
     register("lime", f"{home}.lime:Lime", summary="a sparse local linear model; Captum's text defaults")
+    register(
+        "interactions",
+        f"{home}.interactions:Interactions",
+        summary="interactions of pairs, Shapley or Banzhaf, exact or by regression",
+    )

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from apportion.backend import Capability
 from apportion.game import Game
-from apportion.methods import Estimate, Sampler
-from apportion_plugins.methods.regression import default_budget, require_determined, weighted_least_squares
+from apportion.methods import Coalitions, Estimate, Sampler
+from apportion_plugins.methods.regression import Fit, default_budget, require_determined, weighted_least_squares
 from apportion_plugins.samplers.tables import all_coalitions
 
-__all__ = ["Banzhaf", "banzhaf_of_table"]
+__all__ = ["Banzhaf", "banzhaf_of_table", "banzhaf_regression"]
 
 
 class Banzhaf:
@@ -49,12 +49,23 @@ class Banzhaf:
         assert isinstance(sampler, Sampler), "a name arrives as the sampler itself"
         drawn = sampler.sample(n, budget // 2, rng)
         values = game.values(torch.cat([drawn.mask, ~drawn.mask]))
-        # Of a pair only the difference says anything: the mean of both takes up the constant.
-        half = (values[: len(drawn.mask)] - values[len(drawn.mask) :]) / 2
-        fit = weighted_least_squares(
-            drawn.mask.double() - 0.5, half, drawn.weight.double(), draw=drawn.draw, share=drawn.share
-        )
+        fit = banzhaf_regression(drawn, values[: len(drawn.mask)], values[len(drawn.mask) :])
         return Estimate(fit.coefficients, fit.std_error)
+
+
+def banzhaf_regression(drawn: Coalitions, present: Float[Tensor, "S K"], absent: Float[Tensor, "S K"]) -> Fit:
+    """Banzhaf values from coalitions and their complements.
+
+    Args:
+        drawn: one coalition of each pair, every feature in it with probability one half.
+        present: v of the coalitions.
+        absent: v of their complements.
+    """
+    # Of a pair only the difference says anything: the mean of both takes up the constant.
+    half = (present - absent) / 2
+    return weighted_least_squares(
+        drawn.mask.double() - 0.5, half, drawn.weight.double(), draw=drawn.draw, share=drawn.share
+    )
 
 
 def banzhaf_of_table(table: Float[Tensor, "S K"]) -> Float[Tensor, "F K"]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from apportion.backend import Capability
 from apportion.game import Game
-from apportion.methods import Estimate, Sampler
-from apportion_plugins.methods.regression import default_budget, require_determined, weighted_least_squares
+from apportion.methods import Coalitions, Estimate, Sampler
+from apportion_plugins.methods.regression import Fit, default_budget, require_determined, weighted_least_squares
 from apportion_plugins.methods.shapley import shapley_of_table
 from apportion_plugins.samplers.tables import all_coalitions
 
-__all__ = ["KernelShap"]
+__all__ = ["KernelShap", "shapley_regression"]
 
 
 class KernelShap:
@@ -55,11 +57,26 @@ class KernelShap:
         drawn = sampler.sample(n, budget - 2, rng)
         ends = torch.tensor([[False] * n, [True] * n])
         values = game.values(torch.cat([ends, drawn.mask]))
-        base, delta, inner = values[0], values[1] - values[0], values[2:]
-        # Σφ = Δ: what is left to find has no sum, and rows that have none either keep it so.
-        size = drawn.mask.sum(1, keepdim=True).double() / n
-        design, response = drawn.mask.double() - size, inner - base - delta * size
-        fit = weighted_least_squares(
-            design, response, drawn.weight.double(), draw=drawn.draw, share=drawn.share, rank=n - 1
-        )
-        return Estimate(fit.coefficients + delta / n, fit.std_error)
+        fit = shapley_regression(drawn, values[0], values[1], values[2:])
+        return Estimate(fit.coefficients, fit.std_error)
+
+
+def shapley_regression(
+    drawn: Coalitions, empty: Float[Tensor, " K"], full: Float[Tensor, " K"], inner: Float[Tensor, "S K"]
+) -> Fit:
+    """Shapley values that add up to v(N) − v(∅).
+
+    Args:
+        drawn: coalitions between empty and full, weighted for Shapley values.
+        empty: v(∅).
+        full: v(N).
+        inner: v of the coalitions.
+    """
+    n, delta = drawn.mask.shape[1], full - empty
+    # Σφ = Δ: what is left to find has no sum, and rows that have none either keep it so.
+    size = drawn.mask.sum(1, keepdim=True).double() / n
+    design, response = drawn.mask.double() - size, inner - empty - delta * size
+    fit = weighted_least_squares(
+        design, response, drawn.weight.double(), draw=drawn.draw, share=drawn.share, rank=n - 1
+    )
+    return Fit(fit.coefficients + delta / n, fit.std_error)

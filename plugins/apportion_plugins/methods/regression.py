@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -54,6 +55,7 @@ def weighted_least_squares(
     draw: Int[Tensor, " S"] | None = None,
     share: Float[Tensor, " S"] | None = None,
     rank: int | None = None,
+    report: Callable[[Float[Tensor, "N P"]], Float[Tensor, "N Q"]] | None = None,
 ) -> Fit:
     """The minimum-norm solution of min Σ w (A x − b)², and sandwich errors over independent draws.
 
@@ -68,6 +70,7 @@ def weighted_least_squares(
         draw: rows of one number were drawn together; ``None``: each by itself.
         share: how much of what could have been drawn was drawn; ``None``: next to nothing.
         rank: of A, where it is known to be less than the number of columns.
+        report: linear, from rows of coefficients to rows of what is wanted; ``None``: the coefficients themselves.
     """
     root = weight.sqrt()[:, None]
     inverse = torch.linalg.pinv(design * root)
@@ -75,6 +78,8 @@ def weighted_least_squares(
     residual = response - design @ coefficients
     # What one row moves the coefficients: (AᵀWA)⁺ aᵢ wᵢ rᵢ.
     lever = (inverse * root.T).T
+    if report is not None:
+        coefficients, lever = report(coefficients.T).T, report(lever)
     if share is not None:
         lever = lever * (1 - share).clamp_min(0).sqrt()[:, None]
     numbers = torch.arange(len(design)) if draw is None else draw
@@ -85,7 +90,7 @@ def weighted_least_squares(
         return Fit(coefficients, torch.full_like(coefficients, torch.nan if sampled else 0.0))
     variance = torch.zeros_like(coefficients)
     for k in range(response.shape[1]):
-        moves = torch.zeros(count, design.shape[1], dtype=design.dtype)
+        moves = torch.zeros(count, lever.shape[1], dtype=design.dtype)
         moves.index_add_(0, numbers, lever * residual[:, k : k + 1])
         variance[:, k] = (moves**2).sum(0)
     widened = float(stdtrit(freedom, 0.975) / 1.959964)

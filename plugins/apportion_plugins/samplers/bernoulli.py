@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 
 from apportion.errors import BudgetError
 from apportion.methods import Coalitions
 from apportion_plugins.samplers.tables import all_coalitions
 
-__all__ = ["BernoulliSampler"]
+__all__ = ["BernoulliSampler", "distinct_pairs"]
 
 
 class BernoulliSampler:
@@ -33,3 +35,20 @@ class BernoulliSampler:
         half = torch.full((n_features,), 0.5)
         mask = torch.stack([torch.bernoulli(half, generator=rng).bool() for _ in range(budget)])
         return Coalitions(mask, torch.ones(budget, dtype=torch.float64), torch.arange(budget))
+
+
+def distinct_pairs(n: int, count: int, rng: torch.Generator) -> Bool[Tensor, "P F"]:
+    """One coalition of each of ``count`` pairs, uniform and without repeats; a larger count continues the draws.
+
+    Args:
+        n: features.
+        count: pairs, at most 2^(n−1).
+        rng: draws them, feature by feature with probability one half.
+    """
+    half = torch.full((n,), 0.5)
+    rows: dict[bytes, Tensor] = {}
+    while len(rows) < count:
+        row = torch.bernoulli(half, generator=rng).bool()
+        # Either of a pair may stand for both: the one with the first feature is its name.
+        rows.setdefault(bytes((row if row[0] else ~row).tolist()), row)
+    return torch.stack(list(rows.values()))

@@ -12,7 +12,7 @@ from torch import Tensor
 from apportion.methods import Coalitions
 from apportion_plugins.samplers.tables import inner_coalitions
 
-__all__ = ["LeverageSampler"]
+__all__ = ["LeverageSampler", "leverage_pairs", "weighted_for_shapley"]
 
 
 class LeverageSampler:
@@ -32,18 +32,34 @@ class LeverageSampler:
         everything = inner_coalitions(n_features, budget)
         if everything is not None:
             return everything
-        half = _pairs(n_features, budget // 2, rng)
-        mask = torch.stack([half, ~half], 1).flatten(0, 1)
-        sizes = mask.sum(1)
-        drawn = torch.bincount(sizes, minlength=n_features + 1).double()[sizes]
-        there = torch.tensor([math.comb(n_features, s) for s in range(n_features + 1)], dtype=torch.float64)[sizes]
-        weight = 1 / (sizes * (n_features - sizes) * drawn)
-        return Coalitions(mask, weight, torch.arange(len(half)).repeat_interleave(2), drawn / there)
+        return weighted_for_shapley(leverage_pairs(n_features, budget // 2, rng))
 
 
-def _pairs(n: int, count: int, rng: torch.Generator) -> Bool[Tensor, "P F"]:
-    """One coalition of each pair. Which size comes next depends on nothing but how many came before."""
-    turn = _SizesInTurn(n)
+def weighted_for_shapley(half: Bool[Tensor, "P F"]) -> Coalitions:
+    """Pairs, drawn without repeats and uniformly within each size, with their weights for Shapley values.
+
+    Args:
+        half: one coalition of each pair; its complement follows it in the result.
+    """
+    n = half.shape[1]
+    mask = torch.stack([half, ~half], 1).flatten(0, 1)
+    sizes = mask.sum(1)
+    drawn = torch.bincount(sizes, minlength=n + 1).double()[sizes]
+    there = torch.tensor([math.comb(n, s) for s in range(n + 1)], dtype=torch.float64)[sizes]
+    weight = 1 / (sizes * (n - sizes) * drawn)
+    return Coalitions(mask, weight, torch.arange(len(half)).repeat_interleave(2), drawn / there)
+
+
+def leverage_pairs(n: int, count: int, rng: torch.Generator, *, smallest: int = 1) -> Bool[Tensor, "P F"]:
+    """One coalition of each pair. Which size comes next depends on nothing but how many came before.
+
+    Args:
+        n: features.
+        count: pairs, no more than there are.
+        rng: draws them.
+        smallest: size of the smallest coalitions to draw; those of n features less follow as complements.
+    """
+    turn = _SizesInTurn(n, smallest)
     seen: set[bytes] = set()
     rows: list[Tensor] = []
     while len(rows) < count:
@@ -58,7 +74,7 @@ def _pairs(n: int, count: int, rng: torch.Generator) -> Bool[Tensor, "P F"]:
                 break
         seen.add(key)
         rows.append(row)
-    return torch.stack(rows)
+    return torch.stack(rows) if rows else torch.zeros(0, n, dtype=torch.bool)
 
 
 class _SizesInTurn:
@@ -67,9 +83,9 @@ class _SizesInTurn:
     A pair of sizes s and n − s gives each of them a coalition; a pair of the middle size gives it two.
     """
 
-    def __init__(self, n: int) -> None:
+    def __init__(self, n: int, smallest: int) -> None:
         self._queue: list[tuple[float, int]] = []
-        self._count = dict.fromkeys(range(1, n // 2 + 1), 0)
+        self._count = dict.fromkeys(range(smallest, n // 2 + 1), 0)
         self._most = {s: math.comb(n, s) // (2 if 2 * s == n else 1) for s in self._count}
         self._need = {s: 2.0 if 2 * s == n else 1.0 for s in self._count}
         for size in self._count:

@@ -14,3 +14,5 @@ def apportion_register_visualizers(register: Register) -> None:
     register("bar", f"{home}.bar:Bar", summary="the whole target, bars with 95 % intervals, a matplotlib figure")
     register("terminal", f"{home}.terminal:Terminal", summary="coloured prompt and table, a rich renderable")
     register("html", f"{home}.html:Html", summary="coloured prompt and tables, one self-contained HTML text")
+    register("matrix", f"{home}.matrix:Matrix", summary="interactions, features × features, a matplotlib figure")
+    register("network", f"{home}.network:Network", summary="interactions drawn over the prompt, a matplotlib figure")

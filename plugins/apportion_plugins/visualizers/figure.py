@@ -33,17 +33,29 @@ def figure_texts(attribution: Attribution) -> list[str]:
     return [own, *features, *map(one_line, attribution.target_tokens), one_line(attribution.target_text)]
 
 
-def header(attribution: Attribution, page: Page, width: float) -> list[str]:
-    """The title, then smaller lines: target, model and method."""
+def header(
+    attribution: Attribution, page: Page, width: float, *, title: str = "", reading: str = "", part: str = "Target"
+) -> list[str]:
+    """The title, then smaller lines: target, how to read the numbers, model and method.
+
+    Args:
+        attribution: the result.
+        page: where they are drawn.
+        width: of the figure, in inches.
+        title: instead of the estimand.
+        reading: instead of what signs mean for attributions.
+        part: what of the target is shown.
+    """
+    reading = reading or f"Above 0 raises the target's score ({attribution.unit}), below 0 lowers it."
     provenance = attribution.provenance
     target = quotable(attribution.target_text or "".join(attribution.target_tokens))
     runs = f"{provenance.evaluations:,} evaluations" if provenance.evaluations else ""
     origin = " · ".join(filter(None, (page.drawable(one_line(provenance.model or "?")), provenance.method, runs)))
     inner = width - 2 * MARGIN
     return [
-        page.fitted(page.drawable(attribution.estimand), inner, TITLE),
-        *page.wrapped(f"Target: “{isolated(target)}”", inner, SUBTITLE, most=3),
-        *page.wrapped(f"Above 0 raises the target's score ({attribution.unit}), below 0 lowers it.", inner, SUBTITLE),
+        page.fitted(page.drawable(title or attribution.estimand), inner, TITLE),
+        *page.wrapped(f"{part}: “{isolated(target)}”", inner, SUBTITLE, most=3),
+        *page.wrapped(reading, inner, SUBTITLE),
         page.fitted(origin, inner, SUBTITLE),
     ]
 

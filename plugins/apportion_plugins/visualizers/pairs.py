@@ -1,0 +1,119 @@
+"""The interactions in a result, as views show them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64
+
+from apportion.attribution import Attribution
+from apportion.errors import InputError, ResultError, listing
+from apportion_plugins.visualizers.labels import quotable, token_labels
+from apportion_plugins.visualizers.numbers import INTERVAL, Numbers
+
+__all__ = ["Pairs", "interval_notes", "pairs_of", "reading"]
+
+ADVICE = 'Attribute again with method="interactions".'
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """What is shown: the whole target, or one of its tokens.
+
+    Attributes:
+        index: what the interactions estimate.
+        part: what of the target this is: ``"Target"``, or a token.
+        values: first-order values.
+        half_widths: of their 95 % intervals, NaN where unknown; ``None`` for exact values.
+        matrix: interactions; symmetric.
+        matrix_half_widths: the same for the interactions.
+    """
+
+    index: str
+    part: str
+    values: Float64[np.ndarray, " F"]
+    half_widths: Float64[np.ndarray, " F"] | None
+    matrix: Float64[np.ndarray, "F F"]
+    matrix_half_widths: Float64[np.ndarray, "F F"] | None
+
+
+def pairs_of(attribution: Attribution, token: int | None) -> Pairs:
+    """The interactions of the whole target, or of the target token at a position.
+
+    Raises:
+        ResultError: the result has none.
+        InputError: no such token.
+    """
+    extras = attribution.extras
+    if "interactions" not in extras:
+        raise ResultError(
+            f"This result of method {attribution.provenance.method!r} has no interactions of features. {ADVICE}"
+        )
+    index = str(extras.get("interaction_index", "interactions"))
+    if token is None:
+        return Pairs(
+            index,
+            "Target",
+            np.asarray(attribution.values),
+            _half(attribution.std_error),
+            _matrix(attribution, extras["interactions"]),
+            _half_matrix(attribution, extras.get("interactions_std_error")),
+        )
+    position = _checked(attribution, token)
+    errors, spread = attribution.token_std_error, extras.get("token_interactions_std_error")
+    name = quotable(token_labels(attribution.target_tokens)[position])
+    return Pairs(
+        index,
+        f"Token {position}, “{name}”, of the target",
+        np.asarray(attribution.token_values[position]),
+        _half(None if errors is None else errors[position]),
+        _matrix(attribution, extras["token_interactions"][position]),
+        _half_matrix(attribution, None if spread is None else spread[position]),
+    )
+
+
+def reading(attribution: Attribution) -> str:
+    """How to read an interaction."""
+    return f"Above 0: two features together add more than the sum of each alone ({attribution.unit}); below 0: less."
+
+
+def interval_notes(pairs: Pairs) -> list[str]:
+    """How sure the interactions are."""
+    half = pairs.matrix_half_widths
+    if half is None:
+        return []
+    upper = np.triu_indices(len(half), 1)
+    half, values = half[upper], pairs.matrix[upper]
+    if np.isnan(half).any() or not len(half):
+        return ["The standard errors of the interactions are unknown."] if len(half) else []
+    numbers = Numbers(half)
+    sure = int((np.abs(values) > half).sum())
+    return [
+        f"95 % intervals of the interactions: ±{numbers.plain(float(np.median(half)))} at the median, "
+        f"±{numbers.plain(float(half.max()))} at most; those of {sure} of {len(half)} pairs exclude 0."
+    ]
+
+
+def _checked(attribution: Attribution, token: object) -> int:
+    tokens = attribution.target_tokens
+    if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < len(tokens):
+        there = listing(f"{i} {text!r}" for i, text in enumerate(tokens))
+        raise InputError(f"token={token!r} must be the position of a target token, or None for all: {there}.")
+    return token
+
+
+def _matrix(attribution: Attribution, found: object) -> Float64[np.ndarray, "F F"]:
+    """From an array, or from the lists of a file, where NaN is ``None``."""
+    matrix, n = np.array(found, dtype=np.float64), len(attribution.features)
+    if matrix.shape != (n, n):
+        raise ResultError(f"The interactions of {n} features have the shape {matrix.shape}. {ADVICE}")
+    return matrix
+
+
+def _half(errors: Float64[np.ndarray, " F"] | None) -> Float64[np.ndarray, " F"] | None:
+    return None if errors is None else INTERVAL * np.asarray(errors)
+
+
+def _half_matrix(attribution: Attribution, errors: object) -> Float64[np.ndarray, "F F"] | None:
+    return None if errors is None else INTERVAL * _matrix(attribution, errors)

@@ -1,0 +1,105 @@
+"""The prompt as boxes in lines: where each stretch of text stands, in inches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from apportion.attribution import Attribution
+from apportion_plugins.visualizers.canvas import Page
+from apportion_plugins.visualizers.labels import ellipsis, has_right_to_left, one_line
+
+__all__ = ["Box", "first_boxes", "laid_out"]
+
+SIZE = 10.0
+PAD = 0.05
+SPACE, JOINT = 0.07, 0.025
+FEATURE_COLUMNS, PLAIN_COLUMNS = 32, 28
+
+
+@dataclass(frozen=True)
+class Box:
+    """A stretch of text.
+
+    Attributes:
+        text: as it is drawn.
+        feature: that it belongs to; ``None`` for the rest of the prompt.
+        line: from 0 downwards.
+        left: of the box.
+        width: of the box.
+    """
+
+    text: str
+    feature: int | None
+    line: int
+    left: float
+    width: float
+
+    @property
+    def centre(self) -> float:
+        """Of the box, from the left."""
+        return self.left + self.width / 2
+
+
+@dataclass(frozen=True)
+class _Piece:
+    text: str
+    feature: int | None
+    spaced: bool
+    """White space is before it."""
+    breaks: bool
+    """It begins a line."""
+
+
+def laid_out(attribution: Attribution, page: Page, room: float) -> list[Box]:
+    """The prompt in reading order, in lines of at most ``room`` inches; from the right for right-to-left scripts."""
+    boxes: list[Box] = []
+    line, right = 0, 0.0
+    for piece in _pieces(attribution):
+        text = page.fitted(page.drawable(piece.text), room - 2 * PAD, SIZE)
+        width = page.width_of([text], SIZE) + (2 * PAD if piece.feature is not None else 0.0)
+        gap = 0.0 if not right else SPACE if piece.spaced else JOINT
+        if right and (piece.breaks or right + gap + width > room):
+            line, right, gap = line + 1, 0.0, 0.0
+        boxes.append(Box(text, piece.feature, line, right + gap, width))
+        right += gap + width
+    if sum(has_right_to_left(box.text) for box in boxes) > len(boxes) / 2:
+        widest = max(box.left + box.width for box in boxes)
+        boxes = [Box(b.text, b.feature, b.line, widest - b.left - b.width, b.width) for b in boxes]
+    return boxes
+
+
+def first_boxes(boxes: Sequence[Box]) -> dict[int, Box]:
+    """Where each feature stands first."""
+    found: dict[int, Box] = {}
+    for box in boxes:
+        if box.feature is not None:
+            found.setdefault(box.feature, box)
+    return found
+
+
+def _pieces(attribution: Attribution) -> list[_Piece]:
+    """Features whole, what is between them word by word; features that no segment shows come last."""
+    pieces: list[_Piece] = []
+    spaced, breaks = False, False
+    for segment in attribution.segments:
+        text = segment.text
+        if segment.feature is not None:
+            label = ellipsis(one_line(text), FEATURE_COLUMNS)
+            pieces.append(_Piece(label, segment.feature, spaced or text[:1].isspace(), breaks))
+            spaced, breaks = text[-1:].isspace(), text.endswith("\n")
+            continue
+        for number, row in enumerate(text.split("\n")):
+            breaks = breaks or number > 0
+            spaced = spaced or row[:1].isspace()
+            for word in row.split():
+                pieces.append(_Piece(ellipsis(one_line(word), PLAIN_COLUMNS), None, spaced, breaks))
+                spaced, breaks = True, False
+            spaced = row[-1:].isspace() if row.strip() else spaced
+    shown = {piece.feature for piece in pieces}
+    pieces += [
+        _Piece(ellipsis(one_line(feature.name), FEATURE_COLUMNS), i, True, False)
+        for i, feature in enumerate(attribution.features)
+        if i not in shown
+    ]
+    return pieces
