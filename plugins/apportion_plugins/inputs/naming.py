@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from apportion.errors import InputError, listing, suggestion
-from apportion.prompts import Keep
+from apportion.prompts.common import Keep
 
 __all__ = ["kept_indices", "unique_names"]
 
