@@ -268,7 +268,7 @@ def test_bad_texts_are_refused(arguments: tuple[object, ...], message: str) -> N
 
 def test_bad_keep_is_refused() -> None:
     for keep, message in (
-        (["livs"], "keep='livs' is no feature of this text. Did you mean 'lives'"),
+        (["livs"], "keep='livs' is no feature of this prompt. Did you mean 'lives'"),
         ([9], "keep=9 is out of range; there are 3 features"),
         (lambda text: True, "All 3 features are kept"),
     ):

@@ -6,7 +6,9 @@ in ``apportion_plugins.inputs`` give them their meaning.
 
 from __future__ import annotations
 
+from apportion.prompts.chat import Chat
+from apportion.prompts.documents import Documents
 from apportion.prompts.template import Template
 from apportion.prompts.text import Text
 
-__all__ = ["Template", "Text"]
+__all__ = ["Chat", "Documents", "Template", "Text"]
