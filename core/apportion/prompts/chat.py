@@ -19,11 +19,6 @@ _RESERVED = (
 )  # fmt: skip
 """What ``apply_chat_template`` takes that is not the template's own."""
 
-CHATML = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-
 
 @dataclass(frozen=True)
 class Chat:
@@ -99,6 +94,8 @@ class Chat:
     @classmethod
     def example(cls) -> Chat:
         """A small one, for trying things out (``apportion plugins check``)."""
+        from apportion.testing.chats import CHATML
+
         messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Name a city."}]
         return cls(messages, keep=(), chat_template=CHATML, baseline="")
 

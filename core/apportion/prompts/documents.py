@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from apportion.errors import InputError, listing, suggestion
-from apportion.prompts.chat import CHATML, check_chat_options
+from apportion.prompts.chat import check_chat_options
 from apportion.prompts.common import PIECES, Keep, Splitter, check_baseline, check_by, check_keep
 from apportion.prompts.template import placeholders
 
@@ -90,12 +90,15 @@ class Documents:
                 raise InputError(f"{name}={getattr(self, name)!r} must be True or False.")
         if not self.chat and (self.chat_template is not None or self.template_options or self.allow_control_tokens):
             raise InputError(
-                "chat_template, template_options and allow_control_tokens are about chats; add chat=True, or leave them out."
+                "chat_template, template_options and allow_control_tokens are about chats; add chat=True, or leave "
+                "them out."
             )
 
     @classmethod
     def example(cls) -> Documents:
         """A small one, for trying things out (``apportion plugins check``)."""
+        from apportion.testing.chats import CHATML
+
         return cls("Where is Dave?", ["Dave left.", "He is in Rome."], chat=True, chat_template=CHATML)
 
 

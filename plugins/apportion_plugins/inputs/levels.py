@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from apportion.features import Level
 from apportion_plugins.inputs.naming import short, unique_names
 from apportion_plugins.inputs.pieces import cut
 
-__all__ = ["Grouping", "coarser", "nested", "of_starts"]
+__all__ = ["Grouping", "coarser", "nested", "of_pieces", "of_starts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,17 @@ def of_starts(text: str, name: str, starts: Sequence[int]) -> Grouping:
     pieces = cut(text, name)
     ends = [end for _, end in pieces.spans()]
     return Grouping(name, [min(bisect_right(ends, start), len(ends) - 1) for start in starts], pieces.pieces)
+
+
+def of_pieces(
+    text: str, by: str | Callable[[str], Sequence[str]], spans: Sequence[tuple[int, int]]
+) -> Iterator[Grouping]:
+    """Features that are pieces of a text, by the coarser pieces that they lie in."""
+    for name in coarser(by):
+        found = of_starts(text, name, [start for start, _ in spans])
+        # Pieces of the user's own may reach over the border of a sentence; then they are not inside it.
+        if not callable(by) or of_starts(text, name, [end - 1 for _, end in spans]).groups == found.groups:
+            yield found
 
 
 def nested(found: Iterable[Grouping], n_features: int) -> tuple[Level, ...]:

@@ -10,7 +10,7 @@ from apportion.features import Level, Segment
 from apportion.inputs import AdaptContext, InputAdapter, ModelInput
 from apportion.prompts import Text
 from apportion.tokens import token_texts
-from apportion_plugins.inputs.levels import coarser, nested, of_starts
+from apportion_plugins.inputs.levels import coarser, nested, of_pieces, of_starts
 from apportion_plugins.inputs.naming import kept_indices
 from apportion_plugins.inputs.pieces import Pieces, cut
 from apportion_plugins.inputs.units import Units
@@ -57,11 +57,7 @@ class PieceAdapter:
 
     def _levels(self, prompt: Text) -> tuple[Level, ...]:
         spans = [self._pieces.spans()[unit] for unit in self._units.firsts]
-        found = (of_starts(prompt.text, name, [start for start, _ in spans]) for name in coarser(prompt.by))
-        if callable(prompt.by):
-            # Pieces of the user's own may reach over the border of a sentence; then they are not inside it.
-            ends = [end - 1 for _, end in spans]
-            found = (each for each in found if of_starts(prompt.text, each.name, ends).groups == each.groups)
+        found = of_pieces(prompt.text, prompt.by, spans)
         return nested(found, len(self.features))
 
 
