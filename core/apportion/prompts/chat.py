@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from apportion.errors import InputError, listing, suggestion
+from apportion.errors import InputError, listing
 from apportion.prompts.common import PIECES, Keep, Splitter, check_baseline, check_by, check_keep
 
 __all__ = ["CHAT_CUTS", "Chat", "check_chat_options"]
@@ -84,8 +84,10 @@ class Chat:
             check_keep(self.keep)
         if isinstance(self.tools, str | Mapping) or not isinstance(self.tools, Sequence):
             raise InputError(f"tools={self.tools!r:.80} must be a list of JSON schemas or functions.")
-        for tool in self.tools:
-            tool_name(tool)
+        names = [tool_name(tool) for tool in self.tools]
+        twice = [name for i, name in enumerate(names) if name in names[:i]]
+        if twice:
+            raise InputError(f"Two tools are called {twice[0]!r}; give one of them another name.")
         check_chat_options(self.chat_template, self.template_options)
         for name in ("add_generation_prompt", "allow_control_tokens"):
             if not isinstance(getattr(self, name), bool):
@@ -141,8 +143,7 @@ def _check_message(number: int, message: object) -> None:
     if not isinstance(message, Mapping):
         raise InputError(f"{what} must be a dict with 'role' and 'content', not {message!r:.80}.")
     if "role" not in message:
-        hint = suggestion("role", map(str, message))
-        raise InputError(f"{what} has no 'role'. {hint}Its keys: {listing(map(repr, message))}.")
+        raise InputError(f"{what} has no 'role'. Its keys: {listing(map(repr, message))}.")
     role = message["role"]
     # A role is joined to control tokens by many templates; it must not be able to close them.
     if not isinstance(role, str) or not re.fullmatch(r"\w[\w .-]*", role):
@@ -152,10 +153,9 @@ def _check_message(number: int, message: object) -> None:
     content = message.get("content")
     if content is None:
         if not message.get("tool_calls"):
-            hint = suggestion("content", map(str, message)) if "content" not in message else ""
             raise InputError(
-                f"{what} ({role}) has no content. {hint}Give a text, an empty one for nothing; only a message with "
-                "'tool_calls' goes without."
+                f"{what} ({role}) has no content; its keys: {listing(map(repr, message))}. Give a text, an empty one for "
+                "nothing; only a message with 'tool_calls' goes without."
             )
     elif not isinstance(content, str):
         _check_parts(f"{what} ({role})", content)

@@ -139,9 +139,9 @@ class ChatAdapter:
             with_marks = ""
         spans = unmarked(with_marks, full, self._turns.texts)
         wanted = {count + i: _forms(tool) for i, tool in enumerate(self._tools)}
-        if self._whole_turns:
-            calls = (message.get("tool_calls") or () for message in self._prompt.messages)
-            wanted |= {turn: [form for call in own for form in _forms(call)] for turn, own in enumerate(calls) if own}
+        for turn, message in enumerate(self._prompt.messages if self._whole_turns else ()):
+            calls: Any = message.get("tool_calls") or ()
+            wanted[turn] = [form for call in calls for form in _forms(call)]
         return spans + json_spans(full, wanted)
 
     def _rehearsed(self, full: str) -> list[str]:
@@ -186,7 +186,7 @@ def _forms(thing: Any) -> list[object]:
 def _schema(tool: object) -> object:
     if not callable(tool):
         return tool
-    from transformers.utils import get_json_schema
+    from transformers.utils.chat_template_utils import get_json_schema
 
     try:
         return get_json_schema(tool)

@@ -69,17 +69,11 @@ class ChatWriter:
         Raises:
             InputError: what the template complains of.
         """
+        arguments: dict[str, Any] = {"conversation": [dict(m) for m in messages], "tools": list(tools) or None}
         try:
-            return str(
-                self._tokenizer.apply_chat_template(
-                    [dict(message) for message in messages],
-                    tools=list(tools) or None,
-                    tokenize=False,
-                    **self._options,
-                )
-            )
+            return str(self._tokenizer.apply_chat_template(**arguments, tokenize=False, **self._options))
         except Exception as error:  # templates are programs of others, and complain in many ways
-            raise InputError(f"{' '.join(str(error).split()) or type(error).__name__}") from error
+            raise InputError(" ".join(str(error).split()) or type(error).__name__) from error
 
     def _source(self, chat_template: str | None, *, tools: bool) -> str:
         try:

@@ -73,7 +73,7 @@ def segments(plain: str, spans: Iterable[Span], feature_of: Sequence[int | None]
     found: list[Segment] = []
     end = 0
     for start, stop, unit in sorted(spans):
-        if start < end:
+        if start < end or feature_of[unit] is None:
             continue
         found += [Segment(plain[end:start]), Segment(plain[start:stop], feature_of[unit])]
         end = stop

@@ -1,9 +1,13 @@
-"""What of a conversation can be absent: whole turns, or pieces of their contents."""
+"""What of a conversation can be absent: whole turns, or pieces of their contents.
+
+Both kinds of units have ``texts``; ``labels`` to call them by; ``groups``, the group of each if some are one feature;
+and ``wider``, what else can be kept by name, with the units of each.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from apportion.prompts.chat import Chat
 from apportion_plugins.inputs.levels import Grouping
@@ -11,40 +15,11 @@ from apportion_plugins.inputs.marks import marked
 from apportion_plugins.inputs.naming import unique_names
 from apportion_plugins.inputs.sections import Sections
 
-__all__ = ["CutTurns", "Turns", "WholeTurns", "turns_of"]
+__all__ = ["CutTurns", "WholeTurns", "turns_of"]
 
 Message = dict[str, Any]
 FRAME = ("role", "name", "tool_call_id")
 """What stays of a turn whose content is replaced."""
-
-
-class Turns(Protocol):
-    """Units of a conversation.
-
-    Attributes:
-        texts: of the units.
-        labels: what to call them, if not by their texts.
-        groups: the group of each, if some are one feature.
-        wider: what else can be kept by name, and the units of each.
-    """
-
-    texts: Sequence[str]
-    labels: Sequence[str]
-    groups: Sequence[str] | None
-    wider: Mapping[str, Sequence[int]]
-
-    def messages(self, present: Sequence[bool], *, marks: bool = False) -> list[Message]:
-        """The conversation with some units absent; ``marks`` wraps units, all of which are present then."""
-        ...
-
-    def groupings(self, units: Sequence[int], others: Sequence[str]) -> Sequence[Grouping]:
-        """How the features that begin with these units group; ``others`` come after the units."""
-        ...
-
-
-def turns_of(prompt: Chat) -> Turns:
-    """The units of a ``Chat``."""
-    return WholeTurns(prompt) if prompt.by in ("turns", "roles") else CutTurns(prompt)
 
 
 class WholeTurns:
@@ -59,7 +34,7 @@ class WholeTurns:
         self.wider = {role: _where(self.labels, role) for role in self.labels}
 
     def messages(self, present: Sequence[bool], *, marks: bool = False) -> list[Message]:
-        """See ``Turns``."""
+        """The conversation with some turns absent; ``marks`` wraps contents, all of which are present then."""
         found: list[Message] = []
         for turn, (message, here) in enumerate(zip(self._messages, present, strict=True)):
             if here:
@@ -69,9 +44,9 @@ class WholeTurns:
                 found.append(frame | {"content": _as_content(self._baseline, message)})
         return found
 
-    def groupings(self, units: Sequence[int], others: Sequence[str]) -> Sequence[Grouping]:
+    def groupings(self, units: Sequence[int], others: Sequence[str]) -> list[Grouping]:
         """None: nothing is coarser than turns but roles, and those do not stand together."""
-        return ()
+        return []
 
 
 class CutTurns:
@@ -86,23 +61,28 @@ class CutTurns:
         self._sections = Sections([text for texts in contents for text in texts], prompt.by)
         self._roles = _roles(prompt)
         self.texts = self.labels = self._sections.units
-        self.groups = None
+        self.groups: Sequence[str] | None = None
         turn_of = [self._turn_of_section[section] for section in self._sections.section_of]
         self.wider = {role: [u for u, t in enumerate(turn_of) if self._roles[t] == role] for role in self._roles}
         self.wider |= {_shown(self._messages[turn]).strip(): _where(turn_of, turn) for turn in turn_of}
 
     def messages(self, present: Sequence[bool], *, marks: bool = False) -> list[Message]:
-        """See ``Turns``."""
+        """The conversation with some pieces absent; ``marks`` wraps pieces, all of which are present then."""
         texts = iter(self._sections.join(present, self._baseline, marks=marks))
         return [
             _with_texts(message, [next(texts) for _ in range(count)])
             for message, count in zip(self._messages, self._counts, strict=True)
         ]
 
-    def groupings(self, units: Sequence[int], others: Sequence[str]) -> Sequence[Grouping]:
-        """Turns, and coarser pieces of them."""
+    def groupings(self, units: Sequence[int], others: Sequence[str]) -> list[Grouping]:
+        """Turns, and coarser pieces of them, for features that begin with these units; ``others`` come after them."""
         turns = Grouping("turns", self._turn_of_section, unique_names(self._roles))
         return list(self._sections.groupings(turns, units, others))
+
+
+def turns_of(prompt: Chat) -> WholeTurns | CutTurns:
+    """The units of a ``Chat``."""
+    return WholeTurns(prompt) if prompt.by in ("turns", "roles") else CutTurns(prompt)
 
 
 def _roles(prompt: Chat) -> list[str]:
