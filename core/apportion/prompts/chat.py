@@ -154,8 +154,8 @@ def _check_message(number: int, message: object) -> None:
     if content is None:
         if not message.get("tool_calls"):
             raise InputError(
-                f"{what} ({role}) has no content; its keys: {listing(map(repr, message))}. Give a text, an empty one for "
-                "nothing; only a message with 'tool_calls' goes without."
+                f"{what} ({role}) has no content; its keys: {listing(map(repr, message))}. Give a text, an empty one "
+                "for nothing; only a message with 'tool_calls' goes without."
             )
     elif not isinstance(content, str):
         _check_parts(f"{what} ({role})", content)
