@@ -12,6 +12,7 @@ from apportion.cli.parse import usage_error
 from apportion.cli.reading import read_text, without_last_line_break
 from apportion.errors import InputError, unknown_name
 from apportion.prompts import Chat, Documents
+from apportion.prompts.documents import LAYOUT
 
 __all__ = ["chat_prompt", "documents_prompt"]
 
@@ -68,9 +69,9 @@ def documents_prompt(
         dict(zip(names, texts, strict=True)),
         by=by or "documents",
         baseline=baseline,
-        keep=keep,
+        keep=tuple(keep),
         chat=chat,
-        **({} if layout is None else {"template": layout}),
+        template=LAYOUT if layout is None else layout,
     )
 
 

@@ -110,7 +110,7 @@ def _of_parts(flags: PromptFlags) -> Chat | Documents:
             usage_error(name, f"{given[0]!r} is for slots, and the features are those of {what}.{hint}")
     if flags.baseline_id is not None:
         usage_error("--baseline-id", f"a token id can replace tokens only; with {what} give --text-baseline.")
-    keep = (*flags.keep, *flags.keep_index)
+    keep: list[str | int] = [*flags.keep, *flags.keep_index]
     if flags.chat is not None:
         return chat_prompt(flags.chat, by=flags.by, baseline=flags.text_baseline, keep=keep)
     return documents_prompt(

@@ -11,10 +11,11 @@ from apportion.prompts.chat import check_chat_options
 from apportion.prompts.common import PIECES, Keep, Splitter, check_baseline, check_by, check_keep
 from apportion.prompts.template import placeholders
 
-__all__ = ["Documents"]
+__all__ = ["LAYOUT", "Documents"]
 
 CUTS = ("documents", *PIECES)
 LAYOUT = "Context: {context}\n\nQuery: {question}"
+"""ContextCite's."""
 
 
 @dataclass(frozen=True)
