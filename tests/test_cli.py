@@ -26,6 +26,7 @@ from apportion.cli import main, outputs
 from apportion.cli.parse import json_or_text, memory_size
 from apportion.docstrings import description, parameter_notes
 from apportion.errors import ApportionError
+from apportion.testing import chats
 
 ROOT = Path(__file__).parent.parent
 TEMPLATE = ["--template", "{name} is a {job}. {pronoun}", "--value", "name=Dave", "--value", "job=lawyer"]
@@ -337,6 +338,76 @@ def test_prompt_from_stdin_and_file(
     assert [call["prompt"] for call in calls] == [ap.Text("a b\n"), ap.Text("ä b", baseline="…")]
 
 
+TALK = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Where to?"}]
+
+
+def test_chats_from_files_and_stdin(
+    run: Run, calls: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "chat.json"
+    path.write_text(json.dumps(TALK))
+    run("attribute", "--chat", path)
+    tools = [{"name": "clock"}]
+    whole = {"messages": TALK, "tools": tools, "template_options": {"thinking": False}}
+    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(whole)))
+    run("attribute", "--chat", "-", "--by", "sentences", "--text-baseline", "", "--keep", "user", "--keep-index", "0")
+    assert [call["prompt"] for call in calls] == [
+        ap.Chat(TALK),
+        ap.Chat(TALK, "sentences", "", ("user", 0), tools, template_options={"thinking": False}),
+    ]
+
+
+def test_a_chat_is_scored(attribute: Run, tmp_path: Path) -> None:
+    path = tmp_path / "chat.json"
+    path.write_text(json.dumps({"messages": TALK, "chat_template": chats.CHATML}))
+    found = attribute("--chat", path, "--target", "x", "--json").json()
+    assert [feature["name"] for feature in found["features"]] == ["system"]
+    path.write_text(json.dumps(TALK))
+    assert "has no chat template" in attribute("--chat", path, "--target", "x").err
+
+
+def test_documents(run: Run, calls: list[dict[str, Any]], tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    paths = [tmp_path / "a.txt", tmp_path / "b.txt", tmp_path / "sub" / "a.txt"]
+    for path in paths:
+        path.write_text(f"{path.name} is here.\n")
+    words = ["--document", paths[0], "--document", paths[1]]
+    run("attribute", "Who?", *words)
+    run(
+        "attribute", "Who?", *words, "--by", "words", "--layout", "{context} {question}", "--as-chat", "--keep", "b.txt"
+    )
+    run("attribute", "--prompt-file", paths[1], "--document", paths[0], "--document", paths[2])
+    both = {"a.txt": "a.txt is here.", "b.txt": "b.txt is here."}
+    assert [call["prompt"] for call in calls] == [
+        ap.Documents("Who?", both),
+        ap.Documents("Who?", both, "words", "{context} {question}", keep=("b.txt",), chat=True),
+        ap.Documents("b.txt is here.", {str(paths[0]): "a.txt is here.", str(paths[2]): "a.txt is here."}),
+    ]
+
+
+def test_chat_and_document_faults(run: Run, no_model: None, tmp_path: Path) -> None:
+    path = tmp_path / "chat.json"
+    for text, message in [
+        ("{", "is not JSON"),
+        ("3", "Chat takes a list of messages"),
+        ("[]", "The list of messages is empty"),
+        ('{"tools": []}', "has no 'messages'"),
+        ('{"message": []}', "No part of a chat is called 'message'. Did you mean 'messages'?"),
+        ('{"messages": [], "by": "words"}', "No part of a chat is called 'by'"),
+        ('[{"role": "user"}]', "has no content"),
+    ]:
+        path.write_text(text)
+        ended = run("attribute", "--chat", path)
+        assert (ended.code, ended.out) == (1, "")
+        assert message in ended.err
+    assert "Cannot read the chat file" in run("attribute", "--chat", tmp_path / "no.json").err
+    assert "Cannot read the document file" in run("attribute", "a", "--document", tmp_path / "no.txt").err
+    path.write_text(" ")
+    assert "'chat.json' must be a text with something in it" in run("attribute", "a", "--document", path).err
+    assert "is given twice" in run("attribute", "a", "--document", path, "--document", path).err
+    assert "is the file that is read" in run("attribute", "--chat", path, "--save", path).err
+
+
 def test_prompt_file_faults(run: Run, no_model: None, tmp_path: Path) -> None:
     missing = run("attribute", "--prompt-file", tmp_path / "no.txt")
     assert (missing.code, missing.err.count("\n")) == (1, 0)
@@ -417,6 +488,17 @@ def test_problems_that_one_line_explains(run: Run, no_model: None, words: list[s
             "no option 'bye'. Its options: by, baseline, keep",
         ),
         (["--template", "{a}", "--value", "a=b", "--input", "text"], "a template is an input of its own"),
+        (["a", "--chat", "b.json"], "PROMPT and --chat are given"),
+        (["--chat", "b.json", "--document", "c"], "--chat is given too; the question about documents is PROMPT"),
+        ([*TEMPLATE, "--document", "c"], "--template is given too; the question about documents"),
+        (["--document", "c"], "there is no prompt"),
+        (["a", "--layout", "{context} {question}"], "there is no --document"),
+        (["a", "--as-chat"], "there is no --document"),
+        (["--chat", "b.json", "--value", "c=d"], "the features are those of --chat"),
+        (["a", "--document", "c", "--baseline", "d=e"], "What replaces absent features is --text-baseline"),
+        (["--chat", "b.json", "--baseline-id", "3"], "with --chat give --text-baseline"),
+        (["--chat", "b.json", "--input", "text"], "a chat is an input of its own"),
+        (["a", "--document", "c", "--input", "text"], "documents are an input of their own"),
         (["--prompt-file", "b.json", "--save", "./b.json"], "is the file that is read"),
         (["a", "--colour"], "--colour"),
         (["a", "b"], "b"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -268,7 +271,7 @@ def test_bad_texts_are_refused(arguments: tuple[object, ...], message: str) -> N
 
 def test_bad_keep_is_refused() -> None:
     for keep, message in (
-        (["livs"], "keep='livs' is no feature of this text. Did you mean 'lives'"),
+        (["livs"], "keep='livs' is no feature of this prompt. Did you mean 'lives'"),
         ([9], "keep=9 is out of range; there are 3 features"),
         (lambda text: True, "All 3 features are kept"),
     ):
@@ -292,3 +295,74 @@ def test_more_combinations_than_can_be_counted_are_drawn_from() -> None:
     )
     adapter = TemplateAdapter(template, CONTEXT)
     assert len(set(texts_of(adapter.render(torch.zeros(1, 40, dtype=torch.bool))[0]))) == 3
+
+
+# --- levels ---------------------------------------------------------------------------------------------------------
+
+PAGE = "One. Two words here.\n\nThree, four. Five six.\n\nSeven"
+
+
+@pytest.mark.parametrize(
+    ("by", "keep", "expected"),
+    [
+        ("words", (), {"paragraphs": (0,) * 4 + (1,) * 4 + (2,), "sentences": (0, 1, 1, 1, 2, 2, 3, 3, 4)}),
+        ("sentences", (), {"paragraphs": (0, 0, 1, 1, 2)}),
+        ("paragraphs", (), {}),
+        ("sentences", ("Two words here.", "Five six."), {}),
+        ("words", ("Seven", "One.", "Five", "six."), {"paragraphs": (0, 0, 0, 1, 1)}),
+        (lambda text: text.split(" "), (), {}),
+        (
+            lambda text: text.replace("\n", " ").split(),
+            (),
+            {"paragraphs": (0,) * 4 + (1,) * 4 + (2,), "sentences": ...},
+        ),
+    ],
+)
+def test_levels_of_a_text(by: object, keep: tuple[str, ...], expected: dict[str, object]) -> None:
+    """Coarsest first; what is as fine as the features or as another level is left out, and so are kept pieces."""
+    levels = {level.name: level for level in text_adapter(ap.Text(PAGE, by=by, keep=keep), CONTEXT).levels}
+    assert list(levels) == list(expected)
+    assert all(levels[name].groups == groups for name, groups in expected.items() if groups is not ...)
+
+
+def test_tokens_nest_by_where_they_start() -> None:
+    adapter = text_adapter(ap.Text("ab c.\n\nd e", by="tokens"), with_start_token())
+    assert [(level.name, level.groups, level.texts) for level in adapter.levels] == [
+        ("paragraphs", (0,) * 5 + (1,) * 5, ("ab c.", "d e")),
+        ("words", (0, 0, 1, 1, 1, 2, 2, 2, 3, 3), ("ab", "c.", "d", "e")),
+    ]
+
+
+def test_groups_are_called_by_one_short_line_each() -> None:
+    long = "word " * 20
+    adapter = text_adapter(ap.Text(f"{long}\nand on.\n\n{long}\nand more."), CONTEXT)
+    assert [level.texts for level in adapter.levels] == [(("word " * 20)[:59] + "…", ("word " * 20)[:59] + "… #2")]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    text=st.text(st.sampled_from("ab .,!?\n\u3002\u4f60"), min_size=1, max_size=60).filter(str.strip),
+    by=st.sampled_from(["words", "sentences", "tokens"]),
+)
+def test_levels_of_any_text_nest(text: str, by: str) -> None:
+    adapter = text_adapter(ap.Text(text, by=by), CONTEXT)
+    outer = [0] * len(adapter.features)
+    for level in adapter.levels:
+        assert len(set(outer)) < len(set(level.groups)) == len(level.texts) < len(adapter.features)
+        assert len(set(zip(level.groups, outer, strict=True))) == len(level.texts)
+        outer = level.groups
+
+
+def test_without_examples_few_shot_is_zero_shot() -> None:
+    """The prompt of the page on few-shot examples, as it is written there."""
+    page = (Path(__file__).parent.parent / "docs/how-to/few-shot.md").read_text(encoding="utf-8")
+    namespace: dict[str, object] = {}
+    exec(re.search(r"```python\n(.*?)```", page, flags=re.S)[1], namespace)
+    adapter = TemplateAdapter(namespace["prompt"], CONTEXT)
+    assert [feature.name for feature in adapter.features] == ["ok", "loved", "waste", "won't"]
+    none, last, all_but_one = rows(adapter, "0000", "0001", "1011")
+    assert none == namespace["QUESTION"]
+    introduction = namespace["INTRODUCTION"]
+    assert last == f"{introduction}'Won't recommend' -> Negative\n\n{none}"
+    assert all_but_one.count(" -> ") == 3
+    assert "\n\n\n" not in all_but_one

@@ -15,6 +15,7 @@ import sys
 from jaxtyping import install_import_hook
 install_import_hook(["apportion", "apportion_backends", "apportion_plugins"], "beartype.beartype")
 from apportion.testing import tiny
+from apportion.testing.chats import TOOLS
 import apportion as ap
 from rich.console import Console
 from apportion_backends.torch.session import TorchSession
@@ -24,6 +25,8 @@ prompts = [
     ap.Text("one two three", by="tokens", baseline=3),
     ap.Text("one two three. four", by="sentences", keep=[0]),
     ap.Template("{a} and {b} {c}", {"a": "x", "b": "y", "c": "z"}, {"a": ["p", "q"]}, groups=[("b", "c")]),
+    ap.Chat([{"role": "user", "content": "one. two"}], "words", chat_template=TOOLS, tools=[{"name": "clock"}]),
+    ap.Documents("one", {"a": "two. three"}, "sentences", chat=True, chat_template=TOOLS),
 ]
 for prompt in prompts:
     for method in ("auto", "ablation", "permutation"):

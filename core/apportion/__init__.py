@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from apportion.metrics import Measurement, Metric
     from apportion.models import LoadedModel
     from apportion.progress import ProgressEvent
-    from apportion.prompts import Template, Text
+    from apportion.prompts import Chat, Documents, Template, Text
     from apportion.provenance import Provenance
     from apportion.registry import Register
     from apportion.request import Request
@@ -72,7 +72,7 @@ _HOMES = {
     "metrics": ("Measurement", "Metric"),
     "models": ("LoadedModel",),
     "progress": ("ProgressEvent",),
-    "prompts": ("Template", "Text"),
+    "prompts": ("Chat", "Documents", "Template", "Text"),
     "provenance": ("Provenance",),
     "registry": ("Register",),
     "request": ("Request",),
@@ -83,12 +83,12 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AdaptContext", "Alternatives", "ApportionError", "Attribution", "Available", "Backend", "BackendError",
-    "BackendInfo", "BatchTooLargeError", "BudgetError", "Capability", "CapabilityError", "Coalitions", "Estimate",
-    "Explainer", "Feature", "Game", "InputAdapter", "InputError", "Layout", "Level", "LoadedModel", "Measurement",
-    "Method", "Metric", "ModelError", "ModelInput", "Needs", "PluginError", "ProgressEvent", "Provenance",
-    "Register", "Request", "ResultError", "Sampler", "ScoreError", "Scores", "ScoringBatch", "Segment", "Session",
-    "SessionInfo", "Settings", "Target", "TargetFunction", "Template", "Text", "Unavailable", "UnknownNameError",
-    "Visualizer", "WhiteBox", "__version__", "hookimpl",
+    "BackendInfo", "BatchTooLargeError", "BudgetError", "Capability", "CapabilityError", "Chat", "Coalitions",
+    "Documents", "Estimate", "Explainer", "Feature", "Game", "InputAdapter", "InputError", "Layout", "Level",
+    "LoadedModel", "Measurement", "Method", "Metric", "ModelError", "ModelInput", "Needs", "PluginError",
+    "ProgressEvent", "Provenance", "Register", "Request", "ResultError", "Sampler", "ScoreError", "Scores",
+    "ScoringBatch", "Segment", "Session", "SessionInfo", "Settings", "Target", "TargetFunction", "Template", "Text",
+    "Unavailable", "UnknownNameError", "Visualizer", "WhiteBox", "__version__", "hookimpl",
 ]  # fmt: skip
 
 

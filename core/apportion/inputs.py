@@ -55,7 +55,8 @@ class InputAdapter(Protocol):
     - ``draws``: ``int``, inputs per coalition when ``render`` returns ``Alternatives`` (default 1).
     - ``notes``: ``Sequence[str]``, sentences that belong into the result.
     - ``levels``: ``Sequence[Level]``, coarser cuts of the features, the coarsest first, each nested in the one
-      before: documents, then their sentences, when the features are words.
+      before: documents, then their sentences, when the features are words. Each has fewer groups than there
+      are features, and two or more.
     """
 
     @property
@@ -80,11 +81,17 @@ class AdaptContext:
     tokenizer: PreTrainedTokenizerBase
     seed: int = 0
 
-    def encode(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
-        """Token ids of each text, with the special tokens that the tokenizer adds to a prompt."""
+    def encode(self, texts: Sequence[str], *, special_tokens: bool = True) -> list[tuple[int, ...]]:
+        """Token ids of each text.
+
+        Args:
+            texts: whole prompts.
+            special_tokens: with the special tokens that the tokenizer adds to a prompt; ``False`` for texts that
+                hold them already, as those do that a chat template has written.
+        """
         if not texts:
             return []
         for text in texts:
             check_encodable("prompt", text)
-        encoded = self.tokenizer(list(texts), add_special_tokens=True, return_attention_mask=False)
+        encoded = self.tokenizer(list(texts), add_special_tokens=special_tokens, return_attention_mask=False)
         return [tuple(row) for row in encoded["input_ids"]]

@@ -342,6 +342,7 @@ class Words:
 class InputMutant(InputContract):
     separator, flipped, special, reversed_rows = None, False, "", False
     shifted, alone = 0, ""
+    levels = ((0, 0, 1),)
 
     @pytest.fixture
     def prompt(self):
@@ -364,6 +365,7 @@ class InputMutant(InputContract):
                 self.features = tuple(ap.Feature(word.strip(), word) for word in self.words)
                 count = len(self.words)
                 self.segments = tuple(ap.Segment(w, (i + outer.shifted) % count) for i, w in enumerate(self.words))
+                self.levels = [ap.Level("parts", groups, ("a", "b")) for groups in outer.levels]
 
             def render(self, mask):
                 rows = (~mask if outer.flipped else mask).tolist()
@@ -404,6 +406,10 @@ class TestInputColoursTheWrongWords(InputMutant):
 
 class TestInputWrongWhenOneIsAlone(InputMutant):
     alone = " two three"
+
+
+class TestInputLevelsAreNotCoarser(InputMutant):
+    levels = ((0, 0, 1), (0, 1, 1))
 
 
 # --- backends

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 import apportion as ap
-from apportion.testing import InputContract
+from apportion.testing import InputContract, chats
 
 PROMPT = "Dave lives in Palm Coast, FL. He is a lawyer.\n\nHis interests include"
 
@@ -77,3 +79,137 @@ class TestTemplateWithDraws(TestTemplate):
             baselines={"name": ["Sarah", "Tom"], "city": ["Seattle", "Rome", "Oslo"], "state": "WA"},
             draws=4,
         )
+
+
+TALK = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "I play golf. I live in Rome."},
+    {"role": "assistant", "content": "Noted, thanks!"},
+    {"role": "user", "content": "Where should we meet?\n\nSay one place."},
+]
+CLOCK, MAP = (
+    {"type": "function", "function": {"name": name, "parameters": {"type": "object"}}} for name in ("clock", "map")
+)
+
+
+def chatml(turns: list[dict[str, str]]) -> str:
+    return "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in turns) + "<|im_start|>assistant\n"
+
+
+class TestChat(InputContract):
+    name = "chat"
+    writes_special_tokens = True
+    by = "turns"
+    baseline = None
+    chat_template = chats.CHATML
+
+    @pytest.fixture
+    def prompt(self) -> ap.Chat:
+        return ap.Chat(TALK, by=self.by, baseline=self.baseline, chat_template=self.chat_template)
+
+    @pytest.fixture
+    def full_text(self) -> str:
+        return chatml(TALK)
+
+    def of_text(self, text: str) -> tuple[ap.Chat, str]:
+        talk = [{"role": "system", "content": text}, {"role": "user", "content": "zz"}]
+        prompt = ap.Chat(talk, by=self.by, baseline=self.baseline, chat_template=chats.CHATML)
+        return prompt, chatml(talk)
+
+
+class TestChatByRoles(TestChat):
+    by = "roles"
+
+
+class TestChatBySentences(TestChat):
+    by = "sentences"
+
+
+class TestChatByWords(TestChat):
+    by = "words"
+    baseline = "_"
+
+
+class TestChatWithStartToken(TestChat):
+    by = "paragraphs"
+    chat_template = chats.START_TOKEN
+
+    @pytest.fixture
+    def full_text(self) -> str:
+        turns = "".join(f"<|start_header_id|>{m['role']}<|end_header_id|>\n\n{m['content']}<|eot_id|>" for m in TALK)
+        return f"<s>{turns}<|start_header_id|>assistant<|end_header_id|>\n\n"
+
+
+class TestChatOfAlternatingRoles(TestChat):
+    baseline = "…"
+    chat_template = chats.ALTERNATING
+
+    @pytest.fixture
+    def full_text(self) -> str:
+        system, user, assistant, last = (message["content"] for message in TALK)
+        return f"<s>[INST] <<SYS>>\n{system}\n<</SYS>>\n\n{user} [/INST] {assistant} </s><s>[INST] {last} [/INST]"
+
+
+class TestChatWithTools(TestChat):
+    @pytest.fixture
+    def prompt(self) -> ap.Chat:
+        return ap.Chat(TALK[1:], tools=[CLOCK, MAP], chat_template=chats.TOOLS)
+
+    @pytest.fixture
+    def full_text(self) -> str:
+        tools = f"{json.dumps(CLOCK)}\n{json.dumps(MAP)}\n"
+        return f"<|im_start|>system\n# Tools\n{tools}<|im_end|>\n{chatml(TALK[1:])}<think></think>"
+
+
+SOURCES = {"a.txt": "Dave left town. He went to Rome.", "b.txt": "Ann stays in Oslo."}
+
+
+class TestDocuments(InputContract):
+    name = "documents"
+    by = "documents"
+    baseline = None
+
+    @pytest.fixture
+    def prompt(self) -> ap.Documents:
+        return ap.Documents("Where is everyone?", SOURCES, by=self.by, baseline=self.baseline)
+
+    @pytest.fixture
+    def full_text(self) -> str:
+        return "Context: {}\n\n{}\n\nQuery: Where is everyone?".format(*SOURCES.values())
+
+    def of_text(self, text: str) -> tuple[ap.Documents, str]:
+        prompt = ap.Documents("q", [text, "zz"], by=self.by, baseline=self.baseline)
+        return prompt, f"Context: {text}\n\nzz\n\nQuery: q"
+
+
+class TestDocumentsBySentences(TestDocuments):
+    by = "sentences"
+
+
+class TestDocumentsByWords(TestDocuments):
+    by = "words"
+    baseline = "_"
+
+
+class TestDocumentsInAChat(InputContract):
+    name = "documents"
+    writes_special_tokens = True
+
+    @pytest.fixture
+    def prompt(self) -> ap.Documents:
+        return ap.Documents(
+            "Where is everyone?",
+            SOURCES,
+            by="sentences",
+            template="{question}\n{context}",
+            document="[{name}] {text}",
+            separator="\n",
+            chat=True,
+            chat_template=chats.START_TOKEN,
+        )
+
+    @pytest.fixture
+    def full_text(self) -> str:
+        text = "Where is everyone?\n" + "\n".join(f"[{name}] {text}" for name, text in SOURCES.items())
+        start = "<s><|start_header_id|>user<|end_header_id|>\n\n"
+        return f"{start}{text}<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"

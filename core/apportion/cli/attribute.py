@@ -21,6 +21,8 @@ apportion attribute --template "{name} is a {job}. {pronoun} likes" \
   --value name=Dave --value job=lawyer --value pronoun=He \
   --baseline name=Sarah --baseline job=doctor --baseline pronoun=She \
   --group name,pronoun --save dave.json --plot dave.png
+
+apportion attribute "Where is Dave?" --document a.txt --document b.txt --by sentences
 """
 
 
@@ -46,6 +48,10 @@ def attribute(
     baseline: flags.Baseline = None,
     group: flags.Group = None,
     draws: flags.Draws = None,
+    chat: flags.Chat = None,
+    document: flags.Document = None,
+    layout: flags.Layout = None,
+    as_chat: flags.AsChat = False,
     target: flags.Target = None,
     target_ids: flags.TargetIds = None,
     target_fn: flags.TargetFn = "log_prob",
@@ -72,6 +78,7 @@ def attribute(
         prompt, prompt_file, by, text_baseline, baseline_id, keep or (), keep_index or (),
         template, value or (), baseline or (), group or (), draws,
         input, input_option or (),
+        chat, document or (), layout, as_chat,
     )  # fmt: skip
     job = check_job(
         prompt_flags,

@@ -84,7 +84,7 @@ Prompt = Annotated[
     typer.Argument(
         metavar="PROMPT",
         show_default=False,
-        help="The prompt, '-' to read it from stdin, or leave it out and use --prompt-file or --template.",
+        help="The prompt, '-' to read it from stdin, or leave it out and use --prompt-file, --template or --chat.",
     ),
 ]
 PromptFile = Annotated[
@@ -119,8 +119,8 @@ By = Annotated[
     typer.Option(
         metavar="UNIT",
         rich_help_panel=FEATURES,
-        show_default="words",
-        help="Cut the prompt into words, tokens, sentences or paragraphs.",
+        show_default="words; turns with --chat; documents with --document",
+        help="Cut the prompt into words, tokens, sentences or paragraphs; a chat also into turns or roles.",
     ),
 ]
 TextBaseline = Annotated[
@@ -206,6 +206,46 @@ Draws = Annotated[
         rich_help_panel=FEATURES,
         show_default="16",
         help="The most combinations of alternative baselines to average over.",
+    ),
+]
+
+Chat = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE.json",
+        rich_help_panel=FEATURES,
+        show_default=False,
+        help="A conversation ('-' for stdin), written by the model's chat template: a list of messages with role and "
+        "content, or an object with 'messages', 'tools' and other arguments of ap.Chat. The last turn of the user is "
+        "kept unless something else is.",
+    ),
+]
+Document = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="FILE",
+        rich_help_panel=FEATURES,
+        show_default=False,
+        help="A document that the prompt is a question about; documents, or with --by pieces of them, are the "
+        "features. Repeatable.",
+    ),
+]
+Layout = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT",
+        rich_help_panel=FEATURES,
+        show_default=r"Context: {context}\n\nQuery: {question}",
+        help="Where documents and question stand in the prompt.",
+    ),
+]
+AsChat = Annotated[
+    bool,
+    typer.Option(
+        "--as-chat",
+        metavar=NO_VALUE,
+        rich_help_panel=FEATURES,
+        help="Send documents and question as a user's message, in the model's chat template.",
     ),
 ]
 

@@ -90,7 +90,7 @@ def check_job(
         typer.BadParameter: flags that make no sense.
         ApportionError: a prompt, name or file that cannot be used.
     """
-    outputs = check_outputs(output, inputs=[prompt.prompt_file])
+    outputs = check_outputs(output, inputs=prompt.files)
     if output.run_log is not None:
         file_to_write("--run-log", output.run_log)
     explainer = {

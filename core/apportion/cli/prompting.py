@@ -1,17 +1,17 @@
-"""From flags to a prompt: a ``Text`` or a ``Template``."""
+"""From flags to a prompt: a ``Text``, a ``Template``, a ``Chat`` or ``Documents``."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from apportion.cli.conversing import chat_prompt, documents_prompt
 from apportion.cli.parse import json_or_text, pair, split_names, usage_error
 from apportion.cli.plugin_input import plugin_prompt
-from apportion.errors import InputError
-from apportion.prompts import Template, Text
+from apportion.cli.reading import read_text, without_last_line_break
+from apportion.prompts import Chat, Documents, Template, Text
 
 __all__ = ["PromptFlags", "build_prompt"]
 
@@ -34,10 +34,20 @@ class PromptFlags:
     draws: int | None
     input: str | None
     input_options: Sequence[str]
+    chat: str | None
+    documents: Sequence[Path]
+    layout: str | None
+    as_chat: bool
+
+    @property
+    def files(self) -> list[Path]:
+        """What is read."""
+        chat = [] if self.chat in (None, "-") else [Path(str(self.chat))]
+        return [*([] if self.prompt_file is None else [self.prompt_file]), *chat, *self.documents]
 
 
 def build_prompt(flags: PromptFlags) -> object:
-    """The prompt that the flags describe: a ``Text``, a ``Template``, or what a plugin's input makes of a text.
+    """The prompt that the flags describe, or what a plugin's input makes of a text.
 
     Raises:
         typer.BadParameter: flags that do not go together.
@@ -47,30 +57,71 @@ def build_prompt(flags: PromptFlags) -> object:
         "PROMPT": flags.prompt is not None,
         "--prompt-file": flags.prompt_file is not None,
         "--template": flags.template is not None,
+        "--chat": flags.chat is not None,
     }
     named = [name for name, present in given.items() if present]
     if not named:
-        usage_error("PROMPT", "there is no prompt; give a PROMPT ('-' for stdin), --prompt-file or --template.")
+        usage_error("PROMPT", "there is no prompt; give a PROMPT ('-' for stdin), --prompt-file, --template or --chat.")
     if len(named) > 1:
         usage_error(named[-1], f"{' and '.join(named)} are given; a run has one prompt.")
     if flags.input_options and flags.input is None:
         usage_error(
             "--input-option", f"{flags.input_options[0]!r} is for a prompt of another type, and there is no --input."
         )
+    _check_documents(flags, named[0])
     if flags.input is not None:
         return _of_plugin(flags, flags.input)
+    if flags.chat is not None or flags.documents:
+        return _of_parts(flags)
     return _text(flags) if flags.template is None else _template(flags, flags.template)
 
 
 def _of_plugin(flags: PromptFlags, name: str) -> object:
-    if flags.template is not None:
-        usage_error("--input", "--template is given too; a template is an input of its own.")
+    for flag, own, what in (
+        ("--template", flags.template, "a template is an input of its own"),
+        ("--chat", flags.chat, "a chat is an input of its own"),
+        ("--document", flags.documents or None, "documents are an input of their own"),
+    ):
+        if own is not None:
+            usage_error("--input", f"{flag} is given too; {what}.")
     for flag, given in (_for_texts(flags) | _for_templates(flags)).items():
         if given:
             usage_error(
                 flag, f"this is for plain prompts and templates; options of {name!r} are --input-option NAME=VALUE."
             )
     return plugin_prompt(name, _prompt_text(flags), flags.input_options)
+
+
+def _check_documents(flags: PromptFlags, source: str) -> None:
+    if not flags.documents:
+        for flag, given in (("--layout", flags.layout), ("--as-chat", flags.as_chat or None)):
+            if given is not None:
+                usage_error(flag, "this is for documents, and there is no --document.")
+    elif source not in ("PROMPT", "--prompt-file"):
+        usage_error("--document", f"{source} is given too; the question about documents is PROMPT or --prompt-file.")
+
+
+def _of_parts(flags: PromptFlags) -> Chat | Documents:
+    """A conversation, or a question about documents: what they have in common."""
+    what = "--document" if flags.documents else "--chat"
+    for name, given in _for_templates(flags).items():
+        if given:
+            hint = " What replaces absent features is --text-baseline." if name == "--baseline" else ""
+            usage_error(name, f"{given[0]!r} is for slots, and the features are those of {what}.{hint}")
+    if flags.baseline_id is not None:
+        usage_error("--baseline-id", f"a token id can replace tokens only; with {what} give --text-baseline.")
+    keep: list[str | int] = [*flags.keep, *flags.keep_index]
+    if flags.chat is not None:
+        return chat_prompt(flags.chat, by=flags.by, baseline=flags.text_baseline, keep=keep)
+    return documents_prompt(
+        _prompt_text(flags),
+        flags.documents,
+        by=flags.by,
+        baseline=flags.text_baseline,
+        keep=keep,
+        layout=flags.layout,
+        chat=flags.as_chat,
+    )
 
 
 def _for_texts(flags: PromptFlags) -> dict[str, object]:
@@ -105,24 +156,9 @@ def _text(flags: PromptFlags) -> Text:
 
 
 def _prompt_text(flags: PromptFlags) -> str:
-    try:
-        if flags.prompt_file is not None:
-            return _without_last_line_break(flags.prompt_file.read_text(encoding="utf-8"))
-        if flags.prompt == "-" and sys.stdin is None:
-            raise InputError("The prompt is to be read from stdin ('-'), and stdin is closed.")
-        if flags.prompt == "-":
-            return _without_last_line_break(sys.stdin.read())
-    except OSError as error:
-        raise InputError(f"Cannot read the prompt file {flags.prompt_file}: {error.strerror or error}.") from error
-    except UnicodeDecodeError as error:
-        source = "stdin" if flags.prompt_file is None else str(flags.prompt_file)
-        raise InputError(f"The prompt in {source} is not {error.encoding} text: {error.reason}.") from error
+    if flags.prompt_file is not None or flags.prompt == "-":
+        return without_last_line_break(read_text("prompt", flags.prompt_file))
     return flags.prompt or ""
-
-
-def _without_last_line_break(text: str) -> str:
-    """Editors and ``echo`` end a text with a line break that nobody means as part of a prompt."""
-    return text.removesuffix("\n").removesuffix("\r")
 
 
 def _template(flags: PromptFlags, template: str) -> Template:

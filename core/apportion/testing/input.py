@@ -40,11 +40,14 @@ class InputContract(Contract):
         plugins: the modules or objects with your hooks; not needed for what is installed.
         overlap: several features may share a stretch of the text, so that one of them absent leaves it there.
         verbatim: the text of a feature stands in the prompt as it is.
+        writes_special_tokens: the prompt holds the tokenizer's special tokens itself, as one does that a chat
+            template has written, and none are added.
     """
 
     plugins: ClassVar[Sequence[object]] = ()
     overlap: ClassVar[bool] = False
     verbatim: ClassVar[bool] = True
+    writes_special_tokens: ClassVar[bool] = False
 
     @pytest.fixture
     def prompt(self) -> object:
@@ -157,6 +160,29 @@ class InputContract(Contract):
             for part in _parts(feature):
                 assert part in own, f"The segments of {feature.name!r} read {own!r}; its text is {feature.text!r}."
 
+    def test_levels_nest(self, prompt: object) -> None:
+        """Levels, where there are any, cover all features, and each splits groups of the one before."""
+        adapter = self.adapted(prompt)
+        count = len(adapter.features)
+        levels = tuple(getattr(adapter, "levels", ()))
+        outer: Sequence[int] = [0] * count
+        for level in levels:
+            what = f"The level {level.name!r}"
+            assert len(level.groups) == count, f"{what} has groups for {len(level.groups)} of {count} features."
+            numbers = list(dict.fromkeys(level.groups))
+            assert numbers == list(range(len(numbers))), f"{what} must number its groups as they come: {level.groups}"
+            assert len(set(outer)) < len(numbers) < count, (
+                f"{what} has {len(numbers)} groups; the level before it has {len(set(outer))}, and there are {count} "
+                "features: leave out what is as fine as another."
+            )
+            assert len(set(zip(level.groups, outer, strict=True))) == len(numbers), (
+                f"{what} has a group that reaches over the border of a group of the level before it."
+            )
+            assert len(set(level.texts)) == len(numbers), (
+                f"{what} has {len(numbers)} groups and the texts {level.texts}; each needs one of its own."
+            )
+            outer = level.groups
+
     @pytest.mark.parametrize("name", UNICODE)
     def test_any_language(self, name: str) -> None:
         """Accents, scripts without spaces, emoji, odd spaces: exact reassembly, and absent means absent."""
@@ -185,7 +211,7 @@ class InputContract(Contract):
         """All features present give exactly the token ids of the text."""
         adapter = self.adapted(prompt, adds_start=adds_start)
         tokenizer = tiny.tokenizer(adds_start=adds_start)
-        (wanted,) = AdaptContext(tokenizer).encode([full_text])
+        (wanted,) = AdaptContext(tokenizer).encode([full_text], special_tokens=not self.writes_special_tokens)
         (item,) = adapter.render(torch.ones(1, len(adapter.features), dtype=torch.bool))
         for each in item.inputs if isinstance(item, Alternatives) else (item,):
             assert each.ids == wanted, (

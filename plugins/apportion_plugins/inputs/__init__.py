@@ -1,11 +1,11 @@
-"""Inputs: plain text and templates."""
+"""Inputs: plain text, templates, conversations, and questions about documents."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from apportion.hookspecs import hookimpl
-from apportion.prompts import Template, Text
+from apportion.prompts import Chat, Documents, Template, Text
 from apportion.registry import Register
 
 if TYPE_CHECKING:
@@ -17,11 +17,13 @@ def apportion_register_inputs(register: Register) -> None:
     """Register the prompt types of this package."""
     register("text", Text, summary="a text cut into words, tokens, sentences, paragraphs or your own pieces")
     register("template", Template, summary="a text with slots, baselines for them, and groups of slots")
+    register("chat", Chat, summary="a conversation: its turns, roles or pieces of what is said, and its tools")
+    register("documents", Documents, summary="a question and documents: these or pieces of them")
 
 
 @hookimpl
 def apportion_adapt_input(prompt: object, context: AdaptContext) -> InputAdapter | None:
-    """Adapt ``str``, ``Text`` and ``Template``."""
+    """Adapt ``Text``, ``Template``, ``Chat`` and ``Documents``."""
     if isinstance(prompt, Text):
         from apportion_plugins.inputs.text import text_adapter
 
@@ -30,4 +32,12 @@ def apportion_adapt_input(prompt: object, context: AdaptContext) -> InputAdapter
         from apportion_plugins.inputs.template import TemplateAdapter
 
         return TemplateAdapter(prompt, context)
+    if isinstance(prompt, Chat):
+        from apportion_plugins.inputs.chat import ChatAdapter
+
+        return ChatAdapter(prompt, context)
+    if isinstance(prompt, Documents):
+        from apportion_plugins.inputs.documents import DocumentsAdapter
+
+        return DocumentsAdapter(prompt, context)
     return None

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
 from apportion.errors import InputError, listing, suggestion
-from apportion.prompts import Keep
+from apportion.prompts.common import Keep
 
-__all__ = ["kept_indices", "unique_names"]
+__all__ = ["kept_indices", "short", "unique_names"]
+
+LONGEST = 60
+"""Characters of a short name."""
+
+
+def short(text: str) -> str:
+    """A text on one line, cut where it is long."""
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 1].rstrip()}…"
 
 
 def unique_names(texts: Sequence[str]) -> list[str]:
-    """A name for each text: stripped, and with its number where the same text occurs again.
+    """A name for each text: on one line, stripped, and with its number where the same text occurs again.
 
     >>> unique_names(["the", " cat", " the"])
     ['the', 'cat', 'the #2']
@@ -22,7 +31,7 @@ def unique_names(texts: Sequence[str]) -> list[str]:
     times: Counter[str] = Counter()
     names: dict[str, None] = {}
     for text in texts:
-        plain = name = text.strip() or text
+        plain = name = " ".join(text.split()) or text
         while name in names:
             times[plain] += 1
             name = f"{plain} #{times[plain] + 1}"
@@ -30,12 +39,20 @@ def unique_names(texts: Sequence[str]) -> list[str]:
     return list(names)
 
 
-def kept_indices(keep: Keep, texts: Sequence[str]) -> frozenset[int]:
+def kept_indices(
+    keep: Keep, texts: Sequence[str], wider: Mapping[str, Collection[int]] | None = None
+) -> frozenset[int]:
     """Which pieces are always present.
+
+    Args:
+        keep: as the user gave it.
+        texts: of the pieces.
+        wider: what else may be kept by name, such as whole turns, and the pieces of each.
 
     Raises:
         InputError: an index out of range, or a text that no piece has.
     """
+    wider = wider or {}
     stripped = [text.strip() for text in texts]
     if callable(keep):
         return frozenset(i for i, text in enumerate(texts) if keep(text))
@@ -46,11 +63,13 @@ def kept_indices(keep: Keep, texts: Sequence[str]) -> frozenset[int]:
                 raise InputError(f"keep={item} is out of range; there are {len(texts)} features.")
             kept.add(int(item) % len(texts))
             continue
-        matches = [i for i, text in enumerate(stripped) if text == str(item).strip()]
+        wanted = str(item).strip()
+        matches = [i for i, text in enumerate(stripped) if text == wanted] or wider.get(wanted, ())
         if not matches:
+            names = [*stripped, *wider]
             raise InputError(
-                f"keep={item!r} is no feature of this text. {suggestion(str(item), stripped)}"
-                f"Its features: {listing(map(repr, stripped))}."
+                f"keep={item!r} is no feature of this prompt. {suggestion(str(item), names)}"
+                f"Its features: {listing(repr(short(text)) for text in names)}."
             )
         kept.update(matches)
     return frozenset(kept)

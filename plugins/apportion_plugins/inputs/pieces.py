@@ -39,6 +39,16 @@ class Pieces:
     pieces: tuple[str, ...]
     tail: str
 
+    def spans(self) -> list[tuple[int, int]]:
+        """Where each piece begins and ends in the text."""
+        found: list[tuple[int, int]] = []
+        end = 0
+        for gap, piece in zip(self.gaps, self.pieces, strict=True):
+            start = end + len(gap)
+            end = start + len(piece)
+            found.append((start, end))
+        return found
+
     def join(self, present: Sequence[bool], baseline: str | None) -> str:
         """The text with some pieces absent: removed with the gap before them, or replaced.
 
@@ -62,10 +72,16 @@ def cut(text: str, by: str | Callable[[str], Sequence[str]]) -> Pieces:
         return _located(text, _called(by, text))
     cutters: dict[str, Callable[[str], Sequence[str]]] = {
         "words": WORD.findall,
-        "sentences": lambda whole: [s for s in sentencex.segment("en", whole) if s.strip()],
+        "sentences": _sentences,
         "paragraphs": PARAGRAPH.findall,
     }
     return _located(text, [piece.strip() for piece in cutters[by](text)])
+
+
+def _sentences(text: str) -> list[str]:
+    """Sentences end where their paragraph does, so that they nest."""
+    within = (sentencex.segment("en", paragraph) for paragraph in PARAGRAPH.findall(text))
+    return [sentence for sentences in within for sentence in sentences if sentence.strip()]
 
 
 def _called(by: Callable[[str], Sequence[str]], text: str) -> list[str]:

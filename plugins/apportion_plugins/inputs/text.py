@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import torch
 from jaxtyping import Bool
 from torch import Tensor
 
 from apportion.errors import InputError, check_encodable
-from apportion.features import Feature, Segment
+from apportion.features import Level, Segment
 from apportion.inputs import AdaptContext, InputAdapter, ModelInput
 from apportion.prompts import Text
 from apportion.tokens import token_texts
-from apportion_plugins.inputs.naming import kept_indices, unique_names
+from apportion_plugins.inputs.levels import coarser, nested, of_pieces, of_starts
+from apportion_plugins.inputs.naming import kept_indices
 from apportion_plugins.inputs.pieces import Pieces, cut
+from apportion_plugins.inputs.units import Units
 
 __all__ = ["PieceAdapter", "TokenAdapter", "text_adapter"]
 
@@ -29,28 +28,6 @@ def text_adapter(prompt: Text, context: AdaptContext) -> InputAdapter:
     return TokenAdapter(prompt, context) if prompt.by == "tokens" else PieceAdapter(prompt, context)
 
 
-class _Kept:
-    """Bookkeeping of the pieces that are features and those that are always present."""
-
-    def __init__(self, texts: Sequence[str], prompt: Text, always: frozenset[int], baseline: str) -> None:
-        kept = always | kept_indices(prompt.keep, texts)
-        self.columns = [i for i in range(len(texts)) if i not in kept]
-        if not self.columns:
-            raise InputError(f"All {len(texts)} features are kept; leave at least one to attribute to.")
-        self.n_pieces = len(texts)
-        shown = [texts[i] for i in self.columns]
-        names = unique_names(shown)
-        self.features = tuple(Feature(n, t, baseline=baseline) for n, t in zip(names, shown, strict=True))
-        of_piece = {piece: feature for feature, piece in enumerate(self.columns)}
-        self.feature_of = [of_piece.get(piece) for piece in range(len(texts))]
-
-    def present(self, mask: Bool[Tensor, "S F"]) -> Bool[Tensor, "S P"]:
-        """Which of all P pieces are present."""
-        pieces = torch.ones(len(mask), self.n_pieces, dtype=torch.bool)
-        pieces[:, self.columns] = mask
-        return pieces
-
-
 class PieceAdapter:
     """Features are stretches of the text; every coalition is put together and tokenised anew."""
 
@@ -58,23 +35,30 @@ class PieceAdapter:
         self._context = context
         self._pieces: Pieces = cut(prompt.text, prompt.by)
         self._baseline = None if prompt.baseline is None else str(prompt.baseline)
-        self._kept = _Kept(self._pieces.pieces, prompt, frozenset(), self._baseline or "")
-        self.features = self._kept.features
+        texts = self._pieces.pieces
+        self._units = Units(texts, kept_indices(prompt.keep, texts), baseline=self._baseline or "")
+        self.features = self._units.features
         self.segments = self._segments()
+        self.levels = self._levels(prompt)
 
     def render(self, mask: Bool[Tensor, "S F"]) -> list[ModelInput]:
         """Tokenised texts, one for each coalition."""
-        present = self._kept.present(mask).tolist()
+        present = self._units.present(mask).tolist()
         texts = [self._pieces.join(row, self._baseline) for row in present]
         return [ModelInput(ids) for ids in self._context.encode(texts)]
 
     def _segments(self) -> tuple[Segment, ...]:
         pieces = self._pieces
         found = []
-        for gap, piece, feature in zip(pieces.gaps, pieces.pieces, self._kept.feature_of, strict=True):
+        for gap, piece, feature in zip(pieces.gaps, pieces.pieces, self._units.feature_of, strict=True):
             found += [Segment(gap)] if gap else []
             found.append(Segment(piece, feature))
         return tuple(found + ([Segment(pieces.tail)] if pieces.tail else []))
+
+    def _levels(self, prompt: Text) -> tuple[Level, ...]:
+        spans = [self._pieces.spans()[unit] for unit in self._units.firsts]
+        found = of_pieces(prompt.text, prompt.by, spans)
+        return nested(found, len(self.features))
 
 
 class TokenAdapter:
@@ -87,21 +71,30 @@ class TokenAdapter:
         texts = token_texts(context.tokenizer, self._ids)
         self._baseline = _baseline_ids(prompt, context)
         shown = "".join(token_texts(context.tokenizer, self._baseline))
-        self._kept = _Kept(texts, prompt, special, shown)
-        self.features = self._kept.features
+        self._units = Units(texts, special | kept_indices(prompt.keep, texts), baseline=shown)
+        self.features = self._units.features
         self.segments = tuple(
             Segment(text, feature)
-            for i, (text, feature) in enumerate(zip(texts, self._kept.feature_of, strict=True))
+            for i, (text, feature) in enumerate(zip(texts, self._units.feature_of, strict=True))
             if i not in special
         )
+        self.levels = self._levels(prompt.text, context)
 
     def render(self, mask: Bool[Tensor, "S F"]) -> list[ModelInput]:
         """Token ids, with absent tokens removed or replaced by the baseline's."""
         inputs = []
-        for row in self._kept.present(mask).tolist():
+        for row in self._units.present(mask).tolist():
             parts = ((token,) if here else self._baseline for token, here in zip(self._ids, row, strict=True))
             inputs.append(ModelInput(tuple(token for part in parts for token in part)))
         return inputs
+
+    def _levels(self, text: str, context: AdaptContext) -> tuple[Level, ...]:
+        """By where tokens start, which only fast tokenizers say."""
+        if not context.tokenizer.is_fast:
+            return ()
+        offsets = context.tokenizer(text, add_special_tokens=True, return_offsets_mapping=True)["offset_mapping"]
+        starts = [offsets[unit][0] for unit in self._units.firsts]
+        return nested((of_starts(text, name, starts) for name in coarser("tokens")), len(self.features))
 
 
 def _added_around(ids: tuple[int, ...], plain: tuple[int, ...]) -> frozenset[int]:

@@ -1,0 +1,79 @@
+"""From flags to a ``Chat`` or ``Documents``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from apportion.cli.parse import usage_error
+from apportion.cli.reading import read_text, without_last_line_break
+from apportion.errors import InputError, unknown_name
+from apportion.prompts import Chat, Documents
+from apportion.prompts.documents import LAYOUT
+
+__all__ = ["chat_prompt", "documents_prompt"]
+
+OWN_FLAGS = ("by", "baseline", "keep")
+"""What of a ``Chat`` is said on the command line; the rest may stand in the file."""
+
+
+def chat_prompt(source: str, *, by: str | None, baseline: str | None, keep: Sequence[str | int]) -> Chat:
+    """The conversation in a JSON file, or on stdin (``-``): messages, or an object with messages and tools.
+
+    Raises:
+        InputError: a file that cannot be read or holds something else.
+    """
+    text = read_text("chat", None if source == "-" else Path(source))
+    try:
+        found: Any = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"The chat in {_named(source)} is not JSON: {error}.") from error
+    options: dict[str, Any] = found if isinstance(found, dict) else {"messages": found}
+    known = [field.name for field in fields(Chat) if field.name not in OWN_FLAGS]
+    for name in options:
+        if name not in known:
+            raise unknown_name("part of a chat", name, known, f"It stands in {_named(source)}.")
+    if "messages" not in options:
+        raise InputError(f"The chat in {_named(source)} has no 'messages'.")
+    return Chat(**options, by=by or "turns", baseline=baseline, keep=tuple(keep) or None)
+
+
+def documents_prompt(
+    question: str,
+    paths: Sequence[Path],
+    *,
+    by: str | None,
+    baseline: str | None,
+    keep: Sequence[str | int],
+    layout: str | None,
+    chat: bool,
+) -> Documents:
+    """A question about files, which go by their names.
+
+    Raises:
+        typer.BadParameter: a file that is named twice.
+        InputError: a file that cannot be read, or is empty.
+    """
+    names = [path.name for path in paths]
+    if len(set(names)) < len(names):
+        names = [str(path) for path in paths]
+    twice = [name for i, name in enumerate(names) if name in names[:i]]
+    if twice:
+        usage_error("--document", f"{twice[0]} is given twice; a document is one feature.")
+    texts = [without_last_line_break(read_text("document", path)) for path in paths]
+    return Documents(
+        question,
+        dict(zip(names, texts, strict=True)),
+        by=by or "documents",
+        baseline=baseline,
+        keep=tuple(keep),
+        chat=chat,
+        template=LAYOUT if layout is None else layout,
+    )
+
+
+def _named(source: str) -> str:
+    return "stdin" if source == "-" else source

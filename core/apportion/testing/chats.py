@@ -1,0 +1,46 @@
+"""Chat templates of the kinds that models have, for tokenizers that have none."""
+
+from __future__ import annotations
+
+__all__ = ["ALTERNATING", "CHATML", "DEFAULT_SYSTEM", "START_TOKEN", "TOOLS"]
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""As many models have it: every turn the same."""
+
+DEFAULT_SYSTEM = (
+    "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou are a helpful AI assistant.<|im_end|>\n{% endif %}"
+    + CHATML
+)
+"""As of SmolLM2 and Qwen2.5: without a system turn there is one of the template's own."""
+
+START_TOKEN = (
+    "{{ bos_token }}{% for message in messages %}<|start_header_id|>{{ message['role'] }}<|end_header_id|>\n\n"
+    "{{ message['content'] | trim }}<|eot_id|>{% endfor %}"
+    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+)
+"""As of Llama 3: the template writes the start token, and strips contents."""
+
+ALTERNATING = (
+    "{% if messages[0]['role'] == 'system' %}{% set system = messages[0]['content'] %}{% set turns = messages[1:] %}"
+    "{% else %}{% set system = '' %}{% set turns = messages %}{% endif %}"
+    "{% for message in turns %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}"
+    "{% if message['role'] == 'user' %}{{ bos_token }}[INST] "
+    "{% if loop.first and system %}<<SYS>>\n{{ system }}\n<</SYS>>\n\n{% endif %}"
+    "{{ message['content'] | trim }} [/INST]"
+    "{% else %} {{ message['content'] | trim }} {{ eos_token }}{% endif %}{% endfor %}"
+)
+"""As of Llama 2 and Mistral: roles alternate, and the system turn stands inside the first user's."""
+
+TOOLS = (
+    "{% if tools %}<|im_start|>system\n# Tools\n{% for tool in tools %}{{ tool | tojson }}\n{% endfor %}<|im_end|>\n"
+    "{% endif %}{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['tool_calls'] %}{% for call in message['tool_calls'] %}<tool_call>"
+    "{{ call['function'] | tojson }}</tool_call>{% endfor %}{% endif %}{{ message['content'] or '' }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% if not thinking %}<think></think>{% endif %}"
+    "{% endif %}"
+)
+"""As of Qwen3: tools in a system turn, calls of tools, and an option of the template's own."""

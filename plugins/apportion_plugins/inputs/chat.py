@@ -1,0 +1,196 @@
+"""Conversations: features are turns, roles or pieces of what is said, and tools."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from apportion.errors import InputError, listing
+from apportion.features import Segment
+from apportion.inputs import AdaptContext, ModelInput
+from apportion.prompts.chat import Chat, tool_name
+from apportion_plugins.inputs.chat_template import ChatWriter, check_control_tokens
+from apportion_plugins.inputs.levels import nested
+from apportion_plugins.inputs.marks import Span, json_spans, segments, unmarked
+from apportion_plugins.inputs.naming import kept_indices, short
+from apportion_plugins.inputs.turns import turns_of
+from apportion_plugins.inputs.units import Units
+
+__all__ = ["ChatAdapter"]
+
+
+class ChatAdapter:
+    """Every coalition is a conversation of its own, which the chat template writes."""
+
+    def __init__(self, prompt: Chat, context: AdaptContext) -> None:
+        self._context = context
+        self._prompt = prompt
+        self._turns = turns_of(prompt)
+        self._tools = [_schema(tool) for tool in prompt.tools]
+        names = [tool_name(tool) for tool in prompt.tools]
+        controls = self._check_control_tokens()
+        self._writer = ChatWriter(
+            context.tokenizer,
+            chat_template=prompt.chat_template,
+            options=prompt.template_options,
+            tools=bool(self._tools),
+            add_generation_prompt=prompt.add_generation_prompt,
+            continues=self._continues,
+        )
+        everything = [True] * (len(self._turns.texts) + len(names))
+        full = self._full(everything)
+        spans = self._spans(full)
+        # A tool is shown in whatever form the template gives it; the name is what can be told without it.
+        shown = {unit: full[start:end] for start, end, unit in spans}
+        tools = [shown.get(len(self._turns.texts) + i, name) for i, name in enumerate(names)]
+        self._units = Units(
+            [*self._turns.texts, *tools],
+            self._kept(names),
+            baseline=prompt.baseline or "",
+            labels=[*self._turns.labels, *names],
+            groups=None if self._turns.groups is None else [*self._turns.groups, *(f"tool {name}" for name in names)],
+        )
+        self.features = self._units.features
+        self.segments: tuple[Segment, ...] = segments(full, spans, self._units.feature_of)
+        self.levels = nested(self._turns.groupings(self._units.firsts, names), len(self.features))
+        self.notes = (*controls, *self._rehearsed(full))
+
+    def render(self, mask: Bool[Tensor, "S F"]) -> list[ModelInput]:
+        """The conversation of each coalition, as the template writes it."""
+        texts = [self._text(row, mask_row) for row, mask_row in zip(*self._rows(mask), strict=True)]
+        return [ModelInput(ids) for ids in self._context.encode(texts, special_tokens=False)]
+
+    def _rows(self, mask: Bool[Tensor, "S F"]) -> tuple[list[list[bool]], list[list[bool]]]:
+        return self._units.present(mask).tolist(), mask.tolist()
+
+    @property
+    def _whole_turns(self) -> bool:
+        return self._prompt.by in ("turns", "roles")
+
+    @property
+    def _continues(self) -> bool:
+        return self._prompt.add_generation_prompt and self._prompt.messages[-1]["role"] == "assistant"
+
+    def _check_control_tokens(self) -> tuple[str, ...]:
+        given = (list(self._prompt.messages), self._tools, self._prompt.baseline)
+        return check_control_tokens(self._context.tokenizer, given, allowed=self._prompt.allow_control_tokens)
+
+    def _kept(self, tools: Sequence[str]) -> frozenset[int]:
+        count = len(self._turns.texts)
+        wider = {name: [count + i] for i, name in enumerate(tools)} | dict(self._turns.wider)
+        keep = self._prompt.keep
+        roles = [str(message["role"]) for message in self._prompt.messages]
+        if keep is None:
+            asked = [i for i, role in enumerate(roles) if role == "user"][-1:]
+            keep = asked if self._whole_turns else []
+        kept = kept_indices(keep, [*self._turns.texts, *tools], wider)
+        # The target goes on with an answer that has begun; without it there would be nothing to go on with.
+        begun = {count - 1} if self._whole_turns and self._continues else set()
+        total = count + len(tools)
+        if len(kept | begun) == total:
+            why = "" if self._prompt.keep is not None else " (the last turn of the user is, unless keep= is given)"
+            raise InputError(
+                f"All {total} features are kept{why}; leave at least one to attribute to. by='sentences' or by='words' "
+                "cuts the contents of turns."
+            )
+        return kept | begun
+
+    def _write(self, present: Sequence[bool], *, marks: bool = False) -> str:
+        count = len(self._turns.texts)
+        messages = self._turns.messages(present[:count], marks=marks)
+        if not messages:
+            raise InputError("no turn is left")
+        tools = [tool for tool, here in zip(self._tools, present[count:], strict=True) if here]
+        return self._writer.write(messages, tools)
+
+    def _full(self, everything: Sequence[bool]) -> str:
+        try:
+            return self._write(everything)
+        except InputError as error:
+            parts = any(not isinstance(message.get("content"), str | None) for message in self._prompt.messages)
+            hint = " Some contents are lists of parts; this template may want plain texts." if parts else ""
+            raise InputError(f"The chat template cannot write these messages: {error}.{hint}") from error
+
+    def _text(self, present: Sequence[bool], row: Sequence[bool]) -> str:
+        try:
+            return self._write(present)
+        except InputError as error:
+            absent = listing((repr(f.name) for f, here in zip(self.features, row, strict=True) if not here), 6)
+            removed = self._whole_turns and self._prompt.baseline is None
+            hint = (
+                'With baseline="" the turns stay and only their contents go; or keep= what the template needs.'
+                if removed
+                else "Keep what the template needs with keep=, or give a baseline that it accepts."
+            )
+            raise InputError(
+                f"The chat template cannot write the conversation without {absent}: {str(error).rstrip('.')}. {hint}"
+            ) from error
+
+    def _spans(self, full: str) -> list[Span]:
+        count = len(self._turns.texts)
+        everything = [True] * (count + len(self._tools))
+        try:
+            with_marks = self._write(everything, marks=True)
+        except InputError:  # a template that checks what contents look like
+            with_marks = ""
+        spans = unmarked(with_marks, full, self._turns.texts)
+        wanted = {count + i: _forms(tool) for i, tool in enumerate(self._tools)}
+        for turn, message in enumerate(self._prompt.messages if self._whole_turns else ()):
+            calls: Any = message.get("tool_calls") or ()
+            wanted[turn] = [form for call in calls for form in _forms(call)]
+        return spans + json_spans(full, wanted)
+
+    def _rehearsed(self, full: str) -> list[str]:
+        """Try nothing, and all but one, so that a template that refuses them does so before the model runs."""
+        notes: list[str] = []
+        count = len(self.features)
+        alone = torch.eye(count, dtype=torch.bool) if self._whole_turns or self._tools else torch.zeros(0, count)
+        mask = torch.cat([~alone.bool(), torch.zeros(1, count, dtype=torch.bool)])
+        for i, (row, mask_row) in enumerate(zip(*self._rows(mask), strict=True)):
+            text = self._text(row, mask_row)
+            if i == len(mask) - 1:
+                break
+            name = self.features[i].name
+            own = _inserted(full, text, self._prompt.baseline)
+            if text == full and self.features[i].text != self.features[i].baseline:
+                notes.append(f"the chat template does not show {name!r}, which can have no effect")
+            elif own:
+                notes.append(f"without {name!r} the chat template writes something else: {short(own)!r}")
+        return notes
+
+
+def _inserted(full: str, text: str, baseline: str | None) -> str:
+    """What stands in ``text`` besides stretches of ``full`` from its beginning and to its end."""
+    before = _alike(full, text)
+    after = _alike(full[before:][::-1], text[before:][::-1])
+    own = text[before : len(text) - after].strip()
+    return "" if own == (baseline or "").strip() else own
+
+
+def _alike(one: str, other: str) -> int:
+    """How many characters two texts begin with alike."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def _forms(thing: Any) -> list[object]:
+    """A tool or a call as templates show it: whole, or what is in it."""
+    inner = thing.get("function") if isinstance(thing, Mapping) else None
+    return [thing] if inner is None else [thing, inner]
+
+
+def _schema(tool: object) -> object:
+    if not callable(tool):
+        return tool
+    from transformers.utils.chat_template_utils import get_json_schema
+
+    try:
+        return get_json_schema(tool)
+    except Exception as error:  # it reads docstrings and type hints of others
+        raise InputError(
+            f"The function {tool_name(tool)!r} cannot be described as a tool: {error} Give its JSON schema instead."
+        ) from error

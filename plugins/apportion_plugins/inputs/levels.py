@@ -1,0 +1,70 @@
+"""Levels: coarser cuts that the features of a prompt nest in."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from apportion.features import Level
+from apportion_plugins.inputs.naming import short, unique_names
+from apportion_plugins.inputs.pieces import cut
+
+__all__ = ["Grouping", "coarser", "nested", "of_pieces", "of_starts"]
+
+
+@dataclass(frozen=True, slots=True)
+class Grouping:
+    """A way to group features, which may turn out to be no level: the group of each, and what to call the groups."""
+
+    name: str
+    groups: Sequence[int]
+    texts: Sequence[str]
+
+
+def coarser(by: str | Callable[[str], Sequence[str]]) -> tuple[str, ...]:
+    """The cuts that are coarser than this one, the coarsest first."""
+    order = ("paragraphs", "sentences", "words")
+    if by == "tokens":
+        return order
+    return order[: order.index(by)] if isinstance(by, str) else order[:2]
+
+
+def of_starts(text: str, name: str, starts: Sequence[int]) -> Grouping:
+    """Features by the piece of the text that each begins in, or before."""
+    pieces = cut(text, name)
+    ends = [end for _, end in pieces.spans()]
+    return Grouping(name, [min(bisect_right(ends, start), len(ends) - 1) for start in starts], pieces.pieces)
+
+
+def of_pieces(
+    text: str, by: str | Callable[[str], Sequence[str]], spans: Sequence[tuple[int, int]]
+) -> Iterator[Grouping]:
+    """Features that are pieces of a text, by the coarser pieces that they lie in."""
+    for name in coarser(by):
+        found = of_starts(text, name, [start for start, _ in spans])
+        # Pieces of the user's own may reach over the border of a sentence; then they are not inside it.
+        if not callable(by) or of_starts(text, name, [end - 1 for _, end in spans]).groups == found.groups:
+            yield found
+
+
+def nested(found: Iterable[Grouping], n_features: int) -> tuple[Level, ...]:
+    """Those that are levels: between 2 and F - 1 groups, each strictly finer than the one before and inside it."""
+    levels: list[Level] = []
+    for grouping in found:
+        level = _numbered(grouping)
+        if 2 <= len(level.texts) < n_features and (not levels or _refines(level, levels[-1])):
+            levels.append(level)
+    return tuple(levels)
+
+
+def _numbered(grouping: Grouping) -> Level:
+    """Groups without features left out, the others numbered as they come."""
+    number = {group: i for i, group in enumerate(dict.fromkeys(grouping.groups))}
+    names = unique_names([short(grouping.texts[group]) for group in number])
+    return Level(grouping.name, tuple(number[group] for group in grouping.groups), tuple(names))
+
+
+def _refines(level: Level, outer: Level) -> bool:
+    inside = set(zip(level.groups, outer.groups, strict=True))
+    return len(inside) == len(level.texts) > len(outer.texts)

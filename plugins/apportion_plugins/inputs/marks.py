@@ -1,0 +1,92 @@
+"""Where units stand in a prompt that someone else's program writes.
+
+Units are wrapped in characters that Unicode keeps out of texts, the prompt is written with them, and they are
+taken out again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from apportion.features import Segment
+
+__all__ = ["Span", "json_spans", "marked", "segments", "unmarked"]
+
+OPEN, NUMBERED, CLOSE = "\ufdd0", "\ufdd1", "\ufdd2"
+MARK = re.compile(f"{OPEN}(\\d+){NUMBERED}|{CLOSE}")
+
+Span = tuple[int, int, int]
+"""First and last position (exclusive) in the prompt, and the unit that stands there."""
+
+
+def marked(text: str, unit: int) -> str:
+    """A text whose unit is marked; white space around it stays outside, where templates may strip it."""
+    core = text.strip()
+    if not core:
+        return text
+    before, after = text.split(core, 1)
+    return f"{before}{OPEN}{unit}{NUMBERED}{core}{CLOSE}{after}"
+
+
+def unmarked(text: str, plain: str, units: Sequence[str]) -> list[Span]:
+    """The spans of units in ``plain``, from the same prompt with marks.
+
+    Args:
+        text: the prompt with marks.
+        plain: the prompt without. A template that looks into contents may have written them in another way when
+            they were marked; then they are looked for.
+        units: the texts of the units.
+    """
+    spans: list[Span] = []
+    shift = start = 0
+    unit: int | None = None
+    for mark in MARK.finditer(text):
+        here = mark.start() - shift
+        if unit is not None and here > start:
+            spans.append((start, here, unit))
+        unit = None if mark[1] is None else int(mark[1])
+        shift, start = shift + len(mark[0]), here
+    return spans if MARK.sub("", text) == plain else _in_order(plain, units)
+
+
+def json_spans(plain: str, wanted: Mapping[int, Sequence[object]]) -> list[Span]:
+    """Where JSON values stand in a prompt, in whatever layout: those of each unit."""
+    decoder = json.JSONDecoder()
+    spans: list[Span] = []
+    at = plain.find("{")
+    while at >= 0:
+        try:
+            value, end = decoder.raw_decode(plain, at)
+        except (ValueError, RecursionError):
+            value, end = None, at + 1
+        unit = next((unit for unit, values in wanted.items() if value in values), None)
+        if unit is not None:
+            spans.append((at, end, unit))
+        at = plain.find("{", end if unit is not None else at + 1)
+    return spans
+
+
+def segments(plain: str, spans: Iterable[Span], feature_of: Sequence[int | None]) -> tuple[Segment, ...]:
+    """The whole prompt in order, with the feature of each stretch."""
+    found: list[Segment] = []
+    end = 0
+    for start, stop, unit in sorted(spans):
+        if start < end or feature_of[unit] is None:
+            continue
+        found += [Segment(plain[end:start]), Segment(plain[start:stop], feature_of[unit])]
+        end = stop
+    found.append(Segment(plain[end:]))
+    return tuple(segment for segment in found if segment.text)
+
+
+def _in_order(plain: str, units: Sequence[str]) -> list[Span]:
+    spans: list[Span] = []
+    end = 0
+    for unit, text in enumerate(units):
+        start = plain.find(text.strip(), end)
+        if text.strip() and start >= 0:
+            end = start + len(text.strip())
+            spans.append((start, end, unit))
+    return spans

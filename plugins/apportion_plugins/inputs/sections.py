@@ -1,0 +1,98 @@
+"""Several texts (turns, documents), each cut into pieces; all pieces together are one row of units."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from apportion.errors import check_encodable
+from apportion_plugins.inputs.levels import Grouping, of_pieces
+from apportion_plugins.inputs.marks import marked
+from apportion_plugins.inputs.pieces import cut
+
+__all__ = ["Sections"]
+
+
+class Sections:
+    """Texts in pieces.
+
+    Args:
+        texts: one for each section; blank ones have no pieces.
+        by: how they are cut.
+
+    Attributes:
+        units: the pieces of all sections.
+        section_of: the section of each unit.
+
+    Raises:
+        InputError: a text that is no Unicode, or cannot be cut.
+    """
+
+    def __init__(self, texts: Sequence[str], by: str | Callable[[str], Sequence[str]]) -> None:
+        for text in texts:
+            check_encodable("prompt", text)
+        self._texts = texts
+        self._by = by
+        self._cuts = [cut(text, by) if text.strip() else None for text in texts]
+        self.units: list[str] = []
+        self.section_of: list[int] = []
+        self._spans: list[tuple[int, int]] = []
+        for section, pieces in enumerate(self._cuts):
+            if pieces is not None:
+                self.units += pieces.pieces
+                self.section_of += [section] * len(pieces.pieces)
+                self._spans += pieces.spans()
+
+    def join(self, present: Sequence[bool], baseline: str | None, *, marks: bool = False) -> list[str]:
+        """Every section's text with some units absent; ``marks`` wraps units, all of which are present then."""
+        done = 0
+        texts: list[str] = []
+        for text, pieces in zip(self._texts, self._cuts, strict=True):
+            if pieces is None:
+                texts.append(text)
+                continue
+            count = len(pieces.pieces)
+            if marks:
+                pieces = replace(pieces, pieces=tuple(marked(p, done + i) for i, p in enumerate(pieces.pieces)))
+            texts.append(pieces.join(present[done : done + count], baseline))
+            done += count
+        return texts
+
+    def groupings(self, outer: Grouping, units: Sequence[int], others: Sequence[str] = ()) -> Iterator[Grouping]:
+        """How features group, the coarsest first.
+
+        Args:
+            outer: the group of each section, such as its turn.
+            units: the first unit of each feature; those beyond the pieces are ``others``, each a group of its own.
+            others: what to call them.
+        """
+        count = len(self.units)
+        own = [unit for unit in units if unit < count]
+        of_own = [outer.groups[self.section_of[unit]] for unit in own]
+        yield _with_others(Grouping(outer.name, of_own, outer.texts), units, count, others)
+        for inner in self._inner(own):
+            yield _with_others(inner, units, count, others)
+
+    def _inner(self, units: Sequence[int]) -> Iterator[Grouping]:
+        found: dict[str, list[Grouping]] = {}
+        sections = list(dict.fromkeys(self.section_of[unit] for unit in units))
+        for section in sections:
+            spans = [self._spans[unit] for unit in units if self.section_of[unit] == section]
+            for grouping in of_pieces(self._texts[section], self._by, spans):
+                found.setdefault(grouping.name, []).append(grouping)
+        for name, parts in found.items():
+            if len(parts) < len(sections):
+                continue
+            groups: list[int] = []
+            texts: list[str] = []
+            for part in parts:
+                groups += [len(texts) + group for group in part.groups]
+                texts += part.texts
+            yield Grouping(name, groups, texts)
+
+
+def _with_others(found: Grouping, units: Sequence[int], count: int, others: Sequence[str]) -> Grouping:
+    own = iter(found.groups)
+    first = len(found.texts)
+    groups = [next(own) if unit < count else first + unit - count for unit in units]
+    return Grouping(found.name, groups, [*found.texts, *others])

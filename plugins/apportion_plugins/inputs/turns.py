@@ -1,0 +1,130 @@
+"""What of a conversation can be absent: whole turns, or pieces of their contents.
+
+Both kinds of units have ``texts``; ``labels`` to call them by; ``groups``, the group of each if some are one feature;
+and ``wider``, what else can be kept by name, with the units of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from apportion.prompts.chat import Chat
+from apportion_plugins.inputs.levels import Grouping
+from apportion_plugins.inputs.marks import marked
+from apportion_plugins.inputs.naming import unique_names
+from apportion_plugins.inputs.sections import Sections
+
+__all__ = ["CutTurns", "WholeTurns", "turns_of"]
+
+Message = dict[str, Any]
+FRAME = ("role", "name", "tool_call_id")
+"""What stays of a turn whose content is replaced."""
+
+
+class WholeTurns:
+    """Turns that are gone with their framing, or whose content is replaced."""
+
+    def __init__(self, prompt: Chat) -> None:
+        self._messages = [dict(message) for message in prompt.messages]
+        self._baseline = prompt.baseline
+        self.texts = [_shown(message) for message in self._messages]
+        self.labels = _roles(prompt)
+        self.groups = self.labels if prompt.by == "roles" else None
+        self.wider = {role: _where(self.labels, role) for role in self.labels}
+
+    def messages(self, present: Sequence[bool], *, marks: bool = False) -> list[Message]:
+        """The conversation with some turns absent; ``marks`` wraps contents, all of which are present then."""
+        found: list[Message] = []
+        for turn, (message, here) in enumerate(zip(self._messages, present, strict=True)):
+            if here:
+                found.append(_marked(message, turn) if marks else message)
+            elif self._baseline is not None:
+                frame = {key: message[key] for key in FRAME if key in message}
+                found.append(frame | {"content": _as_content(self._baseline, message)})
+        return found
+
+    def groupings(self, units: Sequence[int], others: Sequence[str]) -> list[Grouping]:
+        """None: nothing is coarser than turns but roles, and those do not stand together."""
+        return []
+
+
+class CutTurns:
+    """Pieces of the contents; every turn keeps its framing."""
+
+    def __init__(self, prompt: Chat) -> None:
+        self._messages = [dict(message) for message in prompt.messages]
+        self._baseline = prompt.baseline
+        contents = [_texts(message) for message in self._messages]
+        self._counts = [len(texts) for texts in contents]
+        self._turn_of_section = [turn for turn, count in enumerate(self._counts) for _ in range(count)]
+        self._sections = Sections([text for texts in contents for text in texts], prompt.by)
+        self._roles = _roles(prompt)
+        self.texts = self.labels = self._sections.units
+        self.groups: Sequence[str] | None = None
+        turn_of = [self._turn_of_section[section] for section in self._sections.section_of]
+        self.wider = {role: [u for u, t in enumerate(turn_of) if self._roles[t] == role] for role in self._roles}
+        self.wider |= {_shown(self._messages[turn]).strip(): _where(turn_of, turn) for turn in turn_of}
+
+    def messages(self, present: Sequence[bool], *, marks: bool = False) -> list[Message]:
+        """The conversation with some pieces absent; ``marks`` wraps pieces, all of which are present then."""
+        texts = iter(self._sections.join(present, self._baseline, marks=marks))
+        return [
+            _with_texts(message, [next(texts) for _ in range(count)])
+            for message, count in zip(self._messages, self._counts, strict=True)
+        ]
+
+    def groupings(self, units: Sequence[int], others: Sequence[str]) -> list[Grouping]:
+        """Turns, and coarser pieces of them, for features that begin with these units; ``others`` come after them."""
+        turns = Grouping("turns", self._turn_of_section, unique_names(self._roles))
+        return list(self._sections.groupings(turns, units, others))
+
+
+def turns_of(prompt: Chat) -> WholeTurns | CutTurns:
+    """The units of a ``Chat``."""
+    return WholeTurns(prompt) if prompt.by in ("turns", "roles") else CutTurns(prompt)
+
+
+def _roles(prompt: Chat) -> list[str]:
+    return [str(message["role"]) for message in prompt.messages]
+
+
+def _as_content(text: str, message: Message) -> object:
+    """A text in the form that the message's own content has; templates may rely on it."""
+    return [{"type": "text", "text": text}] if isinstance(message.get("content"), list | tuple) else text
+
+
+def _where(values: Sequence[object], wanted: object) -> list[int]:
+    return [i for i, value in enumerate(values) if value == wanted]
+
+
+def _texts(message: Message) -> list[str]:
+    """The content: one text, one for each part, or none."""
+    content = message.get("content")
+    if content is None:
+        return []
+    return [content] if isinstance(content, str) else [part["text"] for part in content]
+
+
+def _with_texts(message: Message, texts: Sequence[str]) -> Message:
+    content = message.get("content")
+    if content is None:
+        return message
+    if isinstance(content, str):
+        return message | {"content": texts[0]}
+    return message | {"content": [{**part, "text": text} for part, text in zip(content, texts, strict=True)]}
+
+
+def _shown(message: Message) -> str:
+    """What a turn says; a turn without content says which tools it calls."""
+    texts = _texts(message)
+    return "\n".join(texts) if texts else ", ".join(_called(call) for call in message.get("tool_calls") or ())
+
+
+def _called(call: object) -> str:
+    inner = call.get("function", call) if isinstance(call, Mapping) else None
+    return str(inner.get("name", "")) if isinstance(inner, Mapping) else ""
+
+
+def _marked(message: Message, turn: int) -> Message:
+    return _with_texts(message, [marked(text, turn) for text in _texts(message)])
