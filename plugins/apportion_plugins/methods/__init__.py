@@ -23,3 +23,12 @@ def apportion_register_methods(register: Register) -> None:
     register("banzhaf", f"{home}.banzhaf:Banzhaf", summary="Banzhaf values by regression")
     register("occlusion", f"{home}.occlusion:Occlusion", summary="leave windows of neighbouring features out")
     register("lime", f"{home}.lime:Lime", summary="a sparse local linear model; Captum's text defaults")
+    register(
+        "context_cite", f"{home}.context_cite:ContextCite", summary="a sparse linear model of the response's logit"
+    )
+    register(
+        "captum_kernel_shap",
+        f"{home}.captum:CaptumKernelShap",
+        summary="the numbers of Captum's KernelShap; kernel_shap is more accurate",
+    )
+    register("captum_lime", f"{home}.captum:CaptumLime", summary="the numbers of Captum's Lime")
