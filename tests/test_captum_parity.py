@@ -26,30 +26,32 @@ with warnings.catch_warnings():
         TextTokenInput,
     )
 
-TEMPLATE = "{name} lives in {city}, {state} and is a {job}. {pronoun} hobby is"
-VALUES = {"name": "Dave", "city": "Palm Coast", "state": "FL", "job": "lawyer", "pronoun": "His"}
+TEMPLATE = "{name} in {city}, {state}, a {job}: {pronoun} hobby is"
+VALUES = {"name": "Dave", "city": "Miami", "state": "FL", "job": "lawyer", "pronoun": "His"}
 BASELINES = {"name": "Sarah", "city": "Seattle", "state": "WA", "job": "doctor", "pronoun": "Her"}
 TARGET = " playing golf"
-CASES = [
-    pytest.param(FeatureAblation, {}, "ablation", {}, id="ablation"),
-    pytest.param(
-        ShapleyValueSampling,
-        {"n_samples": 6},
-        "permutation",
-        {"antithetic": False, "n_permutations": 6},
-        id="permutation",
-    ),
-    pytest.param(KernelShap, {"n_samples": 25}, "captum_kernel_shap", {"n_samples": 25}, id="kernel_shap"),
-    pytest.param(Lime, {"n_samples": 25}, "captum_lime", {"n_samples": 25}, id="lime"),
-]
-SEEDS = [0, 7]
+NAMES = {
+    "ablation": FeatureAblation,
+    "permutation": ShapleyValueSampling,
+    "captum_kernel_shap": KernelShap,
+    "captum_lime": Lime,
+}
 
 
-@pytest.fixture(
-    params=["tiny", pytest.param("smollm2", marks=[pytest.mark.demo, pytest.mark.slow])],
-)
+def options(method: str, samples: int) -> tuple[dict[str, int], dict[str, object]]:
+    """Captum's options, and ours."""
+    if method == "ablation":
+        return {}, {}
+    if method == "permutation":
+        # An order takes as many forwards as there are features.
+        return {"n_samples": samples // 4}, {"antithetic": False, "n_permutations": samples // 4}
+    return {"n_samples": samples}, {"n_samples": samples}
+
+
+@pytest.fixture(params=["tiny", pytest.param("smollm2", marks=[pytest.mark.demo, pytest.mark.slow])])
 def model(request: pytest.FixtureRequest) -> ap.Explainer:
-    return request.getfixturevalue({"tiny": "explainer"}.get(request.param, request.param))
+    found: ap.Explainer = request.getfixturevalue("explainer" if request.param == "tiny" else request.param)
+    return found
 
 
 def captum(explainer: ap.Explainer, attribution: type, inputs: object, seed: int, **options: object) -> torch.Tensor:
@@ -72,24 +74,25 @@ def assert_same(ours: ap.Attribution, theirs: torch.Tensor) -> None:
     assert torch.allclose(found, theirs, atol=1e-5, rtol=0), (found - theirs).abs().max()
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize(("attribution", "their_options", "method", "options"), CASES)
-def test_slots(
-    model: ap.Explainer, attribution: type, their_options: dict, method: str, options: dict, seed: int
-) -> None:
-    theirs = captum(model, attribution, TextTemplateInput(TEMPLATE, VALUES, BASELINES), seed, **their_options)
-    ours = model.attribute(ap.Template(TEMPLATE, VALUES, BASELINES), TARGET, method=method, seed=seed, **options)
-    assert_same(ours, theirs)
+@pytest.mark.parametrize("method", NAMES)
+def test_slots(model: ap.Explainer, method: str) -> None:
+    theirs_options, ours_options = options(method, 12)
+    inputs = TextTemplateInput(TEMPLATE, VALUES, BASELINES)
+    theirs = captum(model, NAMES[method], inputs, seed=7, **theirs_options)
+    template = ap.Template(TEMPLATE, VALUES, BASELINES)
+    assert_same(model.attribute(template, TARGET, method=method, seed=7, **ours_options), theirs)
 
 
-@pytest.mark.parametrize(("attribution", "their_options", "method", "options"), CASES)
-def test_tokens(explainer: ap.Explainer, attribution: type, their_options: dict, method: str, options: dict) -> None:
-    """More features: where PyTorch draws normals by other code."""
+@pytest.mark.parametrize("seed", [0, 3])
+@pytest.mark.parametrize("method", NAMES)
+def test_tokens(explainer: ap.Explainer, method: str, seed: int) -> None:
+    """More features: from 16 normals on PyTorch draws them by other code."""
+    theirs_options, ours_options = options(method, 28)
     text = "seventeen letters"
-    theirs = captum(explainer, attribution, TextTokenInput(text, explainer.model.tokenizer), 3, **their_options)
-    ours = explainer.attribute(ap.Text(text, by="tokens", baseline=0), TARGET, method=method, seed=3, **options)
+    theirs = captum(explainer, NAMES[method], TextTokenInput(text, explainer.model.tokenizer), seed, **theirs_options)
+    prompt = ap.Text(text, by="tokens", baseline=0)
     assert theirs.shape[1] == 17
-    assert_same(ours, theirs)
+    assert_same(explainer.attribute(prompt, TARGET, method=method, seed=seed, **ours_options), theirs)
 
 
 @pytest.mark.parametrize("method", [CaptumKernelShap(), CaptumLime()], ids=lambda m: type(m).__name__)
