@@ -48,7 +48,10 @@ def options(method: str, samples: int) -> tuple[dict[str, int], dict[str, object
     return {"n_samples": samples}, {"n_samples": samples}
 
 
-@pytest.fixture(params=["tiny", pytest.param("smollm2", marks=[pytest.mark.demo, pytest.mark.slow])])
+SMOLLM2 = pytest.param("smollm2", marks=[pytest.mark.demo, pytest.mark.slow, pytest.mark.timeout(600)])
+
+
+@pytest.fixture(params=["tiny", SMOLLM2])
 def model(request: pytest.FixtureRequest) -> ap.Explainer:
     found: ap.Explainer = request.getfixturevalue("explainer" if request.param == "tiny" else request.param)
     return found
