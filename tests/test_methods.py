@@ -14,6 +14,7 @@ from apportion.auto import choose_method
 from apportion.testing import games
 from apportion_plugins.methods.ablation import Ablation
 from apportion_plugins.methods.banzhaf import Banzhaf
+from apportion_plugins.methods.context_cite import ContextCite
 from apportion_plugins.methods.kernel_shap import KernelShap
 from apportion_plugins.methods.lime import Lime
 from apportion_plugins.methods.occlusion import Occlusion
@@ -99,25 +100,6 @@ def test_intervals_cover_the_truth(antithetic: bool, budget: int | None) -> None
         inside = (estimate.values[:, 0] - known.shapley).abs() <= 1.96 * estimate.std_error[:, 0]
         covered.append(inside.double().mean())
     assert 0.90 <= float(torch.stack(covered).mean()) <= 0.99
-
-
-def test_permutation_repeats_captums_draws() -> None:
-    """Without antithetic pairs: one randperm per sample from the seed and nothing else, 25 samples."""
-    known = games.random_moebius(6, 3)
-    torch.manual_seed(3)
-    total = torch.zeros(6, dtype=torch.float64)
-    for _ in range(25):
-        order = torch.randperm(6)
-        present = torch.zeros(1, 6, dtype=torch.bool)
-        before = known(present)
-        for i in order:
-            present[0, i] = True
-            after = known(present)
-            total[i] += (after - before)[0]
-            before = after
-    game = ap.Game.from_function(known, 6)
-    estimate = PermutationShapley().run(game, budget=None, rng=rng(3), antithetic=False, n_permutations=25)
-    assert torch.allclose(estimate.values[:, 0], total / 25, atol=1e-12)
 
 
 def test_every_output_gets_its_column() -> None:
@@ -268,3 +250,47 @@ def test_occlusion_covers_every_feature_by_windows() -> None:
     for wrong, message in (({"window": 0}, "at least 1"), ({"stride": 3}, "larger than window=2")):
         with pytest.raises(ap.InputError, match=message):
             Occlusion().run(game, budget=None, rng=rng(), **wrong)
+
+
+def context_cites_solver(mask: np.ndarray, outputs: np.ndarray, tokens: int, tol: float = 1e-4) -> np.ndarray:
+    """``LassoRegression.fit`` of context-cite 0.0.4, in full; its masks are float32, and ``tol`` scikit-learn's."""
+    from sklearn.linear_model import Lasso
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    scaler, lasso = StandardScaler(), Lasso(alpha=0.01, random_state=0, fit_intercept=True, tol=tol)
+    make_pipeline(scaler, lasso).fit(mask, outputs / tokens)
+    return lasso.coef_ / scaler.scale_ * tokens
+
+
+@pytest.mark.parametrize("n", [9, 40])
+def test_context_cite_is_the_lasso_of_its_reference(n: int) -> None:
+    """A response of three tokens, likely enough for the logit to differ from the log-probability."""
+    weights = torch.randn(n, 3, dtype=torch.float64, generator=rng(1))
+
+    def function(mask: torch.Tensor) -> torch.Tensor:
+        tokens = torch.nn.functional.logsigmoid(mask.double() @ weights + 1)
+        return torch.cat([tokens.sum(1, keepdim=True), tokens], 1)
+
+    found = ContextCite().run(
+        ap.Game.from_function(function, n, n_outputs=4), budget=None, rng=rng(), sampler=BernoulliSampler()
+    )
+    mask = BernoulliSampler().sample(n, 64, rng()).mask
+    odds = torch.special.logit(function(mask).exp()).numpy()
+    for k, tokens in enumerate((3, 1, 1, 1)):
+        expected = context_cites_solver(mask.double().numpy(), odds[:, k], tokens, 1e-9)
+        assert np.allclose(found.values[:, k].numpy(), expected, atol=1e-6)
+        as_it_is = context_cites_solver(mask.float().numpy(), odds[:, k], tokens)
+        assert np.allclose(found.values[:, k].numpy(), as_it_is, atol=0.005)
+        assert abs(found.values[:, k]).max() > 0.5
+
+
+def test_context_cite_takes_log_probabilities_only() -> None:
+    game = ap.Game.from_function(lambda mask: mask.double().mean(1), 4)
+    with pytest.raises(ap.InputError, match=r"has the value 1, which is above 0. Use target_fn='log_prob'"):
+        ContextCite().run(game, budget=None, rng=rng(), sampler=BernoulliSampler())
+    certain = ap.Game.from_function(lambda mask: mask[:, 0].double() - 1, 4)
+    found = ContextCite().run(certain, budget=None, rng=rng(), sampler=BernoulliSampler())
+    assert found.values.argmax() == 0
+    assert found.notes[0].startswith("the response or one of its tokens is certain with 8 of 16 coalitions")
+    assert found.std_error is None

@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from apportion.testing import KnownGame, MethodContract
+import apportion as ap
+from apportion.testing import KnownGame, MethodContract, games
 from apportion_plugins.methods.ablation import Ablation
 from apportion_plugins.methods.banzhaf import Banzhaf
+from apportion_plugins.methods.captum import CaptumKernelShap, CaptumLime
+from apportion_plugins.methods.context_cite import ContextCite
 from apportion_plugins.methods.hierarchical import Hierarchical
 from apportion_plugins.methods.interactions import Interactions
 from apportion_plugins.methods.kernel_shap import KernelShap
@@ -152,3 +155,55 @@ class TestInteractions(MethodContract):
 
 class TestBanzhafInteractions(TestInteractions):
     options = {"index": "banzhaf"}
+
+
+class TestCaptumLime(MethodContract):
+    name = "captum_lime"
+    promises_errors = True
+
+    @pytest.fixture
+    def method(self) -> CaptumLime:
+        return CaptumLime()
+
+
+class TestCaptumKernelShap(MethodContract):
+    name = "captum_kernel_shap"
+    promises_errors = True
+    bias = 0.03
+
+    @pytest.fixture
+    def method(self) -> CaptumKernelShap:
+        return CaptumKernelShap()
+
+
+class TestContextCite(MethodContract):
+    """Far below 0 the logit of a log-probability is the log-probability itself, so the games are played there."""
+
+    name = "context_cite"
+    options = {"sampler": BernoulliSampler()}
+    promises_errors = True
+    bias = 0.03
+
+    @pytest.fixture
+    def method(self) -> ContextCite:
+        return ContextCite()
+
+    def run(self, method: ap.Method, game: ap.Game, *, budget: int | None, seed: int = 0) -> ap.Estimate:
+        low = ap.Game.from_function(lambda mask: game.values(mask) - 1000.0, game.n_features, n_outputs=game.n_outputs)
+        return super().run(method, low, budget=budget, seed=seed)
+
+    def truth(self, game: KnownGame, estimand: str) -> torch.Tensor:
+        """With all coalitions the columns are orthogonal: Banzhaf values, each 2α nearer to 0."""
+        banzhaf = game.truth("Banzhaf value")
+        return banzhaf.sign() * (banzhaf.abs() - 0.02).clamp_min(0)
+
+    def test_every_output_gets_its_column(self, method: ContextCite) -> None:
+        """The first of three outputs is a response of two tokens, which is shrunk twice as much."""
+        parts = [games.random_moebius(6, 3, seed=seed) for seed in (1, 2, 3)]
+        together = ap.Game.from_function(lambda mask: torch.stack([part(mask) for part in parts], 1), 6, n_outputs=3)
+        found = self.run(method, together, budget=self.budget).values
+        for k, alpha in enumerate((0.02, 0.01, 0.01)):
+            low = ap.Game.from_function(lambda mask, part=parts[k]: part(mask) - 1000.0, 6)
+            rng = torch.Generator().manual_seed(0)
+            alone = method.run(low, budget=self.budget, rng=rng, **self.options, alpha=alpha).values[:, 0]
+            assert torch.allclose(found[:, k], alone, atol=1e-8)

@@ -9,25 +9,22 @@ from apportion.registry import Register
 @hookimpl
 def apportion_register_methods(register: Register) -> None:
     """Register the methods of this package."""
-    home = "apportion_plugins.methods"
-    register("ablation", f"{home}.ablation:Ablation", summary="leave one feature out; F + 1 evaluations")
-    register("shapley", f"{home}.shapley:ExactShapley", summary="exact Shapley values; 2^F evaluations")
-    register(
-        "permutation",
-        f"{home}.permutation:PermutationShapley",
-        summary="Shapley values from random orders, with standard errors",
-    )
-    register(
-        "kernel_shap", f"{home}.kernel_shap:KernelShap", summary="Shapley values by regression, with standard errors"
-    )
-    register("banzhaf", f"{home}.banzhaf:Banzhaf", summary="Banzhaf values by regression")
-    register("occlusion", f"{home}.occlusion:Occlusion", summary="leave windows of neighbouring features out")
-    register(
-        "hierarchical", f"{home}.hierarchical:Hierarchical", summary="drill down from paragraphs to words, by score"
-    )
-    register("lime", f"{home}.lime:Lime", summary="a sparse local linear model; Captum's text defaults")
-    register(
-        "interactions",
-        f"{home}.interactions:Interactions",
-        summary="interactions of pairs, Shapley or Banzhaf, exact or by regression",
-    )
+    for name, factory, summary in (
+        ("ablation", "ablation:Ablation", "leave one feature out; F + 1 evaluations"),
+        ("shapley", "shapley:ExactShapley", "exact Shapley values; 2^F evaluations"),
+        ("permutation", "permutation:PermutationShapley", "Shapley values from random orders, with standard errors"),
+        ("kernel_shap", "kernel_shap:KernelShap", "Shapley values by regression, with standard errors"),
+        ("banzhaf", "banzhaf:Banzhaf", "Banzhaf values by regression"),
+        ("occlusion", "occlusion:Occlusion", "leave windows of neighbouring features out"),
+        ("hierarchical", "hierarchical:Hierarchical", "drill down from paragraphs to words, by score"),
+        (
+            "interactions",
+            "interactions:Interactions",
+            "interactions of pairs of features, exact or by regression",
+        ),
+        ("lime", "lime:Lime", "a sparse local linear model; Captum's text defaults"),
+        ("context_cite", "context_cite:ContextCite", "a sparse linear model of the response's logit"),
+        ("captum_kernel_shap", "captum:CaptumKernelShap", "the numbers of Captum's KernelShap; kernel_shap is better"),
+        ("captum_lime", "captum:CaptumLime", "the numbers of Captum's Lime"),
+    ):
+        register(name, f"apportion_plugins.methods.{factory}", summary=summary)

@@ -22,7 +22,7 @@ class KernelShap:
     The values add up to v(N) − v(∅) by constraint, coalitions come with their complements, and the default sampler is
     that of Leverage SHAP (arXiv 2410.01917); pairing makes it exact for games without interactions of three or more
     features once it is determined (arXiv 2601.18608). All coalitions are asked where the budget allows it, and the
-    values are exact.
+    values are exact. ``captum_kernel_shap`` gives Captum's numbers.
     """
 
     estimand = "Shapley value"

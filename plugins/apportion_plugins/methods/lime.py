@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from apportion.backend import Capability
-from apportion.errors import BudgetError, InputError
+from apportion.errors import BudgetError
 from apportion.game import Game
-from apportion.methods import Estimate, Sampler
-from apportion_plugins.methods.sparse import lasso, resampled_error
+from apportion.methods import Coalitions, Estimate, Sampler
+from apportion_plugins.methods.sparse import TOLERANCE, check_positive, lasso, resampled_error
 
-__all__ = ["Lime"]
+__all__ = ["Lime", "local_lasso"]
 
 
 class Lime:
@@ -22,7 +20,7 @@ class Lime:
 
     Captum's Lime with its text defaults: coalitions with probability one half, an exponential kernel on the cosine
     distance to the full prompt, and scikit-learn's Lasso. The coefficients are shrunk: they do not estimate Shapley or
-    Banzhaf values.
+    Banzhaf values. ``captum_lime`` gives Captum's numbers to the digit.
     """
 
     estimand = "LIME coefficient"
@@ -52,9 +50,7 @@ class Lime:
             InputError: ``alpha`` or ``kernel_width`` is not a positive number.
             BudgetError: fewer coalitions than features and two more.
         """
-        for name, value in (("alpha", alpha), ("kernel_width", kernel_width)):
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-                raise InputError(f"{name}={value!r} must be a positive number.")
+        check_positive(alpha=alpha, kernel_width=kernel_width)
         n = game.n_features
         budget = max(64, 8 * n) if budget is None else budget
         if budget < min(2**n, n + 2):
@@ -63,12 +59,33 @@ class Lime:
                 f"Raise it, or use method='ablation' ({n + 1})."
             )
         assert isinstance(sampler, Sampler), "a name arrives as the sampler itself"
-        drawn = sampler.sample(n, budget, rng)
-        weight = drawn.weight.double() * cosine_kernel(drawn.mask, kernel_width)
-        values, design = game.values(drawn.mask), drawn.mask.double()
-        exact = drawn.share is not None and bool((drawn.share == 1).all())
-        error = None if exact else resampled_error(design, values, weight, alpha, rng)
-        return Estimate(lasso(design, values, weight, alpha), error)
+        return local_lasso(game, sampler.sample(n, budget, rng), rng, alpha=alpha, kernel_width=kernel_width)
+
+
+def local_lasso(
+    game: Game,
+    drawn: Coalitions,
+    rng: torch.Generator,
+    *,
+    alpha: float,
+    kernel_width: float,
+    tolerance: float = TOLERANCE,
+) -> Estimate:
+    """A Lasso on coalitions weighted by their nearness to the full one, and its spread over resampled coalitions.
+
+    Args:
+        game: what to ask.
+        drawn: the coalitions.
+        rng: draws the resamples.
+        alpha: of the Lasso.
+        kernel_width: of the exponential kernel.
+        tolerance: when the Lasso stops.
+    """
+    weight = drawn.weight.double() * cosine_kernel(drawn.mask, kernel_width)
+    values, design = game.values(drawn.mask), drawn.mask.double()
+    exact = drawn.share is not None and bool((drawn.share == 1).all())
+    error = None if exact else resampled_error(design, values, weight, alpha, rng, tolerance)
+    return Estimate(lasso(design, values, weight, alpha, tolerance), error)
 
 
 def cosine_kernel(mask: Bool[Tensor, "S F"], width: float) -> Float[Tensor, " S"]:

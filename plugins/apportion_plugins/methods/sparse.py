@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 
 import numpy as np
@@ -10,24 +11,49 @@ from jaxtyping import Float
 from scipy.special import stdtrit
 from torch import Tensor
 
-__all__ = ["lasso", "resampled_error"]
+from apportion.errors import InputError
+
+__all__ = ["TOLERANCE", "check_positive", "lasso", "resampled_error"]
 
 REFITS = 40
 TOLERANCE, MOST_ROUNDS = 1e-9, 20_000
 """Tighter than scikit-learn's: the order of the features should not show. The state is fixed, lest NumPy's be read."""
 
 
+def check_positive(**options: float) -> None:
+    """Refuse options that are no positive numbers.
+
+    Raises:
+        InputError: with the option's name and value.
+    """
+    for name, value in options.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+            raise InputError(f"{name}={value!r} must be a positive number.")
+
+
 def lasso(
-    design: Float[Tensor, "S P"], response: Float[Tensor, "S K"], weight: Float[Tensor, " S"], alpha: float
+    design: Float[Tensor, "S P"],
+    response: Float[Tensor, "S K"],
+    weight: Float[Tensor, " S"],
+    alpha: float,
+    tolerance: float = TOLERANCE,
 ) -> Float[Tensor, "P K"]:
-    """Coefficients of scikit-learn's ``Lasso`` with an intercept, one fit for each output."""
+    """Coefficients of scikit-learn's ``Lasso`` with an intercept, one fit for each output.
+
+    Args:
+        design: one row for each coalition.
+        response: one column for each output.
+        weight: of the rows.
+        alpha: of the penalty.
+        tolerance: when coordinate descent stops, scikit-learn's ``tol``.
+    """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import Lasso
 
     with warnings.catch_warnings():
         # A fit without anything to explain says so; its coefficients are 0, and right.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model = Lasso(alpha=alpha, tol=TOLERANCE, max_iter=MOST_ROUNDS, random_state=0).fit(
+        model = Lasso(alpha=alpha, tol=tolerance, max_iter=MOST_ROUNDS, random_state=0).fit(
             design.numpy(), response.numpy(), sample_weight=weight.numpy()
         )
     found = np.asarray(model.coef_).reshape(response.shape[1], design.shape[1])
@@ -40,13 +66,14 @@ def resampled_error(
     weight: Float[Tensor, " S"],
     alpha: float,
     rng: torch.Generator,
+    tolerance: float = TOLERANCE,
 ) -> Float[Tensor, "P K"]:
     """The spread of the coefficients over refits on rows drawn with replacement; no new evaluations."""
     count = len(design)
     fits = []
     for _ in range(REFITS):
         rows = torch.randint(count, (count,), generator=rng)
-        fits.append(lasso(design[rows], response[rows], weight[rows], alpha))
+        fits.append(lasso(design[rows], response[rows], weight[rows], alpha, tolerance))
     widened = float(stdtrit(max(1, count - design.shape[1] - 1), 0.975) / 1.959964)
     error: Tensor = torch.stack(fits).std(0) * widened
     return error

@@ -10,7 +10,7 @@ from apportion.errors import BudgetError
 from apportion.methods import Coalitions
 from apportion_plugins.samplers.tables import all_coalitions
 
-__all__ = ["BernoulliSampler", "distinct_pairs"]
+__all__ = ["BernoulliSampler", "bernoulli_rows", "distinct_pairs"]
 
 
 class BernoulliSampler:
@@ -31,10 +31,17 @@ class BernoulliSampler:
             mask = all_coalitions(n_features)
             ones = torch.ones(len(mask), dtype=torch.float64)
             return Coalitions(mask, ones, torch.arange(len(mask)), ones)
-        # Row by row, so that a larger budget continues the same draws.
-        half = torch.full((n_features,), 0.5)
-        mask = torch.stack([torch.bernoulli(half, generator=rng).bool() for _ in range(budget)])
+        mask = bernoulli_rows(n_features, budget, rng)
         return Coalitions(mask, torch.ones(budget, dtype=torch.float64), torch.arange(budget))
+
+
+def bernoulli_rows(n_features: int, count: int, rng: torch.Generator) -> Bool[Tensor, "S F"]:
+    """So many coalitions with probability one half, repeats included.
+
+    Row by row, so that a larger count continues the same draws; these are the draws of Captum's Lime.
+    """
+    half = torch.full((n_features,), 0.5)
+    return torch.stack([torch.bernoulli(half, generator=rng).bool() for _ in range(count)])
 
 
 def distinct_pairs(n: int, count: int, rng: torch.Generator) -> Bool[Tensor, "P F"]:
