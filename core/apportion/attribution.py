@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float64
 
-from apportion.errors import ApportionError, ResultError
+from apportion.errors import ResultError
 from apportion.features import Feature, Segment
 from apportion.provenance import Provenance
+from apportion.tables import pandas
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,12 +94,7 @@ class Attribution:
         Raises:
             ApportionError: pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise ApportionError(
-                'to_dataframe needs pandas, which is not installed: pip install "apportion[pandas]".'
-            ) from error
+        pd = pandas()
         n, t = len(self.features), len(self.target_tokens)
         if not per_token:
             return pd.DataFrame(

@@ -23,7 +23,21 @@ __all__ = ["AreaBetween", "Deletion", "Insertion"]
 NO_CHANGE = 1e-9
 
 
-class Deletion:
+class _Curve:
+    """What the metrics that are areas under a curve share."""
+
+    def plot(self, evaluations: Sequence[Evaluation]) -> Figure:
+        """Deletion and insertion curves, whichever were measured.
+
+        Args:
+            evaluations: of one target.
+        """
+        from apportion_plugins.visualizers.curves import curves
+
+        return curves(evaluations)
+
+
+class Deletion(_Curve):
     """Area under the score while features are removed, the highest first (RISE, Petsiuk et al. 2018, arXiv 1806.07421).
 
     The mean of v(N without the k highest) − v(∅) over the share k/F of features removed, by the trapezoidal rule, in
@@ -56,16 +70,8 @@ class Deletion:
         scores, _ = Ranking.of(values).scores(game, without=counts)
         return _measured(counts, scores, empty=scores[-1], full=scores[0])
 
-    def plot(self, evaluations: Sequence[Evaluation]) -> Figure:
-        """The curves of all evaluations, whatever order they were measured in.
 
-        Args:
-            evaluations: of one target.
-        """
-        return _plot(evaluations)
-
-
-class Insertion:
+class Insertion(_Curve):
     """Area under the score while features are added, the highest first (RISE, Petsiuk et al. 2018, arXiv 1806.07421).
 
     The mean of v(the k highest) − v(∅) over the share k/F of features added, by the trapezoidal rule, in the unit of
@@ -92,14 +98,6 @@ class Insertion:
         counts = _counts(game.n_features, steps)
         _, scores = Ranking.of(values).scores(game, only=counts)
         return _measured(counts, scores, empty=scores[0], full=scores[-1])
-
-    def plot(self, evaluations: Sequence[Evaluation]) -> Figure:
-        """The curves of all evaluations, whatever order they were measured in.
-
-        Args:
-            evaluations: of one target.
-        """
-        return _plot(evaluations)
 
 
 class AreaBetween:
@@ -154,9 +152,3 @@ def _measured(counts: Sequence[int], scores: Float[Tensor, " C"], empty: Tensor,
 def _normalised(area: float, change: float) -> dict[str, float]:
     """As a part of v(N) − v(∅), where that says something: not where the features together change or lower nothing."""
     return {"normalised": area / change} if change > NO_CHANGE else {}
-
-
-def _plot(evaluations: Sequence[Evaluation]) -> Figure:
-    from apportion_plugins.visualizers.curves import draw_curves
-
-    return draw_curves(evaluations)

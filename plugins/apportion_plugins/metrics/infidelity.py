@@ -26,9 +26,7 @@ class Infidelity:
 
     higher_is_better = False
 
-    def measure(
-        self, game: Game, values: Float[Tensor, " F"], *, rng: torch.Generator, draws: int = 64
-    ) -> Measurement:
+    def measure(self, game: Game, values: Float[Tensor, " F"], *, rng: torch.Generator, draws: int = 64) -> Measurement:
         """As many evaluations as draws, and the full prompt.
 
         Args:

@@ -30,9 +30,7 @@ class LinearDatamodelingScore:
 
     higher_is_better = True
 
-    def measure(
-        self, game: Game, values: Float[Tensor, " F"], *, rng: torch.Generator, masks: int = 64
-    ) -> Measurement:
+    def measure(self, game: Game, values: Float[Tensor, " F"], *, rng: torch.Generator, masks: int = 64) -> Measurement:
         """As many evaluations as masks.
 
         Args:

@@ -37,7 +37,7 @@ class SensitivityN:
         n: int | float | None = None,
         draws: int = 32,
     ) -> Measurement:
-        """As many evaluations as draws for each number of features, and the full prompt.
+        """As many evaluations as draws for each number of features.
 
         Args:
             game: what to ask.
@@ -54,12 +54,12 @@ class SensitivityN:
         count = checked_draws("draws", draws)
         drawn = [coalitions_of_size(game.n_features, size, count, rng) for size in sizes]
         removed = torch.cat([part.mask for part in drawn])
-        full = torch.ones(1, game.n_features, dtype=torch.bool)
-        scores = game.values(torch.cat([full, ~removed]))[:, 0]
+        scores = game.values(~removed)[:, 0]
         lengths = [len(part.mask) for part in drawn]
         predicted = (removed.double() @ values.double()).split(lengths)
-        lost = (scores[0] - scores[1:]).split(lengths)
-        found = [correlation(p, actual) for p, actual in zip(predicted, lost, strict=True)]
+        # v(N) is the same in all of them, so what is lost correlates like what is left, with the sign reversed.
+        left = scores.split(lengths)
+        found = [correlation(p, -actual) for p, actual in zip(predicted, left, strict=True)]
         variances = [_variance(r, part) for r, part in zip(found, drawn, strict=True)]
         error = math.sqrt(sum(variances)) / len(sizes) if any(part.left for part in drawn) else None
         return Measurement(sum(found) / len(found), error, {"sizes": sizes, "correlations": found})
@@ -77,7 +77,7 @@ def _sizes(n: object, n_features: int) -> list[int]:
     if not isinstance(n, bool) and isinstance(n, int | float):
         if 0 < n < 1:
             return [_share(n, n_features)]
-        if n == int(n) and 1 <= n <= n_features:
+        if 1 <= n <= n_features and n == int(n):
             return [int(n)]
     raise InputError(f"n={n!r} must be a number of features from 1 to {n_features}, a share below 1, or None.")
 
