@@ -13,7 +13,7 @@ from jaxtyping import Float64
 from apportion.errors import ResultError
 from apportion.features import Feature, Segment
 from apportion.provenance import Provenance
-from apportion.tables import pandas
+from apportion.tables import dataframe
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,10 +94,9 @@ class Attribution:
         Raises:
             ApportionError: pandas is not installed.
         """
-        pd = pandas()
         n, t = len(self.features), len(self.target_tokens)
         if not per_token:
-            return pd.DataFrame(
+            return dataframe(
                 {
                     "feature": self.feature_names,
                     "text": [feature.text for feature in self.features],
@@ -106,7 +105,7 @@ class Attribution:
                 }
             )
         errors = np.zeros((t, n)) if self.token_std_error is None else self.token_std_error
-        return pd.DataFrame(
+        return dataframe(
             {
                 "position": np.repeat(np.arange(t), n),
                 "token": np.repeat(np.array(self.target_tokens, dtype=object), n),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from apportion.errors import InputError, ResultError, listing
 from apportion.metrics import Measurement
 from apportion.options import check_options
+from apportion.tables import dataframe
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -168,22 +169,17 @@ class Comparison:
         Raises:
             ApportionError: pandas is not installed.
         """
-        from apportion.tables import pandas
-
-        rows = [
+        rows = [(one, name, found) for one in self.evaluations for name, found in one.measurements.items()]
+        return dataframe(
             {
-                "method": one.method,
-                "estimand": one.estimand,
-                "metric": name,
-                "value": found.value,
-                "std_error": 0.0 if found.std_error is None else found.std_error,
-                "higher_is_better": one.higher_is_better[name],
+                "method": [one.method for one, _, _ in rows],
+                "estimand": [one.estimand for one, _, _ in rows],
+                "metric": [name for _, name, _ in rows],
+                "value": [found.value for _, _, found in rows],
+                "std_error": [0.0 if found.std_error is None else found.std_error for _, _, found in rows],
+                "higher_is_better": [one.higher_is_better[name] for one, name, _ in rows],
             }
-            for one in self.evaluations
-            for name, found in one.measurements.items()
-        ]
-        table: pd.DataFrame = pandas().DataFrame(rows)
-        return table
+        )
 
     @property
     def _plugins(self) -> Plugins:

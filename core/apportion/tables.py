@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from types import ModuleType
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from apportion.errors import ApportionError
 
-__all__ = ["pandas"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["dataframe"]
 
 
-def pandas() -> ModuleType:
-    """The pandas module.
+def dataframe(columns: Mapping[str, Any]) -> pd.DataFrame:
+    """A pandas table.
 
     Raises:
-        ApportionError: it is not installed.
+        ApportionError: pandas is not installed.
     """
     try:
-        import pandas
+        import pandas as pd
     except ImportError as error:
         raise ApportionError(
             'to_dataframe needs pandas, which is not installed: pip install "apportion[pandas]".'
         ) from error
-    return pandas
+    return pd.DataFrame(columns)

@@ -17,9 +17,9 @@ def apportion_register_metrics(register: Register) -> None:
     register(
         "comprehensiveness",
         f"{home}.eraser:Comprehensiveness",
-        summary="mean loss without the top 1 … 50 % of features",
+        summary="mean loss without the top 1 … 50 %",
     )
-    register("sufficiency", f"{home}.eraser:Sufficiency", summary="mean loss with the top 1 … 50 % of features alone")
+    register("sufficiency", f"{home}.eraser:Sufficiency", summary="mean loss with the top 1 … 50 % alone")
     register("top_k_drop", f"{home}.top_k_drop:TopKDrop", summary="loss without the k highest features")
     register("lds", f"{home}.lds:LinearDatamodelingScore", summary="rank correlation of sums of values with scores")
     register("infidelity", f"{home}.infidelity:Infidelity", summary="squared error of losses predicted by the values")

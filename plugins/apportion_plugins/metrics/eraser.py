@@ -81,9 +81,7 @@ def _counts(shares: object, n_features: int) -> list[int]:
         raise InputError(f"shares={shares!r:.80} must be a list of numbers such as {list(SHARES)}.")
     for share in shares:
         if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
-            raise InputError(
-                f"shares has {share!r}; each must be a number above 0 and at most 1, such as 0.2 for 20 %."
-            )
+            raise InputError(f"shares has {share!r}; each must be above 0 and at most 1, such as 0.2 for 20 %.")
     return [max(1, math.floor(share * n_features + 0.5)) for share in shares]
 
 

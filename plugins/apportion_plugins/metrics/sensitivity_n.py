@@ -56,9 +56,9 @@ class SensitivityN:
         removed = torch.cat([part.mask for part in drawn])
         scores = game.values(~removed)[:, 0]
         lengths = [len(part.mask) for part in drawn]
-        predicted = (removed.double() @ values.double()).split(lengths)
+        predicted = torch.split(removed.double() @ values.double(), lengths)
         # v(N) is the same in all of them, so what is lost correlates like what is left, with the sign reversed.
-        left = scores.split(lengths)
+        left = torch.split(scores, lengths)
         found = [correlation(p, -actual) for p, actual in zip(predicted, left, strict=True)]
         variances = [_variance(r, part) for r, part in zip(found, drawn, strict=True)]
         error = math.sqrt(sum(variances)) / len(sizes) if any(part.left for part in drawn) else None

@@ -144,7 +144,9 @@ def _fill(axes: Axes, lines: Sequence[Line], empty: float, unit: str, *, alone: 
     ink = axes.spines["left"].get_edgecolor()
     few = len(lines[0].x) <= MOST_NAMED
     for line in lines:
-        style = {"linestyle": "--", "linewidth": 1.3} if line.dashed else {"linestyle": "-", "linewidth": 1.8}
+        style: dict[str, Any] = (
+            {"linestyle": "--", "linewidth": 1.3} if line.dashed else {"linestyle": "-", "linewidth": 1.8}
+        )
         marker = "o" if few else ""
         axes.plot(line.x, line.y, label=line.label, color=line.colour, marker=marker, markersize=2.8, **style)
     if alone and len(lines) == 2:
@@ -167,7 +169,5 @@ def _header(page: Page, evaluations: Sequence[Evaluation], room: float) -> list[
     return [
         page.fitted(page.drawable(one_line(title)), room, TITLE),
         *page.wrapped(target, room, SUBTITLE, most=2),
-        *page.wrapped(
-            f"{one.n_features} features, in the order of their attribution.", room, SUBTITLE
-        ),
+        *page.wrapped(f"{one.n_features} features, in the order of their attribution.", room, SUBTITLE),
     ]
