@@ -32,6 +32,13 @@ for prompt in prompts:
             assert result.token_values.shape == (len(result.target_tokens), len(result.features))
     for view in ("heatmap", "bar", "html", "terminal"):
         Console(quiet=True).print(result.plot(view))
+from apportion.evaluating import measure_all
+from apportion.testing.games import random_moebius
+result = explainer.attribute("one two three four", " t")
+metrics = {entry.name: (entry.make(), {}) for entry in explainer.plugins["metrics"]}
+evaluation = measure_all(ap.Game.from_function(random_moebius(4, 2), 4), result, metrics)
+evaluation.plot()
+Console(quiet=True).print(explainer.plugins["visualizers"].get("terminal").make().render_evaluations([evaluation]))
 mamba = ap.Explainer((tiny.model("mamba"), tiny.tokenizer()))
 mamba.attribute("one two", "x", method="shapley")
 batch = ap.ScoringBatch.of([(1, 2, 3), (1, 2, 3, 4)], (1,), (5, 6))

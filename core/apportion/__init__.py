@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         ScoreError,
         UnknownNameError,
     )
+    from apportion.evaluation import Comparison, Evaluation, compare
     from apportion.explainer import Explainer
     from apportion.features import Feature, Level, Segment
     from apportion.game import Game
@@ -63,6 +64,7 @@ _HOMES = {
         "ApportionError", "BackendError", "BatchTooLargeError", "BudgetError", "CapabilityError", "InputError",
         "ModelError", "PluginError", "ResultError", "ScoreError", "UnknownNameError",
     ),
+    "evaluation": ("Comparison", "Evaluation", "compare"),
     "explainer": ("Explainer",),
     "features": ("Feature", "Level", "Segment"),
     "game": ("Game",),
@@ -83,12 +85,13 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AdaptContext", "Alternatives", "ApportionError", "Attribution", "Available", "Backend", "BackendError",
-    "BackendInfo", "BatchTooLargeError", "BudgetError", "Capability", "CapabilityError", "Coalitions", "Estimate",
+    "BackendInfo", "BatchTooLargeError", "BudgetError", "Capability", "CapabilityError", "Coalitions", "Comparison",
+    "Estimate", "Evaluation",
     "Explainer", "Feature", "Game", "InputAdapter", "InputError", "Layout", "Level", "LoadedModel", "Measurement",
     "Method", "Metric", "ModelError", "ModelInput", "Needs", "PluginError", "ProgressEvent", "Provenance",
     "Register", "Request", "ResultError", "Sampler", "ScoreError", "Scores", "ScoringBatch", "Segment", "Session",
     "SessionInfo", "Settings", "Target", "TargetFunction", "Template", "Text", "Unavailable", "UnknownNameError",
-    "Visualizer", "WhiteBox", "__version__", "hookimpl",
+    "Visualizer", "WhiteBox", "__version__", "compare", "hookimpl",
 ]  # fmt: skip
 
 

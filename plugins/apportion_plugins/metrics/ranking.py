@@ -61,7 +61,7 @@ class Ranking:
         absent = torch.arange(len(counts)) < len(without)
         asked = highest ^ absent.repeat(2)[:, None]
         at_start, at_end = game.values(asked)[:, 0].chunk(2)
-        share = (counts - start) / (end - start).clamp_min(1)
+        share = (counts - start).double() / (end - start).clamp_min(1)
         # Not start + share·(end − start): where nothing is cut, the score is to be exactly what was asked.
         found = torch.where(share == 0, at_start, (1 - share) * at_start + share * at_end)
         return found[: len(without)], found[len(without) :]

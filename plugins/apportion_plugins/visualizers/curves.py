@@ -144,11 +144,9 @@ def _fill(axes: Axes, lines: Sequence[Line], empty: float, unit: str, *, alone: 
     ink = axes.spines["left"].get_edgecolor()
     few = len(lines[0].x) <= MOST_NAMED
     for line in lines:
-        style: dict[str, Any] = (
-            {"linestyle": "--", "linewidth": 1.3} if line.dashed else {"linestyle": "-", "linewidth": 1.8}
-        )
-        marker = "o" if few else ""
-        axes.plot(line.x, line.y, label=line.label, color=line.colour, marker=marker, markersize=2.8, **style)
+        style, width = ("--", 1.3) if line.dashed else ("-", 1.8)
+        (drawn,) = axes.plot(line.x, line.y, style, label=line.label, color=line.colour, linewidth=width)
+        drawn.set(marker="o" if few else "", markersize=2.8)
     if alone and len(lines) == 2:
         x = np.union1d(lines[0].x, lines[1].x)
         y = [np.interp(x, line.x, line.y) for line in lines]
