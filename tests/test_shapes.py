@@ -38,6 +38,10 @@ for prompt in prompts:
 pairs = explainer.attribute("a b c d e", "x", method="interactions", features="words", budget=28)
 for view in ("matrix", "network"):
     pairs.plot(view, token=0)
+result = explainer.attribute("one two three four", " t")
+evaluation = explainer.evaluate(result)
+evaluation.plot()
+Console(quiet=True).print(explainer.plugins["visualizers"].get("terminal").make().render_evaluations([evaluation]))
 mamba = ap.Explainer((tiny.model("mamba"), tiny.tokenizer()))
 mamba.attribute("one two", "x", method="shapley")
 batch = ap.ScoringBatch.of([(1, 2, 3), (1, 2, 3, 4)], (1,), (5, 6))

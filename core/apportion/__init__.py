@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         Unavailable,
         WhiteBox,
     )
+    from apportion.cost import Cost
     from apportion.errors import (
         ApportionError,
         BackendError,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
         ScoreError,
         UnknownNameError,
     )
+    from apportion.evaluation import Comparison, Evaluation, compare
     from apportion.explainer import Explainer
     from apportion.features import Feature, Level, Segment
     from apportion.game import Game
@@ -59,10 +61,12 @@ _HOMES = {
         "Available", "Backend", "BackendInfo", "Capability", "Layout", "ScoringBatch", "Session", "SessionInfo",
         "Unavailable", "WhiteBox",
     ),
+    "cost": ("Cost",),
     "errors": (
         "ApportionError", "BackendError", "BatchTooLargeError", "BudgetError", "CapabilityError", "InputError",
         "ModelError", "PluginError", "ResultError", "ScoreError", "UnknownNameError",
     ),
+    "evaluation": ("Comparison", "Evaluation", "compare"),
     "explainer": ("Explainer",),
     "features": ("Feature", "Level", "Segment"),
     "game": ("Game",),
@@ -84,11 +88,12 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "AdaptContext", "Alternatives", "ApportionError", "Attribution", "Available", "Backend", "BackendError",
     "BackendInfo", "BatchTooLargeError", "BudgetError", "Capability", "CapabilityError", "Chat", "Coalitions",
-    "Documents", "Estimate", "Explainer", "Feature", "Game", "InputAdapter", "InputError", "Layout", "Level",
-    "LoadedModel", "Measurement", "Method", "Metric", "ModelError", "ModelInput", "Needs", "PluginError",
-    "ProgressEvent", "Provenance", "Register", "Request", "ResultError", "Sampler", "ScoreError", "Scores",
-    "ScoringBatch", "Segment", "Session", "SessionInfo", "Settings", "Target", "TargetFunction", "Template", "Text",
-    "Unavailable", "UnknownNameError", "Visualizer", "WhiteBox", "__version__", "hookimpl",
+    "Comparison", "Cost", "Documents", "Estimate", "Evaluation", "Explainer", "Feature", "Game", "InputAdapter",
+    "InputError", "Layout", "Level", "LoadedModel", "Measurement", "Method", "Metric", "ModelError", "ModelInput",
+    "Needs", "PluginError", "ProgressEvent", "Provenance", "Register", "Request", "ResultError", "Sampler",
+    "ScoreError", "Scores", "ScoringBatch", "Segment", "Session", "SessionInfo", "Settings", "Target",
+    "TargetFunction", "Template", "Text", "Unavailable", "UnknownNameError", "Visualizer", "WhiteBox",
+    "__version__", "compare", "hookimpl",
 ]  # fmt: skip
 
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float64
 
-from apportion.errors import ApportionError, ResultError
+from apportion.errors import ResultError
 from apportion.features import Feature, Segment
 from apportion.provenance import Provenance
+from apportion.tables import dataframe
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,15 +96,9 @@ class Attribution:
         Raises:
             ApportionError: pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise ApportionError(
-                'to_dataframe needs pandas, which is not installed: pip install "apportion[pandas]".'
-            ) from error
         n, t = len(self.features), len(self.target_tokens)
         if not per_token:
-            return pd.DataFrame(
+            return dataframe(
                 {
                     "feature": self.feature_names,
                     "text": [feature.text for feature in self.features],
@@ -112,7 +107,7 @@ class Attribution:
                 }
             )
         errors = np.zeros((t, n)) if self.token_std_error is None else self.token_std_error
-        return pd.DataFrame(
+        return dataframe(
             {
                 "position": np.repeat(np.arange(t), n),
                 "token": np.repeat(np.array(self.target_tokens, dtype=object), n),

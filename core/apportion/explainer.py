@@ -6,12 +6,14 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from apportion.anytime import run_request
 from apportion.cost import Cost, estimate_cost
+from apportion.evaluating import measure_all
 from apportion.game import Game, Memory, Score
 from apportion.hook_check import explained
 from apportion.methods import Method
@@ -29,7 +31,9 @@ from apportion.targets import Needs, TargetFunction
 if TYPE_CHECKING:
     from apportion.attribution import Attribution
     from apportion.backend import Backend
+    from apportion.evaluation import Evaluation
     from apportion.logits_function import LogitsFunction
+    from apportion.metrics import Metric
     from apportion.request import Request
 
 __all__ = ["Explainer"]
@@ -172,6 +176,38 @@ class Explainer:
             spent = past.tally.evaluations + past.tally.cached
             request = self._resolver.larger(past.request, budget, until, spent)
             return self._run(request, past.memory, past.tally.copy(), started - past.seconds)
+
+    def evaluate(
+        self,
+        result: Attribution,
+        metrics: Sequence[str | Metric] | None = None,
+        *,
+        seed: int = 0,
+        options: Mapping[str, Mapping[str, object]] | None = None,
+    ) -> Evaluation:
+        """How faithful a result is: metrics ask the model about coalitions of its features.
+
+        What the run scored already is not scored again, nor is what another metric or evaluation asked for.
+
+        Args:
+            result: of this explainer's ``attribute`` or ``refine``.
+            metrics: names (``apportion metrics``) or ``Metric`` objects; ``None`` for all that are installed.
+            seed: of every draw of the metrics.
+            options: of metrics, by name: ``{"lds": {"masks": 128}}``.
+
+        Returns:
+            What each metric found; ``show()`` prints it and ``plot()`` draws the curves.
+
+        Raises:
+            InputError: the result is not one of this explainer's, an unknown metric or option.
+            PluginError: a metric failed.
+        """
+        with self._ending():
+            past = self._past.of(result)
+            chosen = self._resolver.metrics(metrics, options or {})
+            request = replace(past.request, budget=None)
+            scorer, _ = self._scorer(request, Tally())
+            return measure_all(self._game(request, scorer, past.memory), result, chosen, seed=seed)
 
     def estimate(self, prompt: object, target: str | Sequence[int] | None = None, **arguments: Any) -> Cost:
         """What ``attribute`` with these arguments would cost, before anything long starts.

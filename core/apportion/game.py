@@ -42,7 +42,8 @@ class Game:
 
     Coalitions that were asked before come from memory. Coalitions that render to the same input are
     scored once. ``evaluations`` counts the distinct inputs that were asked for in this game, those that the
-    memory knew from another one included, so that a run that goes on counts as one that began anew.
+    memory knew from another one included, so that a run that goes on counts as one that began anew; ``scored``
+    counts those that were not known.
 
     Args:
         feature_names: one for each feature; for error messages.
@@ -77,6 +78,7 @@ class Game:
         self.levels = tuple(levels)
         self._memory = memory or Memory()
         self._asked: set[Hashable] = set()
+        self.scored = 0
 
     @classmethod
     def from_function(
@@ -186,6 +188,7 @@ class Game:
             scored = self._score(new).to("cpu", torch.float64)
             self._check_finite(scored, new, first, mask)
             self._memory.scored.update(zip(new, scored, strict=True))
+            self.scored += len(new)
         self._asked.update(asked)
 
     def _check_budget(self, new: int) -> None:

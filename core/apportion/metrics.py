@@ -32,6 +32,9 @@ class Metric(Protocol):
     attribution, and what it has scored already costs nothing; ``values`` is ``Float[F]``, one score for each
     feature, to be judged against the game's first output (the whole target). ``rng`` is the only source of
     randomness. Options are keyword-only parameters with defaults.
+
+    A metric whose ``extras`` are worth a picture may also have ``plot(evaluations, **options)``, which draws the
+    ``Evaluation`` objects of one target as a matplotlib ``Figure``; ``Evaluation.plot`` finds it.
     """
 
     @property

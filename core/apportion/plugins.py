@@ -40,6 +40,7 @@ BUILT_INS = (
     "apportion_plugins.samplers",
     "apportion_plugins.methods",
     "apportion_plugins.targets",
+    "apportion_plugins.metrics",
     "apportion_plugins.visualizers",
     "apportion_plugins.scoring",
 )

@@ -13,7 +13,7 @@ import torch
 
 from apportion.auto import UNTIL_BUDGET, choose_method
 from apportion.backend import Capability, GenerateSession, Session
-from apportion.errors import CapabilityError, InputError, PluginError, check_encodable, listing
+from apportion.errors import CapabilityError, InputError, PluginError, check_encodable, listing, unknown_name
 from apportion.inputs import AdaptContext, InputAdapter
 from apportion.logits_function import OfLogits
 from apportion.methods import Method
@@ -28,6 +28,7 @@ from apportion.targets import Target, TargetFunction
 from apportion.tokens import token_texts
 
 if TYPE_CHECKING:
+    from apportion.metrics import Metric
     from apportion.models import LoadedModel
     from apportion.plugins import Plugins
 
@@ -143,6 +144,28 @@ class Resolver:
             coalition_budget=coalitions,
             until=until,
         )
+
+    def metrics(
+        self, metrics: Sequence[str | Metric] | None, options: Mapping[str, Mapping[str, Any]]
+    ) -> dict[str, tuple[Metric, Mapping[str, Any]]]:
+        """Metrics and their options, by name.
+
+        Raises:
+            InputError: an unknown name, something that is no metric, options of a metric that is not measured.
+        """
+        registry = self._plugins["metrics"]
+        if isinstance(metrics, str):
+            raise InputError(f"metrics={metrics!r} is one metric; write metrics=[{metrics!r}].")
+        found: dict[str, Metric] = {}
+        for given in registry.names() if metrics is None else metrics:
+            name = given if isinstance(given, str) else _name_of(given)
+            found[name] = registry.get(given).make() if isinstance(given, str) else given
+        if not isinstance(options, Mapping) or not all(isinstance(value, Mapping) for value in options.values()):
+            raise InputError(f"options={options!r} must hold a dict for each metric: {{'lds': {{'masks': 128}}}}.")
+        for name in options:
+            if name not in found:
+                raise unknown_name("metric", name, found, "Options are given for it, and it is not measured.")
+        return {name: (metric, options.get(name, {})) for name, metric in found.items()}
 
     def adapter(self, prompt: object, features: object, seed: int) -> InputAdapter:
         """The prompt's features and renderer, by the first plugin that claims it."""

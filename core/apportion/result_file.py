@@ -17,7 +17,7 @@ from apportion.features import Feature, Segment
 from apportion.files import write_atomically
 from apportion.provenance import Provenance
 
-__all__ = ["SCHEMA", "SCHEMA_VERSION", "dumps", "read", "to_dict", "write"]
+__all__ = ["SCHEMA", "SCHEMA_VERSION", "dumps", "plain", "read", "to_dict", "write"]
 
 SCHEMA = "apportion.attribution"
 SCHEMA_VERSION = 1
@@ -32,10 +32,10 @@ def to_dict(result: Attribution) -> dict[str, Any]:
     data |= {name: getattr(result, name) for name in _PLAIN}
     data["features"] = [asdict(feature) for feature in result.features]
     data["target_tokens"] = list(result.target_tokens)
-    data |= {name: _numbers(getattr(result, name)) for name in _ARRAYS}
+    data |= {name: plain(getattr(result, name)) for name in _ARRAYS}
     data["segments"] = [[segment.text, segment.feature] for segment in result.segments]
     data["provenance"] = asdict(result.provenance)
-    data["extras"] = {str(key): _numbers(value) for key, value in result.extras.items()}
+    data["extras"] = {str(key): plain(value) for key, value in result.extras.items()}
     return data
 
 
@@ -175,12 +175,12 @@ def _array(value: Any) -> np.ndarray | None:
     return found
 
 
-def _numbers(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Arrays and tensors to nested lists, NaN to ``None``."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, Mapping):
-        return {str(key): _numbers(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_numbers(item) for item in value]
+        return [plain(item) for item in value]
     return None if isinstance(value, float) and math.isnan(value) else value

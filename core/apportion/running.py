@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,7 +15,7 @@ from apportion.methods import Estimate, Method
 if TYPE_CHECKING:
     from apportion.request import Request
 
-__all__ = ["check_estimate", "rehearse", "run_method"]
+__all__ = ["check_estimate", "rehearse", "run_method", "up_to_first_question"]
 
 
 def check_estimate(name: str, estimate: object, n_features: int, n_outputs: int) -> Estimate:
@@ -77,7 +77,7 @@ def run_method(request: Request, game: Game, budget: int | None) -> Estimate:
 
 
 class _FirstQuestionError(Exception):
-    """The method got as far as asking the model."""
+    """What is rehearsed got as far as asking the model."""
 
 
 def rehearse(method: Method, n_features: int, budget: int | None, seed: int, options: Mapping[str, Any]) -> None:
@@ -86,9 +86,13 @@ def rehearse(method: Method, n_features: int, budget: int | None, seed: int, opt
     Raises:
         InputError: whatever the method refuses: a budget too small, an option out of range.
     """
-    if method.requires:
-        return
+    if not method.requires:
+        rng = torch.Generator().manual_seed(seed)
+        up_to_first_question(lambda game: method.run(game, budget=budget, rng=rng, **options), n_features)
 
+
+def up_to_first_question(run: Callable[[Game], object], n_features: int) -> None:
+    """Call something that asks a game, and end it when it does; what it raises before that is raised."""
     asked = False
 
     def ask(mask: Tensor) -> Tensor:
@@ -96,12 +100,11 @@ def rehearse(method: Method, n_features: int, budget: int | None, seed: int, opt
         asked = True
         raise _FirstQuestionError
 
-    rng = torch.Generator().manual_seed(seed)
     try:
-        method.run(Game.from_function(ask, n_features), budget=budget, rng=rng, **options)
+        run(Game.from_function(ask, n_features))
     except _FirstQuestionError:
         return
     except Exception:
-        # What a method makes of the interruption itself says nothing.
+        # What is made of the interruption itself says nothing.
         if not asked:
             raise

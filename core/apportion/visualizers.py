@@ -16,6 +16,9 @@ class Visualizer(Protocol):
     rich renderable. Options are keyword-only parameters of ``render`` with defaults. Annotate what ``render``
     returns: ``apportion attribute --view`` sees from it, before a model is loaded, whether a view is a picture
     (an annotation with ``Figure``), HTML (``str``), or something for the terminal.
+
+    A visualizer may also have ``render_evaluations(evaluations)`` for the ``Evaluation`` objects of one target;
+    ``Evaluation.show`` prints what the visualizer called ``"terminal"`` makes of them.
     """
 
     render: Callable[..., Any]

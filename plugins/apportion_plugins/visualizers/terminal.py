@@ -13,11 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from apportion.attribution import Attribution
+from apportion.evaluation import Evaluation
 from apportion_plugins.visualizers.facts import summary
 from apportion_plugins.visualizers.labels import one_line, prose, quotable
 from apportion_plugins.visualizers.palette import strengths
 from apportion_plugins.visualizers.pen import Pen
 from apportion_plugins.visualizers.selection import table_rows
+from apportion_plugins.visualizers.terminal_evaluation import EvaluationView
 from apportion_plugins.visualizers.terminal_table import value_table
 
 __all__ = ["Terminal", "TerminalView"]
@@ -42,6 +44,14 @@ class Terminal:
         """
         rows, hidden = table_rows(np.asarray(attribution.values), max_features, sort=sort)
         return TerminalView(attribution, rows, hidden)
+
+    def render_evaluations(self, evaluations: Sequence[Evaluation]) -> EvaluationView:
+        """Make a renderable table of what metrics found, a column for each evaluation.
+
+        Args:
+            evaluations: of one target.
+        """
+        return EvaluationView(evaluations)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,61 @@
+"""Area over the perturbation curve."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from apportion.errors import InputError
+from apportion.game import Game
+from apportion.metrics import Measurement
+from apportion_plugins.metrics.ranking import Ranking, checked_count
+
+__all__ = ["Aopc"]
+
+ORDERS = ("most", "least", "difference")
+
+
+class Aopc:
+    """Area over the perturbation curve of the first features (Samek et al. 2017, arXiv 1509.06321).
+
+    The mean over k = 1 … L of v(N) − v(N without the k highest). The paper's mean has k = 0, which is 0, as well: it is
+    L/(L + 1) of this one. ``deletion`` looks at the whole curve, this at its beginning.
+    """
+
+    higher_is_better = True
+
+    def measure(
+        self,
+        game: Game,
+        values: Float[Tensor, " F"],
+        *,
+        rng: torch.Generator,
+        steps: int = 10,
+        order: str = "most",
+    ) -> Measurement:
+        """L + 1 evaluations, 2L + 1 for ``order="difference"``.
+
+        Args:
+            game: what to ask.
+            values: one score for each feature.
+            rng: not used; nothing is drawn.
+            steps: L, how many features are removed one after another; all if there are fewer.
+            order: ``"most"``: the highest first. ``"least"``: the lowest first, as v(N without them) − v(N), so that
+                higher is better here too. ``"difference"``: the sum of both, which is by how much more the highest
+                are missed than the lowest.
+
+        Raises:
+            InputError: ``steps`` is below 1, or another order.
+        """
+        if order not in ORDERS:
+            raise InputError(f"order={order!r} must be one of {', '.join(map(repr, ORDERS))}.")
+        n = game.n_features
+        taken = range(1, min(checked_count("steps", steps), n) + 1)
+        most = taken if order != "least" else ()
+        least = [n - k for k in taken] if order != "most" else ()
+        without, kept = Ranking.of(values).scores(game, without=[0, *most], only=least)
+        lost = [(without[0] - without[1:]).tolist(), (kept - without[0]).tolist()]
+        mean = sum(sum(losses) / len(taken) for losses in lost)
+        names = ("lost_without_highest", "kept_without_lowest")
+        return Measurement(mean, extras={name: part for name, part in zip(names, lost, strict=True) if part})

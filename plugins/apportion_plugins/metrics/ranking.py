@@ -1,0 +1,96 @@
+"""Features from the highest value to the lowest, and the scores on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from apportion.errors import InputError
+from apportion.game import Game
+
+__all__ = ["Ranking", "checked_count", "mean_ranks"]
+
+TIE = 1e-9
+"""Parts of the range of some numbers that two of them may differ by and count as equal: rounding, not a rank."""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Features by value, the highest first, where features of equal value have no order among themselves.
+
+    They leave (or come) together. Where only some of them would leave, the score is read off the straight line
+    between none and all of them: the mean over their orders, if they do not interact. So no result depends on the
+    order in which features are listed, and values that are all equal are judged like a straight line.
+
+    Attributes:
+        order: features, highest first.
+        edges: numbers of features that cut no group of equal values, from 0 to F.
+    """
+
+    order: Int[Tensor, " F"]
+    edges: Int[Tensor, " E"]
+
+    @classmethod
+    def of(cls, values: Float[Tensor, " F"]) -> Ranking:
+        """The ranking by these values."""
+        order, group = _grouped(-values.double())
+        starts = torch.nonzero(group.diff()).flatten() + 1
+        return cls(order, torch.cat([torch.tensor([0]), starts, torch.tensor([len(order)])]))
+
+    def scores(
+        self, game: Game, *, without: Sequence[int] = (), only: Sequence[int] = ()
+    ) -> tuple[Float[Tensor, " W"], Float[Tensor, " O"]]:
+        """Scores of the whole target without the highest features, and with them alone, in one question.
+
+        Args:
+            game: what to ask.
+            without: how many of the highest are absent, each from 0 to F.
+            only: how many of the highest are all that is present.
+        """
+        counts = torch.tensor([*without, *only])
+        low = torch.searchsorted(self.edges, counts, right=True) - 1
+        high = torch.searchsorted(self.edges, counts)
+        start, end = self.edges[low], self.edges[high]
+        place = torch.empty_like(self.order)
+        place[self.order] = torch.arange(len(self.order))
+        highest = place < torch.cat([start, end])[:, None]
+        absent = torch.arange(len(counts)) < len(without)
+        asked = highest ^ absent.repeat(2)[:, None]
+        at_start, at_end = game.values(asked)[:, 0].chunk(2)
+        share = (counts - start).double() / (end - start).clamp_min(1)
+        # Not start + share·(end − start): where nothing is cut, the score is to be exactly what was asked.
+        found = torch.where(share == 0, at_start, (1 - share) * at_start + share * at_end)
+        return found[: len(without)], found[len(without) :]
+
+
+def mean_ranks(numbers: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
+    """The rank of each number, the lowest first; equal ones share their mean rank."""
+    order, group = _grouped(numbers)
+    size = torch.bincount(group)
+    ranks = torch.empty(len(numbers), dtype=torch.float64)
+    ranks[order] = (size.cumsum(0) - (size - 1) / 2).double()[group]
+    return ranks
+
+
+def checked_count(option: str, count: object) -> int:
+    """A number of features, as an option gives it.
+
+    Raises:
+        InputError: not a whole number of at least 1.
+    """
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise InputError(f"{option}={count!r} must be a whole number of at least 1.")
+    return count
+
+
+def _grouped(numbers: Float[Tensor, " N"]) -> tuple[Int[Tensor, " N"], Int[Tensor, " N"]]:
+    """The order from the lowest number to the highest, and along it the number of the group of equal ones."""
+    order = torch.argsort(numbers, stable=True)
+    ordered = numbers[order]
+    rounding = TIE * (ordered[-1] - ordered[0]) + 1e-12 * ordered.abs().max()
+    group = torch.cat([torch.zeros(1, dtype=torch.long), (ordered.diff() > rounding).long()]).cumsum(0)
+    return order, group

@@ -1,0 +1,24 @@
+"""What evaluations are called where several stand side by side."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from apportion.evaluation import Evaluation
+from apportion_plugins.visualizers.labels import one_line
+
+__all__ = ["evaluation_names"]
+
+
+def evaluation_names(evaluations: Sequence[Evaluation]) -> list[str]:
+    """A name for each: its method, or its method and estimand, and a number where that is not enough."""
+    names = [one_line(one.method) for one in evaluations]
+    if len(set(names)) < len(names):
+        names = [f"{name} ({one_line(one.estimand)})" for name, one in zip(names, evaluations, strict=True)]
+    often, so_far = Counter(names), Counter[str]()
+    numbered = []
+    for name in names:
+        so_far[name] += 1
+        numbered.append(f"{name} #{so_far[name]}" if often[name] > 1 else name)
+    return numbered

@@ -1,0 +1,194 @@
+"""Metrics as they are run, and what shows their numbers."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import io
+import json
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from rich.console import Console
+
+import apportion as ap
+from apportion.evaluating import measure_all
+from apportion.evaluation import Evaluation, compare
+from apportion.plugins import load_plugins
+from apportion.testing import sample_results
+from apportion.testing.games import random_moebius
+
+PLUGINS = load_plugins()
+RESULT = dataclasses.replace(sample_results()["exact"], plugins=PLUGINS)
+N = len(RESULT.features)
+
+
+def game(n: int = N) -> ap.Game:
+    return ap.Game.from_function(random_moebius(n, 2), n)
+
+
+def chosen(*names: str, **options: Mapping[str, object]) -> dict[str, tuple[ap.Metric, Mapping[str, object]]]:
+    return {
+        name: (PLUGINS["metrics"].get(name).make(), options.get(name, {}))
+        for name in names or PLUGINS["metrics"].names()
+    }
+
+
+def evaluated(*names: str, result: ap.Attribution = RESULT, **options: Mapping[str, object]) -> Evaluation:
+    return measure_all(game(len(result.features)), result, chosen(*names, **options))
+
+
+def text(evaluations: list[Evaluation], **console: object) -> str:
+    view = PLUGINS["visualizers"].get("terminal").make().render_evaluations(evaluations)
+    out = io.StringIO()
+    Console(file=out, width=100, **console).print(view)
+    return out.getvalue()
+
+
+def test_it_says_what_was_measured_and_what_it_cost() -> None:
+    found = evaluated("lds", "deletion", lds={"masks": 8})
+    assert list(found.measurements) == ["lds", "deletion"]
+    assert found.higher_is_better == {"lds": True, "deletion": False}
+    assert found.options == {"lds": {"masks": 8}, "deletion": {"steps": 100}}
+    assert (found.method, found.estimand, found.n_features) == (RESULT.provenance.method, RESULT.estimand, N)
+    assert found["lds"].std_error is not None
+    known = game()
+    first = measure_all(known, RESULT, chosen("deletion"))
+    assert first.evaluations == N + 1
+    assert measure_all(known, RESULT, chosen("deletion")).evaluations == 0
+
+
+def test_a_metrics_numbers_do_not_depend_on_the_others() -> None:
+    many = sample_results()["sampled"]
+    alone = {name: evaluated(name, result=many)[name] for name in PLUGINS["metrics"].names()}
+    together = evaluated(*reversed(PLUGINS["metrics"].names()), result=many)
+    assert {name: m.value for name, m in alone.items()} == {n: together[n].value for n in alone}
+    few = {"lds": {"masks": 8}}
+    seeds = [measure_all(game(8), many, chosen("lds", **few), seed=seed)["lds"].value for seed in (0, 0, 1)]
+    assert seeds[0] == seeds[1] != seeds[2]
+
+
+def test_everything_is_refused_before_the_model_runs() -> None:
+    def never(mask: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("it asked")
+
+    untouched = ap.Game.from_function(never, N)
+    for metrics, message in (
+        (chosen("deletion", "top_k_drop", top_k_drop={"k": 0}), "k=0 must be a whole number of at least 1"),
+        (chosen("deletion", "lds", lds={"mask": 9}), "The metric 'lds' has no option 'mask'. Did you mean 'masks'"),
+        ({}, "name at least one metric"),
+    ):
+        with pytest.raises(ap.InputError, match=message):
+            measure_all(untouched, RESULT, metrics)
+    with pytest.raises(ap.InputError, match="7"):
+        measure_all(ap.Game.from_function(never, 7), RESULT, chosen("deletion"))
+
+
+class Faulty:
+    """Returns what it is told to."""
+
+    higher_is_better = True
+
+    def __init__(self, found: object) -> None:
+        self.found = found
+
+    def measure(self, game: ap.Game, values: torch.Tensor, *, rng: torch.Generator) -> object:
+        values.zero_()
+        game.values(torch.ones(1, game.n_features, dtype=torch.bool))
+        return self.found() if callable(self.found) else self.found
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        (0.5, "The metric 'faulty' returned float, not an apportion.Measurement"),
+        (ap.Measurement(math.nan), "returned the value nan"),
+        (ap.Measurement(torch.tensor(1.0)), "returned the value tensor"),
+        (ap.Measurement(1.0, std_error=-1.0), "returned the standard error -1.0"),
+        (ap.Measurement(1.0, extras=[1]), "returned extras"),
+        (lambda: 1 / 0, r"The metric 'faulty' failed: ZeroDivisionError: division by zero \(in "),
+    ],
+)
+def test_a_faulty_metric_is_named(found: object, message: str) -> None:
+    with pytest.raises(ap.PluginError, match=message):
+        measure_all(game(), RESULT, {"faulty": (Faulty(found), {})})
+
+
+def test_a_metric_without_a_direction_is_refused() -> None:
+    class Undecided(Faulty):
+        higher_is_better = "yes"
+
+    with pytest.raises(ap.PluginError, match="The metric 'odd' must state higher_is_better"):
+        measure_all(game(), RESULT, {"odd": (Undecided(0.0), {})})
+
+
+def test_a_metric_cannot_spoil_anothers_values() -> None:
+    metrics = {"faulty": (Faulty(ap.Measurement(1.0, std_error=math.nan)), {}), **chosen("deletion")}
+    found = measure_all(game(), RESULT, metrics)
+    assert found["deletion"].value == evaluated("deletion")["deletion"].value
+    assert np.isfinite(RESULT.values).all() and RESULT.values.any()
+
+
+def test_json_and_tables() -> None:
+    found = evaluated()
+    data = json.loads(found.to_json())
+    assert data["schema"] == "apportion.evaluation"
+    assert data["measurements"]["deletion"]["value"] == found["deletion"].value
+    assert data["measurements"]["deletion"]["extras"]["shares"] == found["deletion"].extras["shares"]
+    assert data["options"]["comprehensiveness"]["shares"] == [0.01, 0.05, 0.1, 0.2, 0.5]
+    table = found.to_dataframe()
+    assert list(table.columns) == ["metric", "value", "std_error", "higher_is_better"]
+    assert list(table["metric"]) == list(found.measurements)
+    unwritable = measure_all(game(), RESULT, {"odd": (Faulty(ap.Measurement(1.0, extras={"x": object()})), {})})
+    with pytest.raises(ap.ResultError, match="cannot be written as JSON"):
+        unwritable.to_json()
+    assert copy.deepcopy(found).plugins is None
+
+
+def test_the_table_in_the_terminal() -> None:
+    many = sample_results()["sampled"]
+    found = evaluated("deletion", "lds", result=many, lds={"masks": 16})
+    shown = text([found])
+    assert "↓ lower" in shown and "↑ higher" in shown and "95 %" in shown
+    assert text([found], legacy_windows=False, color_system=None)
+    other = dataclasses.replace(found, method="[bold]x[/]", measurements={"lds": found["lds"]})
+    both = text([found, other])
+    assert "[bold]x[/]" in both
+    assert text([found, found]).count("#2") == 2
+    found.show()
+
+
+def test_pictures(recwarn: pytest.WarningsRecorder) -> None:
+    found = evaluated()
+    one = found.plot()
+    assert isinstance(one, Figure)
+    labels = [label.get_text() for legend in one.axes if legend.get_legend() for label in legend.get_legend().texts]
+    assert len(labels) == 6 and labels[0].startswith("highest first: area ")
+    several = compare([found, dataclasses.replace(found, method="other")]).plot("insertion")
+    only = evaluated("insertion").plot()
+    assert len(only.axes) == 2
+    flat = evaluated("deletion", "insertion", result=dataclasses.replace(RESULT, values=np.zeros(N))).plot()
+    hostile = evaluated("deletion", result=dataclasses.replace(sample_results()["hostile"], plugins=PLUGINS)).plot()
+    for figure in (one, several, only, flat, hostile):
+        figure.savefig(io.BytesIO(), format="png")
+    assert not recwarn.list
+    with pytest.raises(ap.InputError, match="Measure one that can: deletion, insertion"):
+        evaluated("lds").plot()
+    with pytest.raises(ap.InputError, match="'lds' is not among the metrics"):
+        found.plot("lds")
+    with pytest.raises(ap.InputError, match="has no option 'colour'"):
+        found.plot("deletion", colour="red")
+
+
+def test_what_cannot_be_compared_is_refused() -> None:
+    found = evaluated("lds")
+    with pytest.raises(ap.InputError, match="differ in their target"):
+        compare([found, dataclasses.replace(found, target="another")])
+    with pytest.raises(ap.InputError, match="at least one evaluation"):
+        compare([])
+    table = compare([found, dataclasses.replace(found, method="other")]).to_dataframe()
+    assert list(table["method"]) == [RESULT.provenance.method, "other"]
