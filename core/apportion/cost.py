@@ -12,12 +12,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from apportion.backend import Session
-from apportion.game import Game
+from apportion.game import Game, Score
 from apportion.inputs import ModelInput
 from apportion.planner import Batch, Plan
 from apportion.readout import LOGITS_BYTES, Readout
 from apportion.running import run_method
-from apportion.targets import Needs
+from apportion.targets import Needs, TargetFunction
+from apportion.token_view import ScoreTokens
 
 if TYPE_CHECKING:
     from apportion.request import Request
@@ -82,18 +83,21 @@ class Cost:
     def lines(self) -> list[tuple[str, str]]:
         """Names and readable texts."""
         most = "at most " if self.at_most else ""
+        batches = f"{self.batches:,} batch{'' if self.batches == 1 else 'es'}"
         memory = f"{_size(self.model_bytes)} weights + {_size(self.batch_bytes)} for the largest batch, at most"
         return [
             ("method", f"{self.method} ({self.method_reason})" if self.method_reason else self.method),
             ("prompt", f"{self.features:,} features, {self.target_tokens:,} target tokens"),
-            ("evaluations", f"{most}{self.evaluations:,} distinct prompts in {self.batches:,} batches"),
+            ("evaluations", f"{most}{self.evaluations:,} distinct prompts in {batches}"),
             ("tokens", f"{most}{self.forwarded_tokens:,} to forward"),
             ("time", f"{most}about {_duration(self.seconds)} ({self.tokens_per_second:,.0f} tokens/s)"),
             ("memory", memory),
         ]
 
 
-def estimate_cost(request: Request, scorer: Scorer, readout: Readout, game: Callable[[Any], Game]) -> Cost:
+def estimate_cost(
+    request: Request, scorer: Scorer, readout: Readout, game: Callable[[Score, ScoreTokens], Game]
+) -> Cost:
     """Run the method on made-up values and time a part of what it asks for.
 
     What a method asks depends on its seed and not on the values, unless it is ``adaptive`` or has to go on ``until``
@@ -103,14 +107,14 @@ def estimate_cost(request: Request, scorer: Scorer, readout: Readout, game: Call
         request: what would be run.
         scorer: plans, as it would for the run.
         readout: scores the calibration.
-        game: makes a game that scores with the function it is given.
+        game: makes a game that scores coalitions and other prompts with the functions it is given.
 
     Raises:
         BudgetError: the budget is too small for the method.
     """
     started = time.perf_counter()
     rehearsal = _Rehearsal(scorer, readout.n_outputs)
-    run_method(replace(request, until=None), game(rehearsal), request.coalition_budget)
+    run_method(replace(request, until=None), game(rehearsal, rehearsal.tokens), request.coalition_budget)
     host = time.perf_counter() - started
     rate = _rate(rehearsal.plans[0], readout) if rehearsal.plans else 0.0
     tokens = sum(plan.forwarded_tokens for plan in rehearsal.plans)
@@ -140,11 +144,17 @@ class _Rehearsal:
         self._draw = torch.Generator().manual_seed(0)
 
     def __call__(self, inputs: Sequence[ModelInput]) -> Float[Tensor, "N K"]:
-        sequences = [item.ids for item in inputs]
+        return self._planned([item.ids for item in inputs])
+
+    def tokens(self, prompts: Sequence[tuple[int, ...]], target_fn: TargetFunction) -> Float[Tensor, "N K"]:
+        """The same of prompts that are no coalitions."""
+        return self._planned(prompts)
+
+    def _planned(self, sequences: Sequence[tuple[int, ...]]) -> Float[Tensor, "N K"]:
         self._scorer.check(sequences)
         self.plans.append(self._scorer.plan(sequences))
         # Below 0, as log-probabilities are, which is what some methods insist on.
-        return -0.5 - torch.rand(len(inputs), self._n_outputs, generator=self._draw, dtype=torch.float64)
+        return -0.5 - torch.rand(len(sequences), self._n_outputs, generator=self._draw, dtype=torch.float64)
 
 
 def _rate(plan: Plan, readout: Readout) -> float:

@@ -11,11 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jaxtyping import Float
+from torch import Tensor
+
 from apportion.anytime import run_request
 from apportion.cost import Cost, estimate_cost
 from apportion.evaluating import measure_all
 from apportion.game import Game, Memory, Score
 from apportion.hook_check import explained
+from apportion.inputs import ModelInput
 from apportion.methods import Method
 from apportion.models import load_model
 from apportion.outcome import assemble
@@ -27,6 +31,7 @@ from apportion.resolve import Resolver
 from apportion.scoring import Scorer, Tally
 from apportion.selection import open_session, white_box_of
 from apportion.targets import Needs, TargetFunction
+from apportion.token_view import ScoreTokens, token_view
 
 if TYPE_CHECKING:
     from apportion.attribution import Attribution
@@ -206,8 +211,10 @@ class Explainer:
             past = self._past.of(result)
             chosen = self._resolver.metrics(metrics, options or {})
             request = replace(past.request, budget=None)
-            scorer, _ = self._scorer(request, Tally())
-            return measure_all(self._game(request, scorer, past.memory), result, chosen, seed=seed)
+            tally = Tally()
+            scorer, _ = self._scorer(request, tally)
+            game = self._game(request, past.memory, scorer, self._score_tokens(request, tally))
+            return measure_all(game, result, chosen, seed=seed)
 
     def estimate(self, prompt: object, target: str | Sequence[int] | None = None, **arguments: Any) -> Cost:
         """What ``attribute`` with these arguments would cost, before anything long starts.
@@ -226,7 +233,7 @@ class Explainer:
         with self._ending():
             request = self._resolver.request(prompt=prompt, target=target, **arguments)
             scorer, readout = self._scorer(request, Tally())
-            return estimate_cost(request, scorer, readout, lambda score: self._game(request, score, Memory()))
+            return estimate_cost(request, scorer, readout, partial(self._game, request, Memory()))
 
     def close(self) -> None:
         """Close the session, which lets go of the model; idempotent. ``with Explainer(…) as explainer:`` does it."""
@@ -256,7 +263,16 @@ class Explainer:
         )
         return scorer, readout
 
-    def _game(self, request: Request, score: Score, memory: Memory) -> Game:
+    def _score_tokens(self, request: Request, tally: Tally) -> ScoreTokens:
+        """Scores prompts that are no coalitions, by any target function."""
+
+        def score(prompts: Sequence[tuple[int, ...]], target_fn: TargetFunction) -> Float[Tensor, "N K"]:
+            scorer, _ = self._scorer(replace(request, target_fn=target_fn, reference=None), tally)
+            return scorer([ModelInput(prompt) for prompt in prompts])
+
+        return score
+
+    def _game(self, request: Request, memory: Memory, score: Score, score_tokens: ScoreTokens) -> Game:
         return Game(
             [feature.name for feature in request.adapter.features],
             1 + len(request.target.ids),
@@ -265,6 +281,7 @@ class Explainer:
             budget=request.budget,
             white_box=white_box_of(self.session),
             levels=getattr(request.adapter, "levels", ()),
+            tokens=partial(token_view, request, self.session, score_tokens),
             memory=memory,
         )
 
@@ -272,7 +289,7 @@ class Explainer:
         """The pipeline behind ``attribute`` and ``refine``; observers see every run."""
         self.plugins.call("apportion_before_run", request=request)
         scorer, _ = self._scorer(request, tally)
-        game = self._game(request, scorer, memory)
+        game = self._game(request, memory, scorer, self._score_tokens(request, tally))
         estimate = run_request(request, game)
         seconds = time.perf_counter() - started
         attribution = assemble(

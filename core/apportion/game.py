@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +17,8 @@ from apportion.inputs import Alternatives
 if TYPE_CHECKING:
     from apportion.backend import WhiteBox
     from apportion.features import Level
+    from apportion.targets import TargetFunction
+    from apportion.token_view import TokenView
 
 __all__ = ["Game", "Memory", "Score"]
 
@@ -53,6 +55,7 @@ class Game:
         budget: the most distinct inputs to ask for; ``None`` for no limit.
         white_box: gives access to the model's inside, where the session allows it.
         levels: coarser cuts of the features, the coarsest first.
+        tokens: gives the prompt as tokens, where there is a prompt.
         memory: of games of the same model, prompt and target; a new one if ``None``.
     """
 
@@ -66,6 +69,7 @@ class Game:
         budget: int | None = None,
         white_box: Callable[[], WhiteBox] | None = None,
         levels: Sequence[Level] = (),
+        tokens: Callable[[], TokenView] | None = None,
         memory: Memory | None = None,
     ) -> None:
         self.feature_names = tuple(feature_names)
@@ -76,6 +80,8 @@ class Game:
         self._score = score
         self._white_box = white_box
         self.levels = tuple(levels)
+        self._tokens = tokens
+        self._besides = 0
         self._memory = memory or Memory()
         self._asked: set[Hashable] = set()
         self.scored = 0
@@ -109,8 +115,8 @@ class Game:
 
     @property
     def evaluations(self) -> int:
-        """Distinct inputs asked for so far."""
-        return len(self._asked)
+        """Distinct inputs asked for so far, and prompts scored by ``tokens().score``."""
+        return len(self._asked) + self._besides
 
     def values(self, mask: Bool[Tensor, "S F"]) -> Float[Tensor, "S K"]:
         """v of every coalition, float64 on the CPU.
@@ -153,6 +159,23 @@ class Game:
                 "(see `apportion backends`)."
             )
         return self._white_box()
+
+    def tokens(self) -> TokenView:
+        """The prompt as tokens, for methods that put others in their places; what they score counts in this game.
+
+        Raises:
+            CapabilityError: this game has no prompt, or its tokens cannot be told apart by feature.
+        """
+        if self._tokens is None:
+            raise CapabilityError("This game has no prompt whose tokens could be replaced; ask for coalitions.")
+        view = self._tokens()
+
+        def score(prompts: Sequence[tuple[int, ...]], target_fn: TargetFunction) -> Float[Tensor, "N K"]:
+            self._check_budget(len(prompts))
+            self._besides += len(prompts)
+            return view.score(prompts, target_fn)
+
+        return replace(view, score=score)
 
     def _checked(self, mask: Tensor) -> Bool[Tensor, "S F"]:
         if not isinstance(mask, Tensor):

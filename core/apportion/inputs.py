@@ -54,6 +54,8 @@ class InputAdapter(Protocol):
     - ``segments``: ``Sequence[Segment]``, the full prompt in order, for coloured text.
     - ``draws``: ``int``, inputs per coalition when ``render`` returns ``Alternatives`` (default 1).
     - ``notes``: ``Sequence[str]``, sentences that belong into the result.
+    - ``feature_of_token``: ``Sequence[int | None]``, the feature of each token of the full prompt, where its segments
+      and the tokenizer's offsets cannot tell.
     - ``levels``: ``Sequence[Level]``, coarser cuts of the features, the coarsest first, each nested in the one
       before: documents, then their sentences, when the features are words. Each has fewer groups than there
       are features, and two or more.

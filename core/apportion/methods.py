@@ -25,6 +25,7 @@ class Estimate:
         estimand: what ``values`` estimate, when it differs from the method's ``estimand``.
         extras: anything else worth keeping with the result; numbers, texts, lists and arrays.
         notes: sentences that a reader of the result should know.
+        unit: what one unit of ``values`` is, where it is not that of the target function.
     """
 
     values: Float[Tensor, "F K"]
@@ -32,6 +33,7 @@ class Estimate:
     estimand: str | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    unit: str | None = None
 
 
 @dataclass(frozen=True)

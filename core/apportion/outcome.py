@@ -59,7 +59,7 @@ def assemble(
         target_fn=request.target_fn_name,
         target_options={name: _plain(value) for name, value in request.target_options.items()},
         contrast=None if request.target.contrast is None else request.target.contrast.text,
-        unit=str(getattr(request.target_fn, "unit", request.target_fn_name)),
+        unit=estimate.unit or str(getattr(request.target_fn, "unit", request.target_fn_name)),
         budget=request.budget,
         until=request.until,
         seed=request.seed,

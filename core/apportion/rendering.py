@@ -79,14 +79,19 @@ class Renderer:
             return Alternatives(tuple(i if i.ids else self._empty() for i in item.inputs))
         return item if item.ids else self._empty()
 
-    def _empty(self) -> ModelInput:
+    def start(self) -> int | None:
+        """The token that a prompt without any text begins with, if the tokenizer has one."""
         tokenizer = self._tokenizer
         start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-        if not isinstance(start, int):
+        return start if isinstance(start, int) else None
+
+    def _empty(self) -> ModelInput:
+        start = self.start()
+        if start is None:
             raise InputError(
                 "A coalition leaves no text at all, and the tokenizer has no start token to predict from. "
                 "Use keep=, a baseline, or a template with fixed text."
             )
-        token = tokenizer.convert_ids_to_tokens(start)
+        token = self._tokenizer.convert_ids_to_tokens(start)
         self._notes[f"a prompt without any text is scored after the token {token}"] = None
         return ModelInput((start,))

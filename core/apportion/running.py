@@ -37,10 +37,14 @@ def check_estimate(name: str, estimate: object, n_features: int, n_outputs: int)
                 f"The method {name!r} returned {part} of shape {tuple(tensor.shape)}; this game has "
                 f"{n_features} features and {n_outputs} outputs, so it must be {wanted}."
             )
-    if not isinstance(estimate.estimand, str | None) or not isinstance(estimate.extras, Mapping):
+    if (
+        not isinstance(estimate.estimand, str | None)
+        or not isinstance(estimate.unit, str | None)
+        or not isinstance(estimate.extras, Mapping)
+    ):
         raise PluginError(
-            f"The method {name!r} returned the estimand {estimate.estimand!r} and extras {estimate.extras!r:.80}; an "
-            "estimand is a text or None, and extras are a dict."
+            f"The method {name!r} returned the estimand {estimate.estimand!r}, the unit {estimate.unit!r} and extras "
+            f"{estimate.extras!r:.80}; the first two are texts or None, and extras are a dict."
         )
     if isinstance(estimate.notes, str) or not all(isinstance(note, str) for note in estimate.notes):
         raise PluginError(f"The method {name!r} returned notes {estimate.notes!r:.80}; notes are a tuple of sentences.")

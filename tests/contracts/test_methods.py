@@ -17,6 +17,7 @@ from apportion_plugins.methods.kernel_shap import KernelShap
 from apportion_plugins.methods.lime import Lime
 from apportion_plugins.methods.occlusion import Occlusion
 from apportion_plugins.methods.permutation import PermutationShapley
+from apportion_plugins.methods.reagent import Reagent
 from apportion_plugins.methods.shapley import ExactShapley
 from apportion_plugins.samplers.bernoulli import BernoulliSampler
 from apportion_plugins.samplers.kernel import KernelSampler
@@ -207,3 +208,16 @@ class TestContextCite(MethodContract):
             rng = torch.Generator().manual_seed(0)
             alone = method.run(low, budget=self.budget, rng=rng, **self.options, alpha=alpha).values[:, 0]
             assert torch.allclose(found[:, k], alone, atol=1e-8)
+
+
+class TestReagent(MethodContract):
+    """Asks for prompts with other tokens, not for coalitions; its own tests know what it finds."""
+
+    name = "reagent"
+    options = {"num_probes": 4, "max_probe_steps": 3}
+    adaptive = True
+    signed = False
+
+    @pytest.fixture
+    def method(self) -> Reagent:
+        return Reagent()

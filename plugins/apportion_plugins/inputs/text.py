@@ -78,6 +78,7 @@ class TokenAdapter:
             for i, (text, feature) in enumerate(zip(texts, self._units.feature_of, strict=True))
             if i not in special
         )
+        self.feature_of_token = tuple(self._units.feature_of)
         self.levels = self._levels(prompt.text, context)
 
     def render(self, mask: Bool[Tensor, "S F"]) -> list[ModelInput]:

@@ -24,6 +24,7 @@ def apportion_register_methods(register: Register) -> None:
         ),
         ("lime", "lime:Lime", "a sparse local linear model; Captum's text defaults"),
         ("context_cite", "context_cite:ContextCite", "a sparse linear model of the response's logit"),
+        ("reagent", "reagent:Reagent", "importance of tokens that plausible others replace; Inseq's parameters"),
         ("captum_kernel_shap", "captum:CaptumKernelShap", "the numbers of Captum's KernelShap; kernel_shap is better"),
         ("captum_lime", "captum:CaptumLime", "the numbers of Captum's Lime"),
     ):

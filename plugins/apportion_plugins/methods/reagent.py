@@ -1,0 +1,247 @@
+"""ReAGent: what the target loses when tokens give way to others that a language model finds plausible."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from apportion.backend import Capability
+from apportion.errors import BudgetError, InputError
+from apportion.game import Game
+from apportion.methods import Estimate
+from apportion.targets import Needs, Scores, Target
+from apportion.token_view import TokenView
+from apportion_plugins.methods.spread import error_of_mean
+from apportion_plugins.targets.likelihood import Prob
+
+__all__ = ["Reagent", "TargetAmongTop"]
+
+DEFAULT_BUDGET = 2048
+FARTHEST = 1 - 1e-6
+"""A change of the probability by 1 would move the scores by infinity."""
+
+
+class Reagent:
+    """Recursive attribution generation (Zhao and Shan 2024, arXiv 2402.00794), with Inseq's parameters.
+
+    Each probe replaces random features by plausible tokens and moves the scores of those that were replaced by the
+    logit of the drop in the target's probability, and all others the other way. A probe ends when the target is among
+    the likeliest tokens although everything but the features that score highest is replaced. Values are the means of
+    the probes' softmax scores: they are positive and add up to 1, and say how important a feature is, not in which
+    direction it works.
+
+    The replacements come from the explained model itself, which predicts each token from those before it in the
+    prompt; the token that stands there is left out. Inseq's reference implementation draws words of the same part of
+    speech, and explains one target token at a time; here one set of probes serves the whole target and each token.
+    """
+
+    estimand = "ReAGent importance"
+    requires = frozenset({Capability.LOGITS})
+    adaptive = True
+
+    def run(
+        self,
+        game: Game,
+        *,
+        budget: int | None,
+        rng: torch.Generator,
+        keep_top_n: int = 5,
+        keep_ratio: float | None = None,
+        invert_keep: bool = False,
+        stopping_condition_top_k: int = 3,
+        replacing_ratio: float = 0.3,
+        max_probe_steps: int = 3000,
+        num_probes: int = 16,
+        replacement_model: object = None,
+    ) -> Estimate:
+        """Probe until all probes have ended, or the budget has; standard errors from the spread over probes.
+
+        Args:
+            game: what to ask; its tokens are replaced.
+            budget: the most prompts to score; ``None`` for 2048. A step of a probe takes two.
+            rng: draws features and replacements.
+            keep_top_n: features that are kept when it is checked whether a probe ends; 0: ``keep_ratio`` decides.
+            keep_ratio: the share of features to keep, where ``keep_top_n`` is 0.
+            invert_keep: replace the features that score highest instead of keeping them.
+            stopping_condition_top_k: a probe ends when every target token is among so many likeliest ones.
+            replacing_ratio: the chance of a feature to be replaced.
+            max_probe_steps: the most steps of a probe.
+            num_probes: probes, side by side.
+            replacement_model: another causal language model of ``transformers`` with the same vocabulary, which
+                predicts the replacements; ``None`` for the explained model.
+
+        Raises:
+            InputError: a parameter out of range, or a replacement model with another vocabulary.
+            BudgetError: the budget does not hold one step of each probe.
+            CapabilityError: tokens and features of the prompt cannot be laid beside each other.
+        """
+        settings = _Settings(
+            keep_top_n, keep_ratio, invert_keep, stopping_condition_top_k, replacing_ratio, max_probe_steps, num_probes
+        )
+        settings.check()
+        budget = DEFAULT_BUDGET if budget is None else budget
+        if budget < 1 + 2 * num_probes:
+            raise BudgetError(
+                f"One step of {num_probes} probes takes {1 + 2 * num_probes} evaluations, and the budget is {budget}. "
+                "Raise it, or use a smaller num_probes."
+            )
+        view = game.tokens()
+        replacer = _Replacer(view, _predictions(view, replacement_model), rng)
+        probes = _Probes(game, view, replacer, settings, rng)
+        probes.run(budget - 1)
+        return probes.estimate()
+
+
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    keep_top_n: int
+    keep_ratio: float | None
+    invert_keep: bool
+    top_k: int
+    replacing_ratio: float
+    max_steps: int
+    probes: int
+
+    def check(self) -> None:
+        for name, value, least in (
+            ("keep_top_n", self.keep_top_n, 0),
+            ("stopping_condition_top_k", self.top_k, 1),
+            ("max_probe_steps", self.max_steps, 1),
+            ("num_probes", self.probes, 1),
+        ):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise InputError(f"{name}={value!r} must be a whole number of at least {least}.")
+        shares: dict[str, float | None] = {"replacing_ratio": self.replacing_ratio}
+        shares |= {} if self.keep_top_n else {"keep_ratio": self.keep_ratio}
+        for name, share in shares.items():
+            if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
+                raise InputError(f"{name}={share!r} must be a share between 0 and 1.")
+
+    def kept(self, n_features: int) -> int:
+        """How many features the check keeps."""
+        return min(n_features, self.keep_top_n or math.ceil(float(self.keep_ratio or 0) * n_features))
+
+
+class TargetAmongTop:
+    """1 where a target token is among the likeliest ones at its place, else 0; for the whole target, where all are.
+
+    Args:
+        top_k: how many are the likeliest.
+    """
+
+    needs = Needs.LOGITS
+    unit = "share"
+
+    def __init__(self, *, top_k: int) -> None:
+        self.top_k = top_k
+
+    def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:
+        """Zeros and ones."""
+        assert scores.logits is not None
+        ids: Int[Tensor, " T"] = torch.tensor(target.ids, device=scores.logits.device)
+        best = scores.logits.topk(min(self.top_k, scores.logits.shape[-1]), dim=-1).indices
+        hits = (best == ids[None, :, None]).any(-1)
+        return torch.cat([hits.all(1, keepdim=True), hits], dim=1).double()
+
+
+class _Replacer:
+    """Puts other tokens in the places of features."""
+
+    def __init__(self, view: TokenView, predictions: Float[Tensor, "P V"], rng: torch.Generator) -> None:
+        self._ids: Int[Tensor, " P"] = torch.tensor(view.prompt_ids)
+        self._features: Int[Tensor, " P"] = torch.tensor([-1 if f is None else f for f in view.feature_of])
+        others = predictions.scatter(1, self._ids[:, None], -torch.inf)
+        self._chances = others.softmax(-1)
+        self._rng = rng
+
+    def __call__(self, replaced: Bool[Tensor, "B F"]) -> list[tuple[int, ...]]:
+        """The prompt with the tokens of these features drawn anew, row by row."""
+        drawn = torch.multinomial(self._chances, len(replaced), replacement=True, generator=self._rng).T
+        padded = torch.cat([replaced, torch.zeros(len(replaced), 1, dtype=torch.bool)], dim=1)
+        there = padded[:, self._features]  # −1, of no feature, is the column that was added
+        return [tuple(row) for row in torch.where(there, drawn, self._ids).tolist()]
+
+
+class _Probes:
+    """Probes that run side by side; those that have ended rest."""
+
+    def __init__(
+        self, game: Game, view: TokenView, replacer: _Replacer, settings: _Settings, rng: torch.Generator
+    ) -> None:
+        self._view = view
+        self._replacer = replacer
+        self._settings = settings
+        self._rng = rng
+        start = torch.rand(settings.probes, game.n_features, 1, generator=rng, dtype=torch.float64)
+        self._scores = start.repeat(1, 1, game.n_outputs)
+        self._full = view.score([view.prompt_ids], Prob())[0]
+        self._ended = torch.zeros(settings.probes, dtype=torch.bool)
+        self._steps = 0
+        self._check = TargetAmongTop(top_k=settings.top_k)
+
+    def run(self, budget: int) -> None:
+        """Step by step, as long as the budget holds another one of every probe that goes on."""
+        while self._steps < self._settings.max_steps:
+            going = (~self._ended).nonzero().flatten()
+            budget -= 2 * len(going)
+            if not len(going) or budget < 0:
+                return
+            self._steps += 1
+            self._move(going)
+            self._ended[going] = self._has_ended(going)
+
+    def estimate(self) -> Estimate:
+        """The mean over the probes that ended; over all if none did."""
+        some = self._ended if bool(self._ended.any()) else torch.ones_like(self._ended)
+        importance = self._scores[some].softmax(1)
+        count, probes = int(self._ended.sum()), len(self._ended)
+        notes = ["values are shares of the importance: they add up to 1 and have no direction"]
+        if count < probes:
+            notes.append(f"{count} of {probes} probes ended; {'those' if count else 'all'} are averaged")
+        return Estimate(
+            importance.mean(0),
+            error_of_mean(importance),
+            unit="importance",
+            extras={"probe_steps": self._steps, "probes_ended": count},
+            notes=tuple(notes),
+        )
+
+    def _move(self, going: Int[Tensor, " A"]) -> None:
+        shape = (len(going), self._scores.shape[1])
+        replaced = torch.rand(shape, generator=self._rng) < self._settings.replacing_ratio
+        left = self._view.score(self._replacer(replaced), Prob())
+        drop = (self._full - left).clamp(-FARTHEST, FARTHEST)
+        towards = torch.where(replaced, 1.0, -1.0).double()
+        self._scores[going] += towards[:, :, None] * torch.logit((drop + 1) / 2)[:, None]
+
+    def _has_ended(self, going: Int[Tensor, " A"]) -> Bool[Tensor, " A"]:
+        importance = self._scores[going, :, 0]
+        best = importance.topk(self._settings.kept(importance.shape[1]), dim=1).indices
+        kept = torch.zeros_like(importance, dtype=torch.bool).scatter(1, best, True)
+        replaced = kept if self._settings.invert_keep else ~kept
+        found: Tensor = self._view.score(self._replacer(replaced), self._check)[:, 0] > 0
+        return found
+
+
+def _predictions(view: TokenView, model: object) -> Float[Tensor, "P V"]:
+    """Logits for each token of the prompt; the first one, which nothing comes before, stays as the model has it."""
+    own = view.predictions()
+    if model is None:
+        return own
+    from transformers import PreTrainedModel
+
+    if not isinstance(model, PreTrainedModel):
+        raise InputError(f"replacement_model={model!r:.80} is no model of transformers.")
+    ids = torch.tensor([view.prompt_ids], device=model.device)
+    with torch.inference_mode():
+        logits = model(ids, use_cache=False).logits[0].to("cpu", torch.float64)
+    if logits.shape[-1] != own.shape[-1]:
+        raise InputError(
+            f"The replacement model knows {logits.shape[-1]} tokens and the explained one {own.shape[-1]}; they must "
+            "share a vocabulary."
+        )
+    return torch.cat([own[:1], logits[:-1].clone()])
