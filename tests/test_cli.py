@@ -911,3 +911,47 @@ def test_docstrings() -> None:
     assert description(documented) == "Something.\n\nMore of it."
     assert parameter_notes(documented) == {"depth": "how deep, in metres, measured at noon.", "width": "how wide."}
     assert parameter_notes(test_docstrings) == {}
+
+
+# --- evaluate and dry runs -------------------------------------------------------------------------------------------
+
+
+def test_a_dry_run_says_what_it_would_cost(run: Run, tiny_model_dir: Path) -> None:
+    words = ["attribute", "a b c", "--model", tiny_model_dir, "--target", " x", "--dry-run"]
+    told = run(*words, "--json").json()
+    assert (told["evaluations"], told["features"], told["method"]) == (8, 3, "shapley")
+    shown = plain(run(*words).out)
+    assert "8 distinct prompts in" in shown
+    assert "tokens/s" in shown
+
+
+def test_evaluate(run: Run, tiny_model_dir: Path, tmp_path: Path) -> None:
+    words = ["evaluate", "a b c d", "--model", tiny_model_dir, "--target", " x", "--no-progress"]
+    words += ["--metric", "deletion", "--metric", "lds", "--metric-option", "lds.masks=8"]
+    found = run(*words, "--json").json()
+    assert list(found["measurements"]) == ["deletion", "lds"]
+    assert found["options"]["lds"]["masks"] == 8
+    both = run(*words, "--compare", "ablation", "--plot", tmp_path / "curves.png", "--json").json()
+    assert [one["method"] for one in both] == ["shapley", "ablation"]
+    assert both[0]["measurements"] == found["measurements"]
+    assert (tmp_path / "curves.png").stat().st_size > 10_000
+    generated = run("evaluate", "a b", "--model", tiny_model_dir, "--compare", "ablation", "--metric", "deletion")
+    assert generated.code == 0
+    assert "deletion" in plain(generated.out)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--metric", "delation"], "Did you mean 'deletion'"),
+        (["--compare", "ablatio"], "Did you mean 'ablation'"),
+        (["--metric-option", "masks=3"], "'masks' names no option; write METRIC.NAME=VALUE"),
+        (["--plot", "curves.txt"], "the suffix of curves.txt is none of"),
+        (["--plot", "/nowhere/curves.png"], "there is no folder /nowhere"),
+        (["--save", "r.json"], "No such option"),
+    ],
+)
+def test_evaluate_refuses(run: Run, words: list[str], message: str) -> None:
+    ended = run("evaluate", "a b", "--model", "m", *words)
+    assert ended.code in (1, 2)
+    assert message in plain(ended.err)

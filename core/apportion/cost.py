@@ -84,10 +84,11 @@ class Cost:
         """Names and readable texts."""
         most = "at most " if self.at_most else ""
         batches = f"{self.batches:,} batch{'' if self.batches == 1 else 'es'}"
+        target = f"{self.target_tokens:,} target token{'' if self.target_tokens == 1 else 's'}"
         memory = f"{_size(self.model_bytes)} weights + {_size(self.batch_bytes)} for the largest batch, at most"
         return [
             ("method", f"{self.method} ({self.method_reason})" if self.method_reason else self.method),
-            ("prompt", f"{self.features:,} features, {self.target_tokens:,} target tokens"),
+            ("prompt", f"{self.features:,} feature{'' if self.features == 1 else 's'}, {target}"),
             ("evaluations", f"{most}{self.evaluations:,} distinct prompts in {batches}"),
             ("tokens", f"{most}{self.forwarded_tokens:,} to forward"),
             ("time", f"{most}about {_duration(self.seconds)} ({self.tokens_per_second:,.0f} tokens/s)"),

@@ -216,6 +216,14 @@ class Explainer:
             game = self._game(request, past.memory, scorer, self._score_tokens(request, tally))
             return measure_all(game, result, chosen, seed=seed)
 
+    def target_of(self, result: Attribution) -> tuple[int, ...]:
+        """The token ids of a result's target, to explain the same one again.
+
+        Raises:
+            InputError: the result is not one of this explainer's.
+        """
+        return self._past.of(result).request.target.ids
+
     def estimate(self, prompt: object, target: str | Sequence[int] | None = None, **arguments: Any) -> Cost:
         """What ``attribute`` with these arguments would cost, before anything long starts.
 

@@ -9,6 +9,8 @@ import typer
 from apportion._version import __version__
 from apportion.cli import backends, new, plugins
 from apportion.cli.attribute import EXAMPLES, attribute
+from apportion.cli.evaluate import EXAMPLES as JUDGE
+from apportion.cli.evaluate import evaluate
 from apportion.cli.kinds import KINDS, kind_app
 from apportion.cli.show import show
 
@@ -46,6 +48,7 @@ def root(
 
 
 app.command(rich_help_panel=RUN, epilog=EXAMPLES)(attribute)
+app.command(rich_help_panel=RUN, epilog=JUDGE)(evaluate)
 app.command(rich_help_panel=RUN)(show)
 for command in KINDS:
     app.add_typer(kind_app(command), name=command, rich_help_panel=INSTALLED)

@@ -6,9 +6,8 @@ import contextlib
 import sys
 
 from apportion.cli import flags
-from apportion.cli.job import MethodFlags, ModelFlags, TargetFlags, check_job
-from apportion.cli.outputs import OutputFlags
-from apportion.cli.prompting import PromptFlags
+from apportion.cli.job import Job, job_of
+from apportion.cli.listing import print_json
 
 __all__ = ["EXAMPLES", "attribute"]
 
@@ -72,24 +71,23 @@ def attribute(
     view_option: flags.ViewOption = None,
     run_log: flags.RunLog = None,
     no_progress: flags.NoProgress = False,
+    dry_run: flags.DryRun = False,
 ) -> None:
     """Score the parts of a prompt by how much they made the model say the target."""
-    prompt_flags = PromptFlags(
-        prompt, prompt_file, by, text_baseline, baseline_id, keep or (), keep_index or (),
-        template, value or (), baseline or (), group or (), draws,
-        input, input_option or (),
-        chat, document or (), layout, as_chat,
-    )  # fmt: skip
-    job = check_job(
-        prompt_flags,
-        ModelFlags(model, backend, device, dtype, memory_budget, not no_share_prefixes, cache, not no_progress),
-        TargetFlags(
-            target, target_ids, target_fn, contrast, contrast_ids, target_option or (), max_new_tokens, generate or ()
-        ),
-        MethodFlags(method, option or (), budget, until, seed),
-        OutputFlags(as_json, save, plot, view, view_option or (), run_log),
-    )
+    job = job_of(locals())
+    if dry_run:
+        _deliver_cost(job, as_json=as_json)
+        return
     # What plugins print while they work does not belong between the results.
-    with contextlib.redirect_stdout(sys.stderr):
-        result = job.run()
+    with contextlib.redirect_stdout(sys.stderr), job.opened() as explainer:
+        result = explainer.attribute(**job.call, **job.method_options)
     job.outputs.deliver(result)
+
+
+def _deliver_cost(job: Job, *, as_json: bool) -> None:
+    with contextlib.redirect_stdout(sys.stderr), job.opened() as explainer:
+        cost = explainer.estimate(**job.call, **job.method_options)
+    if as_json:
+        print_json(cost.to_dict())
+    else:
+        cost.show()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +17,9 @@ from apportion.options import check_options
 from apportion.plugins import installed_plugins
 
 if TYPE_CHECKING:
-    from apportion.attribution import Attribution
+    from apportion.explainer import Explainer
 
-__all__ = ["Job", "MethodFlags", "ModelFlags", "TargetFlags", "check_job"]
+__all__ = ["Job", "MethodFlags", "ModelFlags", "TargetFlags", "check_job", "job_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +70,9 @@ class Job:
     method_options: Mapping[str, Any]
     outputs: Outputs
 
-    def run(self) -> Attribution:
-        """Load the model and attribute."""
+    @contextmanager
+    def opened(self) -> Iterator[Explainer]:
+        """The explainer, its model loaded."""
         with loading(self.explainer["model"], shown=self.explainer["progress"]):
             # Imported here: this takes seconds.
             from apportion.explainer import Explainer
@@ -78,7 +80,35 @@ class Job:
             _check_options(self, inspect.signature(Explainer.attribute).parameters)
             explainer = Explainer(**self.explainer)
         with explainer:
-            return explainer.attribute(**self.call, **self.method_options)
+            yield explainer
+
+
+def job_of(typed: Mapping[str, Any]) -> Job:
+    """The job that the flags of ``apportion attribute`` describe, by the names of its parameters.
+
+    Raises:
+        typer.BadParameter: flags that make no sense.
+        ApportionError: a prompt, name or file that cannot be used.
+    """
+    t = typed
+    prompt = PromptFlags(
+        t["prompt"], t["prompt_file"], t["by"], t["text_baseline"], t["baseline_id"], t["keep"] or (),
+        t["keep_index"] or (), t["template"], t["value"] or (), t["baseline"] or (), t["group"] or (), t["draws"],
+        t["input"], t["input_option"] or (), t["chat"], t["document"] or (), t["layout"], t["as_chat"],
+    )  # fmt: skip
+    return check_job(
+        prompt,
+        ModelFlags(
+            t["model"], t["backend"], t["device"], t["dtype"], t["memory_budget"], not t["no_share_prefixes"],
+            t["cache"], not t["no_progress"],
+        ),
+        TargetFlags(
+            t["target"], t["target_ids"], t["target_fn"], t["contrast"], t["contrast_ids"], t["target_option"] or (),
+            t["max_new_tokens"], t["generate"] or (),
+        ),
+        MethodFlags(t["method"], t["option"] or (), t["budget"], t["until"], t["seed"]),
+        OutputFlags(t["as_json"], t["save"], t["plot"], t["view"], t["view_option"] or (), t["run_log"]),
+    )  # fmt: skip
 
 
 def check_job(

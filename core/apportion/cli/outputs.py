@@ -22,7 +22,7 @@ from apportion.plugins import installed_plugins
 if TYPE_CHECKING:
     from apportion.attribution import Attribution
 
-__all__ = ["OutputFlags", "Outputs", "check_outputs"]
+__all__ = ["DOTS_PER_INCH", "PICTURES", "OutputFlags", "Outputs", "check_outputs", "check_writable"]
 
 PICTURES = (".png", ".svg", ".pdf")
 PAGE = ".html"
@@ -160,7 +160,7 @@ def check_outputs(flags: OutputFlags, inputs: Sequence[Path | None] = ()) -> Out
     _check_distinct({"--save": flags.save, "--plot": flags.plot, "--run-log": flags.run_log}, inputs)
     for path in (flags.save, flags.plot):
         if path is not None:
-            _check_writable(path)
+            check_writable(path)
     view = flags.view or _default_view(flags.plot)
     options = json_pairs("--view-option", flags.view_options, "sort=true")
     return Outputs(flags.as_json, flags.save, flags.plot, view, options)
@@ -183,7 +183,12 @@ def _check_distinct(outputs: Mapping[str, Path | None], inputs: Sequence[Path | 
         taken[real] = f"is already what {flag} writes"
 
 
-def _check_writable(path: Path) -> None:
+def check_writable(path: Path) -> None:
+    """Refuse a place that no file can be written to.
+
+    Raises:
+        InputError: with the reason.
+    """
     real = Path(os.path.realpath(path))
     if real.is_dir():
         raise InputError(f"Cannot write {path}: it is a folder. Name a file in it.")
