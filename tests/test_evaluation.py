@@ -192,3 +192,35 @@ def test_what_cannot_be_compared_is_refused() -> None:
         compare([])
     table = compare([found, dataclasses.replace(found, method="other")]).to_dataframe()
     assert list(table["method"]) == [RESULT.provenance.method, "other"]
+
+
+# --- Explainer.evaluate ----------------------------------------------------------------------------------------------
+
+
+def test_what_a_run_scored_is_not_scored_again(explainer: ap.Explainer) -> None:
+    """After an exact table nothing is left to ask; and what one evaluation asked the next one knows."""
+    exact = explainer.attribute("a b c d e", " x", method="shapley")
+    assert explainer.evaluate(exact).evaluations == 0
+    loo = explainer.attribute("a b c d e f g h", " x", method="ablation")
+    first, again = (explainer.evaluate(loo, ["deletion", "lds"], seed=1) for _ in range(2))
+    assert first.evaluations > 0
+    assert again.evaluations == 0
+    assert first["deletion"].value == again["deletion"].value
+    assert loo.provenance.evaluations == 9, "a result's own count stays"
+
+
+def test_metrics_that_cannot_be_asked_are_refused(explainer: ap.Explainer, tmp_path: Path) -> None:
+    result = explainer.attribute("a b c", " x")
+    for asked, message in (
+        ({"metrics": "lds"}, r"metrics='lds' is one metric; write metrics=\['lds'\]"),
+        ({"metrics": ["ldss"]}, "Did you mean 'lds'"),
+        ({"metrics": []}, "name at least one metric"),
+        ({"metrics": ["lds"], "options": {"deletion": {}}}, "it is not measured"),
+        ({"metrics": ["lds"], "options": {"lds": 3}}, "must hold a dict for each metric"),
+        ({"metrics": ["lds"], "options": {"lds": {"mask": 3}}}, "no option 'mask'. Did you mean 'masks'"),
+    ):
+        with pytest.raises(ap.InputError, match=message):
+            explainer.evaluate(result, **asked)
+    loaded = ap.Attribution.load(result.save(tmp_path / "r.json"))
+    with pytest.raises(ap.InputError, match="read from a file"):
+        explainer.evaluate(loaded)
