@@ -35,7 +35,17 @@ def python_blocks(page: Path) -> list[tuple[str, str]]:
 
 @pytest.mark.demo
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["README.md", "docs/tutorials/first.md"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        "README.md",
+        "docs/tutorials/first.md",
+        "docs/how-to/choose-targets.md",
+        "docs/how-to/budget.md",
+        "docs/how-to/judge-faithfulness.md",
+        "docs/how-to/same-as-captum.md",
+    ],
+)
 def test_the_code_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {"__name__": "page"}
