@@ -25,6 +25,9 @@ class Estimate:
         estimand: what ``values`` estimate, when it differs from the method's ``estimand``.
         extras: anything else worth keeping with the result; numbers, texts, lists and arrays.
         notes: sentences that a reader of the result should know.
+        replicates: what ``values[:, 0]`` could have been with other draws, two or more of them: a bootstrap of what
+            was asked, spread like ``std_error``. They tell whether the features that come first would come first
+            again; without them independent normal errors are assumed.
     """
 
     values: Float[Tensor, "F K"]
@@ -32,6 +35,7 @@ class Estimate:
     estimand: str | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    replicates: Float[Tensor, "R F"] | None = None
 
 
 @dataclass(frozen=True)
