@@ -39,7 +39,8 @@ def group_table(attribution: Attribution, groups: Sequence[Group], rows: Sequenc
 
     Groups that were not looked into have their number of features beside them.
     """
-    names = ["  " * groups[i].depth + pen.cell(one_line(groups[i].text)) for i in rows]
+    indent = "  " if width >= 60 else " "
+    names = [indent * groups[i].depth + pen.cell(one_line(groups[i].text)) for i in rows]
     sizes = [str(groups[i].size) if groups[i].closed else "" for i in rows]
     values = np.array([group.value for group in groups])
     half = None if attribution.std_error is None else np.array([group.half_width for group in groups])
