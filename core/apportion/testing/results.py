@@ -105,7 +105,8 @@ def _tree(names: Sequence[str], token_values: np.ndarray, spread: np.ndarray | N
     rows: list[dict[str, Any]] = []
 
     def add(members: Sequence[int], depth: int, parent: int | None) -> None:
-        values, error = (None if a is None else a[:, list(members)].sum(1) for a in (token_values, spread))
+        values = token_values[:, list(members)].sum(1)
+        error = None if spread is None else spread[:, list(members)].sum(1)
         rows.append(
             {
                 "text": " ".join(names[i] for i in members),
