@@ -38,6 +38,11 @@ for prompt in prompts:
 pairs = explainer.attribute("a b c d e", "x", method="interactions", features="words", budget=28)
 for view in ("matrix", "network"):
     pairs.plot(view, token=0)
+for options in ({}, {"scores": "owen", "orders": 4}):
+    text = ap.Text("a b. c d e.", by="words")
+    drilled = explainer.attribute(text, "x", method="hierarchical", budget=14, **options)
+    drilled.plot("tree", token=0)
+    Console(quiet=True).print(drilled.plot("terminal"))
 result = explainer.attribute("one two three four", " t")
 evaluation = explainer.evaluate(result)
 evaluation.plot()

@@ -13,6 +13,7 @@ from jaxtyping import Float64
 from apportion.errors import ResultError
 from apportion.features import Feature, Segment
 from apportion.provenance import Provenance
+from apportion.ranking import top_size
 from apportion.tables import dataframe
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class Attribution:
         token_values: one row for each target token.
         std_error: standard errors of ``values``; ``None`` when they are exact, NaN where unknown.
         token_std_error: the same for ``token_values``.
+        top_agreement: for k = 1, …, F the share of bootstrap replicates whose k features of largest magnitude are
+            those of ``values``; 1 where values are exact, ``None`` where standard errors are unknown.
         estimand: what the values estimate, such as ``"Shapley value"``.
         base_value: score of the prompt without any feature; ``None`` if the method did not need it.
         full_value: score of the prompt as given; ``None`` if the method did not need it.
@@ -64,6 +67,7 @@ class Attribution:
     segments: tuple[Segment, ...] = ()
     target_text: str = ""
     extras: Mapping[str, Any] = field(default_factory=dict)
+    top_agreement: Float64[Array, " F"] | None = None
     plugins: Plugins | None = field(default=None, repr=False)
 
     @property
@@ -81,6 +85,15 @@ class Attribution:
         if self.estimand not in EFFICIENT or self.base_value is None or self.full_value is None:
             return None
         return self.full_value - self.base_value - float(self.values.sum())
+
+    @property
+    def ranking_stable(self) -> float | None:
+        """How sure the top is: the share of bootstrap replicates with the same three features of largest magnitude.
+
+        Of as many features as there are, where there are fewer. Where the third ties with the fourth, the top is what
+        stands clear: fewer features, or more where all of them tie. ``None`` where it is unknown.
+        """
+        return None if self.top_agreement is None else float(self.top_agreement[top_size(self.values) - 1])
 
     @property
     def unit(self) -> str:

@@ -26,6 +26,9 @@ class Estimate:
         extras: anything else worth keeping with the result; numbers, texts, lists and arrays.
         notes: sentences that a reader of the result should know.
         unit: what one unit of ``values`` is, where it is not that of the target function.
+        replicates: what ``values[:, 0]`` could have been with other draws, two or more of them: a bootstrap of what
+            was asked, spread like ``std_error``. They tell whether the features that come first would come first
+            again; without them independent normal errors are assumed.
     """
 
     values: Float[Tensor, "F K"]
@@ -34,6 +37,7 @@ class Estimate:
     extras: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     unit: str | None = None
+    replicates: Float[Tensor, "R F"] | None = None
 
 
 @dataclass(frozen=True)

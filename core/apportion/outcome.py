@@ -12,6 +12,7 @@ import torch
 from apportion.attribution import Attribution
 from apportion.methods import Estimate
 from apportion.provenance import Provenance, versions
+from apportion.ranking import top_agreement
 
 if TYPE_CHECKING:
     from apportion.backend import Session
@@ -51,6 +52,8 @@ def assemble(
     """
     values = _array(estimate.values)
     errors = None if estimate.std_error is None else _array(estimate.std_error)
+    replicates = None if estimate.replicates is None else _array(estimate.replicates)
+    agreement = top_agreement(values[:, 0], None if errors is None else errors[:, 0], replicates)
     provenance = Provenance(
         method=request.method_name,
         method_reason=request.method_reason,
@@ -84,6 +87,7 @@ def assemble(
         token_values=_fixed(values[:, 1:].T.copy()),
         std_error=None if errors is None else errors[:, 0],
         token_std_error=None if errors is None else _fixed(errors[:, 1:].T.copy()),
+        top_agreement=None if agreement is None else _fixed(agreement),
         estimand=estimate.estimand or request.method.estimand,
         base_value=_known(game, present=False),
         full_value=_known(game, present=True),

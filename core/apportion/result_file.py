@@ -22,7 +22,7 @@ __all__ = ["SCHEMA", "SCHEMA_VERSION", "dumps", "plain", "read", "to_dict", "wri
 SCHEMA = "apportion.attribution"
 SCHEMA_VERSION = 1
 
-_ARRAYS = ("values", "token_values", "std_error", "token_std_error")
+_ARRAYS = ("values", "token_values", "std_error", "token_std_error", "top_agreement")
 _PLAIN = ("estimand", "base_value", "full_value", "target_text")
 
 
@@ -94,6 +94,8 @@ def read(path: Path) -> Attribution:
 
 
 def _from_dict(data: dict[str, Any]) -> Attribution:
+    # Files from before it was kept do not have it.
+    data = {"top_agreement": None} | data
     known = {"schema", "version", "features", "target_tokens", "segments", "provenance", "extras"}
     _refuse_unknown("fields", data, known | set(_ARRAYS) | set(_PLAIN))
     _refuse_unknown("provenance fields", data["provenance"], {f.name for f in fields(Provenance)})
@@ -108,6 +110,7 @@ def _from_dict(data: dict[str, Any]) -> Attribution:
         token_values=_required(shapes, "token_values"),
         std_error=shapes["std_error"],
         token_std_error=shapes["token_std_error"],
+        top_agreement=shapes["top_agreement"],
         segments=tuple(Segment(text, feature) for text, feature in data["segments"]),
         provenance=Provenance(**provenance),
         extras=data["extras"],
@@ -145,6 +148,9 @@ def _check_shapes(result: Attribution) -> None:
     wanted = (len(result.target_tokens), len(result.features))
     if result.values.shape != wanted[1:] or result.token_values.shape != wanted:
         raise ValueError(f"shapes {result.values.shape} and {result.token_values.shape} do not fit {wanted}")
+    shares = result.top_agreement
+    if shares is not None and (shares.shape != wanted[1:] or not ((shares >= 0) & (shares <= 1)).all()):
+        raise ValueError(f"top_agreement of shape {shares.shape} does not fit {wanted[1:]}, or is no share")
     for errors, shape in ((result.std_error, wanted[1:]), (result.token_std_error, wanted)):
         if errors is not None and (errors.shape != shape or (errors < 0).any()):
             raise ValueError(f"standard errors of shape {errors.shape} do not fit {shape}, or are negative")

@@ -52,7 +52,27 @@ def check_estimate(name: str, estimate: object, n_features: int, n_outputs: int)
         raise PluginError(f"The method {name!r} returned values that are not finite: {estimate.values}.")
     if estimate.std_error is not None and bool(((estimate.std_error < 0) | estimate.std_error.isinf()).any()):
         raise PluginError(f"The method {name!r} returned a negative or infinite standard error (NaN means unknown).")
+    if estimate.replicates is not None:
+        _check_replicates(name, estimate, n_features)
     return estimate
+
+
+def _check_replicates(name: str, estimate: Estimate, n_features: int) -> None:
+    found: object = estimate.replicates
+    if not isinstance(found, Tensor) or found.is_complex():
+        raise PluginError(f"The method {name!r} returned replicates that are no real tensor: {found!r:.80}.")
+    if found.ndim != 2 or found.shape[0] < 2 or found.shape[1] != n_features:
+        raise PluginError(
+            f"The method {name!r} returned replicates of shape {tuple(found.shape)}; they are two or more rows of "
+            f"{n_features} values, one for each feature."
+        )
+    if not bool(torch.isfinite(found).all()):
+        raise PluginError(f"The method {name!r} returned replicates that are not finite.")
+    if estimate.std_error is None:
+        raise PluginError(
+            f"The method {name!r} returned replicates without standard errors, which says that its values are exact. "
+            "Return std_error as well, NaN where unknown."
+        )
 
 
 def run_method(request: Request, game: Game, budget: int | None) -> Estimate:

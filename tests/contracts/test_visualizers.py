@@ -11,6 +11,7 @@ from apportion_plugins.visualizers.html import Html
 from apportion_plugins.visualizers.matrix import Matrix
 from apportion_plugins.visualizers.network import Network
 from apportion_plugins.visualizers.terminal import Terminal
+from apportion_plugins.visualizers.tree import Tree
 
 
 class TestHeatmap(VisualizerContract):
@@ -71,3 +72,19 @@ class TestNetwork(VisualizerContract):
 
 class TestNetworkOfOneToken(TestNetwork):
     options = {"token": 0, "edges": None}
+
+
+class TestTerminalSorted(TestTerminal):
+    options = {"sort": True}
+
+
+class TestTree(VisualizerContract):
+    name = "tree"
+
+    @pytest.fixture
+    def visualizer(self) -> Tree:
+        return Tree()
+
+
+class TestTreeOfOneToken(TestTree):
+    options = {"token": 0, "depth": 1, "max_rows": 5}

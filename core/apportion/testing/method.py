@@ -243,6 +243,26 @@ class MethodContract(Contract):
             f"The standard errors are {found.mean(0).norm():.4g} and the values spread by {spread:.4g} over seeds."
         )
 
+    def test_replicates_are_like_the_errors(self, method: Method) -> None:
+        """Replicates, where there are any, lie around the values and spread as the standard errors say."""
+        estimate = self.on(method, games.random_moebius(9, 4, seed=4))
+        if estimate.replicates is None or estimate.std_error is None:
+            pytest.skip("it gives no replicates")
+        values, errors = estimate.values[:, 0], estimate.std_error[:, 0]
+        found = estimate.replicates.double()
+        off = (found.mean(0) - values).abs()
+        # A method that resamples anew may be off by what a mean of few replicates is.
+        allowed = errors * (0.25 + 4 / len(found) ** 0.5) + 1e-9
+        assert bool((off <= allowed).all()), (
+            f"The mean of the replicates is {rounded(found.mean(0))} and the values are {rounded(values)}: shift the "
+            "replicates so that they lie around the values."
+        )
+        spread, expected = float(found.std(0).norm()), float(errors.norm())
+        assert 0.7 * expected - 1e-9 <= spread <= 1.4 * expected + 1e-9, (
+            f"The replicates spread by {spread:.4g} and the standard errors are {expected:.4g}; the ranking's "
+            "agreement would be wrong."
+        )
+
     def test_it_asks_for_many_at_once(self, method: Method) -> None:
         """Coalitions are asked in batches: one at a time, a model is several times slower."""
         if self.adaptive or method.requires:

@@ -11,7 +11,7 @@ from apportion.attribution import Attribution
 from apportion.features import Feature, Segment
 from apportion.provenance import Provenance
 
-__all__ = ["HOSTILE", "sample_results"]
+__all__ = ["HOSTILE", "opposite", "sample_results"]
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -29,7 +29,7 @@ _WORDS = ("Dave", "lives", "in", "Palm", "Coast", "and", "plays", "golf")
 def sample_results() -> Mapping[str, Attribution]:
     """Exact and sampled, one feature and many, zeros and extremes, any language, hostile names; by name.
 
-    All have the ``extras`` of ``method="interactions"``, which few views read.
+    All have the ``extras`` of ``method="interactions"`` and ``method="hierarchical"``, which few views read.
     """
     draw = np.random.default_rng(0)
     many = [f"word{i}" for i in range(70)]
@@ -83,8 +83,51 @@ def _result(
         full_value=None if bare else -10.0 + float(values.sum()),
         segments=() if bare else tuple(segments),
         target_text="".join(tokens),
-        extras=_interactions(token_values, scale, known=None if spread is None else errors == "known"),
+        extras=_interactions(token_values, scale, known=None if spread is None else errors == "known")
+        | {"tree": _tree(names, token_values, spread)},
     )
+
+
+def opposite(result: Attribution) -> Attribution:
+    """A sample result with all signs reversed, those of its ``extras`` included."""
+    extras = dict(result.extras)
+    for name in ("interactions", "token_interactions"):
+        extras[name] = -extras[name]
+    extras["tree"] = [
+        row | {"value": -row["value"], "token_values": [-v for v in row["token_values"]]} for row in extras["tree"]
+    ]
+    changed = {"values": -result.values, "token_values": -result.token_values, "extras": extras}
+    return Attribution(**(vars(result) | changed))
+
+
+def _tree(names: Sequence[str], token_values: np.ndarray, spread: np.ndarray | None) -> list[dict[str, Any]]:
+    """Groups of three neighbours; every second one was looked into."""
+    rows: list[dict[str, Any]] = []
+
+    def add(members: Sequence[int], depth: int, parent: int | None) -> None:
+        values = token_values[:, list(members)].sum(1)
+        error = None if spread is None else spread[:, list(members)].sum(1)
+        rows.append(
+            {
+                "text": " ".join(names[i] for i in members),
+                "level": "" if len(members) == 1 else "groups",
+                "depth": depth,
+                "parent": parent,
+                "members": list(members),
+                "value": float(values.sum()),
+                "std_error": None if error is None else float(error.sum()),
+                "token_values": values.tolist(),
+                "token_std_error": None if error is None else error.tolist(),
+            }
+        )
+
+    for start in range(0, len(names), 3):
+        members, parent = range(start, min(start + 3, len(names))), len(rows)
+        add(members, 1, None)
+        if start % 2 == 0 and len(members) > 1:
+            for i in members:
+                add([i], 2, parent)
+    return rows
 
 
 def _interactions(token_values: np.ndarray, scale: float, *, known: bool | None) -> dict[str, Any]:

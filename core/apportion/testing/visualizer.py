@@ -18,7 +18,7 @@ from apportion.attribution import Attribution
 from apportion.plugin_check.static import object_faults
 from apportion.testing.contract import Contract
 from apportion.testing.randomness import only_its_own_generator
-from apportion.testing.results import sample_results
+from apportion.testing.results import opposite, sample_results
 from apportion.visualizers import Visualizer
 
 __all__ = ["VisualizerContract"]
@@ -104,8 +104,7 @@ class VisualizerContract(Contract):
     def test_unlike_results_look_unlike(self, visualizer: Visualizer) -> None:
         """Reversed signs can be told from the picture."""
         result = sample_results()["exact"]
-        opposite = Attribution(**(vars(result) | {"values": -result.values, "token_values": -result.token_values}))
-        one, other = (visualizer.render(each, **self.options) for each in (result, opposite))
+        one, other = (visualizer.render(each, **self.options) for each in (result, opposite(result)))
         assert _content(one) != _content(other), "A result and its opposite give the same picture."
 
 

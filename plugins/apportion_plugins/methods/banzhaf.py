@@ -50,7 +50,7 @@ class Banzhaf:
         drawn = sampler.sample(n, budget // 2, rng)
         values = game.values(torch.cat([drawn.mask, ~drawn.mask]))
         fit = banzhaf_regression(drawn, values[: len(drawn.mask)], values[len(drawn.mask) :])
-        return Estimate(fit.coefficients, fit.std_error)
+        return Estimate(fit.coefficients, fit.std_error, replicates=fit.replicates)
 
 
 def banzhaf_regression(drawn: Coalitions, present: Float[Tensor, "S K"], absent: Float[Tensor, "S K"]) -> Fit:

@@ -59,7 +59,7 @@ class CaptumKernelShap:
         fit = weighted_least_squares(design, response, weight, share=drawn.share, rank=n + 1)
         rank = int(torch.linalg.matrix_rank(design))
         notes = (f"{len(design)} draws do not determine the values of {n} features",) if rank < n else ()
-        return Estimate(fit.coefficients, fit.std_error, notes=notes)
+        return Estimate(fit.coefficients, fit.std_error, notes=notes, replicates=fit.replicates)
 
 
 class CaptumLime:

@@ -10,7 +10,7 @@ from apportion.backend import Capability
 from apportion.errors import BudgetError, InputError
 from apportion.game import Game
 from apportion.methods import Estimate, Sampler
-from apportion_plugins.methods.sparse import check_positive, lasso, resampled_error
+from apportion_plugins.methods.sparse import check_positive, lasso, refitted
 
 __all__ = ["ContextCite"]
 
@@ -72,8 +72,11 @@ class ContextCite:
         scale = scale.masked_fill(scale == 0, 1.0)
         design, back = drawn.mask.double() / scale, tokens / scale[:, None]
         exact = drawn.share is not None and bool((drawn.share == 1).all())
-        error = None if exact else resampled_error(design, response, weight, alpha, rng) * back
-        return Estimate(lasso(design, response, weight, alpha) * back, error, notes=_notes(log_probs))
+        values, notes = lasso(design, response, weight, alpha) * back, _notes(log_probs)
+        if exact:
+            return Estimate(values, notes=notes)
+        moves = refitted(design, response, weight, alpha, rng) * back
+        return Estimate(values, moves.std(0), notes=notes, replicates=values[:, 0] + moves[:, :, 0])
 
 
 def logits(log_probs: Float[Tensor, "S K"]) -> Float[Tensor, "S K"]:

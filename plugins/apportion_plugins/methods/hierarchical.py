@@ -13,6 +13,7 @@ from apportion.backend import Capability
 from apportion.errors import BudgetError, InputError
 from apportion.game import Game
 from apportion.methods import Estimate
+from apportion_plugins.methods.bootstrap import replicates_of
 from apportion_plugins.methods.owen import ExactOwen, SampledOwen
 from apportion_plugins.methods.tree import Node, build_tree, exact_coalitions
 
@@ -89,6 +90,8 @@ class _Scorer(Protocol):
     estimand: str
     values: dict[Node, Float[Tensor, " K"]]
     errors: dict[Node, Float[Tensor, " K"]]
+    moves: dict[Node, Float[Tensor, " D"]]
+    """What each draw contributes to the error for the whole target; every node has the same draws."""
 
     def questions(self, node: Node) -> Bool[Tensor, "S F"]:
         """The coalitions that a look into a node asks for."""
@@ -108,6 +111,7 @@ class _Ablation:
         self._game = game
         self.values: dict[Node, Float[Tensor, " K"]] = {}
         self.errors: dict[Node, Float[Tensor, " K"]] = {}
+        self.moves: dict[Node, Float[Tensor, " D"]] = {}
 
     def questions(self, node: Node) -> Bool[Tensor, "S F"]:
         """What a look into a node asks: everything, and everything without each child."""
@@ -175,6 +179,8 @@ def _estimate(root: Node, scorer: _Scorer, game: Game) -> Estimate:
     """Scores of features: their own, or an equal share of that of the smallest group around them."""
     values = torch.zeros(game.n_features, game.n_outputs, dtype=torch.float64)
     errors = torch.zeros_like(values)
+    draws = len(next(iter(scorer.moves.values()), ()))
+    moves = torch.zeros(draws, game.n_features, dtype=torch.float64)
     shared = 0
     nodes = [root, *_below(root, scorer.values)]
     for node in nodes[1:]:
@@ -183,6 +189,8 @@ def _estimate(root: Node, scorer: _Scorer, game: Game) -> Estimate:
             members = list(node.members)
             values[members] = scorer.values[node] / len(members)
             errors[members] = scorer.errors.get(node, errors[members]) / len(members)
+            if node in scorer.moves:
+                moves[:, members] = scorer.moves[node][:, None] / len(members)
             shared += len(members) if len(members) > 1 else 0
     notes = (f"{shared} features share the scores of groups that were not looked into",) if shared else ()
     return Estimate(
@@ -191,6 +199,7 @@ def _estimate(root: Node, scorer: _Scorer, game: Game) -> Estimate:
         estimand=scorer.estimand,
         extras={"tree": [_row(node, nodes, scorer) for node in nodes[1:]]},
         notes=notes,
+        replicates=replicates_of(values[:, 0], moves) if draws else None,
     )
 
 
@@ -213,4 +222,5 @@ def _row(node: Node, nodes: list[Node], scorer: _Scorer) -> dict[str, object]:
         "value": float(scorer.values[node][0]),
         "std_error": float(scorer.errors[node][0]) if node in scorer.errors else None,
         "token_values": scorer.values[node][1:].tolist(),
+        "token_std_error": scorer.errors[node][1:].tolist() if node in scorer.errors else None,
     }

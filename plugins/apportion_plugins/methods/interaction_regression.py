@@ -54,7 +54,9 @@ def banzhaf_interactions(
         weight: in the regression.
         share: how much of what could have been drawn was drawn.
     """
-    return weighted_least_squares(pair_design(half), even, weight, share=share, report=lambda rows: rows[:, 1:])
+    return weighted_least_squares(
+        pair_design(half), even, weight, share=share, report=lambda rows: rows[:, 1:], replicated=False
+    )
 
 
 def shapley_interactions(
@@ -80,6 +82,7 @@ def shapley_interactions(
         weight,
         share=share,
         report=lambda rows: rows[:, 1:] - row_sum_part(_sums(rows[:, 1:], n)),
+        replicated=False,
     )
     return Fit(fit.coefficients + row_sum_part(row_sums.T).T, fit.std_error)
 

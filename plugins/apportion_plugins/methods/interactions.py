@@ -91,7 +91,9 @@ class Interactions:
         extras |= _matrices(_symmetric(pairs.coefficients, n), "") | _matrices(
             _symmetric(pairs.std_error, n), "_std_error"
         )
-        return Estimate(values.coefficients, values.std_error, ESTIMANDS[index], extras, _doubts(n, len(half)))
+        return Estimate(
+            values.coefficients, values.std_error, ESTIMANDS[index], extras, _doubts(n, len(half)), values.replicates
+        )
 
 
 def default_budget(n_features: int) -> int:

@@ -58,7 +58,7 @@ class KernelShap:
         ends = torch.tensor([[False] * n, [True] * n])
         values = game.values(torch.cat([ends, drawn.mask]))
         fit = shapley_regression(drawn, values[0], values[1], values[2:])
-        return Estimate(fit.coefficients, fit.std_error)
+        return Estimate(fit.coefficients, fit.std_error, replicates=fit.replicates)
 
 
 def shapley_regression(
@@ -79,4 +79,5 @@ def shapley_regression(
     fit = weighted_least_squares(
         design, response, drawn.weight.double(), draw=drawn.draw, share=drawn.share, rank=n - 1
     )
-    return Fit(fit.coefficients + delta / n, fit.std_error)
+    replicates = None if fit.replicates is None else fit.replicates + delta[0] / n
+    return Fit(fit.coefficients + delta / n, fit.std_error, replicates)

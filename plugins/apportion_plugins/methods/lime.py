@@ -10,7 +10,7 @@ from apportion.backend import Capability
 from apportion.errors import BudgetError
 from apportion.game import Game
 from apportion.methods import Coalitions, Estimate, Sampler
-from apportion_plugins.methods.sparse import TOLERANCE, check_positive, lasso, resampled_error
+from apportion_plugins.methods.sparse import TOLERANCE, check_positive, lasso, refitted
 
 __all__ = ["Lime", "local_lasso"]
 
@@ -84,8 +84,11 @@ def local_lasso(
     weight = drawn.weight.double() * cosine_kernel(drawn.mask, kernel_width)
     values, design = game.values(drawn.mask), drawn.mask.double()
     exact = drawn.share is not None and bool((drawn.share == 1).all())
-    error = None if exact else resampled_error(design, values, weight, alpha, rng, tolerance)
-    return Estimate(lasso(design, values, weight, alpha, tolerance), error)
+    found = lasso(design, values, weight, alpha, tolerance)
+    if exact:
+        return Estimate(found)
+    moves = refitted(design, values, weight, alpha, rng, tolerance)
+    return Estimate(found, moves.std(0), replicates=found[:, 0] + moves[:, :, 0])
 
 
 def cosine_kernel(mask: Bool[Tensor, "S F"], width: float) -> Float[Tensor, " S"]:

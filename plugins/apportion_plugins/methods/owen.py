@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from apportion.game import Game
-from apportion_plugins.methods.spread import error_of_mean
+from apportion_plugins.methods.spread import error_of_mean, moves_of_mean
 from apportion_plugins.methods.tree import Node
 from apportion_plugins.samplers.permutation import chain, random_orders
 from apportion_plugins.samplers.tables import all_coalitions
@@ -26,6 +26,7 @@ class ExactOwen:
         self._game = game
         self.values: dict[Node, Float[Tensor, " K"]] = {}
         self.errors: dict[Node, Float[Tensor, " K"]] = {}
+        self.moves: dict[Node, Float[Tensor, " D"]] = {}
         # What can be there besides a group, and how much each of these counts.
         self._contexts: dict[Node, tuple[Bool[Tensor, "C F"], Float[Tensor, " C"]]] = {}
 
@@ -76,6 +77,7 @@ class SampledOwen:
         self._rng = rng
         self.values: dict[Node, Float[Tensor, " K"]] = {}
         self.errors: dict[Node, Float[Tensor, " K"]] = {}
+        self.moves: dict[Node, Float[Tensor, " D"]] = {}
         # What is there when a group's turn comes, in each order.
         self._before: dict[Node, Bool[Tensor, "R F"]] = {}
         self._orders: dict[Node, Int[Tensor, "R C"]] = {}
@@ -102,4 +104,5 @@ class SampledOwen:
             samples = gains[rows, turn].reshape(-1, 2, gains.shape[-1]).mean(1)
             self.values[child] = samples.mean(0)
             self.errors[child] = error_of_mean(samples)
+            self.moves[child] = moves_of_mean(samples[:, 0])
             self._before[child] = asked[rows, turn]

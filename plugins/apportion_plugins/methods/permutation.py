@@ -10,8 +10,9 @@ from apportion.backend import Capability
 from apportion.errors import InputError
 from apportion.game import Game
 from apportion.methods import Estimate
+from apportion_plugins.methods.bootstrap import replicates_of
 from apportion_plugins.methods.shapley import shapley_of_table
-from apportion_plugins.methods.spread import error_of_mean
+from apportion_plugins.methods.spread import error_of_mean, moves_of_mean
 from apportion_plugins.samplers.permutation import chain, orders_within_budget, random_orders
 from apportion_plugins.samplers.tables import all_coalitions
 
@@ -80,7 +81,9 @@ class PermutationShapley:
             samples = samples.reshape(-1, 2, *samples.shape[1:]).mean(1)
         # One feature has one order only.
         error = error_of_mean(samples) if n > 1 else torch.zeros_like(samples[0])
-        return Estimate(samples.mean(0), error, extras={"n_permutations": len(orders)}, notes=notes)
+        values, extras = samples.mean(0), {"n_permutations": len(orders)}
+        replicates = replicates_of(values[:, 0], moves_of_mean(samples[:, :, 0])) if len(samples) > 1 else None
+        return Estimate(values, error, extras=extras, notes=notes, replicates=replicates)
 
 
 def _check_count(count: int | None, antithetic: bool, n_features: int) -> None:

@@ -11,6 +11,7 @@ from scipy.special import stdtrit
 from torch import Tensor
 
 from apportion.errors import BudgetError
+from apportion_plugins.methods.bootstrap import replicates_of
 
 __all__ = ["Fit", "default_budget", "require_determined", "weighted_least_squares"]
 
@@ -41,10 +42,13 @@ class Fit:
     Attributes:
         coefficients: one column for each right-hand side.
         std_error: NaN where there are too few draws to tell.
+        replicates: of the coefficients of the first right-hand side, by the bootstrap over draws; ``None`` where
+            there are too few draws, or none were asked for.
     """
 
     coefficients: Float[Tensor, "P K"]
     std_error: Float[Tensor, "P K"]
+    replicates: Float[Tensor, "R P"] | None = None
 
 
 def weighted_least_squares(
@@ -56,6 +60,7 @@ def weighted_least_squares(
     share: Float[Tensor, " S"] | None = None,
     rank: int | None = None,
     report: Callable[[Float[Tensor, "N P"]], Float[Tensor, "N Q"]] | None = None,
+    replicated: bool = True,
 ) -> Fit:
     """The minimum-norm solution of min Σ w (A x − b)², and sandwich errors over independent draws.
 
@@ -71,6 +76,7 @@ def weighted_least_squares(
         share: how much of what could have been drawn was drawn; ``None``: next to nothing.
         rank: of A, where it is known to be less than the number of columns.
         report: linear, from rows of coefficients to rows of what is wanted; ``None``: the coefficients themselves.
+        replicated: whether to give replicates, which take memory where coefficients are many.
     """
     root = weight.sqrt()[:, None]
     inverse = torch.linalg.pinv(design * root)
@@ -88,10 +94,14 @@ def weighted_least_squares(
     if freedom < 1:
         sampled = share is None or bool((share < 1).any())
         return Fit(coefficients, torch.full_like(coefficients, torch.nan if sampled else 0.0))
+    # Corrected for the degrees of freedom, and as wide as Student's distribution.
+    scale = (count / freedom) ** 0.5 * float(stdtrit(freedom, 0.975) / 1.959964)
     variance = torch.zeros_like(coefficients)
+    replicates = None
     for k in range(response.shape[1]):
         moves = torch.zeros(count, lever.shape[1], dtype=design.dtype)
         moves.index_add_(0, numbers, lever * residual[:, k : k + 1])
         variance[:, k] = (moves**2).sum(0)
-    widened = float(stdtrit(freedom, 0.975) / 1.959964)
-    return Fit(coefficients, variance.mul(count / freedom).sqrt() * widened)
+        if k == 0 and replicated:
+            replicates = replicates_of(coefficients[:, 0], moves * scale)
+    return Fit(coefficients, variance.sqrt() * scale, replicates)

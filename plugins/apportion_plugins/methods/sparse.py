@@ -13,7 +13,7 @@ from torch import Tensor
 
 from apportion.errors import InputError
 
-__all__ = ["TOLERANCE", "check_positive", "lasso", "resampled_error"]
+__all__ = ["TOLERANCE", "check_positive", "lasso", "refitted"]
 
 REFITS = 40
 TOLERANCE, MOST_ROUNDS = 1e-9, 20_000
@@ -60,20 +60,24 @@ def lasso(
     return torch.from_numpy(found.T.copy())
 
 
-def resampled_error(
+def refitted(
     design: Float[Tensor, "S P"],
     response: Float[Tensor, "S K"],
     weight: Float[Tensor, " S"],
     alpha: float,
     rng: torch.Generator,
     tolerance: float = TOLERANCE,
-) -> Float[Tensor, "P K"]:
-    """The spread of the coefficients over refits on rows drawn with replacement; no new evaluations."""
+) -> Float[Tensor, "R P K"]:
+    """How coefficients of refits on rows drawn with replacement differ from their mean; no new evaluations.
+
+    They are widened for the degrees of freedom, so that their standard deviation is the standard error.
+    """
     count = len(design)
     fits = []
     for _ in range(REFITS):
         rows = torch.randint(count, (count,), generator=rng)
         fits.append(lasso(design[rows], response[rows], weight[rows], alpha, tolerance))
     widened = float(stdtrit(max(1, count - design.shape[1] - 1), 0.975) / 1.959964)
-    error: Tensor = torch.stack(fits).std(0) * widened
-    return error
+    found = torch.stack(fits)
+    moves: Tensor = (found - found.mean(0)) * widened
+    return moves

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from scipy.special import stdtrit
 from torch import Tensor
 
-__all__ = ["error_of_mean"]
+__all__ = ["error_of_mean", "moves_of_mean"]
 
 
 def error_of_mean(samples: Float[Tensor, C * rest]) -> Float[Tensor, "*rest"]:
@@ -16,9 +16,15 @@ def error_of_mean(samples: Float[Tensor, C * rest]) -> Float[Tensor, "*rest"]:
     With few samples a normal interval is too short: the errors are widened by the ratio of Student's quantile to the
     normal one, so that ± 1.96 of them cover 95 % however few samples there are.
     """
-    count = len(samples)
-    if count < 2:
+    if len(samples) < 2:
         return torch.full_like(samples[0], torch.nan)
-    widened = float(stdtrit(count - 1, 0.975) / 1.959964)
-    error: Tensor = samples.std(0) * (widened / count**0.5)
+    error: Tensor = moves_of_mean(samples).square().sum(0).sqrt()
     return error
+
+
+def moves_of_mean(samples: Float[Tensor, C * rest]) -> Float[Tensor, C * rest]:
+    """What each of two or more samples contributes to the error of their mean: the squares add up to the error's."""
+    count = len(samples)
+    widened = float(stdtrit(count - 1, 0.975) / 1.959964)
+    moves: Tensor = (samples - samples.mean(0)) * (widened / (count * (count - 1)) ** 0.5)
+    return moves

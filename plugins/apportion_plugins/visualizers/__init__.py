@@ -16,3 +16,4 @@ def apportion_register_visualizers(register: Register) -> None:
     register("html", f"{home}.html:Html", summary="coloured prompt and tables, one self-contained HTML text")
     register("matrix", f"{home}.matrix:Matrix", summary="interactions, features × features, a matplotlib figure")
     register("network", f"{home}.network:Network", summary="interactions drawn over the prompt, a matplotlib figure")
+    register("tree", f"{home}.tree:Tree", summary="groups that a drill-down looked into, a matplotlib figure")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
@@ -17,7 +17,7 @@ from apportion_plugins.visualizers.palette import hex_of
 
 __all__ = ["Bars"]
 
-STRENGTH = 0.75
+STRENGTH, FAINT = 0.75, 0.25
 GAP = 0.05
 NUMBER_SIZE = 8.0
 
@@ -30,11 +30,13 @@ class Bars:
         values: one bar each, NaN for none.
         half_widths: of the whiskers, NaN where unknown; ``None`` for no whiskers.
         numbers: formats the values.
+        faint: which bars are lighter, because others carry their values; ``None`` for none.
     """
 
     values: Float64[np.ndarray, " F"]
     half_widths: Float64[np.ndarray, " F"] | None
     numbers: Numbers
+    faint: Bool[np.ndarray, " F"] | None = None
 
     def width(self, page: Page, room: float) -> float:
         """Inches that axes need for bars of ``room`` inches and the numbers beside them."""
@@ -46,7 +48,9 @@ class Bars:
         rows = np.arange(len(self.values))
         heights = np.nan_to_num(self.values)
         ink = axes.spines["left"].get_edgecolor()
-        colours = [hex_of(page.ramp.colour(STRENGTH if v > 0 else -STRENGTH)) for v in heights]
+        faint = np.zeros(len(heights), bool) if self.faint is None else self.faint
+        strength = np.copysign(np.where(faint, FAINT, STRENGTH), heights)
+        colours = [hex_of(page.ramp.colour(float(s))) for s in strength]
         axes.barh(rows, heights, height=0.68, color=colours)
         if self.half_widths is not None:
             known = np.isfinite(self.half_widths) & np.isfinite(self.values)

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from apportion.attribution import Attribution
+from apportion.ranking import top_size
 from apportion_plugins.visualizers.numbers import INTERVAL, Numbers
 
-__all__ = ["cost", "details", "error_notes", "method_line", "score_line", "summary"]
+__all__ = ["cost", "details", "error_notes", "method_line", "ranking", "score_line", "summary"]
 
 ROUNDING = 1e-9
 
@@ -21,6 +22,7 @@ def summary(attribution: Attribution) -> list[tuple[str, str]]:
     lines = [
         ("score", score_line(attribution)),
         ("method", method_line(attribution)),
+        ("ranking", ranking(attribution)),
         ("cost", cost(attribution)),
         ("backend", ", ".join(filter(None, (where, provenance.dtype)))),
         *(("note", note) for note in (*provenance.notes, *error_notes(attribution))),
@@ -68,6 +70,15 @@ def method_line(attribution: Attribution) -> str:
     return provenance.method + (f" ({provenance.method_reason})" if provenance.method_reason else "")
 
 
+def ranking(attribution: Attribution) -> str:
+    """Whether the features that come first would come first again; nothing for exact values, or if all come first."""
+    share, top = attribution.ranking_stable, top_size(np.asarray(attribution.values))
+    if share is None or attribution.std_error is None or top == len(attribution.features):
+        return ""
+    what = "feature is" if top == 1 else f"{top} are"
+    return f"the top {what} the same in {_percent(share)} of bootstrap replicates"
+
+
 def cost(attribution: Attribution) -> str:
     """Evaluations, tokens and time."""
     provenance = attribution.provenance
@@ -88,6 +99,11 @@ def error_notes(attribution: Attribution, mark: str = "±") -> list[str]:
         return ["The standard errors are unknown."]
     notes = [f"{mark}: 95 % interval, {INTERVAL} standard errors of the sampling."]
     return [*notes, f"The standard errors of {unknown} of {n} features are unknown."] if unknown else notes
+
+
+def _percent(share: float) -> str:
+    # 99.6 % must not read as certain.
+    return f"{min(99, round(100 * share)) if share < 1 else 100} %"
 
 
 def _count(number: int, noun: str) -> str:

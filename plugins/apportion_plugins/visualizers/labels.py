@@ -12,6 +12,7 @@ from rich.cells import cell_len
 from apportion.features import Feature
 
 __all__ = [
+    "cut",
     "ellipsis",
     "feature_label",
     "has_right_to_left",
@@ -69,6 +70,13 @@ def ellipsis(text: str, width: int) -> str:
     tail = _taken(reversed(characters), (width - 1) // 3)[::-1]
     head = _taken(characters, width - 1 - sum(map(cell_len, tail)))
     return "".join(head).rstrip() + "…" + "".join(tail).lstrip()
+
+
+def cut(text: str, width: int) -> str:
+    """At most ``width`` columns: the end of a longer text gives way to ``…``."""
+    if cell_len(text) <= width:
+        return text
+    return "".join(_taken(regex.findall(r"\X", text), width - 1)).rstrip(" …") + "…"
 
 
 def token_labels(tokens: Sequence[str]) -> list[str]:

@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Float64
 
 from apportion.attribution import Attribution
-from apportion.errors import InputError, ResultError, listing
-from apportion_plugins.visualizers.labels import quotable, token_labels
+from apportion.errors import ResultError
 from apportion_plugins.visualizers.numbers import INTERVAL, Numbers
+from apportion_plugins.visualizers.selection import checked_token, part_of_target
 
 __all__ = ["Pairs", "interval_notes", "pairs_of", "reading"]
 
@@ -51,21 +51,20 @@ def pairs_of(attribution: Attribution, token: int | None) -> Pairs:
             f"This result of method {attribution.provenance.method!r} has no interactions of features. {ADVICE}"
         )
     index = str(extras.get("interaction_index", "interactions"))
-    if token is None:
+    position, part = checked_token(attribution, token), part_of_target(attribution, token)
+    if position is None:
         return Pairs(
             index,
-            "Target",
+            part,
             np.asarray(attribution.values),
             _half(attribution.std_error),
             _matrix(attribution, extras["interactions"]),
             _half_matrix(attribution, extras.get("interactions_std_error")),
         )
-    position = _checked(attribution, token)
     errors, spread = attribution.token_std_error, extras.get("token_interactions_std_error")
-    name = quotable(token_labels(attribution.target_tokens)[position])
     return Pairs(
         index,
-        f"Token {position}, “{name}”, of the target",
+        part,
         np.asarray(attribution.token_values[position]),
         _half(None if errors is None else errors[position]),
         _matrix(attribution, extras["token_interactions"][position]),
@@ -93,14 +92,6 @@ def interval_notes(pairs: Pairs) -> list[str]:
         f"95 % intervals of the interactions: ±{numbers.plain(float(np.median(half)))} at the median, "
         f"±{numbers.plain(float(half.max()))} at most; those of {sure} of {len(half)} pairs exclude 0."
     ]
-
-
-def _checked(attribution: Attribution, token: object) -> int:
-    tokens = attribution.target_tokens
-    if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < len(tokens):
-        there = listing(f"{i} {text!r}" for i, text in enumerate(tokens))
-        raise InputError(f"token={token!r} must be the position of a target token, or None for all: {there}.")
-    return token
 
 
 def _matrix(attribution: Attribution, found: object) -> Float64[np.ndarray, "F F"]:

@@ -1,13 +1,15 @@
-"""Which features are shown when there are too many, and how a view says so."""
+"""Which features and which part of the target are shown, and how a view says so."""
 
 from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float64
 
-from apportion.errors import InputError
+from apportion.attribution import Attribution
+from apportion.errors import InputError, listing
+from apportion_plugins.visualizers.labels import quotable, token_labels
 
-__all__ = ["check_limit", "largest", "left_out", "ranked", "table_rows"]
+__all__ = ["check_limit", "checked_token", "largest", "left_out", "part_of_target", "ranked", "table_rows"]
 
 
 def check_limit(option: str, limit: object, most: int | None = None) -> None:
@@ -21,6 +23,29 @@ def check_limit(option: str, limit: object, most: int | None = None) -> None:
     if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1 or (most is not None and limit > most):
         top = "" if most is None else f" and at most {most}"
         raise InputError(f"{option}={limit!r} must be a whole number of at least 1{top}, or None to show all.")
+
+
+def checked_token(attribution: Attribution, token: object) -> int | None:
+    """The position of a target token; ``None`` for the whole target.
+
+    Raises:
+        InputError: there is no such token.
+    """
+    if token is None:
+        return None
+    tokens = attribution.target_tokens
+    if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < len(tokens):
+        there = listing(f"{i} {text!r}" for i, text in enumerate(tokens))
+        raise InputError(f"token={token!r} must be the position of a target token, or None for all: {there}.")
+    return token
+
+
+def part_of_target(attribution: Attribution, token: int | None) -> str:
+    """What of the target is shown: ``Target``, or a token."""
+    if token is None:
+        return "Target"
+    name = quotable(token_labels(attribution.target_tokens)[token])
+    return f"Token {token}, “{name}”, of the target"
 
 
 def largest(values: Float64[np.ndarray, " N"], limit: int | None) -> list[int]:

@@ -15,12 +15,13 @@ from rich.text import Text
 from apportion.attribution import Attribution
 from apportion.evaluation import Evaluation
 from apportion_plugins.visualizers.facts import summary
+from apportion_plugins.visualizers.groups import Group, groups_of, has_groups, strongest
 from apportion_plugins.visualizers.labels import one_line, prose, quotable
 from apportion_plugins.visualizers.palette import strengths
 from apportion_plugins.visualizers.pen import Pen
 from apportion_plugins.visualizers.selection import table_rows
 from apportion_plugins.visualizers.terminal_evaluation import EvaluationView
-from apportion_plugins.visualizers.terminal_table import value_table
+from apportion_plugins.visualizers.terminal_table import group_table, value_table
 
 __all__ = ["Terminal", "TerminalView"]
 
@@ -35,7 +36,8 @@ class Terminal:
 
         Args:
             attribution: the result.
-            sort: the largest magnitude first in the table, instead of the order of the prompt.
+            sort: the largest magnitude first in the table, instead of the order of the prompt (and of a tree of
+                groups, where the method found one).
             max_features: rows of the table, those with the largest magnitude, and a line says how many are
                 left out; ``None`` for all. The prompt is always coloured in full.
 
@@ -43,7 +45,13 @@ class Terminal:
             InputError: ``max_features`` is no count.
         """
         rows, hidden = table_rows(np.asarray(attribution.values), max_features, sort=sort)
-        return TerminalView(attribution, rows, hidden)
+        if sort or not has_groups(attribution):
+            return TerminalView(attribution, rows, hidden)
+        groups = groups_of(attribution)
+        rows, hidden = strongest(groups, max_features, "max_features")
+        if any(groups[i].closed for i in rows):
+            hidden.append("Groups with a size were not looked into: their features share the score.")
+        return TerminalView(attribution, rows, hidden, groups)
 
     def render_evaluations(self, evaluations: Sequence[Evaluation]) -> EvaluationView:
         """Make a renderable table of what metrics found, a column for each evaluation.
@@ -60,13 +68,15 @@ class TerminalView:
 
     Attributes:
         attribution: the result.
-        rows: the features in the table, in order.
+        rows: the features, or groups, in the table, in order.
         notes: what the table leaves out.
+        groups: of features, where the table shows these.
     """
 
     attribution: Attribution
     rows: Sequence[int]
     notes: Sequence[str] = ()
+    groups: Sequence[Group] = ()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Header, prompt, table, footer."""
@@ -76,7 +86,10 @@ class TerminalView:
         if self.attribution.segments:
             yield Padding(self._prompt(pen), (0, 2))
             yield Text()
-        yield value_table(self.attribution, self.rows, pen, options.max_width)
+        if self.groups:
+            yield group_table(self.attribution, self.groups, self.rows, pen, options.max_width)
+        else:
+            yield value_table(self.attribution, self.rows, pen, options.max_width)
         for note in self.notes:
             yield Text(pen.say(note), style="dim")
         yield Text()

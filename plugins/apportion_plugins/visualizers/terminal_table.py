@@ -1,21 +1,23 @@
-"""The terminal's table: feature, text, attribution, error, bar."""
+"""The terminal's tables, of features and of groups: name, attribution, error, bar."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float64
 from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
 from apportion.attribution import Attribution
+from apportion_plugins.visualizers.groups import Group
 from apportion_plugins.visualizers.labels import ellipsis, one_line, text_is_name
 from apportion_plugins.visualizers.numbers import Numbers, half_widths
 from apportion_plugins.visualizers.palette import strengths
 from apportion_plugins.visualizers.pen import Pen
 
-__all__ = ["value_table"]
+__all__ = ["group_table", "value_table"]
 
 GAP = 2
 SHORTEST, LONGEST = 6, 24
@@ -26,11 +28,37 @@ def value_table(attribution: Attribution, rows: Sequence[int], pen: Pen, width: 
     """A row for each feature of ``rows``, in at most ``width`` columns."""
     features = [attribution.features[i] for i in rows]
     values, half = np.asarray(attribution.values), half_widths(attribution)
-    numbers = Numbers(values)
     columns = [("feature", [pen.cell(one_line(f.name)) for f in features])]
     if not all(map(text_is_name, features)):
         columns.append(("text", [pen.cell(one_line(f.text)) for f in features]))
-    figures = [(attribution.unit, [pen.say(numbers.signed(values[i])) for i in rows])]
+    return _table(columns, attribution.unit, values, half, rows, pen, width)
+
+
+def group_table(attribution: Attribution, groups: Sequence[Group], rows: Sequence[int], pen: Pen, width: int) -> Table:
+    """A row for each group of ``rows``, its parts indented below it, in at most ``width`` columns.
+
+    Groups that were not looked into have their number of features beside them.
+    """
+    indent = "  " if width >= 60 else " "
+    names = [indent * groups[i].depth + pen.cell(one_line(groups[i].text)) for i in rows]
+    sizes = [str(groups[i].size) if groups[i].closed else "" for i in rows]
+    values = np.array([group.value for group in groups])
+    half = None if attribution.std_error is None else np.array([group.half_width for group in groups])
+    columns = [("group", names), *([("size", sizes)] if any(sizes) else [])]
+    return _table(columns, attribution.unit, values, half, rows, pen, width)
+
+
+def _table(
+    columns: list[tuple[str, list[str]]],
+    unit: str,
+    values: Float64[np.ndarray, " N"],
+    half: Float64[np.ndarray, " N"] | None,
+    rows: Sequence[int],
+    pen: Pen,
+    width: int,
+) -> Table:
+    numbers = Numbers(values)
+    figures = [(unit, [pen.say(numbers.signed(values[i])) for i in rows])]
     if half is not None:
         figures.append((pen.say("±"), [pen.say(numbers.plain(half[i])) for i in rows]))
     taken = sum(_widest(column) + GAP for column in figures)

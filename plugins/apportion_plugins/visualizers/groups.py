@@ -1,0 +1,138 @@
+"""The tree of groups in a result, as views show it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from apportion.attribution import Attribution
+from apportion.errors import ResultError
+from apportion_plugins.visualizers.labels import cut, ellipsis, one_line
+from apportion_plugins.visualizers.numbers import INTERVAL
+from apportion_plugins.visualizers.selection import checked_token, largest, left_out
+
+__all__ = ["Group", "down_to", "groups_of", "has_groups", "strongest"]
+
+ADVICE = 'Attribute again with method="hierarchical".'
+
+
+@dataclass(frozen=True)
+class Group:
+    """A group of features, or a single one.
+
+    Attributes:
+        text: what it is called.
+        depth: 0 for the parts of the whole prompt.
+        parent: the position of the group around it; ``None`` for the parts of the whole prompt.
+        size: how many features it has.
+        parts: how many parts it was looked into.
+        value: of the whole target or one token.
+        half_width: of the value's 95 % interval; NaN where unknown or exact.
+    """
+
+    text: str
+    depth: int
+    parent: int | None
+    size: int
+    parts: int
+    value: float
+    half_width: float
+
+    @property
+    def closed(self) -> bool:
+        """Not looked into: its features share its score."""
+        return self.size > 1 and not self.parts
+
+    def label(self, width: int) -> str:
+        """Its text in at most ``width`` columns."""
+        # The end of a feature's name may be a number that tells it from another.
+        return (cut if self.size > 1 else ellipsis)(one_line(self.text), width)
+
+    def tag(self, shown: int) -> str:
+        """What became of its parts, ``shown`` of which are shown; nothing where all are, and for single features."""
+        if self.closed:
+            return f"{self.size} features, not looked into"
+        hidden = self.parts - shown
+        return f"{hidden}{' more' if shown else ''} part{'' if hidden == 1 else 's'} not shown" if hidden else ""
+
+
+def has_groups(attribution: Attribution) -> bool:
+    """Whether the result has a tree."""
+    return "tree" in attribution.extras
+
+
+def groups_of(attribution: Attribution, token: int | None = None) -> list[Group]:
+    """The groups in the order of the prompt, each followed by its parts.
+
+    Args:
+        attribution: the result.
+        token: the position of a target token; ``None`` for the whole target.
+
+    Raises:
+        ResultError: the result has no tree, or a damaged one.
+        InputError: no such token.
+    """
+    if not has_groups(attribution):
+        raise ResultError(
+            f"This result of method {attribution.provenance.method!r} has no tree of groups of features. {ADVICE}"
+        )
+    token = checked_token(attribution, token)
+    try:
+        rows = list(attribution.extras["tree"])
+        if not rows:
+            raise ValueError("it is empty")
+        parents = [None if row["parent"] is None else int(row["parent"]) for row in rows]
+        if any(parent is not None and not 0 <= parent < i for i, parent in enumerate(parents)):
+            raise ValueError("a group comes before the one that it is part of")
+        return [_group(row, parents, i, token) for i, row in enumerate(rows)]
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise ResultError(f"The tree of this result is damaged: {type(error).__name__}: {error}. {ADVICE}") from error
+
+
+def down_to(groups: Sequence[Group], depth: int | None) -> list[Group]:
+    """The groups of the upper ``depth`` levels; all for ``None``."""
+    kept = [i for i, group in enumerate(groups) if depth is None or group.depth < depth]
+    place = {old: new for new, old in enumerate(kept)}
+    return [
+        replace(group, parent=None if group.parent is None else place[group.parent])
+        for group in (groups[i] for i in kept)
+    ]
+
+
+def strongest(groups: Sequence[Group], limit: int | None, option: str) -> tuple[list[int], list[str]]:
+    """The positions of the groups of largest magnitude, those around them included, and a note on the others.
+
+    Args:
+        groups: all.
+        limit: how many; ``None`` for all.
+        option: what the user calls the limit.
+    """
+    weight: Float64[np.ndarray, " N"] = np.array([abs(group.value) for group in groups])
+    # A group counts as much as the strongest in it, so that it is there when that is.
+    for i in range(len(groups) - 1, -1, -1):
+        parent = groups[i].parent
+        if parent is not None:
+            weight[parent] = max(weight[parent], weight[i])
+    rows = largest(weight, limit)
+    return rows, left_out(weight, rows, "groups and features", option, "|score|")
+
+
+def _group(row: Mapping[str, Any], parents: Sequence[int | None], i: int, token: int | None) -> Group:
+    if token is None:
+        value, error = row["value"], row["std_error"]
+    else:
+        errors = row.get("token_std_error")
+        value, error = row["token_values"][token], None if errors is None else errors[token]
+    return Group(
+        text=str(row["text"]),
+        depth=int(row["depth"]) - 1,
+        parent=parents[i],
+        size=len(row["members"]),
+        parts=parents.count(i),
+        value=np.nan if value is None else float(value),
+        half_width=np.nan if error is None else INTERVAL * float(error),
+    )
