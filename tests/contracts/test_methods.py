@@ -8,12 +8,14 @@ import torch
 from apportion.testing import KnownGame, MethodContract
 from apportion_plugins.methods.ablation import Ablation
 from apportion_plugins.methods.banzhaf import Banzhaf
+from apportion_plugins.methods.gp_shap import GaussianProcessShap
 from apportion_plugins.methods.kernel_shap import KernelShap
 from apportion_plugins.methods.lime import Lime
 from apportion_plugins.methods.occlusion import Occlusion
 from apportion_plugins.methods.permutation import PermutationShapley
 from apportion_plugins.methods.shapley import ExactShapley
 from apportion_plugins.samplers.bernoulli import BernoulliSampler
+from apportion_plugins.samplers.informative import InformativeSampler
 from apportion_plugins.samplers.kernel import KernelSampler
 from apportion_plugins.samplers.leverage import LeverageSampler
 
@@ -62,6 +64,25 @@ class TestKernelShap(MethodContract):
 
 class TestKernelShapFromTheKernel(TestKernelShap):
     options = {"sampler": KernelSampler()}
+
+
+class TestKernelShapOnChosenPairs(TestKernelShap):
+    options = {"sampler": InformativeSampler()}
+
+
+class TestGaussianProcessShap(MethodContract):
+    name = "gp_shap"
+    options = {"sampler": InformativeSampler()}
+    promises_errors = True
+    bias = 0.03
+
+    @pytest.fixture
+    def method(self) -> GaussianProcessShap:
+        return GaussianProcessShap()
+
+
+class TestGaussianProcessShapOnLeveragePairs(TestGaussianProcessShap):
+    options = {"sampler": LeverageSampler()}
 
 
 class TestBanzhaf(MethodContract):

@@ -20,6 +20,11 @@ def apportion_register_methods(register: Register) -> None:
     register(
         "kernel_shap", f"{home}.kernel_shap:KernelShap", summary="Shapley values by regression, with standard errors"
     )
+    register(
+        "gp_shap",
+        f"{home}.gp_shap:GaussianProcessShap",
+        summary="Shapley values of a Gaussian process; the fewest evaluations, with standard errors",
+    )
     register("banzhaf", f"{home}.banzhaf:Banzhaf", summary="Banzhaf values by regression")
     register("occlusion", f"{home}.occlusion:Occlusion", summary="leave windows of neighbouring features out")
     register("lime", f"{home}.lime:Lime", summary="a sparse local linear model; Captum's text defaults")

@@ -12,7 +12,7 @@ from torch import Tensor
 from apportion.methods import Coalitions
 from apportion_plugins.samplers.tables import inner_coalitions
 
-__all__ = ["LeverageSampler"]
+__all__ = ["LeverageSampler", "by_size"]
 
 
 class LeverageSampler:
@@ -32,13 +32,22 @@ class LeverageSampler:
         everything = inner_coalitions(n_features, budget)
         if everything is not None:
             return everything
-        half = _pairs(n_features, budget // 2, rng)
-        mask = torch.stack([half, ~half], 1).flatten(0, 1)
-        sizes = mask.sum(1)
-        drawn = torch.bincount(sizes, minlength=n_features + 1).double()[sizes]
-        there = torch.tensor([math.comb(n_features, s) for s in range(n_features + 1)], dtype=torch.float64)[sizes]
-        weight = 1 / (sizes * (n_features - sizes) * drawn)
-        return Coalitions(mask, weight, torch.arange(len(half)).repeat_interleave(2), drawn / there)
+        return by_size(_pairs(n_features, budget // 2, rng))
+
+
+def by_size(half: Bool[Tensor, "P F"]) -> Coalitions:
+    """Distinct pairs, weighted so that all drawn coalitions of a size stand for all there are.
+
+    Args:
+        half: one coalition of each pair.
+    """
+    n = half.shape[1]
+    mask = torch.stack([half, ~half], 1).flatten(0, 1)
+    sizes = mask.sum(1)
+    drawn = torch.bincount(sizes, minlength=n + 1).double()[sizes]
+    there = torch.tensor([math.comb(n, s) for s in range(n + 1)], dtype=torch.float64)[sizes]
+    weight = 1 / (sizes * (n - sizes) * drawn)
+    return Coalitions(mask, weight, torch.arange(len(half)).repeat_interleave(2), drawn / there)
 
 
 def _pairs(n: int, count: int, rng: torch.Generator) -> Bool[Tensor, "P F"]:

@@ -1,0 +1,194 @@
+"""Shapley values of a Gaussian process that learns how strongly each feature interacts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from scipy.special import stdtrit
+from torch import Tensor
+
+from apportion.backend import Capability
+from apportion.game import Game
+from apportion.methods import Estimate, Sampler
+from apportion_plugins.methods.interactions import LARGEST, covariance, shapley_covariance, shapley_variance, signs
+from apportion_plugins.methods.regression import default_budget, require_determined
+from apportion_plugins.methods.shapley import shapley_of_table
+from apportion_plugins.samplers.tables import all_coalitions
+
+__all__ = ["GaussianProcessShap"]
+
+ROUNDS = 40
+JITTER = 1e-6
+"""Added to the diagonal, as a share of its mean: keeps factors of nearly equal rows finite."""
+
+NOTHING = 1e-20
+"""Left over from the trend, as a share of all squares: rounding."""
+
+
+class GaussianProcessShap:
+    """Shapley values from paired coalitions by generalised least squares, interactions being a Gaussian process.
+
+    ``kernel_shap`` takes what its additive fit leaves over as noise. Here it is what it is, interactions of features,
+    which coalitions that have much in common share: v is a linear trend, free, and a Gaussian process with a product
+    kernel (``apportion_plugins.methods.interactions``), whose strengths, one for each feature, maximise the restricted
+    likelihood. The values are the Shapley values of its posterior mean, in closed form. As the coalitions come in pairs
+    they are exact for games without interactions of three or more features, like those of ``kernel_shap``; the error
+    goes to 0 as the coalitions become all, and the values are exact where the budget allows them all.
+    """
+
+    estimand = "Shapley value"
+    requires: frozenset[Capability] = frozenset()
+
+    def run(
+        self, game: Game, *, budget: int | None, rng: torch.Generator, sampler: str | Sampler = "informative"
+    ) -> Estimate:
+        """Posterior means and their standard deviations, one fit for each output on one set of coalitions.
+
+        Args:
+            game: what to ask.
+            budget: the most distinct coalitions; ``None`` for 16 times the number of features, and 64 at least.
+            rng: draws the coalitions.
+            sampler: ``"informative"``, ``"leverage"``, ``"kernel"``, or another that draws coalitions in pairs; those
+                of a single one are completed.
+
+        Raises:
+            BudgetError: the budget does not determine the trend: 2F evaluations, or 2^F if that is less.
+        """
+        n = game.n_features
+        budget = default_budget(n) if budget is None else budget
+        if 2**n <= budget:
+            values = shapley_of_table(game.values(all_coalitions(n)))
+            return Estimate(values, notes=("every coalition fitted the budget, so the values are exact",))
+        require_determined(n, budget)
+        assert isinstance(sampler, Sampler), "a name arrives as the sampler itself"
+        half = _one_of_each_pair(sampler.sample(n, budget - 2, rng).mask, budget // 2)
+        # A copy, because values from inference mode cannot take part in a likelihood that is differentiated.
+        values = game.values(torch.cat([half, ~half])).clone()
+        present, absent = values[: len(half)], values[len(half) :]
+        fits = [
+            _fit(signs(half), (present[:, k] - absent[:, k]) / 2, (present[:, k] + absent[:, k]) / 2)
+            for k in range(game.n_outputs)
+        ]
+        found = torch.stack([fit.values for fit in fits], 1)
+        # Jitter keeps the process from going through its points to the last digit.
+        gap = present[0] - absent[0] - found.sum(0)
+        return Estimate(found + gap / n, torch.stack([fit.std_error for fit in fits], 1))
+
+
+def _one_of_each_pair(mask: Bool[Tensor, "S F"], most: int) -> Bool[Tensor, "P F"]:
+    """Distinct coalitions that have the first feature, the full one first: each stands for its complement, too."""
+    full = torch.ones(1, mask.shape[1], dtype=torch.bool)
+    rows = torch.cat([full, torch.where(mask[:, :1], mask, ~mask)])
+    distinct = dict.fromkeys(tuple(row) for row in rows.tolist())
+    return torch.tensor(list(distinct)[:most], dtype=torch.bool)
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """Of one output."""
+
+    values: Float[Tensor, " F"]
+    std_error: Float[Tensor, " F"]
+
+
+@dataclass(frozen=True)
+class _Solved:
+    """Generalised least squares for one covariance.
+
+    Attributes:
+        factor: Cholesky factor of the covariance.
+        trend: the trend's columns, whitened.
+        gram: trendᵀ trend.
+        coefficients: of the trend.
+        rest: whitened residuals.
+        freedom: residuals less coefficients.
+    """
+
+    factor: Float[Tensor, "P P"]
+    trend: Float[Tensor, "P Q"]
+    gram: Float[Tensor, "Q Q"]
+    coefficients: Float[Tensor, " Q"]
+    rest: Float[Tensor, " P"]
+    freedom: int
+
+    @property
+    def squares(self) -> Float[Tensor, ""]:
+        """Of the whitened residuals, summed."""
+        return self.rest.square().sum()
+
+    @property
+    def log_determinants(self) -> Float[Tensor, ""]:
+        """What the restricted likelihood takes off, twice."""
+        return 2 * self.factor.diagonal().log().sum() + torch.logdet(self.gram)
+
+
+def _solve(covariances: Float[Tensor, "P P"], trend: Float[Tensor, "P Q"], response: Float[Tensor, " P"]) -> _Solved:
+    jitter = JITTER * covariances.diagonal().mean() * torch.eye(len(covariances), dtype=torch.float64)
+    factor = torch.linalg.cholesky(covariances + jitter)
+    white = torch.linalg.solve_triangular(factor, torch.cat([trend, response[:, None]], 1), upper=False)
+    columns, right = white[:, :-1], white[:, -1]
+    gram = columns.T @ columns
+    coefficients = torch.linalg.solve(gram, columns.T @ right)
+    return _Solved(factor, columns, gram, coefficients, right - columns @ coefficients, len(trend) - trend.shape[1])
+
+
+def _fit(at: Float[Tensor, "P F"], difference: Float[Tensor, " P"], mean: Float[Tensor, " P"]) -> _Fit:
+    """Shapley values and standard errors from half the difference and the mean of each pair."""
+    n = at.shape[1]
+    if float((difference - at @ torch.linalg.lstsq(at, difference).solution).square().sum()) <= NOTHING * float(
+        difference.square().sum() + mean.square().sum()
+    ):
+        exact = torch.zeros(n, dtype=torch.float64) if len(at) > n else torch.full((n,), torch.nan, dtype=torch.float64)
+        return _Fit(2 * torch.linalg.lstsq(at, difference).solution, exact)
+    strength = _strengths(at, difference, mean)
+    solved = _solve(covariance(strength, at, at)[0], at, difference)
+    with_shapley = torch.linalg.solve_triangular(solved.factor, shapley_covariance(strength, at), upper=False)
+    values = 2 * solved.coefficients + with_shapley.T @ solved.rest
+    # The variance given all coefficients of the trend, and what not knowing these adds.
+    given = shapley_variance(strength) - with_shapley.square().sum(0)
+    open_trend = 2 * torch.eye(n, dtype=torch.float64) - solved.trend.T @ with_shapley
+    added = (open_trend * torch.linalg.solve(solved.gram, open_trend)).sum(0)
+    if solved.freedom < 1:
+        return _Fit(values, torch.full_like(values, torch.nan))
+    scale = solved.squares / solved.freedom
+    widened = float(stdtrit(solved.freedom, 0.975) / 1.959964)
+    return _Fit(values, (scale * (given.clamp_min(0) + added)).sqrt() * widened)
+
+
+def _strengths(
+    at: Float[Tensor, "P F"], difference: Float[Tensor, " P"], mean: Float[Tensor, " P"]
+) -> Float[Tensor, " F"]:
+    """The strengths of the largest restricted likelihood times a prior of a factor of e around their common level.
+
+    Differences of pairs hold the interactions of odd sizes, means those of even sizes; both tell how strong they are.
+    """
+    n = at.shape[1]
+    start = math.log(min(0.3, 3 / n) / (1 - min(0.3, 3 / n)))
+    constant = torch.ones(len(at), 1, dtype=torch.float64)
+    with torch.enable_grad():
+        free = torch.zeros(n + 1, dtype=torch.float64, requires_grad=True)
+
+        def strength() -> Float[Tensor, " F"]:
+            return torch.sigmoid(start + free[0] + free[1:]).clamp(1e-3, LARGEST)
+
+        def loss() -> Float[Tensor, ""]:
+            odd, even = covariance(strength(), at, at)
+            parts = _solve(odd, at, difference), _solve(even, constant, mean)
+            freedom = sum(part.freedom for part in parts)
+            squares = torch.stack([part.squares for part in parts]).sum()
+            likelihood = freedom * torch.log(squares) + sum(part.log_determinants for part in parts)
+            return 0.5 * (likelihood + free[0] ** 2 / 4 + free[1:].square().sum())
+
+        optimiser = torch.optim.LBFGS([free], max_iter=ROUNDS, line_search_fn="strong_wolfe")
+
+        def closure() -> float:
+            optimiser.zero_grad()
+            value = loss()
+            value.backward()
+            return float(value.detach())
+
+        optimiser.step(closure)
+        return strength().detach()
