@@ -167,8 +167,8 @@ def _person() -> ap.Template:
 
 def _trip() -> ap.Template:
     return ap.Template(
-        "{who} and {whose} {kin} {go} to {city}, {country} by {vehicle} in {month} for {days} days. {they} love {love}. "
-        "The {sort} plan {verb} to",
+        "{who} and {whose} {kin} {go} to {city}, {country} by {vehicle} in {month} for {days} days. {they} love "
+        "{love}. The {sort} plan {verb} to",
         {"who": "Anna", "whose": "her", "kin": "sister", "go": "fly", "city": "Paris", "country": "France",
          "vehicle": "plane", "month": "May", "days": "three", "they": "They", "love": "art", "sort": "first",
          "verb": "is"},

@@ -66,10 +66,6 @@ class TestKernelShapFromTheKernel(TestKernelShap):
     options = {"sampler": KernelSampler()}
 
 
-class TestKernelShapOnChosenPairs(TestKernelShap):
-    options = {"sampler": InformativeSampler()}
-
-
 class TestGaussianProcessShap(MethodContract):
     name = "gp_shap"
     options = {"sampler": InformativeSampler()}

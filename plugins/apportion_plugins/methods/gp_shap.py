@@ -20,7 +20,10 @@ from apportion_plugins.samplers.tables import all_coalitions
 
 __all__ = ["GaussianProcessShap"]
 
-ROUNDS = 40
+ROUNDS = 20
+MOST_PAIRS = 96
+"""From which strengths are learned; with more pairs the time grows, and the strengths hardly change."""
+
 JITTER = 1e-6
 """Added to the diagonal, as a share of its mean: keeps factors of nearly equal rows finite."""
 
@@ -166,6 +169,8 @@ def _strengths(
     Differences of pairs hold the interactions of odd sizes, means those of even sizes; both tell how strong they are.
     """
     n = at.shape[1]
+    most = max(MOST_PAIRS, 2 * n)
+    at, difference, mean = at[:most], difference[:most], mean[:most]
     start = math.log(min(0.3, 3 / n) / (1 - min(0.3, 3 / n)))
     constant = torch.ones(len(at), 1, dtype=torch.float64)
     with torch.enable_grad():

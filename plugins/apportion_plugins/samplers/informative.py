@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from apportion.methods import Coalitions
-from apportion_plugins.methods.interactions import covariance, shapley_covariance
+from apportion_plugins.methods.interactions import covariance, shapley_covariance, signs
 from apportion_plugins.samplers.leverage import by_size
 from apportion_plugins.samplers.tables import inner_coalitions
 
@@ -31,7 +31,8 @@ class InformativeSampler:
 
     The best is the one that takes most from the summed variance of the Shapley values under the prior of
     ``apportion_plugins.methods.interactions``, all features alike: a greedy A-optimal design. What is asked does not
-    depend on the game. A larger budget with the same seed asks for the same pairs and more.
+    depend on the game. A larger budget with the same seed asks for the same pairs and more. For ``gp_shap``: least
+    squares take coalitions for random ones, and these are not.
     """
 
     def sample(self, n_features: int, budget: int, rng: torch.Generator) -> Coalitions:
@@ -72,17 +73,14 @@ class _Search:
         return self._take(pool, int((gain.square().sum(1) / left).argmax()), (across, left, gain))
 
     def _candidates(self, count: int) -> Float[Tensor, "Q F"]:
-        """Random coalitions that are new, all sizes alike; at least one."""
-        rows: list[Tensor] = []
-        for tries in range(10**9):
-            if len(rows) == count or (rows and tries >= 2 * count):
-                break
-            size = int(torch.randint(1, self._n, (1,), generator=self._rng))
-            row = torch.full((self._n,), -1.0, dtype=torch.float64)
-            row[torch.randperm(self._n, generator=self._rng)[:size]] = 1.0
-            if _key(row) not in self._seen:
-                rows.append(row)
-        return torch.stack(rows)
+        """Random coalitions that are new, all sizes alike: as many as are left of so many, and at least one."""
+        while True:
+            sizes = torch.randint(1, self._n, (count, 1), generator=self._rng)
+            ranks = torch.rand(count, self._n, generator=self._rng).argsort(1).argsort(1)
+            rows = signs(ranks < sizes)
+            new = [row for row in rows if _key(row) not in self._seen]
+            if new:
+                return torch.stack(new)
 
     def _view(
         self, pool: Float[Tensor, "Q F"]
