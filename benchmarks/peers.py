@@ -19,7 +19,7 @@ from torch import Tensor
 
 __all__ = ["PEERS", "Answer", "Asked"]
 
-MOST_CALLS = 16
+MOST_CALLS = 4
 """Times the budget: where a peer may stop looking for new coalitions."""
 
 

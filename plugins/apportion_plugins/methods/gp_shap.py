@@ -140,29 +140,37 @@ def _solve(covariances: Float[Tensor, "P P"], trend: Float[Tensor, "P Q"], respo
 
 def _fit(at: Float[Tensor, "P F"], difference: Float[Tensor, " P"], mean: Float[Tensor, " P"]) -> _Fit:
     """Shapley values and standard errors from half the difference and the mean of each pair."""
-    n = at.shape[1]
-    if float((difference - at @ torch.linalg.lstsq(at, difference).solution).square().sum()) <= NOTHING * float(
-        difference.square().sum() + mean.square().sum()
-    ):
-        exact = torch.zeros(n, dtype=torch.float64) if len(at) > n else torch.full((n,), torch.nan, dtype=torch.float64)
-        return _Fit(2 * torch.linalg.lstsq(at, difference).solution, exact)
-    strength = _strengths(at, difference, mean)
-    solved = _solve(covariance(strength, at, at)[0], at, difference)
+    # Few pairs may leave directions of the trend open; its coefficients are 0 there, and the errors unknown.
+    basis = _directions(at)
+    trend = at @ basis
+    plain = torch.linalg.lstsq(trend, difference[:, None]).solution[:, 0]
+    if bool((difference - trend @ plain).square().sum() <= NOTHING * (difference.square() + mean.square()).sum()):
+        unknown = len(at) <= trend.shape[1] or trend.shape[1] < at.shape[1]
+        values = 2 * basis @ plain
+        return _Fit(values, torch.full_like(values, torch.nan if unknown else 0.0))
+    strength = _strengths(at, trend, difference, mean)
+    solved = _solve(covariance(strength, at, at)[0], trend, difference)
     with_shapley = torch.linalg.solve_triangular(solved.factor, shapley_covariance(strength, at), upper=False)
-    values = 2 * solved.coefficients + with_shapley.T @ solved.rest
+    values = 2 * basis @ solved.coefficients + with_shapley.T @ solved.rest
+    if solved.freedom < 1 or trend.shape[1] < at.shape[1]:
+        return _Fit(values, torch.full_like(values, torch.nan))
     # The variance given all coefficients of the trend, and what not knowing these adds.
     given = shapley_variance(strength) - with_shapley.square().sum(0)
-    open_trend = 2 * torch.eye(n, dtype=torch.float64) - solved.trend.T @ with_shapley
-    added = (open_trend * torch.linalg.solve(solved.gram, open_trend)).sum(0)
-    if solved.freedom < 1:
-        return _Fit(values, torch.full_like(values, torch.nan))
+    missing = 2 * basis.T - solved.trend.T @ with_shapley
+    added = (missing * torch.linalg.solve(solved.gram, missing)).sum(0)
     scale = solved.squares / solved.freedom
     widened = float(stdtrit(solved.freedom, 0.975) / 1.959964)
     return _Fit(values, (scale * (given.clamp_min(0) + added)).sqrt() * widened)
 
 
+def _directions(at: Float[Tensor, "P F"]) -> Float[Tensor, "F R"]:
+    """Orthonormal directions of the trend that the coalitions tell."""
+    _, size, directions = torch.linalg.svd(at, full_matrices=False)
+    return directions[size > 1e-9 * size[0]].T
+
+
 def _strengths(
-    at: Float[Tensor, "P F"], difference: Float[Tensor, " P"], mean: Float[Tensor, " P"]
+    at: Float[Tensor, "P F"], trend: Float[Tensor, "P R"], difference: Float[Tensor, " P"], mean: Float[Tensor, " P"]
 ) -> Float[Tensor, " F"]:
     """The strengths of the largest restricted likelihood times a prior of a factor of e around their common level.
 
@@ -170,7 +178,7 @@ def _strengths(
     """
     n = at.shape[1]
     most = max(MOST_PAIRS, 2 * n)
-    at, difference, mean = at[:most], difference[:most], mean[:most]
+    at, trend, difference, mean = at[:most], trend[:most], difference[:most], mean[:most]
     start = math.log(min(0.3, 3 / n) / (1 - min(0.3, 3 / n)))
     constant = torch.ones(len(at), 1, dtype=torch.float64)
     with torch.enable_grad():
@@ -181,7 +189,7 @@ def _strengths(
 
         def loss() -> Float[Tensor, ""]:
             odd, even = covariance(strength(), at, at)
-            parts = _solve(odd, at, difference), _solve(even, constant, mean)
+            parts = _solve(odd, trend, difference), _solve(even, constant, mean)
             freedom = sum(part.freedom for part in parts)
             squares = torch.stack([part.squares for part in parts]).sum()
             likelihood = freedom * torch.log(squares) + sum(part.log_determinants for part in parts)
