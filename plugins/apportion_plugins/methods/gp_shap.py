@@ -5,24 +5,36 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
+from scipy.optimize import minimize
 from scipy.special import stdtrit
 from torch import Tensor
 
 from apportion.backend import Capability
 from apportion.game import Game
 from apportion.methods import Estimate, Sampler
-from apportion_plugins.methods.interactions import LARGEST, covariance, shapley_covariance, shapley_variance, signs
+from apportion_plugins.methods.interactions import (
+    LARGEST,
+    covariance,
+    covariance_gradient,
+    shapley_covariance,
+    shapley_variance,
+    signs,
+)
 from apportion_plugins.methods.regression import default_budget, require_determined
 from apportion_plugins.methods.shapley import shapley_of_table
 from apportion_plugins.samplers.tables import all_coalitions
 
 __all__ = ["GaussianProcessShap"]
 
-ROUNDS = 20
+ROUNDS = 40
 MOST_PAIRS = 96
 """From which strengths are learned; with more pairs the time grows, and the strengths hardly change."""
+
+SMALLEST = 1e-3
+"""Of the strengths: below, covariances would be lost in rounding."""
 
 JITTER = 1e-6
 """Added to the diagonal, as a share of its mean: keeps factors of nearly equal rows finite."""
@@ -68,8 +80,7 @@ class GaussianProcessShap:
         require_determined(n, budget)
         assert isinstance(sampler, Sampler), "a name arrives as the sampler itself"
         half = _one_of_each_pair(sampler.sample(n, budget - 2, rng).mask, budget // 2)
-        # A copy, because values from inference mode cannot take part in a likelihood that is differentiated.
-        values = game.values(torch.cat([half, ~half])).clone()
+        values = game.values(torch.cat([half, ~half]))
         present, absent = values[: len(half)], values[len(half) :]
         fits = [
             _fit(signs(half), (present[:, k] - absent[:, k]) / 2, (present[:, k] + absent[:, k]) / 2)
@@ -127,6 +138,16 @@ class _Solved:
         """What the restricted likelihood takes off, twice."""
         return 2 * self.factor.diagonal().log().sum() + torch.logdet(self.gram)
 
+    def slope(self, share: float) -> Float[Tensor, "P P"]:
+        """Of half the sum of ``log_determinants`` and ``share`` times ``squares``, by each covariance."""
+        inverse = torch.linalg.solve_triangular(
+            self.factor, torch.eye(len(self.rest), dtype=torch.float64), upper=False
+        )
+        seen = self.trend.T @ inverse
+        projected = inverse.T @ inverse - seen.T @ torch.linalg.solve(self.gram, seen)
+        weights = inverse.T @ self.rest
+        return 0.5 * (projected - share * weights[:, None] * weights)
+
 
 def _solve(covariances: Float[Tensor, "P P"], trend: Float[Tensor, "P Q"], response: Float[Tensor, " P"]) -> _Solved:
     jitter = JITTER * covariances.diagonal().mean() * torch.eye(len(covariances), dtype=torch.float64)
@@ -179,29 +200,27 @@ def _strengths(
     n = at.shape[1]
     most = max(MOST_PAIRS, 2 * n)
     at, trend, difference, mean = at[:most], trend[:most], difference[:most], mean[:most]
-    start = math.log(min(0.3, 3 / n) / (1 - min(0.3, 3 / n)))
+    usual = min(0.3, 3 / n)
+    start = math.log(usual / (1 - usual))
     constant = torch.ones(len(at), 1, dtype=torch.float64)
-    with torch.enable_grad():
-        free = torch.zeros(n + 1, dtype=torch.float64, requires_grad=True)
 
-        def strength() -> Float[Tensor, " F"]:
-            return torch.sigmoid(start + free[0] + free[1:]).clamp(1e-3, LARGEST)
+    def strength(free: Float[Tensor, " F+1"]) -> Float[Tensor, " F"]:
+        return torch.sigmoid(start + free[0] + free[1:]).clamp(SMALLEST, LARGEST)
 
-        def loss() -> Float[Tensor, ""]:
-            odd, even = covariance(strength(), at, at)
-            parts = _solve(odd, trend, difference), _solve(even, constant, mean)
-            freedom = sum(part.freedom for part in parts)
-            squares = torch.stack([part.squares for part in parts]).sum()
-            likelihood = freedom * torch.log(squares) + sum(part.log_determinants for part in parts)
-            return 0.5 * (likelihood + free[0] ** 2 / 4 + free[1:].square().sum())
+    def loss(point: Float[np.ndarray, " F+1"]) -> tuple[float, Float[np.ndarray, " F+1"]]:
+        free = torch.from_numpy(point)
+        strengths = strength(free)
+        odd, even = covariance(strengths, at, at)
+        parts = _solve(odd, trend, difference), _solve(even, constant, mean)
+        freedom = sum(part.freedom for part in parts)
+        squares = sum(float(part.squares) for part in parts)
+        determinants = sum(float(part.log_determinants) for part in parts)
+        prior = torch.cat([free[:1] / 4, free[1:]])
+        value = 0.5 * (freedom * math.log(squares) + determinants + float(prior @ free))
+        slopes = covariance_gradient(strengths, at, *(part.slope(freedom / squares) for part in parts))
+        inside = (strengths > SMALLEST) & (strengths < LARGEST)
+        slopes = torch.where(inside, slopes * strengths * (1 - strengths), 0.0)
+        return value, (torch.cat([slopes.sum()[None], slopes]) + prior).numpy()
 
-        optimiser = torch.optim.LBFGS([free], max_iter=ROUNDS, line_search_fn="strong_wolfe")
-
-        def closure() -> float:
-            optimiser.zero_grad()
-            value = loss()
-            value.backward()
-            return float(value.detach())
-
-        optimiser.step(closure)
-        return strength().detach()
+    found = minimize(loss, np.zeros(n + 1), jac=True, method="L-BFGS-B", options={"maxiter": ROUNDS})
+    return strength(torch.from_numpy(found.x))

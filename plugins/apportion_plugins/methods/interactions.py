@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-__all__ = ["LARGEST", "covariance", "shapley_covariance", "shapley_variance", "signs"]
+__all__ = ["LARGEST", "covariance", "covariance_gradient", "shapley_covariance", "shapley_variance", "signs"]
 
 LARGEST = 0.97
 """Of the a: at 1 all sets of any size would be alike, and covariances degenerate."""
@@ -39,6 +39,21 @@ def covariance(
     scale = (0.5 * torch.log1p(-(strength**2))).sum().exp()
     product = (left * torch.atanh(strength)) @ right.T
     return scale * torch.sinh(product) - (left * strength) @ right.T, scale * torch.cosh(product) - 1
+
+
+def covariance_gradient(
+    strength: Float[Tensor, " F"],
+    at: Float[Tensor, "P F"],
+    odd: Float[Tensor, "P P"],
+    even: Float[Tensor, "P P"],
+) -> Float[Tensor, " F"]:
+    """Slopes by each strength of what has the slopes ``odd`` and ``even`` by the two covariances of ``at``."""
+    scale = (0.5 * torch.log1p(-(strength**2))).sum().exp()
+    product = (at * torch.atanh(strength)) @ at.T
+    sinh, cosh = scale * torch.sinh(product), scale * torch.cosh(product)
+    by_scale = -strength * ((odd * sinh).sum() + (even * cosh).sum())
+    by_product = (((odd * cosh + even * sinh) @ at) * at).sum(0)
+    return (by_scale + by_product) / (1 - strength**2) - ((odd @ at) * at).sum(0)
 
 
 def shapley_covariance(strength: Float[Tensor, " F"], at: Float[Tensor, "P F"]) -> Float[Tensor, "P F"]:

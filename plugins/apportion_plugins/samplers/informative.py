@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -67,7 +68,7 @@ class _Search:
         chosen = len(self._seen) < MOST_CHOSEN
         pool = self._candidates(POOL if chosen else 1)
         if not chosen:
-            self._seen.add(_key(pool[0]))
+            self._seen.add(_keys(pool)[0])
             return pool[0]
         across, left, gain = self._view(pool)
         return self._take(pool, int((gain.square().sum(1) / left).argmax()), (across, left, gain))
@@ -78,9 +79,9 @@ class _Search:
             sizes = torch.randint(1, self._n, (count, 1), generator=self._rng)
             ranks = torch.rand(count, self._n, generator=self._rng).argsort(1).argsort(1)
             rows = signs(ranks < sizes)
-            new = [row for row in rows if _key(row) not in self._seen]
+            new = [row for row, key in enumerate(_keys(rows)) if key not in self._seen]
             if new:
-                return torch.stack(new)
+                return rows[new]
 
     def _view(
         self, pool: Float[Tensor, "Q F"]
@@ -106,10 +107,11 @@ class _Search:
         self._factor = factor
         self._known = torch.cat([self._known, gain[row : row + 1] / deviation])
         self._chosen = torch.cat([self._chosen, pool[row : row + 1]])
-        self._seen.add(_key(pool[row]))
+        self._seen.add(_keys(pool[row : row + 1])[0])
         return pool[row]
 
 
-def _key(row: Float[Tensor, " F"]) -> bytes:
+def _keys(rows: Float[Tensor, "Q F"]) -> list[bytes]:
     """The same for a coalition and its complement."""
-    return bytes((row == row[0]).tolist())
+    packed = np.packbits((rows == rows[:, :1]).numpy(), axis=1)
+    return [row.tobytes() for row in packed]
