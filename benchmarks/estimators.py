@@ -199,13 +199,15 @@ def report(results: Results, games: Sequence[TableGame], seeds: int) -> str:
         ratios(results),
         "Budgets count *distinct* coalitions, and every peer gets its largest setting that stays within the budget "
         "(coalitions asked again are free). shap's KernelExplainer runs without its feature selection; the row "
-        '"10 features" is its default. `–`: no setting fits. `gp_shap` was developed on the games '
-        f"{', '.join(DEVELOPED_ON)}; the other six were first seen by it finished.",
+        '"10 features" is its default; at 2n its regression may be '
+        "singular, and the picture ends at 2. `–`: no setting fits. `gp_shap` was developed on the games "
+        f"{', '.join(DEVELOPED_ON)}; the other six it met finished.",
         *(table(results, summary) for summary in SUMMARIES),
         f"At {AIM_AT}n, game by game; orders: shares of single features, pairs, and larger sets in the variance over "
         "all coalitions.",
         by_game(results, games),
         counts(results),
+        "Intervals are ± 1.96 standard errors, where there are any.",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -235,6 +237,7 @@ def plot(results: Results, path: Path) -> None:
     axes.set_xticks(MULTIPLES, [str(t) for t in MULTIPLES])
     axes.minorticks_off()
     axes.set_xlim(1.85, 40)
+    axes.set_ylim(top=2)  # singular regressions of a peer at 2n are far above
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     bottom, top = np.log(axes.get_ylim())

@@ -39,7 +39,7 @@ class Fit:
 
     Attributes:
         coefficients: one column for each right-hand side.
-        std_error: NaN where there are too few draws to tell.
+        std_error: NaN where there are too few draws to tell, or the rows leave a direction open.
     """
 
     coefficients: Float[Tensor, "P K"]
@@ -79,8 +79,11 @@ def weighted_least_squares(
         lever = lever * (1 - share).clamp_min(0).sqrt()[:, None]
     numbers = torch.arange(len(design)) if draw is None else draw
     count = int(numbers.max()) + 1
-    freedom = count - (design.shape[1] if rank is None else rank)
-    if freedom < 1:
+    needed = design.shape[1] if rank is None else rank
+    # A draw that repeats another brings no residual of its own.
+    distinct = count * len(torch.unique(design, dim=0)) // len(design)
+    freedom = distinct - needed
+    if freedom < 1 or int(torch.linalg.matrix_rank(design)) < needed:
         sampled = share is None or bool((share < 1).any())
         return Fit(coefficients, torch.full_like(coefficients, torch.nan if sampled else 0.0))
     variance = torch.zeros_like(coefficients)
@@ -89,4 +92,4 @@ def weighted_least_squares(
         moves.index_add_(0, numbers, lever * residual[:, k : k + 1])
         variance[:, k] = (moves**2).sum(0)
     widened = float(stdtrit(freedom, 0.975) / 1.959964)
-    return Fit(coefficients, variance.mul(count / freedom).sqrt() * widened)
+    return Fit(coefficients, variance.mul(distinct / freedom).sqrt() * widened)
