@@ -125,6 +125,7 @@ def test_the_error_falls_at_least_as_the_root_of_the_evaluations(estimator: Esti
     "estimator",
     [pytest.param(e, id=e.name, marks=pytest.mark.slow if e.name in SLOW else ()) for e in ESTIMATORS],
 )
+@pytest.mark.timeout(400)
 def test_intervals_hold_the_truth(estimator: Estimator) -> None:
     """Over 200 seeds, ± 1.96 standard errors hold the truth for 90–99 % of all features and seeds."""
     known = games.random_moebius(10, 4, seed=7)

@@ -146,7 +146,8 @@ class _Solved:
         seen = self.trend.T @ inverse
         projected = inverse.T @ inverse - seen.T @ torch.linalg.solve(self.gram, seen)
         weights = inverse.T @ self.rest
-        return 0.5 * (projected - share * weights[:, None] * weights)
+        slopes: Tensor = 0.5 * (projected - share * weights[:, None] * weights)
+        return slopes
 
 
 def _solve(covariances: Float[Tensor, "P P"], trend: Float[Tensor, "P Q"], response: Float[Tensor, " P"]) -> _Solved:
@@ -187,7 +188,8 @@ def _fit(at: Float[Tensor, "P F"], difference: Float[Tensor, " P"], mean: Float[
 def _directions(at: Float[Tensor, "P F"]) -> Float[Tensor, "F R"]:
     """Orthonormal directions of the trend that the coalitions tell."""
     _, size, directions = torch.linalg.svd(at, full_matrices=False)
-    return directions[size > 1e-9 * size[0]].T
+    told: Tensor = directions[size > 1e-9 * size[0]].T
+    return told
 
 
 def _strengths(

@@ -64,7 +64,7 @@ def shapley_covariance(strength: Float[Tensor, " F"], at: Float[Tensor, "P F"]) 
     """
     nodes, weights = np.polynomial.legendre.leggauss(strength.shape[0] // 2 + 1)
     factors = 1 + torch.from_numpy(nodes)[:, None, None] * (at * strength)  # Q × P × F, never 0
-    others = factors.log().sum(2, keepdim=True).sub(factors.log()).exp()
+    others = factors.prod(2, keepdim=True) / factors
     integral = torch.einsum("q,qpf->pf", torch.from_numpy(weights), others)
     return at * strength * (integral - 2)
 

@@ -56,12 +56,16 @@ class _Search:
     def __init__(self, n: int, rng: torch.Generator) -> None:
         self._n, self._rng = n, rng
         self._strength = torch.full((n,), min(0.3, STRENGTH / n), dtype=torch.float64)
+        self._linear = TREND * self._strength
+        full = torch.ones(1, n, dtype=torch.float64)
+        # The variance of every coalition, before any is asked.
+        self._own = covariance(self._strength, full, full)[0][0, 0] + self._linear.sum()
         self._chosen = torch.empty(0, n, dtype=torch.float64)
         self._factor = torch.empty(0, 0, dtype=torch.float64)
         self._known = torch.empty(0, n, dtype=torch.float64)
         self._seen: set[bytes] = set()
         # The empty and the full coalition are always asked.
-        self._take(torch.ones(1, n, dtype=torch.float64), 0)
+        self._take(full, 0)
 
     def next(self) -> Float[Tensor, " F"]:
         """One coalition of the next pair, as signs."""
@@ -87,12 +91,10 @@ class _Search:
         self, pool: Float[Tensor, "Q F"]
     ) -> tuple[Float[Tensor, "P Q"], Float[Tensor, " Q"], Float[Tensor, "Q F"]]:
         """Of each candidate: its row of the factor, its variance, its covariance with the Shapley values, given all."""
-        linear = TREND * self._strength
-        among = covariance(self._strength, self._chosen, pool)[0] + (self._chosen * linear) @ pool.T
-        own = covariance(self._strength, pool[:1], pool[:1])[0][0, 0] + linear.sum()
+        among = covariance(self._strength, self._chosen, pool)[0] + (self._chosen * self._linear) @ pool.T
         across = torch.linalg.solve_triangular(self._factor, among, upper=False)
-        left = (own - across.square().sum(0)).clamp_min(1e-6 * own)
-        gain = shapley_covariance(self._strength, pool) + 2 * linear * pool - across.T @ self._known
+        left = (self._own - across.square().sum(0)).clamp_min(1e-6 * self._own)
+        gain = shapley_covariance(self._strength, pool) + 2 * self._linear * pool - across.T @ self._known
         return across, left, gain
 
     def _take(
