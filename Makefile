@@ -13,7 +13,7 @@ ready-%: pyproject.toml constraints.txt
 	  || { echo "Installing apportion[$*] into $(VENV) …"; $(INSTALL) --editable ".[$*]" && touch $(VENV)/ready-$*; }
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast check bench docs format clean
+.PHONY: help demo test test-fast check bench bench-estimators docs format clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 18
@@ -34,6 +34,9 @@ check: ready-check ready-test ## lint, formatting and types
 
 bench: ready-bench ## time apportion beside Captum on the same model, in one run
 	@$(BIN)/python benchmarks/foundation.py
+
+bench-estimators: ready-bench ## error against evaluations on ten real games, beside shap and Captum
+	@$(BIN)/python benchmarks/estimators.py --tables $(OUT)/estimators --out $(OUT)
 
 docs: ready-docs ## build the documentation site into site/, warnings are errors
 	@$(BIN)/python docs/generate.py

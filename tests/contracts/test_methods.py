@@ -11,6 +11,7 @@ from apportion_plugins.methods.ablation import Ablation
 from apportion_plugins.methods.banzhaf import Banzhaf
 from apportion_plugins.methods.captum import CaptumKernelShap, CaptumLime
 from apportion_plugins.methods.context_cite import ContextCite
+from apportion_plugins.methods.gp_shap import GaussianProcessShap
 from apportion_plugins.methods.hierarchical import Hierarchical
 from apportion_plugins.methods.interactions import Interactions
 from apportion_plugins.methods.kernel_shap import KernelShap
@@ -20,6 +21,7 @@ from apportion_plugins.methods.permutation import PermutationShapley
 from apportion_plugins.methods.reagent import Reagent
 from apportion_plugins.methods.shapley import ExactShapley
 from apportion_plugins.samplers.bernoulli import BernoulliSampler
+from apportion_plugins.samplers.informative import InformativeSampler
 from apportion_plugins.samplers.kernel import KernelSampler
 from apportion_plugins.samplers.leverage import LeverageSampler
 
@@ -68,6 +70,21 @@ class TestKernelShap(MethodContract):
 
 class TestKernelShapFromTheKernel(TestKernelShap):
     options = {"sampler": KernelSampler()}
+
+
+class TestGaussianProcessShap(MethodContract):
+    name = "gp_shap"
+    options = {"sampler": InformativeSampler()}
+    promises_errors = True
+    bias = 0.03
+
+    @pytest.fixture
+    def method(self) -> GaussianProcessShap:
+        return GaussianProcessShap()
+
+
+class TestGaussianProcessShapOnLeveragePairs(TestGaussianProcessShap):
+    options = {"sampler": LeverageSampler()}
 
 
 class TestBanzhaf(MethodContract):

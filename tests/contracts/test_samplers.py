@@ -6,6 +6,7 @@ import pytest
 
 from apportion.testing import SamplerContract
 from apportion_plugins.samplers.bernoulli import BernoulliSampler
+from apportion_plugins.samplers.informative import InformativeSampler
 from apportion_plugins.samplers.kernel import KernelSampler
 from apportion_plugins.samplers.leverage import LeverageSampler
 from apportion_plugins.samplers.permutation import PermutationSampler
@@ -41,3 +42,11 @@ class TestLeverage(SamplerContract):
     @pytest.fixture
     def sampler(self) -> LeverageSampler:
         return LeverageSampler()
+
+
+class TestInformative(SamplerContract):
+    name = "informative"
+
+    @pytest.fixture
+    def sampler(self) -> InformativeSampler:
+        return InformativeSampler()

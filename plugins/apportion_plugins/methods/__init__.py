@@ -14,6 +14,7 @@ def apportion_register_methods(register: Register) -> None:
         ("shapley", "shapley:ExactShapley", "exact Shapley values; 2^F evaluations"),
         ("permutation", "permutation:PermutationShapley", "Shapley values from random orders, with standard errors"),
         ("kernel_shap", "kernel_shap:KernelShap", "Shapley values by regression, with standard errors"),
+        ("gp_shap", "gp_shap:GaussianProcessShap", "Shapley values of a Gaussian process; the fewest evaluations"),
         ("banzhaf", "banzhaf:Banzhaf", "Banzhaf values by regression"),
         ("occlusion", "occlusion:Occlusion", "leave windows of neighbouring features out"),
         ("hierarchical", "hierarchical:Hierarchical", "drill down from paragraphs to words, by score"),

@@ -92,7 +92,12 @@ class Interactions:
             _symmetric(pairs.std_error, n), "_std_error"
         )
         return Estimate(
-            values.coefficients, values.std_error, ESTIMANDS[index], extras, _doubts(n, len(half)), values.replicates
+            values.coefficients,
+            values.std_error,
+            ESTIMANDS[index],
+            extras,
+            _doubts(n, len(half)),
+            replicates=values.replicates,
         )
 
 

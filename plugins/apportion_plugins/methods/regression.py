@@ -41,7 +41,7 @@ class Fit:
 
     Attributes:
         coefficients: one column for each right-hand side.
-        std_error: NaN where there are too few draws to tell.
+        std_error: NaN where there are too few draws to tell, or the rows leave a direction open.
         replicates: of the coefficients of the first right-hand side, by the bootstrap over draws; ``None`` where
             there are too few draws, or none were asked for.
     """
@@ -90,12 +90,15 @@ def weighted_least_squares(
         lever = lever * (1 - share).clamp_min(0).sqrt()[:, None]
     numbers = torch.arange(len(design)) if draw is None else draw
     count = int(numbers.max()) + 1
-    freedom = count - (design.shape[1] if rank is None else rank)
-    if freedom < 1:
+    needed = design.shape[1] if rank is None else rank
+    # A draw that repeats another brings no residual of its own.
+    distinct = count * len(torch.unique(design, dim=0)) // len(design)
+    freedom = distinct - needed
+    if freedom < 1 or int(torch.linalg.matrix_rank(design)) < needed:
         sampled = share is None or bool((share < 1).any())
         return Fit(coefficients, torch.full_like(coefficients, torch.nan if sampled else 0.0))
     # Corrected for the degrees of freedom, and as wide as Student's distribution.
-    scale = (count / freedom) ** 0.5 * float(stdtrit(freedom, 0.975) / 1.959964)
+    scale = (distinct / freedom) ** 0.5 * float(stdtrit(freedom, 0.975) / 1.959964)
     variance = torch.zeros_like(coefficients)
     replicates = None
     for k in range(response.shape[1]):

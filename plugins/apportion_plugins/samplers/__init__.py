@@ -12,6 +12,11 @@ def apportion_register_samplers(register: Register) -> None:
     home = "apportion_plugins.samplers"
     register("bernoulli", f"{home}.bernoulli:BernoulliSampler", summary="each feature with probability one half")
     register("kernel", f"{home}.kernel:KernelSampler", summary="pairs drawn from the Shapley kernel, with replacement")
+    register(
+        "informative",
+        f"{home}.informative:InformativeSampler",
+        summary="pairs chosen for what they say about Shapley values",
+    )
     register("leverage", f"{home}.leverage:LeverageSampler", summary="pairs of all sizes alike, without replacement")
     register(
         "permutation",

@@ -1,0 +1,180 @@
+"""Shapley estimators of shap and Captum, called for real on a game that looks its values up.
+
+A peer's effort is set in its own unit (samples, permutations). For each budget it gets the largest setting whose
+*distinct* coalitions fit the budget, which favours peers that ask the same coalition twice; both counts are kept.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from real_games import TableGame
+from torch import Tensor
+
+__all__ = ["PEERS", "Answer", "Asked"]
+
+MOST_CALLS = 4
+"""Times the budget: where a peer may stop looking for new coalitions."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an estimator said.
+
+    Attributes:
+        values: Shapley values.
+        distinct: coalitions that it asked for.
+        calls: rows that it asked for, repeated ones included.
+    """
+
+    values: Float[np.ndarray, " F"]
+    distinct: int
+    calls: int
+
+
+class Asked:
+    """A table game as the functions that peers call, remembering the coalitions in the order asked."""
+
+    def __init__(self, game: TableGame) -> None:
+        self._game = game
+        self._bits = 2 ** np.arange(game.n)
+        self.rows: list[int] = []
+
+    def array(self, data: Float[np.ndarray, "S F"]) -> Float[np.ndarray, " S"]:
+        """For shap: 1 where a feature is present."""
+        numbers = (np.asarray(data) > 0.5) @ self._bits
+        self.rows += numbers.tolist()
+        return self._game.table[numbers]
+
+    def tensor(self, data: Float[Tensor, "S F"]) -> Float[Tensor, " S"]:
+        """For Captum."""
+        return torch.from_numpy(self.array(data.numpy()))
+
+    def answer(self, values: Float[np.ndarray, " F"]) -> Answer:
+        """What was asked, with what came of it."""
+        return Answer(np.asarray(values, dtype=np.float64).reshape(-1), len(set(self.rows)), len(self.rows))
+
+    def calls_within(self, budget: int) -> int:
+        """How many rows were asked before the first that would exceed so many distinct ones."""
+        seen: set[int] = set()
+        for count, row in enumerate(self.rows):
+            seen.add(row)
+            if len(seen) > budget:
+                return count
+        return len(self.rows)
+
+
+Peer = Callable[[TableGame, Sequence[int], int], dict[int, Answer]]
+"""Answers for each budget that the peer can meet, from a game, budgets and a seed."""
+
+
+def shap_permutation(game: TableGame, budgets: Sequence[int], seed: int) -> dict[int, Answer]:
+    """shap.PermutationExplainer: pairs of an order and its reverse, one more while their coalitions fit."""
+    import shap
+
+    def run(pairs: int) -> Answer:
+        asked = Asked(game)
+        explainer = shap.PermutationExplainer(asked.array, np.zeros((1, game.n)), seed=seed)
+        found = explainer(np.ones((1, game.n)), max_evals=pairs * (2 * game.n + 1), silent=True)
+        return asked.answer(found.values)
+
+    return _largest(run, budgets)
+
+
+def shap_kernel(game: TableGame, budgets: Sequence[int], seed: int) -> dict[int, Answer]:
+    """shap.KernelExplainer without its feature selection, which at 10 features and more only adds error here.
+
+    The empty and the full coalition are evaluated besides ``nsamples``.
+    """
+    return _shap_kernel(game, budgets, seed, False)
+
+
+def shap_kernel_selecting(game: TableGame, budgets: Sequence[int], seed: int) -> dict[int, Answer]:
+    """shap.KernelExplainer as it comes: values for ten features at most."""
+    return _shap_kernel(game, budgets, seed, "num_features(10)")
+
+
+def _shap_kernel(game: TableGame, budgets: Sequence[int], seed: int, l1_reg: str | bool) -> dict[int, Answer]:
+    import shap
+
+    found = {}
+    for budget in budgets:
+        asked = Asked(game)
+        explainer = shap.KernelExplainer(asked.array, np.zeros((1, game.n)))
+        np.random.seed(seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a singular regression at small budgets is the peer's answer, too
+            values = explainer.shap_values(np.ones((1, game.n)), nsamples=budget - 2, l1_reg=l1_reg, silent=True)
+        found[budget] = asked.answer(values)
+    return found
+
+
+def captum_kernel(game: TableGame, budgets: Sequence[int], seed: int) -> dict[int, Answer]:
+    """captum.attr.KernelShap; its first two samples are the full and the empty coalition."""
+    from captum.attr import KernelShap
+
+    return _captum(KernelShap, game, budgets, seed, first=0, calls_each=1)
+
+
+def captum_sampling(game: TableGame, budgets: Sequence[int], seed: int) -> dict[int, Answer]:
+    """captum.attr.ShapleyValueSampling: single orders after one call for the empty coalition."""
+    from captum.attr import ShapleyValueSampling
+
+    return _captum(ShapleyValueSampling, game, budgets, seed, first=1, calls_each=game.n)
+
+
+def _captum(
+    method: Any, game: TableGame, budgets: Sequence[int], seed: int, *, first: int, calls_each: int
+) -> dict[int, Answer]:
+    """A long run shows what is asked when; then one run for each budget with as many samples as fit."""
+
+    def run(samples: int) -> tuple[Asked, Answer]:
+        asked = Asked(game)
+        torch.manual_seed(seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            values = method(asked.tensor).attribute(
+                torch.ones(1, game.n, dtype=torch.float64),
+                baselines=torch.zeros(1, game.n, dtype=torch.float64),
+                n_samples=samples,
+                perturbations_per_eval=calls_each,
+            )
+        return asked, asked.answer(values.numpy())
+
+    longest, _ = run(MOST_CALLS * max(budgets) // calls_each)
+    found = {}
+    for budget in budgets:
+        samples = (longest.calls_within(budget) - first) // calls_each
+        if samples > 0:
+            _, found[budget] = run(samples)
+            assert found[budget].distinct <= budget
+    return found
+
+
+def _largest(run: Callable[[int], Answer], budgets: Sequence[int]) -> dict[int, Answer]:
+    """For each budget the answer of the largest setting, counted from 1, that fits it."""
+    found: dict[int, Answer] = {}
+    setting, answer = 1, run(1)
+    for budget in sorted(budgets):
+        while answer.distinct <= budget and answer.calls <= MOST_CALLS * budget:
+            found[budget] = answer
+            setting += 1
+            answer = run(setting)
+        if budget not in found and found:
+            found[budget] = found[max(found)]
+    return found
+
+
+PEERS: dict[str, Peer] = {
+    "shap PermutationExplainer": shap_permutation,
+    "shap KernelExplainer": shap_kernel,
+    "shap KernelExplainer, 10 features": shap_kernel_selecting,
+    "Captum KernelShap": captum_kernel,
+    "Captum ShapleyValueSampling": captum_sampling,
+}

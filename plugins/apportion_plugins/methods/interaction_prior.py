@@ -1,0 +1,85 @@
+"""A prior over interactions: a Gaussian process on coalitions whose kernel is a product over features.
+
+With x = +1 for a feature that is present and −1 for one that is absent, every game is a sum of products of x over sets
+of features. The prior gives the coefficient of a set T the variance Π_{i∈T} aᵢ: strong features interact strongly, and
+larger sets less. Covariances of coalitions then have a closed form, and so have Shapley values, which depend on sets of
+odd size alone (OddSHAP, arXiv 2602.01399). Sets of one are left out here: they are the trend, about which nothing is
+supposed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+__all__ = ["LARGEST", "covariance", "covariance_gradient", "shapley_covariance", "shapley_variance", "signs"]
+
+LARGEST = 0.97
+"""Of the a: at 1 all sets of any size would be alike, and covariances degenerate."""
+
+
+def signs(mask: Bool[Tensor, "S F"]) -> Float[Tensor, "S F"]:
+    """+1 where a feature is present, −1 where it is absent."""
+    return mask.double() * 2 - 1
+
+
+def covariance(
+    strength: Float[Tensor, " F"], left: Float[Tensor, "P F"], right: Float[Tensor, "Q F"]
+) -> tuple[Float[Tensor, "P Q"], Float[Tensor, "P Q"]]:
+    """Covariances of the parts of a game from sets of 3, 5, … and of 2, 4, … features.
+
+    Args:
+        strength: a, between 0 and 1.
+        left: coalitions as signs.
+        right: coalitions as signs.
+    """
+    # Π (1 + aᵢ xᵢ yᵢ) = exp(Σ ½ log(1 − aᵢ²) + Σ artanh(aᵢ) xᵢ yᵢ), because xᵢ yᵢ is +1 or −1.
+    scale = (0.5 * torch.log1p(-(strength**2))).sum().exp()
+    product = (left * torch.atanh(strength)) @ right.T
+    return scale * torch.sinh(product) - (left * strength) @ right.T, scale * torch.cosh(product) - 1
+
+
+def covariance_gradient(
+    strength: Float[Tensor, " F"],
+    at: Float[Tensor, "P F"],
+    odd: Float[Tensor, "P P"],
+    even: Float[Tensor, "P P"],
+) -> Float[Tensor, " F"]:
+    """Slopes by each strength of what has the slopes ``odd`` and ``even`` by the two covariances of ``at``."""
+    scale = (0.5 * torch.log1p(-(strength**2))).sum().exp()
+    product = (at * torch.atanh(strength)) @ at.T
+    sinh, cosh = scale * torch.sinh(product), scale * torch.cosh(product)
+    by_scale = -strength * ((odd * sinh).sum() + (even * cosh).sum())
+    by_product = (((odd * cosh + even * sinh) @ at) * at).sum(0)
+    return (by_scale + by_product) / (1 - strength**2) - ((odd @ at) * at).sum(0)
+
+
+def shapley_covariance(strength: Float[Tensor, " F"], at: Float[Tensor, "P F"]) -> Float[Tensor, "P F"]:
+    """Covariances of the values at coalitions, sets of 3, 5, … only, with the Shapley values of the same part.
+
+    The product over T contributes 2/|T| to each member of an odd T; ∫ s^(|T|−1) ds brings the 1/|T|, and
+    Gauss–Legendre nodes do the integral exactly.
+    """
+    nodes, weights = np.polynomial.legendre.leggauss(strength.shape[0] // 2 + 1)
+    factors = 1 + torch.from_numpy(nodes)[:, None, None] * (at * strength)  # Q × P × F, never 0
+    others = factors.prod(2, keepdim=True) / factors
+    integral = torch.einsum("q,qpf->pf", torch.from_numpy(weights), others)
+    return at * strength * (integral - 2)
+
+
+def shapley_variance(strength: Float[Tensor, " F"]) -> Float[Tensor, " F"]:
+    """Variances of the Shapley values of the part from sets of 3, 5, … features: 4 Σ_{T∋i} Π_{j∈T} aⱼ / |T|²."""
+    n = len(strength)
+    # Row i: elementary symmetric polynomials of the other strengths, by adding one feature after another.
+    sums = torch.zeros(n, n + 1, dtype=strength.dtype)
+    sums[:, 0] = 1
+    for j in range(n):
+        grown = sums.clone()
+        grown[:, 1:] += strength[j] * sums[:, :-1]
+        grown[j] = sums[j]
+        sums = grown
+    sizes = torch.arange(1, n + 2)
+    share = torch.where((sizes % 2 == 1) & (sizes >= 3), 4 / sizes.double() ** 2, 0.0)
+    return strength * (sums @ share)

@@ -1,0 +1,119 @@
+"""Coalitions chosen for what they say about Shapley values, given those chosen before."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from apportion.methods import Coalitions
+from apportion_plugins.methods.interaction_prior import covariance, shapley_covariance, signs
+from apportion_plugins.samplers.leverage import weighted_for_shapley
+from apportion_plugins.samplers.tables import inner_coalitions
+
+__all__ = ["InformativeSampler"]
+
+POOL = 64
+"""Random pairs from which each next one is chosen."""
+
+MOST_CHOSEN = 512
+"""Pairs; what is known then leaves little to choose, and choosing takes time quadratic in their number."""
+
+STRENGTH = 3.0
+"""Divided by the number of features, and 0.3 at most: how strongly features are supposed to interact."""
+
+TREND = 100.0
+"""How much more single features are supposed to do than the prior on interactions says."""
+
+
+class InformativeSampler:
+    """Pairs of a coalition and its complement, each the best of a random few at making Shapley values known.
+
+    The best is the one that takes most from the summed variance of the Shapley values under the prior of ``gp_shap``
+    (``methods/interaction_prior.py``), all features alike: a greedy A-optimal design. What is asked does not depend on
+    the game. A larger budget with the same seed asks for the same pairs and more. For ``gp_shap``: least
+    squares take coalitions for random ones, and these are not.
+    """
+
+    def sample(self, n_features: int, budget: int, rng: torch.Generator) -> Coalitions:
+        """Coalitions that are neither empty nor full, with the weights of the sampler ``leverage``.
+
+        Raises:
+            BudgetError: the budget is below 2, or there is nothing between empty and full.
+        """
+        everything = inner_coalitions(n_features, budget)
+        if everything is not None:
+            return everything
+        search = _Search(n_features, rng)
+        half = torch.stack([search.next() for _ in range(budget // 2)]) > 0
+        return weighted_for_shapley(half)
+
+
+class _Search:
+    """What is known of the Shapley values so far: a Cholesky factor that grows by a row with each pair."""
+
+    def __init__(self, n: int, rng: torch.Generator) -> None:
+        self._n, self._rng = n, rng
+        self._strength = torch.full((n,), min(0.3, STRENGTH / n), dtype=torch.float64)
+        self._linear = TREND * self._strength
+        full = torch.ones(1, n, dtype=torch.float64)
+        # The variance of every coalition, before any is asked.
+        self._own = covariance(self._strength, full, full)[0][0, 0] + self._linear.sum()
+        self._chosen = torch.empty(0, n, dtype=torch.float64)
+        self._factor = torch.empty(0, 0, dtype=torch.float64)
+        self._known = torch.empty(0, n, dtype=torch.float64)
+        self._seen: set[bytes] = set()
+        # The empty and the full coalition are always asked.
+        self._take(full, 0)
+
+    def next(self) -> Float[Tensor, " F"]:
+        """One coalition of the next pair, as signs."""
+        chosen = len(self._seen) < MOST_CHOSEN
+        pool = self._candidates(POOL if chosen else 1)
+        if not chosen:
+            self._seen.add(_keys(pool)[0])
+            return pool[0]
+        across, left, gain = self._view(pool)
+        return self._take(pool, int((gain.square().sum(1) / left).argmax()), (across, left, gain))
+
+    def _candidates(self, count: int) -> Float[Tensor, "Q F"]:
+        """Random coalitions that are new, all sizes alike: as many as are left of so many, and at least one."""
+        while True:
+            sizes = torch.randint(1, self._n, (count, 1), generator=self._rng)
+            ranks = torch.rand(count, self._n, generator=self._rng).argsort(1).argsort(1)
+            rows = signs(ranks < sizes)
+            new = [row for row, key in enumerate(_keys(rows)) if key not in self._seen]
+            if new:
+                return rows[new]
+
+    def _view(
+        self, pool: Float[Tensor, "Q F"]
+    ) -> tuple[Float[Tensor, "P Q"], Float[Tensor, " Q"], Float[Tensor, "Q F"]]:
+        """Of each candidate: its row of the factor, its variance, its covariance with the Shapley values, given all."""
+        among = covariance(self._strength, self._chosen, pool)[0] + (self._chosen * self._linear) @ pool.T
+        across = torch.linalg.solve_triangular(self._factor, among, upper=False)
+        left = (self._own - across.square().sum(0)).clamp_min(1e-6 * self._own)
+        gain = shapley_covariance(self._strength, pool) + 2 * self._linear * pool - across.T @ self._known
+        return across, left, gain
+
+    def _take(
+        self, pool: Float[Tensor, "Q F"], row: int, view: tuple[Tensor, Tensor, Tensor] | None = None
+    ) -> Float[Tensor, " F"]:
+        across, left, gain = view or self._view(pool)
+        deviation = left[row].sqrt()
+        count = len(self._chosen)
+        factor = torch.zeros(count + 1, count + 1, dtype=torch.float64)
+        factor[:count, :count] = self._factor
+        factor[count, :count], factor[count, count] = across[:, row], deviation
+        self._factor = factor
+        self._known = torch.cat([self._known, gain[row : row + 1] / deviation])
+        self._chosen = torch.cat([self._chosen, pool[row : row + 1]])
+        self._seen.add(_keys(pool[row : row + 1])[0])
+        return pool[row]
+
+
+def _keys(rows: Float[Tensor, "Q F"]) -> list[bytes]:
+    """The same for a coalition and its complement."""
+    packed = np.packbits((rows == rows[:, :1]).numpy(), axis=1)
+    return [row.tobytes() for row in packed]
