@@ -48,9 +48,10 @@ class GaussianProcessShap:
 
     ``kernel_shap`` takes what its additive fit leaves over as noise. Here it is what it is, interactions of features,
     which coalitions that have much in common share: v is a linear trend, free, and a Gaussian process with a product
-    kernel (``interaction_prior``), whose strengths, one for each feature, maximise the restricted likelihood. The values are the Shapley values of its posterior mean, in closed form. As the coalitions come in pairs
-    they are exact for games without interactions of three or more features, like those of ``kernel_shap``; the error
-    goes to 0 as the coalitions become all, and the values are exact where the budget allows them all.
+    kernel (``interaction_prior``), whose strengths, one for each feature, maximise the restricted likelihood. The
+    values are the Shapley values of its posterior mean, in closed form. As the coalitions come in pairs they are
+    exact for games without interactions of three or more features, like those of ``kernel_shap``; the error goes to 0
+    as the coalitions become all, and the values are exact where the budget allows them all.
     """
 
     estimand = "Shapley value"
