@@ -40,7 +40,7 @@ for view in ("matrix", "network"):
     pairs.plot(view, token=0)
 for options in ({}, {"scores": "owen", "orders": 4}):
     text = ap.Text("a b. c d e.", by="words")
-    drilled = explainer.attribute(text, "x", method="hierarchical", budget=14, **options)
+    drilled = explainer.attribute(text, "x", method="hierarchical", budget=24, **options)
     drilled.plot("tree", token=0)
     Console(quiet=True).print(drilled.plot("terminal"))
 result = explainer.attribute("one two three four", " t")

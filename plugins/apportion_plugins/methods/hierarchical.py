@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -84,6 +84,7 @@ class Hierarchical:
         return _estimate(root, scorer, game)
 
 
+@runtime_checkable
 class _Scorer(Protocol):
     """Scores the children of one node after another."""
 
