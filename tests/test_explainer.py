@@ -247,7 +247,7 @@ BAD_CALLS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"method": "shapely"}, ap.UnknownNameError, "No method is called 'shapely'. Did you mean 'shapley'.*ablation"),
     ({"method": 3}, ap.InputError, "method=3 is neither a name nor an object with `run`"),
     ({"target_fn": "logprob"}, ap.UnknownNameError, "No target is called 'logprob'. Did you mean 'log_prob'"),
-    ({"target_fn": 3}, ap.InputError, "target_fn=3 is neither a name nor a TargetFunction"),
+    ({"target_fn": 3}, ap.InputError, "target_fn=3 is neither a name, nor a TargetFunction"),
     ({"prompt": ""}, ap.InputError, "The prompt is empty"),
     ({"prompt": 3}, ap.InputError, "No input adapter takes a int: 3. Pass a str, or one of: text, template"),
     ({"prompt": TEMPLATE, "features": "words"}, ap.InputError, "a Template brings its own features"),

@@ -17,8 +17,9 @@ __all__ = ["InformativeSampler"]
 POOL = 64
 """Random pairs from which each next one is chosen."""
 
-MOST_CHOSEN = 512
-"""Pairs; what is known then leaves little to choose, and choosing takes time quadratic in their number."""
+CHOSEN, CHOSEN_EACH = 128, 4
+"""So many pairs are chosen, or so many for each feature if that is more; later ones are random. There is little left to
+choose then, and choosing takes time quadratic in the number of pairs."""
 
 STRENGTH = 3.0
 """Divided by the number of features, and 0.3 at most: how strongly features are supposed to interact."""
@@ -69,7 +70,7 @@ class _Search:
 
     def next(self) -> Float[Tensor, " F"]:
         """One coalition of the next pair, as signs."""
-        chosen = len(self._seen) < MOST_CHOSEN
+        chosen = len(self._seen) < max(CHOSEN, CHOSEN_EACH * self._n)
         pool = self._candidates(POOL if chosen else 1)
         if not chosen:
             self._seen.add(_keys(pool)[0])
