@@ -54,7 +54,7 @@ def main(folder: Path) -> None:
             outputs = iter([prints for _, prints in printed(page, text)])
 
         def block(found: re.Match[str], outputs: Iterator[str] = outputs) -> str:
-            prints = next(outputs)
+            prints = re.sub(r" +$", "", next(outputs), flags=re.M)
             return f"```python\n{found['code']}```\n" + (f"\n```text\n{prints}```\n" if prints else "")
 
         path.write_text(BLOCK.sub(block, text), encoding="utf-8")
