@@ -135,7 +135,8 @@ class Attribution:
 
         Args:
             kind: ``"heatmap"`` (features × target tokens), ``"bar"`` (whole target, error bars), ``"html"``,
-                ``"terminal"``, or what a plugin adds; see ``apportion plugins list``.
+                ``"terminal"``, ``"matrix"`` and ``"network"`` (results of ``interactions``), ``"tree"`` (of
+                ``hierarchical``), or what a plugin adds; see ``apportion views``.
             **options: of the visualizer; unknown ones are refused.
 
         Returns:
