@@ -94,7 +94,7 @@ def weighted_least_squares(
     # A draw that repeats another brings no residual of its own.
     distinct = count * len(torch.unique(design, dim=0)) // len(design)
     freedom = distinct - needed
-    if freedom < 1 or int(torch.linalg.matrix_rank(design)) < needed:
+    if freedom < 1 or int(torch.linalg.matrix_rank(design)) < min(needed, design.shape[1]):
         sampled = share is None or bool((share < 1).any())
         return Fit(coefficients, torch.full_like(coefficients, torch.nan if sampled else 0.0))
     # Corrected for the degrees of freedom, and as wide as Student's distribution.
