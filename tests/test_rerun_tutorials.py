@@ -24,7 +24,7 @@ RERUN = script()
 
 @pytest.mark.demo
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("page", RERUN.PAGES)
 def test_the_page_says_what_its_code_prints(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
