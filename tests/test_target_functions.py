@@ -152,3 +152,12 @@ def test_why_this_city_and_not_that_one(smollm2: ap.Explainer) -> None:
     nats = smollm2.attribute(prompt, " Paris", target_fn="contrast_log_prob_diff", **options)
     np.testing.assert_allclose(logits.values, nats.values, atol=1e-4)
     assert logits.feature_names[int(logits.values.argmax())] == "France"
+
+
+def test_views_say_what_the_target_was_compared_with(explainer: ap.Explainer, capsys: Any) -> None:
+    result = explainer.attribute(PROMPT, " six", method="shapley", target_fn="contrast_log_prob_diff", contrast=" four")
+    result.show()
+    assert "against “ four”" in capsys.readouterr().out
+    assert "against" in result.plot("html")
+    texts = [text.get_text() for text in result.plot("bar").findobj() if hasattr(text, "get_text")]
+    assert any("against" in text and "four" in text for text in texts)

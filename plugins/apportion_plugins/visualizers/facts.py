@@ -8,9 +8,20 @@ import numpy as np
 
 from apportion.attribution import Attribution
 from apportion.ranking import top_size
+from apportion_plugins.visualizers.labels import quotable
 from apportion_plugins.visualizers.numbers import INTERVAL, Numbers
 
-__all__ = ["cost", "details", "error_notes", "method_line", "ranking", "score_line", "summary"]
+__all__ = [
+    "contrast_text",
+    "cost",
+    "details",
+    "error_notes",
+    "method_line",
+    "ranking",
+    "score_line",
+    "summary",
+    "target_text",
+]
 
 ROUNDING = 1e-9
 
@@ -46,6 +57,16 @@ def details(attribution: Attribution) -> list[tuple[str, str]]:
         ("created", provenance.created),
     ]
     return [(name, text) for name, text in lines if text]
+
+
+def target_text(attribution: Attribution) -> str:
+    """The target in one line."""
+    return quotable(attribution.target_text or "".join(attribution.target_tokens))
+
+
+def contrast_text(attribution: Attribution) -> str:
+    """What the target was compared with, in one line; empty if it was not."""
+    return quotable(attribution.provenance.contrast or "")
 
 
 def score_line(attribution: Attribution) -> str:

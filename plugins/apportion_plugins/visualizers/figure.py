@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 
 from apportion.attribution import Attribution
 from apportion_plugins.visualizers.canvas import MARGIN, NOTE, SUBTITLE, TITLE, Page, height_of
+from apportion_plugins.visualizers.facts import contrast_text, target_text
 from apportion_plugins.visualizers.fonts import lettering
-from apportion_plugins.visualizers.labels import ellipsis, feature_label, isolated, one_line, quotable
+from apportion_plugins.visualizers.labels import ellipsis, feature_label, isolated, one_line
 
 __all__ = ["LABEL", "MOST_ROWS", "draw_header", "draw_notes", "label_rows", "plain_axes", "row_labels"]
 
@@ -30,7 +31,13 @@ def figure_texts(attribution: Attribution) -> list[str]:
     """Every text that a figure may show, for choosing fonts."""
     features = [feature_label(feature) for feature in attribution.features]
     own = "−±…“”·⏎␣⇥→"
-    return [own, *features, *map(one_line, attribution.target_tokens), one_line(attribution.target_text)]
+    return [
+        own,
+        *features,
+        *map(one_line, attribution.target_tokens),
+        one_line(attribution.target_text),
+        contrast_text(attribution),
+    ]
 
 
 def header(
@@ -48,13 +55,16 @@ def header(
     """
     reading = reading or f"Above 0 raises the target's score ({attribution.unit}), below 0 lowers it."
     provenance = attribution.provenance
-    target = quotable(attribution.target_text or "".join(attribution.target_tokens))
-    runs = f"{provenance.evaluations:,} evaluations" if provenance.evaluations else ""
+    quoted = f"“{isolated(target_text(attribution))}”"
+    if provenance.contrast is not None:
+        quoted += f" against “{isolated(contrast_text(attribution))}”"
+    asked = provenance.evaluations + provenance.cached
+    runs = f"{asked:,} evaluations" if asked else ""
     origin = " · ".join(filter(None, (page.drawable(one_line(provenance.model or "?")), provenance.method, runs)))
     inner = width - 2 * MARGIN
     return [
         page.fitted(page.drawable(title or attribution.estimand), inner, TITLE),
-        *page.wrapped(f"{part}: “{isolated(target)}”", inner, SUBTITLE, most=3),
+        *page.wrapped(f"{part}: {quoted}", inner, SUBTITLE, most=3),
         *page.wrapped(reading, inner, SUBTITLE),
         page.fitted(origin, inner, SUBTITLE),
     ]

@@ -9,9 +9,9 @@ from html import escape
 import numpy as np
 
 from apportion.attribution import Attribution
-from apportion_plugins.visualizers.facts import details, summary
+from apportion_plugins.visualizers.facts import contrast_text, details, summary, target_text
 from apportion_plugins.visualizers.html_style import colour_class, style_sheet
-from apportion_plugins.visualizers.labels import one_line, prose, quotable, text_is_name, token_labels
+from apportion_plugins.visualizers.labels import one_line, prose, text_is_name, token_labels
 from apportion_plugins.visualizers.numbers import INTERVAL, Numbers, half_widths
 from apportion_plugins.visualizers.palette import colour_limit, strengths
 from apportion_plugins.visualizers.selection import check_limit, table_rows
@@ -82,7 +82,7 @@ class _View:
 
     @property
     def target(self) -> str:
-        return quotable(self.attribution.target_text or "".join(self.attribution.target_tokens))
+        return target_text(self.attribution)
 
     def header(self) -> list[str]:
         attribution = self.attribution
@@ -92,10 +92,15 @@ class _View:
         return [
             f'<p class="apn-title">{escape(attribution.estimand)}</p>',
             f'<p><span class="apn-soft">Target</span> “<bdi class="apn-target">{escape(self.target)}</bdi>” '
-            f'<span class="apn-soft">· model</span> <bdi>{escape(model)}</bdi></p>',
+            f'{self._against()}<span class="apn-soft">· model</span> <bdi>{escape(model)}</bdi></p>',
             f'<p class="apn-soft">−{most} lowers the target\'s score <span class="apn-key"></span> '
             f"+{most} {escape(attribution.unit)} raises it</p>",
         ]
+
+    def _against(self) -> str:
+        if self.attribution.provenance.contrast is None:
+            return ""
+        return f'<span class="apn-soft">against</span> “<bdi>{escape(contrast_text(self.attribution))}</bdi>” '
 
     def prompt(self) -> str:
         """All stretches of a feature have its colour and tooltip.

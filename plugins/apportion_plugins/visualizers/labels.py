@@ -20,6 +20,7 @@ __all__ = [
     "one_line",
     "prose",
     "quotable",
+    "short_label",
     "text_is_name",
     "token_labels",
 ]
@@ -29,6 +30,8 @@ _MARKS = ("Ġ", "▁")
 _NAMED = str.maketrans({"\n": "⏎", "\t": "⇥"})
 # Controls, half characters, and what hides or reorders its neighbours; joiners, which emoji and Persian need, stay.
 _HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\xad\u200b\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+
+SHORT_COLUMNS = 24
 
 
 def one_line(text: str) -> str:
@@ -97,6 +100,11 @@ def feature_label(feature: Feature) -> str:
     """Name and text on one line; the text once if it is the name."""
     name = one_line(feature.name)
     return name if text_is_name(feature) else f"{name}: {one_line(feature.text)}"
+
+
+def short_label(feature: Feature) -> str:
+    """The name alone, where the label beside it says the rest."""
+    return ellipsis(one_line(feature.name), SHORT_COLUMNS)
 
 
 def has_right_to_left(text: str) -> bool:

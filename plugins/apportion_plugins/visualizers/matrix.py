@@ -11,6 +11,7 @@ from apportion_plugins.visualizers.canvas import Page, PlotFigure
 from apportion_plugins.visualizers.facts import error_notes
 from apportion_plugins.visualizers.fonts import lettering
 from apportion_plugins.visualizers.grid import Grid, draw_grid
+from apportion_plugins.visualizers.labels import short_label
 from apportion_plugins.visualizers.numbers import Numbers
 from apportion_plugins.visualizers.pairs import interval_notes, pairs_of, reading
 from apportion_plugins.visualizers.selection import check_limit, largest, left_out
@@ -65,7 +66,7 @@ class Matrix:
             page=page,
             cells=matrix[np.ix_(rows, rows)],
             rows=labels,
-            columns=labels,
+            columns=[page.drawable(short_label(attribution.features[i])) for i in rows],
             bars=Bars(values[rows], None if half is None else half[rows], Numbers(values[rows])),
             numbered=numbered,
             bars_label=f"{attribution.estimand} ({attribution.unit})",

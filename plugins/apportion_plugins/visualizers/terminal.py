@@ -14,9 +14,9 @@ from rich.text import Text
 
 from apportion.attribution import Attribution
 from apportion.evaluation import Evaluation
-from apportion_plugins.visualizers.facts import summary
+from apportion_plugins.visualizers.facts import contrast_text, summary, target_text
 from apportion_plugins.visualizers.groups import Group, groups_of, has_groups, strongest
-from apportion_plugins.visualizers.labels import one_line, prose, quotable
+from apportion_plugins.visualizers.labels import one_line, prose
 from apportion_plugins.visualizers.palette import strengths
 from apportion_plugins.visualizers.pen import Pen
 from apportion_plugins.visualizers.selection import table_rows
@@ -96,12 +96,14 @@ class TerminalView:
         yield self._footer(pen)
 
     def _header(self, pen: Pen) -> Table:
-        target = self.attribution.target_text or "".join(self.attribution.target_tokens)
+        quoted = f"“{pen.cell(target_text(self.attribution))}”"
+        if self.attribution.provenance.contrast is not None:
+            quoted += f" against “{pen.cell(contrast_text(self.attribution))}”"
         grid = Table.grid(padding=(0, 2))
         grid.add_column(style="dim", no_wrap=True)
         grid.add_column(overflow="fold")
         grid.add_row(Text("estimand"), Text(pen.say(self.attribution.estimand), style="bold"))
-        grid.add_row(Text("target"), Text(pen.say(f"“{pen.cell(quotable(target))}”")))
+        grid.add_row(Text("target"), Text(pen.say(quoted)))
         grid.add_row(Text("model"), Text(pen.say(one_line(self.attribution.provenance.model or "?"))))
         grid.add_row(Text("reading"), self._legend(pen))
         return grid
