@@ -35,6 +35,7 @@ def python_blocks(page: Path) -> list[tuple[str, str]]:
 
 @pytest.mark.demo
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize(
     "page",
     [
@@ -51,7 +52,8 @@ def test_the_code_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     namespace: dict[str, object] = {"__name__": "page"}
     for _, block in python_blocks(ROOT / page):
         exec(compile(block, page, "exec"), namespace)
-    assert (tmp_path / "dave.png").stat().st_size > 10_000
+    if "dave.png" in (ROOT / page).read_text(encoding="utf-8"):
+        assert (tmp_path / "dave.png").stat().st_size > 10_000
 
 
 # --- the pages on extending --------------------------------------------------------------------------------------

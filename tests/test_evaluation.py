@@ -215,6 +215,9 @@ def test_metrics_that_cannot_be_asked_are_refused(explainer: ap.Explainer, tmp_p
     for asked, message in (
         ({"metrics": "lds"}, r"metrics='lds' is one metric; write metrics=\['lds'\]"),
         ({"metrics": ["ldss"]}, "Did you mean 'lds'"),
+        ({"metrics": 5}, "must be a list of names or Metric objects"),
+        ({"metrics": [5]}, "must be a list of names or Metric objects"),
+        ({"seed": "x"}, "seed='x' must be a whole number"),
         ({"metrics": []}, "name at least one metric"),
         ({"metrics": ["lds"], "options": {"deletion": {}}}, "it is not measured"),
         ({"metrics": ["lds"], "options": {"lds": 3}}, "must hold a dict for each metric"),

@@ -34,7 +34,9 @@ def game_of(scored: list[int] | None = None, budget: int | None = None) -> ap.Ga
 
     def view() -> TokenView:
         target = ap.Target((1, 2), ("a", "b"), "ab")
-        return TokenView(prompt, (None, *range(F)), target, score, lambda: torch.zeros(P, 20, dtype=torch.float64))
+        return TokenView(
+            prompt, (None, *range(F)), target, "log_prob", score, lambda: torch.zeros(P, 20, dtype=torch.float64)
+        )
 
     return ap.Game([str(i) for i in range(F)], 3, lambda mask: [], lambda rows: torch.empty(0), tokens=view,
                    budget=budget)  # fmt: skip
@@ -97,7 +99,9 @@ def test_the_budget_is_kept() -> None:
     ("options", "message"),
     [
         ({"keep_top_n": -1}, "keep_top_n=-1"),
-        ({"keep_top_n": 0}, "keep_ratio=None must be a share"),
+        ({"keep_top_n": 0}, "leaves the number of kept features to keep_ratio"),
+        ({"invert_keep": "x"}, "invert_keep='x'"),
+        ({"keep_ratio": "x"}, "keep_ratio='x'"),
         ({"keep_top_n": 0, "keep_ratio": 1.5}, "keep_ratio=1.5"),
         ({"replacing_ratio": 0}, "replacing_ratio=0"),
         ({"num_probes": 0}, "num_probes=0"),

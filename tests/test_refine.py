@@ -151,3 +151,20 @@ def test_the_steps_of_until() -> None:
     assert budgets[-1] == 1000
     assert all(b <= 1.5 * a + 2 for a, b in itertools.pairwise(budgets[2:]))
     assert game.evaluations == 1000
+
+
+def test_counts_do_not_depend_on_what_else_was_asked(explainer: ap.Explainer) -> None:
+    """A result counts what it took, also where another run or a metric had scored some of it."""
+    rough = explainer.attribute(WORDS, " x", method="kernel_shap", budget=30)
+    explainer.evaluate(rough)
+    found = [explainer.refine(rough, budget=budget).provenance.evaluations for budget in (60, 40, 50, 60, 100)]
+    assert found == [60, 40, 50, 60, 100]
+
+
+def test_until_without_errors_changes_nothing_and_says_so(explainer: ap.Explainer) -> None:
+    for method, budget in (("ablation", 200), ("hierarchical", 200)):
+        plain = explainer.attribute(WORDS, " x", method=method, budget=budget)
+        until = explainer.attribute(WORDS, " x", method=method, budget=budget, until=0.1)
+        np.testing.assert_array_equal(plain.values, until.values)
+        assert plain.provenance.evaluations == until.provenance.evaluations
+        assert "until changed nothing: these values have no sampling error" in until.provenance.notes

@@ -110,7 +110,7 @@ def test_any_function_of_logits(explainer: ap.Explainer) -> None:
 
     both = explainer.attribute(PROMPT, " six", method="shapley", target_fn=first_and_each)
     np.testing.assert_allclose(both.values, both.token_values[0], atol=1e-12)
-    with pytest.raises(ap.InputError, match=r"'<lambda>' gave \[8\] for logits of shape"):
+    with pytest.raises(ap.InputError, match=r"'<lambda>' gave torch.float64 \[8\] for logits"):
         explainer.attribute(PROMPT, " six", method="shapley", target_fn=lambda logits: logits.sum((1, 2)))
 
 
@@ -134,6 +134,13 @@ def test_any_function_of_logits(explainer: ap.Explainer) -> None:
         ({"target_options": {"x": 1}}, "The target 'log_prob' has no option 'x'"),
         ({"target_options": "x"}, "target_options='x' must be a dict"),
         ({"target_fn": len, "target_options": {"x": 1}}, "goes with the name of a target function"),
+        ({"target_options": {5: 5}}, "must be a dict"),
+        ({"target_fn": "kl_divergence", "target_options": {"reference": None}}, "reference=None must be 'full'"),
+        ({"target_fn": lambda logits: logits / [0]}, "given as target_fn failed on logits of shape"),
+        ({"target_fn": lambda logits: logits[..., 0] * 1j}, "gave torch.complex"),
+        ({"method": "reagent", "target_fn": "entropy"}, "reagent explains the drop of the target's probability"),
+        ({"method": "kernel_shap", "sampler": 5}, "sampler=5 is neither a name"),
+        ({"method": "interactions", "index": None}, "interaction index is called 'None'"),
         ({"target_fn": 3}, "target_fn=3 is neither a name, nor a TargetFunction"),
         ({"target_fn": "entrop"}, "Did you mean 'entropy'"),
     ],

@@ -56,7 +56,7 @@ def test_the_outline_says_what_was_looked_into() -> None:
     assert rows_of(Tree().render(result, depth=1)) == [
         "Dave lives in", "3 parts not shown", "Palm Coast", "2 features, not looked into",
     ]  # fmt: skip
-    lighter = "Lighter bars: the rows below such a group show what its score comes from."
+    lighter = "Lighter bars: groups with their parts below them, each left out by itself; scores need not add up."
     assert lighter in texts_of(Tree().render(result)) and lighter not in texts_of(Tree().render(result, depth=1))
 
 

@@ -60,6 +60,9 @@ def run_until(run: Run, game: Game, limit: int, until: float) -> Estimate:
                 raise
             budget = min(limit, 2 * budget)
             continue
+        if estimate.std_error is None and budget < limit:
+            budget = limit  # nothing to wait for: what it would have done without `until`
+            continue
         worst = _largest_error(estimate)
         if worst <= until or budget == limit:
             return _told(estimate, game, until)
@@ -81,7 +84,7 @@ def _next(budget: int, worst: float, until: float) -> int:
 
 def _told(estimate: Estimate, game: Game, until: float) -> Estimate:
     if estimate.std_error is None:
-        return estimate
+        return replace(estimate, notes=(*estimate.notes, "until changed nothing: these values have no sampling error"))
     worst = _largest_error(estimate)
     if worst <= until:
         note = f"ended after {game.evaluations} evaluations: every standard error is at most {until:g}"

@@ -27,7 +27,7 @@ from apportion.past import Past, PastRuns
 from apportion.plugins import load_plugins
 from apportion.progress import ProgressEvent
 from apportion.readout import Readout
-from apportion.resolve import Resolver
+from apportion.resolve import Resolver, checked_seed
 from apportion.scoring import Scorer, Tally
 from apportion.selection import open_session, white_box_of
 from apportion.targets import Needs, TargetFunction
@@ -178,7 +178,7 @@ class Explainer:
         """
         with self._ending() as started:
             past = self._past.of(result)
-            spent = past.tally.evaluations + past.tally.cached
+            spent = result.provenance.evaluations + result.provenance.cached
             request = self._resolver.larger(past.request, budget, until, spent)
             return self._run(request, past.memory, past.tally.copy(), started - past.seconds)
 
@@ -210,6 +210,7 @@ class Explainer:
         with self._ending():
             past = self._past.of(result)
             chosen = self._resolver.metrics(metrics, options or {})
+            seed = checked_seed(seed)
             request = replace(past.request, budget=None)
             tally = Tally()
             scorer, _ = self._scorer(request, tally)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from apportion.errors import InputError
+from apportion.errors import ApportionError, InputError
 from apportion.targets import Needs, Scores, Target
 
 __all__ = ["LogitsFunction", "OfLogits"]
@@ -39,13 +39,29 @@ class OfLogits:
         """
         assert scores.logits is not None
         rows, tokens = scores.logits.shape[:2]
-        found = self._function(scores.logits)
-        if not isinstance(found, Tensor) or tuple(found.shape) not in {(rows, tokens), (rows, 1 + tokens)}:
-            shape = list(found.shape) if isinstance(found, Tensor) else f"{type(found).__name__} {found!r:.80}"
+        try:
+            found = self._function(scores.logits)
+        except (ApportionError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            raise InputError(
+                f"The function {self.name!r} given as target_fn failed on logits of shape {list(scores.logits.shape)}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        if (
+            not isinstance(found, Tensor)
+            or found.is_complex()
+            or tuple(found.shape) not in {(rows, tokens), (rows, 1 + tokens)}
+        ):
+            shape = (
+                f"{found.dtype} {list(found.shape)}"
+                if isinstance(found, Tensor)
+                else f"{type(found).__name__} {found!r:.80}"
+            )
             raise InputError(
                 f"The function {self.name!r} gave {shape} for logits of shape {list(scores.logits.shape)}; it must "
                 f"give a value for each token, {[rows, tokens]}, or for the whole target and each token, "
                 f"{[rows, 1 + tokens]}."
             )
-        found = found.double()
+        found = found.detach().double()
         return found if found.shape[1] > tokens else torch.cat([found.sum(1, keepdim=True), found], dim=1)

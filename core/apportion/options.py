@@ -47,7 +47,12 @@ def with_sampler(function: Callable[..., Any], options: Mapping[str, Any], sampl
 
     Raises:
         UnknownNameError: no sampler of that name.
+        InputError: something that is neither a name nor a sampler.
     """
     default = named_options(function).get("sampler")
-    name = options.get("sampler", default.default if default else None)
-    return dict(options) | ({"sampler": samplers.get(name).make()} if isinstance(name, str) else {})
+    given = options.get("sampler", default.default if default else None)
+    if default is not None and not isinstance(given, str) and not callable(getattr(given, "sample", None)):
+        raise InputError(
+            f"sampler={given!r} is neither a name ({listing(samplers.names())}) nor an object with `sample`."
+        )
+    return dict(options) | ({"sampler": samplers.get(given).make()} if isinstance(given, str) else {})

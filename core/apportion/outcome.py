@@ -66,7 +66,8 @@ def assemble(
         budget=request.budget,
         until=request.until,
         seed=request.seed,
-        evaluations=tally.evaluations,
+        # What another run over the same memory had scored counts too: it is what this result took.
+        evaluations=max(tally.evaluations, game.evaluations - tally.cached),
         cached=tally.cached,
         forwarded_tokens=tally.forwarded_tokens,
         seconds=round(seconds, 3),

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from apportion.models import LoadedModel
     from apportion.plugins import Plugins
 
-__all__ = ["Resolver"]
+__all__ = ["Resolver", "checked_seed"]
 
 
 class Resolver:
@@ -78,14 +78,14 @@ class Resolver:
             CapabilityError: the session cannot do what the method needs.
         """
         budget, until = _limits(budget, until)
-        seed = _whole_number("seed", seed, least=0)
-        if seed >= 2**63:
-            raise InputError(f"seed={seed} must be below 2^63.")
+        seed = checked_seed(seed)
         if target is not None and generate is not None:
             raise InputError("generate= sets how a target is written, and a target is given; leave one of them out.")
         if generate is not None and not isinstance(generate, Mapping):
             raise InputError(f"generate={generate!r} must be a dict of options, such as {{'max_new_tokens': 40}}.")
-        target_fn_name, target_fn_object = self._target_fn(target_fn, target_options or {}, contrast)
+        target_fn_name, target_fn_object = self._target_fn(
+            target_fn, {} if target_options is None else target_options, contrast
+        )
         contrast = None if contrast is None else self._given("contrast", contrast)
         adapter = self.adapter(prompt, features, seed)
         renderer = Renderer(adapter, self._tokenizer)
@@ -156,8 +156,11 @@ class Resolver:
         registry = self._plugins["metrics"]
         if isinstance(metrics, str):
             raise InputError(f"metrics={metrics!r} is one metric; write metrics=[{metrics!r}].")
+        listed = registry.names() if metrics is None else metrics
+        if not isinstance(listed, Sequence) or not all(isinstance(m, str) or hasattr(m, "measure") for m in listed):
+            raise InputError(f"metrics={metrics!r} must be a list of names or Metric objects, or None for all.")
         found: dict[str, Metric] = {}
-        for given in registry.names() if metrics is None else metrics:
+        for given in listed:
             name = given if isinstance(given, str) else _name_of(given)
             found[name] = registry.get(given).make() if isinstance(given, str) else given
         if not isinstance(options, Mapping) or not all(isinstance(value, Mapping) for value in options.values()):
@@ -202,7 +205,7 @@ class Resolver:
         return found
 
     def _target_fn(self, given: object, options: object, contrast: object) -> tuple[str, TargetFunction]:
-        if not isinstance(options, Mapping):
+        if not isinstance(options, Mapping) or not all(isinstance(name, str) for name in options):
             raise InputError(f"target_options={options!r} must be a dict, such as {{'top_k': 20}}.")
         if isinstance(given, str):
             name, made = given, self._plugins["targets"].get(given).make(**options)
@@ -334,6 +337,18 @@ def _limits(budget: int | None, until: float | None) -> tuple[int | None, float 
     if not number or not 0 < until < math.inf:
         raise InputError(f"until={until!r} must be a standard error, a number above 0 such as 0.05.")
     return UNTIL_BUDGET if budget is None else budget, float(until)
+
+
+def checked_seed(seed: object) -> int:
+    """A seed of a generator.
+
+    Raises:
+        InputError: it is no whole number from 0 to 2^63 − 1.
+    """
+    found = _whole_number("seed", seed, least=0)
+    if found >= 2**63:
+        raise InputError(f"seed={seed} must be below 2^63.")
+    return found
 
 
 def _whole_number(name: str, value: object, *, least: int) -> int:

@@ -35,6 +35,7 @@ class TokenView:
         prompt_ids: the prompt with all features, special tokens included.
         feature_of: the feature of each of its P tokens; ``None`` for those that belong to none.
         target: what is explained.
+        target_fn: the name of the target function that the run asks about.
         score: values of prompts, given as token ids, by a target function; each counts as an evaluation.
         predictions: logits of the model for each of the P tokens, given those before it (for the first one, given the
             start token); ``Float[P, V]`` on the CPU, from one forward that does not count.
@@ -43,6 +44,7 @@ class TokenView:
     prompt_ids: tuple[int, ...]
     feature_of: tuple[int | None, ...]
     target: Target
+    target_fn: str
     score: ScoreTokens
     predictions: Callable[[], Float[Tensor, "P V"]]
 
@@ -55,7 +57,8 @@ def token_view(request: Request, session: Session, score: ScoreTokens) -> TokenV
     """
     ids = request.renderer.full()
     features = features_of_tokens(request.adapter, request.model.tokenizer, ids)
-    return TokenView(ids, features, request.target, score, partial(predictions, session, ids, request.renderer.start()))
+    predicted = partial(predictions, session, ids, request.renderer.start())
+    return TokenView(ids, features, request.target, request.target_fn_name, score, predicted)
 
 
 def features_of_tokens(

@@ -73,8 +73,8 @@ class Interactions:
             InputError: more than 128 features to sample.
             BudgetError: the budget does not determine the regression: F(F − 1) + 2 evaluations.
         """
-        if index not in INDICES:
-            raise unknown_name("interaction index", index, INDICES)
+        if not isinstance(index, str) or index not in INDICES:
+            raise unknown_name("interaction index", str(index), INDICES)
         n = game.n_features
         budget = default_budget(n) if budget is None else budget
         if 2**n <= budget:
@@ -128,7 +128,7 @@ def _drawn(n: int, budget: int, rng: torch.Generator, index: str) -> Bool[Tensor
             f"{n} features have {n * (n - 1) // 2:,} pairs; sampled interactions go up to {MOST_FEATURES} features. "
             "Use fewer features (a coarser `by`, groups, `keep`)."
         )
-    least, good = 2 * columns_of(n), 4 * (n + columns_of(n))
+    least, good = (min(2**n, count) for count in (2 * columns_of(n), 4 * (n + columns_of(n))))
     advice = f"Raise it ({good} for standard errors that mean something), use fewer features, or method='kernel_shap'."
     if budget < least:
         raise BudgetError(

@@ -21,6 +21,9 @@ from apportion_plugins.targets.likelihood import Prob
 __all__ = ["Reagent", "TargetAmongTop"]
 
 DEFAULT_BUDGET = 2048
+EXPLAINED = ("log_prob", "prob")
+"""Target functions that the probability stands for."""
+
 FARTHEST = 1 - 1e-6
 """A change of the probability by 1 would move the scores by infinity."""
 
@@ -90,6 +93,11 @@ class Reagent:
                 "Raise it, or use a smaller num_probes."
             )
         view = game.tokens()
+        if view.target_fn not in EXPLAINED:
+            raise InputError(
+                f"reagent explains the drop of the target's probability, and target_fn is {view.target_fn!r}. Use "
+                "target_fn='log_prob' or 'prob', or another method."
+            )
         replacer = _Replacer(view, _predictions(view, replacement_model), rng)
         probes = _Probes(game, view, replacer, settings, rng)
         probes.run(budget - 1)
@@ -115,8 +123,12 @@ class _Settings:
         ):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise InputError(f"{name}={value!r} must be a whole number of at least {least}.")
-        shares: dict[str, float | None] = {"replacing_ratio": self.replacing_ratio}
-        shares |= {} if self.keep_top_n else {"keep_ratio": self.keep_ratio}
+        if not isinstance(self.invert_keep, bool):
+            raise InputError(f"invert_keep={self.invert_keep!r} must be True or False.")
+        if not self.keep_top_n and self.keep_ratio is None:
+            raise InputError("keep_top_n=0 leaves the number of kept features to keep_ratio; give that too.")
+        shares = {"replacing_ratio": self.replacing_ratio}
+        shares |= {} if self.keep_ratio is None else {"keep_ratio": self.keep_ratio}
         for name, share in shares.items():
             if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
                 raise InputError(f"{name}={share!r} must be a share between 0 and 1.")

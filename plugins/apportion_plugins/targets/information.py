@@ -31,7 +31,7 @@ class PCXMI:
     unit = "nats"
 
     def __init__(self, *, reference: str = EMPTY) -> None:
-        self.reference = reference
+        self.reference = _checked(reference)
 
     def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:
         """Differences of logarithms, of the whole target and of each token."""
@@ -79,7 +79,7 @@ class KLDivergence:
     def __init__(self, *, reference: str = FULL, top_k: int | None = None, top_p: float = 1.0) -> None:
         if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1):
             raise InputError(f"top_k={top_k!r} must be a whole number of at least 1, or None for all tokens.")
-        self.reference = reference
+        self.reference = _checked(reference)
         self.top_k = top_k
         self.top_p = check_top_p(top_p)
 
@@ -98,3 +98,9 @@ class KLDivergence:
             return counting
         places = logits.topk(self.top_k, dim=-1).indices
         return counting & torch.zeros_like(counting).scatter(-1, places, True)
+
+
+def _checked(reference: str) -> str:
+    if not isinstance(reference, str):
+        raise InputError(f"reference={reference!r} must be 'full', 'empty' or the text of a prompt.")
+    return reference

@@ -27,6 +27,11 @@ INDENT, BRANCH = 0.24, 0.17
 COLUMNS, LEAST_COLUMNS = 48, 20
 TAG_GAP = 0.08
 
+_READING = {
+    True: "Lighter bars: groups whose score is the sum of those of their parts, below them.",
+    False: "Lighter bars: groups with their parts below them, each left out by itself; scores need not add up.",
+}
+
 
 class Tree:
     """An outline like that of folders and files, with a bar for each group of features."""
@@ -70,7 +75,7 @@ class Tree:
         bars = Bars(values, None if attribution.std_error is None else half, Numbers(values, digits=4), faint)
         notes = [
             *hidden,
-            *(["Lighter bars: the rows below such a group show what its score comes from."] if faint.any() else []),
+            *([_READING[attribution.estimand == "Owen value"]] if faint.any() else []),
             *error_notes(attribution, "Whiskers"),
             *fonts.notes,
         ]
