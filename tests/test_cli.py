@@ -634,7 +634,14 @@ def test_a_real_interrupt_leaves_no_file(tmp_path: Path, tiny_model_dir: Path, m
     out.mkdir()
     install(site, monkeypatch, "waits", WAITS)
     words = ["attribute", "a b c", "--model", tiny_model_dir, "--target", "x", "--save", out / "a.json"]
-    process = subprocess.Popen(command(*words, path=site), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command(*words, path=site),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Where the tests run in the background of a shell, interrupts are ignored, and children inherit that.
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
     assert process.stderr is not None
     assert process.stderr.readline() == "ready\n"
     process.send_signal(signal.SIGINT)

@@ -83,10 +83,6 @@ class TestGaussianProcessShap(MethodContract):
         return GaussianProcessShap()
 
 
-class TestGaussianProcessShapOnLeveragePairs(TestGaussianProcessShap):
-    options = {"sampler": LeverageSampler()}
-
-
 class TestBanzhaf(MethodContract):
     name = "banzhaf"
     options = {"sampler": BernoulliSampler()}
