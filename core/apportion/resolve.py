@@ -89,21 +89,15 @@ class Resolver:
         contrast = None if contrast is None else self._given("contrast", contrast)
         adapter = self.adapter(prompt, features, seed)
         renderer = Renderer(adapter, self._tokenizer)
-        name, chosen, reason, limit = self._method(method, len(adapter.features), budget, renderer.draws)
-        coalitions = limit if limit is None else max(1, limit // renderer.draws)
-        options = self._options(name if not reason else f"{name} (chosen by 'auto')", chosen, method_options)
+        chosen = self._chosen(method, renderer, len(adapter.features), budget, method_options)
         if target is None:
-            rehearse(chosen, len(adapter.features), coalitions, seed, options)
+            rehearse(chosen["method"], len(adapter.features), chosen["coalition_budget"], seed, chosen["options"])
         return Request(
             model=self._model,
             prompt=prompt,
             adapter=adapter,
             renderer=renderer,
             target=self._target(target, contrast, renderer, generate or {}, seed),
-            method_name=name,
-            method=chosen,
-            method_reason=reason,
-            options=options,
             given_options=method_options,
             generation=dict(generate or {}),
             target_fn_name=target_fn_name,
@@ -111,10 +105,10 @@ class Resolver:
             target_options=dict(target_options or {}),
             reference=renderer.reference(getattr(target_fn_object, "reference", None)),
             budget=budget,
-            coalition_budget=coalitions,
             until=until,
             seed=seed,
             scorers=self._plugins.scorers(),
+            **chosen,
         )
 
     def larger(self, request: Request, budget: int | None, until: float | None, spent: int) -> Request:
@@ -129,21 +123,11 @@ class Resolver:
         if budget is not None and budget <= spent:
             raise InputError(f"budget={budget} is not larger than the {spent} evaluations that this result has.")
         method = "auto" if request.method_reason else request.method
-        n = len(request.adapter.features)
-        name, chosen, reason, limit = self._method(method, n, budget, request.renderer.draws)
-        name = name if reason else request.method_name
-        coalitions = None if limit is None else max(1, limit // request.renderer.draws)
-        label = f"{name} (chosen by 'auto')" if reason else name
-        return replace(
-            request,
-            method_name=name,
-            method=chosen,
-            method_reason=reason,
-            options=self._options(label, chosen, request.given_options),
-            budget=budget,
-            coalition_budget=coalitions,
-            until=until,
-        )
+        features = len(request.adapter.features)
+        chosen = self._chosen(method, request.renderer, features, budget, request.given_options)
+        if not request.method_reason:
+            chosen["method_name"] = request.method_name
+        return replace(request, budget=budget, until=until, **chosen)
 
     def metrics(
         self, metrics: Sequence[str | Metric] | None, options: Mapping[str, Mapping[str, Any]]
@@ -259,6 +243,19 @@ class Resolver:
                 f"{listing(sorted(c.value for c in self._session.capabilities))}."
             )
         return name, made, reason, budget
+
+    def _chosen(
+        self, method: str | Method, renderer: Renderer, n_features: int, budget: int | None, given: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """The fields of a request that say which method runs, with which options and how many coalitions."""
+        name, made, reason, limit = self._method(method, n_features, budget, renderer.draws)
+        return {
+            "method_name": name,
+            "method": made,
+            "method_reason": reason,
+            "options": self._options(f"{name} (chosen by 'auto')" if reason else name, made, given),
+            "coalition_budget": None if limit is None else max(1, limit // renderer.draws),
+        }
 
     def _options(self, name: str, method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
         check_options(f"method {name!r}", method.run, options)

@@ -10,14 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from apportion.cli import flags
+from apportion.cli import metric_flags
 from apportion.cli.attribute import attribute
 from apportion.cli.job import Job, job_of
 from apportion.cli.listing import print_json
-from apportion.cli.outputs import DOTS_PER_INCH, PICTURES, check_writable
+from apportion.cli.outputs import DOTS_PER_INCH, PICTURES, check_writable, write_file
 from apportion.cli.parse import json_pairs, usage_error
 from apportion.errors import listing
-from apportion.files import write_atomically
 from apportion.plugins import installed_plugins
 
 if TYPE_CHECKING:
@@ -37,10 +36,10 @@ ELSEWHERE = ("save", "plot", "view", "view_option", "dry_run")
 
 
 def evaluate(
-    metric: flags.Metric = None,
-    metric_option: flags.MetricOption = None,
-    compare: flags.Compare = None,
-    curves: flags.Curves = None,
+    metric: metric_flags.Metric = None,
+    metric_option: metric_flags.MetricOption = None,
+    compare: metric_flags.Compare = None,
+    curves: metric_flags.Curves = None,
     **run: Any,
 ) -> None:
     """Attribute as `apportion attribute` does, and judge the result by faithfulness metrics."""
@@ -86,7 +85,7 @@ def _deliver(found: list[Evaluation], *, as_json: bool, curves: Path | None) -> 
     if curves is not None:
         content = io.BytesIO()
         compare(found).plot().savefig(content, format=curves.suffix.lower()[1:], dpi=DOTS_PER_INCH)
-        write_atomically(curves, content.getvalue())
+        write_file(curves, content.getvalue())
 
 
 def _by_metric(typed: list[str] | tuple[()]) -> dict[str, dict[str, Any]]:

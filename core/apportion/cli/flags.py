@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 MODEL, FEATURES, TARGET, METHOD, OUTPUT = "Model", "Features", "Target", "Method", "Output"
-METRICS = "Metrics"
 NO_VALUE = " "
 """Metavar of flags without a value; typer would print their type."""
 
@@ -442,45 +441,5 @@ NoProgress = Annotated[
         metavar=NO_VALUE,
         rich_help_panel=OUTPUT,
         help="No progress bar on stderr; it shows in terminals only anyway.",
-    ),
-]
-
-# --- Evaluation ----------------------------------------------------------------------------------------------------
-
-Metric = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME",
-        rich_help_panel=METRICS,
-        show_default="all of them",
-        help="A metric; see `apportion metrics`. Repeatable.",
-    ),
-]
-MetricOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="METRIC.NAME=VALUE",
-        rich_help_panel=METRICS,
-        show_default=False,
-        help="An option of a metric: lds.masks=128. Repeatable; see `apportion metrics show NAME`.",
-    ),
-]
-Compare = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="METHOD",
-        rich_help_panel=METRICS,
-        show_default=False,
-        help="Another method, with its defaults, to judge beside the first. Repeatable.",
-    ),
-]
-Curves = Annotated[
-    Path | None,
-    typer.Option(
-        "--plot",
-        metavar="FILE",
-        rich_help_panel=OUTPUT,
-        show_default=False,
-        help="Draw the deletion and insertion curves: .png, .svg or .pdf.",
     ),
 ]

@@ -83,14 +83,16 @@ class Job:
             yield explainer
 
 
-def job_of(typed: Mapping[str, Any]) -> Job:
+def job_of(t: Mapping[str, Any]) -> Job:
     """The job that the flags of ``apportion attribute`` describe, by the names of its parameters.
+
+    Args:
+        t: what was typed.
 
     Raises:
         typer.BadParameter: flags that make no sense.
         ApportionError: a prompt, name or file that cannot be used.
     """
-    t = typed
     prompt = PromptFlags(
         t["prompt"], t["prompt_file"], t["by"], t["text_baseline"], t["baseline_id"], t["keep"] or (),
         t["keep_index"] or (), t["template"], t["value"] or (), t["baseline"] or (), t["group"] or (), t["draws"],

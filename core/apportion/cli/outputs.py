@@ -22,7 +22,7 @@ from apportion.plugins import installed_plugins
 if TYPE_CHECKING:
     from apportion.attribution import Attribution
 
-__all__ = ["DOTS_PER_INCH", "PICTURES", "OutputFlags", "Outputs", "check_outputs", "check_writable"]
+__all__ = ["DOTS_PER_INCH", "PICTURES", "OutputFlags", "Outputs", "check_outputs", "check_writable", "write_file"]
 
 PICTURES = (".png", ".svg", ".pdf")
 PAGE = ".html"
@@ -102,10 +102,7 @@ class Outputs:
             Console().print(shown)
 
     def _write(self, path: Path, content: bytes) -> None:
-        try:
-            write_atomically(Path(os.path.realpath(path)), content)
-        except OSError as error:
-            raise ResultError(f"Cannot write {path}: {error.strerror or error}.") from error
+        write_file(path, content)
         self.written.append(str(path))
         if sys.stderr.isatty():
             print(f"wrote {path}", file=sys.stderr)  # noqa: T201
@@ -181,6 +178,18 @@ def _check_distinct(outputs: Mapping[str, Path | None], inputs: Sequence[Path | 
         if real in taken:
             usage_error(flag, f"{path} {taken[real]}; name another file.")
         taken[real] = f"is already what {flag} writes"
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, through links.
+
+    Raises:
+        ResultError: it cannot be written.
+    """
+    try:
+        write_atomically(Path(os.path.realpath(path)), content)
+    except OSError as error:
+        raise ResultError(f"Cannot write {path}: {error.strerror or error}.") from error
 
 
 def check_writable(path: Path) -> None:

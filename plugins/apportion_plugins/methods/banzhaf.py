@@ -9,8 +9,8 @@ from torch import Tensor
 from apportion.backend import Capability
 from apportion.game import Game
 from apportion.methods import Coalitions, Estimate, Sampler
+from apportion_plugins.methods.exact import exact_estimate
 from apportion_plugins.methods.regression import Fit, default_budget, require_determined, weighted_least_squares
-from apportion_plugins.samplers.tables import all_coalitions
 
 __all__ = ["Banzhaf", "banzhaf_of_table", "banzhaf_regression"]
 
@@ -43,8 +43,7 @@ class Banzhaf:
         n = game.n_features
         budget = default_budget(n) if budget is None else budget
         if 2**n <= budget:
-            values = banzhaf_of_table(game.values(all_coalitions(n)))
-            return Estimate(values, notes=("every coalition fitted the budget, so the values are exact",))
+            return exact_estimate(game, banzhaf_of_table)
         require_determined(n, budget)
         assert isinstance(sampler, Sampler), "a name arrives as the sampler itself"
         drawn = sampler.sample(n, budget // 2, rng)

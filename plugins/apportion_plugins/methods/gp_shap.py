@@ -15,6 +15,7 @@ from torch import Tensor
 from apportion.backend import Capability
 from apportion.game import Game
 from apportion.methods import Estimate, Sampler
+from apportion_plugins.methods.exact import exact_estimate
 from apportion_plugins.methods.interaction_prior import (
     LARGEST,
     covariance,
@@ -25,7 +26,6 @@ from apportion_plugins.methods.interaction_prior import (
 )
 from apportion_plugins.methods.regression import default_budget, require_determined
 from apportion_plugins.methods.shapley import shapley_of_table
-from apportion_plugins.samplers.tables import all_coalitions
 
 __all__ = ["GaussianProcessShap"]
 
@@ -75,8 +75,7 @@ class GaussianProcessShap:
         n = game.n_features
         budget = default_budget(n) if budget is None else budget
         if 2**n <= budget:
-            values = shapley_of_table(game.values(all_coalitions(n)))
-            return Estimate(values, notes=("every coalition fitted the budget, so the values are exact",))
+            return exact_estimate(game, shapley_of_table)
         require_determined(n, budget)
         assert isinstance(sampler, Sampler), "a name arrives as the sampler itself"
         half = _one_of_each_pair(sampler.sample(n, budget - 2, rng).mask, budget // 2)

@@ -15,6 +15,7 @@ from apportion.errors import BudgetError, InputError, unknown_name
 from apportion.game import Game
 from apportion.methods import Coalitions, Estimate
 from apportion_plugins.methods.banzhaf import banzhaf_of_table, banzhaf_regression
+from apportion_plugins.methods.exact import EXACT
 from apportion_plugins.methods.interaction_regression import (
     banzhaf_interactions,
     columns_of,
@@ -83,7 +84,7 @@ class Interactions:
                 shapley_of_table(table) if index == "shapley" else banzhaf_of_table(table),
                 estimand=ESTIMANDS[index],
                 extras={"interaction_index": INDICES[index]} | _matrices(interactions_of_table(table, index), ""),
-                notes=("every coalition fitted the budget, so the values are exact",),
+                notes=(EXACT,),
             )
         half = _drawn(n, budget, rng, index)
         values, pairs = (_shapley if index == "shapley" else _banzhaf)(game, half)

@@ -9,9 +9,9 @@ from torch import Tensor
 from apportion.backend import Capability
 from apportion.game import Game
 from apportion.methods import Coalitions, Estimate, Sampler
+from apportion_plugins.methods.exact import exact_estimate
 from apportion_plugins.methods.regression import Fit, default_budget, require_determined, weighted_least_squares
 from apportion_plugins.methods.shapley import shapley_of_table
-from apportion_plugins.samplers.tables import all_coalitions
 
 __all__ = ["KernelShap", "shapley_regression"]
 
@@ -50,8 +50,7 @@ class KernelShap:
         n = game.n_features
         budget = default_budget(n) if budget is None else budget
         if 2**n <= budget:
-            values = shapley_of_table(game.values(all_coalitions(n)))
-            return Estimate(values, notes=("every coalition fitted the budget, so the values are exact",))
+            return exact_estimate(game, shapley_of_table)
         require_determined(n, budget)
         assert isinstance(sampler, Sampler), "a name arrives as the sampler itself"
         drawn = sampler.sample(n, budget - 2, rng)

@@ -11,10 +11,10 @@ from apportion.errors import InputError
 from apportion.game import Game
 from apportion.methods import Estimate
 from apportion_plugins.methods.bootstrap import replicates_of
+from apportion_plugins.methods.exact import exact_estimate
 from apportion_plugins.methods.shapley import shapley_of_table
 from apportion_plugins.methods.spread import error_of_mean, moves_of_mean
 from apportion_plugins.samplers.permutation import chain, orders_within_budget, random_orders
-from apportion_plugins.samplers.tables import all_coalitions
 
 __all__ = ["PermutationShapley"]
 
@@ -67,8 +67,7 @@ class PermutationShapley:
             raise InputError(f"antithetic={antithetic!r} must be True or False.")
         _check_count(n_permutations, antithetic, n)
         if budget is not None and n_permutations is None and 2**n <= budget:
-            values = shapley_of_table(game.values(all_coalitions(n)))
-            return Estimate(values, notes=("every coalition fitted the budget, so the values are exact",))
+            return exact_estimate(game, shapley_of_table)
         notes: tuple[str, ...] = ()
         if budget is None:
             orders = random_orders(n, n_permutations or DEFAULT_PERMUTATIONS, rng, antithetic=antithetic)
