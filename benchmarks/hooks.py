@@ -66,7 +66,7 @@ class AtOnce(TorchBackend):
     def load(self, *args: Any, **options: Any) -> TorchSession:
         class Session(TorchSession):
             def log_probs(self, batch: ap.ScoringBatch) -> torch.Tensor:
-                return torch.zeros(batch.n_rows, len(batch.target_ids))
+                return torch.zeros(batch.n_rows, batch.n_targets)
 
         session = super().load(*args, **options)
         session.__class__ = Session

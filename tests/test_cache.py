@@ -96,7 +96,8 @@ def test_what_is_missing_is_scored_and_nothing_else() -> None:
     fresh = explain(False, budget=120, **method)
     assert large.provenance.cached == small.provenance.evaluations
     assert sum(cost(large)) == fresh.provenance.evaluations
-    assert_same(large, fresh)
+    # Other batches, and so other roundings.
+    np.testing.assert_allclose(large.token_values, fresh.token_values, atol=1e-12)
 
 
 def test_other_methods_and_target_functions_share_rows() -> None:

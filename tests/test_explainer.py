@@ -33,7 +33,7 @@ class Recorder:
     @ap.hookimpl(wrapper=True)
     def apportion_score(self, session: ap.Session, batch: ap.ScoringBatch) -> Iterator[None]:
         found = yield
-        assert found.shape == (batch.n_rows, len(batch.target_ids))
+        assert found.shape == (batch.n_rows, batch.n_targets)
         self.rows += batch.n_rows
         found += 0  # an ordinary tensor, which a wrapper may change
         return found
@@ -91,8 +91,9 @@ def test_forwarded_tokens_are_counted_and_sharing_saves_them() -> None:
     whole = ap.Explainer((tiny.model(), tiny.tokenizer()), share_prefixes=False)
     prompt = ap.Template("A long beginning that never changes: {a} {b}", {"a": "x", "b": "y"}, {"a": "v", "b": "w"})
     results = [e.attribute(prompt, " z", method="shapley") for e in (shared, whole)]
-    # One byte a token: 4 rows of 40 with a target of 2, whose last token is not read; 37 are common.
-    assert [r.provenance.forwarded_tokens for r in results] == [37 + 4 * (3 + 1), 4 * (40 + 1)]
+    # One byte a token: 4 rows of 40 with a target of 2, whose last token is not read; 37 are common to all, the first
+    # slot and the space after it to two rows each.
+    assert [r.provenance.forwarded_tokens for r in results] == [37 + 2 * 2 + 4 * (1 + 1), 4 * (40 + 1)]
     assert abs(results[0].values - results[1].values).max() < 1e-9
 
 

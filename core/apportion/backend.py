@@ -7,13 +7,16 @@ contract: the numbers of one-row-at-a-time scoring in fp32 or better.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from apportion.prefix_tree import Row
 
 if TYPE_CHECKING:
     from apportion.models import LoadedModel
@@ -81,13 +84,15 @@ class Unavailable:
 
 @dataclass(frozen=True, slots=True)
 class ScoringBatch:
-    """B rows to score: each is prefix + its suffix + the target.
+    """B rows to score: each is prefix + its suffix + its target.
 
     Attributes:
         prefix_ids: shared by every row and encoded once; empty for sessions without ``PREFIX_CACHE``.
         suffix_ids: the rest of each prompt, right-padded with any id.
         suffix_lengths: how much of each row of ``suffix_ids`` counts; at least 1.
-        target_ids: the same T tokens for every row.
+        target_ids: the target of each row, right-padded with any id.
+        target_lengths: how much of each row of ``target_ids`` counts; at least 1.
+        packed: read each distinct beginning of the rows once; only for sessions whose layout says ``packing``.
 
     All tensors are on the CPU; the session moves them.
     """
@@ -95,21 +100,53 @@ class ScoringBatch:
     prefix_ids: Int[Tensor, " P"]
     suffix_ids: Int[Tensor, "B S"]
     suffix_lengths: Int[Tensor, " B"]
-    target_ids: Int[Tensor, " T"]
+    target_ids: Int[Tensor, "B T"]
+    target_lengths: Int[Tensor, " B"]
+    packed: bool = False
 
     @property
     def n_rows(self) -> int:
         """B."""
         return self.suffix_ids.shape[0]
 
+    @property
+    def n_targets(self) -> int:
+        """T, the length of the longest target."""
+        return self.target_ids.shape[1]
+
+    @property
+    def rows(self) -> list[Row]:
+        """Prompt and target of each row, as plain token ids."""
+        prefix = tuple(self.prefix_ids.tolist())
+        prompts, targets = (
+            [tuple(row[:n]) for row, n in zip(ids.tolist(), lengths.tolist(), strict=True)]
+            for ids, lengths in ((self.suffix_ids, self.suffix_lengths), (self.target_ids, self.target_lengths))
+        )
+        return [Row(prefix + prompt, target) for prompt, target in zip(prompts, targets, strict=True)]
+
     @classmethod
-    def of(cls, rows: list[tuple[int, ...]], prefix: tuple[int, ...], target: tuple[int, ...]) -> ScoringBatch:
-        """A batch of whole prompts that all begin with ``prefix``."""
-        lengths = torch.tensor([len(row) - len(prefix) for row in rows])
-        suffix = torch.zeros(len(rows), int(lengths.max()), dtype=torch.long)
-        for i, row in enumerate(rows):
-            suffix[i, : len(row) - len(prefix)] = torch.tensor(row[len(prefix) :])
-        return cls(torch.tensor(prefix, dtype=torch.long), suffix, lengths, torch.tensor(target))
+    def of(
+        cls,
+        prompts: Sequence[tuple[int, ...]],
+        prefix: tuple[int, ...],
+        target: tuple[int, ...] | Sequence[tuple[int, ...]],
+        *,
+        packed: bool = False,
+    ) -> ScoringBatch:
+        """A batch of whole prompts that all begin with ``prefix``, followed by one target or each by its own."""
+        alike = [part for part in target if isinstance(part, int)]
+        targets = [tuple(alike)] * len(prompts) if alike else [part for part in target if isinstance(part, tuple)]
+        suffix_ids, suffix_lengths = _padded([row[len(prefix) :] for row in prompts])
+        return cls(torch.tensor(prefix, dtype=torch.long), suffix_ids, suffix_lengths, *_padded(targets), packed)
+
+
+def _padded(rows: Sequence[Sequence[int]]) -> tuple[Int[Tensor, "B S"], Int[Tensor, " B"]]:
+    """Rows of token ids, right-padded with 0, and their lengths."""
+    lengths = [len(row) for row in rows]
+    ids = np.zeros((len(rows), max(lengths)), dtype=np.int64)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = row
+    return torch.from_numpy(ids), torch.tensor(lengths)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,17 +154,23 @@ class Layout:
     """How a session wants its rows laid out, as found by checking its model.
 
     Attributes:
-        padding: rows of different lengths may share a batch, padded on the right; otherwise every
-            batch has rows of one length.
+        padding: rows of different lengths may share a batch, padded on the right; otherwise the prompts of a
+            batch have one length, and its targets have.
         prefix_sharing: a prefix may be encoded once for all rows.
         batch_tokens: tokens a batch holds when the device is busy; more cost memory and gain nothing.
         batch_overhead: what one more forward costs, in tokens; a prefix is shared where it saves more.
+        packing: batches may be ``packed``: the session reads each distinct beginning of the rows once. It keeps the
+            keys and values of the last row's tokens, and says in its attribute ``kept`` which these are, so that the
+            first row of the next packed batch goes on from there.
+        packing_overhead: how much longer a token takes in a packed batch, as a share.
     """
 
     padding: bool
     prefix_sharing: bool
     batch_tokens: int
     batch_overhead: int = 0
+    packing: bool = False
+    packing_overhead: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +220,9 @@ class Session(Protocol):
 
     - ``model``: the ``torch.nn.Module`` that scores, itself and not what it was made from.
     - ``checksum``: ``str``, another one whenever other scores have to be expected.
+
+    A session whose layout says ``packing`` has ``kept``: ``tuple[int, ...]``, the tokens that the next packed batch
+    may go on from, or ``()``.
     """
 
     @property
@@ -200,6 +246,8 @@ class Session(Protocol):
 
     def log_probs(self, batch: ScoringBatch) -> Float[Tensor, "B T"]:
         """Log-probability of every target token in every row, fp32 or better, on the CPU.
+
+        What stands beyond the length of a row's target is not read by anybody.
 
         Raises:
             BatchTooLargeError: memory ran out; the caller halves the batch.

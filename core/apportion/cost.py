@@ -14,7 +14,7 @@ from torch import Tensor
 from apportion.backend import Session
 from apportion.game import Game, Score
 from apportion.inputs import ModelInput
-from apportion.planner import Batch, Plan
+from apportion.planner import Plan
 from apportion.readout import LOGITS_BYTES, Readout
 from apportion.running import run_method
 from apportion.targets import Needs, TargetFunction
@@ -124,9 +124,9 @@ def estimate_cost(
         method_reason=request.method_reason,
         features=len(request.adapter.features),
         target_tokens=len(request.target.ids),
-        evaluations=sum(len(plan.sequences) for plan in rehearsal.plans),
+        evaluations=rehearsal.asked,
         forwarded_tokens=tokens,
-        batches=sum(len(plan.batches) * len(plan.targets) for plan in rehearsal.plans),
+        batches=sum(len(plan.batches) for plan in rehearsal.plans),
         seconds=host + (tokens / rate if rate else 0.0),
         tokens_per_second=rate,
         batch_bytes=max((_batch_bytes(plan, scorer.session, request) for plan in rehearsal.plans), default=0),
@@ -140,6 +140,7 @@ class _Rehearsal:
 
     def __init__(self, scorer: Scorer, n_outputs: int) -> None:
         self.plans: list[Plan] = []
+        self.asked = 0
         self._scorer = scorer
         self._n_outputs = n_outputs
         self._draw = torch.Generator().manual_seed(0)
@@ -153,27 +154,27 @@ class _Rehearsal:
 
     def _planned(self, sequences: Sequence[tuple[int, ...]]) -> Float[Tensor, "N K"]:
         self._scorer.check(sequences)
-        self.plans.append(self._scorer.plan(sequences))
+        # The session will go on from where the plan before ends.
+        self.plans.append(self._scorer.plan(sequences, self.plans[-1].kept if self.plans else ()))
+        self.asked += len(sequences)
         # Below 0, as log-probabilities are, which is what some methods insist on.
         return -0.5 - torch.rand(len(sequences), self._n_outputs, generator=self._draw, dtype=torch.float64)
 
 
 def _rate(plan: Plan, readout: Readout) -> float:
     """Tokens a second in the widest batch of a plan, or as much of it as a calibration may take."""
-    batch = max(plan.batches, key=lambda batch: len(batch.rows))
+    batch = max(plan.batches, key=plan.read)
     rows = max(1, CALIBRATION_TOKENS * len(batch.rows) // max(1, plan.read(batch)))
-    part = Batch(batch.rows[:rows], batch.prefix)
-    tensors = plan.tensors(part)
+    part = batch.part(0, rows)
     # The first time encodes the prefix and warms up.
-    readout.values(plan.tensors(Batch(part.rows[:1], part.prefix)))
+    readout.read(plan.tensors(batch.part(0, 1)))
     started = time.perf_counter()
-    readout.values(tensors)
+    readout.read(plan.tensors(part))
     return plan.read(part) / (time.perf_counter() - started)
 
 
 def _batch_bytes(plan: Plan, session: Session, request: Request) -> int:
-    targets = max(map(len, plan.targets))
-    largest = max(len(b.rows) * session.row_bytes(b.prefix, plan.width(b), targets) for b in plan.batches)
+    largest = max(plan.bytes(batch, session.row_bytes) for batch in plan.batches)
     return largest + (LOGITS_BYTES if request.target_fn.needs is Needs.LOGITS else 0)
 
 

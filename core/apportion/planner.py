@@ -1,44 +1,62 @@
-"""From token sequences to batches. Knows nothing of models or devices.
+"""From rows to batches, and what they cost. Knows nothing of models or devices.
 
-Sequences that begin alike are put into groups whose common prefix is encoded once. Groups are nested: the
-prefix of an inner group extends that of the group around it. A group is made only where it saves more tokens
-than one more batch costs. Inside a group rows are sorted by length, so that little is padded, and cut into
-batches that fit a memory budget.
+Three ways to lay rows out, of which the cheapest is taken:
+
+- **plain**: whole rows, sorted by length, so that little is padded.
+- **grouped**: rows that begin alike are put into groups whose common prefix is encoded once (``grouping.py``).
+- **packed**: rows in the order of their prefix tree; each distinct token is read once (``prefix_tree.py``).
+
+Each is cut into batches that fill the device and fit a memory budget.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-
-import numpy as np
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from apportion.backend import Layout, ScoringBatch
+from apportion.grouping import nested_groups
+from apportion.prefix_tree import Row, common_prefix, reused_tokens
 
-__all__ = ["Batch", "Group", "Plan", "common_prefix", "plan"]
+__all__ = ["Batch", "Plan", "RowBytes", "Way", "plan", "read_again"]
 
 RowBytes = Callable[[int, int, int], int]
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Rows that are scored together, by their numbers, and how many leading tokens they share."""
+    """Rows that are scored together, by their numbers.
+
+    Attributes:
+        rows: their numbers, in the order in which they are read.
+        prefix: how many leading tokens they share by a prefix that is encoded before.
+        packed: each distinct token is read once.
+    """
 
     rows: tuple[int, ...]
-    prefix: int
+    prefix: int = 0
+    packed: bool = False
+
+    def part(self, start: int, stop: int) -> Batch:
+        """Some of the rows, laid out alike."""
+        return Batch(self.rows[start:stop], self.prefix, self.packed)
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """Rows with a common prefix.
+class Way:
+    """A way to lay rows out that was weighed.
 
     Attributes:
-        prefix: its length.
-        batches: the rows.
+        name: ``"plain"``, ``"grouped"`` or ``"packed"``.
+        tokens: that the model reads, padding included.
+        forwards: of batches and of prefixes.
+        price: both, in tokens of a plain batch.
     """
 
-    prefix: int
-    batches: tuple[Batch, ...]
+    name: str
+    tokens: int
+    forwards: int
+    price: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,170 +64,189 @@ class Plan:
     """What is scored in which order.
 
     Attributes:
-        sequences: the prompts, distinct.
-        targets: token ids of what is scored after every row, one after the other.
-        groups: outer groups before the inner ones that extend their prefix.
+        rows: prompts and targets, distinct.
+        batches: in order.
+        costs: tokens that the model reads for each row, padding included; a prefix is on the account of the first
+            row that it is encoded for.
+        ways: what was weighed, the one that was taken first.
+        kept: tokens whose state the session keeps afterwards.
     """
 
-    sequences: Sequence[tuple[int, ...]]
-    targets: tuple[tuple[int, ...], ...]
-    groups: tuple[Group, ...]
-
-    @property
-    def batches(self) -> tuple[Batch, ...]:
-        """The batches of all groups, in order."""
-        return tuple(batch for group in self.groups for batch in group.batches)
+    rows: Sequence[Row]
+    batches: tuple[Batch, ...]
+    costs: tuple[int, ...]
+    ways: tuple[Way, ...]
+    kept: tuple[int, ...] = ()
 
     @property
     def forwarded_tokens(self) -> int:
-        """Tokens the model reads under this plan, padding included.
-
-        The last target token is predicted, not read.
-        """
-        encoded: tuple[int, ...] = ()
-        total = 0
-        for group in self.groups:
-            prefix = self.sequences[group.batches[0].rows[0]][: group.prefix]
-            known = common_prefix(encoded, prefix)
-            if known < len(prefix):
-                # A session keeps the longest prefix so far, and goes on from where the next one leaves it.
-                total += len(prefix) - known
-                encoded = prefix
-            total += sum(self.read(batch) for batch in group.batches)
-        return total
-
-    def width(self, batch: Batch) -> int:
-        """Prompt tokens of the batch's longest row beyond its prefix."""
-        return max(len(self.sequences[row]) for row in batch.rows) - batch.prefix
+        """Tokens the model reads under this plan, padding included."""
+        return sum(self.costs)
 
     def read(self, batch: Batch) -> int:
-        """Tokens the model reads for a batch whose prefix is encoded already."""
-        width = self.width(batch)
-        return sum(len(batch.rows) * (width + len(target) - 1) for target in self.targets)
+        """Tokens the model reads for a batch and the prefix that it is the first to need."""
+        return sum(self.costs[row] for row in batch.rows)
 
     def tensors(self, batch: Batch) -> ScoringBatch:
-        """The tensors of a batch, with the first target."""
-        prompts = [self.sequences[row] for row in batch.rows]
-        return ScoringBatch.of(prompts, prompts[0][: batch.prefix], self.targets[0])
+        """The tensors of a batch."""
+        prompts = [self.rows[row].prompt for row in batch.rows]
+        targets = [self.rows[row].target for row in batch.rows]
+        return ScoringBatch.of(prompts, prompts[0][: batch.prefix], targets, packed=batch.packed)
+
+    def bytes(self, batch: Batch, row_bytes: RowBytes) -> int:
+        """Upper estimate of the memory that a batch takes."""
+        members = [self.rows[i] for i in batch.rows]
+        if batch.packed:
+            return sum(
+                _packed_bytes(row, len(row.read) - self.costs[i], row_bytes)
+                for i, row in zip(batch.rows, members, strict=True)
+            )
+        suffix = max(len(row.prompt) for row in members) - batch.prefix
+        return len(members) * row_bytes(batch.prefix, suffix, max(len(row.target) for row in members))
+
+    @property
+    def reason(self) -> str:
+        """Why rows are laid out in this way, in words."""
+        taken, *others = self.ways
+        sizes = [f"{way.name} {way.tokens:,} tokens in {way.forwards:,} forwards" for way in others]
+        return f"{taken.name}: {taken.tokens:,} tokens in {taken.forwards:,} forwards" + (
+            f" (instead of {'; '.join(sizes)})" if sizes else ""
+        )
 
 
 def plan(
-    sequences: Sequence[tuple[int, ...]],
-    targets: tuple[tuple[int, ...], ...],
-    layout: Layout,
-    row_bytes: RowBytes,
-    memory_budget: int,
+    rows: Sequence[Row], layout: Layout, row_bytes: RowBytes, memory_budget: int, kept: tuple[int, ...] = ()
 ) -> Plan:
-    """Lay distinct token sequences out in batches.
+    """Lay distinct rows out in batches, in the cheapest way that the session offers.
 
     Args:
-        sequences: prompts of at least one token each.
-        targets: token ids of what is scored after each of them, one after the other.
+        rows: prompts and targets.
         layout: what the session wants.
-        row_bytes: memory of one row, from ``(prefix, suffix, targets)`` lengths.
+        row_bytes: memory of one row, from the lengths of ``(prefix, suffix, target)``.
         memory_budget: bytes a batch may take; a single row is always allowed.
+        kept: tokens whose state the session has from before.
     """
-
-    def room(prefix: int, length: int) -> int:
-        """Rows of this length that a batch may hold."""
-        suffix = length - prefix
-        by_memory = memory_budget // max(1, row_bytes(prefix, suffix, longest))
-        by_tokens = layout.batch_tokens // (suffix + longest)
-        return max(1, min(by_memory, by_tokens))
-
-    longest = max(map(len, targets))
-    order = np.array(sorted(range(len(sequences)), key=sequences.__getitem__), dtype=np.int64)
-    groups = [(order, 0)]
-    if layout.prefix_sharing and len(sequences) > 1:
-        groups = _nested(order, _shared_with_next(sequences, order), 0, layout.batch_overhead)
-    return Plan(
-        sequences,
-        targets,
-        tuple(
-            Group(prefix, tuple(_batches(sequences, rows.tolist(), prefix, layout.padding, room)))
-            for rows, prefix in groups
-        ),
-    )
+    room = _Room(rows, layout, row_bytes, memory_budget)
+    candidates = [("plain", _padded_batches(rows, [(list(range(len(rows))), 0)], room))]
+    if layout.packing:
+        candidates.insert(0, ("packed", _packed_batches(rows, room, kept)))
+    elif layout.prefix_sharing and len(rows) > 1:
+        candidates.insert(0, ("grouped", _padded_batches(rows, nested_groups(rows, layout.batch_overhead), room)))
+    weighed = []
+    for name, batches in candidates:
+        costs, forwards, after = _costs(rows, batches, kept)
+        overhead = 1 + layout.packing_overhead if name == "packed" else 1.0
+        price = overhead * sum(costs) + layout.batch_overhead * forwards
+        weighed.append((Way(name, sum(costs), forwards, price), batches, costs, after))
+    weighed.sort(key=lambda found: found[0].price)
+    _, batches, costs, after = weighed[0]
+    return Plan(rows, tuple(batches), tuple(costs), tuple(way for way, *_ in weighed), after)
 
 
-def _batches(
-    sequences: Sequence[tuple[int, ...]],
-    rows: list[int],
-    prefix: int,
-    padding: bool,
-    room: Callable[[int, int], int],
-) -> list[Batch]:
-    """Rows, longest first, cut where a batch is full or, without padding, where the length changes."""
+def read_again(schedule: Plan, others: Sequence[Sequence[Row]], kept: tuple[int, ...]) -> Plan:
+    """The same plan where each batch is read again with other targets, before the next one.
+
+    Args:
+        schedule: of the first rows.
+        others: rows with the same prompts, in the same order.
+        kept: as when the plan was made.
+    """
+    rows = [*schedule.rows, *(row for part in others for row in part)]
+    n = len(schedule.rows)
+    shifts = range(0, len(rows), n)
+    batches = [
+        Batch(tuple(i + shift for i in batch.rows), batch.prefix, batch.packed)
+        for batch in schedule.batches
+        for shift in shifts
+    ]
+    costs, _, after = _costs(rows, batches, kept)
+    return replace(schedule, costs=tuple(sum(costs[i::n]) for i in range(n)), kept=after)
+
+
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """How much fits into a batch."""
+
+    rows: Sequence[Row]
+    layout: Layout
+    row_bytes: RowBytes
+    memory_budget: int
+
+    def padded(self, longest: Row, targets: int, prefix: int) -> int:
+        """Rows that a batch may hold whose longest prompt and target are these."""
+        suffix = len(longest.prompt) - prefix
+        by_memory = self.memory_budget // max(1, self.row_bytes(prefix, suffix, targets))
+        return max(1, min(by_memory, self.layout.batch_tokens // (suffix + targets)))
+
+
+def _padded_batches(rows: Sequence[Row], groups: Iterable[tuple[list[int], int]], room: _Room) -> list[Batch]:
+    """Rows of each group, longest first, cut where a batch is full or, without padding, where a length changes."""
     found: list[Batch] = []
-    current: list[int] = []
-    for row in sorted(rows, key=lambda row: (-len(sequences[row]), row)):
-        # The first row of a batch sets its width.
-        width = len(sequences[current[0]]) if current else 0
-        other_length = not padding and len(sequences[row]) != width
-        if current and (other_length or len(current) >= room(prefix, width)):
+    for members, prefix in groups:
+        current: list[int] = []
+        targets = max(len(rows[i].target) for i in members)
+        for i in sorted(members, key=lambda i: (-len(rows[i].prompt), -len(rows[i].target), i)):
+            # The first row of a batch sets its width.
+            first = rows[current[0]] if current else rows[i]
+            other = not room.layout.padding and (
+                len(rows[i].prompt) != len(first.prompt) or len(rows[i].target) != len(first.target)
+            )
+            if current and (other or len(current) >= room.padded(first, targets, prefix)):
+                found.append(Batch(tuple(current), prefix))
+                current = []
+            current.append(i)
+        if current:
             found.append(Batch(tuple(current), prefix))
-            current = []
-        current.append(row)
-    if current:
-        found.append(Batch(tuple(current), prefix))
     return found
 
 
-def _shared_with_next(sequences: Sequence[tuple[int, ...]], order: np.ndarray) -> np.ndarray:
-    """How many leading tokens each sequence shares with the next one in order.
-
-    The first target token is predicted by the last token of the prompt, so at least one token of each stays
-    in its row.
-    """
-    lengths = np.array([len(sequences[row]) for row in order])
-    table = np.full((len(order), int(lengths.max())), -1, dtype=np.int64)
-    for i, row in enumerate(order):
-        table[i, : lengths[i]] = sequences[row]
-    differs = table[1:] != table[:-1]
-    # Distinct sequences differ somewhere: at the latest where the shorter one ends.
-    shared: np.ndarray = np.minimum(differs.argmax(1), np.minimum(lengths[1:], lengths[:-1]) - 1)
-    return shared
-
-
-def _nested(rows: np.ndarray, shared: np.ndarray, prefix: int, overhead: int) -> list[tuple[np.ndarray, int]]:
-    """Groups ``(rows, prefix)`` of rows in lexical order that share ``prefix`` tokens already.
-
-    Greedy: the stretch of rows whose longer common prefix saves most becomes a group inside this one, as
-    long as it saves more than the forwards cost that it adds.
-    """
-    inner: list[tuple[np.ndarray, int]] = []
-    while len(rows) > 1:
-        saved, first, last, longer = _most_saving(shared, prefix)
-        # The prefix is one more forward; rows that are split off are a second one.
-        forwards = 1 if last - first == len(rows) - 1 else 2
-        if saved <= forwards * overhead:
-            break
-        inner += _nested(rows[first : last + 1], shared[first:last], longer, overhead)
-        # What is left shares with its new neighbour what it shared with everything between them.
-        bridge = [shared[max(first - 1, 0) : last + 1].min()] if first > 0 and last < len(rows) - 1 else []
-        shared = np.concatenate([shared[: max(first - 1, 0)], bridge, shared[last + 1 :]]).astype(np.int64)
-        rows = np.concatenate([rows[:first], rows[last + 1 :]])
-    return ([(rows, prefix)] if len(rows) else []) + inner
+def _packed_batches(rows: Sequence[Row], room: _Room, kept: tuple[int, ...]) -> list[Batch]:
+    """Rows in the order of their prefix tree, cut where a batch is full."""
+    order = sorted(range(len(rows)), key=lambda i: rows[i].read)
+    found: list[Batch] = []
+    current: list[int] = []
+    tokens = held = 0
+    depths = reused_tokens((rows[i] for i in order), kept)
+    total = sum(len(rows[i].read) - reused for i, reused in zip(order, depths, strict=True))
+    # Batches of about one size: a small last one would read all weights for a few tokens.
+    even = total / max(1, -(-total // room.layout.batch_tokens))
+    for i, reused in zip(order, depths, strict=True):
+        row = rows[i]
+        new = len(row.read) - reused
+        memory = _packed_bytes(row, reused, room.row_bytes)
+        if current and (tokens + new / 2 > even or held + memory > room.memory_budget):
+            found.append(Batch(tuple(current), packed=True))
+            current, tokens, held = [], 0, 0
+        current.append(i)
+        tokens, held = tokens + new, held + memory
+    return [*found, Batch(tuple(current), packed=True)] if current else found
 
 
-def _most_saving(shared: np.ndarray, prefix: int) -> tuple[int, int, int, int]:
-    """The stretch of rows that saves most by a prefix of its own: ``(tokens saved, first, last, length)``.
-
-    Encoding ``length − prefix`` more tokens once instead of in each row saves that many for every row but
-    one. As with the largest rectangle under a histogram, one pass with a stack of rising lengths finds it.
-    """
-    best = (0, 0, 0, prefix)
-    stack: list[tuple[int, int]] = []
-    for i, height in enumerate([*shared.tolist(), -1]):
-        start = i
-        while stack and stack[-1][1] >= height:
-            start, tall = stack.pop()
-            saved = (i - start) * (tall - prefix)
-            best = max(best, (saved, start, i, tall))
-        stack.append((start, height))
-    return best
+def _packed_bytes(row: Row, reused: int, row_bytes: RowBytes) -> int:
+    prefix = min(reused, len(row.prompt) - 1)
+    return row_bytes(prefix, len(row.prompt) - prefix, len(row.target))
 
 
-def common_prefix(a: tuple[int, ...], b: tuple[int, ...]) -> int:
-    """How many leading tokens two sequences share."""
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+def _costs(
+    rows: Sequence[Row], batches: Sequence[Batch], kept: tuple[int, ...]
+) -> tuple[list[int], int, tuple[int, ...]]:
+    """Tokens read for each row, forwards, and what the session keeps afterwards."""
+    costs = [0] * len(rows)
+    forwards = len(batches)
+    for batch in batches:
+        members = [rows[i] for i in batch.rows]
+        if batch.packed:
+            for i, row, reused in zip(batch.rows, members, reused_tokens(members, kept), strict=True):
+                costs[i] = len(row.read) - reused
+            kept = members[-1].read
+            continue
+        width = max(len(row.read) for row in members) - batch.prefix
+        for i in batch.rows:
+            costs[i] = width
+        prefix = members[0].prompt[: batch.prefix]
+        # A session keeps the longest prefix so far, and goes on from where the next one leaves it.
+        if (known := common_prefix(kept, prefix)) < len(prefix):
+            costs[batch.rows[0]] += len(prefix) - known
+            forwards += 1
+            kept = prefix
+    return costs, forwards, kept

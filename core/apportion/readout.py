@@ -66,15 +66,39 @@ class Readout:
         """K."""
         return 1 + len(self._target.ids)
 
+    @property
+    def reads_logits(self) -> bool:
+        """Whether values are made from logits, batch by batch, instead of log-probabilities."""
+        return self._target_fn.needs is Needs.LOGITS
+
+    def prepare(self) -> None:
+        """Read what all prompts are compared with, if the target function asks for it."""
+        self._referred()
+
+    def read(self, batch: ScoringBatch) -> Tensor:
+        """What is read of a batch: values or log-probabilities."""
+        return self.values(batch) if self.reads_logits else self.log_probs(batch)
+
     def values(self, batch: ScoringBatch) -> Float[Tensor, "B K"]:
-        """Values of the rows of a batch, whose target stands for all targets.
+        """Values of the rows of a batch by their logits, after the target and what it is contrasted with.
 
         Raises:
             BatchTooLargeError: memory ran out.
-            PluginError: a session, plugin or target function gave another shape.
+            PluginError: a session or target function gave another shape.
         """
-        batches = [replace(batch, target_ids=torch.tensor(ids)) for ids in self.targets]
-        return torch.cat([self.applied(*parts) for parts in self._scores(batches)])
+        return torch.cat([self.applied(*parts) for parts in self._logits(batch)])
+
+    def log_probs(self, batch: ScoringBatch) -> Float[Tensor, "B T"]:
+        """Log-probabilities of the rows of a batch; what stands beyond a row's own target says nothing.
+
+        Raises:
+            BatchTooLargeError: memory ran out.
+            PluginError: a session or plugin gave another shape.
+        """
+        found = self._score_batch(self._session, batch)
+        wanted = (batch.n_rows, batch.n_targets)
+        check_shape("scoring a batch (a session, or a plugin's apportion_score)", found, wanted)
+        return found
 
     def applied(self, scores: Scores, contrast: Scores | None = None) -> Float[Tensor, "B K"]:
         """Values of scores, float64 on the CPU."""
@@ -85,25 +109,19 @@ class Readout:
         check_shape(f"the target function {type(self._target_fn).__name__}", values, (len(found), self.n_outputs))
         return values.to("cpu", torch.float64)
 
-    def _scores(self, batches: Sequence[ScoringBatch]) -> Iterator[tuple[Scores, ...]]:
-        """Scores of the same rows after each target; logits a few rows at a time."""
-        if self._target_fn.needs is Needs.LOG_PROBS:
-            yield tuple(Scores(log_probs=self._log_probs(batch)) for batch in batches)
-            return
+    def _logits(self, batch: ScoringBatch) -> Iterator[tuple[Scores, ...]]:
+        """Logits of the same rows after each target, a few rows at a time."""
         assert isinstance(self._session, LogitsSession)
-        rows = self._rows_at_once(sum(len(batch.target_ids) for batch in batches))
-        for parts in zip(*(self._session.logits(batch, rows) for batch in batches), strict=True):
+        prompts = [row.prompt for row in batch.rows]
+        prefix = tuple(batch.prefix_ids.tolist())
+        after = [ScoringBatch.of(prompts, prefix, ids, packed=batch.packed) for ids in self.targets]
+        rows = self._rows_at_once(sum(map(len, self.targets)))
+        for parts in zip(*(self._session.logits(one, rows) for one in after), strict=True):
             yield tuple(Scores(logits=part) for part in parts)
 
     def _rows_at_once(self, tokens: int) -> int:
         vocabulary = self._session.info.vocabulary
         return 1 if vocabulary is None else max(1, LOGITS_BYTES // (4 * vocabulary * tokens))
-
-    def _log_probs(self, batch: ScoringBatch) -> Float[Tensor, "B T"]:
-        found = self._score_batch(self._session, batch)
-        wanted = (batch.n_rows, len(batch.target_ids))
-        check_shape("scoring a batch (a session, or a plugin's apportion_score)", found, wanted)
-        return found
 
     def _referred(self) -> Scores | None:
         """Scores of the reference prompt, read when they are first needed."""
@@ -111,7 +129,12 @@ class Readout:
             return None
         if self._reference is None:
             batch = ScoringBatch.of([tuple(self._reference_ids)], (), self._target.ids)
-            ((self._reference, *_),) = self._scores([batch])
+            if self.reads_logits:
+                assert isinstance(self._session, LogitsSession)
+                (logits,) = self._session.logits(batch, 1)
+                self._reference = Scores(logits=logits)
+            else:
+                self._reference = Scores(log_probs=self.log_probs(batch))
         return self._reference
 
 

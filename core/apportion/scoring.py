@@ -1,8 +1,8 @@
-"""From model inputs to values: plan, score batch by batch, halve what does not fit, apply the target."""
+"""From model inputs to values: what is known is recalled, the rest is scored and the target function applied."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -10,9 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from apportion.backend import Session
-from apportion.errors import BatchTooLargeError, InputError
+from apportion.batches import Batches, Read
+from apportion.errors import InputError
 from apportion.inputs import ModelInput
-from apportion.planner import Batch, Plan, plan
+from apportion.planner import Batch, Plan
+from apportion.prefix_tree import Row
 from apportion.progress import ProgressEvent, Report
 from apportion.readout import Readout, check_shape
 from apportion.targets import Scores
@@ -48,11 +50,11 @@ class Scorer:
 
     Args:
         session: the loaded model.
-        readout: turns batches into values of the target.
+        readout: turns scores into values of the target.
         report: where progress goes.
         recall: what is known of some prompts before they are scored (the hook ``apportion_recall``); ``None`` where
             log-probabilities are not all that is needed.
-        share_prefixes: whether plans may share prefixes, where the session can.
+        share_prefixes: whether plans may read what rows share only once, where the session can.
         tally: where to count; a new one if ``None``.
     """
 
@@ -70,9 +72,7 @@ class Scorer:
         self._readout = readout
         self._report = report
         self._recall = recall
-        layout = session.layout
-        self._layout = layout if share_prefixes else replace(layout, prefix_sharing=False)
-        self._row_limit: int | None = None
+        self._batches = Batches(session, share=share_prefixes)
         self.tally = tally or Tally()
 
     def __call__(self, inputs: Sequence[ModelInput]) -> Float[Tensor, "N K"]:
@@ -84,77 +84,15 @@ class Scorer:
         """
         sequences = [item.ids for item in inputs]
         self.check(sequences)
-        known = self._recalled(sequences)
-        if known is None:
-            return self._scored(sequences)
-        rows = ~torch.cat(known, 1).isnan().any(1)
-        self.tally.cached += int(rows.sum())
-        values = torch.empty(len(sequences), self._readout.n_outputs, dtype=torch.float64)
-        if bool(rows.any()):
-            values[rows] = self._readout.applied(*(Scores(log_probs=part[rows]) for part in known))
-        values[~rows] = self._scored(
-            [ids for ids, is_known in zip(sequences, rows.tolist(), strict=True) if not is_known]
-        )
-        return values
+        return self._by_logits(sequences) if self._readout.reads_logits else self._by_log_probs(sequences)
 
-    def _recalled(self, sequences: Sequence[tuple[int, ...]]) -> list[Float[Tensor, "N T"]] | None:
-        """What is known already of each target: NaN where it is not, ``None`` where nothing is."""
-        if self._recall is None:
-            return None
-        known = []
-        for target in self._readout.targets:
-            found = torch.full((len(sequences), len(target)), torch.nan, dtype=torch.float64)
-            for part in self._recall(self.session, sequences, target):
-                check_shape("a plugin's apportion_recall", part, (len(sequences), len(target)))
-                found = torch.where(found.isnan(), part.double(), found)
-            known.append(found)
-        return known
-
-    def _scored(self, sequences: Sequence[tuple[int, ...]]) -> Float[Tensor, "N K"]:
-        """Values of sequences that are not known yet."""
-        values = torch.empty(len(sequences), self._readout.n_outputs, dtype=torch.float64)
-        if not sequences:
-            return values
-        schedule = self.plan(sequences)
-        done = 0
-        self._progress(done, len(sequences))
-        for batch in schedule.batches:
-            for piece in self._pieces(batch):
-                values[list(piece.rows)] = self._rows(schedule, piece)
-                done += len(piece.rows)
-                self.tally.evaluations += len(piece.rows)
-                self._progress(done, len(sequences))
-        self.tally.forwarded_tokens += schedule.forwarded_tokens
-        return values
-
-    def plan(self, sequences: Sequence[tuple[int, ...]]) -> Plan:
-        """How these would be scored."""
-        budget = self.session.info.memory_budget
-        return plan(sequences, self._readout.targets, self._layout, self.session.row_bytes, budget)
-
-    def _progress(self, done: int, total: int) -> None:
-        self._report(ProgressEvent("score", done, total, self.tally.evaluations))
-
-    def _pieces(self, batch: Batch) -> list[Batch]:
-        size = self._row_limit or len(batch.rows)
-        return [Batch(batch.rows[i : i + size], batch.prefix) for i in range(0, len(batch.rows), size)]
-
-    def _rows(self, schedule: Plan, batch: Batch) -> Float[Tensor, "B K"]:
-        try:
-            return self._readout.values(schedule.tensors(batch))
-        except (BatchTooLargeError, torch.OutOfMemoryError) as error:
-            if len(batch.rows) == 1:
-                raise BatchTooLargeError(
-                    f"A single prompt of {len(schedule.sequences[batch.rows[0]])} tokens does not fit into the "
-                    f"memory of {self.session.info.device}. Use a shorter prompt, a smaller dtype or another "
-                    f"device. ({error})"
-                ) from error
-        # Outside the except block, so that the failed batch's tensors are free before the next try.
-        half = len(batch.rows) // 2
-        self._row_limit = min(half, self._row_limit or half)
-        self.tally.notes.append(f"memory ran out on a batch of {len(batch.rows)} rows; went on with {half}")
-        halves = (Batch(batch.rows[:half], batch.prefix), Batch(batch.rows[half:], batch.prefix))
-        return torch.cat([self._rows(schedule, part) for part in halves])
+    def plan(self, sequences: Sequence[tuple[int, ...]], kept: tuple[int, ...] | None = None) -> Plan:
+        """How these would be scored, going on from what the session keeps now or from what it will keep by then."""
+        targets = self._readout.targets
+        rows, *also = ([Row(ids, target) for ids in sequences] for target in targets)
+        if self._readout.reads_logits:
+            return self._batches.plan(rows, also, kept)
+        return self._batches.plan([*rows, *(row for part in also for row in part)], (), kept)
 
     def check(self, sequences: Sequence[tuple[int, ...]]) -> None:
         """Refuse what cannot be scored.
@@ -177,3 +115,54 @@ class Scorer:
                 f"A prompt of {longest} tokens and a target of {target} exceed the model's context "
                 f"length of {limit} tokens. Shorten the prompt, its baselines or the target."
             )
+
+    def _by_log_probs(self, sequences: Sequence[tuple[int, ...]]) -> Float[Tensor, "N K"]:
+        """Values from log-probabilities, of which a plugin may know some."""
+        scores = [self._recalled(sequences, target) for target in self._readout.targets]
+        known = [~found.isnan().any(1) for found in scores]
+        new = [
+            (which, i, Row(ids, target))
+            for which, target in enumerate(self._readout.targets)
+            for i, ids in enumerate(sequences)
+            if not known[which][i]
+        ]
+        inputs = len({i for _, i, _ in new})
+        self.tally.cached += len(sequences) - inputs
+        for batch, found in self._run([row for _, _, row in new], self._readout.log_probs, inputs):
+            for number, log_probs in zip(batch.rows, found, strict=True):
+                which, i, row = new[number]
+                scores[which][i] = log_probs[: len(row.target)]
+        return self._readout.applied(*(Scores(log_probs=part) for part in scores))
+
+    def _by_logits(self, sequences: Sequence[tuple[int, ...]]) -> Float[Tensor, "N K"]:
+        """Values from logits, which are too large to keep: batch by batch."""
+        values = torch.empty(len(sequences), self._readout.n_outputs, dtype=torch.float64)
+        rows, *also = ([Row(ids, target) for ids in sequences] for target in self._readout.targets)
+        for batch, found in self._run(rows, self._readout.values, len(sequences), also):
+            values[list(batch.rows)] = found
+        return values
+
+    def _recalled(self, sequences: Sequence[tuple[int, ...]], target: tuple[int, ...]) -> Float[Tensor, "N T"]:
+        """What is known already of a target: NaN where nothing is."""
+        found = torch.full((len(sequences), len(target)), torch.nan, dtype=torch.float64)
+        for part in self._recall(self.session, sequences, target) if self._recall is not None else ():
+            check_shape("a plugin's apportion_recall", part, (len(sequences), len(target)))
+            found = torch.where(found.isnan(), part.double(), found)
+        return found
+
+    def _run(
+        self, rows: Sequence[Row], read: Read, inputs: int, also: Sequence[Sequence[Row]] = ()
+    ) -> Iterator[tuple[Batch, Tensor]]:
+        """Batches and what was read of them; counts and reports."""
+        if not rows:
+            return
+        self._report(ProgressEvent("score", 0, inputs, self.tally.evaluations))
+        # What all are compared with is read first: a plan counts on what the session keeps.
+        self._readout.prepare()
+        before, done = self.tally.evaluations, 0
+        for batch, found, tokens in self._batches.run(rows, read, self.tally.notes.append, also):
+            yield batch, found
+            done += len(batch.rows)
+            self.tally.forwarded_tokens += tokens
+            self.tally.evaluations = before + done * inputs // len(rows)
+            self._report(ProgressEvent("score", done * inputs // len(rows), inputs, self.tally.evaluations))

@@ -57,9 +57,11 @@ def all_logits(
     return logits
 
 
-def log_probs_of_logits(logits: Float[Tensor, "B T V"], target: Int[Tensor, " T"]) -> Float[Tensor, "B T"]:
+def log_probs_of_logits(logits: Float[Tensor, "B T V"], target: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
     """The same from logits that the model made itself, one row at a time in fp32 or better."""
     dtype = torch.promote_types(logits.dtype, torch.float32)
-    index = target[:, None]
-    rows = [(z := row.to(dtype)).gather(1, index)[:, 0] - z.logsumexp(1) for row in logits]
+    rows = [
+        (z := row.to(dtype)).gather(1, ids[:, None])[:, 0] - z.logsumexp(1)
+        for row, ids in zip(logits, target, strict=True)
+    ]
     return torch.stack(rows)

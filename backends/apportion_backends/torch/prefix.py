@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from apportion.planner import common_prefix
+from apportion.prefix_tree import common_prefix
 
 __all__ = ["PrefixStore", "encode_prefix"]
 
@@ -44,6 +44,11 @@ class PrefixStore:
         self._model = model
         self._ids: tuple[int, ...] = ()
         self._cache: Cache | None = None
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """The prefix that is encoded."""
+        return self._ids if self._cache is not None else ()
 
     def get(self, ids: tuple[int, ...]) -> Cache | None:
         """A read-only cache of a prefix; ``None`` if the model keeps another kind of state."""

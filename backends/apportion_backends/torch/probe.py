@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from apportion.errors import ModelError
+from apportion.prefix_tree import Row
 from apportion_backends.torch.modes import scoring_mode
+from apportion_backends.torch.packed import PackedModel, takes_packed_rows
 from apportion_backends.torch.prefix import PrefixStore
 
 __all__ = ["Traits", "probe"]
@@ -33,6 +36,7 @@ class Traits:
         batching: rows of one length may share a batch.
         padding: rows of different lengths may, padded on the right and without a mask.
         prefix_sharing: a prefix may be encoded once.
+        packing: rows may be read as a prefix tree.
         linear_head: logits are the output embedding applied to the base model's last hidden state.
         keeps_rows: the model takes ``logits_to_keep`` as positions for each row.
     """
@@ -40,6 +44,7 @@ class Traits:
     batching: bool
     padding: bool
     prefix_sharing: bool
+    packing: bool
     linear_head: bool
     keeps_rows: bool
 
@@ -88,11 +93,13 @@ class _Probe:
         self._check_causal()
         batching = self._same_batched()
         regular = batching and not self.length_dependent
+        linear_head = not self.soft_cap and self._same_by_linear_head()
         return Traits(
             batching=batching,
             padding=regular and self._same_padded(),
             prefix_sharing=regular and self._same_with_prefix(),
-            linear_head=not self.soft_cap and self._same_by_linear_head(),
+            packing=regular and linear_head and self._same_packed(),
+            linear_head=linear_head,
             keeps_rows=self._same_with_kept_rows(),
         )
 
@@ -162,6 +169,24 @@ class _Probe:
             # The model does not take such a cache; its rows are scored whole.
             return False
         return True
+
+    def _same_packed(self) -> bool:
+        """Rows that share beginnings, in two batches of which the second goes on from the first."""
+        a, b = tuple(self.long.tolist()), tuple(self.other.tolist())
+        first = [Row(a[:6], a[6:]), Row(a[:4] + b[4:6], b[6:]), Row(a[:4] + b[4:6], a[2:4])]
+        second = [Row(a[:4] + b[4:5] + a[5:7], a[7:]), Row(b[:8], b[8:])]
+        try:
+            if not takes_packed_rows(self.model):
+                return False
+            packed, head = PackedModel(self.model), self.model.get_output_embeddings()
+            return all(self._equal_rows(rows, head(packed.hidden(rows))) for rows in (first, second))
+        except REFUSALS:
+            # The model's attention is not to be exchanged, or its layers do not hand on what it needs.
+            return False
+
+    def _equal_rows(self, rows: Sequence[Row], logits: Float[Tensor, "B T V"]) -> bool:
+        alone = [self._forward(torch.tensor(row.read))[0, len(row.prompt) - 1 :] for row in rows]
+        return all(self._equal(ours[: len(one)], one) for ours, one in zip(logits, alone, strict=True))
 
     def _same_by_linear_head(self) -> bool:
         head = self.model.get_output_embeddings()

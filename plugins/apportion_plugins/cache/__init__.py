@@ -94,8 +94,8 @@ class EvaluationCache:
 
         log_probs = yield
         run = self._run(request, session)
-        if run.scope is not None and getattr(log_probs, "shape", None) == (batch.n_rows, len(batch.target_ids)):
-            rows = zip(batch_keys(run.scope, batch), pack(log_probs), strict=True)
+        if run.scope is not None and getattr(log_probs, "shape", None) == (batch.n_rows, batch.n_targets):
+            rows = zip(batch_keys(run.scope, batch), pack(log_probs, batch.target_lengths.tolist()), strict=True)
             run.store.put({key: row for key, row in rows if row is not None})
         return log_probs
 

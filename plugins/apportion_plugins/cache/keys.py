@@ -57,16 +57,19 @@ def prompt_keys(scope: bytes, target: Iterable[int], prompts: Iterable[Iterable[
         target: token ids.
         prompts: token ids of each.
     """
-    narrow = hashlib.blake2b(array("q", target).tobytes(), digest_size=32, key=scope).digest()
+    narrow = _after(scope, target)
     return [_key(narrow, array("q", ids).tobytes()) for ids in prompts]
 
 
 def batch_keys(scope: bytes, batch: ScoringBatch) -> list[bytes]:
-    """The address of each row of a batch: its prefix and its suffix are the prompt."""
-    prefix = batch.prefix_ids.tolist()
-    rows = zip(batch.suffix_ids.tolist(), batch.suffix_lengths.tolist(), strict=True)
-    target = batch.target_ids.tolist()
-    return prompt_keys(scope, target, (prefix + suffix[:length] for suffix, length in rows))
+    """The address of each row of a batch."""
+    rows = batch.rows
+    narrow = {target: _after(scope, target) for target in {row.target for row in rows}}
+    return [_key(narrow[row.target], array("q", row.prompt).tobytes()) for row in rows]
+
+
+def _after(scope: bytes, target: Iterable[int]) -> bytes:
+    return hashlib.blake2b(array("q", target).tobytes(), digest_size=32, key=scope).digest()
 
 
 def _key(scope: bytes, prompt: bytes) -> bytes:

@@ -15,14 +15,24 @@ CODES = {torch.float32: 1, torch.float64: 2, torch.float16: 3, torch.bfloat16: 4
 DTYPES = {code: dtype for dtype, code in CODES.items()}
 
 
-def pack(log_probs: Float[Tensor, "B T"]) -> list[bytes | None]:
-    """The bytes of each row: a code for the dtype and the raw numbers; ``None`` for rows that are not finite."""
+def pack(log_probs: Float[Tensor, "B T"], lengths: Sequence[int] | None = None) -> list[bytes | None]:
+    """The bytes of each row: a code for the dtype and the raw numbers; ``None`` for rows that are not finite.
+
+    Args:
+        log_probs: what was scored.
+        lengths: how much of each row counts; ``None`` for all of it.
+    """
     code = CODES.get(log_probs.dtype)
     if code is None:
         return [None] * len(log_probs)
-    finite = log_probs.isfinite().all(1).tolist()
+    lengths = [log_probs.shape[1]] * len(log_probs) if lengths is None else lengths
+    finite = [bool(row[:n].isfinite().all()) for row, n in zip(log_probs, lengths, strict=True)]
     raw = log_probs.detach().cpu().contiguous().view(torch.uint8).numpy()
-    return [bytes([code]) + row.tobytes() if good else None for row, good in zip(raw, finite, strict=True)]
+    size = log_probs.dtype.itemsize
+    return [
+        bytes([code]) + row[: n * size].tobytes() if good else None
+        for row, n, good in zip(raw, lengths, finite, strict=True)
+    ]
 
 
 def unpack(rows: Sequence[bytes | None], width: int) -> Float[Tensor, "N T"] | None:

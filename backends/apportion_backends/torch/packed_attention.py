@@ -1,0 +1,150 @@
+"""Attention of a packed batch: every node looks back along its own path.
+
+It stands in for a model's own attention by transformers' public registration (``AttentionInterface``), so that all
+else is the model's own code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+from transformers import AttentionInterface, PreTrainedModel
+
+from apportion_backends.torch.packing import Group, Pack
+
+__all__ = ["KeysAndValues", "Packing", "attends_packed", "merges_attention"]
+
+NAME = "apportion_packed"
+
+KeysAndValues = tuple[Float[Tensor, "P H D"], Float[Tensor, "P H D"]]
+
+
+@dataclass(slots=True)
+class Packing:
+    """What the attention of every layer needs in one forward.
+
+    Attributes:
+        pack: where everything lies.
+        kept: keys and values of the kept tokens, by layer.
+        found: those of the last row's path, by layer; filled by the forward.
+    """
+
+    pack: Pack
+    kept: dict[int, KeysAndValues]
+    found: dict[int, KeysAndValues] = field(default_factory=dict)
+
+
+@contextmanager
+def attends_packed(model: PreTrainedModel) -> Iterator[None]:
+    """Inside, the model's attention is the one of packed batches."""
+    AttentionInterface.register(NAME, packed_attention)
+    before = model.config._attn_implementation
+    model.set_attn_implementation(NAME)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+def packed_attention(
+    module: torch.nn.Module,
+    query: Float[Tensor, "1 H S D"],
+    key: Float[Tensor, "1 G S D"],
+    value: Float[Tensor, "1 G S D"],
+    attention_mask: Tensor | None,
+    *,
+    packing: Packing,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    **kwargs: Any,
+) -> tuple[Float[Tensor, "1 S H D"], None]:
+    """Scaled dot-product attention of every node to its path.
+
+    Raises:
+        ValueError: the model wants a mask or a window, which only its own attention applies.
+    """
+    if attention_mask is not None or sliding_window is not None:
+        raise ValueError("Packed rows have no mask and no window.")
+    layer: int = module.layer_idx  # type: ignore[assignment]
+    queries, keys, values = (part[0].transpose(0, 1) for part in (query, key, value))
+    reused = packing.pack.reused
+    if reused:
+        old_keys, old_values = packing.kept[layer]
+        keys, values = torch.cat([old_keys[:reused], keys]), torch.cat([old_values[:reused], values])
+    packing.found[layer] = (keys[packing.pack.last], values[packing.pack.last])
+    found = [_of_group(group, queries, keys, values, scaling) for group in packing.pack.groups]
+    return (found[0] if len(found) == 1 else torch.cat(found))[None], None
+
+
+def _of_group(
+    group: Group, queries: Float[Tensor, "S H D"], keys: Float[Tensor, "P G D"], values: Tensor, scaling: float | None
+) -> Float[Tensor, "s H D"]:
+    """Attention of the nodes of a group: to the trunk of their paths, and to the rest; merged by their sums.
+
+    Merging follows Hydragen (Juravsky et al., arXiv 2402.05099).
+    """
+    query = queries[group.queries].transpose(1, 2)
+    key, value = keys[group.paths].transpose(1, 2), values[group.paths].transpose(1, 2)
+    if not len(group.trunk):
+        grouped = query.shape[1] != key.shape[1]
+        near = functional.scaled_dot_product_attention(
+            query, key, value, is_causal=True, scale=scaling, enable_gqa=grouped
+        )
+        return near.transpose(1, 2).flatten(0, 1)[group.where]
+    near, near_sum = _with_sum(query, key, value, scaling, causal=True)
+    near = near.transpose(1, 2).flatten(0, 1)[group.where]
+    near_sum = near_sum.transpose(1, 2).flatten(0, 1)[group.where]
+    far, far_sum = _to_trunk(queries[slice(*group.nodes)], keys[group.trunk], values[group.trunk], scaling)
+    return torch.lerp(near, far, (far_sum - near_sum).sigmoid().to(near.dtype)[:, :, None])
+
+
+def _to_trunk(
+    queries: Float[Tensor, "s H D"], keys: Float[Tensor, "C G D"], values: Float[Tensor, "C G D"], scaling: float | None
+) -> tuple[Float[Tensor, "s H D"], Float[Tensor, "s H"]]:
+    """All queries at once, those that share a key head in one row, so that no key is copied."""
+    nodes, heads, size = queries.shape
+    shared = heads // keys.shape[1]
+    rows = queries.reshape(nodes, -1, shared, size).permute(1, 2, 0, 3).flatten(1, 2)
+    out, total = _with_sum(rows[None], keys.transpose(0, 1)[None], values.transpose(0, 1)[None], scaling, causal=False)
+    out = out[0].reshape(-1, shared, nodes, out.shape[-1]).permute(2, 0, 1, 3).flatten(1, 2)
+    return out, total[0].reshape(-1, shared, nodes).permute(2, 0, 1).flatten(1, 2)
+
+
+def _with_sum(
+    query: Float[Tensor, "B H S D"],
+    key: Float[Tensor, "B G L D"],
+    value: Tensor,
+    scaling: float | None,
+    *,
+    causal: bool,
+) -> tuple[Float[Tensor, "B H S D"], Float[Tensor, "B H S"]]:
+    """Attention, and the logarithm of the sum that its softmax divides by."""
+    if query.device.type == "cpu":
+        flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        out, total = flash(query, key, value, 0.0, causal, scale=scaling)
+        return out, total
+    copies = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(copies, 1), value.repeat_interleave(copies, 1)
+    efficient = torch.ops.aten._scaled_dot_product_efficient_attention
+    out, total, *_ = efficient(query, key, value, None, True, 0.0, causal, scale=scaling)
+    # The kernel pads the sums of a row to a multiple of its tile.
+    return out, total[..., : query.shape[2]]
+
+
+def merges_attention(device: torch.device, dtype: torch.dtype, size: int) -> bool:
+    """Whether this PyTorch gives the sums that merging needs, for such tensors."""
+    draw = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(1, 2, 3, size, generator=draw).to(device, dtype) for _ in range(3))
+    try:
+        _, total = _with_sum(query, key, value, None, causal=False)
+    except (AttributeError, RuntimeError, NotImplementedError):
+        return False
+    expected = (query.double() @ key.double().transpose(-1, -2) / size**0.5).logsumexp(-1)
+    return bool(torch.allclose(total.double(), expected, atol=0.05))

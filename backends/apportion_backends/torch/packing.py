@@ -1,0 +1,173 @@
+"""Where everything lies in a packed batch: rows in the order of their prefix tree, each distinct token once.
+
+A row adds what is new of it, a segment, to one long row of nodes. Its path (all its tokens, from the first to the
+last) runs through kept tokens, segments of rows before it, and its own. This module only computes indices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from apportion.prefix_tree import Row, reused_tokens
+
+__all__ = ["Group", "Pack", "lay_out"]
+
+LEAST_TRUNK = 32
+"""Tokens that rows share before their attention to them is worth computing apart."""
+GROUP_OVERHEAD = 128 * 1024
+"""What attention of one more group costs, in pairs of a query and a key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Rows whose attention is computed together. Places count kept tokens first, then nodes.
+
+    Attributes:
+        nodes: the first node of their segments, and the one after the last.
+        trunk: places of the tokens with which all their paths begin.
+        paths: places of what follows on each path, padded on the right with any place.
+        queries: the nodes of the same; any node where the place is that of a kept token.
+        where: of each node of the segments, its place in the flattened ``paths``.
+    """
+
+    nodes: tuple[int, int]
+    trunk: Int[Tensor, " C"]
+    paths: Int[Tensor, "B L"]
+    queries: Int[Tensor, "B L"]
+    where: Int[Tensor, " S"]
+
+    def to(self, device: torch.device) -> Group:
+        """The same elsewhere."""
+        moved = (t.to(device, non_blocking=True) for t in (self.trunk, self.paths, self.queries, self.where))
+        return Group(self.nodes, *moved)
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """A batch as one row.
+
+    Attributes:
+        reused: how many of the kept tokens are read.
+        ids: of the nodes.
+        positions: of the nodes in their rows.
+        groups: for attention; their segments follow one another and are all nodes.
+        predicts: the node before each target token of each row, padded with any node.
+        last: places of the last row's path.
+    """
+
+    reused: int
+    ids: Int[Tensor, " S"]
+    positions: Int[Tensor, " S"]
+    groups: tuple[Group, ...]
+    predicts: Int[Tensor, "B T"]
+    last: Int[Tensor, " L"]
+
+    def to(self, device: torch.device) -> Pack:
+        """The same elsewhere."""
+        ids, positions, predicts, last = (
+            t.to(device, non_blocking=True) for t in (self.ids, self.positions, self.predicts, self.last)
+        )
+        return Pack(self.reused, ids, positions, tuple(group.to(device) for group in self.groups), predicts, last)
+
+
+def lay_out(rows: Sequence[Row], kept: tuple[int, ...] = (), *, trunks: bool = True) -> Pack:
+    """Lay rows out.
+
+    Args:
+        rows: in the order of their prefix tree; any order is right, and reads more.
+        kept: tokens whose keys and values are known.
+        trunks: whether attention to what rows share may be computed apart.
+    """
+    depths = reused_tokens(rows, kept)
+    reads = [row.read for row in rows]
+    reused = depths[0]
+    paths: list[np.ndarray] = []
+    before = np.arange(reused)
+    nodes = 0
+    starts = []
+    for read, depth in zip(reads, depths, strict=True):
+        starts.append(nodes)
+        new = len(read) - depth
+        before = np.concatenate([before[:depth], np.arange(reused + nodes, reused + nodes + new)])
+        paths.append(before)
+        nodes += new
+    starts.append(nodes)
+    return Pack(
+        reused=reused,
+        ids=torch.tensor([token for read, depth in zip(reads, depths, strict=True) for token in read[depth:]]),
+        positions=torch.from_numpy(
+            np.concatenate([np.arange(depth, len(read)) for read, depth in zip(reads, depths, strict=True)])
+        ),
+        groups=tuple(
+            _group(paths[i:j], depths[i:j], starts[i : j + 1], trunk, reused)
+            for i, j, trunk in _groups(depths, [len(read) for read in reads], starts, trunks)
+        ),
+        predicts=torch.from_numpy(_predicting(rows, paths)) - reused,
+        last=torch.from_numpy(paths[-1]),
+    )
+
+
+def _predicting(rows: Sequence[Row], paths: Sequence[np.ndarray]) -> np.ndarray:
+    widest = max(len(row.target) for row in rows)
+    found = np.empty((len(rows), widest), dtype=np.int64)
+    for i, (row, path) in enumerate(zip(rows, paths, strict=True)):
+        places = path[len(row.prompt) - 1 :]
+        found[i, : len(places)] = places
+        found[i, len(places) :] = places[-1]
+    return found
+
+
+def _groups(
+    depths: Sequence[int], lengths: Sequence[int], starts: Sequence[int], trunks: bool
+) -> list[tuple[int, int, int]]:
+    """Stretches of rows ``(first, after the last, trunk)``, so that little is computed twice or for padding.
+
+    A row's new nodes must lie behind the trunk of its group, because its queries do.
+    """
+    found: list[tuple[int, int, int]] = []
+    for i, (depth, length) in enumerate(zip(depths, lengths, strict=True)):
+        if starts[i] == starts[i + 1]:
+            continue  # it adds nothing: all its tokens are those of rows before it
+        trunk = depth if trunks and depth >= LEAST_TRUNK else 0
+        alone = _pairs(1, length, trunk, starts[i + 1] - starts[i])
+        if found:
+            first, after, shared = found[-1]
+            common = min(shared, depth) if min(shared, depth) >= LEAST_TRUNK else 0
+            before = max(lengths[first:after])
+            apart = _pairs(after - first, before, shared, starts[after] - starts[first]) + alone + GROUP_OVERHEAD
+            together = _pairs(i + 1 - first, max(before, length), common, starts[i + 1] - starts[first])
+            if together <= apart:
+                found[-1] = (first, i + 1, common)
+                continue
+        found.append((i, i + 1, trunk))
+    return found
+
+
+def _pairs(rows: int, longest: int, trunk: int, nodes: int) -> int:
+    """Queries times keys that attention of a group computes; half of a causal square."""
+    return rows * (longest - trunk) ** 2 // 2 + nodes * trunk
+
+
+def _group(paths: Sequence[np.ndarray], depths: Sequence[int], starts: Sequence[int], trunk: int, reused: int) -> Group:
+    # Rows that add nothing have no queries.
+    adding = [(path, depth) for path, depth in zip(paths, depths, strict=True) if len(path) > depth]
+    longest = max(len(path) for path, _ in adding) - trunk
+    places = np.full((len(adding), longest), reused, dtype=np.int64)
+    where = []
+    for i, (path, depth) in enumerate(adding):
+        rest = path[trunk:]
+        places[i, : len(rest)] = rest
+        where.append(np.arange(i * longest + depth - trunk, i * longest + len(rest)))
+    return Group(
+        nodes=(starts[0], starts[-1]),
+        trunk=torch.from_numpy(adding[0][0][:trunk].copy()),
+        paths=torch.from_numpy(places),
+        queries=torch.from_numpy(np.maximum(places - reused, 0)),
+        where=torch.from_numpy(np.concatenate(where)),
+    )
