@@ -162,6 +162,7 @@ class Layout:
         packing: batches may be ``packed``: the session reads each distinct beginning of the rows once. It keeps the
             keys and values of the last row's tokens, and says in its attribute ``kept`` which these are, so that the
             first row of the next packed batch goes on from there.
+        packing_limit: how long rows may be that are packed; ``None`` for any length.
         packing_overhead: how much longer a token takes in a packed batch, as a share.
     """
 
@@ -170,6 +171,7 @@ class Layout:
     batch_tokens: int
     batch_overhead: int = 0
     packing: bool = False
+    packing_limit: int | None = None
     packing_overhead: float = 0.0
 
 

@@ -128,7 +128,8 @@ def plan(
     """
     room = _Room(rows, layout, row_bytes, memory_budget)
     candidates = [("plain", _padded_batches(rows, [(list(range(len(rows))), 0)], room))]
-    if layout.packing:
+    limit = layout.packing_limit
+    if layout.packing and (limit is None or all(len(row.read) <= limit for row in rows)):
         candidates.insert(0, ("packed", _packed_batches(rows, room, kept)))
     elif layout.prefix_sharing and len(rows) > 1:
         candidates.insert(0, ("grouped", _padded_batches(rows, nested_groups(rows, layout.batch_overhead), room)))

@@ -7,21 +7,29 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from apportion.prefix_tree import Row
 from apportion_backends.torch.packed_attention import KeysAndValues, Packing, attends_packed, merges_attention
 from apportion_backends.torch.packing import lay_out
 
-__all__ = ["PackedModel", "takes_packed_rows"]
+__all__ = ["PackedModel", "longest_packed_row"]
 
 
-def takes_packed_rows(model: PreTrainedModel) -> bool:
-    """Whether the model lets its attention be chosen, and all its layers attend to all that came before."""
+def longest_packed_row(model: PreTrainedModel) -> int | None:
+    """How long rows may be that are packed; ``None`` for any length, 0 if the model does not allow it.
+
+    A layer with a sliding window attends to all that came before while rows are no longer than the window.
+    """
     if not model._can_set_attn_implementation():
-        return False
-    # Sliding windows and recurrent states have layers of their own.
-    return all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
+        return 0
+    limit = None
+    for layer in DynamicCache(config=model.config).layers:
+        if isinstance(layer, DynamicSlidingWindowLayer):
+            limit = min(layer.sliding_window, limit or layer.sliding_window)
+        elif type(layer) is not DynamicLayer:
+            return 0  # a recurrent state, or something unknown
+    return limit
 
 
 class PackedModel:

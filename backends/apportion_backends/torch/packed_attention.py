@@ -68,9 +68,9 @@ def packed_attention(
     """Scaled dot-product attention of every node to its path.
 
     Raises:
-        ValueError: the model wants a mask or a window, which only its own attention applies.
+        ValueError: the model wants a mask or a window that hides something; only its own attention applies them.
     """
-    if attention_mask is not None or sliding_window is not None:
+    if attention_mask is not None or (sliding_window is not None and packing.pack.longest > sliding_window):
         raise ValueError("Packed rows have no mask and no window.")
     layer: int = module.layer_idx  # type: ignore[assignment]
     queries, keys, values = (part[0].transpose(0, 1) for part in (query, key, value))

@@ -7,7 +7,7 @@ last) runs through kept tokens, segments of rows before it, and its own. This mo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -54,6 +54,7 @@ class Pack:
 
     Attributes:
         reused: how many of the kept tokens are read.
+        longest: tokens of the longest row.
         ids: of the nodes.
         positions: of the nodes in their rows.
         groups: for attention; their segments follow one another and are all nodes.
@@ -62,6 +63,7 @@ class Pack:
     """
 
     reused: int
+    longest: int
     ids: Int[Tensor, " S"]
     positions: Int[Tensor, " S"]
     groups: tuple[Group, ...]
@@ -70,10 +72,10 @@ class Pack:
 
     def to(self, device: torch.device) -> Pack:
         """The same elsewhere."""
-        ids, positions, predicts, last = (
-            t.to(device, non_blocking=True) for t in (self.ids, self.positions, self.predicts, self.last)
-        )
-        return Pack(self.reused, ids, positions, tuple(group.to(device) for group in self.groups), predicts, last)
+        moved = {
+            name: getattr(self, name).to(device, non_blocking=True) for name in ("ids", "positions", "predicts", "last")
+        }
+        return replace(self, groups=tuple(group.to(device) for group in self.groups), **moved)
 
 
 def lay_out(rows: Sequence[Row], kept: tuple[int, ...] = (), *, trunks: bool = True) -> Pack:
@@ -100,6 +102,7 @@ def lay_out(rows: Sequence[Row], kept: tuple[int, ...] = (), *, trunks: bool = T
     starts.append(nodes)
     return Pack(
         reused=reused,
+        longest=max(map(len, reads)),
         ids=torch.tensor([token for read, depth in zip(reads, depths, strict=True) for token in read[depth:]]),
         positions=torch.from_numpy(
             np.concatenate([np.arange(depth, len(read)) for read, depth in zip(reads, depths, strict=True)])

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from apportion.errors import ModelError
 from apportion.prefix_tree import Row
 from apportion_backends.torch.modes import scoring_mode
-from apportion_backends.torch.packed import PackedModel, takes_packed_rows
+from apportion_backends.torch.packed import PackedModel, longest_packed_row
 from apportion_backends.torch.prefix import PrefixStore
 
 __all__ = ["Traits", "probe"]
@@ -37,6 +37,7 @@ class Traits:
         padding: rows of different lengths may, padded on the right and without a mask.
         prefix_sharing: a prefix may be encoded once.
         packing: rows may be read as a prefix tree.
+        packing_limit: how long they may be; ``None`` for any length.
         linear_head: logits are the output embedding applied to the base model's last hidden state.
         keeps_rows: the model takes ``logits_to_keep`` as positions for each row.
     """
@@ -45,6 +46,7 @@ class Traits:
     padding: bool
     prefix_sharing: bool
     packing: bool
+    packing_limit: int | None
     linear_head: bool
     keeps_rows: bool
 
@@ -78,6 +80,7 @@ class _Probe:
         low = vocabulary // 4
         ids = torch.randint(low, max(low + 1, vocabulary - low), (3, 9), generator=draw)
         self.long, self.other, self.short = ids[0], ids[1], ids[2, :5]
+        self.window = longest_packed_row(model)
         self.length_dependent = _length_dependent_positions(config)
         self.logits = self._first_forward()
         if not bool(torch.isfinite(self.logits).all()):
@@ -99,6 +102,7 @@ class _Probe:
             padding=regular and self._same_padded(),
             prefix_sharing=regular and self._same_with_prefix(),
             packing=regular and linear_head and self._same_packed(),
+            packing_limit=self.window,
             linear_head=linear_head,
             keeps_rows=self._same_with_kept_rows(),
         )
@@ -176,7 +180,7 @@ class _Probe:
         first = [Row(a[:6], a[6:]), Row(a[:4] + b[4:6], b[6:]), Row(a[:4] + b[4:6], a[2:4])]
         second = [Row(a[:4] + b[4:5] + a[5:7], a[7:]), Row(b[:8], b[8:])]
         try:
-            if not takes_packed_rows(self.model):
+            if self.window is not None and self.window < len(a):
                 return False
             packed, head = PackedModel(self.model), self.model.get_output_embeddings()
             return all(self._equal_rows(rows, head(packed.hidden(rows))) for rows in (first, second))

@@ -71,6 +71,7 @@ class TorchSession:
             batch_tokens=tokens if traits.batching else 1,
             batch_overhead=GPU_BATCH_OVERHEAD if on_gpu else CPU_BATCH_OVERHEAD,
             packing=traits.packing,
+            packing_limit=traits.packing_limit,
             packing_overhead=PACKING_OVERHEAD,
         )
         self.capabilities = frozenset(

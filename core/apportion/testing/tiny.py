@@ -46,10 +46,23 @@ _CONFIGS: Mapping[str, Callable[[], tf.PretrainedConfig]] = {
     "gemma3": lambda: tf.Gemma3TextConfig(
         **COMMON, **SIZES, head_dim=8, sliding_window=4, layer_types=["sliding_attention", "full_attention"]
     ),
+    "phi3": lambda: tf.Phi3Config(**COMMON, **SIZES, sliding_window=None),
+    "gpt_neox": lambda: tf.GPTNeoXConfig(
+        **COMMON,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=512,
+    ),
+    "falcon": lambda: tf.FalconConfig(
+        **COMMON, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=512
+    ),
 }
 
 FAMILIES = tuple(_CONFIGS)
-"""Architectures that ``model`` builds: plain, learned positions, tied, ALiBi, state space, experts, sliding window."""
+"""Architectures that ``model`` builds: plain, learned positions, tied, ALiBi, state space, experts, sliding window,
+fused projections, parallel blocks, one head of keys for all."""
 
 
 @functools.cache
