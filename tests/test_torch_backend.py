@@ -352,3 +352,26 @@ def test_generation_is_greedy_and_reproducible(explainer: ap.Explainer) -> None:
     assert torch.equal(state, torch.random.get_rng_state()), "the caller's random state is untouched"
     with pytest.raises(ap.InputError, match="max_new_tokenz"):
         session.generate((1, 2, 3), {"max_new_tokenz": 5}, seed=0)
+
+
+@pytest.mark.slow
+def test_a_compiled_model_gives_the_same_numbers_and_stays_as_it_was() -> None:
+    loaded = tiny.loaded(dtype=torch.float32)
+    inputs = rows_of_leave_one_out()
+    goal = ap.Target(TARGET, tuple(map(str, TARGET)), "")
+    plain, compiled = (
+        scorer_of(TorchBackend().load(loaded, compile=compile), goal)(inputs) for compile in (False, True)
+    )
+    assert torch.allclose(plain, compiled, atol=1e-5)
+    assert type(loaded.model.base_model).__name__ == "LlamaModel"
+    assert not torch.equal(plain, torch.zeros_like(plain))
+
+
+def test_options_are_of_a_backend_that_is_named() -> None:
+    pair = (tiny.model(), tiny.tokenizer())
+    with pytest.raises(ap.InputError, match="has no option 'compiled'. Did you mean 'compile'"):
+        ap.Explainer(pair, backend="torch", backend_options={"compiled": True})
+    with pytest.raises(ap.InputError, match="has no option 'device'"):
+        ap.Explainer(pair, backend="torch", backend_options={"device": "cpu"})
+    with pytest.raises(ap.InputError, match="are of one backend; name it"):
+        ap.Explainer(pair, backend_options={"compile": True})

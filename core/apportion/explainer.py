@@ -56,6 +56,7 @@ class Explainer:
             that was passed as an object.
         dtype: such as ``"float32"`` (the default for models that apportion loads) or ``"bfloat16"``.
         memory_budget: bytes that a batch may take besides the model; the backend's choice if ``None``.
+        backend_options: of the backend that is named, such as ``{"compile": True}`` of ``"torch"``.
         share_prefixes: encode a prefix that all prompts of a batch share once, where the model allows it.
         plugins: modules or objects with hook implementations, for this explainer only.
         progress: a progress bar in terminals and notebooks.
@@ -77,6 +78,7 @@ class Explainer:
         device: str | None = None,
         dtype: str | None = None,
         memory_budget: int | None = None,
+        backend_options: Mapping[str, object] | None = None,
         share_prefixes: bool = True,
         plugins: Sequence[object] = (),
         progress: bool = True,
@@ -86,7 +88,13 @@ class Explainer:
         self.plugins = load_plugins(plugins, switches={"progress": progress, "cache": cache, "run_log": run_log})
         self.model = load_model(model, dtype=dtype)
         self.session, self._notes = open_session(
-            self.plugins, backend, self.model, device=device, dtype=dtype, memory_budget=memory_budget
+            self.plugins,
+            backend,
+            self.model,
+            device=device,
+            dtype=dtype,
+            memory_budget=memory_budget,
+            options=backend_options,
         )
         self._share_prefixes = share_prefixes
         self._resolver = Resolver(self.plugins, self.model, self.session, self._report)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import TYPE_CHECKING, Any
 
 from apportion.errors import InputError, listing, suggestion
@@ -23,22 +23,26 @@ def named_options(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     return {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in RESERVED}
 
 
-def check_options(owner: str, function: Callable[..., Any], options: Mapping[str, object]) -> None:
+def check_options(
+    owner: str, function: Callable[..., Any], options: Mapping[str, object], apart: Set[str] = frozenset()
+) -> None:
     """Refuse options that a function does not name, even when a catch-all would swallow them.
 
     Args:
         owner: how the message calls it, such as ``"method 'shapley'"``.
         function: what will be called with the options.
         options: what the user gave.
+        apart: keyword-only parameters that are no options.
 
     Raises:
         InputError: an unknown option; the message lists the options there are.
     """
-    known = named_options(function)
+    known = [name for name in named_options(function) if name not in apart]
     for option in options:
         if option not in known:
             raise InputError(
-                f"The {owner} has no option {option!r}. {suggestion(option, known)}Its options: {listing(known)}."
+                f"The {owner} has no option {option!r}. {suggestion(option, known)}"
+                f"Its options: {listing(known) or 'none'}."
             )
 
 

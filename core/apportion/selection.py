@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from apportion.backend import Available, Backend, Session, Unavailable, WhiteBox, WhiteBoxSession
-from apportion.errors import BackendError, InputError, ModelError
+from apportion.errors import BackendError, InputError, ModelError, listing
 from apportion.models import LoadedModel
+from apportion.options import check_options
 from apportion.plugins import Plugins
 
 __all__ = ["open_session", "white_box_of"]
+
+PLACEMENT = frozenset({"device", "dtype", "memory_budget"})
+"""What every backend's ``load`` takes; arguments of ``Explainer``, not options."""
 
 
 def open_session(
@@ -20,11 +24,13 @@ def open_session(
     device: str | None,
     dtype: str | None,
     memory_budget: int | None,
+    options: Mapping[str, object] | None = None,
 ) -> tuple[Session, tuple[str, ...]]:
     """Load the model into a backend's session.
 
     A backend that is named must work. ``"auto"`` takes the available backend of highest priority that can
-    load the model, and notes those it passed over.
+    load the model, and notes those it passed over. Options are of the backend that was named: the keyword-only
+    parameters of its ``load``.
 
     Returns:
         The session, and sentences about the choice for results.
@@ -33,6 +39,7 @@ def open_session(
         UnknownNameError: no backend of that name.
         BackendError: it is unavailable; with the reason and what to install.
         ModelError: the model cannot be scored.
+        InputError: an option that the backend does not have, or options and no name.
     """
     whole = isinstance(memory_budget, int) and not isinstance(memory_budget, bool) and memory_budget >= 1
     if memory_budget is not None and not whole:
@@ -41,8 +48,14 @@ def open_session(
         raise InputError(f"backend={backend!r} is neither a name nor a Backend.")
     if backend != "auto":
         chosen = plugins["backends"].get(backend).make() if isinstance(backend, str) else backend
+        check_options(f"backend {chosen.info.name!r}", chosen.load, options or {}, apart=PLACEMENT)
         _require_available(chosen)
-        return chosen.load(model, device=device, dtype=dtype, memory_budget=memory_budget), ()
+        return chosen.load(model, device=device, dtype=dtype, memory_budget=memory_budget, **(options or {})), ()
+    if options:
+        raise InputError(
+            f"backend_options={dict(options)!r} are of one backend; name it: "
+            f"backend= one of {listing(plugins['backends'].names())}."
+        )
     candidates: list[Backend] = [entry.make() for entry in plugins["backends"]]
     candidates.sort(key=lambda candidate: -candidate.info.priority)
     notes: list[str] = []

@@ -48,6 +48,7 @@ class TorchBackend:
         device: str | None = None,
         dtype: str | None = None,
         memory_budget: int | None = None,
+        compile: bool = False,
     ) -> TorchSession:
         """Move the model where it is wanted and find out how its rows may be laid out.
 
@@ -58,6 +59,8 @@ class TorchBackend:
             dtype: ``None`` keeps the weights' dtype. A user's model is copied before it is cast.
             memory_budget: bytes a batch may take; ``None``: 512 MiB on the CPU, half of the free memory
                 on a GPU.
+            compile: fuse what is between matrix products (``torch.compile``). The first batches take a minute or
+                more; worth it for thousands of evaluations at most.
 
         Raises:
             BackendError: no such device or dtype here.
@@ -84,7 +87,7 @@ class TorchBackend:
             ) from error
         if memory_budget is None:
             memory_budget = _default_memory_budget(module.device)
-        return TorchSession(replace(model, model=module), probe(module), memory_budget)
+        return TorchSession(replace(model, model=module), probe(module), memory_budget, compiled=compile)
 
 
 def _device(name: str) -> torch.device:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -37,10 +38,13 @@ class PackedModel:
 
     Args:
         model: what reads; its attention is exchanged during a forward and put back.
+        base: the model without its head, compiled; ``None`` for the model's own.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, base: Callable[..., Any] | None = None) -> None:
         self._model = model
+        self._base = model.base_model if base is None else base
+        self._compiled = base is not None
         config = model.config.get_text_config()
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self._trunks = merges_attention(model.device, model.dtype, size)
@@ -52,8 +56,8 @@ class PackedModel:
         """Last hidden states at the positions that predict the targets; what is beyond a row's target is any."""
         pack = lay_out(rows, self.kept, trunks=self._trunks).to(self._model.device)
         packing = Packing(pack, self._layers)
-        with attends_packed(self._model):
-            states: Tensor = self._model.base_model(
+        with attends_packed(self._model, compiled=self._compiled):
+            states: Tensor = self._base(
                 pack.ids[None], position_ids=pack.positions[None], use_cache=False, return_dict=True, packing=packing
             )[0]
         # Only now: a forward that failed has changed nothing.

@@ -42,9 +42,14 @@ class Packing:
 
 
 @contextmanager
-def attends_packed(model: PreTrainedModel) -> Iterator[None]:
-    """Inside, the model's attention is the one of packed batches."""
-    AttentionInterface.register(NAME, packed_attention)
+def attends_packed(model: PreTrainedModel, *, compiled: bool = False) -> Iterator[None]:
+    """Inside, the model's attention is the one of packed batches.
+
+    Args:
+        model: whose attention is exchanged.
+        compiled: what is between attention is; attention itself has other shapes in every batch.
+    """
+    AttentionInterface.register(NAME, torch.compiler.disable(packed_attention) if compiled else packed_attention)
     before = model.config._attn_implementation
     model.set_attn_implementation(NAME)
     try:

@@ -54,10 +54,13 @@ class TorchSession:
         model: what was loaded.
         traits: what the model allows, see ``probe``.
         memory_budget: bytes a batch may take.
+        compiled: fuse what is between matrix products.
     """
 
-    def __init__(self, model: LoadedModel, traits: Traits, memory_budget: int) -> None:
+    def __init__(self, model: LoadedModel, traits: Traits, memory_budget: int, *, compiled: bool = False) -> None:
         self._model: PreTrainedModel | None = model.model
+        # A wrapper: the user's model stays as it is.
+        self._compiled = torch.compile(model.model.base_model, dynamic=True) if compiled else None
         self._traits = traits
         self._prefixes: PrefixStore | None = None
         self._packed: PackedModel | None = None
@@ -180,7 +183,7 @@ class TorchSession:
 
     def close(self) -> None:
         """Let go of the model; idempotent."""
-        self._model = None
+        self._model = self._compiled = None
         self.release()
 
     def _by_head(self, hidden: Float[Tensor, "B T D"], batch: ScoringBatch) -> Float[Tensor, "B T"]:
@@ -196,10 +199,11 @@ class TorchSession:
         """Last hidden states at the positions that predict the target."""
         if batch.packed:
             if self._packed is None:
-                self._packed = PackedModel(self.model)
+                self._packed = PackedModel(self.model, self._compiled)
             return self._packed.hidden(batch.rows)
         ids, keep = self._rows(batch)
-        hidden: Tensor = self.model.base_model(ids, **self._cache(batch))[0]
+        base = self.model.base_model if self._compiled is None else self._compiled
+        hidden: Tensor = base(ids, **self._cache(batch))[0]
         return hidden.gather(1, keep[:, :, None].expand(-1, -1, hidden.shape[-1]))
 
     def _own_logits(self, batch: ScoringBatch) -> Float[Tensor, "B T V"]:

@@ -32,6 +32,7 @@ def attribute(
     device: flags.Device = None,
     dtype: flags.Dtype = None,
     memory_budget: flags.MemoryBudget = None,
+    backend_option: flags.BackendOption = None,
     no_share_prefixes: flags.NoSharePrefixes = False,
     cache: flags.Cache = False,
     prompt_file: flags.PromptFile = None,

@@ -9,8 +9,10 @@ from rich.text import Text
 
 from apportion.cli.listing import JsonFlag, console, print_json, print_table, sub_app
 from apportion.errors import PluginError
+from apportion.options import named_options
 from apportion.plugins import load_plugins
 from apportion.registry import Entry
+from apportion.selection import PLACEMENT
 
 __all__ = ["app"]
 
@@ -43,6 +45,7 @@ def show_backend(name: Annotated[str, typer.Argument(help="A backend's name.")],
         "available": Text.assemble(_state(facts), " ", _remark(facts)),
         "devices": ", ".join(facts["devices"]) or "unknown",
         "capabilities": ", ".join(facts["capabilities"]) or "unknown",
+        "options": ", ".join(facts["options"]) or "none",
         "priority": str(facts["priority"]),
         "plugin": facts["plugin"],
     }
@@ -77,12 +80,13 @@ def _facts(entry: Entry) -> Facts:
     try:
         backend = entry.make()
     except PluginError as error:
-        nothing: Facts = {"devices": [], "capabilities": [], "priority": None}
+        nothing: Facts = {"devices": [], "capabilities": [], "options": [], "priority": None}
         return facts | nothing | {"available": False, "detail": "", "reason": str(error), "hint": ""}
     state = backend.availability()
     return facts | {
         "devices": list(backend.info.devices),
         "capabilities": sorted(capability.value for capability in backend.info.capabilities),
+        "options": [name for name in named_options(backend.load) if name not in PLACEMENT],
         "priority": backend.info.priority,
         "available": not hasattr(state, "reason"),
         "detail": getattr(state, "detail", ""),

@@ -58,6 +58,15 @@ MemoryBudget = Annotated[
         help="What a batch may take besides the model, in bytes or with a unit: 512MiB, 2GB.",
     ),
 ]
+BackendOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE",
+        rich_help_panel=MODEL,
+        show_default=False,
+        help="An option of the backend that --backend names: compile=true. Repeatable; see `apportion backends`.",
+    ),
+]
 NoSharePrefixes = Annotated[
     bool,
     typer.Option(

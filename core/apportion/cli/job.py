@@ -31,6 +31,7 @@ class ModelFlags:
     device: str | None
     dtype: str | None
     memory_budget: str | None
+    options: Sequence[str]
     share_prefixes: bool
     cache: bool
     progress: bool
@@ -101,8 +102,8 @@ def job_of(t: Mapping[str, Any]) -> Job:
     return check_job(
         prompt,
         ModelFlags(
-            t["model"], t["backend"], t["device"], t["dtype"], t["memory_budget"], not t["no_share_prefixes"],
-            t["cache"], not t["no_progress"],
+            t["model"], t["backend"], t["device"], t["dtype"], t["memory_budget"], t["backend_option"] or (),
+            not t["no_share_prefixes"], t["cache"], not t["no_progress"],
         ),
         TargetFlags(
             t["target"], t["target_ids"], t["target_fn"], t["contrast"], t["contrast_ids"], t["target_option"] or (),
@@ -131,6 +132,7 @@ def check_job(
         "device": model.device,
         "dtype": model.dtype,
         "memory_budget": None if model.memory_budget is None else memory_size("--memory-budget", model.memory_budget),
+        "backend_options": json_pairs("--backend-option", model.options, "compile=true"),
         "share_prefixes": model.share_prefixes,
         "progress": model.progress,
         "cache": model.cache,
