@@ -29,10 +29,16 @@ class ModelInput:
     """What one forward of the model reads before the target: token ids, special tokens included."""
 
     ids: tuple[int, ...]
+    _hash: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         # Adapters may give lists; inputs are compared and remembered, so they must not change.
         object.__setattr__(self, "ids", tuple(self.ids))
+        # A game looks each input up several times, and tuples do not remember theirs.
+        object.__setattr__(self, "_hash", hash(self.ids))
+
+    def __hash__(self) -> int:
+        return self._hash
 
 
 @dataclass(frozen=True, slots=True)
