@@ -146,6 +146,7 @@ PARTS = st.sampled_from(
      "<m>", "<", ">", "#", "/", "\u0600", "\u0e33", "ﷺ", "a ", " b"]
 )  # fmt: skip
 TEXTS = st.lists(st.one_of(PARTS, PARTS, st.text(max_size=3)), max_size=14).map("".join)
+TEXTS = TEXTS.map(lambda text: text.replace("{", "").replace("}", ""))
 ENCODABLE = TEXTS.filter(lambda text: not any("\ud800" <= c <= "\udfff" for c in text))
 
 
@@ -190,6 +191,25 @@ def test_the_demo_model_too(smollm2: ap.Explainer, texts: list[str], special: bo
     tokenizer = smollm2.model.tokenizer
     assert borders(tokenizer) is not None
     check(tokenizer, texts, special)
+
+
+@pytest.mark.parametrize("name", ["gpt-2", "llama-3", "unigram", "bert", "no words"])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.large_base_example])
+@given(
+    literals=st.lists(ENCODABLE, min_size=4, max_size=4),
+    values=st.lists(ENCODABLE, min_size=4, max_size=4),
+    baselines=st.lists(ENCODABLE, min_size=4, max_size=4),
+)
+def test_templates_of_anything(name: str, literals: list[str], values: list[str], baselines: list[str]) -> None:
+    tokenizer = sure(name)
+    template = "".join(f"{literal}{{}}" for literal in literals) + " end"
+    mask = (torch.arange(16)[:, None] >> torch.arange(4)) & 1 == 1
+    adapter = TemplateAdapter(ap.Template(template, values, baselines), ap.AdaptContext(tokenizer))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = [item.ids for item in adapter.render(mask)]
+    shown = [[v if on else b for v, b, on in zip(values, baselines, row, strict=True)] for row in mask.tolist()]
+    assert found == whole(tokenizer, [template.format(*row) for row in shown], True)
 
 
 class Own(PreTrainedTokenizerFast):

@@ -76,49 +76,8 @@ def refitted(
     fits = []
     for _ in range(REFITS):
         rows = torch.randint(count, (count,), generator=rng)
-        # A row that was drawn twice counts twice, and nothing has to be copied.
-        times = torch.bincount(rows, minlength=count)
-        fits.append(_lasso_of_moments(design, response, weight * times, alpha, tolerance))
+        fits.append(lasso(design[rows], response[rows], weight[rows], alpha, tolerance))
     widened = float(stdtrit(max(1, count - design.shape[1] - 1), 0.975) / 1.959964)
     found = torch.stack(fits)
     moves: Tensor = (found - found.mean(0)) * widened
     return moves
-
-
-def _lasso_of_moments(
-    design: Float[Tensor, "S P"],
-    response: Float[Tensor, "S K"],
-    weight: Float[Tensor, " S"],
-    alpha: float,
-    tolerance: float,
-) -> Float[Tensor, "P K"]:
-    """What ``lasso`` finds, up to the tolerance, from products that all outputs share; weights may be 0.
-
-    ``lasso`` asks scikit-learn to read all rows anew for each output, which takes the longer the more there are.
-    """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import lasso_path
-
-    share = weight / weight.sum()
-    root = (share * len(design)).sqrt()[:, None]
-    rows, right = (design - share @ design) * root, (response - share @ response) * root
-    gram, products = (rows.T @ rows).numpy(), (rows.T @ right).numpy()
-    columns, outputs = np.asfortranarray(rows.numpy()), np.asfortranarray(right.numpy())
-    found = np.zeros((design.shape[1], response.shape[1]))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        for k in range(response.shape[1]):
-            _, coefficients, _ = lasso_path(
-                columns,
-                outputs[:, k],
-                alphas=[alpha],
-                precompute=gram,
-                Xy=products[:, k].copy(),
-                check_input=False,
-                copy_X=False,
-                tol=tolerance,
-                max_iter=MOST_ROUNDS,
-                random_state=0,
-            )
-            found[:, k] = coefficients[:, 0]
-    return torch.from_numpy(found)
