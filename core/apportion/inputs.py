@@ -8,12 +8,13 @@ the others absent (removed, or replaced by their baseline).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from jaxtyping import Bool
 from torch import Tensor
 
+from apportion.encoding import Encoder
 from apportion.errors import check_encodable
 from apportion.features import Feature
 
@@ -28,10 +29,16 @@ class ModelInput:
     """What one forward of the model reads before the target: token ids, special tokens included."""
 
     ids: tuple[int, ...]
+    _hash: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         # Adapters may give lists; inputs are compared and remembered, so they must not change.
         object.__setattr__(self, "ids", tuple(self.ids))
+        # A game looks each input up several times, and tuples do not remember theirs.
+        object.__setattr__(self, "_hash", hash(self.ids))
+
+    def __hash__(self) -> int:
+        return self._hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,18 +89,20 @@ class AdaptContext:
 
     tokenizer: PreTrainedTokenizerBase
     seed: int = 0
+    _encoder: Encoder = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # It remembers what it has tokenised, for as long as the prompt lives.
+        object.__setattr__(self, "_encoder", Encoder(self.tokenizer))
 
     def encode(self, texts: Sequence[str], *, special_tokens: bool = True) -> list[tuple[int, ...]]:
-        """Token ids of each text.
+        """Token ids of each text, those of the tokenizer on the whole text; many texts at once take the least time.
 
         Args:
             texts: whole prompts.
             special_tokens: with the special tokens that the tokenizer adds to a prompt; ``False`` for texts that
                 hold them already, as those do that a chat template has written.
         """
-        if not texts:
-            return []
         for text in texts:
             check_encodable("prompt", text)
-        encoded = self.tokenizer(list(texts), add_special_tokens=special_tokens, return_attention_mask=False)
-        return [tuple(row) for row in encoded["input_ids"]]
+        return self._encoder(texts, special_tokens=special_tokens)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from jaxtyping import Bool
 from torch import Tensor
@@ -26,6 +26,7 @@ class DocumentsAdapter:
     def __init__(self, prompt: Documents, context: AdaptContext) -> None:
         self._prompt = prompt
         self._context = context
+        self._layout, self._document = _parsed(prompt.template), _parsed(prompt.document)
         whole = prompt.by == "documents"
         self._sections = Sections(prompt.texts, (lambda text: [text.strip()]) if whole else prompt.by)
         self._writer: ChatWriter | None = None
@@ -79,15 +80,16 @@ class DocumentsAdapter:
             if here or prompt.baseline is not None
         }
         texts = self._sections.join(present, prompt.baseline, marks=marks)
-        shown = [
-            _filled(prompt.document, text=text, name=name)
-            for section, (text, name) in enumerate(zip(texts, prompt.names, strict=True))
-            if section in there
-        ]
-        text = _filled(prompt.template, context=prompt.separator.join(shown), question=prompt.question)
+        shown = [_filled(self._document, {"text": texts[i], "name": prompt.names[i]}) for i in sorted(there)]
+        context = prompt.separator.join(shown)
+        text = _filled(self._layout, {"context": context, "question": prompt.question})
         return text if self._writer is None else self._writer.write([{"role": "user", "content": text}])
 
 
-def _filled(layout: str, **values: str) -> str:
-    parts = string.Formatter().parse(layout)
-    return "".join(literal + (values[name] if name else "") for literal, name, _, _ in parts)
+def _parsed(layout: str) -> list[tuple[str, str | None]]:
+    """Literal texts, and the placeholder after each."""
+    return [(literal, name) for literal, name, _, _ in string.Formatter().parse(layout)]
+
+
+def _filled(layout: Sequence[tuple[str, str | None]], values: Mapping[str, str]) -> str:
+    return "".join([literal + (values[name] if name else "") for literal, name in layout])

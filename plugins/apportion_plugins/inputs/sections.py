@@ -8,7 +8,7 @@ from dataclasses import replace
 from apportion.errors import check_encodable
 from apportion_plugins.inputs.levels import Grouping, of_pieces
 from apportion_plugins.inputs.marks import marked
-from apportion_plugins.inputs.pieces import cut
+from apportion_plugins.inputs.pieces import Pieces, cut
 
 __all__ = ["Sections"]
 
@@ -37,6 +37,7 @@ class Sections:
         self.units: list[str] = []
         self.section_of: list[int] = []
         self._spans: list[tuple[int, int]] = []
+        self._joined: dict[tuple[int, bool, str | None], str] = {}
         for section, pieces in enumerate(self._cuts):
             if pieces is not None:
                 self.units += pieces.pieces
@@ -47,16 +48,27 @@ class Sections:
         """Every section's text with some units absent; ``marks`` wraps units, all of which are present then."""
         done = 0
         texts: list[str] = []
-        for text, pieces in zip(self._texts, self._cuts, strict=True):
+        for section, (text, pieces) in enumerate(zip(self._texts, self._cuts, strict=True)):
             if pieces is None:
                 texts.append(text)
                 continue
             count = len(pieces.pieces)
             if marks:
                 pieces = replace(pieces, pieces=tuple(marked(p, done + i) for i, p in enumerate(pieces.pieces)))
-            texts.append(pieces.join(present[done : done + count], baseline))
+                texts.append(pieces.join(present[done : done + count], baseline))
+            elif count == 1:
+                texts.append(self._whole_or_not(section, pieces, present[done], baseline))
+            else:
+                texts.append(pieces.join(present[done : done + count], baseline))
             done += count
         return texts
+
+    def _whole_or_not(self, section: int, pieces: Pieces, present: bool, baseline: str | None) -> str:
+        """A section of one piece, as documents are, has two texts; they are put together once."""
+        key = (section, present, baseline)
+        if key not in self._joined:
+            self._joined[key] = pieces.join([present], baseline)
+        return self._joined[key]
 
     def groupings(self, outer: Grouping, units: Sequence[int], others: Sequence[str] = ()) -> Iterator[Grouping]:
         """How features group, the coarsest first.

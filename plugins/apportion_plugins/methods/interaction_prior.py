@@ -9,6 +9,8 @@ supposed.
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
@@ -62,11 +64,18 @@ def shapley_covariance(strength: Float[Tensor, " F"], at: Float[Tensor, "P F"]) 
     The product over T contributes 2/|T| to each member of an odd T; ∫ s^(|T|−1) ds brings the 1/|T|, and
     Gauss–Legendre nodes do the integral exactly.
     """
-    nodes, weights = np.polynomial.legendre.leggauss(strength.shape[0] // 2 + 1)
-    factors = 1 + torch.from_numpy(nodes)[:, None, None] * (at * strength)  # Q × P × F, never 0
+    nodes, weights = _gauss_legendre(strength.shape[0] // 2 + 1)
+    factors = 1 + nodes[:, None, None] * (at * strength)  # Q × P × F, never 0
     others = factors.prod(2, keepdim=True) / factors
-    integral = torch.einsum("q,qpf->pf", torch.from_numpy(weights), others)
+    integral = torch.einsum("q,qpf->pf", weights, others)
     return at * strength * (integral - 2)
+
+
+@functools.lru_cache(maxsize=16)
+def _gauss_legendre(count: int) -> tuple[Float[Tensor, " Q"], Float[Tensor, " Q"]]:
+    """Nodes and weights, which take longer to find than to use; not to be written to."""
+    nodes, weights = np.polynomial.legendre.leggauss(count)
+    return torch.from_numpy(nodes), torch.from_numpy(weights)
 
 
 def shapley_variance(strength: Float[Tensor, " F"]) -> Float[Tensor, " F"]:
