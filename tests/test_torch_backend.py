@@ -14,6 +14,7 @@ from apportion.models import LoadedModel, load_model
 from apportion.readout import Readout
 from apportion.scoring import Scorer
 from apportion.testing import reference, tiny
+from apportion_backends.torch import head
 from apportion_backends.torch import session as session_module
 from apportion_backends.torch.backend import TorchBackend
 from apportion_backends.torch.head import target_log_probs
@@ -227,7 +228,7 @@ def test_head_equals_float64_in_every_dtype(
     dtype: torch.dtype, rows: int, width: int, vocabulary: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also in bf16: rounding is in the inputs, not in the sums. Slices are odd, and the bias counts."""
-    monkeypatch.setattr("apportion_backends.torch.head.CHUNK_BYTES", 4 * rows * 100)
+    monkeypatch.setitem(head.CHUNK_BYTES, "cpu", 4 * rows * 100)
     draw = torch.Generator().manual_seed(0)
     hidden = torch.randn(rows, width, generator=draw, dtype=torch.float64).to(dtype)
     weight = torch.randn(vocabulary, width, generator=draw, dtype=torch.float64).to(dtype)

@@ -41,6 +41,7 @@ class Cost:
         target_tokens: T.
         evaluations: distinct model inputs to score; a cache may know some of them.
         forwarded_tokens: tokens that the model would read for them, padding included.
+        whole_tokens: the same if every prompt was read whole.
         batches: forwards.
         seconds: of the whole run, from the rate of a short calibration.
         tokens_per_second: that rate.
@@ -55,6 +56,7 @@ class Cost:
     target_tokens: int
     evaluations: int
     forwarded_tokens: int
+    whole_tokens: int
     batches: int
     seconds: float
     tokens_per_second: float
@@ -80,6 +82,10 @@ class Cost:
             table.add_row(f"[bold]{name}[/bold]", text)
         return table
 
+    def _saved(self) -> str:
+        saved = self.whole_tokens > self.forwarded_tokens
+        return f" ({self.whole_tokens:,} if every prompt was read whole)" if saved else ""
+
     def lines(self) -> list[tuple[str, str]]:
         """Names and readable texts."""
         most = "at most " if self.at_most else ""
@@ -90,7 +96,7 @@ class Cost:
             ("method", f"{self.method} ({self.method_reason})" if self.method_reason else self.method),
             ("prompt", f"{self.features:,} feature{'' if self.features == 1 else 's'}, {target}"),
             ("evaluations", f"{most}{self.evaluations:,} distinct prompts in {batches}"),
-            ("tokens", f"{most}{self.forwarded_tokens:,} to forward"),
+            ("tokens", f"{most}{self.forwarded_tokens:,} to forward" + self._saved()),
             ("time", f"{most}about {_duration(self.seconds)} ({self.tokens_per_second:,.0f} tokens/s)"),
             ("memory", memory),
         ]
@@ -126,6 +132,7 @@ def estimate_cost(
         target_tokens=len(request.target.ids),
         evaluations=rehearsal.asked,
         forwarded_tokens=tokens,
+        whole_tokens=sum(plan.whole_tokens for plan in rehearsal.plans),
         batches=sum(len(plan.batches) for plan in rehearsal.plans),
         seconds=host + (tokens / rate if rate else 0.0),
         tokens_per_second=rate,

@@ -83,6 +83,11 @@ class Plan:
         """Tokens the model reads under this plan, padding included."""
         return sum(self.costs)
 
+    @property
+    def whole_tokens(self) -> int:
+        """Tokens that plain batches would read."""
+        return next(way.tokens for way in self.ways if way.name == "plain")
+
     def read(self, batch: Batch) -> int:
         """Tokens the model reads for a batch and the prefix that it is the first to need."""
         return sum(self.costs[row] for row in batch.rows)

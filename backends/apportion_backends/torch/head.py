@@ -8,8 +8,11 @@ from torch import Tensor
 
 __all__ = ["CHUNK_BYTES", "all_logits", "log_probs_of_logits", "target_log_probs"]
 
-CHUNK_BYTES = 64 * 2**20
-"""Memory for one slice of the vocabulary: its logits, and its weights where they are upcast."""
+CHUNK_BYTES = {"cpu": 2 * 2**20, "cuda": 64 * 2**20}
+"""Memory for one slice of the vocabulary: its logits, and its weights where they are upcast.
+
+On a CPU a slice stays in the cache until it is summed up: 2 MiB took 0.8 of the time of 64 MiB for 256 rows of SmolLM2.
+"""
 
 
 def target_log_probs(
@@ -27,7 +30,7 @@ def target_log_probs(
     hidden = hidden.to(dtype)
     # A slice holds its logits and, when upcast, its weights.
     columns = hidden.shape[0] + (0 if weight.dtype == dtype else hidden.shape[1])
-    per_slice = max(1, CHUNK_BYTES // (max(1, columns) * dtype.itemsize))
+    per_slice = _columns(hidden, columns)
     total = torch.full((hidden.shape[0],), -torch.inf, dtype=dtype, device=hidden.device)
     chosen = torch.zeros_like(total)
     for start in range(0, weight.shape[0], per_slice):
@@ -48,7 +51,7 @@ def all_logits(
     """``hidden @ weight.T + bias`` in fp32 or better, the weights upcast slice by slice."""
     dtype = torch.promote_types(hidden.dtype, torch.float32)
     logits = torch.empty(*hidden.shape[:2], weight.shape[0], dtype=dtype, device=hidden.device)
-    per_slice = max(1, CHUNK_BYTES // (max(1, hidden.shape[-1]) * dtype.itemsize))
+    per_slice = _columns(hidden, hidden.shape[-1])
     for start in range(0, weight.shape[0], per_slice):
         rows = slice(start, start + per_slice)
         logits[..., rows] = hidden.to(dtype) @ weight[rows].to(dtype).T
@@ -65,3 +68,10 @@ def log_probs_of_logits(logits: Float[Tensor, "B T V"], target: Int[Tensor, "B T
         for row, ids in zip(logits, target, strict=True)
     ]
     return torch.stack(rows)
+
+
+def _columns(hidden: Tensor, height: int) -> int:
+    """Columns of the vocabulary that fit into a slice of this height."""
+    dtype = torch.promote_types(hidden.dtype, torch.float32)
+    room = CHUNK_BYTES.get(hidden.device.type, CHUNK_BYTES["cuda"])
+    return max(1, room // (max(1, height) * dtype.itemsize))
