@@ -18,7 +18,6 @@ from benchmarks.speed.report import Findings
 from benchmarks.speed.starts import starts
 
 ROOT = Path(__file__).parents[2]
-OUT = ROOT / "benchmarks" / "results"
 
 
 def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -31,6 +30,13 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="folder for speed.md and the pictures (default: only print)")
     parser.add_argument("--readme", action="store_true", help="write the table into the README as well")
     return parser.parse_args(argv)
+
+
+def _command(arguments: argparse.Namespace) -> str:
+    """What was asked for, without where it went."""
+    words = [word for name in arguments.case or () for word in ("--case", name)]
+    words += [flag for flag in ("--no-memory", "--no-growth", "--long") if vars(arguments)[flag[2:].replace("-", "_")]]
+    return shlex.join(["python", "-m", "benchmarks.speed", *words, "--repeats", str(arguments.repeats)])
 
 
 def many_rows() -> Peak:
@@ -58,8 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         compared,
         grown,
         starts(),
-        many_rows() if effort.long and effort.memory else None,
-        shlex.join(["python", "-m", "benchmarks.speed", *(sys.argv[1:] if argv is None else argv)]),
+        many_rows() if effort.memory else None,
+        _command(arguments),
     )
     text = report.page(found)
     print(text)

@@ -19,7 +19,7 @@ DOTS_PER_INCH = 120
 def draw_speed(compared: Sequence[Compared], path: Path) -> None:
     """Bars: the share of the floor of each case, and beside it how many times as long peers take."""
     pairs = [(case, each) for case in compared for each in case.contenders[1:] if each.seconds]
-    figure = Figure(figsize=(11, 1.2 + 0.36 * max(len(compared), len(pairs))), layout="constrained")
+    figure = Figure(figsize=(12, 1.2 + 0.36 * max(len(compared), len(pairs))), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.15))
     shares = [100 * case.ours.share_of_floor for case in compared]
     _bars(left, [case.ours.summary for case in compared], shares, [BLUE] * len(shares), "{:.0f} %")
@@ -30,7 +30,7 @@ def draw_speed(compared: Sequence[Compared], path: Path) -> None:
     colors = [GREY if each.wrong else ORANGE for _, each in pairs]
     _bars(right, names, ratios, colors, "{:.1f} ×")
     right.axvline(1, color=GREY, linewidth=0.8, linestyle=":")
-    right.set(title="time beside apportion's (grey: wrong values)", xscale="log", xlabel="ratio")
+    right.set(title="times apportion's time (grey: wrong)", xscale="log", xlabel="ratio")
     if ratios:
         right.set_xlim(min(0.8, *ratios), 3 * max(ratios))
     figure.savefig(path, dpi=DOTS_PER_INCH)

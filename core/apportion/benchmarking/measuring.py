@@ -13,7 +13,7 @@ from apportion.benchmarking.gemm import gemm_rate
 from apportion.benchmarking.tree import prefix_tree
 from apportion.benchmarking.watcher import Watcher
 from apportion.benchmarking.works import Work
-from apportion.models import torch_dtype
+from apportion.models import DTYPES
 
 if TYPE_CHECKING:
     from apportion.attribution import Attribution
@@ -119,9 +119,9 @@ def need(explainer: Explainer, watcher: Watcher, work: Work) -> tuple[Need, Attr
 
 
 def rate_beside(explainer: Explainer) -> float:
-    """The rate of matrix products where and how the explainer's session computes."""
+    """The rate of matrix products where and how a session computes; in fp32 where PyTorch knows no such dtype."""
     info = explainer.session.info
-    return gemm_rate(info.device, torch_dtype(info.dtype))
+    return gemm_rate(info.device, DTYPES.get(info.dtype, DTYPES["float32"]))
 
 
 class Stopwatch:
