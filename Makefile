@@ -32,8 +32,8 @@ check: ready-check ready-test ## lint, formatting and types
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 
-bench: ready-bench ## time apportion beside Captum on the same model, in one run
-	@$(BIN)/python benchmarks/foundation.py
+bench: ready-bench ## time apportion beside its peers on the same model, in one run; BENCH="--readme --long" for more
+	@$(BIN)/python -m benchmarks.speed --out benchmarks/results $(BENCH)
 
 bench-estimators: ready-bench ## error against evaluations on ten real games, beside shap and Captum
 	@$(BIN)/python benchmarks/estimators.py --tables $(OUT)/estimators --out $(OUT)

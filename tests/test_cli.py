@@ -155,6 +155,7 @@ def test_version(run: Run) -> None:
         "",
         "attribute",
         "show",
+        "bench",
         "methods",
         "methods list",
         "methods show",

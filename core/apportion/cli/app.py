@@ -9,6 +9,8 @@ import typer
 from apportion._version import __version__
 from apportion.cli import backends, new, plugins
 from apportion.cli.attribute import EXAMPLES, attribute
+from apportion.cli.bench import EXAMPLES as TIME
+from apportion.cli.bench import bench
 from apportion.cli.evaluate import EXAMPLES as JUDGE
 from apportion.cli.evaluate import evaluate
 from apportion.cli.kinds import KINDS, kind_app
@@ -50,6 +52,7 @@ def root(
 app.command(rich_help_panel=RUN, epilog=EXAMPLES)(attribute)
 app.command(rich_help_panel=RUN, epilog=JUDGE)(evaluate)
 app.command(rich_help_panel=RUN)(show)
+app.command(rich_help_panel=INSTALLED, epilog=TIME)(bench)
 for command in KINDS:
     app.add_typer(kind_app(command), name=command, rich_help_panel=INSTALLED)
 app.add_typer(backends.app, name="backends", rich_help_panel=INSTALLED)

@@ -1,0 +1,157 @@
+"""One case: ours and the peers' values, times, counts and memory."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from benchmarks.speed.cases import Case
+from benchmarks.speed.counting import Read, counted
+from benchmarks.speed.memory import OURS, Peak, peak_in_own_process
+from benchmarks.speed.peer import Peer
+
+import apportion as ap
+from apportion.benchmarking.measuring import Measured, Stopwatch
+from apportion.benchmarking.watcher import Watcher
+
+__all__ = ["Compared", "Contender", "Effort", "compare", "opened"]
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How much is done.
+
+    Attributes:
+        repeats: runs of ours, as long as they fit into ``seconds``; two at least.
+        seconds: for all runs of ours.
+        peer_repeats: runs of a peer, as long as they fit into ``peer_seconds``; one at least.
+        peer_seconds: for all runs of a peer.
+        memory: whether peaks are measured.
+        long: whether what takes very long is done too.
+    """
+
+    repeats: int = 6
+    seconds: float = 90.0
+    peer_repeats: int = 3
+    peer_seconds: float = 30.0
+    memory: bool = True
+    long: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A row of the table.
+
+    Attributes:
+        who: its name.
+        version: of its package; ``None`` if that is not installed, and then there is nothing else.
+        seconds: of each run.
+        read: what the model was made to read in one run.
+        difference: the largest from our values; ``None`` where values are not the same by definition, or are ours.
+        agrees: the difference is within the peer's tolerance.
+        peak: memory.
+        wrong: its values are known to be wrong.
+        note: what a reader should know.
+    """
+
+    who: str
+    version: str | None
+    seconds: tuple[float, ...] = ()
+    read: Read = field(default_factory=Read)
+    difference: float | None = None
+    agrees: bool = True
+    peak: Peak | None = None
+    note: str = ""
+    wrong: bool = False
+
+    @property
+    def median(self) -> float:
+        """Seconds of a run."""
+        return statistics.median(self.seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A case, measured.
+
+    Attributes:
+        ours: with the floor.
+        contenders: ours first.
+        aim: ratios aimed at.
+    """
+
+    ours: Measured
+    contenders: tuple[Contender, ...]
+    aim: dict[str, float]
+
+
+def opened() -> tuple[ap.Explainer, Watcher]:
+    """The demo model, and the observer of its runs."""
+    watcher = Watcher()
+    return ap.Explainer("smollm2", progress=False, plugins=[watcher]), watcher
+
+
+def compare(case: Case, explainer: ap.Explainer, watcher: Watcher, effort: Effort) -> Compared:
+    """Values are checked before anything is timed; ours is timed before and after the peers."""
+    _say(f"{case.work.name}: apportion …")
+    started = time.perf_counter()
+    with counted(explainer.model.model) as read:
+        stopwatch = Stopwatch(explainer, watcher, case.work)
+    first = time.perf_counter() - started
+    half = max(1, min(effort.repeats, round(effort.seconds / first)) // 2)
+    wanted = case.values(stopwatch.result)
+    stopwatch.time(half)
+    peers = [
+        _peer(case, who, peer, wanted, explainer, effort)
+        for who, peer in case.peers.items()
+        if effort.long or not peer.long
+    ]
+    stopwatch.time(half)
+    measured = stopwatch.measured()
+    peak = peak_in_own_process(case.work.name, OURS) if effort.memory else None
+    ours = Contender(OURS, ap.__version__, measured.seconds, read, peak=peak)
+    return Compared(measured, (ours, *peers), dict(case.aim))
+
+
+def _peer(case: Case, who: str, peer: Peer, wanted: np.ndarray, explainer: ap.Explainer, effort: Effort) -> Contender:
+    if peer.version is None:
+        return Contender(who, None, note="not installed")
+    _say(f"{case.work.name}: {who} …")
+    try:
+        with counted(explainer.model.model) as read:
+            run = peer.prepare(explainer.model)
+            read.reset()
+            values, first = _timed(run)
+        difference, agrees = _difference(values, wanted, peer)
+        if not agrees:
+            return Contender(who, peer.version, agrees=False, note=f"not timed: values differ by {difference}")
+        # The first run is a warm-up, like ours, unless it takes so long that warming up cannot matter.
+        seconds = [first] if first > effort.peer_seconds / 2 else []
+        while not seconds or (len(seconds) < effort.peer_repeats and sum(seconds) + first <= effort.peer_seconds):
+            seconds.append(_timed(run)[1])
+    except Exception as error:  # a peer that fails on this model is a finding, and the others go on
+        return Contender(who, peer.version, note=f"failed: {type(error).__name__}: {str(error)[:100]}")
+    peak = peak_in_own_process(case.work.name, who) if effort.memory else None
+    return Contender(who, peer.version, tuple(seconds), read, difference, agrees, peak, peer.note, peer.wrong)
+
+
+def _difference(values: np.ndarray, wanted: np.ndarray, peer: Peer) -> tuple[float | None, bool]:
+    """The largest, where it means something, and whether it may be."""
+    if peer.tolerance is None and not peer.wrong:
+        return None, True
+    difference = float(np.abs(values - wanted).max()) if values.shape == wanted.shape else float("nan")
+    return difference, peer.tolerance is None or difference <= peer.tolerance
+
+
+def _timed(run: Callable[[], np.ndarray]) -> tuple[np.ndarray, float]:
+    started = time.perf_counter()
+    values = run()
+    return values, time.perf_counter() - started
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,93 @@
+"""How time grows with features, prompt length and evaluations, and how much of it is not spent in the model."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import apportion as ap
+from apportion.benchmarking import texts
+from apportion.benchmarking.measuring import Measured, Stopwatch
+from apportion.benchmarking.watcher import Watcher
+from apportion.benchmarking.works import Work
+
+__all__ = ["Curve", "curves", "quickest", "slope"]
+
+FEATURES = 64
+EVALUATIONS = (128, 512, 2048)
+SIZES = (16, 32, 64, 128)
+LENGTHS = (64, 128, 256, 512)
+KEPT_WORDS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Times along one axis.
+
+    Attributes:
+        axis: what grows.
+        summary: what is done.
+        x: its values.
+        points: what was measured at each.
+    """
+
+    axis: str
+    summary: str
+    x: tuple[int, ...]
+    points: tuple[Measured, ...]
+
+
+def curves(explainer: ap.Explainer, watcher: Watcher, *, repeats: int) -> Iterator[Curve]:
+    """Time against evaluations, features and prompt length."""
+    yield _curve(
+        explainer, watcher, "evaluations", f"kernel SHAP of {FEATURES} words", EVALUATIONS,
+        lambda n: _words(FEATURES, {"method": "kernel_shap", "budget": n}), repeats,
+    )  # fmt: skip
+    yield _curve(
+        explainer, watcher, "features", "ablation of all words", SIZES,
+        lambda n: _words(n, {"method": "ablation"}), repeats,
+    )  # fmt: skip
+    yield _curve(
+        explainer, watcher, "words of the prompt", f"ablation of its first {KEPT_WORDS} words", LENGTHS,
+        lambda n: _words(n, {"method": "ablation"}, features=KEPT_WORDS), repeats,
+    )  # fmt: skip
+
+
+def quickest(point: Measured) -> float:
+    """Seconds of the run that was disturbed least."""
+    return min(point.seconds)
+
+
+def slope(curve: Curve) -> tuple[float, ...]:
+    """How the time grows from one point to the next, as an exponent: 1 is in proportion."""
+    pairs = list(zip(curve.x, map(quickest, curve.points), strict=True))
+    return tuple(math.log(b[1] / a[1]) / math.log(b[0] / a[0]) for a, b in itertools.pairwise(pairs))
+
+
+def _words(count: int, arguments: dict[str, object], features: int | None = None) -> Work:
+    """So many words, all of them features or only the first ones."""
+    kept = () if features is None else range(features, count)
+    prompt = ap.Text(texts.words(count), by="words", keep=tuple(kept))
+    return Work(f"{count} words", "", lambda: prompt, texts.TARGET, arguments)
+
+
+def _curve(
+    explainer: ap.Explainer,
+    watcher: Watcher,
+    axis: str,
+    summary: str,
+    x: tuple[int, ...],
+    work: Callable[[int], Work],
+    repeats: int,
+) -> Curve:
+    points = []
+    for n in x:
+        print(f"growth: {n} {axis} …", file=sys.stderr, flush=True)
+        stopwatch = Stopwatch(explainer, watcher, work(n))
+        # The long ones are not disturbed by what a moment does.
+        stopwatch.time(1 if axis == "evaluations" and n == max(x) else repeats)
+        points.append(stopwatch.measured())
+    return Curve(axis, summary, x, tuple(points))

@@ -1,0 +1,85 @@
+"""Peak memory of one contender's work, in a process of its own, beyond what it held with the model loaded.
+
+.venv/bin/python -m benchmarks.speed.memory ablation "Captum, correct path"
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["OURS", "Peak", "peak_in_own_process", "peak_of"]
+
+OURS = "apportion"
+STATUS = Path("/proc/self/status")
+CLEAR = Path("/proc/self/clear_refs")
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """Bytes.
+
+    Attributes:
+        loaded: held with the model loaded and everything prepared.
+        beyond: the most that was held later, beyond that.
+    """
+
+    loaded: int
+    beyond: int
+
+
+def peak_of(work: Callable[[], object]) -> Peak:
+    """Run it in this process; what was held for a moment before does not count where Linux lets it be forgotten."""
+    loaded = _resident("VmRSS") or _highest()
+    try:
+        CLEAR.write_text("5")
+    except OSError:
+        loaded = _highest()
+    work()
+    return Peak(loaded, max(0, (_resident("VmHWM") or _highest()) - loaded))
+
+
+def peak_in_own_process(case: str, who: str) -> Peak | None:
+    """The same in a new process; ``None`` if it failed there."""
+    command = [sys.executable, "-m", "benchmarks.speed.memory", case, who]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        print(f"memory of {who}, {case}: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
+        return None
+    return Peak(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def _resident(name: str) -> int | None:
+    """A line of the process's status in bytes; ``None`` where there is no such thing."""
+    if not STATUS.exists():
+        return None
+    lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
+    return int(lines[name].split()[0]) * 1024 if name in lines else None
+
+
+def _highest() -> int:
+    """The peak since the process began, its loading included."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def main(case_name: str, who: str) -> None:
+    """Load the model, do one work, print the peak as JSON."""
+    from benchmarks.speed.cases import CASES
+
+    import apportion as ap
+
+    case = CASES[case_name]
+    explainer = ap.Explainer("smollm2", progress=False)
+    run = (lambda: case.work.run(explainer)) if who == OURS else case.peers[who].prepare(explainer.model)
+    peak = peak_of(run)
+    print(json.dumps({"loaded": peak.loaded, "beyond": peak.beyond}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,88 @@
+"""The arithmetic that an answer takes at the least."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from apportion.benchmarking.tree import PrefixTree
+from apportion.errors import ModelError
+
+__all__ = ["ModelShape", "optimal_flops"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """What of a model decides how much it computes.
+
+    Attributes:
+        body: weights of the matrices that every token passes, without embeddings and output layer.
+        head: weights of the output layer, H · V.
+        attention: for each layer of attention the width of all its heads together, and how far back it sees (``None``
+            for all the way).
+    """
+
+    body: int
+    head: int
+    attention: tuple[tuple[int, int | None], ...]
+
+    @classmethod
+    def of(cls, model: nn.Module) -> ModelShape:
+        """The shape of a causal language model of ``transformers``.
+
+        Of a mixture of experts the weights count that one token passes.
+
+        Raises:
+            ModelError: the model has no output layer that could be counted.
+        """
+        head = getattr(model, "get_output_embeddings", lambda: None)()
+        if head is None or getattr(head, "weight", None) is None:
+            raise ModelError(
+                f"A {type(model).__name__} has no output layer (`get_output_embeddings`), so what it has to compute "
+                "cannot be counted. Benchmark a causal language model of transformers."
+            )
+        # Tied weights are one parameter, which is both.
+        aside = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)} | {id(head.weight)}
+        matrices = [(n, p) for n, p in model.named_parameters() if p.ndim >= 2 and id(p) not in aside]
+        config = getattr(model, "config", None)
+        share = _active_experts(config)
+        body = sum(round(p.numel() * (share if ".experts." in name else 1)) for name, p in matrices)
+        return cls(body, head.weight.numel(), _attention(config))
+
+
+def optimal_flops(shape: ModelShape, tree: PrefixTree, target_tokens: int) -> int:
+    """Floating-point operations of scoring a tree of prompts, each followed by a target, if nothing is done twice.
+
+    Two for each weight and token, two for each weight of the output layer, row and target token, and in each layer
+    four (scores, and the sum they weight) for each channel and pair of a token and one it sees. Norms, activations,
+    rotations and soft-maxima are not counted: they are no matrix products, and small.
+
+    Args:
+        shape: of the model.
+        tree: of the sequences prompt + target, without the last target token, which is not read.
+        target_tokens: T.
+    """
+    windows: dict[int | None, int] = {}
+    for width, window in shape.attention:
+        windows[window] = windows.get(window, 0) + width
+    attention = sum(4 * width * tree.attended(window) for window, width in windows.items())
+    return 2 * shape.body * tree.nodes + 2 * shape.head * tree.rows * target_tokens + attention
+
+
+def _active_experts(config: Any) -> float:
+    """The share of the experts that a token passes."""
+    used = getattr(config, "num_experts_per_tok", None)
+    there = getattr(config, "num_local_experts", None) or getattr(config, "num_experts", None)
+    return used / there if used and there else 1.0
+
+
+def _attention(config: Any) -> tuple[tuple[int, int | None], ...]:
+    heads = getattr(config, "num_attention_heads", None)
+    if not heads:
+        return ()
+    width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
+    kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
+    windows = {"full_attention": None, "sliding_attention": getattr(config, "sliding_window", None)}
+    return tuple((width, windows[kind]) for kind in kinds if kind in windows)

@@ -1,0 +1,204 @@
+"""``apportion bench``: how fast this machine scores prompts, and how much of what it could do that is."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from apportion.cli import flags
+from apportion.cli.listing import console, print_json, print_table, to_json
+from apportion.cli.loading import loading
+from apportion.cli.outputs import check_writable, write_file
+from apportion.cli.parse import memory_size, usage_error
+from apportion.plugins import installed_plugins
+
+if TYPE_CHECKING:
+    from apportion.benchmarking.measuring import Measured
+    from apportion.explainer import Explainer
+
+__all__ = ["EXAMPLES", "bench"]
+
+EXAMPLES = r"""
+Examples:
+
+apportion bench
+
+apportion bench --model ./my-model --backend torch --device cuda --case document --json
+"""
+
+DEFAULT_CASES = ("ablation", "shapley")
+Case = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        show_default=" and ".join(DEFAULT_CASES),
+        help="What to time: ablation, shapley, few_shot, kernel_shap or document (the last two take minutes on a small "
+        "CPU). Repeatable.",
+    ),
+]
+Repeats = Annotated[
+    int, typer.Option(metavar="N", min=1, help="Runs of each case; a first one that is not timed comes before them.")
+]
+AsJson = Annotated[
+    bool,
+    typer.Option("--json", metavar=flags.NO_VALUE, help="Print what was measured as JSON on stdout, and nothing else."),
+]
+Save = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE.json", show_default=False, help="Write the same JSON to this file."),
+]
+NoProgress = Annotated[
+    bool,
+    typer.Option(
+        "--no-progress",
+        metavar=flags.NO_VALUE,
+        help="No progress bar on stderr; it shows in terminals only anyway.",
+    ),
+]
+
+
+def bench(
+    model: flags.Model = "smollm2",
+    backend: flags.Backend = "auto",
+    device: flags.Device = None,
+    dtype: flags.Dtype = None,
+    memory_budget: flags.MemoryBudget = None,
+    no_share_prefixes: flags.NoSharePrefixes = False,
+    case: Case = None,
+    repeats: Repeats = 3,
+    as_json: AsJson = False,
+    save: Save = None,
+    no_progress: NoProgress = False,
+) -> None:
+    """Time this machine and model, beside what the arithmetic alone would take.
+
+    The floor is that of a program which reads every distinct beginning of the prompts once, and does nothing but
+    multiply matrices, at the rate that is measured beside each case.
+    """
+    _check(backend, case or DEFAULT_CASES, save)
+    settings = {
+        "backend": backend,
+        "device": device,
+        "dtype": dtype,
+        "memory_budget": None if memory_budget is None else memory_size("--memory-budget", memory_budget),
+        "share_prefixes": not no_share_prefixes,
+    }
+    with contextlib.redirect_stdout(sys.stderr):
+        facts, found = _measure(model, settings, case or DEFAULT_CASES, repeats, shown=not no_progress)
+    report = {**facts, "cases": [one.to_dict() for one in found]}
+    if save is not None:
+        write_file(save, to_json(report).encode())
+    if as_json:
+        print_json(report)
+    else:
+        _show(facts, found)
+
+
+def _check(backend: str, cases: Sequence[str], save: Path | None) -> None:
+    """Refuse what cannot work before a model is loaded."""
+    from apportion.benchmarking.works import work
+
+    for name in cases:
+        work(name)
+    if len(set(cases)) < len(cases):
+        usage_error("--case", f"a case is named twice in {', '.join(cases)}; name each one once.")
+    if backend != "auto":
+        installed_plugins()["backends"].get(backend)
+    if save is not None:
+        if save.suffix.lower() != ".json":
+            usage_error("--save", f"the numbers are saved as JSON; {save} should end in .json.")
+        check_writable(save)
+
+
+def _measure(
+    model: str, settings: Mapping[str, Any], cases: Sequence[str], repeats: int, *, shown: bool
+) -> tuple[dict[str, Any], list[Measured]]:
+    """What the numbers were taken with, and those of each case."""
+    from apportion.benchmarking.watcher import Watcher
+
+    watcher = Watcher()
+    with loading(model, shown=shown):
+        # Imported here: this takes seconds.
+        from apportion.benchmarking.measuring import Stopwatch
+        from apportion.benchmarking.works import work
+        from apportion.explainer import Explainer
+
+        explainer = Explainer(model, **settings, plugins=[watcher], progress=False)
+    found = []
+    with explainer, _ticking(len(cases) * (1 + repeats), shown=shown) as tick:
+        for name in cases:
+            stopwatch = Stopwatch(explainer, watcher, work(name), tick=partial(tick, name))
+            stopwatch.time(repeats)
+            found.append(stopwatch.measured())
+        return _facts(explainer), found
+
+
+def _facts(explainer: Explainer) -> dict[str, Any]:
+    import torch
+
+    from apportion.provenance import versions
+
+    info = explainer.session.info
+    return {
+        "model": explainer.model.name,
+        "backend": info.backend,
+        "device": info.device,
+        "dtype": info.dtype,
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+    }
+
+
+@contextmanager
+def _ticking(total: int, *, shown: bool) -> Iterator[Callable[[str], None]]:
+    """A bar on stderr that is moved on after each run and gone at the end."""
+    columns = (TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("runs"))
+    stderr = Console(stderr=True)
+    # A bar that drew itself while a run is timed would take part of a core: it is drawn after each run.
+    bar = Progress(*columns, console=stderr, transient=True, auto_refresh=False)
+    bar.disable = not (shown and stderr.is_terminal)
+    task = bar.add_task("bench", total=total)
+
+    def tick(name: str) -> None:
+        bar.update(task, advance=1, description=name, refresh=True)
+
+    with bar:
+        bar.refresh()
+        yield tick
+
+
+def _show(facts: Mapping[str, Any], found: Sequence[Measured]) -> None:
+    where = f"{facts['device']}, {facts['threads']} threads" if facts["device"] == "cpu" else facts["device"]
+    out = console()
+    out.print(f"{facts['model']} in {facts['dtype']}, backend {facts['backend']} on {where}", markup=False)
+    header = ("case", "evaluations", "median", "evaluations/s", "tokens/s", "read", "least", "GFLOP/s", "of floor", "")
+    print_table(header, [_row(one) for one in found])
+    out.print(
+        "read: tokens that the model read, padding included. least: nodes of the prefix tree of all prompts. GFLOP/s: "
+        "matrix products in the model's dtype, measured beside the runs. of floor: the time that the least arithmetic "
+        "takes at that rate, in percent of the median."
+    )
+
+
+def _row(one: Measured) -> tuple[str, ...]:
+    return (
+        one.case,
+        f"{one.evaluations:,}",
+        f"{one.median:.3g} s",
+        f"{one.evaluations / one.median:.3g}",
+        f"{one.forwarded_tokens / one.median:,.0f}",
+        f"{one.forwarded_tokens:,}",
+        f"{one.least_tokens:,}",
+        f"{one.gemm_rate / 1e9:,.0f}",
+        f"{one.share_of_floor:.0%}",
+        one.summary,
+    )
