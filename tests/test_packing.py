@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from types import SimpleNamespace
 
 import pytest
@@ -145,3 +146,26 @@ def test_the_models_own_attention_is_put_back() -> None:
         session.log_probs(ap.ScoringBatch.of([(1, 2, 3), (1, 2, 10**6)], (), (5,), packed=True))
     assert loaded.model.config._attn_implementation == before
     assert session.kept == (1, 2, 4), "a forward that failed changes nothing"
+
+
+def test_weights_that_are_trained_or_exchanged_between_runs_are_seen() -> None:
+    model = copy.deepcopy(tiny.model())
+    session = TorchBackend().load(load_model((model, tiny.tokenizer())))
+    batch = ap.ScoringBatch.of([(1, 2, 3), (1, 2, 4)], (), (5, 6), packed=True)
+
+    def check() -> None:
+        session.release()
+        found = session.log_probs(batch).double()
+        for row, ours in zip(batch.rows, found, strict=True):
+            assert torch.allclose(ours, reference.log_probs(model, row.prompt, row.target), atol=1e-9)
+
+    check()
+    with torch.no_grad():
+        next(model.base_model.layers[0].mlp.parameters()).mul_(3)
+    check()
+    model.base_model.layers[1].mlp = copy.deepcopy(model.base_model.layers[0].mlp)
+    check()
+    model.base_model.layers[0].self_attn.q_proj.weight = torch.nn.Parameter(torch.randn(32, 32, dtype=torch.float64))
+    check()
+    model.base_model.layers[0].register_forward_hook(lambda module, args, output: output * 2)
+    check()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -71,9 +72,13 @@ class Provenance:
 def versions() -> dict[str, str]:
     """Versions of apportion, Python and the packages that decide the numbers."""
     found = {"apportion": __version__, "python": platform.python_version()}
-    for package in ("torch", "transformers", "tokenizers"):
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return found | {name: version for name in ("torch", "transformers", "tokenizers") if (version := _installed(name))}
+
+
+@functools.cache
+def _installed(package: str) -> str | None:
+    """Looked up once: a lookup reads the package's whole description."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from apportion.prefix_tree import Row
-from apportion_backends.torch.packed_attention import KeysAndValues, Packing, attends_packed, merges_attention
+from apportion_backends.torch.packed_attention import KeysAndValues, Packing, merges_attention, register
 from apportion_backends.torch.packing import lay_out
+from apportion_backends.torch.twin import Twin
 
 __all__ = ["PackedModel", "longest_packed_row"]
 
@@ -37,29 +39,40 @@ class PackedModel:
     """A model that reads rows as a prefix tree.
 
     Args:
-        model: what reads; its attention is exchanged during a forward and put back.
-        base: the model without its head, compiled; ``None`` for the model's own.
+        model: what reads. A twin of it does, whose attention is that of packed batches.
+        compiled: fuse what is between matrix products.
     """
 
-    def __init__(self, model: PreTrainedModel, base: Callable[..., Any] | None = None) -> None:
+    def __init__(self, model: PreTrainedModel, *, compiled: bool = False) -> None:
         self._model = model
-        self._base = model.base_model if base is None else base
-        self._compiled = base is not None
         config = model.config.get_text_config()
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self._trunks = merges_attention(model.device, model.dtype, size)
+        self._attention = register(compiled=compiled)
+        self._compiled = compiled
         self._layers: dict[int, KeysAndValues] = {}
         self.kept: tuple[int, ...] = ()
         """Tokens whose keys and values the next forward may go on from."""
+        self._make_twin()
+
+    def forget(self) -> None:
+        """Keep nothing of what was read; the model may be changed before it reads again."""
+        self._layers, self.kept = {}, ()
 
     def hidden(self, rows: Sequence[Row]) -> Float[Tensor, "B T D"]:
         """Last hidden states at the positions that predict the targets; what is beyond a row's target is any."""
+        if not self.kept and not self._twin.is_of(self._model):
+            self._make_twin()
         pack = lay_out(rows, self.kept, trunks=self._trunks).to(self._model.device)
         packing = Packing(pack, self._layers)
-        with attends_packed(self._model, compiled=self._compiled):
-            states: Tensor = self._base(
-                pack.ids[None], position_ids=pack.positions[None], use_cache=False, return_dict=True, packing=packing
-            )[0]
+        states: Tensor = self._base(
+            pack.ids[None], position_ids=pack.positions[None], use_cache=False, return_dict=True, packing=packing
+        )[0]
         # Only now: a forward that failed has changed nothing.
         self._layers, self.kept = packing.found, rows[-1].read
         return states[0][pack.predicts]
+
+    def _make_twin(self) -> None:
+        self._twin = Twin(self._model, self._attention)
+        base: Callable[..., Any] = self._twin.model.base_model
+        self._base = torch.compile(base, dynamic=True) if self._compiled else base

@@ -6,8 +6,6 @@ else is the model's own code.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,11 +13,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import AttentionInterface
 
 from apportion_backends.torch.packing import Group, Pack
 
-__all__ = ["KeysAndValues", "Packing", "attends_packed", "merges_attention"]
+__all__ = ["KeysAndValues", "Packing", "merges_attention", "register"]
 
 NAME = "apportion_packed"
 
@@ -41,21 +39,15 @@ class Packing:
     found: dict[int, KeysAndValues] = field(default_factory=dict)
 
 
-@contextmanager
-def attends_packed(model: PreTrainedModel, *, compiled: bool = False) -> Iterator[None]:
-    """Inside, the model's attention is the one of packed batches.
+def register(*, compiled: bool = False) -> str:
+    """Make the attention known to transformers; the name by which a model is told to use it.
 
     Args:
-        model: whose attention is exchanged.
-        compiled: what is between attention is; attention itself has other shapes in every batch.
+        compiled: for models that are compiled around it; attention itself has other shapes in every batch.
     """
-    AttentionInterface.register(NAME, torch.compiler.disable(packed_attention) if compiled else packed_attention)
-    before = model.config._attn_implementation
-    model.set_attn_implementation(NAME)
-    try:
-        yield
-    finally:
-        model.set_attn_implementation(before)
+    name = f"{NAME}_apart" if compiled else NAME
+    AttentionInterface.register(name, torch.compiler.disable(packed_attention) if compiled else packed_attention)
+    return name
 
 
 def packed_attention(

@@ -59,8 +59,7 @@ class TorchSession:
 
     def __init__(self, model: LoadedModel, traits: Traits, memory_budget: int, *, compiled: bool = False) -> None:
         self._model: PreTrainedModel | None = model.model
-        # A wrapper: the user's model stays as it is.
-        self._compiled = torch.compile(model.model.base_model, dynamic=True) if compiled else None
+        self._compiles = compiled
         self._traits = traits
         self._prefixes: PrefixStore | None = None
         self._packed: PackedModel | None = None
@@ -179,11 +178,12 @@ class TorchSession:
     def release(self) -> None:
         """Forget what was encoded: the weights may change before the next run."""
         self._prefixes = None
-        self._packed = None
+        if self._packed is not None:
+            self._packed.forget()
 
     def close(self) -> None:
         """Let go of the model; idempotent."""
-        self._model = self._compiled = None
+        self._model = self._packed = None
         self.release()
 
     def _by_head(self, hidden: Float[Tensor, "B T D"], batch: ScoringBatch) -> Float[Tensor, "B T"]:
@@ -199,11 +199,10 @@ class TorchSession:
         """Last hidden states at the positions that predict the target."""
         if batch.packed:
             if self._packed is None:
-                self._packed = PackedModel(self.model, self._compiled)
+                self._packed = PackedModel(self.model, compiled=self._compiles)
             return self._packed.hidden(batch.rows)
         ids, keep = self._rows(batch)
-        base = self.model.base_model if self._compiled is None else self._compiled
-        hidden: Tensor = base(ids, **self._cache(batch))[0]
+        hidden: Tensor = self.model.base_model(ids, **self._cache(batch))[0]
         return hidden.gather(1, keep[:, :, None].expand(-1, -1, hidden.shape[-1]))
 
     def _own_logits(self, batch: ScoringBatch) -> Float[Tensor, "B T V"]:

@@ -1,0 +1,49 @@
+"""A model's modules anew, around the same tensors: what is set there leaves the user's model as it is."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Hashable
+from itertools import chain
+
+import torch
+from transformers import PreTrainedModel
+
+__all__ = ["Twin"]
+
+
+class Twin:
+    """A copy of a model that shares its weights, with another attention.
+
+    Several threads may score with one model, so nothing of it is exchanged while they do. Weights that are trained in
+    place are the twin's too; where modules, tensors or hooks were exchanged, ``is_of`` says no.
+
+    Args:
+        model: what is copied, in the mode in which it is.
+        attention: a name registered with transformers' ``AttentionInterface``.
+    """
+
+    def __init__(self, model: PreTrainedModel, attention: str) -> None:
+        self._original = model
+        self._parts = _parts(model)
+        tensors = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
+        self.model: PreTrainedModel = copy.deepcopy(model, tensors)
+        self.model.set_attn_implementation(attention)
+
+    def is_of(self, model: PreTrainedModel) -> bool:
+        """Whether this is still the twin of a model."""
+        return model is self._original and _parts(model) == self._parts
+
+
+def _parts(model: torch.nn.Module) -> list[Hashable]:
+    """What a model is made of, in a few thousand steps."""
+    return [
+        (
+            id(module),
+            *map(id, module._parameters.values()),
+            *map(id, module._buffers.values()),
+            *module._forward_hooks,
+            *module._forward_pre_hooks,
+        )
+        for module in model.modules()
+    ]
