@@ -31,19 +31,22 @@ class TerminalBar:
             MofNCompleteColumn(),
             _RateColumn(),
             TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[more]}", style="dim"),
             console=console,
             transient=True,
+            # The default forgets what is older than 30 seconds, and one of many prompts may take longer.
+            speed_estimate_period=600,
         )
         self._progress.start()
 
-    def show(self, label: str, done: int, total: int | None) -> None:
-        """Draw the present state; a smaller count or another total begins anew."""
+    def show(self, label: str, done: int, total: int | None, more: str = "") -> None:
+        """Draw the present state, and more facts behind it; a smaller count or another total begins anew."""
         if not self._progress.tasks:
-            self._progress.add_task(label, total=total)
+            self._progress.add_task(label, total=total, more=more)
         task = self._progress.tasks[0]
         if done < task.completed or total != task.total:
             self._progress.reset(task.id, total=total, description=label)
-        self._progress.update(task.id, completed=done, description=label)
+        self._progress.update(task.id, completed=done, description=label, more=more)
 
     def remove(self) -> None:
         """Give the line back."""
