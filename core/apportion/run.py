@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -56,6 +56,7 @@ class Run:
         self.watch(replace(event, request=self.request))
 
 
+@runtime_checkable
 class Question(Protocol):
     """What a method needs from the session while it runs."""
 
