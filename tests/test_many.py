@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -340,6 +342,29 @@ def test_an_interrupt_ends_everything(watcher: Watcher) -> None:
     assert all(isinstance(event.error, KeyboardInterrupt) for event in ends)
     assert len(ends) == 6
     assert watcher.after == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_ctrl_c_while_a_method_computes(watched: ap.Explainer, watcher: Watcher) -> None:
+    class Computes:
+        estimand, requires = "nothing", frozenset()
+
+        def run(self, game: ap.Game, *, budget: int | None, rng: torch.Generator) -> ap.Estimate:
+            game.values(torch.ones(1, game.n_features, dtype=torch.bool))
+            signal.raise_signal(signal.SIGINT)  # the handler runs in the main thread, which waits
+            time.sleep(0.2)
+            game.values(torch.zeros(1, game.n_features, dtype=torch.bool))
+            raise AssertionError("it went on")
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            list(watched.attribute_many([{"prompt": "a b", "method": Computes()}, "c d", "e f"], target=" x"))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    ends = [event for event in watcher.events if event.stage == "end"]
+    assert [type(event.error) for event in ends] == [KeyboardInterrupt] * 3
+    assert not any(thread.name == "apportion-run" for thread in threading.enumerate())
 
 
 def test_an_abandoned_iterator_ends_its_runs(watched: ap.Explainer) -> None:

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
+from apportion_plugins.progress.rates import rate_text
+
 __all__ = ["NotebookBar", "bar_html"]
 
 UPDATE_SECONDS = 0.2
@@ -96,7 +98,7 @@ def bar_html(label: str, done: int, total: int | None, seconds: float, more: str
     facts = [f"{done:,}/{total:,}"] if total is not None else [f"{done:,}"] if done else []
     if done and total and seconds > 0:
         rate = done / seconds
-        facts += [f"{rate:.1f} prompts/s", f"{_clock_time((total - done) / rate)} left"]
+        facts += [rate_text(rate), f"{_clock_time((total - done) / rate)} left"]
     facts += [html.escape(more)] if more else []
     return (
         '<div style="display:flex;align-items:center;gap:0.7em;max-width:44em;font-size:0.9em;color:inherit">'

@@ -14,6 +14,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from apportion_plugins.progress.rates import rate_text
+
 __all__ = ["TerminalBar"]
 
 
@@ -54,8 +56,8 @@ class TerminalBar:
 
 
 class _RateColumn(ProgressColumn):
-    """Prompts a second."""
+    """Prompts a second, or seconds a prompt."""
 
     def render(self, task: Task) -> Text:
         rate = task.finished_speed or task.speed
-        return Text("" if rate is None else f"{rate:.1f} prompts/s", style="dim")
+        return Text("" if rate is None else rate_text(rate), style="dim")
