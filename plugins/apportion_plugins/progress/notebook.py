@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
-from apportion_plugins.progress.rates import rate_text
+from apportion_plugins.progress.rates import left_text, rate_text
 
 __all__ = ["NotebookBar", "bar_html"]
 
@@ -97,8 +97,7 @@ def bar_html(label: str, done: int, total: int | None, seconds: float, more: str
     share = f"width:{100 * done / total:.1f}%" if total else "width:100%;opacity:0.35"
     facts = [f"{done:,}/{total:,}"] if total is not None else [f"{done:,}"] if done else []
     if done and total and seconds > 0:
-        rate = done / seconds
-        facts += [rate_text(rate), f"{_clock_time((total - done) / rate)} left"]
+        facts += [rate_text(done / seconds), left_text(done, total, seconds)]
     facts += [html.escape(more)] if more else []
     return (
         '<div style="display:flex;align-items:center;gap:0.7em;max-width:44em;font-size:0.9em;color:inherit">'
@@ -112,12 +111,6 @@ def bar_html(label: str, done: int, total: int | None, seconds: float, more: str
 
 def _line(label: str, done: int, total: int | None) -> str:
     return label if total is None else f"{label} {done:,}/{total:,}"
-
-
-def _clock_time(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _displayed(bundle: Mapping[str, str]) -> Handle:

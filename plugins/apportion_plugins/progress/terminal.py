@@ -10,11 +10,10 @@ from rich.progress import (
     ProgressColumn,
     Task,
     TextColumn,
-    TimeRemainingColumn,
 )
 from rich.text import Text
 
-from apportion_plugins.progress.rates import rate_text
+from apportion_plugins.progress.rates import left_text, rate_text
 
 __all__ = ["TerminalBar"]
 
@@ -32,12 +31,9 @@ class TerminalBar:
             BarColumn(),
             MofNCompleteColumn(),
             _RateColumn(),
-            TimeRemainingColumn(compact=True),
             TextColumn("{task.fields[more]}", style="dim"),
             console=console,
             transient=True,
-            # The default forgets what is older than 30 seconds, and one of many prompts may take longer.
-            speed_estimate_period=600,
         )
         self._progress.start()
 
@@ -56,8 +52,13 @@ class TerminalBar:
 
 
 class _RateColumn(ProgressColumn):
-    """Prompts a second, or seconds a prompt."""
+    """Prompts a second and time left."""
 
     def render(self, task: Task) -> Text:
-        rate = task.finished_speed or task.speed
-        return Text("" if rate is None else rate_text(rate), style="dim")
+        done, seconds = int(task.completed), task.finished_time or task.elapsed
+        if not done or not seconds:
+            return Text("")
+        facts = [rate_text(done / seconds)]
+        if task.total:
+            facts.append(left_text(done, int(task.total), seconds))
+        return Text(" · ".join(facts), style="dim")
