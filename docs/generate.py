@@ -42,6 +42,8 @@ def hooks_page() -> str:
         "| each batch | `apportion_score`, then `apportion_on_progress` |\n"
         "| once a run, at its end | `apportion_after_run` on success, "
         '`apportion_on_progress` (`"end"`) always |\n',
+        "\nRuns of `attribute_many` take turns: a batch may hold rows of several, and `apportion_on_progress` is "
+        'called with `"items"` and `"close"` around them.\n',
     ]
     for name in hook_names():
         function = getattr(hookspecs, name)

@@ -43,6 +43,7 @@ def python_blocks(page: Path) -> list[tuple[str, str]]:
         "docs/tutorials/first.md",
         "docs/how-to/choose-targets.md",
         "docs/how-to/budget.md",
+        "docs/how-to/many-prompts.md",
         "docs/how-to/judge-faithfulness.md",
         "docs/how-to/same-as-captum.md",
     ],

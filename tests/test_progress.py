@@ -147,13 +147,15 @@ class Tags(html.parser.HTMLParser):
     [
         (("scoring", 0, 64, 0.0), "0/64<"),
         (("scoring", 12345, 20000, 4000.0), "12,345/20,000 · 3.1 prompts/s · 41:20 left"),
-        (("scoring", 1, 20000, 4.0), "22:13:16 left"),
+        (("scoring", 1, 20000, 4.0), "1/20,000 · 4.0 s/prompt · 22:13:16 left"),
+        (("prompts", 2, 4, 1.0, "64 evaluations, 64.0/s"), "2/4 · 2.0 prompts/s · 0:01 left · 64 evaluations, 64.0/s<"),
+        (("prompts", 2, None, 1.0, "64 evaluations"), "2 · 64 evaluations"),
         (("generating", 0, None, 3.0), "generating"),
         (("scoring", 0, 0, 0.0), "0/0"),
         (("a < b", 1, 2, 0.0), "a &lt; b"),
     ],
 )
-def test_the_bar_is_html_in_the_colours_of_the_page(arguments: tuple[str, int, int | None, float], shown: str) -> None:
+def test_the_bar_is_html_in_the_colours_of_the_page(arguments: tuple[Any, ...], shown: str) -> None:
     page = bar_html(*arguments)
     tags = Tags()
     tags.feed(page)

@@ -43,6 +43,8 @@ for options in ({}, {"scores": "owen", "orders": 4}):
     drilled = explainer.attribute(text, "x", method="hierarchical", budget=24, **options)
     drilled.plot("tree", token=0)
     Console(quiet=True).print(drilled.plot("terminal"))
+many = explainer.attribute_many(prompts, target=" t", method="ablation")
+assert [len(result.features) for result in many] == [len(explainer.attribute(p, " t").features) for p in prompts]
 result = explainer.attribute("one two three four", " t")
 evaluation = explainer.evaluate(result)
 evaluation.plot()

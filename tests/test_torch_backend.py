@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import apportion as ap
+from apportion.batches import Batches
 from apportion.inputs import ModelInput
 from apportion.models import LoadedModel, load_model
 from apportion.readout import Readout
@@ -49,7 +50,8 @@ def score(loaded: LoadedModel, inputs: list[ModelInput], target: tuple[int, ...]
 
 def scorer_of(session: ap.Session, goal: ap.Target, **options: bool) -> Scorer:
     readout = Readout(session, goal, LogProb(), lambda s, b: s.log_probs(b))
-    return Scorer(session, readout, report=lambda event: None, **options)
+    batches = Batches(session, share=options.get("share_prefixes", True))
+    return Scorer(session, readout, batches, report=lambda event: None)
 
 
 @pytest.mark.parametrize("share", [True, False], ids=["shared-prefix", "whole-rows"])

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from apportion.provenance import Provenance
     from apportion.registry import Register
     from apportion.request import Request
+    from apportion.results import load_results
     from apportion.targets import Needs, Scores, Target, TargetFunction
     from apportion.visualizers import Visualizer
 
@@ -80,6 +81,7 @@ _HOMES = {
     "provenance": ("Provenance",),
     "registry": ("Register",),
     "request": ("Request",),
+    "results": ("load_results",),
     "targets": ("Needs", "Scores", "Target", "TargetFunction"),
     "visualizers": ("Visualizer",),
 }  # fmt: skip
@@ -93,7 +95,7 @@ __all__ = [
     "Needs", "PluginError", "ProgressEvent", "Provenance", "Register", "Request", "ResultError", "Sampler",
     "ScoreError", "Scores", "ScoringBatch", "Segment", "Session", "SessionInfo", "Settings", "Target",
     "TargetFunction", "Template", "Text", "Unavailable", "UnknownNameError", "Visualizer", "WhiteBox",
-    "__version__", "compare", "hookimpl",
+    "__version__", "compare", "hookimpl", "load_results",
 ]  # fmt: skip
 
 

@@ -124,6 +124,13 @@ class ScoringBatch:
         )
         return [Row(prefix + prompt, target) for prompt, target in zip(prompts, targets, strict=True)]
 
+    @property
+    def first(self) -> Row:
+        """The first of them."""
+        prompt = self.suffix_ids[0, : int(self.suffix_lengths[0])]
+        target = self.target_ids[0, : int(self.target_lengths[0])]
+        return Row((*self.prefix_ids.tolist(), *prompt.tolist()), tuple(target.tolist()))
+
     @classmethod
     def of(
         cls,

@@ -50,8 +50,8 @@ class Batches:
 
     def run(
         self, rows: Sequence[Row], read: Read, note: Callable[[str], None], also: Sequence[Sequence[Row]] = ()
-    ) -> Iterator[tuple[Batch, Tensor, int]]:
-        """Batches, what was read of each, and how many tokens the model read for it.
+    ) -> Iterator[tuple[Batch, Tensor, list[int]]]:
+        """Batches, what was read of each, and how many tokens the model read for each of its rows.
 
         Args:
             rows: distinct.
@@ -67,7 +67,7 @@ class Batches:
             size = self._row_limit or len(batch.rows)
             for start in range(0, len(batch.rows), size):
                 part = batch.part(start, start + size)
-                yield part, self._read(schedule, part, read, note), schedule.read(part)
+                yield part, self._read(schedule, part, read, note), [schedule.costs[row] for row in part.rows]
 
     def _read(self, schedule: Plan, batch: Batch, read: Read, note: Callable[[str], None]) -> Tensor:
         try:

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from jaxtyping import Float
 from torch import Tensor
 
 from apportion.anytime import run_request
+from apportion.batches import Batches
 from apportion.cost import Cost, estimate_cost
 from apportion.evaluating import measure_all
 from apportion.game import Game, Memory, Score
 from apportion.hook_check import explained
 from apportion.inputs import ModelInput
-from apportion.methods import Method
+from apportion.many import Pipeline, attributions
+from apportion.methods import Estimate, Method
 from apportion.models import load_model
 from apportion.outcome import assemble
 from apportion.past import Past, PastRuns
@@ -28,10 +29,11 @@ from apportion.plugins import load_plugins
 from apportion.progress import ProgressEvent
 from apportion.readout import Readout
 from apportion.resolve import Resolver, checked_seed
-from apportion.scoring import Scorer, Tally
+from apportion.run import Ask, Call, Run, Scoring, answered
+from apportion.scoring import Scorer
 from apportion.selection import open_session, white_box_of
 from apportion.targets import Needs, TargetFunction
-from apportion.token_view import ScoreTokens, token_view
+from apportion.token_view import ScoreTokens, TokenView, token_view
 
 if TYPE_CHECKING:
     from apportion.attribution import Attribution
@@ -147,8 +149,8 @@ class Explainer:
             CapabilityError: the backend cannot do what the method or target function needs.
             ScoreError: the model gave a value that is not finite.
         """
-        with self._ending() as started:
-            request = self._resolver.request(
+        with self._ending() as run:
+            run.request = self._resolver.request(
                 prompt=prompt,
                 target=target,
                 method=method,
@@ -162,7 +164,73 @@ class Explainer:
                 generate=generate,
                 **method_options,
             )
-            return self._run(request, Memory(), Tally(), started)
+            return self._run(run)
+
+    @overload
+    def attribute_many(
+        self,
+        prompts: Iterable[object],
+        *,
+        at_once: int = 8,
+        on_error: Literal["raise"] = "raise",
+        on_finish: Callable[[int, Attribution | Exception], None] | None = None,
+        **shared: Any,
+    ) -> Iterator[Attribution]: ...
+
+    @overload
+    def attribute_many(
+        self,
+        prompts: Iterable[object],
+        *,
+        at_once: int = 8,
+        on_error: Literal["return"],
+        on_finish: Callable[[int, Attribution | Exception], None] | None = None,
+        **shared: Any,
+    ) -> Iterator[Attribution | Exception]: ...
+
+    def attribute_many(
+        self,
+        prompts: Iterable[object],
+        *,
+        at_once: int = 8,
+        on_error: Literal["raise", "return"] = "raise",
+        on_finish: Callable[[int, Attribution | Exception], None] | None = None,
+        **shared: Any,
+    ) -> Iterator[Attribution | Exception]:
+        """Attribute many prompts; what their runs ask is scored in the same batches.
+
+        Results are what ``attribute`` gives for each prompt, up to the rounding of other batches. They come one by
+        one, in the order of the prompts; runs begin when they are asked for. Until the last one is there, or the
+        iterator is closed, the model must not change.
+
+        Args:
+            prompts: any iterable, read as it goes. An item is a prompt, or a dict of arguments of ``attribute``, which
+                go before the shared ones: ``{"prompt": …, "target": …, "seed": …}``.
+            at_once: the most runs under way. More of them fill batches better, and take more memory.
+            on_error: ``"raise"`` ends everything with the first error, when it is that item's turn; ``"return"`` gives
+                the error in place of the item's result, and goes on.
+            on_finish: called with the number of an item, from 0, and its result or error, as soon as the run ends,
+                which may be before its turn.
+            **shared: arguments of ``attribute`` for all prompts.
+
+        Returns:
+            An iterator; closing it, or an error, ends all runs that are under way.
+
+        Raises:
+            InputError: arguments that cannot work; when it is iterated, whatever ``attribute`` raises, with the number
+                of the item.
+        """
+        batches = self._batches()
+        pipeline = Pipeline(
+            resolve=self._resolve,
+            estimate=partial(self._estimate, batches=batches),
+            finish=self._finish,
+            end=self._end,
+            close=self.session.release,
+            report=self._report,
+            batches=batches,
+        )
+        return attributions(pipeline, prompts, shared, at_once=at_once, on_error=on_error, on_finish=on_finish)
 
     def refine(self, result: Attribution, *, budget: int | None = None, until: float | None = None) -> Attribution:
         """Go on from a result with a larger budget, without scoring anything twice.
@@ -184,11 +252,12 @@ class Explainer:
             BudgetError: the budget is too small for the method.
             ScoreError: the model gave a value that is not finite.
         """
-        with self._ending() as started:
+        with self._ending() as run:
             past = self._past.of(result)
             spent = result.provenance.evaluations + result.provenance.cached
-            request = self._resolver.larger(past.request, budget, until, spent)
-            return self._run(request, past.memory, past.tally.copy(), started - past.seconds)
+            run.request = self._resolver.larger(past.request, budget, until, spent)
+            run.memory, run.tally, run.before = past.memory, past.tally.copy(), past.seconds
+            return self._run(run)
 
     def evaluate(
         self,
@@ -215,15 +284,12 @@ class Explainer:
             InputError: the result is not one of this explainer's, an unknown metric or option.
             PluginError: a metric failed.
         """
-        with self._ending():
+        with self._ending() as run:
             past = self._past.of(result)
             chosen = self._resolver.metrics(metrics, options or {})
             seed = checked_seed(seed)
-            request = replace(past.request, budget=None)
-            tally = Tally()
-            scorer, _ = self._scorer(request, tally)
-            game = self._game(request, past.memory, scorer, self._score_tokens(request, tally))
-            return measure_all(game, result, chosen, seed=seed)
+            run.request, run.memory = replace(past.request, budget=None), past.memory
+            return measure_all(self._game_of(run, self._batches(), answered), result, chosen, seed=seed)
 
     def target_of(self, result: Attribution) -> tuple[int, ...]:
         """The token ids of a result's target, to explain the same one again.
@@ -247,9 +313,9 @@ class Explainer:
         Raises:
             InputError, BudgetError, CapabilityError: what ``attribute`` would refuse.
         """
-        with self._ending():
-            request = self._resolver.request(prompt=prompt, target=target, **arguments)
-            scorer, readout = self._scorer(request, Tally())
+        with self._ending() as run:
+            run.request = request = self._resolver.request(prompt=prompt, target=target, **arguments)
+            scorer, readout = self._scorer(run, request, self._batches())
             return estimate_cost(request, scorer, readout, partial(self._game, request, Memory()))
 
     def close(self) -> None:
@@ -262,7 +328,42 @@ class Explainer:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _scorer(self, request: Request, tally: Tally) -> tuple[Scorer, Readout]:
+    def _run(self, run: Run) -> Attribution:
+        """The pipeline behind ``attribute`` and ``refine``; ``attribute_many`` goes through the same stages."""
+        self.plugins.call("apportion_before_run", request=run.request)
+        return self._finish(run, *self._estimate(run, answered, self._batches()))
+
+    def _resolve(self, run: Run, arguments: Mapping[str, Any]) -> None:
+        run.request = self._resolver.request(**arguments)
+        self.plugins.call("apportion_before_run", request=run.request)
+
+    def _estimate(self, run: Run, ask: Ask, batches: Batches) -> tuple[Estimate, Game]:
+        """Run the method; what it asks of the session goes through ``ask``."""
+        game = self._game_of(run, batches, ask)
+        return run_request(run.resolved, game), game
+
+    def _finish(self, run: Run, estimate: Estimate, game: Game) -> Attribution:
+        """The result, which observers see."""
+        request, seconds = run.resolved, run.before + run.seconds
+        attribution = assemble(
+            request,
+            estimate,
+            game=game,
+            tally=run.tally,
+            session=self.session,
+            model=self.model,
+            plugins=self.plugins,
+            notes=self._notes,
+            seconds=seconds,
+        )
+        self._past.keep(attribution, Past(request, run.tally, run.memory, seconds))
+        self.plugins.call("apportion_after_run", request=request, attribution=attribution)
+        return attribution
+
+    def _batches(self) -> Batches:
+        return Batches(self.session, share=self._share_prefixes)
+
+    def _scorer(self, run: Run, request: Request, batches: Batches) -> tuple[Scorer, Readout]:
         readout = Readout(
             self.session,
             request.target,
@@ -270,26 +371,29 @@ class Explainer:
             partial(self.plugins.score_batch, request),
             request.reference,
         )
-        scorer = Scorer(
-            self.session,
-            readout,
-            recall=partial(self.plugins.recall, request) if request.target_fn.needs is Needs.LOG_PROBS else None,
-            report=self._report,
-            share_prefixes=self._share_prefixes,
-            tally=tally,
-        )
+        recall = partial(self.plugins.recall, request) if request.target_fn.needs is Needs.LOG_PROBS else None
+        scorer = Scorer(self.session, readout, batches, report=run.report, recall=recall, tally=run.tally)
         return scorer, readout
 
-    def _score_tokens(self, request: Request, tally: Tally) -> ScoreTokens:
-        """Scores prompts that are no coalitions, by any target function."""
+    def _game_of(self, run: Run, batches: Batches, ask: Ask) -> Game:
+        """What a method asks; the game's own questions to the session go through ``ask``."""
+        request = run.resolved
+        scorer, _ = self._scorer(run, request, batches)
 
-        def score(prompts: Sequence[tuple[int, ...]], target_fn: TargetFunction) -> Float[Tensor, "N K"]:
-            scorer, _ = self._scorer(replace(request, target_fn=target_fn, reference=None), tally)
-            return scorer([ModelInput(prompt) for prompt in prompts])
+        def score_tokens(prompts: Sequence[tuple[int, ...]], target_fn: TargetFunction) -> Float[Tensor, "N K"]:
+            """Prompts that are no coalitions, by any target function."""
+            other, _ = self._scorer(run, replace(request, target_fn=target_fn, reference=None), batches)
+            return ask(Scoring(other, [ModelInput(prompt) for prompt in prompts]))
 
-        return score
+        return self._game(request, run.memory, lambda inputs: ask(Scoring(scorer, inputs)), score_tokens, ask)
 
-    def _game(self, request: Request, memory: Memory, score: Score, score_tokens: ScoreTokens) -> Game:
+    def _game(
+        self, request: Request, memory: Memory, score: Score, score_tokens: ScoreTokens, ask: Ask = answered
+    ) -> Game:
+        def tokens() -> TokenView:
+            view = token_view(request, self.session, score_tokens)
+            return replace(view, predictions=lambda: ask(Call(view.predictions)))
+
         return Game(
             [feature.name for feature in request.adapter.features],
             1 + len(request.target.ids),
@@ -298,46 +402,25 @@ class Explainer:
             budget=request.budget,
             white_box=white_box_of(self.session),
             levels=getattr(request.adapter, "levels", ()),
-            tokens=partial(token_view, request, self.session, score_tokens),
+            tokens=tokens,
             memory=memory,
         )
 
-    def _run(self, request: Request, memory: Memory, tally: Tally, started: float) -> Attribution:
-        """The pipeline behind ``attribute`` and ``refine``; observers see every run."""
-        self.plugins.call("apportion_before_run", request=request)
-        scorer, _ = self._scorer(request, tally)
-        game = self._game(request, memory, scorer, self._score_tokens(request, tally))
-        estimate = run_request(request, game)
-        seconds = time.perf_counter() - started
-        attribution = assemble(
-            request,
-            estimate,
-            game=game,
-            tally=tally,
-            session=self.session,
-            model=self.model,
-            plugins=self.plugins,
-            notes=self._notes,
-            seconds=seconds,
-        )
-        self._past.keep(attribution, Past(request, tally, memory, seconds))
-        self.plugins.call("apportion_after_run", request=request, attribution=attribution)
-        return attribution
-
     @contextmanager
-    def _ending(self) -> Iterator[float]:
-        """However a run ends, prefixes are forgotten and observers are told; gives when it started."""
-        started = time.perf_counter()
+    def _ending(self) -> Iterator[Run]:
+        """However a run ends, prefixes are forgotten and observers are told."""
+        run = Run(self._report)
         try:
-            yield started
+            yield run
         except BaseException as error:
-            self._end(time.perf_counter() - started, error)
+            self.session.release()
+            self._end(run, error)
             raise
-        self._end(time.perf_counter() - started, None)
-
-    def _end(self, seconds: float, error: BaseException | None) -> None:
         self.session.release()
-        self._report(ProgressEvent("end", seconds=seconds, error=error))
+        self._end(run, None)
+
+    def _end(self, run: Run, error: BaseException | None) -> None:
+        run.report(ProgressEvent("end", seconds=run.seconds, error=error))
 
     def _report(self, event: ProgressEvent) -> None:
         try:

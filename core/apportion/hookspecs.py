@@ -148,7 +148,10 @@ def apportion_on_progress(event: ProgressEvent) -> None:
     """Called before a target is generated, at the start of scoring and after each batch; finally with the stage
     ``"end"``, also on errors.
 
-    The last event says how long the run took and, in ``error``, what ended it if it failed.
+    The last event says how long the run took and, in ``error``, what ended it if it failed. Runs of ``attribute_many``
+    take turns: ``event.request`` says whose run it is, ``None`` while that is not resolved, and events with the stages
+    ``"items"`` (before the first run, whenever something was scored, after each run) and ``"close"`` (at the end) are
+    about all of them.
 
     An observer: what it returns is ignored, and an error only warns.
     """
@@ -172,6 +175,8 @@ def apportion_score(session: Session, batch: ScoringBatch, request: Request) -> 
     """Called once a batch, for target functions that need log-probabilities: score it.
 
     Returns log-probabilities, or ``None`` to leave it to the next plugin; the session itself answers last.
+    In ``attribute_many`` the rows of a batch may belong to several runs; ``request`` is that of the first row then,
+    and the target of each row is in the batch.
     Wrappers (``@hookimpl(wrapper=True)``) profile, log or remember what was scored, and return it as it is; an
     implementation that answers sends batches elsewhere.
     """

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from apportion.request import Request
 
 __all__ = ["ProgressEvent", "Report"]
 
 
 @dataclass(frozen=True, slots=True)
 class ProgressEvent:
-    """One step of a run.
+    """One step of a run, or of ``attribute_many``, whose runs take turns.
 
     Attributes:
-        stage: ``"generate"``, ``"score"``, or ``"end"``, which closes a run even when it failed.
-        done: rows scored of the present request for values.
-        total: rows of that request.
-        evaluations: distinct model inputs scored in the whole run so far.
-        seconds: with the stage ``"end"``, wall-clock time of the whole run.
-        error: with the stage ``"end"``, what ended the run; ``None`` when it succeeded.
+        stage: of a run ``"generate"``, ``"score"``, or ``"end"``, which closes it even when it failed. Around the runs
+            of ``attribute_many`` ``"items"``, at its beginning, after each batch and after each run, and ``"close"``,
+            however it ended.
+        done: rows scored of the present request for values; with ``"items"``, runs that have ended.
+        total: rows of that request; with ``"items"``, all runs, or 0 where nobody knows how many there will be.
+        evaluations: distinct model inputs scored in the whole run so far; with ``"items"``, in all of them.
+        seconds: with the stages ``"end"`` and ``"close"``, wall-clock time of the whole.
+        error: with the stages ``"end"`` and ``"close"``, what ended it; ``None`` when it succeeded.
+        request: whose run it is, the same object that ``apportion_before_run`` is given; ``None`` before that, and
+            where the event is about many runs.
     """
 
     stage: str
@@ -27,6 +35,7 @@ class ProgressEvent:
     evaluations: int = 0
     seconds: float = 0.0
     error: BaseException | None = None
+    request: Request | None = None
 
 
 Report = Callable[[ProgressEvent], None]

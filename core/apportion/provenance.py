@@ -33,7 +33,7 @@ class Provenance:
         evaluations: distinct model inputs that were scored in this run, and in those that it goes on from.
         cached: distinct model inputs whose scores a cache knew from an earlier run.
         forwarded_tokens: tokens the model read for them.
-        seconds: wall-clock time of the run.
+        seconds: wall-clock time of the run; runs of ``attribute_many`` overlap.
         model: what was loaded, as the user named it.
         fingerprint: a hash of the model's configuration and of a sample of its weights.
         backend: what scored.

@@ -17,7 +17,7 @@ from apportion.features import Feature, Segment
 from apportion.files import write_atomically
 from apportion.provenance import Provenance
 
-__all__ = ["SCHEMA", "SCHEMA_VERSION", "dumps", "plain", "read", "to_dict", "write"]
+__all__ = ["SCHEMA", "SCHEMA_VERSION", "dumps", "parse", "plain", "read", "to_dict", "write"]
 
 SCHEMA = "apportion.attribution"
 SCHEMA_VERSION = 1
@@ -80,17 +80,30 @@ def read(path: Path) -> Attribution:
         raise ResultError(f"Cannot read {path}: {error.strerror or error}.") from error
     except (ValueError, RecursionError) as error:
         raise ResultError(f"{path} is not a saved attribution: it is not valid JSON ({error}).") from error
+    return parse(data, str(path))
+
+
+def parse(data: object, place: str) -> Attribution:
+    """The result that plain values hold, refusing what this version does not know.
+
+    Args:
+        data: what ``to_dict`` gave.
+        place: where they were found, for messages.
+
+    Raises:
+        ResultError: another schema or version, missing or unknown fields.
+    """
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-        raise ResultError(f'{path} is not a saved attribution: it has no "schema": "{SCHEMA}".')
+        raise ResultError(f'{place} is not a saved attribution: it has no "schema": "{SCHEMA}".')
     if data.get("version") != SCHEMA_VERSION:
         raise ResultError(
-            f"{path} has schema version {data.get('version')!r}; this apportion reads version {SCHEMA_VERSION}. "
+            f"{place} has schema version {data.get('version')!r}; this apportion reads version {SCHEMA_VERSION}. "
             "Upgrade apportion, or save the result again with a version that can read it."
         )
     try:
         return _from_dict(data)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise ResultError(f"{path} is damaged: {type(error).__name__}: {error}.") from error
+        raise ResultError(f"{place} is damaged: {type(error).__name__}: {error}.") from error
 
 
 def _from_dict(data: dict[str, Any]) -> Attribution:

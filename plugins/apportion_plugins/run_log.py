@@ -90,21 +90,26 @@ class RunLog:
         run = self._run()
         run.turn("")
         run.request = request
+        # From here on events say whose they are: runs of attribute_many take turns.
+        self._resolved[id(request)] = run
+        self._local.run = None
 
     @hookimpl(tryfirst=True)
-    def apportion_recall(self, session: Session) -> None:
+    def apportion_recall(self, request: Request, session: Session) -> None:
         """See where the run takes place; nothing is recalled."""
-        self._run().session = session.info
+        self._run(request).session = session.info
 
     @hookimpl(tryfirst=True)
-    def apportion_after_run(self, attribution: Attribution) -> None:
+    def apportion_after_run(self, request: Request, attribution: Attribution) -> None:
         """Keep the result's provenance."""
-        self._run().attribution = attribution
+        self._run(request).attribution = attribution
 
     @hookimpl(tryfirst=True)
     def apportion_on_progress(self, event: ProgressEvent) -> None:
         """Count batches and time; write the line at the end."""
-        run = self._run()
+        if event.stage in ("items", "close"):
+            return
+        run = self._run(event.request)
         if event.stage != "end":
             run.evaluations = max(run.evaluations, event.evaluations)
             run.batches += event.stage == "score" and event.done > 0
@@ -112,6 +117,7 @@ class RunLog:
             return
         run.turn("")
         self._local.run = None
+        self._resolved.pop(id(event.request), None)
         try:
             _append(self._path, _line(_record(run, event)))
         except OSError as error:
@@ -121,11 +127,20 @@ class RunLog:
                 stacklevel=2,
             )
 
-    def _run(self) -> _Run:
-        run: _Run | None = getattr(self._local, "run", None)
-        if run is None:
-            self._local.run = run = _Run()
-        return run
+    @property
+    def _resolved(self) -> dict[int, _Run]:
+        """Runs under way, by their requests."""
+        if not hasattr(self._local, "resolved"):
+            self._local.resolved = {}
+        found: dict[int, _Run] = self._local.resolved
+        return found
+
+    def _run(self, request: Request | None = None) -> _Run:
+        """The run of a request; the one that has none yet."""
+        found = self._resolved.get(id(request)) or getattr(self._local, "run", None)
+        if found is None:
+            self._local.run = found = _Run()
+        return found
 
 
 def _record(run: _Run, end: ProgressEvent) -> dict[str, Any]:
@@ -157,7 +172,8 @@ def _record(run: _Run, end: ProgressEvent) -> dict[str, Any]:
 def _status(error: BaseException | None) -> str:
     if error is None:
         return "ok"
-    return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+    # attribute_many may end before all of its runs.
+    return "interrupted" if isinstance(error, KeyboardInterrupt | GeneratorExit) else "failed"
 
 
 def _request(run: _Run) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from apportion.cli.bench import bench
 from apportion.cli.evaluate import EXAMPLES as JUDGE
 from apportion.cli.evaluate import evaluate
 from apportion.cli.kinds import KINDS, kind_app
+from apportion.cli.run import EXAMPLES as DATASETS
+from apportion.cli.run import run
 from apportion.cli.show import show
 
 __all__ = ["app"]
@@ -50,6 +52,7 @@ def root(
 
 
 app.command(rich_help_panel=RUN, epilog=EXAMPLES)(attribute)
+app.command(rich_help_panel=RUN, epilog=DATASETS)(run)
 app.command(rich_help_panel=RUN, epilog=JUDGE)(evaluate)
 app.command(rich_help_panel=RUN)(show)
 app.command(rich_help_panel=INSTALLED, epilog=TIME)(bench)

@@ -14,7 +14,7 @@ from apportion.errors import InputError, unknown_name
 from apportion.prompts import Chat, Documents
 from apportion.prompts.documents import LAYOUT
 
-__all__ = ["chat_prompt", "documents_prompt"]
+__all__ = ["chat_of", "chat_prompt", "documents_prompt"]
 
 OWN_FLAGS = ("by", "baseline", "keep")
 """What of a ``Chat`` is said on the command line; the rest may stand in the file."""
@@ -31,13 +31,22 @@ def chat_prompt(source: str, *, by: str | None, baseline: str | None, keep: Sequ
         found: Any = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f"The chat in {_named(source)} is not JSON: {error}.") from error
+    return chat_of(found, _named(source), by=by, baseline=baseline, keep=keep)
+
+
+def chat_of(found: Any, place: str, *, by: str | None, baseline: str | None, keep: Sequence[str | int]) -> Chat:
+    """The conversation that JSON values hold: messages, or an object with messages and tools.
+
+    Raises:
+        InputError: something else.
+    """
     options: dict[str, Any] = found if isinstance(found, dict) else {"messages": found}
     known = [field.name for field in fields(Chat) if field.name not in OWN_FLAGS]
     for name in options:
         if name not in known:
-            raise unknown_name("part of a chat", name, known, f"It stands in {_named(source)}.")
+            raise unknown_name("part of a chat", name, known, f"It stands in {place}.")
     if "messages" not in options:
-        raise InputError(f"The chat in {_named(source)} has no 'messages'.")
+        raise InputError(f"The chat in {place} has no 'messages'.")
     return Chat(**options, by=by or "turns", baseline=baseline, keep=tuple(keep) or None)
 
 

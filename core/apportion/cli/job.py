@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from apportion.cli.loading import loading
@@ -19,7 +20,16 @@ from apportion.plugins import installed_plugins
 if TYPE_CHECKING:
     from apportion.explainer import Explainer
 
-__all__ = ["Job", "MethodFlags", "ModelFlags", "TargetFlags", "check_job", "job_of"]
+__all__ = [
+    "Job",
+    "MethodFlags",
+    "ModelFlags",
+    "TargetFlags",
+    "check_job",
+    "job_of",
+    "job_without_prompt",
+    "prompt_flags",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +104,32 @@ def job_of(t: Mapping[str, Any]) -> Job:
         typer.BadParameter: flags that make no sense.
         ApportionError: a prompt, name or file that cannot be used.
     """
-    prompt = PromptFlags(
+    prompt = prompt_flags(t)
+    job = job_without_prompt(t, prompt.files)
+    return replace(job, call={"prompt": build_prompt(prompt), **job.call})
+
+
+def prompt_flags(t: Mapping[str, Any]) -> PromptFlags:
+    """What was typed about the prompt."""
+    return PromptFlags(
         t["prompt"], t["prompt_file"], t["by"], t["text_baseline"], t["baseline_id"], t["keep"] or (),
         t["keep_index"] or (), t["template"], t["value"] or (), t["baseline"] or (), t["group"] or (), t["draws"],
         t["input"], t["input_option"] or (), t["chat"], t["document"] or (), t["layout"], t["as_chat"],
     )  # fmt: skip
+
+
+def job_without_prompt(t: Mapping[str, Any], inputs: Sequence[Path] = ()) -> Job:
+    """Everything but the prompt, which may come from elsewhere.
+
+    Args:
+        t: what was typed.
+        inputs: files that are read, which no output may replace.
+
+    Raises:
+        typer.BadParameter: flags that make no sense.
+        ApportionError: a name or file that cannot be used.
+    """
     return check_job(
-        prompt,
         ModelFlags(
             t["model"], t["backend"], t["device"], t["dtype"], t["memory_budget"], t["backend_option"] or (),
             not t["no_share_prefixes"], t["cache"], not t["no_progress"],
@@ -111,19 +140,20 @@ def job_of(t: Mapping[str, Any]) -> Job:
         ),
         MethodFlags(t["method"], t["option"] or (), t["budget"], t["until"], t["seed"]),
         OutputFlags(t["as_json"], t["save"], t["plot"], t["view"], t["view_option"] or (), t["run_log"]),
+        inputs,
     )  # fmt: skip
 
 
 def check_job(
-    prompt: PromptFlags, model: ModelFlags, target: TargetFlags, method: MethodFlags, output: OutputFlags
+    model: ModelFlags, target: TargetFlags, method: MethodFlags, output: OutputFlags, inputs: Sequence[Path] = ()
 ) -> Job:
     """Refuse what cannot work before a model is loaded.
 
     Raises:
         typer.BadParameter: flags that make no sense.
-        ApportionError: a prompt, name or file that cannot be used.
+        ApportionError: a name or file that cannot be used.
     """
-    outputs = check_outputs(output, inputs=prompt.files)
+    outputs = check_outputs(output, inputs=inputs)
     if output.run_log is not None:
         file_to_write("--run-log", output.run_log)
     explainer = {
@@ -150,7 +180,7 @@ def check_job(
         "seed": method.seed,
     }
     options = json_pairs("--option", method.options, "n_permutations=20")
-    job = Job(explainer, {"prompt": build_prompt(prompt), **call}, options, outputs)
+    job = Job(explainer, call, options, outputs)
     _check_names(job)
     return job
 

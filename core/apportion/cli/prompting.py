@@ -38,6 +38,13 @@ class PromptFlags:
     documents: Sequence[Path]
     layout: str | None
     as_chat: bool
+    stdin: bool = True
+    """A prompt of ``-`` stands for stdin, which it does where it was typed."""
+
+    @property
+    def kept(self) -> list[str | int]:
+        """What is always present."""
+        return [*self.keep, *self.keep_index]
 
     @property
     def files(self) -> list[Path]:
@@ -110,15 +117,14 @@ def _of_parts(flags: PromptFlags) -> Chat | Documents:
             usage_error(name, f"{given[0]!r} is for slots, and the features are those of {what}.{hint}")
     if flags.baseline_id is not None:
         usage_error("--baseline-id", f"a token id can replace tokens only; with {what} give --text-baseline.")
-    keep: list[str | int] = [*flags.keep, *flags.keep_index]
     if flags.chat is not None:
-        return chat_prompt(flags.chat, by=flags.by, baseline=flags.text_baseline, keep=keep)
+        return chat_prompt(flags.chat, by=flags.by, baseline=flags.text_baseline, keep=flags.kept)
     return documents_prompt(
         _prompt_text(flags),
         flags.documents,
         by=flags.by,
         baseline=flags.text_baseline,
-        keep=keep,
+        keep=flags.kept,
         layout=flags.layout,
         chat=flags.as_chat,
     )
@@ -156,7 +162,7 @@ def _text(flags: PromptFlags) -> Text:
 
 
 def _prompt_text(flags: PromptFlags) -> str:
-    if flags.prompt_file is not None or flags.prompt == "-":
+    if flags.prompt_file is not None or (flags.stdin and flags.prompt == "-"):
         return without_last_line_break(read_text("prompt", flags.prompt_file))
     return flags.prompt or ""
 

@@ -32,9 +32,13 @@ LEAST_BYTES = 64 * 2**10
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """One run: the part of all addresses that it does not change, and the connection; no scope, no cache."""
+    """One run, or many that take turns: the part of all addresses that they share, and the connection.
 
-    request: Request
+    Without a scope there is no cache.
+    """
+
+    session: Session
+    scorers: tuple[tuple[str, str], ...]
     scope: bytes | None
     store: Store
 
@@ -102,17 +106,20 @@ class EvaluationCache:
     # First, so that the file is closed even when another observer fails.
     @hookimpl(tryfirst=True)
     def apportion_on_progress(self, event: ProgressEvent) -> None:
-        """Close the file at the end of a run."""
-        if event.stage == "end":
+        """Close the file at the end of a run, or of all that take turns."""
+        if event.stage in ("items", "close"):
+            self._local.many = event.stage == "items"
+        if event.stage == "close" or (event.stage == "end" and not getattr(self._local, "many", False)):
             self._close()
 
     def _run(self, request: Request, session: Session) -> _Run:
         """The run of a request; its scope is computed when it is first asked for, which is before scoring."""
         run: _Run | None = getattr(self._local, "run", None)
-        if run is None or run.request is not request:
+        if run is None or run.session is not session or run.scorers != request.scorers:
             self._close()
             file = CacheFile(self._path or self._default, owned=self._path is None, report=self._warn)
-            run = _Run(request, self._scope(request, session), Store(file, self._max_bytes, self._say_once))
+            scope = self._scope(request, session)
+            run = _Run(session, request.scorers, scope, Store(file, self._max_bytes, self._say_once))
             self._local.run = run
         return run
 

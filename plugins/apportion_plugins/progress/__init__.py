@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 from rich.console import Console
@@ -16,32 +18,42 @@ __all__ = ["ProgressBar"]
 
 @runtime_checkable
 class _Bar(Protocol):
-    def show(self, label: str, done: int, total: int | None) -> None: ...
+    def show(self, label: str, done: int, total: int | None, more: str = "") -> None: ...
 
     def remove(self) -> None: ...
 
 
 class ProgressBar:
-    """Shows one bar for each run; the plugin object holds it between events.
+    """Shows one bar for each run, or for many that take turns; the plugin object holds it between events.
 
     Args:
         console: where a terminal's bar goes; stderr if ``None``.
+        clock: seconds.
     """
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console
+        self._clock = clock
         self._notebook = NotebookBar()
         self._bar: _Bar | None = None
+        self._many_since: float | None = None
 
     # First, so that the bar is removed even when another observer fails.
     @hookimpl(tryfirst=True)
     def apportion_on_progress(self, event: ProgressEvent) -> None:
         """Draw, update or remove the bar."""
-        if event.stage == "end":
+        if event.stage == "items":
+            self._show_many(event)
+        elif event.stage == "close" or (event.stage == "end" and self._many_since is None):
+            self._many_since = None
             if self._bar is not None:
                 self._bar.remove()
                 self._bar = None
-            return
+        elif self._many_since is None:
+            self._show(event)
+
+    def _show(self, event: ProgressEvent) -> None:
+        """One run."""
         self._bar = self._bar or self._chosen()
         if self._bar is None:
             return
@@ -49,6 +61,17 @@ class ProgressBar:
             self._bar.show("generating the target", 0, None)
         else:
             self._bar.show("scoring", event.done, event.total)
+
+    def _show_many(self, event: ProgressEvent) -> None:
+        """Many runs: how many have ended, and how fast they score; their own events come in between."""
+        if self._many_since is None:
+            self._many_since = self._clock()
+        self._bar = self._bar or self._chosen()
+        if self._bar is not None:
+            seconds = self._clock() - self._many_since
+            rate = f", {event.evaluations / seconds:.1f}/s" if event.evaluations and seconds > 0 else ""
+            more = f"{event.evaluations:,} evaluations{rate}"
+            self._bar.show("prompts", event.done, event.total or None, more)
 
     def _chosen(self) -> _Bar | None:
         """What fits where the run was started; nothing where nobody watches."""

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
+from apportion_plugins.progress.rates import left_text, rate_text
+
 __all__ = ["NotebookBar", "bar_html"]
 
 UPDATE_SECONDS = 0.2
@@ -49,8 +51,15 @@ class NotebookBar:
         self._shown: tuple[str, int | None, int] = ("", None, 0)
         self._started = self._updated = 0.0
 
-    def show(self, label: str, done: int, total: int | None) -> None:
-        """Draw the present state, at most five times a second; another label or total begins anew."""
+    def show(self, label: str, done: int, total: int | None, more: str = "") -> None:
+        """Draw the present state, at most five times a second; another label or total begins anew.
+
+        Args:
+            label: what is being done.
+            done: so far.
+            total: of how many; ``None`` where that is not known.
+            more: further facts.
+        """
         now = self._clock()
         begins = (label, total) != self._shown[:2] or done < self._shown[2]
         if begins:
@@ -58,7 +67,7 @@ class NotebookBar:
         self._shown = (label, total, done)
         if begins or now - self._updated >= UPDATE_SECONDS:
             self._updated = now
-            self._put(bar_html(label, done, total, now - self._started), _line(label, done, total))
+            self._put(bar_html(label, done, total, now - self._started, more), _line(label, done, total))
 
     def remove(self) -> None:
         """Leave an empty place; a page cannot take a single output back."""
@@ -75,7 +84,7 @@ class NotebookBar:
             self._handle.update(bundle, raw=True)
 
 
-def bar_html(label: str, done: int, total: int | None, seconds: float) -> str:
+def bar_html(label: str, done: int, total: int | None, seconds: float, more: str = "") -> str:
     """One bar: no colours of its own but the page's text colour, so that it fits light and dark pages.
 
     Args:
@@ -83,12 +92,13 @@ def bar_html(label: str, done: int, total: int | None, seconds: float) -> str:
         done: rows so far.
         total: of how many; ``None`` where that is not known.
         seconds: since the first of them.
+        more: further facts.
     """
     share = f"width:{100 * done / total:.1f}%" if total else "width:100%;opacity:0.35"
-    facts = [] if total is None else [f"{done:,}/{total:,}"]
+    facts = [f"{done:,}/{total:,}"] if total is not None else [f"{done:,}"] if done else []
     if done and total and seconds > 0:
-        rate = done / seconds
-        facts += [f"{rate:.1f} prompts/s", f"{_clock_time((total - done) / rate)} left"]
+        facts += [rate_text(done / seconds), left_text(done, total, seconds)]
+    facts += [html.escape(more)] if more else []
     return (
         '<div style="display:flex;align-items:center;gap:0.7em;max-width:44em;font-size:0.9em;color:inherit">'
         f"<span>{html.escape(label)}</span>"
@@ -101,12 +111,6 @@ def bar_html(label: str, done: int, total: int | None, seconds: float) -> str:
 
 def _line(label: str, done: int, total: int | None) -> str:
     return label if total is None else f"{label} {done:,}/{total:,}"
-
-
-def _clock_time(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _displayed(bundle: Mapping[str, str]) -> Handle:

@@ -10,9 +10,10 @@ from rich.progress import (
     ProgressColumn,
     Task,
     TextColumn,
-    TimeRemainingColumn,
 )
 from rich.text import Text
+
+from apportion_plugins.progress.rates import left_text, rate_text
 
 __all__ = ["TerminalBar"]
 
@@ -30,20 +31,20 @@ class TerminalBar:
             BarColumn(),
             MofNCompleteColumn(),
             _RateColumn(),
-            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[more]}", style="dim"),
             console=console,
             transient=True,
         )
         self._progress.start()
 
-    def show(self, label: str, done: int, total: int | None) -> None:
-        """Draw the present state; a smaller count or another total begins anew."""
+    def show(self, label: str, done: int, total: int | None, more: str = "") -> None:
+        """Draw the present state, and more facts behind it; a smaller count or another total begins anew."""
         if not self._progress.tasks:
-            self._progress.add_task(label, total=total)
+            self._progress.add_task(label, total=total, more=more)
         task = self._progress.tasks[0]
         if done < task.completed or total != task.total:
             self._progress.reset(task.id, total=total, description=label)
-        self._progress.update(task.id, completed=done, description=label)
+        self._progress.update(task.id, completed=done, description=label, more=more)
 
     def remove(self) -> None:
         """Give the line back."""
@@ -51,8 +52,13 @@ class TerminalBar:
 
 
 class _RateColumn(ProgressColumn):
-    """Prompts a second."""
+    """Prompts a second and time left."""
 
     def render(self, task: Task) -> Text:
-        rate = task.finished_speed or task.speed
-        return Text("" if rate is None else f"{rate:.1f} prompts/s", style="dim")
+        done, seconds = int(task.completed), task.finished_time or task.elapsed
+        if not done or not seconds:
+            return Text("")
+        facts = [rate_text(done / seconds)]
+        if task.total:
+            facts.append(left_text(done, int(task.total), seconds))
+        return Text(" · ".join(facts), style="dim")

@@ -1,0 +1,111 @@
+"""Rows of a dataset: JSON Lines, CSV or Parquet."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from apportion.errors import ApportionError, InputError, listing
+
+__all__ = ["Record", "read_records"]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A row as it was read.
+
+    Attributes:
+        number: counted from 1.
+        place: how messages call it, such as ``"line 7"``.
+        values: by column; what is ``None`` is not given.
+        fault: why it cannot be read.
+    """
+
+    number: int
+    place: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+    fault: str | None = None
+
+
+def read_records(path: Path) -> list[Record]:
+    """All rows of a file; those that cannot be read say why.
+
+    Raises:
+        InputError: another kind of file, one that cannot be read, or one without rows.
+        ApportionError: Parquet without pyarrow.
+    """
+    readers = {".jsonl": _of_json_lines, ".ndjson": _of_json_lines, ".csv": _of_csv, ".parquet": _of_parquet}
+    read = readers.get(path.suffix.lower())
+    if read is None:
+        raise InputError(f"The suffix of {path} is none of {listing(readers)}.")
+    try:
+        found = list(read(path))
+    except OSError as error:
+        raise InputError(f"Cannot read {path}: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not {error.encoding} text: {error.reason} at byte {error.start}.") from error
+    if not found:
+        raise InputError(f"{path} has no rows.")
+    return found
+
+
+def _of_json_lines(path: Path) -> Iterator[Record]:
+    number = 0
+    with path.open(encoding="utf-8-sig", newline="\n") as file:
+        for line, text in enumerate(file, 1):
+            if not text.strip():
+                continue
+            number += 1
+            place = f"line {line}"
+            try:
+                values = json.loads(text)
+            except (ValueError, RecursionError) as error:
+                yield Record(number, place, fault=f"it is not JSON ({error})")
+                continue
+            if isinstance(values, dict):
+                yield Record(number, place, values)
+            else:
+                yield Record(number, place, fault="it is no JSON object, with the columns' names as keys")
+
+
+def _of_csv(path: Path) -> Iterator[Record]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = csv.reader(file, strict=True)
+        try:
+            header = next(rows, [])
+            twice = sorted({name for name in header if header.count(name) > 1})
+            if twice:
+                raise InputError(f"{path} has two columns called {twice[0]!r}; rename one of them.")
+            number, line = 0, rows.line_num + 1
+            for cells in rows:
+                place, line = f"line {line}", rows.line_num + 1
+                if not cells:
+                    continue
+                number += 1
+                if len(cells) == len(header):
+                    yield Record(number, place, dict(zip(header, cells, strict=True)))
+                else:
+                    yield Record(number, place, fault=f"it has {len(cells)} cells, and the header {len(header)}")
+        except csv.Error as error:
+            raise InputError(f"{path} is no CSV file at line {rows.line_num}: {error}.") from error
+
+
+def _of_parquet(path: Path) -> Iterator[Record]:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as parquet
+    except ImportError as error:
+        raise ApportionError(
+            'Parquet files need pyarrow, which is not installed: pip install "apportion[parquet]". '
+            "JSON Lines and CSV need nothing."
+        ) from error
+    try:
+        rows = parquet.read_table(path).to_pylist()
+    except pa.ArrowException as error:
+        raise InputError(f"{path} is no Parquet file: {error}.") from error
+    for number, values in enumerate(rows, 1):
+        yield Record(number, f"row {number}", values)

@@ -1,0 +1,165 @@
+"""From the rows of a dataset to prompts and what else is special to each."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from apportion.cli.conversing import chat_of
+from apportion.cli.dataset import Record, read_records
+from apportion.cli.parse import pair, usage_error
+from apportion.cli.prompting import PromptFlags, build_prompt
+from apportion.errors import InputError, listing
+from apportion.prompts.template import placeholders
+
+__all__ = ["Columns", "Item", "read_items"]
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """What the columns are called that mean something to every run."""
+
+    prompt: str = "prompt"
+    target: str = "target"
+    id: str = "id"
+    contrast: str = "contrast"
+    seed: str = "seed"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A row that can be attributed, or why it cannot.
+
+    Attributes:
+        id: of the row, unique.
+        record: what was read.
+        arguments: of ``attribute``, which go before the flags.
+        hash: of what decides the arguments.
+        fault: why there are none.
+    """
+
+    id: str
+    record: Record
+    arguments: Mapping[str, Any]
+    hash: str
+    fault: str | None = None
+
+
+def read_items(path: Path, flags: PromptFlags, columns: Columns) -> tuple[list[Item], list[str]]:
+    """Every row of a dataset, and the columns that nothing asks for.
+
+    Raises:
+        typer.BadParameter: flags that do not go together.
+        InputError: a file that cannot be read, a column that is missing everywhere, two rows with one id.
+    """
+    records = read_records(path)
+    known = dict.fromkeys(name for record in records for name in record.values)
+    slots = _slots(flags)
+    wanted = (columns.prompt,) if slots is None else slots
+    for name in wanted:
+        if name not in known and any(record.fault is None for record in records):
+            raise InputError(_missing(path, name, known, template=slots is not None))
+    items = [_item(record, flags, columns, slots) for record in records]
+    _check_ids(path, items)
+    used = {*wanted, columns.target, columns.id, columns.contrast, columns.seed}
+    return items, [name for name in known if name not in used]
+
+
+def _slots(flags: PromptFlags) -> tuple[str, ...] | None:
+    """The slots that columns fill; ``None`` without a template."""
+    if flags.template is None:
+        return None
+    constant = {pair("--value", text, "name=Dave")[0] for text in flags.values}
+    found = tuple(name for name in placeholders(flags.template) if name not in constant)
+    if not found:
+        usage_error("--template", "every slot has a --value, so that all rows would be one prompt.")
+    return found
+
+
+def _missing(path: Path, name: str, known: Mapping[str, Any], *, template: bool) -> str:
+    what = f"the slot {name!r} of the template" if template else "the prompts"
+    hint = f"--value {name}=… fills it in all rows" if template else "--prompt-column names the right one"
+    return f"{path} has no column {name!r} for {what}. Its columns: {listing(known)}; {hint}."
+
+
+def _item(record: Record, flags: PromptFlags, columns: Columns, slots: Sequence[str] | None) -> Item:
+    values = record.values
+    given = values.get(columns.id)
+    row_id = str(record.number) if given is None or given == "" else str(given)
+    if record.fault is not None:
+        return Item(row_id, record, {}, "", record.fault)
+    taken = () if slots is None else slots
+    own = {
+        name: values.get(column)
+        for name, column in (("target", columns.target), ("contrast", columns.contrast), ("seed", columns.seed))
+        if column not in taken and values.get(column) not in (None, "")
+    }
+    prompt: Any = values.get(columns.prompt) if slots is None else {slot: values.get(slot) for slot in slots}
+    digest = _hash({"prompt": prompt, **own})
+    try:
+        arguments: dict[str, Any] = {name: _text(name, value) for name, value in own.items()}
+        if "seed" in own:
+            arguments["seed"] = _whole("seed", own["seed"])
+        if "target" in own:
+            arguments["generate"] = None  # it is given
+        built = _prompt(prompt, flags) if slots is None else _filled(prompt, flags)
+        return Item(row_id, record, {"prompt": built, **arguments}, digest)
+    except InputError as error:
+        return Item(row_id, record, {}, digest, str(error))
+
+
+def _hash(decides: object) -> str:
+    """Of what a row asks, the same for each kind of file: numbers are texts in CSV."""
+
+    def texts(value: object) -> object:
+        if isinstance(value, Mapping):
+            return {str(key): texts(part) for key, part in value.items()}
+        return [texts(part) for part in value] if isinstance(value, list) else str(value)
+
+    text = json.dumps(texts(decides), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _prompt(value: object, flags: PromptFlags) -> object:
+    if isinstance(value, list | dict):
+        return chat_of(value, "the column of prompts", by=flags.by, baseline=flags.text_baseline, keep=flags.kept)
+    return build_prompt(replace(flags, prompt=_text("prompt", value), stdin=False))
+
+
+def _filled(values: Mapping[str, object], flags: PromptFlags) -> object:
+    """The template with its slots, in their order in it: features have the same order in every row."""
+    texts = {slot: _text(slot, value) for slot, value in values.items()}
+    constant = dict(pair("--value", text, "name=Dave") for text in flags.values)
+    order = [name for name in placeholders(flags.template or "") if name in texts or name in constant]
+    unknown = [text for text in flags.values if pair("--value", text, "name=Dave")[0] not in order]
+    filled = [f"{slot}={constant.get(slot, texts.get(slot, ''))}" for slot in order]
+    return build_prompt(replace(flags, values=[*filled, *unknown]))
+
+
+def _text(name: str, value: object) -> str:
+    """A cell as a text: numbers as CSV would have them."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise InputError(f"the column {name!r} holds {value!r:.60}, and a text is needed")
+    return str(value)
+
+
+def _whole(name: str, value: object) -> int:
+    try:
+        return int(_text(name, value))
+    except ValueError:
+        raise InputError(f"the column {name!r} holds {value!r:.60}, and a whole number is needed") from None
+
+
+def _check_ids(path: Path, items: Sequence[Item]) -> None:
+    seen: dict[str, Item] = {}
+    for item in items:
+        if item.id in seen:
+            raise InputError(
+                f"{path} has the id {item.id!r} twice, in {seen[item.id].record.place} and {item.record.place}. "
+                "Results go by it; make ids unique, or name another column with --id-column."
+            )
+        seen[item.id] = item

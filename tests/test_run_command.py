@@ -1,0 +1,417 @@
+"""``apportion run``: every row once, whatever ends the process, and nothing scored twice."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import apportion as ap
+from apportion import explainer as explainer_module
+from apportion.cli import main
+from apportion.results import ResultsFolder
+from apportion.testing import tiny
+
+ROWS: list[dict[str, Any]] = [
+    {"prompt": "Ann plays tea and", "target": " golf", "id": "ann"},
+    {"prompt": "Bo plays cups and", "seed": 3},
+    {"prompt": "-"},
+    {"prompt": "Cy = tea", "target": " x"},
+]
+
+
+@dataclass
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Run = Callable[..., Ended]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tiny_model_dir: Path) -> Run:
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*words: object, model: Path = tiny_model_dir) -> Ended:
+        capsys.readouterr()
+        code = main(["run", *map(str, words), "--model", str(model)])
+        captured = capsys.readouterr()
+        return Ended(code, captured.out, " ".join(captured.err.split()))
+
+    return call
+
+
+@pytest.fixture
+def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr(explainer_module.Explainer, "__init__", refuse)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+def jsonl(path: Path, rows: Sequence[object]) -> Path:
+    path.write_text("".join(f"{row if isinstance(row, str) else json.dumps(row)}\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return jsonl(tmp_path / "data.jsonl", ROWS)
+
+
+def lines(out: Path) -> list[dict[str, Any]]:
+    text = (out / "results.jsonl").read_text()
+    assert text.endswith("\n")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def numbers(out: Path) -> dict[str, list[list[float]]]:
+    return {row_id: result.token_values.tolist() for row_id, result in ap.load_results(out)}
+
+
+# --- what is written -------------------------------------------------------------------------------------------------
+
+
+def test_every_row_gets_what_attribute_gives(run: Run, data: Path, out: Path, tiny_model_dir: Path) -> None:
+    ended = run(data, "--out", out, "--target", " y", "--method", "kernel_shap", "--budget", 12, "--json")
+    assert ended.code == 0
+    found = dict(ap.load_results(out))
+    assert list(found) == ["ann", "2", "3", "4"]
+    with ap.Explainer(str(tiny_model_dir), progress=False) as explainer:
+        for (row_id, result), row in zip(found.items(), ROWS, strict=True):
+            call = {"method": "kernel_shap", "budget": 12, "seed": row.get("seed", 0)}
+            alone = explainer.attribute(row["prompt"], row.get("target", " y"), **call)
+            np.testing.assert_allclose(result.token_values, alone.token_values, atol=1e-5)
+            assert result.provenance.evaluations == alone.provenance.evaluations
+            assert result.provenance.seed == call["seed"], row_id
+    summary = ended.json()
+    assert summary["done"] == summary["rows"] == 4
+    assert summary["evaluations"] == sum(result.provenance.evaluations for result in found.values())
+    assert summary["forwarded_tokens"] == sum(result.provenance.forwarded_tokens for result in found.values())
+    assert summary["out"] == str(out)
+
+
+def test_a_second_run_does_nothing(run: Run, data: Path, out: Path, request: pytest.FixtureRequest) -> None:
+    first = run(data, "--out", out, "--target", " y")
+    assert "done" in first.out
+    before = (out / "results.jsonl").read_bytes()
+    request.getfixturevalue("no_model")
+    again = run(data, "--out", out, "--target", " y", "--json", "--at-once", 2).json()
+    assert (again["done"], again["done_before"], again["evaluations"]) == (0, 4, 0)
+    assert (out / "results.jsonl").read_bytes() == before
+
+
+def test_csv_parquet_and_json_lines_give_the_same(run: Run, tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    rows = [{"id": i, "prompt": p, "seed": i} for i, p in ((7, "a b\nc"), (8, 'd, "e" f'))]
+    jsonl(tmp_path / "d.jsonl", rows)
+    with (tmp_path / "d.csv").open("w", newline="", encoding="utf-8-sig") as file:
+        writer = csv.DictWriter(file, ["id", "prompt", "seed"])
+        writer.writeheader()
+        writer.writerows(rows)
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "d.parquet")
+    kinds = ("jsonl", "csv", "parquet")
+    for kind in kinds:
+        assert run(tmp_path / f"d.{kind}", "--out", tmp_path / kind, "--target", " y").code == 0
+    first, *others = (numbers(tmp_path / kind) for kind in kinds)
+    assert list(first) == ["7", "8"]
+    assert others == [first, first]
+    # They are the same rows, so that one kind of file goes on from another.
+    (tmp_path / "csv" / "results.jsonl").write_text(
+        (tmp_path / "csv" / "results.jsonl").read_text().partition("\n")[0] + "\n"
+    )
+    went_on = run(tmp_path / "d.jsonl", "--out", tmp_path / "csv", "--target", " y", "--json").json()
+    assert (went_on["done"], went_on["done_before"], went_on["cached"]) == (1, 1, 8)
+
+
+def test_a_template_takes_its_slots_from_columns(run: Run, tmp_path: Path, out: Path) -> None:
+    data = tmp_path / "people.csv"
+    data.write_text("name,city,age,other,target\nDave,Palm Coast,42,?, golf\nAnn,Rome,7,?,\n")
+    words = ["--template", "{name} ({age}), {job} in {city}", "--value", "job=lawyer", "--baseline", "city=Paris"]
+    ended = run(data, "--out", out, *words, "--target", " x", "--method", "ablation")
+    assert ended.code == 0, ended.err
+    assert "columns that are not used: other" in ended.err
+    first, second = (result for _, result in ap.load_results(out))
+    assert first.feature_names == second.feature_names == ("name", "age", "job", "city")
+    assert [feature.text for feature in second.features] == ["Ann", "7", "lawyer", "Rome"]
+    assert [feature.baseline for feature in second.features] == ["", "", "", "Paris"]
+    assert (first.target_text, second.target_text) == (" golf", " x")
+
+
+def test_chats_and_documents(run: Run, tmp_path: Path, out: Path) -> None:
+    note = tmp_path / "note.txt"
+    note.write_text("Dave plays golf.")
+    words = ["--document", note, "--target", " x", "--method", "ablation"]
+    data = jsonl(tmp_path / "d.jsonl", [{"prompt": "Where is Dave?"}, {"prompt": "Who is Dave?"}])
+    assert run(data, "--out", out, *words).code == 0
+    assert [result.feature_names for _, result in ap.load_results(out)] == [("note.txt",)] * 2
+    note.write_text("Dave plays chess.")
+    assert "--document was" in run(data, "--out", out, *words).err
+    chat = jsonl(tmp_path / "c.jsonl", [{"prompt": [{"role": "user", "content": "a. b"}]}])
+    ended = run(chat, "--out", tmp_path / "chat", "--target", " x", "--by", "words")
+    # The tiny tokenizer has no chat template, which is what the row says.
+    assert "chat template" in ended.err
+    assert ended.code == 1
+
+
+# --- rows that fail --------------------------------------------------------------------------------------------------
+
+BAD = [
+    {"prompt": ""},
+    "[3]",
+    {"prompt": 3.5},
+    {"prompt": "a b", "seed": "x"},
+    '{"prompt": ',
+    {"prompt": ["no message"]},
+    {"prompt": None},
+]
+
+
+@pytest.mark.usefixtures("no_model")
+def test_bad_rows_are_refused_before_the_model_is_loaded(run: Run, tmp_path: Path, out: Path) -> None:
+    data = jsonl(tmp_path / "d.jsonl", [{"prompt": "a b"}, "", *BAD])
+    ended = run(data, "--out", out)
+    assert ended.code == 1
+    assert "d.jsonl, line 3, cannot be attributed: The prompt is empty" in ended.err
+    assert "So cannot 5 more: line 4, line 6, line 7, line 8, line 9." in ended.err
+    assert "--skip-errors" in ended.err
+    assert not out.exists()
+
+
+def test_bad_rows_and_failures_are_written_down(run: Run, tmp_path: Path, out: Path) -> None:
+    data = jsonl(
+        tmp_path / "d.jsonl", [{"prompt": "a b"}, *BAD, {"prompt": "c d", "target": ""}, {"prompt": "x" * 600}]
+    )
+    ended = run(data, "--out", out, "--skip-errors", "--target", " y", "--json")
+    assert ended.code == 1
+    found = {line["id"]: line for line in lines(out)}
+    assert {i for i, line in found.items() if line["status"] == "ok"} == {"1", "4", "9"}
+    assert "line 2: The prompt is empty" in found["2"]["error"]["message"]
+    assert "a whole number is needed" in found["5"]["error"]["message"]
+    assert "context length" in found["10"]["error"]["message"]
+    assert "row 10 failed: " in ended.err
+    assert ended.json()["failed"] == 7
+    again = run(data, "--out", out, "--skip-errors", "--target", " y", "--json")
+    assert (again.code, again.json()["failed"], again.json()["failed_before"]) == (1, 0, 7)
+    assert len(lines(out)) == 10
+    retried = run(data, "--out", out, "--skip-errors", "--target", " y", "--json", "--retry-failed").json()
+    assert (retried["failed"], retried["done"], retried["done_before"]) == (7, 0, 3)
+    assert [row_id for row_id, _ in ap.load_results(out)] == ["1", "4", "9"]
+
+
+@pytest.mark.usefixtures("no_model")
+@pytest.mark.parametrize(
+    ("name", "content", "words", "message"),
+    [
+        ("d.txt", "a", [], "The suffix of"),
+        ("d.jsonl", "", [], "has no rows"),
+        (
+            "d.jsonl",
+            '{"text": "a"}\n',
+            [],
+            "has no column 'prompt' for the prompts. Its columns: text; --prompt",
+        ),
+        ("d.jsonl", '{"a": "a"}\n', ["--template", "{a} {b}"], "has no column 'b' for the slot 'b' of the template"),
+        ("d.jsonl", '{"a": "a"}\n', ["--template", "{b}", "--value", "b=1"], "every slot has a --value"),
+        ("d.csv", "prompt,prompt\na,b\n", [], "two columns called 'prompt'"),
+        ("d.csv", "prompt,id\na b,1,2\n", [], "line 2, cannot be attributed: it has 3 cells, and the header 2"),
+        ("d.csv", "id,prompt\n1,a\n1,b\n", [], "has the id '1' twice, in line 2 and line 3"),
+        ("d.parquet", "no", [], "Parquet"),
+        ("d.jsonl", '{"prompt": "a"}\n', ["--method", "shaply"], "Did you mean 'shapley'"),
+        ("d.jsonl", '{"prompt": "a"}\n', ["--group", "a,b"], "there is no --template"),
+        ("d.jsonl", '{"prompt": "a"}\n', ["--save", "x.json"], "No such option"),
+    ],
+)
+def test_what_cannot_work_is_refused(
+    run: Run, tmp_path: Path, out: Path, name: str, content: str, words: list[str], message: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    ended = run(tmp_path / name, "--out", out, *words)
+    assert ended.code in (1, 2)
+    assert message in " ".join(ended.err.replace("│", " ").split())
+    assert not out.exists()
+
+
+# --- going on --------------------------------------------------------------------------------------------------------
+
+
+def test_other_arguments_models_and_rows_are_refused(run: Run, data: Path, out: Path, tmp_path: Path) -> None:
+    words = ["--out", out, "--target", " y"]
+    assert run(data, *words).code == 0
+    changed = run(data, "--out", out, "--target", " z", "--budget", 9)
+    assert changed.code == 1
+    assert "--budget was not given and is 9; --target was ' y' and is ' z'." in changed.err
+    assert "--restart, which deletes the 4 rows there" in changed.err
+    other = tmp_path / "other"
+    tiny.model("gpt2").save_pretrained(other)
+    tiny.tokenizer().save_pretrained(other)
+    more = jsonl(tmp_path / "more.jsonl", [*ROWS, {"prompt": "new"}])
+    assert "was begun with another model" in run(more, *words, model=other).err
+    assert run(more, *words, "--json").json()["done"] == 1
+    assert "has a row '5', which the dataset does not have" in run(data, *words).err
+    edited = jsonl(tmp_path / "edited.jsonl", [*ROWS[:3], {"prompt": "other"}, {"prompt": "new"}])
+    assert "The row '4' (line 4) is in" in run(edited, *words).err
+    anew = run(data, "--out", out, "--target", " z", "--restart", "--json").json()
+    assert (anew["done"], anew["done_before"]) == (4, 0)
+    assert len(lines(out)) == 4
+
+
+def test_a_folder_of_something_else_is_left_alone(run: Run, data: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.tex").write_text("all of it")
+    assert "is not empty and holds no results of `apportion run` (it holds thesis.tex)" in run(data, "--out", mine).err
+    assert [file.name for file in mine.iterdir()] == ["thesis.tex"]
+    assert "is a file" in run(data, "--out", mine / "thesis.tex").err
+
+
+@pytest.mark.usefixtures("no_model")
+def test_two_processes_cannot_write_to_one_folder(run: Run, data: Path, out: Path) -> None:
+    with ResultsFolder(out).locked():
+        ended = run(data, "--out", out)
+    assert ended.code == 1
+    assert "Another process is writing to" in ended.err
+
+
+def test_a_line_that_was_cut_off_is_dropped_and_its_row_recalled(run: Run, data: Path, out: Path) -> None:
+    run(data, "--out", out, "--target", " y")
+    whole = numbers(out)
+    file = out / "results.jsonl"
+    file.write_bytes(file.read_bytes()[:-40])
+    assert list(numbers(out)) == ["ann", "2", "3"]
+    again = run(data, "--out", out, "--target", " y", "--json").json()
+    assert (again["done"], again["evaluations"]) == (1, 0)
+    assert again["cached"] > 0
+    assert numbers(out) == whole
+    file.write_bytes(b"{}\n" + file.read_bytes())
+    assert "Line 1 of" in run(data, "--out", out, "--target", " y").err
+    with pytest.raises(ap.ResultError, match="Line 1 of"):
+        list(ap.load_results(out))
+    with pytest.raises(ap.ResultError, match="Cannot read"):
+        list(ap.load_results(out / "nothing"))
+
+
+DEADLY = """
+import os, signal, sys
+import apportion as ap
+
+batches = 0
+
+@ap.hookimpl(wrapper=True)
+def apportion_score(batch):
+    global batches
+    found = yield
+    batches += 1
+    with open(os.environ["ROWS_LOG"], "a") as file:
+        file.write(f"{batch.n_rows}\\n")
+    if batches == int(os.environ.get("DIE_AFTER", "0")):
+        os.kill(os.getpid(), int(os.environ["SIGNAL"]))
+    return found
+"""
+
+
+@pytest.fixture
+def process(tmp_path: Path, tiny_model_dir: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """``apportion run`` in a process of its own, which a plugin may end and which notes what is scored."""
+    plugin = tmp_path / "site"
+    info = plugin / "deadly-1.0.dist-info"
+    info.mkdir(parents=True)
+    (plugin / "deadly.py").write_text(DEADLY)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: deadly\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[apportion]\ndeadly = deadly\n")
+
+    def call(*words: object, log: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        code = "import sys; from apportion.cli import main; sys.exit(main())"
+        command = [sys.executable, "-c", code, "run", *map(str, words), "--model", str(tiny_model_dir)]
+        paths = os.pathsep.join([str(plugin), *[path for path in sys.path if path]])
+        known = {"PYTHONPATH": paths, "ROWS_LOG": str(log), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+        # A test runner in the background ignores Ctrl-C, and so would what it starts.
+        return subprocess.run(
+            command,
+            env=os.environ | known | environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+
+    return call
+
+
+def scored(log: Path) -> int:
+    return sum(map(int, log.read_text().split()))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_after_a_kill_nothing_is_lost_and_nothing_is_scored_twice(
+    tmp_path: Path, process: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    rows = [{"prompt": f"word{i} a b c{i}"} for i in range(6)]
+    data = jsonl(tmp_path / "d.jsonl", rows)
+    words = [data, "--target", " y", "--at-once", 2, "--memory-budget", "1", "--json"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    done = process(*words, "--out", whole, log=tmp_path / "whole.log")
+    assert done.returncode == 0, done.stderr
+    deaths = 0
+    for after in ("40", "25"):
+        dead = process(
+            *words, "--out", killed, log=tmp_path / "killed.log", DIE_AFTER=after, SIGNAL=str(int(signal.SIGKILL))
+        )
+        assert dead.returncode == -signal.SIGKILL, dead.stderr
+        deaths += 1
+    between = lines(killed)
+    assert 0 < len(between) < 6
+    last = process(*words, "--out", killed, log=tmp_path / "killed.log")
+    assert last.returncode == 0, last.stderr
+    assert [line["id"] for line in lines(killed)].count("1") == 1
+    assert sorted(line["id"] for line in lines(killed)) == ["1", "2", "3", "4", "5", "6"]
+    assert json.loads(last.stdout)["done_before"] == len(between)
+    # Each death loses the batch that was in flight, which is one row here, and nothing else.
+    assert scored(tmp_path / "killed.log") == scored(tmp_path / "whole.log") + deaths
+    one, other = dict(ap.load_results(whole)), dict(ap.load_results(killed))
+    for row_id, result in one.items():
+        np.testing.assert_allclose(result.token_values, other[row_id].token_values, atol=1e-5)
+        spent = [r.provenance.evaluations + r.provenance.cached for r in (result, other[row_id])]
+        assert spent[0] == spent[1] == 16
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_ctrl_c_leaves_whole_lines_and_says_how_to_go_on(
+    tmp_path: Path, process: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    data = jsonl(tmp_path / "d.jsonl", [{"prompt": f"word{i} a b c{i}"} for i in range(4)])
+    words = [data, "--out", tmp_path / "out", "--target", " y", "--at-once", 1, "--memory-budget", "1"]
+    ended = process(*words, log=tmp_path / "log", DIE_AFTER="24", SIGNAL=str(int(signal.SIGINT)))
+    assert ended.returncode == 130, ended.stderr
+    assert "interrupted; 1 of 4 rows are in" in ended.stderr
+    assert "the same command goes on from there" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert [line["id"] for line in lines(tmp_path / "out")] == ["1"]
+    went_on = process(*words, "--json", log=tmp_path / "log")
+    assert json.loads(went_on.stdout)["done"] == 3
+    assert len(lines(tmp_path / "out")) == 4
