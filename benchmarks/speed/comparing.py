@@ -74,6 +74,10 @@ class Contender:
         return statistics.median(self.seconds)
 
 
+PEAK_SECONDS = 60.0
+"""The peak of a peer is one more run; where that takes longer, it is left out."""
+
+
 @dataclass(frozen=True, slots=True)
 class Compared:
     """A case, measured.
@@ -135,7 +139,8 @@ def _peer(case: Case, who: str, peer: Peer, wanted: np.ndarray, explainer: ap.Ex
             seconds.append(_timed(run)[1])
     except Exception as error:  # a peer that fails on this model is a finding, and the others go on
         return Contender(who, peer.version, note=f"failed: {type(error).__name__}: {str(error)[:100]}")
-    peak = peak_in_own_process(case.work.name, who) if effort.memory else None
+    quick = first <= PEAK_SECONDS
+    peak = peak_in_own_process(case.work.name, who) if effort.memory and quick else None
     return Contender(who, peer.version, tuple(seconds), read, difference, agrees, peak, peer.note, peer.wrong)
 
 

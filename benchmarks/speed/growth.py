@@ -21,6 +21,8 @@ EVALUATIONS = (128, 512, 2048)
 SIZES = (16, 32, 64, 128)
 LENGTHS = (64, 128, 256, 512)
 KEPT_WORDS = 16
+LONG = 20.0
+"""Seconds of a first run, from which on it is the only one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ def _curve(
     for n in x:
         print(f"growth: {n} {axis} …", file=sys.stderr, flush=True)
         stopwatch = Stopwatch(explainer, watcher, work(n))
-        # The long ones are not disturbed by what a moment does.
-        stopwatch.time(1 if axis == "evaluations" and n == max(x) else repeats)
+        # The long ones are not disturbed by what a moment does, nor by being the first.
+        stopwatch.time(repeats if stopwatch.first_seconds < LONG else 0)
         points.append(stopwatch.measured())
     return Curve(axis, summary, x, tuple(points))

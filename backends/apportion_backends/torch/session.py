@@ -44,7 +44,8 @@ GPU_BATCH_OVERHEAD = 4096
 """Not measured: a GPU wants few, large batches, and attention with a mask leaves its fastest path there."""
 
 PACKING_OVERHEAD = 0.03
-"""Attention gathers the tokens of each row's path. Measured on 2 cores with SmolLM2, rows that share nothing."""
+"""Attention gathers the tokens of each row's path. On 2 cores with SmolLM2, packed batches of rows that share nothing
+took 0.94 to 1.04 of the time of plain ones."""
 
 
 class TorchSession:

@@ -114,7 +114,6 @@ def need(explainer: Explainer, watcher: Watcher, work: Work) -> tuple[Need, Attr
     result = work.run(explainer)
     tree = prefix_tree(watcher.sequences)
     shape = ModelShape.of(explainer.model.model)
-    watcher.reset(keeps=False)
     return Need(tree.rows, tree.nodes, optimal_flops(shape, tree, len(result.target_tokens))), result
 
 
@@ -145,12 +144,16 @@ class Stopwatch:
         self._tick = tick
         # The first run pays for memory and threads; it is the one that is counted, and not timed.
         self.need, self.result = need(explainer, watcher, work)
+        self.first_seconds = self.result.provenance.seconds
+        self._first = (self.first_seconds, watcher.seconds)
         tick()
         self._runs: list[tuple[float, float]] = []
         self._rates: list[float] = []
 
     def time(self, repeats: int) -> None:
-        """Some runs."""
+        """Some runs; with 0, the first one counts as well."""
+        if repeats == 0:
+            self._runs.append(self._first)
         self._rates.append(rate_beside(self.explainer))
         for _ in range(repeats):
             self._watcher.reset(keeps=False)
