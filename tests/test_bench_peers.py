@@ -74,9 +74,10 @@ def test_peers_are_checked_before_they_are_timed() -> None:
     assert other.difference is None
     assert (absent.note, absent.seconds) == ("not installed", ())
     assert broken.note == "failed: RuntimeError: no such thing"
-    # Two words, ablated: three prompts, padded to the longest; the last target token is not read.
+    # Two words, ablated: three prompts, by the peer padded to the longest; the last target token is not read.
     assert (good.read.rows, ours.read.rows) == (3, 3)
-    assert good.read.tokens == found.ours.forwarded_tokens == 3 * 6
+    assert good.read.tokens == 3 * 6
+    assert ours.read.tokens == found.ours.forwarded_tokens == found.ours.least_tokens
     # "ab cdx" is read as a whole, of "abx" what is new, and "cdx", which begins like none of them.
     assert found.ours.least_tokens == 6 + 1 + 3
 

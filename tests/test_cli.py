@@ -258,7 +258,7 @@ def test_flags_reach_the_library(run: Run, calls: list[dict[str, Any]], tmp_path
     words += ["--no-share-prefixes", "--no-progress", "--budget", "40", "--seed", "2", "--target-fn", "prob"]
     words += ["--contrast", " no", "--target-option", "top_k=3", "--until", "0.5"]
     words += ["--method", "permutation", "--option", "antithetic=false", "-o", "n-permutations=6"]
-    words += ["--cache", "--run-log", str(tmp_path / "runs.jsonl")]
+    words += ["--cache", "--run-log", str(tmp_path / "runs.jsonl"), "--backend-option", "compile=true"]
     ended = run("attribute", "a b c", "--model", "m", *words)
     assert (ended.code, ended.err) == (1, "error: only asked")
     assert calls == [
@@ -268,6 +268,7 @@ def test_flags_reach_the_library(run: Run, calls: list[dict[str, Any]], tmp_path
             "device": "cpu",
             "dtype": "float64",
             "memory_budget": 1536,
+            "backend_options": {"compile": True},
             "share_prefixes": False,
             "progress": False,
             "cache": True,

@@ -117,6 +117,8 @@ def compare(case: Case, explainer: ap.Explainer, watcher: Watcher, effort: Effor
     stopwatch.time(half)
     measured = stopwatch.measured()
     peak = peak_in_own_process(case.work.name, OURS) if effort.memory else None
+    # Packed rows are one row of the model's input.
+    read.rows = measured.evaluations
     ours = Contender(OURS, ap.__version__, measured.seconds, read, peak=peak)
     return Compared(measured, (ours, *peers), dict(case.aim))
 

@@ -11,8 +11,10 @@ from apportion.errors import InputError, listing, suggestion
 if TYPE_CHECKING:
     from apportion.registry import Registry
 
-__all__ = ["check_options", "named_options", "with_sampler"]
+__all__ = ["PLACEMENT", "check_options", "named_options", "with_sampler"]
 
+PLACEMENT = frozenset({"device", "dtype", "memory_budget"})
+"""What every backend's ``load`` takes: arguments of ``Explainer``, not options of a backend."""
 RESERVED = frozenset({"budget", "rng"})
 """Keyword arguments that apportion passes to every method or metric; not options."""
 

@@ -7,13 +7,10 @@ from collections.abc import Callable, Mapping
 from apportion.backend import Available, Backend, Session, Unavailable, WhiteBox, WhiteBoxSession
 from apportion.errors import BackendError, InputError, ModelError, listing
 from apportion.models import LoadedModel
-from apportion.options import check_options
+from apportion.options import PLACEMENT, check_options
 from apportion.plugins import Plugins
 
 __all__ = ["open_session", "white_box_of"]
-
-PLACEMENT = frozenset({"device", "dtype", "memory_budget"})
-"""What every backend's ``load`` takes; arguments of ``Explainer``, not options."""
 
 
 def open_session(

@@ -9,10 +9,9 @@ from rich.text import Text
 
 from apportion.cli.listing import JsonFlag, console, print_json, print_table, sub_app
 from apportion.errors import PluginError
-from apportion.options import named_options
+from apportion.options import PLACEMENT, named_options
 from apportion.plugins import load_plugins
 from apportion.registry import Entry
-from apportion.selection import PLACEMENT
 
 __all__ = ["app"]
 
