@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -296,6 +297,7 @@ def test_errors_can_be_returned(explainer: ap.Explainer) -> None:
         ({"prompts": 3}, "takes a list"),
         ({"prompts": [], "at_once": 0}, "at_once=0 must be a whole number of at least 1"),
         ({"prompts": [], "on_error": "skip"}, "on_error='skip' must be 'raise' or 'return'"),
+        ({"prompts": [], "on_finish": 3}, "on_finish=3 must be callable"),
         ({"prompts": [], "prompt": "a"}, "takes the prompts as its first argument"),
     ],
 )
@@ -494,3 +496,27 @@ def test_a_bar_counts_prompts(tmp_path: Path) -> None:
     assert "80 evaluations" in shown
     assert "scoring" not in shown
     assert shown.endswith("\x1b[2K")
+
+
+@pytest.mark.parametrize("on_error", ["raise", "return"])
+def test_prompts_that_break_off_end_what_is_under_way(explainer: ap.Explainer, on_error: str) -> None:
+    def prompts() -> Iterator[str]:
+        yield from ("a b", "c d", "e f")
+        raise OSError("the file is gone")
+
+    found = []
+    with pytest.raises(OSError, match="the file is gone") as caught:
+        for result in explainer.attribute_many(prompts(), target=" x", method="ablation", on_error=on_error):
+            found.append(result)
+    assert len(found) == 3
+    assert "after 3 of them" in caught.value.__notes__[0]
+
+
+def test_an_iterator_left_open_at_the_end_of_a_program_is_closed_in_time() -> None:
+    code = (
+        "import apportion as ap\nfrom apportion.testing import tiny\n"
+        "explainer = ap.Explainer((tiny.model(), tiny.tokenizer()), progress=False)\n"
+        "results = explainer.attribute_many(['a b', 'c d', 'e f'], target=' x', at_once=2)\nnext(results)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

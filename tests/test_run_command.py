@@ -237,7 +237,12 @@ def test_bad_rows_and_failures_are_written_down(run: Run, tmp_path: Path, out: P
         ("d.jsonl", '{"a": "a"}\n', ["--template", "{a} {b}"], "has no column 'b' for the slot 'b' of the template"),
         ("d.jsonl", '{"a": "a"}\n', ["--template", "{b}", "--value", "b=1"], "every slot has a --value"),
         ("d.csv", "prompt,prompt\na,b\n", [], "two columns called 'prompt'"),
-        ("d.csv", "prompt,id\na b,1,2\n", [], "line 2, cannot be attributed: it has 3 cells, and the header 2"),
+        (
+            "d.csv",
+            "prompt,id\na b,1,2\n",
+            [],
+            "line 2, cannot be attributed: its cells are 3, and those of the header 2",
+        ),
         ("d.csv", "id,prompt\n1,a\n1,b\n", [], "has the id '1' twice, in line 2 and line 3"),
         ("d.parquet", "no", [], "Parquet"),
         ("d.jsonl", '{"prompt": "a"}\n', ["--method", "shaply"], "Did you mean 'shapley'"),
@@ -415,3 +420,25 @@ def test_ctrl_c_leaves_whole_lines_and_says_how_to_go_on(
     went_on = process(*words, "--json", log=tmp_path / "log")
     assert json.loads(went_on.stdout)["done"] == 3
     assert len(lines(tmp_path / "out")) == 4
+
+
+def test_rows_that_could_not_be_read_can_be_mended(run: Run, tmp_path: Path, out: Path) -> None:
+    """Their numbers are not taken for ids, which others may have."""
+    data = jsonl(tmp_path / "d.jsonl", ['{"id": "a", "prompt": "x y"', {"id": 1, "prompt": "c d"}, {"prompt": ""}])
+    asked = ("--out", out, "--skip-errors", "--method", "ablation", "--target", " q", "--json")
+    assert run(data, *asked).code == 1
+    assert {line["id"]: line["status"] for line in lines(out)} == {"line 1": "failed", "1": "ok", "3": "failed"}
+    jsonl(data, [{"id": "a", "prompt": "x y"}, {"id": 1, "prompt": "c d"}, {"prompt": "e f"}])
+    mended = run(data, *asked)
+    assert mended.code == 0
+    summary = mended.json()
+    assert (summary["done"], summary["done_before"], summary["failed_before"]) == (2, 1, 0)
+    assert sorted(row_id for row_id, _ in ap.load_results(out / "results.jsonl")) == ["1", "3", "a"]
+
+
+def test_results_without_a_manifest_are_not_mixed_with_others(run: Run, data: Path, out: Path) -> None:
+    assert run(data, "--out", out, "--target", " y", "--method", "ablation").code == 0
+    (out / "run.json").unlink()
+    ended = run(data, "--out", out, "--target", " y", "--method", "shapley")
+    assert ended.code == 1
+    assert "holds results and no run.json that says of what" in ended.err

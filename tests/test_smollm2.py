@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+import transformers
 
 import apportion as ap
+from apportion.benchmarking.measuring import need
+from apportion.benchmarking.watcher import Watcher
+from apportion.benchmarking.works import WORKS, work
 from apportion.testing import reference
 
 pytestmark = [pytest.mark.demo, pytest.mark.slow]
@@ -78,3 +82,23 @@ def test_a_shared_prefix_changes_nothing(smollm2: ap.Explainer) -> None:
     apart = whole.attribute(prompt, TARGET, method="shapley")
     assert shared.provenance.forwarded_tokens < 0.6 * apart.provenance.forwarded_tokens
     assert shared.token_values == pytest.approx(apart.token_values, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", WORKS)
+def test_what_is_benchmarked_reads_hardly_more_than_its_prefix_tree(smollm2: ap.Explainer, name: str) -> None:
+    """Counted on a narrow model with SmolLM2's tokens; the tree by another implementation than the planner's."""
+    loaded = smollm2.model
+    with torch.random.fork_rng():
+        config = transformers.LlamaConfig(
+            vocab_size=loaded.model.config.vocab_size,
+            max_position_embeddings=loaded.model.config.max_position_embeddings,
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+        )
+        narrow = transformers.LlamaForCausalLM(config).eval()
+    watcher = Watcher()
+    with ap.Explainer((narrow, loaded.tokenizer), progress=False, plugins=[watcher]) as explainer:
+        least, result = need(explainer, watcher, work(name))
+    assert least.tokens <= result.provenance.forwarded_tokens <= 1.15 * least.tokens

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -368,6 +369,45 @@ def test_a_compiled_model_gives_the_same_numbers_and_stays_as_it_was() -> None:
     assert torch.allclose(plain, compiled, atol=1e-5)
     assert type(loaded.model.base_model).__name__ == "LlamaModel"
     assert not torch.equal(plain, torch.zeros_like(plain))
+
+
+def hook_on_head(model: nn.Module) -> None:
+    model.lm_head.register_forward_hook(lambda module, inputs, output: output * 2)
+
+
+def hook_before_head(model: nn.Module) -> None:
+    model.lm_head.register_forward_pre_hook(lambda module, inputs: (inputs[0] * 2,))
+
+
+def another_head(model: nn.Module) -> None:
+    model.lm_head = nn.Sequential(model.lm_head, nn.Tanh())
+
+
+def another_forward(model: nn.Module) -> None:
+    own = model.forward
+
+    def forward(*args: object, **kwargs: object) -> object:
+        found = own(*args, **kwargs)
+        found.logits = found.logits * 2
+        return found
+
+    model.forward = forward
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("change", [hook_on_head, hook_before_head, another_head, another_forward])
+def test_what_is_changed_around_the_output_layer_counts(change: Callable[[nn.Module], None], when: str) -> None:
+    model = copy.deepcopy(tiny.model())
+    if when == "before":
+        change(model)
+    session = TorchBackend().load(load_model((model, tiny.tokenizer())))
+    goal, inputs = ap.Target(TARGET, tuple(map(str, TARGET)), ""), rows_with_prefix(20)
+    scorer_of(session, goal)(inputs)
+    session.release()
+    if when == "after":
+        change(model)
+    expected = torch.stack([reference.sequence_and_tokens(model, row.ids, TARGET) for row in inputs])
+    assert torch.allclose(scorer_of(session, goal)(inputs), expected, atol=1e-9)
 
 
 def test_options_are_of_a_backend_that_is_named() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import time
+import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sized
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from apportion.methods import Estimate
 
 __all__ = ["Pipeline", "arguments_of", "attributions"]
+
+Found = TypeVar("Found")
 
 Talk = Generator[Question, Tensor, tuple["Estimate", "Game"]]
 
@@ -71,12 +75,14 @@ def attributions(
         raise InputError(f"at_once={at_once!r} must be a whole number of at least 1.")
     if on_error not in ("raise", "return"):
         raise InputError(f"on_error={on_error!r} must be 'raise' or 'return'.")
+    if on_finish is not None and not callable(on_finish):
+        raise InputError(f"on_finish={on_finish!r} must be callable, with a number and an outcome.")
     if "prompt" in shared:
         raise InputError("attribute_many takes the prompts as its first argument; prompt= is for one item.")
     if isinstance(prompts, str | Mapping) or not isinstance(prompts, Iterable):
         raise InputError(f"attribute_many takes a list (or any iterable) of prompts, not {prompts!r:.80}.")
     runs = _Runs(pipeline, prompts, shared, at_once, stops=on_error == "raise")
-    return _in_order(runs.outcomes(), on_error == "raise", on_finish)
+    return _closed_at_exit(_in_order(runs.outcomes(), on_error == "raise", on_finish))
 
 
 def arguments_of(item: object, shared: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -98,7 +104,7 @@ def _in_order(
     outcomes: Generator[tuple[int, Attribution | Exception], None, None],
     raises: bool,
     on_finish: Callable[[int, Attribution | Exception], None] | None,
-) -> Iterator[Attribution | Exception]:
+) -> Generator[Attribution | Exception, None, None]:
     """Outcomes in the order of their numbers; an error is raised when it is its turn."""
     held: dict[int, Attribution | Exception] = {}
     turn = 0
@@ -114,6 +120,19 @@ def _in_order(
                     outcomes.throw(_numbered(found, turn))
                 yield found
                 turn += 1
+
+
+def _closed_at_exit(iterator: Generator[Found, None, None]) -> Generator[Found, None, None]:
+    """Left open, it is closed before the interpreter takes away what its threads need."""
+
+    def close() -> None:
+        left = alive()
+        if left is not None:
+            left.close()
+
+    alive = weakref.ref(iterator, lambda _: atexit.unregister(close))
+    atexit.register(close)
+    return iterator
 
 
 def _numbered(error: Exception, number: int) -> Exception:
@@ -158,8 +177,9 @@ class _Runs:
         self._at_once = at_once
         self._stops = stops
         self._more = True
+        self._broken: Exception | None = None
         self._flights: dict[int, _Flight] = {}
-        self._ended = self._evaluations = 0
+        self._ended = self._evaluations = self._begun_runs = 0
 
     def outcomes(self) -> Generator[tuple[int, Attribution | Exception], None, None]:
         """Numbers and results or errors, each as soon as it is there."""
@@ -172,6 +192,8 @@ class _Runs:
                 if not self._flights:
                     break
                 yield from self._answered()
+            if self._broken is not None:
+                raise self._broken
         except GeneratorExit:
             raise
         except BaseException as error:
@@ -197,10 +219,11 @@ class _Runs:
             ahead = next(iter(self._flights), None)
             if ahead is not None and self._ended + len(self._flights) - ahead >= REACH * self._at_once:
                 return
-            number, item = next(self._items, (-1, None))
+            number, item = self._next()
             if number < 0:
                 self._more = False
                 return
+            self._begun_runs += 1
             flight = _Flight(number, Run(self._watch))
             self._flights[number] = flight
             try:
@@ -210,6 +233,15 @@ class _Runs:
                 continue
             flight.talk = questions_of(_asking(self._pipeline.estimate, flight.run))
             yield from self._advanced(flight, flight.talk.__next__)
+
+    def _next(self) -> tuple[int, object]:
+        """The next item; −1 when there is none. Where prompts break off with an error, what is under way is ended."""
+        try:
+            return next(self._items, (-1, None))
+        except Exception as error:
+            error.add_note(f"The prompts of attribute_many ended with this error after {self._begun_runs} of them.")
+            self._broken = error
+            return -1, None
 
     def _answered(self) -> Iterator[tuple[int, Attribution | Exception]]:
         """Answer all that wait, in the order of their numbers, and let each run up to its next question."""

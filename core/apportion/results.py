@@ -33,9 +33,10 @@ def load_results(path: str | Path) -> Iterator[tuple[str, Attribution]]:
     Raises:
         ResultError: there is no such folder, or a line of it is damaged.
     """
-    for number, line in _lines(Path(path) / LINES):
+    lines = Path(path) if Path(path).is_file() else Path(path) / LINES
+    for number, line in _lines(lines):
         if line["status"] == OK:
-            yield str(line["id"]), parse(line["result"], f"line {number} of {Path(path) / LINES}")
+            yield str(line["id"]), parse(line["result"], f"line {number} of {lines}")
 
 
 class ResultsFolder:
@@ -156,5 +157,8 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 if not isinstance(line, dict) or "id" not in line or line.get("status") not in (OK, FAILED):
                     raise ValueError("it is no line of `apportion run`")
             except ValueError as error:
-                raise ResultError(f"Line {number} of {path} is damaged: {error}.") from error
+                why = error.msg if isinstance(error, json.JSONDecodeError) else error
+                raise ResultError(
+                    f"Line {number} of {path} is damaged: {why}. Take it out; its row is attributed again then."
+                ) from error
             yield number, line

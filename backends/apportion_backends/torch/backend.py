@@ -70,6 +70,8 @@ class TorchBackend:
         from apportion_backends.torch.probe import probe
         from apportion_backends.torch.session import TorchSession
 
+        if not isinstance(compile, bool):
+            raise BackendError(f"The option compile={compile!r} of the backend 'torch' must be True or False.")
         module = model.model
         if device is None and model.owned and torch.cuda.is_available():
             device = "cuda"

@@ -16,7 +16,7 @@ from apportion_backends.torch.modes import scoring_mode
 from apportion_backends.torch.packed import PackedModel, longest_packed_row
 from apportion_backends.torch.prefix import PrefixStore
 
-__all__ = ["Traits", "probe"]
+__all__ = ["Traits", "outside", "probe"]
 
 # The largest difference between two ways of computing the same logits, in units of their standard deviation.
 # LIKE: the same operations on the same shapes, where rounding is the same too and only what is really seen
@@ -69,6 +69,13 @@ def probe(model: PreTrainedModel) -> Traits:
     """
     with scoring_mode(model):
         return _Probe(model).traits()
+
+
+def outside(model: PreTrainedModel) -> tuple[int, ...]:
+    """What decides about shortcuts around the model's own forward: another one, or hooks there, forbid them."""
+    parts = [part for part in (model, model.get_output_embeddings()) if isinstance(part, nn.Module)]
+    hooks = [key for part in parts for key in (*part._forward_hooks, *part._forward_pre_hooks)]
+    return (*map(id, parts), *(id(vars(part).get("forward")) for part in parts), *hooks)
 
 
 class _Probe:
@@ -203,7 +210,10 @@ class _Probe:
             hidden = self.model.base_model(ids, use_cache=False, return_dict=True)[0]
         except REFUSALS:
             return False
-        return hidden.shape[-1] == head.in_features and self._equal(head(hidden), self.logits, LIKE)
+        if hidden.shape[-1] != head.in_features:
+            return False
+        # Not by calling the head: what hooks on it change is not in its weights.
+        return self._equal(nn.functional.linear(hidden, head.weight, head.bias), self.logits, LIKE)
 
     def _same_with_kept_rows(self) -> bool:
         rows = torch.tensor([[2, 3]], device=self.model.device)

@@ -17,7 +17,7 @@ from apportion_backends.torch.memory import ActivationSize, translate_out_of_mem
 from apportion_backends.torch.modes import scoring_mode
 from apportion_backends.torch.packed import PackedModel
 from apportion_backends.torch.prefix import PrefixStore
-from apportion_backends.torch.probe import Traits
+from apportion_backends.torch.probe import Traits, outside, probe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -65,18 +65,8 @@ class TorchSession:
         self._prefixes: PrefixStore | None = None
         self._packed: PackedModel | None = None
         module = model.model
-        on_gpu = module.device.type == "cuda"
-        tokens = GPU_BATCH_TOKENS if on_gpu else CPU_BATCH_TOKENS
+        self._outside = outside(module)
         self.row_bytes = ActivationSize(module, linear_head=traits.linear_head, keeps_rows=traits.keeps_rows)
-        self.layout = Layout(
-            padding=traits.padding,
-            prefix_sharing=traits.prefix_sharing,
-            batch_tokens=tokens if traits.batching else 1,
-            batch_overhead=GPU_BATCH_OVERHEAD if on_gpu else CPU_BATCH_OVERHEAD,
-            packing=traits.packing,
-            packing_limit=traits.packing_limit,
-            packing_overhead=PACKING_OVERHEAD,
-        )
         self.capabilities = frozenset(
             {Capability.LOG_PROBS, Capability.LOGITS}
             | ({Capability.GENERATE} if module.can_generate() else set())
@@ -90,6 +80,24 @@ class TorchSession:
             memory_budget=memory_budget,
             vocabulary=getattr(module.get_input_embeddings(), "num_embeddings", None),
             notes=traits.notes(),
+        )
+
+    @property
+    def layout(self) -> Layout:
+        """How rows are to be laid out; where the model's outside was exchanged since, it is tried again."""
+        if self._model is not None and outside(self._model) != self._outside:
+            self._traits, self._outside = probe(self._model), outside(self._model)
+        traits = self._traits
+        on_gpu = self.info.device != "cpu"
+        tokens = GPU_BATCH_TOKENS if on_gpu else CPU_BATCH_TOKENS
+        return Layout(
+            padding=traits.padding,
+            prefix_sharing=traits.prefix_sharing,
+            batch_tokens=tokens if traits.batching else 1,
+            batch_overhead=GPU_BATCH_OVERHEAD if on_gpu else CPU_BATCH_OVERHEAD,
+            packing=traits.packing,
+            packing_limit=traits.packing_limit,
+            packing_overhead=PACKING_OVERHEAD,
         )
 
     @property

@@ -89,7 +89,9 @@ def _of_csv(path: Path) -> Iterator[Record]:
                 if len(cells) == len(header):
                     yield Record(number, place, dict(zip(header, cells, strict=True)))
                 else:
-                    yield Record(number, place, fault=f"it has {len(cells)} cells, and the header {len(header)}")
+                    yield Record(
+                        number, place, fault=f"its cells are {len(cells)}, and those of the header {len(header)}"
+                    )
         except csv.Error as error:
             raise InputError(f"{path} is no CSV file at line {rows.line_num}: {error}.") from error
 

@@ -89,9 +89,10 @@ def _missing(path: Path, name: str, known: Mapping[str, Any], *, template: bool)
 def _item(record: Record, flags: PromptFlags, columns: Columns, slots: Sequence[str] | None) -> Item:
     values = record.values
     given = values.get(columns.id)
-    row_id = str(record.number) if given is None or given == "" else str(given)
     if record.fault is not None:
-        return Item(row_id, record, {}, "", record.fault)
+        # Its number may be the id of another row.
+        return Item(record.place, record, {}, "", record.fault)
+    row_id = str(record.number) if given is None or given == "" else str(given)
     taken = () if slots is None else slots
     own = {
         name: values.get(column)
@@ -149,7 +150,7 @@ def _text(name: str, value: object) -> str:
 
 def _whole(name: str, value: object) -> int:
     try:
-        return int(_text(name, value))
+        return int("" if isinstance(value, bool) else _text(name, value))
     except ValueError:
         raise InputError(f"the column {name!r} holds {value!r:.60}, and a whole number is needed") from None
 

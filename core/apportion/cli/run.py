@@ -120,7 +120,15 @@ def run(
         if manifest is not None:
             _check_arguments(out, manifest["arguments"], arguments, len(ended))
             _check_same_rows(out, items, ended)
-        before = {i: line for i, line in ended.items() if not (retry_failed and line["status"] == FAILED)}
+        elif ended:
+            raise InputError(f"{out} holds results and no run.json that says of what. {_ways_out(len(ended))}")
+        hashes = {item.id: item.hash for item in items}
+        # Failed rows may have been mended or taken out.
+        before = {
+            row_id: line
+            for row_id, line in ended.items()
+            if line["status"] == OK or (not retry_failed and hashes.get(row_id) == line["hash"])
+        }
         left = [item for item in items if item.id not in before]
         statuses = [line["status"] for line in before.values()]
         summary = _Summary(str(out), len(items), done_before=statuses.count(OK), failed_before=statuses.count(FAILED))
@@ -253,13 +261,15 @@ def _ways_out(rows: int) -> str:
 
 
 def _check_same_rows(out: Path, items: Sequence[Item], ended: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse a dataset whose finished rows are not what they were; rows may be added.
+    """Refuse a dataset whose finished rows are not what they were; rows may be added, and failed ones mended.
 
     Raises:
         InputError: with the first that differs.
     """
     known = {item.id: item for item in items}
     for row_id, line in ended.items():
+        if line["status"] == FAILED:
+            continue
         if row_id not in known:
             raise InputError(
                 f"{out} has a row {row_id!r}, which the dataset does not have (any more). {_ways_out(len(ended))}"
