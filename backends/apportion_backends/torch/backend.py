@@ -60,7 +60,7 @@ class TorchBackend:
             memory_budget: bytes a batch may take; ``None``: 512 MiB on the CPU, half of the free memory
                 on a GPU.
             compile: fuse what is between matrix products (``torch.compile``). The first batches take a minute or
-                more; worth it for thousands of evaluations at most.
+                more; what is gained depends on the machine.
 
         Raises:
             BackendError: no such device or dtype here.

@@ -18,7 +18,7 @@ from apportion.cli import flags
 from apportion.cli.listing import console, print_json, print_table, to_json
 from apportion.cli.loading import loading
 from apportion.cli.outputs import check_writable, write_file
-from apportion.cli.parse import memory_size, usage_error
+from apportion.cli.parse import json_pairs, memory_size, usage_error
 from apportion.plugins import installed_plugins
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ def bench(
     device: flags.Device = None,
     dtype: flags.Dtype = None,
     memory_budget: flags.MemoryBudget = None,
+    backend_option: flags.BackendOption = None,
     no_share_prefixes: flags.NoSharePrefixes = False,
     case: Case = None,
     repeats: Repeats = 3,
@@ -90,6 +91,7 @@ def bench(
         "device": device,
         "dtype": dtype,
         "memory_budget": None if memory_budget is None else memory_size("--memory-budget", memory_budget),
+        "backend_options": json_pairs("--backend-option", backend_option or (), "compile=true"),
         "share_prefixes": not no_share_prefixes,
     }
     with contextlib.redirect_stdout(sys.stderr):
