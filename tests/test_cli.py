@@ -10,8 +10,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,25 +26,11 @@ from apportion.cli.parse import json_or_text, memory_size
 from apportion.docstrings import description, parameter_notes
 from apportion.errors import ApportionError
 from apportion.testing import chats
+from commands import Ended, Run
 
 ROOT = Path(__file__).parent.parent
 TEMPLATE = ["--template", "{name} is a {job}. {pronoun}", "--value", "name=Dave", "--value", "job=lawyer"]
 TEMPLATE += ["--value", "pronoun=He"]
-
-
-@dataclass
-class Ended:
-    """How a command ended; texts without colours, frames and line breaks."""
-
-    code: int
-    out: str
-    err: str
-
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Run = Callable[..., Ended]
 
 
 def names(folder: Path) -> list[str]:

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from apportion import explainer as explainer_module
 from apportion.cli import main
 from apportion.results import ResultsFolder
 from apportion.testing import tiny
+from commands import Ended, Run
 
 ROWS: list[dict[str, Any]] = [
     {"prompt": "Ann plays tea and", "target": " golf", "id": "ann"},
@@ -28,21 +28,6 @@ ROWS: list[dict[str, Any]] = [
     {"prompt": "-"},
     {"prompt": "Cy = tea", "target": " x"},
 ]
-
-
-@dataclass
-class Ended:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Run = Callable[..., Ended]
 
 
 @pytest.fixture

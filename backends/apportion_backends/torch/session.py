@@ -61,12 +61,10 @@ class TorchSession:
     def __init__(self, model: LoadedModel, traits: Traits, memory_budget: int, *, compiled: bool = False) -> None:
         self._model: PreTrainedModel | None = model.model
         self._compiles = compiled
-        self._traits = traits
         self._prefixes: PrefixStore | None = None
         self._packed: PackedModel | None = None
         module = model.model
-        self._outside = outside(module)
-        self.row_bytes = ActivationSize(module, linear_head=traits.linear_head, keeps_rows=traits.keeps_rows)
+        self._take(module, traits)
         self.capabilities = frozenset(
             {Capability.LOG_PROBS, Capability.LOGITS}
             | ({Capability.GENERATE} if module.can_generate() else set())
@@ -86,7 +84,7 @@ class TorchSession:
     def layout(self) -> Layout:
         """How rows are to be laid out; where the model's outside was exchanged since, it is tried again."""
         if self._model is not None and outside(self._model) != self._outside:
-            self._traits, self._outside = probe(self._model), outside(self._model)
+            self._take(self._model, probe(self._model))
         traits = self._traits
         on_gpu = self.info.device != "cpu"
         tokens = GPU_BATCH_TOKENS if on_gpu else CPU_BATCH_TOKENS
@@ -194,6 +192,12 @@ class TorchSession:
         """Let go of the model; idempotent."""
         self._model = self._packed = None
         self.release()
+
+    def _take(self, model: PreTrainedModel, traits: Traits) -> None:
+        """What follows from what the model allows."""
+        self._traits, self._outside = traits, outside(model)
+        self._packed = None
+        self.row_bytes = ActivationSize(model, linear_head=traits.linear_head, keeps_rows=traits.keeps_rows)
 
     def _by_head(self, hidden: Float[Tensor, "B T D"], batch: ScoringBatch) -> Float[Tensor, "B T"]:
         """The head at each row's own target tokens; 0 beyond."""
