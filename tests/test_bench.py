@@ -81,6 +81,7 @@ def test_a_model_without_an_output_layer() -> None:
 
 def test_a_rate_is_a_rate() -> None:
     assert gemm_rate(shapes=[(4, 4, 4)], tries=1) > 0
+    assert gemm_rate(onednn=True, shapes=[(4, 4, 4)], tries=1) > 0
 
 
 def two_slots() -> ap.Template:
@@ -90,7 +91,7 @@ def two_slots() -> ap.Template:
 @pytest.fixture
 def quick_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     """Large products in float64 on one thread would take seconds."""
-    monkeypatch.setattr(measuring, "gemm_rate", lambda *_: 1e9)
+    monkeypatch.setattr(measuring, "gemm_rate", lambda *_, **__: 1e9)
 
 
 @pytest.fixture

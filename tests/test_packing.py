@@ -60,7 +60,7 @@ def test_every_node_attends_along_its_path(
         patch.setattr(packing, "LEAST_TRUNK", least)
         patch.setattr(packing, "GROUP_OVERHEAD", overhead)
         rows = sorted(rows, key=lambda row: row.read)
-        pack = lay_out(rows, kept, trunks=trunks)
+        pack = lay_out(rows, kept, trunks=trunks).to(torch.device("cpu"), torch.float64)
     of_node: dict[int, tuple[int, ...]] = {}
     for row, places in zip(rows, pack.predicts.tolist(), strict=True):
         for n, place in enumerate(places[: len(row.target)]):

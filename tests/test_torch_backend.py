@@ -16,10 +16,11 @@ from apportion.models import LoadedModel, load_model
 from apportion.readout import Readout
 from apportion.scoring import Scorer
 from apportion.testing import reference, tiny
-from apportion_backends.torch import head
+from apportion_backends.torch import head, twin
 from apportion_backends.torch import session as session_module
 from apportion_backends.torch.backend import TorchBackend
 from apportion_backends.torch.head import target_log_probs
+from apportion_backends.torch.linear import OneDnnLinear, linear, multiplies
 from apportion_plugins.targets.likelihood import LogProb
 
 # BLOOM computes its softmax and Mamba its scan in float32 whatever the dtype.
@@ -242,6 +243,35 @@ def test_head_equals_float64_in_every_dtype(
     expected = logits.log_softmax(-1).gather(1, target[:, None])[:, 0]
     assert ours.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     assert torch.allclose(ours.double(), expected, atol=1e-10 if dtype == torch.float64 else 1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(1, 1, 5), (2, 3, 65), (1031, 16)])
+def test_products_are_those_of_linear_layers(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    """Also of a view with strides; with gradients, where oneDNN has none."""
+    draw = torch.Generator().manual_seed(0)
+    layer = torch.nn.Linear(shape[-1], 37, dtype=dtype)
+    x = torch.randn(*shape, 2, generator=draw).to(dtype)[..., 0]
+    expected = torch.nn.functional.linear(x, layer.weight, layer.bias)
+    with torch.inference_mode():
+        assert torch.allclose(linear(x, layer.weight, layer.bias), expected, atol=1e-5)
+        assert torch.allclose(
+            linear(x, layer.weight, None), expected - layer.bias, atol=1e-5 if dtype != torch.bfloat16 else 0.05
+        )
+    linear(x, layer.weight, layer.bias).sum().backward()
+    assert layer.weight.grad is not None
+
+
+def test_products_are_exchanged_in_the_twin_only() -> None:
+    """Where PyTorch has no such operator, its own product is used."""
+    model = tiny.model("llama", torch.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(twin, "multiplies", lambda device, dtype: False)
+        assert not any(isinstance(module, OneDnnLinear) for module in twin.Twin(model, "sdpa").model.modules())
+    copied = twin.Twin(model, "sdpa").model
+    assert any(isinstance(module, OneDnnLinear) for module in copied.modules()) == multiplies(model.device, model.dtype)
+    assert not any(isinstance(module, OneDnnLinear) for module in model.modules())
+    assert all(mine is theirs for mine, theirs in zip(copied.parameters(), model.parameters(), strict=True))
 
 
 def test_half_precision_is_reduced_in_fp32() -> None:

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from apportion_backends.torch.linear import linear
+
 __all__ = ["CHUNK_BYTES", "all_logits", "log_probs_of_logits", "target_log_probs"]
 
 CHUNK_BYTES = {"cpu": 2 * 2**20, "cuda": 64 * 2**20}
@@ -35,9 +37,7 @@ def target_log_probs(
     chosen = torch.zeros_like(total)
     for start in range(0, weight.shape[0], per_slice):
         rows = slice(start, min(start + per_slice, weight.shape[0]))
-        logits = hidden @ weight[rows].to(dtype).T
-        if bias is not None:
-            logits += bias[rows].to(dtype)
+        logits = linear(hidden, weight[rows].to(dtype), None if bias is None else bias[rows].to(dtype))
         here = (target >= rows.start) & (target < rows.stop)
         index = (target - rows.start).clamp(0, logits.shape[1] - 1)
         chosen = torch.where(here, logits.gather(1, index[:, None])[:, 0], chosen)
@@ -54,9 +54,8 @@ def all_logits(
     per_slice = _columns(hidden, hidden.shape[-1])
     for start in range(0, weight.shape[0], per_slice):
         rows = slice(start, start + per_slice)
-        logits[..., rows] = hidden.to(dtype) @ weight[rows].to(dtype).T
-        if bias is not None:
-            logits[..., rows] += bias[rows].to(dtype)
+        offset = None if bias is None else bias[rows].to(dtype)
+        logits[..., rows] = linear(hidden.to(dtype), weight[rows].to(dtype), offset)
     return logits
 
 

@@ -13,7 +13,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from apportion.prefix_tree import Row
 from apportion_backends.torch.packed_attention import KeysAndValues, Packing, merges_attention, register
-from apportion_backends.torch.packing import lay_out
+from apportion_backends.torch.packing import Pack, lay_out
 from apportion_backends.torch.twin import Twin
 
 __all__ = ["PackedModel", "longest_packed_row"]
@@ -63,7 +63,7 @@ class PackedModel:
         """Last hidden states at the positions that predict the targets; what is beyond a row's target is any."""
         if not self.kept and not self._twin.is_of(self._model):
             self._make_twin()
-        pack = lay_out(rows, self.kept, trunks=self._trunks).to(self._model.device)
+        pack = self._lay_out(rows)
         packing = Packing(pack, self._layers)
         states: Tensor = self._base(
             pack.ids[None], position_ids=pack.positions[None], use_cache=False, return_dict=True, packing=packing
@@ -72,7 +72,14 @@ class PackedModel:
         self._layers, self.kept = packing.found, rows[-1].read
         return states[0][pack.predicts]
 
+    def _lay_out(self, rows: Sequence[Row]) -> Pack:
+        device, dtype = self._model.device, self._model.dtype
+        # Kernels for GPUs that return the sums want masks of their own shapes.
+        pack = lay_out(rows, self.kept, trunks=self._trunks, masks=device.type == "cpu")
+        return pack.to(device, dtype)
+
     def _make_twin(self) -> None:
-        self._twin = Twin(self._model, self._attention)
+        # The compiler chooses products itself.
+        self._twin = Twin(self._model, self._attention, products=not self._compiled)
         base: Callable[..., Any] = self._twin.model.base_model
         self._base = torch.compile(base, dynamic=True) if self._compiled else base

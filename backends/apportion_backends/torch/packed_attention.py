@@ -89,13 +89,14 @@ def _of_group(
     """
     query = queries[group.queries].transpose(1, 2)
     key, value = keys[group.paths].transpose(1, 2), values[group.paths].transpose(1, 2)
+    causal = group.mask is None
     if not len(group.trunk):
         grouped = query.shape[1] != key.shape[1]
         near = functional.scaled_dot_product_attention(
-            query, key, value, is_causal=True, scale=scaling, enable_gqa=grouped
+            query, key, value, attn_mask=group.mask, is_causal=causal, scale=scaling, enable_gqa=grouped
         )
         return near.transpose(1, 2).flatten(0, 1)[group.where]
-    near, near_sum = _with_sum(query, key, value, scaling, causal=True)
+    near, near_sum = _with_sum(query, key, value, scaling, causal=causal, mask=group.mask)
     near = near.transpose(1, 2).flatten(0, 1)[group.where]
     near_sum = near_sum.transpose(1, 2).flatten(0, 1)[group.where]
     far, far_sum = _to_trunk(queries[slice(*group.nodes)], keys[group.trunk], values[group.trunk], scaling)
@@ -121,11 +122,12 @@ def _with_sum(
     scaling: float | None,
     *,
     causal: bool,
+    mask: Float[Tensor, "B 1 S L"] | None = None,
 ) -> tuple[Float[Tensor, "B H S D"], Float[Tensor, "B H S"]]:
     """Attention, and the logarithm of the sum that its softmax divides by."""
     if query.device.type == "cpu":
         flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-        out, total = flash(query, key, value, 0.0, causal, scale=scaling)
+        out, total = flash(query, key, value, 0.0, causal, attn_mask=mask, scale=scaling)
         return out, total
     copies = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(copies, 1), value.repeat_interleave(copies, 1)

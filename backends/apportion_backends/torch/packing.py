@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from apportion.prefix_tree import Row, reused_tokens
@@ -20,6 +21,8 @@ __all__ = ["Group", "Pack", "lay_out"]
 
 LEAST_TRUNK = 32
 """Tokens that rows share before their attention to them is worth computing apart."""
+CAUSAL_BLOCK = 64
+"""Causal attention on a CPU goes by blocks of as many queries, and computes all of a block that it needs a part of."""
 GROUP_OVERHEAD = 128 * 1024
 """What attention of one more group costs, in pairs of a query and a key."""
 
@@ -32,20 +35,27 @@ class Group:
         nodes: the first node of their segments, and the one after the last.
         trunk: places of the tokens with which all their paths begin.
         paths: places of what follows on each path, padded on the right with any place.
-        queries: the nodes of the same; any node where the place is that of a kept token.
-        where: of each node of the segments, its place in the flattened ``paths``.
+        queries: nodes that attend to them. Without a mask those of the whole ``paths`` (any node where the place is
+            that of a kept token), so that attention is causal; with a mask those of the segments alone, padded with
+            any node.
+        mask: what is added to the scores: 0, or -inf where a place is not on the path to a node.
+        where: of each node of the segments, its place in the flattened ``queries``.
     """
 
     nodes: tuple[int, int]
     trunk: Int[Tensor, " C"]
     paths: Int[Tensor, "B L"]
-    queries: Int[Tensor, "B L"]
+    queries: Int[Tensor, "B Q"]
+    mask: Float[Tensor, "B 1 Q L"] | None
     where: Int[Tensor, " S"]
 
-    def to(self, device: torch.device) -> Group:
-        """The same elsewhere."""
-        moved = (t.to(device, non_blocking=True) for t in (self.trunk, self.paths, self.queries, self.where))
-        return Group(self.nodes, *moved)
+    def to(self, device: torch.device, dtype: torch.dtype) -> Group:
+        """The same elsewhere, the mask in the dtype of the scores."""
+        trunk, paths, queries, where = (
+            t.to(device, non_blocking=True) for t in (self.trunk, self.paths, self.queries, self.where)
+        )
+        mask = None if self.mask is None else self.mask.to(device, dtype, non_blocking=True)
+        return Group(self.nodes, trunk, paths, queries, mask, where)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,21 +80,22 @@ class Pack:
     predicts: Int[Tensor, "B T"]
     last: Int[Tensor, " L"]
 
-    def to(self, device: torch.device) -> Pack:
-        """The same elsewhere."""
+    def to(self, device: torch.device, dtype: torch.dtype) -> Pack:
+        """The same elsewhere, for scores of a dtype."""
         moved = {
             name: getattr(self, name).to(device, non_blocking=True) for name in ("ids", "positions", "predicts", "last")
         }
-        return replace(self, groups=tuple(group.to(device) for group in self.groups), **moved)
+        return replace(self, groups=tuple(group.to(device, dtype) for group in self.groups), **moved)
 
 
-def lay_out(rows: Sequence[Row], kept: tuple[int, ...] = (), *, trunks: bool = True) -> Pack:
+def lay_out(rows: Sequence[Row], kept: tuple[int, ...] = (), *, trunks: bool = True, masks: bool = True) -> Pack:
     """Lay rows out.
 
     Args:
         rows: in the order of their prefix tree; any order is right, and reads more.
         kept: tokens whose keys and values are known.
         trunks: whether attention to what rows share may be computed apart.
+        masks: whether attention may have a mask.
     """
     depths = reused_tokens(rows, kept)
     reads = [row.read for row in rows]
@@ -108,8 +119,8 @@ def lay_out(rows: Sequence[Row], kept: tuple[int, ...] = (), *, trunks: bool = T
             np.concatenate([np.arange(depth, len(read)) for read, depth in zip(reads, depths, strict=True)])
         ),
         groups=tuple(
-            _group(paths[i:j], depths[i:j], starts[i : j + 1], trunk, reused)
-            for i, j, trunk in _groups(depths, [len(read) for read in reads], starts, trunks)
+            _group(paths[i:j], depths[i:j], starts[i : j + 1], trunk, reused, masks)
+            for i, j, trunk in _groups(depths, [len(read) for read in reads], starts, trunks, masks)
         ),
         predicts=torch.from_numpy(_predicting(rows, paths)) - reused,
         last=torch.from_numpy(paths[-1]),
@@ -127,50 +138,70 @@ def _predicting(rows: Sequence[Row], paths: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _groups(
-    depths: Sequence[int], lengths: Sequence[int], starts: Sequence[int], trunks: bool
+    depths: Sequence[int], lengths: Sequence[int], starts: Sequence[int], trunks: bool, masks: bool
 ) -> list[tuple[int, int, int]]:
     """Stretches of rows ``(first, after the last, trunk)``, so that little is computed twice or for padding.
 
     A row's new nodes must lie behind the trunk of its group, because its queries do.
     """
     found: list[tuple[int, int, int]] = []
-    for i, (depth, length) in enumerate(zip(depths, lengths, strict=True)):
+
+    def pairs(first: int, after: int, trunk: int) -> int:
+        longest = max(lengths[first:after]) - trunk
+        new = max(end - start for start, end in pairwise(starts[first : after + 1]))
+        near = min(_causal(longest), new * longest) if masks else _causal(longest)
+        return (after - first) * near + (starts[after] - starts[first]) * trunk
+
+    for i, depth in enumerate(depths):
         if starts[i] == starts[i + 1]:
             continue  # it adds nothing: all its tokens are those of rows before it
         trunk = depth if trunks and depth >= LEAST_TRUNK else 0
-        alone = _pairs(1, length, trunk, starts[i + 1] - starts[i])
         if found:
             first, after, shared = found[-1]
             common = min(shared, depth) if min(shared, depth) >= LEAST_TRUNK else 0
-            before = max(lengths[first:after])
-            apart = _pairs(after - first, before, shared, starts[after] - starts[first]) + alone + GROUP_OVERHEAD
-            together = _pairs(i + 1 - first, max(before, length), common, starts[i + 1] - starts[first])
-            if together <= apart:
+            apart = pairs(first, after, shared) + pairs(i, i + 1, trunk) + GROUP_OVERHEAD
+            if pairs(first, i + 1, common) <= apart:
                 found[-1] = (first, i + 1, common)
                 continue
         found.append((i, i + 1, trunk))
     return found
 
 
-def _pairs(rows: int, longest: int, trunk: int, nodes: int) -> int:
-    """Queries times keys that attention of a group computes; half of a causal square."""
-    return rows * (longest - trunk) ** 2 // 2 + nodes * trunk
+def _causal(length: int) -> int:
+    """Queries times keys that causal attention computes: half of a square, and half of the blocks on its diagonal."""
+    return length * (length + CAUSAL_BLOCK) // 2
 
 
-def _group(paths: Sequence[np.ndarray], depths: Sequence[int], starts: Sequence[int], trunk: int, reused: int) -> Group:
+def _group(
+    paths: Sequence[np.ndarray], depths: Sequence[int], starts: Sequence[int], trunk: int, reused: int, masks: bool
+) -> Group:
     # Rows that add nothing have no queries.
-    adding = [(path, depth) for path, depth in zip(paths, depths, strict=True) if len(path) > depth]
-    longest = max(len(path) for path, _ in adding) - trunk
+    adding = [(path[trunk:], len(path) - depth) for path, depth in zip(paths, depths, strict=True) if len(path) > depth]
+    longest = max(len(path) for path, _ in adding)
+    most = max(new for _, new in adding)
+    masked = masks and most * longest < _causal(longest)
+    width = most if masked else longest
     places = np.full((len(adding), longest), reused, dtype=np.int64)
+    queries = np.full((len(adding), width), reused, dtype=np.int64)
     where = []
-    for i, (path, depth) in enumerate(adding):
-        rest = path[trunk:]
-        places[i, : len(rest)] = rest
-        where.append(np.arange(i * longest + depth - trunk, i * longest + len(rest)))
+    for i, (path, new) in enumerate(adding):
+        places[i, : len(path)] = path
+        asking = path[-new:] if masked else path
+        queries[i, : len(asking)] = asking
+        where.append(np.arange(i * width + len(asking) - new, i * width + len(asking)))
     return Group(
         nodes=(starts[0], starts[-1]),
-        trunk=torch.from_numpy(adding[0][0][:trunk].copy()),
+        trunk=torch.from_numpy(paths[0][:trunk].copy()),
         paths=torch.from_numpy(places),
-        queries=torch.from_numpy(np.maximum(places - reused, 0)),
+        queries=torch.from_numpy(np.maximum(queries - reused, 0)),
+        mask=_mask(adding, width, longest) if masked else None,
         where=torch.from_numpy(np.concatenate(where)),
     )
+
+
+def _mask(adding: Sequence[tuple[np.ndarray, int]], width: int, longest: int) -> Float[Tensor, "B 1 Q L"]:
+    """A path's last nodes see what is before them on it; queries that are padding see more, so that they are finite."""
+    depths = torch.tensor([len(path) - new for path, new in adding])
+    last_seen = depths[:, None] + torch.arange(width)
+    hidden = torch.arange(longest) > last_seen[:, :, None]
+    return torch.zeros(hidden.shape).masked_fill_(hidden, -torch.inf)[:, None]

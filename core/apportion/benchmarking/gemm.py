@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
 __all__ = ["SHAPES", "gemm_rate"]
+
+Product = Callable[[], torch.Tensor]
 
 SHAPES = ((512, 576, 1536), (1024, 576, 1536), (1024, 1536, 576), (1024, 1024, 1024), (2048, 2048, 2048))
 """Rows, inner width and columns: those of a small model's layers, and two square ones."""
@@ -20,6 +22,7 @@ def gemm_rate(
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
     *,
+    onednn: bool = False,
     shapes: Sequence[tuple[int, int, int]] = SHAPES,
     tries: int = 5,
 ) -> float:
@@ -28,24 +31,39 @@ def gemm_rate(
     Args:
         device: where.
         dtype: of the matrices; of a model whose speed is compared with it.
+        onednn: by oneDNN instead of ``torch.mm``; on a CPU, in single precision.
         shapes: of the products.
         tries: for each shape.
     """
-    return statistics.median(_best(device, dtype, shape, tries) for shape in shapes)
+    product = _by_onednn if onednn else _by_torch
+    return statistics.median(_best(product(device, dtype, shape), shape, tries) for shape in shapes)
 
 
-def _best(device: str, dtype: torch.dtype, shape: tuple[int, int, int], tries: int) -> float:
+def _by_torch(device: str, dtype: torch.dtype, shape: tuple[int, int, int]) -> Product:
     rows, inner, columns = shape
     draw = torch.Generator().manual_seed(0)
     a = torch.randn(rows, inner, generator=draw).to(device, dtype)
     b = torch.randn(inner, columns, generator=draw).to(device, dtype)
     out = torch.empty(rows, columns, device=device, dtype=dtype)
+    return lambda: torch.mm(a, b, out=out)
+
+
+def _by_onednn(device: str, dtype: torch.dtype, shape: tuple[int, int, int]) -> Product:
+    rows, inner, columns = shape
+    draw = torch.Generator().manual_seed(0)
+    a = torch.randn(rows, inner, generator=draw).to(device, dtype)
+    weight = torch.randn(columns, inner, generator=draw).to(device, dtype)
+    return lambda: torch.ops.mkldnn._linear_pointwise(a, weight, None, "none", [], "")
+
+
+def _best(product: Product, shape: tuple[int, int, int], tries: int) -> float:
+    rows, inner, columns = shape
 
     def seconds(repeats: int) -> float:
-        _wait(out)
+        _wait(product())
         started = time.perf_counter()
         for _ in range(repeats):
-            torch.mm(a, b, out=out)
+            out = product()
         _wait(out)
         return time.perf_counter() - started
 

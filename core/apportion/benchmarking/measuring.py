@@ -53,7 +53,8 @@ class Measured:
         forwarded_tokens: tokens that the model read for them, padding included.
         least_tokens: tokens of the prefix tree: what it had to read.
         least_flops: operations that these take.
-        gemm_rate: operations per second in matrix products, measured beside the runs.
+        gemm_rate: operations per second in matrix products by ``torch.mm``, measured beside the runs.
+        onednn_rate: the same by oneDNN, where that multiplies such matrices.
     """
 
     case: str
@@ -68,6 +69,7 @@ class Measured:
     least_tokens: int
     least_flops: int
     gemm_rate: float
+    onednn_rate: float | None
 
     @property
     def median(self) -> float:
@@ -81,8 +83,13 @@ class Measured:
 
     @property
     def share_of_floor(self) -> float:
-        """How much of a run the least arithmetic would fill; 1 cannot be beaten."""
+        """How much of a run the least arithmetic would fill at the rate of ``torch.mm``."""
         return self.floor_seconds / self.median
+
+    @property
+    def share_of_best(self) -> float:
+        """The same, if the faster of both products counts."""
+        return self.share_of_floor * self.gemm_rate / max(self.gemm_rate, self.onednn_rate or 0.0)
 
     @property
     def share_beside_scoring(self) -> float:
@@ -98,6 +105,7 @@ class Measured:
             "tokens_per_second": self.forwarded_tokens / self.median,
             "floor_seconds": self.floor_seconds,
             "share_of_floor": self.share_of_floor,
+            "share_of_best": self.share_of_best,
             "share_beside_scoring": self.share_beside_scoring,
         }
 
@@ -121,6 +129,17 @@ def rate_beside(explainer: Explainer) -> float:
     """The rate of matrix products where and how a session computes; in fp32 where PyTorch knows no such dtype."""
     info = explainer.session.info
     return gemm_rate(info.device, DTYPES.get(info.dtype, DTYPES["float32"]))
+
+
+def onednn_rate_beside(explainer: Explainer) -> float | None:
+    """The same by oneDNN; ``None`` where it multiplies no such matrices."""
+    info = explainer.session.info
+    if info.device != "cpu" or info.dtype != "float32":
+        return None
+    try:
+        return gemm_rate(onednn=True)
+    except (AttributeError, RuntimeError, NotImplementedError):
+        return None  # a PyTorch without it
 
 
 class Stopwatch:
@@ -149,19 +168,20 @@ class Stopwatch:
         tick()
         self._runs: list[tuple[float, float]] = []
         self._rates: list[float] = []
+        self._onednn_rates: list[float] = []
 
     def time(self, repeats: int) -> None:
         """Some runs; with 0, the first one counts as well."""
         if repeats == 0:
             self._runs.append(self._first)
-        self._rates.append(rate_beside(self.explainer))
+        self._take_rates()
         for _ in range(repeats):
             self._watcher.reset(keeps=False)
             started = time.perf_counter()
             self.result = self.work.run(self.explainer)
             self._runs.append((time.perf_counter() - started, self._watcher.seconds))
             self._tick()
-        self._rates.append(rate_beside(self.explainer))
+        self._take_rates()
 
     def measured(self) -> Measured:
         """All runs so far, of which there must be one."""
@@ -179,4 +199,10 @@ class Stopwatch:
             least_tokens=self.need.tokens,
             least_flops=self.need.flops,
             gemm_rate=max(self._rates),
+            onednn_rate=max(self._onednn_rates, default=None),
         )
+
+    def _take_rates(self) -> None:
+        self._rates.append(rate_beside(self.explainer))
+        if (rate := onednn_rate_beside(self.explainer)) is not None:
+            self._onednn_rates.append(rate)
