@@ -138,8 +138,8 @@ def _notes(compared: Iterable[Compared]) -> list[str]:
 
 def _floors(compared: Iterable[Compared]) -> str:
     lines = [
-        "| work | evaluations | tokens read | least | GFLOP | GFLOP/s | by oneDNN | floor | median | share of the floor "
-        "| at the faster rate |",
+        "| work | evaluations | tokens read | least | GFLOP | GFLOP/s | by oneDNN | floor | median "
+        "| share of the floor | at the faster rate |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for case in compared:
