@@ -52,15 +52,16 @@ def by_hand(read: tuple[int, ...]) -> torch.Tensor:
 
 @settings(max_examples=60, deadline=None)
 @given(rows=many_rows, kept=st.one_of(st.just(()), long), trunks=st.booleans(), least=st.sampled_from([1, 4, 32]))
-@pytest.mark.parametrize("overhead", [0, 50, 10**6])
+@pytest.mark.parametrize(("overhead", "step"), [(0, 1), (50, 8), (10**6, 1)])
 def test_every_node_attends_along_its_path(
-    overhead: int, rows: list[Row], kept: tuple[int, ...], trunks: bool, least: int
+    overhead: int, step: int, rows: list[Row], kept: tuple[int, ...], trunks: bool, least: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(packing, "LEAST_TRUNK", least)
         patch.setattr(packing, "GROUP_OVERHEAD", overhead)
         rows = sorted(rows, key=lambda row: row.read)
-        pack = lay_out(rows, kept, trunks=trunks).to(torch.device("cpu"), torch.float64)
+        pack = lay_out(rows, kept, trunks=trunks, size=lambda n: -(-n // step) * step)
+        pack = pack.to(torch.device("cpu"), torch.float64)
     of_node: dict[int, tuple[int, ...]] = {}
     for row, places in zip(rows, pack.predicts.tolist(), strict=True):
         for n, place in enumerate(places[: len(row.target)]):
@@ -68,15 +69,17 @@ def test_every_node_attends_along_its_path(
     depths = reused_tokens(rows, kept)
     nodes = [row.read[:n] for row, depth in zip(rows, depths, strict=True) for n in range(depth + 1, len(row.read) + 1)]
     assert all(nodes[place] == beginning for place, beginning in of_node.items()), "targets are read at other tokens"
-    assert [beginning[-1] for beginning in nodes] == pack.ids.tolist()
-    assert [len(beginning) - 1 for beginning in nodes] == pack.positions.tolist()
-    query, key, value = (stacked(nodes, name).transpose(0, 1)[None] for name in ("query", "key", "value"))
+    assert len(pack.ids) == len(pack.positions) == -(-len(nodes) // step) * step
+    assert [beginning[-1] for beginning in nodes] == pack.ids.tolist()[: len(nodes)]
+    assert [len(beginning) - 1 for beginning in nodes] == pack.positions.tolist()[: len(nodes)]
+    filled = nodes + nodes[-1:] * (len(pack.ids) - len(nodes))
+    query, key, value = (stacked(filled, name).transpose(0, 1)[None] for name in ("query", "key", "value"))
     old = [kept[: n + 1] for n in range(len(kept))]
     given_kept = {0: (stacked(old, "key"), stacked(old, "value"))} if kept else {}
     state = Packing(pack, given_kept)
     (found,), _ = packed_attention(SimpleNamespace(layer_idx=0), query, key, value, None, packing=state)  # type: ignore[arg-type]
     expected = torch.stack([by_hand(beginning)[-1] for beginning in nodes])
-    assert torch.allclose(found, expected, atol=1e-12)
+    assert torch.allclose(found[: len(nodes)], expected, atol=1e-12)
     last = rows[-1].read
     assert torch.equal(state.found[0][0], stacked([last[: n + 1] for n in range(len(last))], "key")), "what is kept"
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import transformers
 from torch import nn
 
 import apportion as ap
@@ -20,7 +21,7 @@ from apportion_backends.torch import head, twin
 from apportion_backends.torch import session as session_module
 from apportion_backends.torch.backend import TorchBackend
 from apportion_backends.torch.head import target_log_probs
-from apportion_backends.torch.linear import OneDnnLinear, linear, multiplies
+from apportion_backends.torch.onednn import OneDnnGatedUnit, OneDnnLinear, linear, multiplies
 from apportion_plugins.targets.likelihood import LogProb
 
 # BLOOM computes its softmax and Mamba its scan in float32 whatever the dtype.
@@ -262,16 +263,27 @@ def test_products_are_those_of_linear_layers(dtype: torch.dtype, shape: tuple[in
     assert layer.weight.grad is not None
 
 
+@pytest.mark.skipif(
+    not multiplies(torch.device("cpu"), torch.float32), reason="needs a PyTorch with oneDNN's fused products"
+)
 def test_products_are_exchanged_in_the_twin_only() -> None:
-    """Where PyTorch has no such operator, its own product is used."""
-    model = tiny.model("llama", torch.float32)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(twin, "multiplies", lambda device, dtype: False)
-        assert not any(isinstance(module, OneDnnLinear) for module in twin.Twin(model, "sdpa").model.modules())
-    copied = twin.Twin(model, "sdpa").model
-    assert any(isinstance(module, OneDnnLinear) for module in copied.modules()) == multiplies(model.device, model.dtype)
-    assert not any(isinstance(module, OneDnnLinear) for module in model.modules())
-    assert all(mine is theirs for mine, theirs in zip(copied.parameters(), model.parameters(), strict=True))
+    """Linear layers and gated units; hooks inside a unit are not passed over."""
+    ids = torch.tensor([[1, 2, 3]])
+
+    def exchanged(model: transformers.PreTrainedModel) -> list[type]:
+        copied = twin.Twin(model, "sdpa", onednn=True).model
+        assert all(mine is theirs for mine, theirs in zip(copied.parameters(), model.parameters(), strict=True))
+        with torch.inference_mode():
+            assert torch.allclose(copied(ids).logits, model(ids).logits, atol=1e-5)
+        return [type(module) for module in copied.modules() if isinstance(module, OneDnnLinear | OneDnnGatedUnit)]
+
+    model = copy.deepcopy(tiny.model("llama", torch.float32))
+    layers = model.config.num_hidden_layers
+    whole = [OneDnnGatedUnit] * layers + [OneDnnLinear] * (7 * layers + 1)
+    assert sorted(exchanged(model), key=str) == whole
+    assert not any(isinstance(module, OneDnnLinear | OneDnnGatedUnit) for module in model.modules())
+    model.model.layers[0].mlp.gate_proj.register_forward_hook(lambda module, given, found: found * 2)
+    assert exchanged(model).count(OneDnnGatedUnit) == layers - 1
 
 
 def test_half_precision_is_reduced_in_fp32() -> None:

@@ -26,8 +26,10 @@ class Effort:
     """How much is done.
 
     Attributes:
-        repeats: runs of ours, as long as they fit into ``seconds``; two at least.
+        repeats: runs of ours, as long as they fit into ``seconds``; two at least, and more while they take less than
+            ``short`` together.
         seconds: for all runs of ours.
+        short: a run of less than a second is disturbed by little, so there are many of them.
         peer_repeats: runs of a peer, as long as they fit into ``peer_seconds``; one at least.
         peer_seconds: for all runs of a peer.
         memory: whether peaks are measured.
@@ -36,6 +38,7 @@ class Effort:
 
     repeats: int = 6
     seconds: float = 90.0
+    short: float = 10.0
     peer_repeats: int = 3
     peer_seconds: float = 30.0
     memory: bool = True
@@ -106,7 +109,8 @@ def compare(case: Case, explainer: ap.Explainer, watcher: Watcher, effort: Effor
     with counted(explainer.model.model) as read:
         stopwatch = Stopwatch(explainer, watcher, case.work)
     first = time.perf_counter() - started
-    half = max(1, min(effort.repeats, round(effort.seconds / first)) // 2)
+    wanted_runs = max(effort.repeats, round(effort.short / first))
+    half = max(1, min(wanted_runs, round(effort.seconds / first)) // 2)
     wanted = case.values(stopwatch.result)
     stopwatch.time(half)
     peers = [

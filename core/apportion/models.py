@@ -111,6 +111,7 @@ def fingerprint(model: PreTrainedModel) -> str:
     """
     digest = hashlib.blake2b(digest_size=16)
     digest.update(json.dumps(model.config.to_dict(), sort_keys=True, default=str).encode())
+    samples: dict[torch.device, list[torch.Tensor]] = {}
     for name, tensor in model.state_dict().items():
         if not isinstance(tensor, torch.Tensor):
             digest.update(f"{name}{tensor}".encode())  # quantised modules keep settings there
@@ -119,7 +120,10 @@ def fingerprint(model: PreTrainedModel) -> str:
         flat = tensor.detach().reshape(-1)
         if flat.numel() and not (flat.is_meta or flat.is_quantized):
             sample = flat[:: max(1, flat.numel() // 64)][:64]
-            digest.update(sample.to("cpu", torch.float64).numpy().tobytes())
+            samples.setdefault(flat.device, []).append(sample.double())
+    # One transfer from each device.
+    for parts in samples.values():
+        digest.update(torch.cat(parts).cpu().numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from apportion_backends.torch.linear import linear
+from apportion_backends.torch.onednn import linear
 
 __all__ = ["CHUNK_BYTES", "all_logits", "log_probs_of_logits", "target_log_probs"]
 

@@ -12,6 +12,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from apportion.prefix_tree import Row
+from apportion_backends.torch.onednn import few_sizes, multiplies
 from apportion_backends.torch.packed_attention import KeysAndValues, Packing, merges_attention, register
 from apportion_backends.torch.packing import Pack, lay_out
 from apportion_backends.torch.twin import Twin
@@ -50,6 +51,8 @@ class PackedModel:
         self._trunks = merges_attention(model.device, model.dtype, size)
         self._attention = register(compiled=compiled)
         self._compiled = compiled
+        # The compiler chooses products itself.
+        self._onednn = not compiled and multiplies(model.device, model.dtype)
         self._layers: dict[int, KeysAndValues] = {}
         self.kept: tuple[int, ...] = ()
         """Tokens whose keys and values the next forward may go on from."""
@@ -75,11 +78,12 @@ class PackedModel:
     def _lay_out(self, rows: Sequence[Row]) -> Pack:
         device, dtype = self._model.device, self._model.dtype
         # Kernels for GPUs that return the sums want masks of their own shapes.
-        pack = lay_out(rows, self.kept, trunks=self._trunks, masks=device.type == "cpu")
+        masks = device.type == "cpu"
+        size = few_sizes if self._onednn else None
+        pack = lay_out(rows, self.kept, trunks=self._trunks, masks=masks, size=size)
         return pack.to(device, dtype)
 
     def _make_twin(self) -> None:
-        # The compiler chooses products itself.
-        self._twin = Twin(self._model, self._attention, products=not self._compiled)
+        self._twin = Twin(self._model, self._attention, onednn=self._onednn)
         base: Callable[..., Any] = self._twin.model.base_model
         self._base = torch.compile(base, dynamic=True) if self._compiled else base

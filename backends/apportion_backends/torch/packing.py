@@ -6,7 +6,7 @@ last) runs through kept tokens, segments of rows before it, and its own. This mo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -65,7 +65,7 @@ class Pack:
     Attributes:
         reused: how many of the kept tokens are read.
         longest: tokens of the longest row.
-        ids: of the nodes.
+        ids: of the nodes; there may be some at the end that nobody reads.
         positions: of the nodes in their rows.
         groups: for attention; their segments follow one another and are all nodes.
         predicts: the node before each target token of each row, padded with any node.
@@ -88,7 +88,14 @@ class Pack:
         return replace(self, groups=tuple(group.to(device, dtype) for group in self.groups), **moved)
 
 
-def lay_out(rows: Sequence[Row], kept: tuple[int, ...] = (), *, trunks: bool = True, masks: bool = True) -> Pack:
+def lay_out(
+    rows: Sequence[Row],
+    kept: tuple[int, ...] = (),
+    *,
+    trunks: bool = True,
+    masks: bool = True,
+    size: Callable[[int], int] | None = None,
+) -> Pack:
     """Lay rows out.
 
     Args:
@@ -96,6 +103,7 @@ def lay_out(rows: Sequence[Row], kept: tuple[int, ...] = (), *, trunks: bool = T
         kept: tokens whose keys and values are known.
         trunks: whether attention to what rows share may be computed apart.
         masks: whether attention may have a mask.
+        size: how many nodes there are to be for the number that is needed; those beyond are any.
     """
     depths = reused_tokens(rows, kept)
     reads = [row.read for row in rows]
@@ -111,17 +119,21 @@ def lay_out(rows: Sequence[Row], kept: tuple[int, ...] = (), *, trunks: bool = T
         paths.append(before)
         nodes += new
     starts.append(nodes)
+    ids = [token for read, depth in zip(reads, depths, strict=True) for token in read[depth:]]
+    positions = [np.arange(depth, len(read)) for read, depth in zip(reads, depths, strict=True)]
+    groups = [
+        _group(paths[i:j], depths[i:j], starts[i : j + 1], trunk, reused, masks)
+        for i, j, trunk in _groups(depths, [len(read) for read in reads], starts, trunks, masks)
+    ]
+    beyond = 0 if size is None else size(nodes) - nodes
+    if beyond:
+        groups[-1] = _with_any(groups[-1], beyond)
     return Pack(
         reused=reused,
         longest=max(map(len, reads)),
-        ids=torch.tensor([token for read, depth in zip(reads, depths, strict=True) for token in read[depth:]]),
-        positions=torch.from_numpy(
-            np.concatenate([np.arange(depth, len(read)) for read, depth in zip(reads, depths, strict=True)])
-        ),
-        groups=tuple(
-            _group(paths[i:j], depths[i:j], starts[i : j + 1], trunk, reused, masks)
-            for i, j, trunk in _groups(depths, [len(read) for read in reads], starts, trunks, masks)
-        ),
+        ids=torch.tensor(ids + ids[-1:] * beyond),
+        positions=torch.from_numpy(np.concatenate([*positions, np.zeros(beyond, dtype=np.int64)])),
+        groups=tuple(groups),
         predicts=torch.from_numpy(_predicting(rows, paths)) - reused,
         last=torch.from_numpy(paths[-1]),
     )
@@ -197,6 +209,12 @@ def _group(
         mask=_mask(adding, width, longest) if masked else None,
         where=torch.from_numpy(np.concatenate(where)),
     )
+
+
+def _with_any(group: Group, count: int) -> Group:
+    """More nodes, whose attention is that of the first one of the group: nobody reads it."""
+    first, after = group.nodes
+    return replace(group, nodes=(first, after + count), where=torch.cat([group.where, group.where[:1].expand(count)]))
 
 
 def _mask(adding: Sequence[tuple[np.ndarray, int]], width: int, longest: int) -> Float[Tensor, "B 1 Q L"]:

@@ -7,10 +7,9 @@ from collections.abc import Hashable
 from itertools import chain
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
-from apportion_backends.torch.linear import OneDnnLinear, multiplies
+from apportion_backends.torch.onednn import exchange_products
 
 __all__ = ["Twin"]
 
@@ -24,28 +23,21 @@ class Twin:
     Args:
         model: what is copied, in the mode in which it is.
         attention: a name registered with transformers' ``AttentionInterface``.
-        products: whether linear layers may multiply in another way.
+        onednn: whether its products are oneDNN's, as far as it has them.
     """
 
-    def __init__(self, model: PreTrainedModel, attention: str, *, products: bool = True) -> None:
+    def __init__(self, model: PreTrainedModel, attention: str, *, onednn: bool = False) -> None:
         self._original = model
         self._parts = _parts(model)
         tensors = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
         self.model: PreTrainedModel = copy.deepcopy(model, tensors)
         self.model.set_attn_implementation(attention)
-        if products and multiplies(model.device, model.dtype):
-            _exchange_products(self.model)
+        if onednn:
+            exchange_products(self.model)
 
     def is_of(self, model: PreTrainedModel) -> bool:
         """Whether this is still the twin of a model."""
         return model is self._original and _parts(model) == self._parts
-
-
-def _exchange_products(twin: nn.Module) -> None:
-    for module in twin.modules():
-        # Not what is derived from a linear layer, or computes its weights: those know better what to do.
-        if type(module) is nn.Linear and module.weight.dtype == torch.float32:
-            module.__class__ = OneDnnLinear
 
 
 def _parts(model: torch.nn.Module) -> list[Hashable]:
