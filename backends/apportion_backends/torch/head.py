@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional
 
-from apportion_backends.torch.onednn import linear
+from apportion_backends.torch.onednn import few_sizes, linear, multiplies
 
 __all__ = ["CHUNK_BYTES", "all_logits", "log_probs_of_logits", "target_log_probs"]
 
@@ -29,20 +30,22 @@ def target_log_probs(
     nats. The running maximum and sum follow the online softmax (Milakov and Gimelshein, arXiv 1805.02867).
     """
     dtype = torch.promote_types(hidden.dtype, torch.float32)
-    hidden = hidden.to(dtype)
+    rows = len(hidden)
+    spare = few_sizes(rows) - rows if multiplies(hidden.device, dtype) else 0
+    hidden, target = functional.pad(hidden.to(dtype), (0, 0, 0, spare)), functional.pad(target, (0, spare))
     # A slice holds its logits and, when upcast, its weights.
     columns = hidden.shape[0] + (0 if weight.dtype == dtype else hidden.shape[1])
     per_slice = _columns(hidden, columns)
     total = torch.full((hidden.shape[0],), -torch.inf, dtype=dtype, device=hidden.device)
     chosen = torch.zeros_like(total)
     for start in range(0, weight.shape[0], per_slice):
-        rows = slice(start, min(start + per_slice, weight.shape[0]))
-        logits = linear(hidden, weight[rows].to(dtype), None if bias is None else bias[rows].to(dtype))
-        here = (target >= rows.start) & (target < rows.stop)
-        index = (target - rows.start).clamp(0, logits.shape[1] - 1)
+        tokens = slice(start, min(start + per_slice, weight.shape[0]))
+        logits = linear(hidden, weight[tokens].to(dtype), None if bias is None else bias[tokens].to(dtype))
+        here = (target >= tokens.start) & (target < tokens.stop)
+        index = (target - tokens.start).clamp(0, logits.shape[1] - 1)
         chosen = torch.where(here, logits.gather(1, index[:, None])[:, 0], chosen)
         total = torch.logaddexp(total, logits.logsumexp(1))
-    return chosen - total
+    return (chosen - total)[:rows]
 
 
 def all_logits(
@@ -55,7 +58,7 @@ def all_logits(
     for start in range(0, weight.shape[0], per_slice):
         rows = slice(start, start + per_slice)
         offset = None if bias is None else bias[rows].to(dtype)
-        logits[..., rows] = linear(hidden.to(dtype), weight[rows].to(dtype), offset)
+        logits[..., rows] = functional.linear(hidden.to(dtype), weight[rows].to(dtype), offset)
     return logits
 
 
