@@ -22,10 +22,10 @@ demo: ready-demo ## explain a real model's answer: a picture in the terminal, ou
 	@$(BIN)/python examples/demo.py --out $(OUT)
 
 test: ready-test ## run all tests
-	@$(BIN)/python -m pytest -n 2
+	@$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-fast: ready-test ## run the quick tests only
-	@$(BIN)/python -m pytest -n 2 -m "not slow"
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 check: ready-check ready-test ## lint, formatting and types
 	@$(BIN)/ruff check

@@ -11,14 +11,18 @@ import torch
 import apportion as ap
 from apportion.testing import tiny
 
+THREADS = max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+"""This process's share of the machine. Threads that wait for cores taken by another worker make runs twice as long."""
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# For the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))
 
 
 @pytest.fixture(autouse=True)
 def _threads(request: pytest.FixtureRequest) -> None:
-    """Tiny models are quickest on one thread; the real one takes what there is."""
-    torch.set_num_threads((os.cpu_count() or 1) if request.node.get_closest_marker("demo") else 1)
+    """Tiny models are quickest on one thread; the real one takes its share of what there is."""
+    torch.set_num_threads(THREADS if request.node.get_closest_marker("demo") else 1)
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,7 @@ def compared(**peers: object):
     watcher = Watcher()
     explainer = ap.Explainer((tiny.model(), tiny.tokenizer()), plugins=[watcher], progress=False)
     case = Case(Work("words", "two words", lambda: "ab cd", "xy", {"method": "ablation"}), peers, aim={"good": 3})
-    return compare(case, explainer, watcher, Effort(repeats=2, peer_repeats=2, memory=False))
+    return compare(case, explainer, watcher, Effort(repeats=2, peer_repeats=2, memory=False, short=0))
 
 
 def peer(package: str = "torch", tolerance: float | None = 1e-3, error: float = 0.0, **options: object):
