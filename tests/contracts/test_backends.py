@@ -26,4 +26,4 @@ class TestTorch(BackendContract):
 
 class TestTorchInSinglePrecision(TestTorch):
     dtypes = ("float32", "bfloat16", "float16")
-    families = ("llama", "gpt2", "qwen3", "gemma3")
+    families = tiny.FAMILIES

@@ -213,6 +213,7 @@ class _Probe:
         if hidden.shape[-1] != head.in_features:
             return False
         # Not by calling the head: what hooks on it change is not in its weights.
+        hidden = hidden.to(head.weight.dtype)
         return self._equal(nn.functional.linear(hidden, head.weight, head.bias), self.logits, LIKE)
 
     def _same_with_kept_rows(self) -> bool:

@@ -216,6 +216,8 @@ class TorchSession:
             return self._packed.hidden(batch.rows)
         ids, keep = self._rows(batch)
         hidden: Tensor = self.model.base_model(ids, **self._cache(batch))[0]
+        # Some models add layers up in fp32 whatever their weights are; what their head reads has its weights' dtype.
+        hidden = hidden.to(self.model.get_output_embeddings().weight.dtype)
         return hidden.gather(1, keep[:, :, None].expand(-1, -1, hidden.shape[-1]))
 
     def _own_logits(self, batch: ScoringBatch) -> Float[Tensor, "B T V"]:
