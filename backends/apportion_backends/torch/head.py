@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from apportion.backend import ScoringBatch
 from apportion_backends.torch.onednn import few_sizes, linear, multiplies
 
-__all__ = ["CHUNK_BYTES", "all_logits", "log_probs_of_logits", "target_log_probs"]
+__all__ = ["CHUNK_BYTES", "all_logits", "at_targets", "log_probs_of_logits", "target_log_probs"]
 
 CHUNK_BYTES = {"cpu": 2 * 2**20, "cuda": 64 * 2**20}
 """Memory for one slice of the vocabulary: its logits, and its weights where they are upcast.
 
 On a CPU a slice stays in the cache until it is summed up: 2 MiB took 0.8 of the time of 64 MiB for 256 rows of SmolLM2.
 """
+
+
+TargetScores = Callable[[Float[Tensor, "R D"], Int[Tensor, " R"]], Float[Tensor, " R"]]
+
+
+def at_targets(
+    score: TargetScores, hidden: Float[Tensor, "B T D"], batch: ScoringBatch
+) -> Float[Tensor, "B T"]:
+    """Score each row's own target tokens; 0 beyond."""
+    counts = torch.arange(batch.n_targets) < batch.target_lengths[:, None]
+    there = counts.to(hidden.device)
+    found = score(hidden[there], batch.target_ids[counts].to(hidden.device))
+    return found.new_zeros(counts.shape).masked_scatter(there, found)
 
 
 def target_log_probs(

@@ -12,7 +12,7 @@ from torch import Tensor
 from apportion.backend import Capability, Layout, ScoringBatch, SessionInfo
 from apportion.errors import BackendError, InputError
 from apportion.models import LoadedModel
-from apportion_backends.torch.head import all_logits, log_probs_of_logits, target_log_probs
+from apportion_backends.torch.head import all_logits, at_targets, log_probs_of_logits, target_log_probs
 from apportion_backends.torch.memory import ActivationSize, translate_out_of_memory
 from apportion_backends.torch.modes import scoring_mode
 from apportion_backends.torch.packed import PackedModel
@@ -20,7 +20,7 @@ from apportion_backends.torch.prefix import PrefixStore
 from apportion_backends.torch.probe import Traits, outside, probe
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import Cache, PreTrainedModel
 
 __all__ = ["GREEDY", "TorchSession"]
 
@@ -99,6 +99,11 @@ class TorchSession:
         )
 
     @property
+    def linear_head(self) -> bool:
+        """Whether logits are the output embedding applied to ``hidden``."""
+        return self._traits.linear_head
+
+    @property
     def kept(self) -> tuple[int, ...]:
         """Tokens whose state is kept: what the next packed batch goes on from, or the encoded prefix."""
         holder = self._packed or self._prefixes
@@ -123,7 +128,12 @@ class TorchSession:
         """
         with scoring_mode(self.model), translate_out_of_memory():
             if self._traits.linear_head:
-                found = self._by_head(self._target_hidden(batch), batch)
+                head = self.model.get_output_embeddings()
+                found = at_targets(
+                    lambda states, ids: target_log_probs(states, head.weight, getattr(head, "bias", None), ids),
+                    self.hidden(batch),
+                    batch,
+                )
             else:
                 logits = self._own_logits(batch)
                 found = log_probs_of_logits(logits, batch.target_ids.to(logits.device))
@@ -140,7 +150,7 @@ class TorchSession:
         """
         with scoring_mode(self.model), translate_out_of_memory():
             linear = self._traits.linear_head
-            states = self._target_hidden(batch) if linear else self._own_logits(batch)
+            states = self.hidden(batch) if linear else self._own_logits(batch)
         for part in states.split(rows):
             with scoring_mode(self.model), translate_out_of_memory():
                 if linear:
@@ -149,6 +159,50 @@ class TorchSession:
                 else:
                     found = part.to(torch.promote_types(part.dtype, torch.float32))
             yield found.clone()
+
+    def hidden(self, batch: ScoringBatch) -> Float[Tensor, "B T D"]:
+        """Last hidden states at the positions that predict the target; called in ``scoring_mode``."""
+        if batch.packed:
+            if self._packed is None:
+                self._packed = PackedModel(self.model, compiled=self._compiles)
+            return self._packed.hidden(batch.rows)
+        ids, keep = self.padded(batch)
+        return self.read_by_head(self.model.base_model(ids, **self._cache(batch))[0], keep)
+
+    def read_by_head(self, states: Float[Tensor, "B L D"], keep: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
+        """The states at these positions, as the model's head reads them."""
+        # Some models add layers up in fp32 whatever their weights are.
+        states = states.to(self.model.get_output_embeddings().weight.dtype)
+        return states.gather(1, keep[:, :, None].expand(-1, -1, states.shape[-1]))
+
+    def padded(self, batch: ScoringBatch) -> tuple[Int[Tensor, "B L"], Int[Tensor, "B T"]]:
+        """Suffix and target of every row, right-padded, and the positions before each target token.
+
+        The last target token is predicted and not read.
+        """
+        steps = torch.arange(batch.n_targets)
+        # The columns of what is beyond a row's target are those of its last token.
+        steps = torch.minimum(steps, batch.target_lengths[:, None] - 1)
+        where = batch.suffix_lengths[:, None] + steps
+        width = int((batch.suffix_lengths + batch.target_lengths).max())
+        ids = torch.zeros(batch.n_rows, width, dtype=torch.long)
+        ids[:, : batch.suffix_ids.shape[1]] = batch.suffix_ids
+        ids.scatter_(1, where, batch.target_ids.gather(1, steps))
+        device = self.model.device
+        return ids[:, : width - 1].to(device), (where - 1).to(device)
+
+    def prefix(self, batch: ScoringBatch) -> Cache:
+        """What every row reads before its own tokens, encoded.
+
+        Raises:
+            BackendError: the model keeps a state that cannot be shared.
+        """
+        if self._prefixes is None:
+            self._prefixes = PrefixStore(self.model)
+        cache = self._prefixes.get(tuple(batch.prefix_ids.tolist()))
+        if cache is None:
+            raise BackendError("This model cannot share a prefix; its layout says so.")
+        return cache
 
     def generate(
         self, ids: tuple[int, ...], options: Mapping[str, object], seed: int, room: int | None = None
@@ -199,63 +253,20 @@ class TorchSession:
         self._packed = None
         self.row_bytes = ActivationSize(model, linear_head=traits.linear_head, keeps_rows=traits.keeps_rows)
 
-    def _by_head(self, hidden: Float[Tensor, "B T D"], batch: ScoringBatch) -> Float[Tensor, "B T"]:
-        """The head at each row's own target tokens; 0 beyond."""
-        counts = torch.arange(batch.n_targets) < batch.target_lengths[:, None]
-        head = self.model.get_output_embeddings()
-        there = counts.to(hidden.device)
-        target = batch.target_ids[counts].to(hidden.device)
-        found = target_log_probs(hidden[there], head.weight, getattr(head, "bias", None), target)
-        return found.new_zeros(counts.shape).masked_scatter(there, found)
-
-    def _target_hidden(self, batch: ScoringBatch) -> Float[Tensor, "B T D"]:
-        """Last hidden states at the positions that predict the target."""
-        if batch.packed:
-            if self._packed is None:
-                self._packed = PackedModel(self.model, compiled=self._compiles)
-            return self._packed.hidden(batch.rows)
-        ids, keep = self._rows(batch)
-        hidden: Tensor = self.model.base_model(ids, **self._cache(batch))[0]
-        # Some models add layers up in fp32 whatever their weights are; what their head reads has its weights' dtype.
-        hidden = hidden.to(self.model.get_output_embeddings().weight.dtype)
-        return hidden.gather(1, keep[:, :, None].expand(-1, -1, hidden.shape[-1]))
-
     def _own_logits(self, batch: ScoringBatch) -> Float[Tensor, "B T V"]:
         """The model's own logits at those positions, where they are more than its head."""
-        ids, keep = self._rows(batch)
+        ids, keep = self.padded(batch)
         extra = {"logits_to_keep": keep} if self._traits.keeps_rows else {}
         logits: Tensor = self.model(ids, **extra, **self._cache(batch)).logits
         if self._traits.keeps_rows:
             return logits
         return logits.gather(1, keep.to(logits.device)[:, :, None].expand(-1, -1, logits.shape[-1]))
 
-    def _rows(self, batch: ScoringBatch) -> tuple[Int[Tensor, "B L"], Int[Tensor, "B T"]]:
-        """Suffix and target of every row, right-padded, and the positions before each target token.
-
-        The last target token is predicted and not read.
-        """
-        steps = torch.arange(batch.n_targets)
-        # The columns of what is beyond a row's target are those of its last token.
-        steps = torch.minimum(steps, batch.target_lengths[:, None] - 1)
-        where = batch.suffix_lengths[:, None] + steps
-        width = int((batch.suffix_lengths + batch.target_lengths).max())
-        ids = torch.zeros(batch.n_rows, width, dtype=torch.long)
-        ids[:, : batch.suffix_ids.shape[1]] = batch.suffix_ids
-        ids.scatter_(1, where, batch.target_ids.gather(1, steps))
-        device = self.model.device
-        return ids[:, : width - 1].to(device), (where - 1).to(device)
-
     def _cache(self, batch: ScoringBatch) -> dict[str, Any]:
         """How the forward gets the prefix."""
-        ids = tuple(batch.prefix_ids.tolist())
-        if not ids:
+        if not len(batch.prefix_ids):
             return {"use_cache": False, "return_dict": True}
-        if self._prefixes is None:
-            self._prefixes = PrefixStore(self.model)
-        cache = self._prefixes.get(ids)
-        if cache is None:
-            raise BackendError("This model cannot share a prefix; its layout says so.")
-        return {"past_key_values": cache, "use_cache": True, "return_dict": True}
+        return {"past_key_values": self.prefix(batch), "use_cache": True, "return_dict": True}
 
 
 def _context_length(model: PreTrainedModel) -> int | None:

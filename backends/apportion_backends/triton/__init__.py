@@ -1,0 +1,16 @@
+"""Fused kernels for GPUs, in place of parts of the torch backend."""
+
+from __future__ import annotations
+
+from apportion.hookspecs import hookimpl
+from apportion.registry import Register
+
+
+@hookimpl
+def apportion_register_backends(register: Register) -> None:
+    """Register the backend ``triton``."""
+    register(
+        "triton",
+        "apportion_backends.triton.backend:TritonBackend",
+        summary="the torch backend with fused Triton kernels for the head and for shared prefixes (CUDA)",
+    )

@@ -1,0 +1,124 @@
+"""Everything that needs a GPU, in one go: ``python -m benchmarks.gpu --out benchmarks/results``.
+
+``--tiny`` does the same on small shapes, on a CPU in Triton's interpreter if need be, to see that it works.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+PACKAGES = ("torch", "triton", "transformers", "captum", "liger-kernel", "cut-cross-entropy")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and write; 1 if there is no GPU."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description="kernels and whole runs on a GPU")
+    parser.add_argument("--out", type=Path, help="folder for gpu.md (default: only print)")
+    parser.add_argument("--tiny", action="store_true", help="small shapes, on a CPU too; the figures mean nothing")
+    arguments = parser.parse_args(argv)
+    if torch.cuda.is_available():
+        device = "cuda"
+    elif arguments.tiny:
+        device = "cpu"
+        os.environ.setdefault("TRITON_INTERPRET", "1")
+    else:
+        print(f"This PyTorch ({torch.__version__}) finds no CUDA device; nothing was measured.", file=sys.stderr)
+        return 1
+    text = page(device, tiny=arguments.tiny)
+    print(text)
+    if arguments.out:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        (arguments.out / "gpu.md").write_text(text, encoding="utf-8")
+    return 0
+
+
+def page(device: str, *, tiny: bool) -> str:
+    """All tables."""
+    # Kernels are defined on import, after it is settled whether they are interpreted.
+    from benchmarks.kernels import attention, head, runs
+
+    lines = ["# On a GPU", "", _machine(device), ""]
+    lines += ["## Log-probabilities from hidden states", "", HEAD, ""]
+    for shape in head.TINY if tiny else head.SHAPES:
+        _say(f"head {shape}")
+        found = list(head.compare_heads(shape, device))
+        title = f"{shape.rows:,} rows, D = {shape.width:,}, V = {shape.vocabulary:,}, {_name(shape.dtype)}"
+        lines += [f"**{title}**", "", _kernel_table(found), ""]
+    lines += ["## Attention behind a shared prefix", "", ATTENTION, ""]
+    for case in attention.TINY if tiny else attention.SHAPES:
+        _say(f"attention {case}")
+        title = f"N = {case.rows}, P = {case.prefix:,}, suffixes of {case.suffix}, {_name(case.dtype)}"
+        lines += [f"**{title}**", "", _kernel_table(list(attention.compare_attention(case, device))), ""]
+    lines += ["## Whole runs", "", RUNS, ""]
+    for work in runs.TINY if tiny else runs.RUNS:
+        _say(work.name)
+        dtype = torch.float32 if device == "cpu" else torch.bfloat16
+        lines += [f"**{work.name}**, {_name(dtype)}: {work.rows:,} × ({work.shared + work.own} + {work.targets}) tokens, "
+                  f"{work.shared} of them shared", "", _run_table(runs.run(work, device, dtype)), ""]  # fmt: skip
+    return "\n".join(lines)
+
+
+HEAD = """Medians, with a lower and an upper fifth in brackets. Memory is what is taken beyond inputs. The error is the
+largest of 64 rows from fp64 on the same inputs. The first line is the product alone, done with nothing."""
+ATTENTION = """The kernel reads one copy of the prefix; PyTorch's attention needs one for every row and a mask."""
+RUNS = """Random weights. The share is of the measured rate of matrix products: the least arithmetic (every distinct
+beginning once) divided by that rate and by the time. Captum's time is extrapolated from a few evaluations."""
+
+
+def _machine(device: str) -> str:
+    name = torch.cuda.get_device_name() if device == "cuda" else "a CPU, interpreted: the figures mean nothing"
+    return f"{name}; {', '.join(f'{package} {_version(package)}' for package in PACKAGES)}."
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _kernel_table(found: Iterable) -> str:
+    lines = ["| who | ms | × the first | memory | error |", "|---|---:|---:|---:|---:|"]
+    first = None
+    for one in found:
+        if one.timed is None:
+            lines.append(f"| {one.name} | {one.note} | | | |")
+            continue
+        first = first or one.timed.median
+        extra = "" if one.timed.extra_bytes is None else f"{one.timed.extra_bytes / 2**20:,.0f} MiB"
+        spread = f"{one.timed.median * 1e3:.2f} ({one.timed.low * 1e3:.2f}–{one.timed.high * 1e3:.2f})"
+        error = "" if one.error is None else f"{one.error:.0e}"
+        lines.append(f"| {one.name} | {spread} | {one.timed.median / first:.2f} | {extra} | {error} |")
+    return "\n".join(lines)
+
+
+def _run_table(found: Iterable) -> str:
+    lines = ["| who | seconds | evaluations/s | share | memory | notes |", "|---|---:|---:|---:|---:|---|"]
+    for ran in found:
+        one = ran.contender
+        if one.timed is None:
+            lines.append(f"| {one.name} | | | | | {one.note} |")
+            continue
+        extra = "" if one.timed.extra_bytes is None else f"{one.timed.extra_bytes / 2**20:,.0f} MiB"
+        share = "" if ran.share is None else f"{ran.share:.0%}"
+        lines.append(f"| {one.name} | {one.timed.median:.2f} | {ran.rate:.1f} | {share} | {extra} | {one.note} |")
+    return "\n".join(lines)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _say(what: str) -> None:
+    print(f"{what} …", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,210 @@
+"""Fused kernels equal their references: on a GPU where there is one, and in Triton's interpreter otherwise."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("triton", reason="triton is not installed")
+
+from apportion_backends.triton import linear_logprob as head
+from apportion_backends.triton.linear_logprob import Tiles, linear_logprob, linear_logprob_reference
+from apportion_backends.triton.masked_embedding import masked_embedding, masked_embedding_reference, pack_coalitions
+from apportion_backends.triton.runtime import interpreting
+from apportion_backends.triton.shared_prefix_attention import (
+    shared_prefix_attention,
+    shared_prefix_attention_reference,
+)
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+pytestmark = pytest.mark.skipif(
+    DEVICE == "cpu" and not interpreting(), reason="needs a CUDA device, or TRITON_INTERPRET=1 before Python starts"
+)
+DTYPES = [torch.float32, torch.float16, torch.bfloat16]
+SMALL = Tiles(16, 16, 16, 3, 4, 1)
+"""Every loop has several steps, and the last one a tail."""
+
+
+def draw(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator).to(DEVICE, dtype)
+
+
+def poisoned(tensor: torch.Tensor) -> torch.Tensor:
+    """The same values as a view into memory that is NaN everywhere else: whatever is read beyond the end, shows."""
+    room = torch.full([size + 3 for size in tensor.shape], torch.nan, dtype=tensor.dtype, device=tensor.device)
+    view = room[tuple(slice(1, size + 1) for size in tensor.shape)]
+    view.copy_(tensor)
+    return view
+
+
+def targets(rows: int, vocabulary: int) -> torch.Tensor:
+    ids = torch.randint(0, vocabulary, (rows,), generator=torch.Generator().manual_seed(1))
+    ids[-1] = vocabulary - 1
+    return ids.to(DEVICE)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("rows", "width", "vocabulary"), [(1, 16, 17), (17, 65, 101), (33, 31, 1009), (64, 64, 128)])
+def test_log_probs_entropy_and_top(dtype: torch.dtype, rows: int, width: int, vocabulary: int) -> None:
+    hidden, weight = poisoned(draw(rows, width, dtype=dtype)), poisoned(draw(vocabulary, width, dtype=dtype, seed=1))
+    bias, target = draw(vocabulary, dtype=dtype, seed=2), targets(rows, vocabulary)
+    for options in (
+        {},
+        {"temperature": 0.7, "entropy": True},
+        {"soft_cap": 5.0, "temperature": 1.3, "top": 3, "entropy": True},
+    ):
+        for offset in (None, bias):
+            found = linear_logprob(hidden, weight, target, offset, tiles=SMALL, **options)
+            exact = None if offset is None else offset.double()
+            wanted = linear_logprob_reference(hidden.double(), weight.double(), target, exact, **options)
+            for name in ("log_prob", "logit", "entropy", "top_logits"):
+                ours, theirs = getattr(found, name), getattr(wanted, name)
+                assert (ours is None) == (theirs is None), name
+                if ours is not None:
+                    assert torch.allclose(ours.double(), theirs, atol=1e-4, rtol=0), (name, options)
+            if wanted.top_ids is not None:
+                assert found.top_ids is not None
+                assert torch.equal(found.top_ids, wanted.top_ids)
+
+
+@settings(max_examples=15, deadline=None)
+@given(rows=st.integers(1, 40), vocabulary=st.integers(1, 90), slices=st.integers(1, 9), seed=st.integers(0, 9))
+def test_the_cut_changes_nothing(rows: int, vocabulary: int, slices: int, seed: int) -> None:
+    """More slices than tiles, too; twice the same bits."""
+    hidden, weight, target = draw(rows, 20, seed=seed), draw(vocabulary, 20, seed=seed + 1), targets(rows, vocabulary)
+    tiles = dataclasses.replace(SMALL, slices=slices)
+    found = linear_logprob(hidden, weight, target, tiles=tiles, entropy=True)
+    again = linear_logprob(hidden, weight, target, tiles=tiles, entropy=True)
+    wanted = linear_logprob_reference(hidden.double(), weight.double(), target, entropy=True)
+    assert torch.equal(found.log_prob, again.log_prob)
+    assert torch.allclose(found.log_prob.double(), wanted.log_prob, atol=1e-5)
+    assert found.entropy is not None and wanted.entropy is not None
+    assert torch.allclose(found.entropy.double(), wanted.entropy, atol=1e-5)
+
+
+def test_large_logits_stay_finite() -> None:
+    hidden, weight = draw(3, 16) * 200, draw(40, 16, seed=1)
+    target = targets(3, 40)
+    found, wanted = (f(hidden, weight, target) for f in (linear_logprob, linear_logprob_reference))
+    assert torch.allclose(found.log_prob, wanted.log_prob, rtol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 0.5, "soft_cap": 3.0}], ids=["plain", "capped"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_gradients_reach_the_hidden_states(dtype: torch.dtype, options: dict[str, float]) -> None:
+    """Of the reference by finite differences in fp64, and of the kernel by the reference."""
+    hidden, weight, bias = draw(5, 18), draw(53, 18, seed=1), draw(53, seed=2)
+    target = targets(5, 53)
+
+    def exact(x: torch.Tensor) -> torch.Tensor:
+        return linear_logprob_reference(x, weight.double(), target, bias.double(), **options).log_prob
+
+    assert torch.autograd.gradcheck(exact, (hidden.double().requires_grad_(),))
+    upstream = draw(5, seed=3)
+    x, y = hidden.to(dtype).requires_grad_(), hidden.to(dtype).double().requires_grad_()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(head, "SLOPES_BYTES", 4 * 5 * 16)  # several slices, the last one with a tail
+        ours = linear_logprob(x, weight.to(dtype), target, bias.to(dtype), tiles=SMALL, **options).log_prob
+        ours.backward(upstream)
+    (exact(y) * upstream.double()).sum().backward()
+    assert x.grad is not None and y.grad is not None
+    assert torch.allclose(x.grad.double(), y.grad, atol=1e-5 if dtype == torch.float32 else 2e-2)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"temperature": 0.0}, "temperature=0.0 must be above 0"),
+        ({"soft_cap": -1.0}, "soft_cap=-1.0 must be above 0"),
+        ({"top": 33}, "top=33 must be between 0 and 32"),
+        ({"target": torch.zeros(3, dtype=torch.long)}, r"hidden must be \[R, D\]"),
+        ({"weight": torch.zeros(50, 8, dtype=torch.float64)}, "must have one dtype"),
+        ({"bias": torch.zeros(3)}, r"bias must be \[V\] = \[50\]"),
+    ],
+)
+def test_what_does_not_fit_is_refused(change: dict[str, object], message: str) -> None:
+    fitting = {"hidden": draw(4, 8), "weight": draw(50, 8), "target": targets(4, 50), "bias": None}
+    moved = {name: value.to(DEVICE) if isinstance(value, torch.Tensor) else value for name, value in change.items()}
+    with pytest.raises(ValueError, match=message):
+        linear_logprob(**(fitting | moved))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.float64])
+@pytest.mark.parametrize(("rows", "tokens", "features", "width"), [(1, 1, 1, 1), (5, 37, 33, 65), (3, 16, 64, 128)])
+def test_masked_embeddings_are_exact(dtype: torch.dtype, rows: int, tokens: int, features: int, width: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    coalitions = torch.rand(rows, features, generator=generator) < 0.5
+    coalitions[0, features - 1] = True  # the last bit of a word is its sign
+    of_token = torch.randint(-1, features, (tokens,), generator=generator).int().to(DEVICE)
+    of_token[-1] = features - 1
+    ids, others = (torch.randint(0, 50, (tokens,), generator=generator).to(DEVICE) for _ in range(2))
+    table, words = poisoned(draw(50, width, dtype=dtype)), pack_coalitions(coalitions.to(DEVICE))
+    for baseline in (others, poisoned(draw(tokens, width, dtype=dtype, seed=2)), draw(width, dtype=dtype, seed=3)):
+        found = masked_embedding(words, of_token, ids, table, baseline)
+        assert torch.equal(found, masked_embedding_reference(words, of_token, ids, table, baseline))
+    by_hand = torch.stack(
+        [
+            torch.stack(
+                [
+                    table[ids[t]] if of_token[t] < 0 or coalitions[n, of_token[t].cpu()] else table[others[t]]
+                    for t in range(tokens)
+                ]
+            )
+            for n in range(rows)
+        ]
+    )
+    assert torch.equal(masked_embedding(words, of_token, ids, table, others), by_hand)
+
+
+def test_masked_embedding_refuses_what_does_not_fit() -> None:
+    words, one = pack_coalitions(torch.ones(1, 3, dtype=torch.bool, device=DEVICE)), targets(1, 1)
+    with pytest.raises(ValueError, match="words must be int32"):
+        masked_embedding(words.long(), one, one, draw(4, 8), one)
+    with pytest.raises(ValueError, match=r"must be \[1, 8\] or \[8\]"):
+        masked_embedding(words, one, one, draw(4, 8), draw(3))
+    if interpreting():
+        with pytest.raises(ValueError, match="Tokens must be between 0 and 3"):
+            masked_embedding(words, one, one + 9, draw(4, 8), one)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("rows", "heads", "groups", "suffix", "prefix", "channels"),
+    [(1, 1, 1, 1, 1, 16), (3, 9, 3, 17, 37, 64), (2, 4, 2, 70, 5, 65), (2, 2, 1, 3, 100, 128), (2, 3, 3, 5, 0, 32)],
+)
+def test_attention_to_a_shared_prefix(
+    dtype: torch.dtype, rows: int, heads: int, groups: int, suffix: int, prefix: int, channels: int
+) -> None:
+    """Grouped heads, odd sizes, no prefix, and prefixes of different lengths; by the reference in fp64."""
+    query = poisoned(draw(rows, heads, suffix, channels, dtype=dtype))
+    own = [poisoned(draw(rows, groups, suffix, channels, dtype=dtype, seed=seed)) for seed in (1, 2)]
+    common = [poisoned(draw(groups, prefix, channels, dtype=dtype, seed=seed)) for seed in (3, 4)]
+    some = torch.tensor([(5 * n) % (prefix + 1) for n in range(rows)], dtype=torch.int32, device=DEVICE)
+    for lengths in (None, some):
+        found = shared_prefix_attention(query, *own, *common, lengths)
+        exact = [part.double() for part in (query, *own, *common)]
+        wanted = shared_prefix_attention_reference(*exact, lengths)  # type: ignore[arg-type]
+        assert found.dtype == dtype
+        tolerance = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}[dtype]
+        assert torch.allclose(found.double(), wanted, atol=tolerance)
+
+
+def test_attention_without_suffix_is_empty() -> None:
+    nothing, common = draw(2, 4, 0, 16), draw(2, 7, 16)
+    assert shared_prefix_attention(nothing, nothing[:, :2], nothing[:, :2], common, common).shape == (2, 4, 0, 16)
+
+
+def test_attention_refuses_what_does_not_fit() -> None:
+    query, own, common = draw(2, 4, 3, 16), draw(2, 2, 3, 16), draw(2, 7, 16)
+    with pytest.raises(ValueError, match="H a multiple of G"):
+        shared_prefix_attention(query[:, :3], own, own, common, common)
+    with pytest.raises(ValueError, match=r"prefix_lengths must be \[B\] = \[2\]"):
+        shared_prefix_attention(query, own, own, common, common, torch.zeros(3, dtype=torch.int32, device=DEVICE))
+    large = [draw(1, 1, 1, 300), draw(1, 1, 1, 300), draw(1, 1, 1, 300), draw(1, 2, 300), draw(1, 2, 300)]
+    with pytest.raises(ValueError, match="Heads of 300 channels are too large"):
+        shared_prefix_attention(*large)
