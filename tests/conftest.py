@@ -17,6 +17,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # For the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))
+if not torch.cuda.is_available():
+    # Before any kernel is defined: Triton reads it there.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(autouse=True)

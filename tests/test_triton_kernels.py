@@ -106,7 +106,7 @@ def test_gradients_reach_the_hidden_states(dtype: torch.dtype, options: dict[str
 
     assert torch.autograd.gradcheck(exact, (hidden.double().requires_grad_(),))
     upstream = draw(5, seed=3)
-    x, y = hidden.to(dtype).requires_grad_(), hidden.to(dtype).double().requires_grad_()
+    x, y = (hidden.to(dtype).to(kind, copy=True).requires_grad_() for kind in (dtype, torch.float64))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(head, "SLOPES_BYTES", 4 * 5 * 16)  # several slices, the last one with a tail
         ours = linear_logprob(x, weight.to(dtype), target, bias.to(dtype), tiles=SMALL, **options).log_prob

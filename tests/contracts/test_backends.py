@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from apportion.models import LoadedModel
 from apportion.testing import BackendContract, tiny
 from apportion_backends.torch.backend import TorchBackend
+from apportion_backends.triton.backend import TritonBackend
 
 # BLOOM computes its softmax and Mamba its scan in float32 whatever the dtype.
 FLOAT32_PARTS = {"bloom", "mamba"}
@@ -27,3 +29,43 @@ class TestTorch(BackendContract):
 class TestTorchInSinglePrecision(TestTorch):
     dtypes = ("float32", "bfloat16", "float16")
     families = tiny.FAMILIES
+
+
+class EveryKernel(TritonBackend):
+    """With every kernel wherever it gives the right numbers, whether it pays or not."""
+
+    def load(
+        self,
+        model: LoadedModel,
+        *,
+        device: str | None = None,
+        dtype: str | None = None,
+        memory_budget: int | None = None,
+    ):
+        return super().load(model, device=device, dtype=dtype, memory_budget=memory_budget, kernels="always")
+
+
+class TestTriton(BackendContract):
+    """On a GPU, or interpreted."""
+
+    name = "triton"
+    dtypes = ("float32", "float16", "bfloat16")
+    families = ("llama", "gpt2", "qwen3", "gemma3", "mamba", "phi3")
+
+    @pytest.fixture
+    def backend(self) -> TritonBackend:
+        return EveryKernel()
+
+
+class TestTritonWherePays(TestTriton):
+    """By its cost model, which leaves fp64 and most of fp32 to PyTorch."""
+
+    dtypes = ("float64", "bfloat16")
+    families = ("llama", "bloom")
+
+    @pytest.fixture
+    def backend(self) -> TritonBackend:
+        return TritonBackend()
+
+    def tolerance(self, family: str, dtype: str) -> float:
+        return 1e-6 if family in FLOAT32_PARTS and dtype == "float64" else super().tolerance(family, dtype)

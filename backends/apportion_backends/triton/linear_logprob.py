@@ -149,7 +149,7 @@ def _slices_kernel(
         p = tl.exp(z - higher[:, None])
         total = total * shrink + tl.sum(p, 1)
         if ENTROPY:
-            weighted = weighted * shrink + tl.sum(tl.where(p > 0.0, p * z, 0.0), 1)
+            weighted = weighted * shrink + tl.sum(p * tl.where(p > 0.0, z, 0.0), 1)
         largest = higher
         here = columns[None, :] == wanted[:, None]
         chosen = tl.maximum(chosen, tl.max(tl.where(here, z, float("-inf")), 1))
