@@ -1,6 +1,7 @@
 """Everything that needs a GPU, in one go: ``python -m benchmarks.gpu --out benchmarks/results``.
 
-``--tiny`` does the same on small shapes, on a CPU in Triton's interpreter if need be, to see that it works.
+Without one it writes the same tables with "not measured". ``--tiny`` does everything on small shapes, on a CPU in
+Triton's interpreter if need be, to see that it works.
 """
 
 from __future__ import annotations
@@ -8,29 +9,30 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
+
+if TYPE_CHECKING:
+    from benchmarks.kernels.timing import Contender
 
 PACKAGES = ("torch", "triton", "transformers", "captum", "liger-kernel", "cut-cross-entropy")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and write; 1 if there is no GPU."""
+    """Measure and write."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description="kernels and whole runs on a GPU")
     parser.add_argument("--out", type=Path, help="folder for gpu.md (default: only print)")
     parser.add_argument("--tiny", action="store_true", help="small shapes, on a CPU too; the figures mean nothing")
     arguments = parser.parse_args(argv)
-    if torch.cuda.is_available():
-        device = "cuda"
-    elif arguments.tiny:
-        device = "cpu"
+    device = "cuda" if torch.cuda.is_available() else "cpu" if arguments.tiny else None
+    if device is None:
+        print(f"This PyTorch ({torch.__version__}) finds no CUDA device; nothing is measured.", file=sys.stderr)
+    if device == "cpu":
         os.environ.setdefault("TRITON_INTERPRET", "1")
-    else:
-        print(f"This PyTorch ({torch.__version__}) finds no CUDA device; nothing was measured.", file=sys.stderr)
-        return 1
     text = page(device, tiny=arguments.tiny)
     print(text)
     if arguments.out:
@@ -39,8 +41,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def page(device: str, *, tiny: bool) -> str:
-    """All tables."""
+def page(device: str | None, *, tiny: bool) -> str:
+    """All tables.
+
+    Args:
+        device: ``None`` to measure nothing.
+        tiny: small shapes.
+    """
     # Kernels are defined on import, after it is settled whether they are interpreted.
     from benchmarks.kernels import attention, head, runs
 
@@ -48,20 +55,23 @@ def page(device: str, *, tiny: bool) -> str:
     lines += ["## Log-probabilities from hidden states", "", HEAD, ""]
     for shape in head.TINY if tiny else head.SHAPES:
         _say(f"head {shape}")
-        found = list(head.compare_heads(shape, device))
+        found = head.compare_heads(shape, device) if device else nobody(head.CONTENDERS)
         title = f"{shape.rows:,} rows, D = {shape.width:,}, V = {shape.vocabulary:,}, {_name(shape.dtype)}"
         lines += [f"**{title}**", "", _kernel_table(found), ""]
     lines += ["## Attention behind a shared prefix", "", ATTENTION, ""]
     for case in attention.TINY if tiny else attention.SHAPES:
         _say(f"attention {case}")
         title = f"N = {case.rows}, P = {case.prefix:,}, suffixes of {case.suffix}, {_name(case.dtype)}"
-        lines += [f"**{title}**", "", _kernel_table(list(attention.compare_attention(case, device))), ""]
+        found = attention.compare_attention(case, device) if device else nobody(attention.CONTENDERS)
+        lines += [f"**{title}**", "", _kernel_table(found), ""]
     lines += ["## Whole runs", "", RUNS, ""]
     for work in runs.TINY if tiny else runs.RUNS:
         _say(work.name)
         dtype = torch.float32 if device == "cpu" else torch.bfloat16
+        unknown = (runs.Ran(one, 0.0, None) for one in nobody(runs.CONTENDERS))
+        ran = runs.run(work, device, dtype) if device else unknown
         lines += [f"**{work.name}**, {_name(dtype)}: {work.rows:,} × ({work.shared + work.own} + {work.targets}) tokens, "
-                  f"{work.shared} of them shared", "", _run_table(runs.run(work, device, dtype)), ""]  # fmt: skip
+                  f"{work.shared} of them shared", "", _run_table(ran), ""]  # fmt: skip
     return "\n".join(lines)
 
 
@@ -72,7 +82,17 @@ RUNS = """Random weights. The share is of the measured rate of matrix products: 
 beginning once) divided by that rate and by the time. Captum's time is extrapolated from a few evaluations."""
 
 
-def _machine(device: str) -> str:
+def nobody(names: Iterable[str]) -> Iterator[Contender]:
+    """Who would be measured."""
+    # Not at the top: this imports kernels, see ``page``.
+    from benchmarks.kernels.timing import Contender
+
+    return (Contender(name, None, note="not measured") for name in names)
+
+
+def _machine(device: str | None) -> str:
+    if device is None:
+        return "**Not measured**: no GPU was at hand. `python -m benchmarks.gpu --out benchmarks/results` measures."
     name = torch.cuda.get_device_name() if device == "cuda" else "a CPU, interpreted: the figures mean nothing"
     return f"{name}; {', '.join(f'{package} {_version(package)}' for package in PACKAGES)}."
 

@@ -24,8 +24,8 @@ from apportion_backends.torch.head import target_log_probs
 from apportion_backends.torch.onednn import OneDnnGatedUnit, OneDnnLinear, linear, multiplies
 from apportion_plugins.targets.likelihood import LogProb
 
-# BLOOM computes its softmax and Mamba its scan in float32 whatever the dtype.
-FLOAT32_PARTS = {"bloom", "mamba"}
+# BLOOM and Gemma 2 compute their softmax and Mamba its scan in float32 whatever the dtype.
+FLOAT32_PARTS = {"bloom", "gemma2", "mamba"}
 
 TARGET = (40, 41, 42)
 
@@ -79,7 +79,7 @@ def test_most_families_share_prefixes_and_all_pad() -> None:
         for family in tiny.FAMILIES
     }
     assert all(layout.padding for layout in layouts.values())
-    assert {family for family, layout in layouts.items() if not layout.prefix_sharing} == {"mamba", "gemma3"}
+    assert {family for family, layout in layouts.items() if not layout.prefix_sharing} == {"mamba", "gemma2", "gemma3"}
 
 
 class Altered(nn.Module):
@@ -210,7 +210,7 @@ def test_generation_settings_of_the_model_do_not_change_greedy() -> None:
 
 
 class ScaledHead(nn.Linear):
-    """A head that is no plain linear map, as in models with a soft cap."""
+    """A head that is no plain linear map, and whose configuration says nothing of that."""
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         return torch.tanh(super().forward(hidden)) * 5
@@ -227,6 +227,30 @@ def test_a_head_that_is_not_linear_uses_the_models_own_logits(prefix: int) -> No
     assert torch.allclose(score(loaded, inputs, TARGET), expected, atol=1e-9)
 
 
+@pytest.mark.parametrize("family", ["gemma2", "gemma3"])
+def test_a_soft_cap_is_part_of_the_head(family: str) -> None:
+    """Logits are read in slices; rows are packed only where scores of attention are not capped too."""
+    config = tiny.config(family)
+    config.final_logit_softcapping = 3.0
+    config.sliding_window = 400
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = transformers.AutoModelForCausalLM.from_config(config).double().eval()
+    for parameter in model.parameters():
+        parameter.data.mul_(2.0 if parameter.ndim > 1 else 1.0)
+    loaded = load_model((model, tiny.tokenizer()))
+    session = TorchBackend().load(loaded)
+    assert session.linear_head
+    assert session.layout.packing == (family == "gemma3")
+    inputs = rows_with_prefix(20)
+    expected = torch.stack([reference.sequence_and_tokens(model, row.ids, TARGET) for row in inputs])
+    model.config.final_logit_softcapping = None
+    uncapped = reference.sequence_and_tokens(model, inputs[0].ids, TARGET)
+    model.config.final_logit_softcapping = 3.0
+    assert float((uncapped - expected[0]).abs().max()) > 0.1, "the cap bites"
+    assert torch.allclose(score(loaded, inputs, TARGET), expected, atol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(("rows", "width", "vocabulary"), [(1, 5, 7), (13, 65, 1009)])
 def test_head_equals_float64_in_every_dtype(
@@ -239,7 +263,7 @@ def test_head_equals_float64_in_every_dtype(
     weight = torch.randn(vocabulary, width, generator=draw, dtype=torch.float64).to(dtype)
     bias = torch.randn(vocabulary, generator=draw, dtype=torch.float64).to(dtype)
     target = torch.randint(0, vocabulary, (rows,), generator=draw)
-    ours = target_log_probs(hidden, weight, bias, target)
+    ours = target_log_probs(hidden, head.Head(weight, bias), target)
     logits = hidden.double() @ weight.double().T + bias.double()
     expected = logits.log_softmax(-1).gather(1, target[:, None])[:, 0]
     assert ours.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)

@@ -6,6 +6,7 @@ import copy
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -15,7 +16,9 @@ from apportion.testing import tiny
 
 pytest.importorskip("triton", reason="triton is not installed")
 
+from apportion_backends.triton import trial
 from apportion_backends.triton.costs import LEAST_PREFIX, Costs
+from apportion_backends.triton.linear_logprob import HeadScores
 
 PROMPT = "Dave lives in Palm Coast, FL. He likes"
 NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
@@ -75,6 +78,25 @@ def test_a_head_that_is_more_than_a_product_stays_with_torch() -> None:
         expected = theirs.attribute(prompt, **asked)
     assert any("more than a product" in note for note in found.provenance.notes)
     assert found.values == pytest.approx(expected.values, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        (lambda *_, **__: 1 / 0, "failed here (ZeroDivisionError: division by zero)"),
+        (lambda hidden, *_, **__: HeadScores(torch.zeros(len(hidden)), torch.zeros(len(hidden))), "is off by"),
+    ],
+)
+def test_a_kernel_that_does_not_work_here_is_not_used(
+    broken: Callable[..., object], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "linear_logprob", broken)
+    asked = {"target": " x", "method": "shapley"}
+    with explainer(kernels="always") as one:
+        found = one.attribute("one two three", **asked)
+    with ap.Explainer((tiny.model("llama", torch.float32), tiny.tokenizer()), backend="torch") as other:
+        assert found.values == pytest.approx(other.attribute("one two three", **asked).values, abs=1e-5)
+    assert any(said in note for note in found.provenance.notes), found.provenance.notes
 
 
 def test_what_pays() -> None:

@@ -15,7 +15,7 @@ from apportion_backends.triton.shared_prefix_attention import (
     shared_prefix_attention_reference,
 )
 
-__all__ = ["SHAPES", "TINY", "AttentionShape", "compare_attention"]
+__all__ = ["CONTENDERS", "SHAPES", "TINY", "AttentionShape", "compare_attention"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,7 @@ class AttentionShape:
 
 
 SHAPES = tuple(AttentionShape(rows, prefix) for prefix in (512, 2048, 8192) for rows in (16, 128, 512))
+CONTENDERS = ("apportion shared_prefix_attention", "SDPA, keys and values copied")
 TINY = (AttentionShape(3, 40, 5, 4, 2, 16, torch.float32),)
 
 
@@ -60,7 +61,7 @@ def compare_attention(shape: AttentionShape, device: str) -> Iterator[Contender]
     exact = shared_prefix_attention_reference(
         query[some].double(), *(part[some].double() for part in own), *(part.double() for part in common)
     )
-    for name, call in (("apportion shared_prefix_attention", fused), ("SDPA, keys and values copied", copied)):
+    for name, call in zip(CONTENDERS, (fused, copied), strict=True):
         try:
             error = float((call()[some].double() - exact).abs().max())
             yield Contender(name, measure(call, device), error)

@@ -10,10 +10,10 @@ from benchmarks.kernels.timing import Contender, measure
 from torch import Tensor
 from torch.nn import functional
 
-from apportion_backends.torch.head import target_log_probs
+from apportion_backends.torch.head import Head, target_log_probs
 from apportion_backends.triton.linear_logprob import linear_logprob
 
-__all__ = ["HeadShape", "SHAPES", "TINY", "compare_heads"]
+__all__ = ["CONTENDERS", "HeadShape", "SHAPES", "TINY", "compare_heads"]
 
 CHECKED_ROWS = 64
 """Rows whose log-probabilities are compared with fp64."""
@@ -89,7 +89,7 @@ def _fused(hidden: Tensor, weight: Tensor, target: Tensor) -> Call:
 
 
 def _torch(hidden: Tensor, weight: Tensor, target: Tensor) -> Call:
-    return lambda: target_log_probs(hidden, weight, None, target)
+    return lambda: target_log_probs(hidden, Head(weight), target)
 
 
 def _linear_cross_entropy(hidden: Tensor, weight: Tensor, target: Tensor) -> Call:

@@ -22,7 +22,7 @@ from apportion.testing import tiny
 from apportion_backends.torch.backend import TorchBackend
 from apportion_backends.triton.backend import TritonBackend
 
-__all__ = ["RUNS", "TINY", "Ran", "RunShape", "run"]
+__all__ = ["CONTENDERS", "RUNS", "TINY", "Ran", "RunShape", "run"]
 
 CAPTUM_FEATURES = 4
 """Captum does one forward for each perturbation, so a few show what many take."""
@@ -58,6 +58,13 @@ QWEN3_600M = transformers.Qwen3Config(
     vocab_size=151_936, hidden_size=1024, intermediate_size=3072, num_hidden_layers=28, num_attention_heads=16,
     num_key_value_heads=8, head_dim=128, max_position_embeddings=8192, tie_word_embeddings=True,
 )  # fmt: skip
+CONTENDERS = (
+    "apportion, backend torch",
+    "apportion, backend triton",
+    "apportion, backend triton, kernels always",
+    "Captum, correct path",
+    "Captum, default path",
+)
 RUNS = (RunShape("Llama 3 8B", LLAMA_3_8B), RunShape("Qwen3 0.6B", QWEN3_600M))
 TINY = (RunShape("a tiny Llama", tiny.config("llama"), rows=6, shared=20, own=5, targets=3),)
 
@@ -88,16 +95,17 @@ def run(shape: RunShape, device: str, dtype: torch.dtype) -> Iterator[Ran]:
     tree = prefix_tree(sequences)
     flops = optimal_flops(ModelShape.of(model), tree, shape.targets)
     rate = gemm_rate(device, dtype, shapes=GEMM_SHAPES) if device != "cpu" else gemm_rate()
-    for name, backend, options in (
-        ("apportion, backend torch", TorchBackend(), {}),
-        ("apportion, backend triton", TritonBackend(), {}),
-        ("apportion, backend triton, kernels always", TritonBackend(), {"kernels": "always"}),
-    ):
+    ours: tuple[tuple[Backend, dict[str, str]], ...] = (
+        (TorchBackend(), {}),
+        (TritonBackend(), {}),
+        (TritonBackend(), {"kernels": "always"}),
+    )
+    for name, (backend, options) in zip(CONTENDERS[:3], ours, strict=True):
         timed, notes = _scored(backend, options, loaded, rows, device)
         share = flops / rate / timed.median
         yield Ran(Contender(name, timed, note=notes), len(rows) / timed.median, share)
-    for path in (False, True):
-        yield _captum(shape, loaded, device, path)
+    for name, default_path in zip(CONTENDERS[3:], (False, True), strict=True):
+        yield _captum(name, shape, loaded, device, default_path)
 
 
 def _rows(shape: RunShape) -> list[Row]:
@@ -129,7 +137,7 @@ def _scored(
     return Timed(seconds, seconds, seconds, extra), notes
 
 
-def _captum(shape: RunShape, loaded: LoadedModel, device: str, default_path: bool) -> Ran:
+def _captum(name: str, shape: RunShape, loaded: LoadedModel, device: str, default_path: bool) -> Ran:
     """Bytes are tokens here, so texts of the same lengths."""
     own = shape.own // CAPTUM_FEATURES
     names = [f"slot{i}" for i in range(CAPTUM_FEATURES)]
@@ -139,7 +147,6 @@ def _captum(shape: RunShape, loaded: LoadedModel, device: str, default_path: boo
     peer = captum.slots(
         "FeatureAblation", template, values, baselines, "y" * shape.targets, default_path=default_path
     )
-    name = f"Captum, {'default' if default_path else 'correct'} path"
     try:
         work = peer.prepare(loaded)
         held = _reset(device)

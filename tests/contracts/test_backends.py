@@ -9,8 +9,8 @@ from apportion.testing import BackendContract, tiny
 from apportion_backends.torch.backend import TorchBackend
 from apportion_backends.triton.backend import TritonBackend
 
-# BLOOM computes its softmax and Mamba its scan in float32 whatever the dtype.
-FLOAT32_PARTS = {"bloom", "mamba"}
+# BLOOM and Gemma 2 compute their softmax and Mamba its scan in float32 whatever the dtype.
+FLOAT32_PARTS = {"bloom", "gemma2", "mamba"}
 
 
 class TestTorch(BackendContract):

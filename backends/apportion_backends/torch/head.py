@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
@@ -12,7 +14,10 @@ from torch.nn import functional
 from apportion.backend import ScoringBatch
 from apportion_backends.torch.onednn import few_sizes, linear, multiplies
 
-__all__ = ["CHUNK_BYTES", "all_logits", "at_targets", "log_probs_of_logits", "target_log_probs"]
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["CHUNK_BYTES", "Head", "all_logits", "at_targets", "log_probs_of_logits", "target_log_probs"]
 
 CHUNK_BYTES = {"cpu": 2 * 2**20, "cuda": 64 * 2**20}
 """Memory for one slice of the vocabulary: its logits, and its weights where they are upcast.
@@ -34,13 +39,30 @@ def at_targets(
     return found.new_zeros(counts.shape).masked_scatter(there, found)
 
 
+@dataclass(frozen=True, slots=True)
+class Head:
+    """An output layer that is a product, and after it no more than a soft cap: ``c · tanh(z / c)``, as in Gemma 2."""
+
+    weight: Float[Tensor, "V D"]
+    bias: Float[Tensor, " V"] | None = None
+    soft_cap: float | None = None
+
+    @classmethod
+    def of(cls, model: PreTrainedModel) -> Head:
+        """What the model's output embedding and its configuration say; whether that is all, ``probe`` tries."""
+        layer = model.get_output_embeddings()
+        cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+        return cls(layer.weight, getattr(layer, "bias", None), cap)
+
+    def capped(self, logits: Float[Tensor, "*R V"]) -> Float[Tensor, "*R V"]:
+        """Logits of the product as the model gives them."""
+        return logits if self.soft_cap is None else self.soft_cap * torch.tanh(logits / self.soft_cap)
+
+
 def target_log_probs(
-    hidden: Float[Tensor, "R D"],
-    weight: Float[Tensor, "V D"],
-    bias: Float[Tensor, " V"] | None,
-    target: Int[Tensor, " R"],
+    hidden: Float[Tensor, "R D"], head: Head, target: Int[Tensor, " R"]
 ) -> Float[Tensor, " R"]:
-    """``log_softmax(hidden @ weight.T + bias)`` at the target ids, in fp32 or better.
+    """``log_softmax`` of the head's logits at the target ids, in fp32 or better.
 
     Half-precision inputs are upcast slice by slice, because logits rounded to bf16 are off by up to 0.06
     nats. The running maximum and sum follow the online softmax (Milakov and Gimelshein, arXiv 1805.02867).
@@ -50,13 +72,15 @@ def target_log_probs(
     spare = few_sizes(rows) - rows if multiplies(hidden.device, dtype) else 0
     hidden, target = functional.pad(hidden.to(dtype), (0, 0, 0, spare)), functional.pad(target, (0, spare))
     # A slice holds its logits and, when upcast, its weights.
+    weight, bias = head.weight, head.bias
     columns = hidden.shape[0] + (0 if weight.dtype == dtype else hidden.shape[1])
     per_slice = _columns(hidden, columns)
     total = torch.full((hidden.shape[0],), -torch.inf, dtype=dtype, device=hidden.device)
     chosen = torch.zeros_like(total)
     for start in range(0, weight.shape[0], per_slice):
         tokens = slice(start, min(start + per_slice, weight.shape[0]))
-        logits = linear(hidden, weight[tokens].to(dtype), None if bias is None else bias[tokens].to(dtype))
+        offset = None if bias is None else bias[tokens].to(dtype)
+        logits = head.capped(linear(hidden, weight[tokens].to(dtype), offset))
         here = (target >= tokens.start) & (target < tokens.stop)
         index = (target - tokens.start).clamp(0, logits.shape[1] - 1)
         chosen = torch.where(here, logits.gather(1, index[:, None])[:, 0], chosen)
@@ -64,17 +88,16 @@ def target_log_probs(
     return (chosen - total)[:rows]
 
 
-def all_logits(
-    hidden: Float[Tensor, "B T D"], weight: Float[Tensor, "V D"], bias: Float[Tensor, " V"] | None
-) -> Float[Tensor, "B T V"]:
-    """``hidden @ weight.T + bias`` in fp32 or better, the weights upcast slice by slice."""
+def all_logits(hidden: Float[Tensor, "B T D"], head: Head) -> Float[Tensor, "B T V"]:
+    """The head's logits in fp32 or better, its weights upcast slice by slice."""
+    weight, bias = head.weight, head.bias
     dtype = torch.promote_types(hidden.dtype, torch.float32)
     logits = torch.empty(*hidden.shape[:2], weight.shape[0], dtype=dtype, device=hidden.device)
     per_slice = _columns(hidden, hidden.shape[-1])
     for start in range(0, weight.shape[0], per_slice):
         rows = slice(start, start + per_slice)
         offset = None if bias is None else bias[rows].to(dtype)
-        logits[..., rows] = functional.linear(hidden.to(dtype), weight[rows].to(dtype), offset)
+        logits[..., rows] = head.capped(functional.linear(hidden.to(dtype), weight[rows].to(dtype), offset))
     return logits
 
 

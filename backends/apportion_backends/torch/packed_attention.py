@@ -6,6 +6,7 @@ else is the model's own code.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,9 +18,11 @@ from transformers import AttentionInterface
 
 from apportion_backends.torch.packing import Group, Pack
 
-__all__ = ["KeysAndValues", "Packing", "merges_attention", "register"]
+__all__ = ["KeysAndValues", "Packing", "check_plain", "merges_attention", "register"]
 
 NAME = "apportion_packed"
+OTHER_SCORES = ("softcap", "s_aux", "position_bias")
+"""Arguments of transformers' attentions by which scores are more than products."""
 
 KeysAndValues = tuple[Float[Tensor, "P H D"], Float[Tensor, "P H D"]]
 
@@ -65,8 +68,10 @@ def packed_attention(
     """Scaled dot-product attention of every node to its path.
 
     Raises:
-        ValueError: the model wants a mask or a window that hides something; only its own attention applies them.
+        ValueError: the model wants a mask, a window that hides something, or more than a soft-max of products; only its
+            own attention applies them.
     """
+    check_plain(kwargs)
     if attention_mask is not None or (sliding_window is not None and packing.pack.longest > sliding_window):
         raise ValueError("Packed rows have no mask and no window.")
     layer: int = module.layer_idx  # type: ignore[assignment]
@@ -78,6 +83,17 @@ def packed_attention(
     packing.found[layer] = (keys[packing.pack.last], values[packing.pack.last])
     found = [_of_group(group, queries, keys, values, scaling) for group in packing.pack.groups]
     return (found[0] if len(found) == 1 else torch.cat(found))[None], None
+
+
+def check_plain(arguments: Mapping[str, Any]) -> None:
+    """What transformers hands to an attention, beside what ours knows, changes no score.
+
+    Raises:
+        ValueError: it does: a soft cap, a sink, or a bias by position.
+    """
+    for name in OTHER_SCORES:
+        if arguments.get(name) is not None:
+            raise ValueError(f"This attention has no {name!r}.")
 
 
 def _of_group(

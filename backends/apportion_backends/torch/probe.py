@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from apportion.errors import ModelError
 from apportion.prefix_tree import Row
+from apportion_backends.torch.head import Head
 from apportion_backends.torch.modes import scoring_mode
 from apportion_backends.torch.packed import PackedModel, longest_packed_row
 from apportion_backends.torch.prefix import PrefixStore
@@ -38,7 +39,8 @@ class Traits:
         prefix_sharing: a prefix may be encoded once.
         packing: rows may be read as a prefix tree.
         packing_limit: how long they may be; ``None`` for any length.
-        linear_head: logits are the output embedding applied to the base model's last hidden state.
+        linear_head: logits are the output embedding, soft-capped where the configuration says so, applied to the base
+            model's last hidden state.
         keeps_rows: the model takes ``logits_to_keep`` as positions for each row.
     """
 
@@ -97,13 +99,12 @@ class _Probe:
             )
         self.scale = float(self.logits.double().std()) or 1.0
         self.unlike = UNLIKE.get(model.dtype, 1e-4)
-        self.soft_cap = getattr(config, "final_logit_softcapping", None) is not None
 
     def traits(self) -> Traits:
         self._check_causal()
         batching = self._same_batched()
         regular = batching and not self.length_dependent
-        linear_head = not self.soft_cap and self._same_by_linear_head()
+        linear_head = self._same_by_linear_head()
         return Traits(
             batching=batching,
             padding=regular and self._same_padded(),
@@ -189,8 +190,8 @@ class _Probe:
         try:
             if self.window is not None and self.window < len(a):
                 return False
-            packed, head = PackedModel(self.model), self.model.get_output_embeddings()
-            return all(self._equal_rows(rows, head(packed.hidden(rows))) for rows in (first, second))
+            packed, layer, head = PackedModel(self.model), self.model.get_output_embeddings(), Head.of(self.model)
+            return all(self._equal_rows(rows, head.capped(layer(packed.hidden(rows)))) for rows in (first, second))
         except REFUSALS:
             # The model's attention is not to be exchanged, or its layers do not hand on what it needs.
             return False
@@ -214,7 +215,8 @@ class _Probe:
             return False
         # Not by calling the head: what hooks on it change is not in its weights.
         hidden = hidden.to(head.weight.dtype)
-        return self._equal(nn.functional.linear(hidden, head.weight, head.bias), self.logits, LIKE)
+        logits = nn.functional.linear(hidden, head.weight, head.bias)
+        return self._equal(Head.of(self.model).capped(logits), self.logits, LIKE)
 
     def _same_with_kept_rows(self) -> bool:
         rows = torch.tensor([[2, 3]], device=self.model.device)

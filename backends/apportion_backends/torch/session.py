@@ -12,7 +12,7 @@ from torch import Tensor
 from apportion.backend import Capability, Layout, ScoringBatch, SessionInfo
 from apportion.errors import BackendError, InputError
 from apportion.models import LoadedModel
-from apportion_backends.torch.head import all_logits, at_targets, log_probs_of_logits, target_log_probs
+from apportion_backends.torch.head import Head, all_logits, at_targets, log_probs_of_logits, target_log_probs
 from apportion_backends.torch.memory import ActivationSize, translate_out_of_memory
 from apportion_backends.torch.modes import scoring_mode
 from apportion_backends.torch.packed import PackedModel
@@ -100,7 +100,7 @@ class TorchSession:
 
     @property
     def linear_head(self) -> bool:
-        """Whether logits are the output embedding applied to ``hidden``."""
+        """Whether logits are what ``Head`` makes of ``hidden``."""
         return self._traits.linear_head
 
     @property
@@ -128,12 +128,8 @@ class TorchSession:
         """
         with scoring_mode(self.model), translate_out_of_memory():
             if self._traits.linear_head:
-                head = self.model.get_output_embeddings()
-                found = at_targets(
-                    lambda states, ids: target_log_probs(states, head.weight, getattr(head, "bias", None), ids),
-                    self.hidden(batch),
-                    batch,
-                )
+                head = Head.of(self.model)
+                found = at_targets(lambda states, ids: target_log_probs(states, head, ids), self.hidden(batch), batch)
             else:
                 logits = self._own_logits(batch)
                 found = log_probs_of_logits(logits, batch.target_ids.to(logits.device))
@@ -154,8 +150,7 @@ class TorchSession:
         for part in states.split(rows):
             with scoring_mode(self.model), translate_out_of_memory():
                 if linear:
-                    head = self.model.get_output_embeddings()
-                    found = all_logits(part, head.weight, getattr(head, "bias", None))
+                    found = all_logits(part, Head.of(self.model))
                 else:
                     found = part.to(torch.promote_types(part.dtype, torch.float32))
             yield found.clone()

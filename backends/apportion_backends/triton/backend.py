@@ -77,18 +77,18 @@ class TritonBackend:
         # triton is imported here, so that listing backends stays quick.
         from apportion_backends.triton.costs import Costs
         from apportion_backends.triton.runtime import interpreting
-        from apportion_backends.triton.session import TritonSession, prefix_attention_is_right
+        from apportion_backends.triton.session import TritonSession
+        from apportion_backends.triton.trial import try_kernels
 
         if kernels not in ("auto", "always"):
             raise BackendError(f"The option kernels={kernels!r} of the backend 'triton' must be 'auto' or 'always'.")
-        inner = TorchBackend().load(model, device=device, dtype=dtype, memory_budget=memory_budget)
-        module = inner.model
-        if module.device.type != "cuda" and not interpreting():
-            inner.close()
+        # Before the model is loaded and tried: `backend="auto"` goes on to the next one.
+        owned = model.owned and torch.cuda.is_available()
+        where = device or ("cuda" if owned else str(model.model.device))
+        if not (where.startswith("cuda") or interpreting()):
             raise BackendError(
-                f"The model is on {module.device}, where Triton kernels cannot run. Name device='cuda', or use "
-                "backend='torch'."
+                f"Triton kernels cannot run on {where!r}. Name device='cuda', or use backend='torch'."
             )
-        costs = Costs(module.dtype, always=kernels == "always")
-        shares = Capability.PREFIX_CACHE in inner.capabilities and module.dtype != torch.float64
-        return TritonSession(inner, costs, prefixes=shares and prefix_attention_is_right(inner))
+        inner = TorchBackend().load(model, device=device, dtype=dtype, memory_budget=memory_budget)
+        costs = Costs(inner.model.dtype, always=kernels == "always")
+        return TritonSession(inner, costs, try_kernels(inner, costs))

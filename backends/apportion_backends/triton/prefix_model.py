@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import AttentionInterface, Cache, PreTrainedModel
 
 from apportion_backends.torch.packed import longest_packed_row
+from apportion_backends.torch.packed_attention import check_plain
 from apportion_backends.torch.prefix import PrefixLayer
 from apportion_backends.torch.twin import Twin
 from apportion_backends.triton.shared_prefix_attention import MOST_CHANNELS, shared_prefix_attention
@@ -22,7 +23,7 @@ NAME = "apportion_shared_prefix"
 
 @dataclass(frozen=True, slots=True)
 class _SharedPrefix:
-    """Keys and values of the prefix by layer, and how many tokens a window lets a row have."""
+    """Keys and values of the prefix, by layer."""
 
     layers: tuple[tuple[Float[Tensor, "G P D"], Float[Tensor, "G P D"]], ...]
 
@@ -41,8 +42,9 @@ def attention(
     """What transformers calls in every layer.
 
     Raises:
-        ValueError: the model wants a mask; only its own attention applies one.
+        ValueError: the model wants a mask, or more than a soft-max of products; only its own attention applies them.
     """
+    check_plain(kwargs)
     if attention_mask is not None:
         raise ValueError("Rows behind a shared prefix have no mask.")
     layer: int = module.layer_idx  # type: ignore[assignment]

@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from apportion.backend import Capability, Layout, ScoringBatch, SessionInfo
-from apportion_backends.torch.head import at_targets
+from apportion_backends.torch.head import Head, at_targets
 from apportion_backends.torch.memory import translate_out_of_memory
 from apportion_backends.torch.modes import scoring_mode
 from apportion_backends.torch.session import TorchSession
@@ -19,6 +19,7 @@ from apportion_backends.triton.costs import Costs
 from apportion_backends.triton.linear_logprob import linear_logprob
 from apportion_backends.triton.prefix_model import SharedPrefixModel
 from apportion_backends.triton.runtime import interpreting
+from apportion_backends.triton.trial import Trial
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -32,14 +33,14 @@ class TritonSession:
     Args:
         inner: the torch session.
         costs: decides for each batch.
-        prefixes: whether the model's attention may be the kernel, as was tried.
+        trial: which kernels give the right numbers with this model here.
     """
 
-    def __init__(self, inner: TorchSession, costs: Costs, *, prefixes: bool) -> None:
+    def __init__(self, inner: TorchSession, costs: Costs, trial: Trial) -> None:
         self._inner = inner
         self._costs = costs
+        self._trial = trial
         self._prefix_model: SharedPrefixModel | None = None
-        self._prefixes = prefixes
         self._prefix_kernel_ran = False
         self.capabilities: frozenset[Capability] = inner.capabilities
 
@@ -78,17 +79,15 @@ class TritonSession:
         Raises:
             BatchTooLargeError: memory ran out.
         """
-        if not (self._costs.head and self._inner.linear_head):
+        if not (self._costs.head and self._inner.linear_head and self._trial.head):
             return self._inner.log_probs(batch)
         with scoring_mode(self.model), translate_out_of_memory():
-            head = self.model.get_output_embeddings()
-            found = at_targets(
-                lambda states, ids: linear_logprob(
-                    states.contiguous(), head.weight, ids, getattr(head, "bias", None)
-                ).log_prob,
-                self._hidden(batch),
-                batch,
-            )
+            head = Head.of(self.model)
+
+            def score(states: Float[Tensor, "R D"], ids: Int[Tensor, " R"]) -> Float[Tensor, " R"]:
+                return linear_logprob(states, head.weight, ids, head.bias, soft_cap=head.soft_cap).log_prob
+
+            found = at_targets(score, self._hidden(batch), batch)
         # A copy made outside inference mode is an ordinary tensor, which its receiver may change.
         return found.cpu().clone()
 
@@ -114,16 +113,15 @@ class TritonSession:
     def _hidden(self, batch: ScoringBatch) -> Float[Tensor, "B T D"]:
         """Last hidden states at the positions that predict the target."""
         prefix = len(batch.prefix_ids)
-        if batch.packed or not (self._prefixes and self._costs.prefix(prefix, batch.n_rows)):
+        if batch.packed or not (self._trial.prefixes and self._costs.prefix(prefix, batch.n_rows)):
             return self._inner.hidden(batch)
         if self._prefix_model is None:
             self._prefix_model = SharedPrefixModel(self.model)
         ids, keep = self._inner.padded(batch)
         if not self._prefix_model.fits(prefix + ids.shape[1]):
             return self._inner.hidden(batch)
-        states = self._prefix_model.hidden(ids, self._inner.prefix(batch))
         self._prefix_kernel_ran = True
-        return states.gather(1, keep[:, :, None].expand(-1, -1, states.shape[-1]))
+        return self._inner.read_by_head(self._prefix_model.hidden(ids, self._inner.prefix(batch)), keep)
 
     def _notes(self) -> Iterator[str]:
         if interpreting():
@@ -133,30 +131,9 @@ class TritonSession:
         elif not self._costs.head:
             dtype = str(self.model.dtype).removeprefix("torch.")
             yield f"log-probabilities of {dtype} models are computed by PyTorch, which is as good there"
+        elif not self._trial.head:
+            yield f"log-probabilities were computed by PyTorch: the kernel {self._trial.fault}"
         else:
             yield "log-probabilities were fused with the head (linear_logprob)"
         if self._prefix_kernel_ran:
             yield "a shared prefix was read from one copy (shared_prefix_attention)"
-
-
-def prefix_attention_is_right(session: TorchSession) -> bool:
-    """Whether the model gives the same hidden states with the kernel, tried on a few tokens."""
-    model = session.model
-    with scoring_mode(model):
-        vocabulary = model.config.get_text_config().vocab_size
-        draw = torch.Generator().manual_seed(0)
-        ids = torch.randint(0, vocabulary, (2, 9), generator=draw).tolist()
-        prompts = [(*ids[0][:6], *row[6:]) for row in ids]
-        batch = ScoringBatch.of([tuple(row) for row in prompts], tuple(ids[0][:5]), (ids[1][0],))
-        try:
-            twin = SharedPrefixModel(model)
-            rows, keep = session.padded(batch)
-            ours = twin.hidden(rows, session.prefix(batch))
-            theirs = session.hidden(batch)
-        except (TypeError, ValueError, AttributeError, RuntimeError, IndexError, AssertionError):
-            # The model's attention is not to be exchanged, or does not hand on what the kernel needs.
-            return False
-    ours = ours.gather(1, keep[:, :, None].expand(-1, -1, ours.shape[-1]))
-    scale = float(theirs.double().std()) or 1.0
-    tolerance = {torch.bfloat16: 0.1, torch.float16: 0.02}.get(model.dtype, 1e-4)
-    return float((ours - theirs).abs().max()) <= tolerance * scale

@@ -46,6 +46,16 @@ _CONFIGS: Mapping[str, Callable[[], tf.PretrainedConfig]] = {
     "gemma3": lambda: tf.Gemma3TextConfig(
         **COMMON, **SIZES, head_dim=8, sliding_window=4, layer_types=["sliding_attention", "full_attention"]
     ),
+    "gemma2": lambda: tf.Gemma2Config(
+        **COMMON,
+        **SIZES,
+        head_dim=8,
+        query_pre_attn_scalar=8,
+        sliding_window=4,
+        layer_types=["sliding_attention", "full_attention"],
+        attn_logit_softcapping=2.0,
+        final_logit_softcapping=3.0,
+    ),
     "phi3": lambda: tf.Phi3Config(**COMMON, **SIZES, sliding_window=None),
     "gpt_neox": lambda: tf.GPTNeoXConfig(
         **COMMON,
@@ -62,7 +72,7 @@ _CONFIGS: Mapping[str, Callable[[], tf.PretrainedConfig]] = {
 
 FAMILIES = tuple(_CONFIGS)
 """Architectures that ``model`` builds: plain, learned positions, tied, ALiBi, state space, experts, sliding window,
-fused projections, parallel blocks, one head of keys for all."""
+soft caps, fused projections, parallel blocks, one head of keys for all."""
 
 
 @functools.cache

@@ -1,0 +1,87 @@
+"""Kernels are tried before they are used: with the model's own weights, on a few tokens, beside PyTorch's operations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from apportion.backend import Capability, ScoringBatch
+from apportion_backends.torch.head import Head, target_log_probs
+from apportion_backends.torch.modes import scoring_mode
+from apportion_backends.torch.session import TorchSession
+from apportion_backends.triton.costs import Costs
+from apportion_backends.triton.linear_logprob import Tiles, linear_logprob
+from apportion_backends.triton.prefix_model import SharedPrefixModel
+
+__all__ = ["Trial", "try_kernels"]
+
+LARGEST_DIFFERENCE = 1e-3
+"""Nats between two ways of adding up the same products in fp32."""
+MANY_ROWS = 4096
+"""Rows of a large batch, whose tiles are others than those of a few rows."""
+OF_ATTENTION = {torch.bfloat16: 0.1, torch.float16: 0.02}
+"""How far hidden states may differ, as a share of their spread: each layer rounds to their dtype."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What came out.
+
+    Attributes:
+        head: the fused head gives the right log-probabilities.
+        prefixes: the model's attention may be exchanged for the one behind a shared prefix.
+        fault: what the fused head did instead.
+    """
+
+    head: bool
+    prefixes: bool
+    fault: str = ""
+
+
+def try_kernels(session: TorchSession, costs: Costs) -> Trial:
+    """Run those that the cost model may choose."""
+    vocabulary = session.model.config.get_text_config().vocab_size
+    ids = torch.randint(0, vocabulary, (2, 9), generator=torch.Generator().manual_seed(0)).tolist()
+    prompts = [tuple(ids[0]), (*ids[0][:6], *ids[1][6:])]
+    target = (ids[1][0],)
+    fault = ""
+    if costs.head and session.linear_head:
+        fault = _fault_of_head(session, ScoringBatch.of(prompts, (), target))
+    shares = Capability.PREFIX_CACHE in session.capabilities and costs.prefix(2**20, 2)
+    prefixes = shares and _same_behind_prefix(session, ScoringBatch.of(prompts, prompts[0][:5], target))
+    return Trial(not fault, prefixes, fault)
+
+
+def _fault_of_head(session: TorchSession, batch: ScoringBatch) -> str:
+    """What the kernel does wrong, with the tiles of few rows and of many; nothing if it is right."""
+    with scoring_mode(session.model):
+        head = Head.of(session.model)
+        states = session.hidden(batch)[:, 0]
+        target = batch.target_ids[:, 0].to(states.device)
+        expected = target_log_probs(states, head, target)
+        for tiles in dict.fromkeys(Tiles.of(rows, *reversed(head.weight.shape)) for rows in (len(states), MANY_ROWS)):
+            try:
+                found = linear_logprob(states, head.weight, target, head.bias, soft_cap=head.soft_cap, tiles=tiles)
+                worst = float((found.log_prob - expected).abs().max())
+            except Exception as error:
+                # A driver, a compiler or a device that this kernel was never run with; PyTorch goes on.
+                return f"failed here ({type(error).__name__}: {str(error)[:200]})"
+            if not worst <= LARGEST_DIFFERENCE:
+                return f"is off by {worst:.2g} nats here"
+    return ""
+
+
+def _same_behind_prefix(session: TorchSession, batch: ScoringBatch) -> bool:
+    """Whether the model gives the same hidden states with the kernel."""
+    model = session.model
+    with scoring_mode(model):
+        rows, keep = session.padded(batch)
+        theirs = session.hidden(batch)
+        try:
+            ours = session.read_by_head(SharedPrefixModel(model).hidden(rows, session.prefix(batch)), keep)
+        except Exception:
+            # The model's attention is not to be exchanged, or does not hand on what the kernel needs.
+            return False
+    scale = float(theirs.double().std()) or 1.0
+    return float((ours - theirs).abs().max()) <= OF_ATTENTION.get(model.dtype, 1e-4) * scale
