@@ -1,6 +1,7 @@
 """Compile every Triton kernel for NVIDIA GPUs, which takes none, and print what each one needs, as JSON.
 
-Run by ``test_triton_compiles.py`` in a process of its own, where kernels are not interpreted.
+``python tests/compiled_kernels.py bf16 90 fp32 80``: pairs of a dtype and a compute capability. Run by
+``test_triton_compiles.py`` in a process of its own, where kernels are not interpreted.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from importlib import import_module, resources
 from pathlib import Path
+from typing import Any
 
+import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -26,6 +29,7 @@ linear, embedding, prefix = (
     for name in ("linear_logprob", "masked_embedding", "shared_prefix_attention")
 )
 
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 POINTERS = {
     "target": "*i64", "ids": "*i64", "baseline_ids": "*i64", "words": "*i32", "features": "*i32", "lengths": "*i32",
     "top_ids": "*i32",
@@ -35,40 +39,54 @@ POINTERS = {
          "normalizers", "upstream", "far", "far_sums"), "*fp32",
     ),
 }  # fmt: skip
+ANY = ("n_rows", "n_slices", "n_queries", "n_suffix", "n_prefix", "n_tokens", "n_words", "n_heads", "first", "end")
+"""Sizes that are any number."""
 FLOATS = ("inverse_temperature", "temperature", "soft_cap", "scaling")
 
 
-def kernels() -> Iterator[tuple[str, object, dict[str, object], Mapping[str, str], Tiles | object]]:
+def kernels(dtype: torch.dtype) -> Iterator[tuple[str, Any, dict[str, object], Mapping[str, str], Any]]:
     """Name, kernel, constants, types that differ, tiles."""
+    weight = torch.empty(128_256, 4096, dtype=dtype, device="meta")
+    flags = {"HAS_BIAS": True, "HAS_CAP": True}
     for rows in (1, 100_000):
-        tiles = Tiles.of(rows, 4096, 128_256)
-        cut = {"BLOCK_R": tiles.rows, "BLOCK_V": tiles.vocabulary, "BLOCK_D": tiles.inner, "UPCAST": False}
         for asked in ({"ENTROPY": False, "TOP": 0}, {"ENTROPY": True, "TOP": 8}):
-            constants = {**cut, **asked, "HAS_BIAS": asked["ENTROPY"], "HAS_CAP": asked["ENTROPY"]}
+            plain = not asked["ENTROPY"]
+            tiles = Tiles.of(rows, weight, plain=plain)
+            cut = linear._Head(weight, None, 1.0, None, tiles)._cut(tiles)
+            constants = {**cut, **asked, "HAS_BIAS": not plain, "HAS_CAP": not plain}
             yield f"slices of {rows} rows, top {asked['TOP']}", linear._slices_kernel, constants, {}, tiles
-        yield (
-            f"slopes of {rows} rows", linear._slopes_kernel, {**cut, "HAS_BIAS": True, "HAS_CAP": True}, {}, tiles,
-        )  # fmt: skip
+        yield f"slopes of {rows} rows", linear._slopes_kernel, {**cut, **flags}, {}, tiles
+    small = Tiles(16, 16, 16, 1, 4, 1)
+    target = {**flags, "BLOCK_R": linear.TARGET_ROWS, "BLOCK_D": linear.TARGET_CHANNELS}
+    yield "target", linear._target_kernel, target, {"logits": "*fp32"}, small
     merging = {"ENTROPY": True, "BLOCK_R": linear.MERGED_ROWS, "BLOCK_S": 64}
-    yield "merge", linear._merge_kernel, merging, {}, Tiles(64, 64, 64, 1, 4, 1)
+    yield "merge", linear._merge_kernel, merging, {}, small
     for by_id in (True, False):
         cut = {"BY_ID": by_id, "BLOCK_L": embedding.BLOCK_TOKENS, "BLOCK_D": embedding.BLOCK_CHANNELS}
-        yield f"embedding, by id {by_id}", embedding._kernel, cut, {}, Tiles(64, 64, 64, 1, 4, 1)
+        yield f"embedding, by id {by_id}", embedding._kernel, cut, {}, small
     for channels in (64, 128, 256):
-        tiles = prefix._Tiles.of(channels)
+        tiles = prefix._Tiles.of(channels, dtype)
         cut = {"SHARED": 4, "UPCAST": False, "BLOCK_M": tiles.queries, "BLOCK_N": tiles.keys, "BLOCK_D": channels}
         yield f"prefix of {channels} channels", prefix._prefix_kernel, cut, {"out": "*fp32"}, tiles
         yield f"suffix of {channels} channels", prefix._suffix_kernel, cut, {}, tiles
 
 
-def compiled(kernel: object, constants: dict[str, object], other: Mapping[str, str], tiles: object, dtype: str, capability: int):
+def compiled(
+    kernel: Any, constants: dict[str, object], other: Mapping[str, str], tiles: Any, dtype: str, capability: int
+) -> Any:
+    """As a launch does it with tensors and sizes that are multiples of 16, as those of models are."""
     types = {
         name: "constexpr" if name in constants else "fp32" if name in FLOATS
         else (other.get(name) or POINTERS.get(name, "i32")).format(dtype=dtype)
         for name in kernel.arg_names
     }  # fmt: skip
+    aligned = {
+        (place,): [["tt.divisibility", 16]]
+        for place, name in enumerate(kernel.arg_names)
+        if types[name].startswith("*") or (types[name] == "i32" and name not in ANY)
+    }
     return triton.compile(
-        ASTSource(kernel, types, constants),
+        ASTSource(kernel, types, constants, aligned),
         target=GPUTarget("cuda", capability, 32),
         options={"num_warps": tiles.warps, "num_stages": tiles.stages},
     )
@@ -86,12 +104,11 @@ def needs(cubin: bytes) -> dict[str, int]:
 
 def main() -> None:
     found = []
-    for capability in (80, 90):
-        for dtype in sys.argv[1:] or ("bf16",):
-            for name, kernel, constants, other, tiles in kernels():
-                done = compiled(kernel, constants, other, tiles, dtype, capability)
-                row = {"kernel": name, "dtype": dtype, "capability": capability, "shared": done.metadata.shared}
-                found.append(row | needs(done.asm["cubin"]))
+    for dtype, capability in zip(sys.argv[1::2], map(int, sys.argv[2::2]), strict=True):
+        for name, kernel, constants, other, tiles in kernels(DTYPES[dtype]):
+            done = compiled(kernel, constants, other, tiles, dtype, capability)
+            row = {"kernel": name, "dtype": dtype, "capability": capability, "shared": done.metadata.shared}
+            found.append(row | needs(done.asm["cubin"]))
     print(json.dumps(found))
 
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 from apportion_backends.torch.head import Head, target_log_probs
 from apportion_backends.triton.linear_logprob import linear_logprob
 
-__all__ = ["CONTENDERS", "HeadShape", "SHAPES", "TINY", "compare_heads"]
+__all__ = ["CONTENDERS", "SHAPES", "TINY", "HeadShape", "compare_heads"]
 
 CHECKED_ROWS = 64
 """Rows whose log-probabilities are compared with fp64."""

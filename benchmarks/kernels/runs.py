@@ -143,10 +143,8 @@ def _captum(name: str, shape: RunShape, loaded: LoadedModel, device: str, defaul
     names = [f"slot{i}" for i in range(CAPTUM_FEATURES)]
     template = "x" * shape.shared + "".join(f"{{{name}}}" for name in names)
     values = {name: chr(ord("a") + i) * own for i, name in enumerate(names)}
-    baselines = {name: "z" * own for name in names}
-    peer = captum.slots(
-        "FeatureAblation", template, values, baselines, "y" * shape.targets, default_path=default_path
-    )
+    baselines = dict.fromkeys(names, "z" * own)
+    peer = captum.slots("FeatureAblation", template, values, baselines, "y" * shape.targets, default_path=default_path)
     try:
         work = peer.prepare(loaded)
         held = _reset(device)

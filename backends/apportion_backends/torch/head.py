@@ -29,9 +29,7 @@ On a CPU a slice stays in the cache until it is summed up: 2 MiB took 0.8 of the
 TargetScores = Callable[[Float[Tensor, "R D"], Int[Tensor, " R"]], Float[Tensor, " R"]]
 
 
-def at_targets(
-    score: TargetScores, hidden: Float[Tensor, "B T D"], batch: ScoringBatch
-) -> Float[Tensor, "B T"]:
+def at_targets(score: TargetScores, hidden: Float[Tensor, "B T D"], batch: ScoringBatch) -> Float[Tensor, "B T"]:
     """Score each row's own target tokens; 0 beyond."""
     counts = torch.arange(batch.n_targets) < batch.target_lengths[:, None]
     there = counts.to(hidden.device)
@@ -59,9 +57,7 @@ class Head:
         return logits if self.soft_cap is None else self.soft_cap * torch.tanh(logits / self.soft_cap)
 
 
-def target_log_probs(
-    hidden: Float[Tensor, "R D"], head: Head, target: Int[Tensor, " R"]
-) -> Float[Tensor, " R"]:
+def target_log_probs(hidden: Float[Tensor, "R D"], head: Head, target: Int[Tensor, " R"]) -> Float[Tensor, " R"]:
     """``log_softmax`` of the head's logits at the target ids, in fp32 or better.
 
     Half-precision inputs are upcast slice by slice, because logits rounded to bf16 are off by up to 0.06

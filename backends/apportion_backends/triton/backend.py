@@ -86,9 +86,7 @@ class TritonBackend:
         owned = model.owned and torch.cuda.is_available()
         where = device or ("cuda" if owned else str(model.model.device))
         if not (where.startswith("cuda") or interpreting()):
-            raise BackendError(
-                f"Triton kernels cannot run on {where!r}. Name device='cuda', or use backend='torch'."
-            )
+            raise BackendError(f"Triton kernels cannot run on {where!r}. Name device='cuda', or use backend='torch'.")
         inner = TorchBackend().load(model, device=device, dtype=dtype, memory_budget=memory_budget)
         costs = Costs(inner.model.dtype, always=kernels == "always")
         return TritonSession(inner, costs, try_kernels(inner, costs))

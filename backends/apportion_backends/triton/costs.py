@@ -37,5 +37,9 @@ class Costs:
         return self.dtype in DTYPES and (self.always or self.dtype != torch.float32)
 
     def prefix(self, tokens: int, rows: int) -> bool:
-        """Whether attention to a shared prefix is computed over one copy: long ones, read by more than one row."""
-        return self.dtype in DTYPES and tokens > 0 and (self.always or (tokens >= LEAST_PREFIX and rows > 1))
+        """Whether attention to a shared prefix is computed over one copy: long ones, read by more than one row.
+
+        In fp32 a tile's queries, keys and sums do not fit into registers.
+        """
+        pays = self.dtype != torch.float32 and tokens >= LEAST_PREFIX and rows > 1
+        return self.dtype in DTYPES and tokens > 0 and (self.always or pays)

@@ -1,8 +1,8 @@
 """Log-probabilities of target tokens, fused with the product of hidden states and the head's weights.
 
-Each program walks a slice of the vocabulary for a block of rows and keeps a running maximum, a running sum and the
-target's logit, all in fp32 (the online softmax of Milakov and Gimelshein, arXiv 1805.02867); a second kernel merges the
-slices. Logits exist one tile at a time, in registers. Nothing is added atomically, so that results repeat bit by bit.
+Each program walks a slice of the vocabulary for a block of rows and keeps a running maximum and a running sum, in fp32
+(the online softmax of Milakov and Gimelshein, arXiv 1805.02867); the targets' own logits are one product for each row,
+and a last kernel merges the slices. Logits exist one tile at a time, in registers. Nothing is added atomically, so that results repeat bit by bit.
 The idea of never writing logits is Cut Cross-Entropy's (Wijmans et al., arXiv 2411.09009); the code is our own.
 """
 
@@ -23,7 +23,9 @@ from apportion_backends.triton.runtime import DTYPES, interpreting, power_of_two
 __all__ = ["HeadScores", "Tiles", "linear_logprob", "linear_logprob_reference"]
 
 MERGED_ROWS = 64
-"""Rows that one program of the second kernel merges."""
+"""Rows whose slices one program merges."""
+TARGET_ROWS, TARGET_CHANNELS = 16, 128
+"""Rows whose targets' logits one program computes, and how much of them at once."""
 SLOPES_BYTES = 64 * 2**20
 """Memory for the derivatives of a slice of the vocabulary, in fp32."""
 MOST_TOP = 32
@@ -70,11 +72,17 @@ class Tiles:
     stages: int
 
     @classmethod
-    def of(cls, rows: int, width: int, vocabulary: int) -> Tiles:
-        """A choice for these sizes.
+    def of(cls, rows: int, weight: Float[Tensor, "V D"], *, plain: bool = True) -> Tiles:
+        """A choice for these sizes, by what fits into registers and shared memory of an H100 (and, smaller, an A100).
 
         Few rows get more slices, so that there are programs enough to fill the device.
+
+        Args:
+            rows: of hidden states.
+            weight: of the head.
+            plain: only log-probabilities are asked for; all else takes registers.
         """
+        vocabulary, width = weight.shape
         if interpreting():
             # Every step is a call of NumPy: few, large ones. Slices and steps are still more than one each.
             return cls(
@@ -84,75 +92,82 @@ class Tiles:
         block = 128 if rows > 64 else power_of_two(max(16, rows))
         blocks = math.ceil(rows / block)
         slices = max(1, min(64, 8 if blocks > 64 else math.ceil(512 / blocks), math.ceil(vocabulary / 256)))
-        return cls(block, 256 if block >= 64 else 128, 64, slices, 8 if block >= 64 else 4, 3)
+        half = weight.dtype.itemsize == 2
+        wide = 256 if plain and half and block == 128 else 128 if plain or not half else 64
+        return cls(block, wide, 64 if half else 32, slices, 8 if block >= 64 else 4, 3 if half else 2)
 
 
 @triton.jit
-def _logits(
-    hidden, weight, bias, rows, columns, n_rows, n_columns, width, hidden_stride, weight_stride,
-    inverse_temperature, soft_cap,
-    HAS_BIAS: tl.constexpr, HAS_CAP: tl.constexpr, UPCAST: tl.constexpr,
-    BLOCK_R: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_D: tl.constexpr,
+def _products(
+    hidden, weight, rows, columns, n_rows, n_columns, width, hidden_stride, weight_stride,
+    EVEN: tl.constexpr, UPCAST: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """A tile of logits; those beyond ``n_columns`` are -inf."""
-    row_offsets = rows.to(tl.int64)[:, None] * hidden_stride
-    column_offsets = columns.to(tl.int64)[None, :] * weight_stride
-    there_r = (rows < n_rows)[:, None]
-    there_v = (columns < n_columns)[None, :]
+    """A tile of hidden states times weights. Beyond the last row or column the last one is read again."""
+    of_row = hidden + tl.minimum(rows, n_rows - 1).to(tl.int64)[:, None] * hidden_stride
+    of_column = weight + tl.minimum(columns, n_columns - 1).to(tl.int64)[None, :] * weight_stride
     found = tl.zeros([BLOCK_R, BLOCK_V], dtype=tl.float32)
     for start in range(0, width, BLOCK_D):
         inner = start + tl.arange(0, BLOCK_D)
-        inside = inner < width
-        h = tl.load(hidden + row_offsets + inner[None, :], mask=there_r & inside[None, :], other=0.0)
-        w = tl.load(weight + column_offsets + inner[:, None], mask=there_v & inside[:, None], other=0.0)
+        if EVEN:
+            h = tl.load(of_row + inner[None, :])
+            w = tl.load(of_column + inner[:, None])
+        else:
+            h = tl.load(of_row + inner[None, :], mask=(inner < width)[None, :], other=0.0)
+            w = tl.load(of_column + inner[:, None], mask=(inner < width)[:, None], other=0.0)
         if UPCAST:
             h = h.to(tl.float32)
             w = w.to(tl.float32)
-        found = tl.dot(h, w, found, input_precision="ieee")
+        found = tl.dot(h, w, found, input_precision="tf32x3")
+    return found
+
+
+@triton.jit
+def _offset_and_capped(found, bias, columns, n_columns, soft_cap, HAS_BIAS: tl.constexpr, HAS_CAP: tl.constexpr):
+    """Products of the given columns to logits, before the temperature."""
     if HAS_BIAS:
-        found += tl.load(bias + columns, mask=columns < n_columns, other=0.0).to(tl.float32)[None, :]
+        found += tl.load(bias + tl.minimum(columns, n_columns - 1)).to(tl.float32)
     if HAS_CAP:
         # tanh(x) = 2 sigmoid(2x) - 1, which the interpreter knows too.
         found = soft_cap * (2.0 * tl.sigmoid(2.0 * found / soft_cap) - 1.0)
-    return tl.where(there_v, found * inverse_temperature, float("-inf"))
+    return found
 
 
 @triton.jit
 def _slices_kernel(
-    hidden, weight, bias, target, maxima, sums, chosen_logits, weighted_sums, top_logits, top_ids,
+    hidden, weight, bias, maxima, sums, weighted_sums, top_logits, top_ids,
     n_rows, vocabulary, width, hidden_stride, weight_stride, slice_size, inverse_temperature, soft_cap,
-    HAS_BIAS: tl.constexpr, HAS_CAP: tl.constexpr, ENTROPY: tl.constexpr, TOP: tl.constexpr, UPCAST: tl.constexpr,
-    BLOCK_R: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_D: tl.constexpr,
+    HAS_BIAS: tl.constexpr, HAS_CAP: tl.constexpr, ENTROPY: tl.constexpr, TOP: tl.constexpr,
+    EVEN: tl.constexpr, UPCAST: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """One slice of the vocabulary for one block of rows."""
+    """One slice of the vocabulary for one block of rows. The temperature is left to the end, as it changes no order."""
     rows = tl.program_id(0) * BLOCK_R + tl.arange(0, BLOCK_R)
     part = tl.program_id(1)
     row_there = rows < n_rows
-    wanted = tl.load(target + rows, mask=row_there, other=0)
     first = part * slice_size
     end = tl.minimum(first + slice_size, vocabulary)
     largest = tl.full([BLOCK_R], float("-inf"), dtype=tl.float32)
     total = tl.zeros([BLOCK_R], dtype=tl.float32)
     weighted = tl.zeros([BLOCK_R], dtype=tl.float32)
-    chosen = tl.full([BLOCK_R], float("-inf"), dtype=tl.float32)
+    to_base_2 = inverse_temperature * 1.4426950408889634
     if TOP > 0:
         tops = tl.full([BLOCK_R, TOP], float("-inf"), dtype=tl.float32)
         top_columns = tl.zeros([BLOCK_R, TOP], dtype=tl.int32)
     for start in range(first, end, BLOCK_V):
         columns = start + tl.arange(0, BLOCK_V)
-        z = _logits(
-            hidden, weight, bias, rows, columns, n_rows, end, width, hidden_stride, weight_stride,
-            inverse_temperature, soft_cap, HAS_BIAS, HAS_CAP, UPCAST, BLOCK_R, BLOCK_V, BLOCK_D,
+        z = _products(
+            hidden, weight, rows, columns, n_rows, end, width, hidden_stride, weight_stride,
+            EVEN, UPCAST, BLOCK_R, BLOCK_V, BLOCK_D,
         )  # fmt: skip
+        z = _offset_and_capped(z, bias, columns[None, :], end, soft_cap, HAS_BIAS, HAS_CAP)
+        if start + BLOCK_V > end:
+            z = tl.where((columns < end)[None, :], z, float("-inf"))
         higher = tl.maximum(largest, tl.max(z, 1))
-        shrink = tl.exp(largest - higher)
-        p = tl.exp(z - higher[:, None])
+        shrink = tl.exp2((largest - higher) * to_base_2)
+        p = tl.exp2((z - higher[:, None]) * to_base_2)
         total = total * shrink + tl.sum(p, 1)
         if ENTROPY:
             weighted = weighted * shrink + tl.sum(p * tl.where(p > 0.0, z, 0.0), 1)
         largest = higher
-        here = columns[None, :] == wanted[:, None]
-        chosen = tl.maximum(chosen, tl.max(tl.where(here, z, float("-inf")), 1))
         if TOP > 0:
             for _ in tl.static_range(TOP):
                 best = tl.max(z, 1)
@@ -163,67 +178,91 @@ def _slices_kernel(
                 top_columns = tl.where(better, (start + place)[:, None], top_columns)
                 z = tl.where(tl.arange(0, BLOCK_V)[None, :] == place[:, None], float("-inf"), z)
     at = part.to(tl.int64) * n_rows + rows
-    tl.store(maxima + at, largest, mask=row_there)
+    tl.store(maxima + at, largest * inverse_temperature, mask=row_there)
     tl.store(sums + at, total, mask=row_there)
-    tl.store(chosen_logits + at, chosen, mask=row_there)
     if ENTROPY:
-        tl.store(weighted_sums + at, weighted, mask=row_there)
+        tl.store(weighted_sums + at, weighted * inverse_temperature, mask=row_there)
     if TOP > 0:
         top_at = at[:, None] * TOP + tl.arange(0, TOP)[None, :]
-        tl.store(top_logits + top_at, tops, mask=row_there[:, None])
+        tl.store(top_logits + top_at, tops * inverse_temperature, mask=row_there[:, None])
         tl.store(top_ids + top_at, top_columns, mask=row_there[:, None])
 
 
 @triton.jit
+def _target_kernel(
+    hidden, weight, bias, target, logits, n_rows, vocabulary, width, hidden_stride, weight_stride,
+    inverse_temperature, soft_cap,
+    HAS_BIAS: tl.constexpr, HAS_CAP: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """The targets' own logits: one product for each row, so that the slices need not look for them."""
+    rows = tl.program_id(0) * BLOCK_R + tl.arange(0, BLOCK_R)
+    wanted = tl.load(target + rows, mask=rows < n_rows, other=-1)
+    there = (wanted >= 0) & (wanted < vocabulary)
+    found = tl.zeros([BLOCK_R, BLOCK_D], dtype=tl.float32)
+    for start in range(0, width, BLOCK_D):
+        inner = start + tl.arange(0, BLOCK_D)
+        cells = there[:, None] & (inner < width)[None, :]
+        h = tl.load(hidden + rows.to(tl.int64)[:, None] * hidden_stride + inner[None, :], mask=cells, other=0.0)
+        w = tl.load(weight + wanted.to(tl.int64)[:, None] * weight_stride + inner[None, :], mask=cells, other=0.0)
+        found += h.to(tl.float32) * w.to(tl.float32)
+    z = _offset_and_capped(
+        tl.sum(found, 1), bias, tl.maximum(wanted, 0), vocabulary, soft_cap, HAS_BIAS, HAS_CAP
+    )  # fmt: skip
+    tl.store(logits + rows, tl.where(there, z * inverse_temperature, float("-inf")), mask=rows < n_rows)
+
+
+@triton.jit
 def _merge_kernel(
-    maxima, sums, chosen_logits, weighted_sums, log_probs, logits, entropies, normalizers, n_rows, n_slices,
+    maxima, sums, weighted_sums, logits, log_probs, entropies, normalizers, n_rows, n_slices,
     ENTROPY: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_S: tl.constexpr,
 ):  # fmt: skip
-    """All slices of a block of rows. A slice that is empty has the maximum -inf and the sum 0."""
+    """All slices of a block of rows."""
     rows = tl.program_id(0) * BLOCK_R + tl.arange(0, BLOCK_R)
+    row_there = rows < n_rows
     parts = tl.arange(0, BLOCK_S)
-    there = (rows < n_rows)[:, None] & (parts < n_slices)[None, :]
+    there = row_there[:, None] & (parts < n_slices)[None, :]
     at = parts.to(tl.int64)[None, :] * n_rows + rows[:, None]
     peaks = tl.load(maxima + at, mask=there, other=float("-inf"))
-    highest = tl.max(peaks, 1)
     # Rows beyond the last have no maximum, and are not stored.
-    highest = tl.where(rows < n_rows, highest, 0.0)
+    highest = tl.where(row_there, tl.max(peaks, 1), 0.0)
     weight = tl.exp(peaks - highest[:, None])
     total = tl.sum(tl.load(sums + at, mask=there, other=0.0) * weight, 1)
-    total = tl.where(rows < n_rows, total, 1.0)
+    total = tl.where(row_there, total, 1.0)
     normalizer = highest + tl.log(total)
-    chosen = tl.max(tl.load(chosen_logits + at, mask=there, other=float("-inf")), 1)
-    tl.store(log_probs + rows, chosen - normalizer, mask=rows < n_rows)
-    tl.store(logits + rows, chosen, mask=rows < n_rows)
-    tl.store(normalizers + rows, normalizer, mask=rows < n_rows)
+    logit = tl.load(logits + rows, mask=row_there, other=0.0)
+    # Both were rounded, apart: a token that is all but certain is not more than that.
+    tl.store(log_probs + rows, tl.minimum(logit - normalizer, 0.0), mask=row_there)
+    tl.store(normalizers + rows, normalizer, mask=row_there)
     if ENTROPY:
         weighted = tl.sum(tl.load(weighted_sums + at, mask=there, other=0.0) * weight, 1)
-        tl.store(entropies + rows, normalizer - weighted / total, mask=rows < n_rows)
+        tl.store(entropies + rows, normalizer - weighted / total, mask=row_there)
 
 
 @triton.jit
 def _slopes_kernel(
     hidden, weight, bias, target, normalizers, upstream, slopes,
-    n_rows, first, end, width, hidden_stride, weight_stride, slopes_stride, temperature, soft_cap,
-    HAS_BIAS: tl.constexpr, HAS_CAP: tl.constexpr, UPCAST: tl.constexpr,
+    n_rows, first, end, width, hidden_stride, weight_stride, slopes_stride, inverse_temperature, soft_cap,
+    HAS_BIAS: tl.constexpr, HAS_CAP: tl.constexpr, EVEN: tl.constexpr, UPCAST: tl.constexpr,
     BLOCK_R: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """The derivative of the weighted log-probabilities by a tile of the head's products."""
     rows = tl.program_id(0) * BLOCK_R + tl.arange(0, BLOCK_R)
     columns = first + tl.program_id(1) * BLOCK_V + tl.arange(0, BLOCK_V)
     row_there = rows < n_rows
-    z = _logits(
-        hidden, weight, bias, rows, columns, n_rows, end, width, hidden_stride, weight_stride,
-        1.0 / temperature, soft_cap, HAS_BIAS, HAS_CAP, UPCAST, BLOCK_R, BLOCK_V, BLOCK_D,
+    z = _products(
+        hidden, weight, rows, columns, n_rows, end, width, hidden_stride, weight_stride,
+        EVEN, UPCAST, BLOCK_R, BLOCK_V, BLOCK_D,
     )  # fmt: skip
+    z = _offset_and_capped(z, bias, columns[None, :], end, soft_cap, HAS_BIAS, HAS_CAP)
     normalizer = tl.load(normalizers + rows, mask=row_there, other=0.0)
     wanted = tl.load(target + rows, mask=row_there, other=-1)
     gradient = tl.load(upstream + rows, mask=row_there, other=0.0)
-    slope = tl.where(columns[None, :] == wanted[:, None], 1.0, 0.0) - tl.exp(z - normalizer[:, None])
+    p = tl.exp(z * inverse_temperature - normalizer[:, None])
+    slope = tl.where(columns[None, :] == wanted[:, None], 1.0, 0.0) - p
     if HAS_CAP:
-        capped = z * temperature / soft_cap
+        capped = z / soft_cap
         slope *= 1.0 - capped * capped
-    slope = slope * gradient[:, None] / temperature
+    slope = slope * (gradient * inverse_temperature)[:, None]
     at = rows.to(tl.int64)[:, None] * slopes_stride + (columns - first)[None, :]
     there = row_there[:, None] & (columns < end)[None, :]
     tl.store(slopes + at, slope.to(slopes.dtype.element_ty), mask=there)
@@ -263,7 +302,7 @@ def linear_logprob(
             for the device, and the log-probability of such a target is -inf.
     """
     _check(hidden, weight, target, bias, temperature, soft_cap, top)
-    head = _Head(weight, bias, temperature, soft_cap, tiles or Tiles.of(len(hidden), hidden.shape[1], len(weight)))
+    head = _Head(weight, bias, temperature, soft_cap, tiles)
     return HeadScores(*_LogProb.apply(hidden, target, head, entropy, top))
 
 
@@ -304,13 +343,14 @@ class _Head:
     bias: Float[Tensor, " V"] | None
     temperature: float
     soft_cap: float | None
-    tiles: Tiles
+    tiles: Tiles | None
 
     def scores(
         self, hidden: Float[Tensor, "R D"], target: Int[Tensor, " R"], entropy: bool, top: int
     ) -> tuple[HeadScores, Float[Tensor, " R"]]:
         """All that is asked for, and the logarithm of each row's sum."""
-        rows, tiles = len(hidden), self.tiles
+        rows = len(hidden)
+        tiles = self.tiles or Tiles.of(rows, self.weight, plain=not (entropy or top))
         slice_size = math.ceil(math.ceil(len(self.weight) / tiles.slices) / tiles.vocabulary) * tiles.vocabulary
         slices = math.ceil(len(self.weight) / slice_size)
         held = power_of_two(top) if top else 0
@@ -318,22 +358,25 @@ class _Head:
         def new(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.empty(*shape, dtype=dtype, device=hidden.device)
 
-        maxima, sums, chosen = (new(slices, rows) for _ in range(3))
+        maxima, sums = (new(slices, rows) for _ in range(2))
         weighted = new(slices if entropy else 1, rows if entropy else 1)
         best = new(slices, rows, held) if top else new(1)
         best_ids = new(slices, rows, held, dtype=torch.int32) if top else new(1, dtype=torch.int32)
-        if rows:
-            _slices_kernel[(math.ceil(rows / tiles.rows), slices)](
-                hidden, self.weight, self._bias, target, maxima, sums, chosen, weighted, best, best_ids,
-                rows, len(self.weight), self.weight.shape[1], hidden.stride(0), self.weight.stride(0), slice_size,
-                1.0 / self.temperature, self.soft_cap or 1.0,
-                ENTROPY=entropy, TOP=held, **self._constants, num_warps=tiles.warps, num_stages=tiles.stages,
-            )  # fmt: skip
         log_prob, logit, normalizer = (new(rows) for _ in range(3))
         found_entropy = new(rows if entropy else 1)
         if rows:
+            sizes = (rows, len(self.weight), self.weight.shape[1], hidden.stride(0), self.weight.stride(0))
+            _slices_kernel[(math.ceil(rows / tiles.rows), slices)](
+                hidden, self.weight, self._bias, maxima, sums, weighted, best, best_ids,
+                *sizes, slice_size, 1.0 / self.temperature, self.soft_cap or 1.0,
+                ENTROPY=entropy, TOP=held, **self._flags, **self._cut(tiles), num_warps=tiles.warps, num_stages=tiles.stages,
+            )  # fmt: skip
+            _target_kernel[(math.ceil(rows / TARGET_ROWS),)](
+                hidden, self.weight, self._bias, target, logit, *sizes, 1.0 / self.temperature, self.soft_cap or 1.0,
+                **self._flags, BLOCK_R=TARGET_ROWS, BLOCK_D=TARGET_CHANNELS,
+            )  # fmt: skip
             _merge_kernel[(math.ceil(rows / MERGED_ROWS),)](
-                maxima, sums, chosen, weighted, log_prob, logit, found_entropy, normalizer, rows, slices,
+                maxima, sums, weighted, logit, log_prob, found_entropy, normalizer, rows, slices,
                 ENTROPY=entropy, BLOCK_R=MERGED_ROWS, BLOCK_S=power_of_two(slices),
             )  # fmt: skip
         scores = HeadScores(log_prob, logit, found_entropy if entropy else None, *_best_of(best, best_ids, rows, top))
@@ -346,7 +389,8 @@ class _Head:
 
         A slice's derivatives are computed in fp32 and written in the dtype of the weights, which they multiply.
         """
-        rows, tiles = len(hidden), self.tiles
+        rows = len(hidden)
+        tiles = self.tiles or Tiles.of(rows, self.weight, plain=False)
         found = torch.zeros(hidden.shape, dtype=torch.float32, device=hidden.device)
         step = max(tiles.vocabulary, SLOPES_BYTES // (max(1, rows) * 4) // tiles.vocabulary * tiles.vocabulary)
         slopes = torch.empty(rows, min(step, len(self.weight)), dtype=self.weight.dtype, device=hidden.device)
@@ -355,8 +399,8 @@ class _Head:
             _slopes_kernel[(math.ceil(rows / tiles.rows), math.ceil((end - first) / tiles.vocabulary))](
                 hidden, self.weight, self._bias, target, normalizer, upstream, slopes,
                 rows, first, end, self.weight.shape[1], hidden.stride(0), self.weight.stride(0), slopes.stride(0),
-                self.temperature, self.soft_cap or 1.0,
-                **self._constants, num_warps=tiles.warps, num_stages=tiles.stages,
+                1.0 / self.temperature, self.soft_cap or 1.0,
+                **self._flags, **self._cut(tiles), num_warps=tiles.warps, num_stages=tiles.stages,
             )  # fmt: skip
             found += slopes[:, : end - first] @ self.weight[first:end]
         return found.to(hidden.dtype)
@@ -367,14 +411,16 @@ class _Head:
         return self.weight if self.bias is None else self.bias
 
     @property
-    def _constants(self) -> dict[str, Any]:
+    def _flags(self) -> dict[str, bool]:
+        return {"HAS_BIAS": self.bias is not None, "HAS_CAP": self.soft_cap is not None}
+
+    def _cut(self, tiles: Tiles) -> dict[str, Any]:
         return {
-            "HAS_BIAS": self.bias is not None,
-            "HAS_CAP": self.soft_cap is not None,
+            "EVEN": self.weight.shape[1] % tiles.inner == 0,
             "UPCAST": upcasts(self.weight.dtype),
-            "BLOCK_R": self.tiles.rows,
-            "BLOCK_V": self.tiles.vocabulary,
-            "BLOCK_D": self.tiles.inner,
+            "BLOCK_R": tiles.rows,
+            "BLOCK_V": tiles.vocabulary,
+            "BLOCK_D": tiles.inner,
         }
 
 
@@ -439,5 +485,5 @@ def _check(
         raise ValueError(f"soft_cap={soft_cap} must be above 0, or None.")
     if not 0 <= top <= min(MOST_TOP, len(weight)):
         raise ValueError(f"top={top} must be between 0 and {min(MOST_TOP, len(weight))}.")
-    if interpreting() and len(target) and not (0 <= int(target.min()) and int(target.max()) < len(weight)):
+    if interpreting() and len(target) and not (int(target.min()) >= 0 and int(target.max()) < len(weight)):
         raise IndexError(f"Targets must be tokens of the vocabulary, 0 to {len(weight) - 1}.")

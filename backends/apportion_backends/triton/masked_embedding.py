@@ -120,7 +120,9 @@ def masked_embedding_reference(
 def _check(words: Tensor, features: Tensor, ids: Tensor, weight: Tensor, baseline: Tensor) -> None:
     require_device(words, features, ids, weight, baseline)
     if words.ndim != 2 or words.dtype != torch.int32:
-        raise ValueError(f"words must be int32 [N, W], as pack_coalitions gives; got {words.dtype} {list(words.shape)}.")
+        raise ValueError(
+            f"words must be int32 [N, W], as pack_coalitions gives; got {words.dtype} {list(words.shape)}."
+        )
     if features.shape != ids.shape or ids.ndim != 1 or weight.ndim != 2:
         raise ValueError(
             f"features and ids must be [L] and weight [V, D]; these are {list(features.shape)}, {list(ids.shape)} and "
@@ -135,8 +137,8 @@ def _check(words: Tensor, features: Tensor, ids: Tensor, weight: Tensor, baselin
     if weight.stride(1) != 1 or (baseline.is_floating_point() and baseline.stride(-1) != 1):
         raise ValueError("The last dimension of weight and baseline must be contiguous.")
     if interpreting() and len(ids):
-        if not (KEPT <= int(features.min()) and int(features.max()) < 32 * words.shape[1]):
+        if not (int(features.min()) >= KEPT and int(features.max()) < 32 * words.shape[1]):
             raise ValueError(f"Features must be between -1 and {32 * words.shape[1] - 1}, which is what words hold.")
         tokens = ids if baseline.is_floating_point() else torch.cat([ids, baseline])
-        if not (0 <= int(tokens.min()) and int(tokens.max()) < len(weight)):
+        if not (int(tokens.min()) >= 0 and int(tokens.max()) < len(weight)):
             raise ValueError(f"Tokens must be between 0 and {len(weight) - 1}.")

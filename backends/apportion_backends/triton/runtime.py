@@ -35,7 +35,9 @@ def require_device(*tensors: torch.Tensor | None) -> None:
     """
     devices = {tensor.device for tensor in tensors if tensor is not None}
     if len(devices) != 1:
-        raise ValueError(f"All tensors of a kernel must be on one device, and these are on {sorted(map(str, devices))}.")
+        raise ValueError(
+            f"All tensors of a kernel must be on one device, and these are on {sorted(map(str, devices))}."
+        )
     if next(iter(devices)).type != "cuda" and not interpreting():
         raise ValueError(
             f"Triton kernels run on CUDA devices, and these tensors are on {next(iter(devices))}. Move them, or set "

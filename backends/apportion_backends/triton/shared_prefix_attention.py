@@ -33,9 +33,11 @@ class _Tiles:
     stages: int
 
     @classmethod
-    def of(cls, channels: int) -> _Tiles:
+    def of(cls, channels: int, dtype: torch.dtype) -> _Tiles:
         if interpreting():
             return cls(64, 32, 4, 1)
+        if dtype.itemsize > 2:
+            return cls(64, 32, 4, 1) if channels <= 128 else cls(32, 32, 4, 1)
         return cls(128, 64, 8, 2) if channels <= 128 else cls(64, 32, 8, 2)
 
 
@@ -52,11 +54,13 @@ def _attend(
         there = places < after
         at = places.to(tl.int64)
         k = tl.load(key + at[None, :] * key_stride + inner[:, None], mask=there[None, :] & inside[:, None], other=0.0)
-        v = tl.load(value + at[:, None] * value_stride + inner[None, :], mask=there[:, None] & inside[None, :], other=0.0)
+        v = tl.load(
+            value + at[:, None] * value_stride + inner[None, :], mask=there[:, None] & inside[None, :], other=0.0
+        )
         if UPCAST:
             k = k.to(tl.float32)
             v = v.to(tl.float32)
-        scores = tl.dot(q, k, input_precision="ieee") * scaling
+        scores = tl.dot(q, k, input_precision="tf32x3") * scaling
         scores = tl.where(places[None, :] < visible[:, None], scores, float("-inf"))
         higher = tl.maximum(highest, tl.max(scores, 1))
         # A query that has seen nothing yet has no maximum.
@@ -64,7 +68,7 @@ def _attend(
         shrink = tl.exp(highest - base)
         p = tl.exp(scores - base[:, None])
         total = total * shrink + tl.sum(p, 1)
-        found = tl.dot(p.to(v.dtype), v, found * shrink[:, None], input_precision="ieee")
+        found = tl.dot(p.to(v.dtype), v, found * shrink[:, None], input_precision="tf32x3")
         highest = higher
     return highest, total, found
 
@@ -177,7 +181,7 @@ def shared_prefix_attention(
         prefix_lengths = torch.full((rows,), prefix, dtype=torch.int32, device=query.device)
     far = torch.empty(out.shape, dtype=torch.float32, device=query.device)
     sums = torch.empty(out.shape[:3], dtype=torch.float32, device=query.device)
-    tiles = _Tiles.of(channels)
+    tiles = _Tiles.of(channels, query.dtype)
     constants = {
         "SHARED": shared,
         "UPCAST": upcasts(query.dtype),

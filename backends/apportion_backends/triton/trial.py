@@ -60,7 +60,7 @@ def _fault_of_head(session: TorchSession, batch: ScoringBatch) -> str:
         states = session.hidden(batch)[:, 0]
         target = batch.target_ids[:, 0].to(states.device)
         expected = target_log_probs(states, head, target)
-        for tiles in dict.fromkeys(Tiles.of(rows, *reversed(head.weight.shape)) for rows in (len(states), MANY_ROWS)):
+        for tiles in dict.fromkeys(Tiles.of(rows, head.weight) for rows in (len(states), MANY_ROWS)):
             try:
                 found = linear_logprob(states, head.weight, target, head.bias, soft_cap=head.soft_cap, tiles=tiles)
                 worst = float((found.log_prob - expected).abs().max())
