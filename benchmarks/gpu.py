@@ -70,8 +70,8 @@ def page(device: str | None, *, tiny: bool) -> str:
         dtype = torch.float32 if device == "cpu" else torch.bfloat16
         unknown = (runs.Ran(one, 0.0, None) for one in nobody(runs.CONTENDERS))
         ran = runs.run(work, device, dtype) if device else unknown
-        lines += [f"**{work.name}**, {_name(dtype)}: {work.rows:,} × ({work.shared + work.own} + {work.targets}) tokens, "
-                  f"{work.shared} of them shared", "", _run_table(ran), ""]  # fmt: skip
+        size = f"{work.rows:,} × ({work.shared + work.own} + {work.targets}) tokens, {work.shared} of them shared"
+        lines += [f"**{work.name}**, {_name(dtype)}: {size}", "", _run_table(ran), ""]
     return "\n".join(lines)
 
 

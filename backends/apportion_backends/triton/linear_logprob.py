@@ -2,8 +2,9 @@
 
 Each program walks a slice of the vocabulary for a block of rows and keeps a running maximum and a running sum, in fp32
 (the online softmax of Milakov and Gimelshein, arXiv 1805.02867); the targets' own logits are one product for each row,
-and a last kernel merges the slices. Logits exist one tile at a time, in registers. Nothing is added atomically, so that results repeat bit by bit.
-The idea of never writing logits is Cut Cross-Entropy's (Wijmans et al., arXiv 2411.09009); the code is our own.
+and a last kernel merges the slices. Logits exist one tile at a time, in registers. Nothing is added atomically, so that
+results repeat bit by bit. The idea of never writing logits is Cut Cross-Entropy's (Wijmans et al., arXiv 2411.09009);
+the code is our own.
 """
 
 from __future__ import annotations
@@ -369,7 +370,8 @@ class _Head:
             _slices_kernel[(math.ceil(rows / tiles.rows), slices)](
                 hidden, self.weight, self._bias, maxima, sums, weighted, best, best_ids,
                 *sizes, slice_size, 1.0 / self.temperature, self.soft_cap or 1.0,
-                ENTROPY=entropy, TOP=held, **self._flags, **self._cut(tiles), num_warps=tiles.warps, num_stages=tiles.stages,
+                ENTROPY=entropy, TOP=held, **self._flags, **self._cut(tiles),
+                num_warps=tiles.warps, num_stages=tiles.stages,
             )  # fmt: skip
             _target_kernel[(math.ceil(rows / TARGET_ROWS),)](
                 hidden, self.weight, self._bias, target, logit, *sizes, 1.0 / self.temperature, self.soft_cap or 1.0,

@@ -1,9 +1,9 @@
 """Attention of many rows that begin alike: to one copy of the common prefix, and causally to what each row adds.
 
-The first kernel takes the queries of all rows together, so that keys and values of the prefix are read once for a block
-of them and never copied. The second goes through each row's own keys, beginning from what the first one found: attention
-to two sets of keys is merged by the logarithms of their sums (Hydragen, Juravsky et al., arXiv 2402.05099). Queries that
-share a head of keys, as in grouped-query attention, are rows of one tile.
+The first kernel takes the queries of all rows together, so that keys and values of the prefix are read once for a
+block of them and never copied. The second goes through each row's own keys, beginning from what the first one found:
+attention to two sets of keys is merged by the logarithms of their sums (Hydragen, Juravsky et al., arXiv 2402.05099).
+Queries that share a head of keys, as in grouped-query attention, are rows of one tile.
 """
 
 from __future__ import annotations
@@ -213,7 +213,7 @@ def shared_prefix_attention_reference(
     *,
     scaling: float | None = None,
 ) -> Float[Tensor, "B H S D"]:
-    """The same in plain PyTorch, with the prefix copied for every row; in fp32, or in fp64 if that is what it is given."""
+    """The same in plain PyTorch, with the prefix copied for every row; in fp32, or in fp64 if that is given."""
     rows, heads, suffix, channels = query.shape
     prefix = prefix_key.shape[1]
     dtype = torch.promote_types(query.dtype, torch.float32)

@@ -1,4 +1,4 @@
-"""Kernels are tried before they are used: with the model's own weights, on a few tokens, beside PyTorch's operations."""
+"""Kernels are tried before they are used: with the model's own weights, on a few tokens, beside PyTorch."""
 
 from __future__ import annotations
 
