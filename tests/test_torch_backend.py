@@ -236,8 +236,7 @@ def test_a_soft_cap_is_part_of_the_head(family: str) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = transformers.AutoModelForCausalLM.from_config(config).double().eval()
-    for parameter in model.parameters():
-        parameter.data.mul_(2.0 if parameter.ndim > 1 else 1.0)
+    model.get_input_embeddings().weight.data.mul_(30)  # the head has the same weights
     loaded = load_model((model, tiny.tokenizer()))
     session = TorchBackend().load(loaded)
     assert session.linear_head
@@ -368,7 +367,7 @@ def test_allocation_failures_of_pytorch_are_recognised(monkeypatch: pytest.Monke
         def fail(*args: object, error: Exception = error, **kwargs: object) -> None:
             raise error
 
-        monkeypatch.setattr(session, "_target_hidden", fail)
+        monkeypatch.setattr(session, "hidden", fail)
         with pytest.raises(ap.BatchTooLargeError):
             session.log_probs(ap.ScoringBatch.of([(1, 2)], (), TARGET))
 

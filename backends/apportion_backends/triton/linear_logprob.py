@@ -441,7 +441,7 @@ class _LogProb(torch.autograd.Function):
         return (scores.log_prob, *others)
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         hidden, target, normalizer = ctx.saved_tensors
         return ctx.head.gradient(hidden, target, normalizer, upstream[0].contiguous()), None, None, None, None
 
