@@ -520,3 +520,16 @@ def test_an_iterator_left_open_at_the_end_of_a_program_is_closed_in_time() -> No
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_interrupt_while_a_run_is_started_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        next(questions_of(lambda ask: ask(1)))
+    assert not [thread for thread in threading.enumerate() if thread.name == "apportion-run"]

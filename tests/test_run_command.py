@@ -17,7 +17,7 @@ import pytest
 
 import apportion as ap
 from apportion import explainer as explainer_module
-from apportion.cli import main
+from apportion.cli import dataset, items, main
 from apportion.results import ResultsFolder
 from apportion.testing import tiny
 from commands import Ended, Run
@@ -427,3 +427,16 @@ def test_results_without_a_manifest_are_not_mixed_with_others(run: Run, data: Pa
     ended = run(data, "--out", out, "--target", " y", "--method", "shapley")
     assert ended.code == 1
     assert "holds results and no run.json that says of what" in ended.err
+
+
+def test_long_cells_and_whole_numbers_that_became_floats(tmp_path: Path) -> None:
+    """As pandas writes a column of seeds with empty cells, and prompts beyond what Python's parser takes by default."""
+    file, limit = tmp_path / "rows.csv", csv.field_size_limit()
+    file.write_text(f'prompt,seed\n"{"w " * 100_000}",\nb,1.0\nc,7\n', encoding="utf-8")
+    records = list(dataset._of_csv(file))
+    assert len(records[0].values["prompt"]) == 200_000
+    assert csv.field_size_limit() == limit
+    assert [items._whole("seed", value) for value in (records[1].values["seed"], 1.0, "7")] == [1, 1, 7]
+    for wrong in ("1.5", 1.5, True):
+        with pytest.raises(ap.InputError, match="a whole number is needed"):
+            items._whole("seed", wrong)

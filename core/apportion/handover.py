@@ -72,8 +72,9 @@ def questions_of(
     context: Any = contextvars.copy_context()
     # A daemon: what a second Ctrl-C leaves behind must not keep the process alive.
     thread = threading.Thread(target=context.run, args=(line.run, function), name="apportion-run", daemon=True)
-    thread.start()
     try:
+        # Within: a Ctrl-C while it starts must not leave it waiting for ever.
+        thread.start()
         while True:
             line.owner.acquire()
             if line.over:
@@ -86,7 +87,8 @@ def questions_of(
     finally:
         line.abandoned = True
         line.function.release()
-        thread.join()
+        if thread.ident is not None:
+            thread.join()
     if line.failure is not None:
         raise line.failure
     return line.result

@@ -75,6 +75,8 @@ def _of_json_lines(path: Path) -> Iterator[Record]:
 def _of_csv(path: Path) -> Iterator[Record]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.reader(file, strict=True)
+        # A prompt may be longer than the 128 KiB that Python's parser takes a cell to be by default.
+        limit = csv.field_size_limit(2**31 - 1)
         try:
             header = next(rows, [])
             twice = sorted({name for name in header if header.count(name) > 1})
@@ -94,6 +96,8 @@ def _of_csv(path: Path) -> Iterator[Record]:
                     )
         except csv.Error as error:
             raise InputError(f"{path} is no CSV file at line {rows.line_num}: {error}.") from error
+        finally:
+            csv.field_size_limit(limit)
 
 
 def _of_parquet(path: Path) -> Iterator[Record]:

@@ -150,7 +150,9 @@ def _text(name: str, value: object) -> str:
 
 def _whole(name: str, value: object) -> int:
     try:
-        return int("" if isinstance(value, bool) else _text(name, value))
+        # Columns with empty cells become floats in pandas, and so 1 becomes 1.0.
+        text = "" if isinstance(value, bool) else _text(name, value)
+        return int(text.removesuffix(".0"))
     except ValueError:
         raise InputError(f"the column {name!r} holds {value!r:.60}, and a whole number is needed") from None
 
