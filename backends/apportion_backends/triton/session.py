@@ -128,7 +128,7 @@ class TritonSession:
         if not self._inner.linear_head:
             yield "the head of this model is more than a product, so PyTorch computed it"
         elif not self._costs.head:
-            dtype = str(self.model.dtype).removeprefix("torch.")
+            dtype = str(self._costs.dtype).removeprefix("torch.")
             yield f"log-probabilities of {dtype} models are computed by PyTorch, which is as good there"
         elif not self._trial.head:
             yield f"log-probabilities were computed by PyTorch: the kernel {self._trial.fault}"

@@ -281,7 +281,7 @@ class BackendContract(Contract):
             assert isinstance(box.model, torch.nn.Module)
 
     def test_closing_is_final_and_idempotent(self, backend: Backend) -> None:
-        """``close`` twice is fine; scoring after it is refused in words; ``release`` before it loses nothing."""
+        """``close`` twice is fine; then scoring is refused in words and ``info`` stays; ``release`` loses nothing."""
         with self.session(backend) as session:
             before = scored(session, rows_of(0)[:2], 0, TARGET)
             session.release()
@@ -291,6 +291,7 @@ class BackendContract(Contract):
             session.close()
             with pytest.raises(BackendError):
                 session.log_probs(ScoringBatch.of([(1, 2)], (), TARGET))
+            assert session.info.backend == backend.info.name, "What scored is still asked of a closed session."
 
     def test_what_does_not_exist_is_refused(self, backend: Backend) -> None:
         """An unknown device or dtype is a ``BackendError`` that names it."""
