@@ -61,9 +61,15 @@ def test_it_is_what_the_run_then_costs(asked: dict[str, Any]) -> None:
 def test_what_depends_on_what_is_found_is_an_upper_bound(explainer: ap.Explainer, capsys: Any) -> None:
     cost = explainer.estimate(WORDS, " yes", method="kernel_shap", until=0.1, budget=200)
     assert (cost.evaluations, cost.at_most) == (200, True)
+    # A run that spends its budget asks in the same growing steps, which share less than one great step would.
+    spent = explainer.attribute(WORDS, " yes", method="kernel_shap", until=1e-9, budget=200).provenance
+    assert (cost.evaluations, cost.forwarded_tokens) == (spent.evaluations, spent.forwarded_tokens)
+    at_once = explainer.estimate(WORDS, " yes", method="kernel_shap", budget=200)
+    assert cost.forwarded_tokens > at_once.forwarded_tokens
     cost.show()
     out = capsys.readouterr().out
-    assert "at most 200 distinct prompts" in out
+    assert "at most 200 distinct prompts in up to about" in out
+    assert f"up to about {cost.forwarded_tokens:,} to forward" in out
     assert "tokens/s" in out
 
 

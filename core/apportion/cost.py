@@ -11,12 +11,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from apportion.anytime import run_request
 from apportion.backend import Session
 from apportion.game import Game, Score
 from apportion.inputs import ModelInput
 from apportion.planner import Plan
 from apportion.readout import LOGITS_BYTES, Readout
-from apportion.running import run_method
 from apportion.targets import Needs, TargetFunction
 from apportion.token_view import ScoreTokens
 
@@ -28,6 +28,9 @@ __all__ = ["Cost", "estimate_cost"]
 
 CALIBRATION_TOKENS = 2048
 """Forwarded to find the rate: a second or two of a small model on a CPU."""
+
+NEVER = 1e-12
+"""A standard error that no sampling reaches, so that a run goes on to the end of its budget."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,8 @@ class Cost:
         tokens_per_second: that rate.
         batch_bytes: upper estimate of the memory of the largest batch.
         model_bytes: the weights.
-        at_most: the run may cost less: what it asks depends on what it finds.
+        at_most: what the run asks depends on what it finds. ``evaluations`` are the most that it may ask then, and
+            tokens, batches and time those of a run that asks them all, in steps as it would take them.
     """
 
     method: str
@@ -88,16 +92,16 @@ class Cost:
 
     def lines(self) -> list[tuple[str, str]]:
         """Names and readable texts."""
-        most = "at most " if self.at_most else ""
-        batches = f"{self.batches:,} batch{'' if self.batches == 1 else 'es'}"
+        most, about = ("at most ", "up to about ") if self.at_most else ("", "")
+        batches = f"{about}{self.batches:,} batch{'' if self.batches == 1 else 'es'}"
         target = f"{self.target_tokens:,} target token{'' if self.target_tokens == 1 else 's'}"
         memory = f"{_size(self.model_bytes)} weights + {_size(self.batch_bytes)} for the largest batch, at most"
         return [
             ("method", f"{self.method} ({self.method_reason})" if self.method_reason else self.method),
             ("prompt", f"{self.features:,} feature{'' if self.features == 1 else 's'}, {target}"),
             ("evaluations", f"{most}{self.evaluations:,} distinct prompts in {batches}"),
-            ("tokens", f"{most}{self.forwarded_tokens:,} to forward" + self._saved()),
-            ("time", f"{most}about {_duration(self.seconds)} ({self.tokens_per_second:,.0f} tokens/s)"),
+            ("tokens", f"{about}{self.forwarded_tokens:,} to forward" + self._saved()),
+            ("time", f"{about or 'about '}{_duration(self.seconds)} ({self.tokens_per_second:,.0f} tokens/s)"),
             ("memory", memory),
         ]
 
@@ -108,7 +112,7 @@ def estimate_cost(
     """Run the method on made-up values and time a part of what it asks for.
 
     What a method asks depends on its seed and not on the values, unless it is ``adaptive`` or has to go on ``until``
-    its errors are small; then the whole budget is what it may cost.
+    its errors are small; then the whole budget is what it may cost, in steps that go on to its end.
 
     Args:
         request: what would be run.
@@ -121,7 +125,8 @@ def estimate_cost(
     """
     started = time.perf_counter()
     rehearsal = _Rehearsal(scorer, readout.n_outputs)
-    run_method(replace(request, until=None), game(rehearsal, rehearsal.tokens), request.coalition_budget)
+    until = None if request.until is None else NEVER
+    run_request(replace(request, until=until), game(rehearsal, rehearsal.tokens))
     host = time.perf_counter() - started
     rate = _rate(rehearsal.plans[0], readout) if rehearsal.plans else 0.0
     tokens = sum(plan.forwarded_tokens for plan in rehearsal.plans)
