@@ -169,6 +169,21 @@ def test_the_command(
     assert "of floor" in out
 
 
+def test_a_case_that_fails_is_named_and_the_others_stay(
+    tiny_model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], quick_rate: None
+) -> None:
+    saved = tmp_path / "speed.json"
+    flags = ["--model", str(tiny_model_dir), "--case", "document", "--case", "ablation", "--repeats", "1"]
+    assert main(["bench", *flags, "--save", str(saved)]) == 1
+    printed = capsys.readouterr()
+    assert "case document failed: " in printed.err
+    assert "context length" in printed.err
+    assert "ablation" in printed.out
+    report = json.loads(saved.read_text())
+    assert [case["case"] for case in report["cases"]] == ["ablation"]
+    assert list(report["failed"]) == ["document"]
+
+
 @pytest.mark.parametrize(
     ("flags", "code", "message"),
     [

@@ -289,12 +289,19 @@ def test_errors_can_be_returned(explainer: ap.Explainer) -> None:
     assert caught.value.__notes__ == ["This happened in item 0 of attribute_many (the first is 0)."]
 
 
+class Table(list[str]):
+    """Iterates over its columns, as pandas and others have it."""
+
+    columns = ("prompt",)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"prompts": "a b"}, "takes a list (or any iterable) of prompts, not 'a b'"),
         ({"prompts": {"prompt": "a"}}, "takes a list"),
         ({"prompts": 3}, "takes a list"),
+        ({"prompts": Table([])}, "a Table would give its columns. Pass its rows, such as df.to_dict('records')"),
         ({"prompts": [], "at_once": 0}, "at_once=0 must be a whole number of at least 1"),
         ({"prompts": [], "on_error": "skip"}, "on_error='skip' must be 'raise' or 'return'"),
         ({"prompts": [], "on_finish": 3}, "on_finish=3 must be callable"),

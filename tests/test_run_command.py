@@ -230,6 +230,19 @@ def test_bad_rows_and_failures_are_written_down(run: Run, tmp_path: Path, out: P
         ),
         ("d.csv", "id,prompt\n1,a\n1,b\n", [], "has the id '1' twice, in line 2 and line 3"),
         ("d.parquet", "no", [], "Parquet"),
+        ("d.jsonl", '{"prompt": "a", "seed": -1}\n', [], "seed=-1 must be a whole number of at least 0"),
+        (
+            "d.jsonl",
+            '{"prompt": "a", "target": "\\ud800"}\n',
+            [],
+            "The text in the column 'target' has a character that",
+        ),
+        (
+            "d.jsonl",
+            '{"prompt": [{"role": "user", "content": "\\ud800"}]}\n',
+            [],
+            "line 1, cannot be attributed: The text in the column 'prompt' has a character that",
+        ),
         ("d.jsonl", '{"prompt": "a"}\n', ["--method", "shaply"], "Did you mean 'shapley'"),
         ("d.jsonl", '{"prompt": "a"}\n', ["--group", "a,b"], "there is no --template"),
         ("d.jsonl", '{"prompt": "a"}\n', ["--save", "x.json"], "No such option"),
@@ -260,6 +273,8 @@ def test_other_arguments_models_and_rows_are_refused(run: Run, data: Path, out: 
     tiny.tokenizer().save_pretrained(other)
     more = jsonl(tmp_path / "more.jsonl", [*ROWS, {"prompt": "new"}])
     assert "was begun with another model" in run(more, *words, model=other).err
+    assert "was begun with another model" in run(data, *words, model=other).err, "no row is left"
+    assert "There is no folder or file" in run(data, *words, model=tmp_path / "no-model").err
     assert run(more, *words, "--json").json()["done"] == 1
     assert "has a row '5', which the dataset does not have" in run(data, *words).err
     edited = jsonl(tmp_path / "edited.jsonl", [*ROWS[:3], {"prompt": "other"}, {"prompt": "new"}])
@@ -275,7 +290,8 @@ def test_a_folder_of_something_else_is_left_alone(run: Run, data: Path, tmp_path
     (mine / "thesis.tex").write_text("all of it")
     assert "is not empty and holds no results of `apportion run` (it holds thesis.tex)" in run(data, "--out", mine).err
     assert [file.name for file in mine.iterdir()] == ["thesis.tex"]
-    assert "is a file" in run(data, "--out", mine / "thesis.tex").err
+    for place in (mine / "thesis.tex", mine / "thesis.tex" / "deeper" / "down"):
+        assert f"{mine / 'thesis.tex'} is a file" in run(data, "--out", place).err
 
 
 @pytest.mark.usefixtures("no_model")
@@ -301,7 +317,9 @@ def test_a_line_that_was_cut_off_is_dropped_and_its_row_recalled(run: Run, data:
     with pytest.raises(ap.ResultError, match="Line 1 of"):
         list(ap.load_results(out))
     with pytest.raises(ap.ResultError, match="Cannot read"):
-        list(ap.load_results(out / "nothing"))
+        ap.load_results(out / "nothing")
+    with pytest.raises(ap.InputError, match="takes the folder of a run, not 3"):
+        ap.load_results(3)  # type: ignore[arg-type]
 
 
 DEADLY = """

@@ -16,6 +16,7 @@ from torch import Tensor
 from apportion.anytime import run_request
 from apportion.batches import Batches
 from apportion.cost import Cost, estimate_cost
+from apportion.errors import InputError
 from apportion.evaluating import measure_all
 from apportion.game import Game, Memory, Score
 from apportion.hook_check import explained
@@ -23,12 +24,13 @@ from apportion.inputs import ModelInput
 from apportion.many import Pipeline, attributions
 from apportion.methods import Estimate, Method
 from apportion.models import load_model
+from apportion.options import checked_seed
 from apportion.outcome import assemble
 from apportion.past import Past, PastRuns
 from apportion.plugins import load_plugins
 from apportion.progress import ProgressEvent
 from apportion.readout import Readout
-from apportion.resolve import Resolver, checked_seed
+from apportion.resolve import Resolver
 from apportion.run import Ask, Call, Run, Scoring, answered
 from apportion.scoring import Scorer
 from apportion.selection import open_session, white_box_of
@@ -87,6 +89,9 @@ class Explainer:
         cache: bool | str | Path = False,
         run_log: str | Path | None = None,
     ) -> None:
+        for name, value in (("share_prefixes", share_prefixes), ("progress", progress)):
+            if not isinstance(value, bool):
+                raise InputError(f"{name}={value!r} must be True or False.")
         self.plugins = load_plugins(plugins, switches={"progress": progress, "cache": cache, "run_log": run_log})
         self.model = load_model(model, dtype=dtype)
         self.session, self._notes = open_session(

@@ -15,6 +15,7 @@ from torch import Tensor
 from apportion.batches import Batches
 from apportion.errors import ApportionError, InputError
 from apportion.handover import questions_of
+from apportion.options import whole_number
 from apportion.progress import ProgressEvent, Report
 from apportion.run import Ask, Question, Run, Scoring
 from apportion.scoring import Inquiry, read_together
@@ -71,8 +72,7 @@ def attributions(
     Raises:
         InputError: now, arguments that cannot work; later, what is wrong with an item, if errors are raised.
     """
-    if isinstance(at_once, bool) or not isinstance(at_once, int) or at_once < 1:
-        raise InputError(f"at_once={at_once!r} must be a whole number of at least 1.")
+    at_once = whole_number("at_once", at_once, least=1)
     if on_error not in ("raise", "return"):
         raise InputError(f"on_error={on_error!r} must be 'raise' or 'return'.")
     if on_finish is not None and not callable(on_finish):
@@ -81,6 +81,11 @@ def attributions(
         raise InputError("attribute_many takes the prompts as its first argument; prompt= is for one item.")
     if isinstance(prompts, str | Mapping) or not isinstance(prompts, Iterable):
         raise InputError(f"attribute_many takes a list (or any iterable) of prompts, not {prompts!r:.80}.")
+    if hasattr(prompts, "columns"):
+        raise InputError(
+            f"attribute_many takes prompts, and a {type(prompts).__name__} would give its columns. Pass its rows, such "
+            "as df.to_dict('records') with a column called 'prompt'."
+        )
     runs = _Runs(pipeline, prompts, shared, at_once, stops=on_error == "raise")
     return _closed_at_exit(_in_order(runs.outcomes(), on_error == "raise", on_finish))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import numbers
 from collections.abc import Callable, Mapping, Set
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +12,35 @@ from apportion.errors import InputError, listing, suggestion
 if TYPE_CHECKING:
     from apportion.registry import Registry
 
-__all__ = ["PLACEMENT", "check_options", "named_options", "with_sampler"]
+__all__ = ["PLACEMENT", "check_options", "checked_seed", "named_options", "whole_number", "with_sampler"]
 
 PLACEMENT = frozenset({"device", "dtype", "memory_budget"})
 """What every backend's ``load`` takes: arguments of ``Explainer``, not options of a backend."""
 RESERVED = frozenset({"budget", "rng"})
 """Keyword arguments that apportion passes to every method or metric; not options."""
+
+
+def whole_number(name: str, value: object, *, least: int) -> int:
+    """The number that an argument or option gives; numbers of NumPy are taken too.
+
+    Raises:
+        InputError: it is no whole number, or is below ``least``.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise InputError(f"{name}={value!r} must be a whole number of at least {least}.")
+    return int(value)
+
+
+def checked_seed(seed: object) -> int:
+    """A seed of a generator.
+
+    Raises:
+        InputError: it is no whole number from 0 to 2^63 − 1.
+    """
+    found = whole_number("seed", seed, least=0)
+    if found >= 2**63:
+        raise InputError(f"seed={seed} must be below 2^63.")
+    return found
 
 
 def named_options(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:

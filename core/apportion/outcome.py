@@ -101,6 +101,8 @@ def assemble(
 
 def _plain(value: object) -> object:
     """What a file can hold; objects, such as a sampler, by the name of their class."""
+    if isinstance(value, np.generic):
+        return value.item()
     if value is None or isinstance(value, str | int | float | Sequence | Mapping | np.ndarray | torch.Tensor):
         return value
     return str(getattr(value, "name", None) or type(value).__name__)

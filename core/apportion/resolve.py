@@ -17,7 +17,7 @@ from apportion.errors import CapabilityError, InputError, PluginError, check_enc
 from apportion.inputs import AdaptContext, InputAdapter
 from apportion.logits_function import OfLogits
 from apportion.methods import Method
-from apportion.options import check_options, with_sampler
+from apportion.options import check_options, checked_seed, whole_number, with_sampler
 from apportion.plugin_check.static import protocol_faults
 from apportion.progress import ProgressEvent, Report
 from apportion.prompts import Text
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from apportion.models import LoadedModel
     from apportion.plugins import Plugins
 
-__all__ = ["Resolver", "checked_seed"]
+__all__ = ["Resolver"]
 
 
 class Resolver:
@@ -327,31 +327,13 @@ class Resolver:
 
 def _limits(budget: int | None, until: float | None) -> tuple[int | None, float | None]:
     """The budget, which ``until`` needs, and ``until``, checked."""
-    budget = None if budget is None else _whole_number("budget", budget, least=1)
+    budget = None if budget is None else whole_number("budget", budget, least=1)
     if until is None:
         return budget, None
     number = isinstance(until, int | float | np.integer | np.floating) and not isinstance(until, bool)
     if not number or not 0 < until < math.inf:
         raise InputError(f"until={until!r} must be a standard error, a number above 0 such as 0.05.")
     return UNTIL_BUDGET if budget is None else budget, float(until)
-
-
-def checked_seed(seed: object) -> int:
-    """A seed of a generator.
-
-    Raises:
-        InputError: it is no whole number from 0 to 2^63 − 1.
-    """
-    found = _whole_number("seed", seed, least=0)
-    if found >= 2**63:
-        raise InputError(f"seed={seed} must be below 2^63.")
-    return found
-
-
-def _whole_number(name: str, value: object, *, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise InputError(f"{name}={value!r} must be a whole number of at least {least}.")
-    return int(value)
 
 
 def _name_of(thing: object) -> str:

@@ -8,7 +8,7 @@ import os
 import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from apportion.errors import InputError, ResultError
 from apportion.files import write_atomically
@@ -31,12 +31,16 @@ def load_results(path: str | Path) -> Iterator[tuple[str, Attribution]]:
     A folder that is still being written can be read too; a line that is not whole yet is not there yet.
 
     Raises:
-        ResultError: there is no such folder, or a line of it is damaged.
+        InputError: ``path`` is no path.
+        ResultError: there is no such folder, or (when it is read) a line of it is damaged.
     """
+    if not isinstance(path, str | Path):
+        raise InputError(f"load_results takes the folder of a run, not {path!r:.80}.")
     lines = Path(path) if Path(path).is_file() else Path(path) / LINES
-    for number, line in _lines(lines):
-        if line["status"] == OK:
-            yield str(line["id"]), parse(line["result"], f"line {number} of {lines}")
+    found = _lines(_opened(lines), lines)
+    return (
+        (str(line["id"]), parse(line["result"], f"line {n} of {lines}")) for n, line in found if line["status"] == OK
+    )
 
 
 class ResultsFolder:
@@ -110,7 +114,10 @@ class ResultsFolder:
                 whole += len(line) if line.endswith(b"\n") else 0
             file.truncate(whole)
         facts = ("id", "row", "hash", "status", "error")
-        return {str(line["id"]): {k: line[k] for k in facts if k in line} for _, line in _lines(self.lines)}
+        return {
+            str(line["id"]): {k: line[k] for k in facts if k in line}
+            for _, line in _lines(_opened(self.lines), self.lines)
+        }
 
     def add(self, line: Mapping[str, Any]) -> None:
         """Write a line, which is on the disk when this returns.
@@ -131,7 +138,8 @@ class ResultsFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:
-            raise InputError(f"--out {self.path} is a file. Name a folder.") from error
+            file = next(path for path in (self.path, *self.path.parents) if path.exists())
+            raise InputError(f"--out {self.path} cannot be a folder: {file} is a file. Name a folder.") from error
         if (self.path / MANIFEST).exists() or (self.path / LOCK).exists():
             return
         others = sorted(file.name for file in self.path.iterdir())
@@ -142,12 +150,15 @@ class ResultsFolder:
             )
 
 
-def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Whole lines with their numbers."""
+def _opened(path: Path) -> BinaryIO:
     try:
-        file = path.open("rb")
+        return path.open("rb")
     except OSError as error:
         raise ResultError(f"Cannot read {path}: {error.strerror or error}.") from error
+
+
+def _lines(file: BinaryIO, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Whole lines with their numbers."""
     with file:
         for number, raw in enumerate(file, 1):
             if not raw.endswith(b"\n"):

@@ -43,6 +43,10 @@ def open_session(
         raise InputError(f"memory_budget={memory_budget!r} must be a whole number of bytes, such as 512 * 2**20.")
     if not isinstance(backend, str | Backend):
         raise InputError(f"backend={backend!r} is neither a name nor a Backend.")
+    if options is not None and not (isinstance(options, Mapping) and all(isinstance(name, str) for name in options)):
+        raise InputError(
+            f"backend_options={options!r:.80} must be a dict of options by name, such as {{'compile': True}}."
+        )
     if backend != "auto":
         chosen = plugins["backends"].get(backend).make() if isinstance(backend, str) else backend
         check_options(f"backend {chosen.info.name!r}", chosen.load, options or {}, apart=PLACEMENT)

@@ -19,6 +19,8 @@ from apportion.cli.listing import console, print_json, print_table, to_json
 from apportion.cli.loading import loading
 from apportion.cli.outputs import check_writable, write_file
 from apportion.cli.parse import json_pairs, memory_size, usage_error
+from apportion.cli.running import FAILED
+from apportion.errors import ApportionError
 from apportion.plugins import installed_plugins
 
 if TYPE_CHECKING:
@@ -95,14 +97,18 @@ def bench(
         "share_prefixes": not no_share_prefixes,
     }
     with contextlib.redirect_stdout(sys.stderr):
-        facts, found = _measure(model, settings, case or DEFAULT_CASES, repeats, shown=not no_progress)
-    report = {**facts, "cases": [one.to_dict() for one in found]}
+        facts, found, failed = _measure(model, settings, case or DEFAULT_CASES, repeats, shown=not no_progress)
+    report = {**facts, "cases": [one.to_dict() for one in found], "failed": failed}
     if save is not None:
         write_file(save, to_json(report).encode())
     if as_json:
         print_json(report)
-    else:
+    elif found:
         _show(facts, found)
+    for name, why in failed.items():
+        print(f"case {name} failed: {' '.join(why.split())}", file=sys.stderr)  # noqa: T201
+    if failed:
+        raise typer.Exit(FAILED)
 
 
 def _check(backend: str, cases: Sequence[str], save: Path | None) -> None:
@@ -123,8 +129,8 @@ def _check(backend: str, cases: Sequence[str], save: Path | None) -> None:
 
 def _measure(
     model: str, settings: Mapping[str, Any], cases: Sequence[str], repeats: int, *, shown: bool
-) -> tuple[dict[str, Any], list[Measured]]:
-    """What the numbers were taken with, and those of each case."""
+) -> tuple[dict[str, Any], list[Measured], dict[str, str]]:
+    """What the numbers were taken with, those of each case, and why there are none of some."""
     from apportion.benchmarking.watcher import Watcher
 
     watcher = Watcher()
@@ -135,13 +141,17 @@ def _measure(
         from apportion.explainer import Explainer
 
         explainer = Explainer(model, **settings, plugins=[watcher], progress=False)
-    found = []
+    found: list[Measured] = []
+    failed: dict[str, str] = {}
     with explainer, _ticking(len(cases) * (1 + repeats), shown=shown) as tick:
         for name in cases:
-            stopwatch = Stopwatch(explainer, watcher, work(name), tick=partial(tick, name))
-            stopwatch.time(repeats)
-            found.append(stopwatch.measured())
-        return _facts(explainer), found
+            try:
+                stopwatch = Stopwatch(explainer, watcher, work(name), tick=partial(tick, name))
+                stopwatch.time(repeats)
+                found.append(stopwatch.measured())
+            except ApportionError as error:
+                failed[name] = str(error)
+        return _facts(explainer), found, failed
 
 
 def _facts(explainer: Explainer) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from apportion.cli.conversing import chat_of
 from apportion.cli.dataset import Record, read_records
 from apportion.cli.parse import pair, usage_error
 from apportion.cli.prompting import PromptFlags, build_prompt
-from apportion.errors import InputError, listing
+from apportion.errors import InputError, check_encodable, listing
+from apportion.options import checked_seed
 from apportion.prompts.template import placeholders
 
 __all__ = ["Columns", "Item", "read_items"]
@@ -102,9 +103,13 @@ def _item(record: Record, flags: PromptFlags, columns: Columns, slots: Sequence[
     prompt: Any = values.get(columns.prompt) if slots is None else {slot: values.get(slot) for slot in slots}
     digest = _hash({"prompt": prompt, **own})
     try:
+        for name in taken or (columns.prompt,):
+            _check_unicode(name, values.get(name))
+        for name, value in own.items():
+            _check_unicode(name, value)
         arguments: dict[str, Any] = {name: _text(name, value) for name, value in own.items()}
         if "seed" in own:
-            arguments["seed"] = _whole("seed", own["seed"])
+            arguments["seed"] = checked_seed(_whole("seed", own["seed"]))
         if "target" in own:
             arguments["generate"] = None  # it is given
         built = _prompt(prompt, flags) if slots is None else _filled(prompt, flags)
@@ -146,6 +151,18 @@ def _text(name: str, value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise InputError(f"the column {name!r} holds {value!r:.60}, and a text is needed")
     return str(value)
+
+
+def _check_unicode(name: str, value: object) -> None:
+    """Refuse lone surrogates in any text of a cell."""
+    if isinstance(value, str):
+        check_encodable(f"text in the column {name!r}", value)
+    elif isinstance(value, Mapping):
+        for part in (*value, *value.values()):
+            _check_unicode(name, part)
+    elif isinstance(value, list):
+        for part in value:
+            _check_unicode(name, part)
 
 
 def _whole(name: str, value: object) -> int:

@@ -132,6 +132,9 @@ def run(
         left = [item for item in items if item.id not in before]
         statuses = [line["status"] for line in before.values()]
         summary = _Summary(str(out), len(items), done_before=statuses.count(OK), failed_before=statuses.count(FAILED))
+        if not left and manifest is not None and manifest["model"] != job.explainer["model"]:
+            with job.opened() as explainer:  # another name may be the same model
+                _check_model(folder, manifest, explainer)
         if left:
             job = replace(job, explainer={**job.explainer, "cache": cache or folder.evaluations})
             about = {"dataset": str(dataset), "rows": len(items), "arguments": arguments}

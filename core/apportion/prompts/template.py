@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 
 from apportion.errors import InputError, listing, suggestion, unknown_name
+from apportion.options import whole_number
 
 __all__ = ["Template", "placeholders"]
 
@@ -51,8 +52,7 @@ class Template:
         object.__setattr__(self, "slots", tuple(names))
         if not names:
             raise InputError("A template needs at least one value; values is empty.")
-        if isinstance(self.draws, bool) or not isinstance(self.draws, int) or self.draws < 1:
-            raise InputError(f"draws={self.draws!r} must be a whole number of at least 1.")
+        whole_number("draws", self.draws, least=1)
         self._check_placeholders()
         self._check_values()
         self._check_groups()

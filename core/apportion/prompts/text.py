@@ -16,7 +16,7 @@ class Text:
 
     With all features present the text is exactly the one given. An absent feature is removed with the
     white space before it, or replaced by ``baseline``; when the beginning is removed, what begins the prompt
-    then loses the white space before it too.
+    then follows the white space with which the text begins (mostly none) instead of its own.
 
     Args:
         text: the prompt.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from apportion.errors import InputError
 from apportion.files import file_to_write
 from apportion.hookspecs import Settings, hookimpl
+from apportion.options import whole_number
 from apportion.progress import ProgressEvent
 from apportion_plugins.cache.file import CacheFile, DamagedError, UnavailableError
 from apportion_plugins.cache.store import Store
@@ -58,9 +59,7 @@ class EvaluationCache:
     """
 
     def __init__(self, path: str | Path | None = None, *, max_bytes: int = 2 * 2**30) -> None:
-        if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < LEAST_BYTES:
-            raise InputError(f"max_bytes={max_bytes!r} must be a whole number of at least {LEAST_BYTES}.")
-        self._max_bytes = max_bytes
+        self._max_bytes = whole_number("max_bytes", max_bytes, least=LEAST_BYTES)
         self._path = None if path is None else _checked(path)
         self._default = Path(FILE_NAME)
         self._said: set[str] = set()

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from apportion.backend import Capability
-from apportion.errors import BudgetError, InputError
+from apportion.errors import BudgetError
 from apportion.game import Game
 from apportion.methods import Coalitions, Estimate
+from apportion.options import whole_number
 from apportion_plugins.methods.lime import local_lasso
 from apportion_plugins.methods.regression import weighted_least_squares
 from apportion_plugins.methods.sparse import check_positive
@@ -126,8 +127,8 @@ def kernel_draws(n_features: int, count: int, rng: torch.Generator) -> Coalition
 
 
 def _sample_count(n_samples: int | None, budget: int | None, n_features: int) -> int:
-    if n_samples is not None and (isinstance(n_samples, bool) or not isinstance(n_samples, int) or n_samples < 2):
-        raise InputError(f"n_samples={n_samples!r} must be a whole number of at least 2.")
+    if n_samples is not None:
+        whole_number("n_samples", n_samples, least=2)
     if budget is not None and budget < 2:
         raise BudgetError(f"A regression takes at least 2 evaluations, and the budget is {budget}.")
     if n_samples is None:

@@ -13,6 +13,7 @@ from apportion.backend import Capability
 from apportion.errors import BudgetError, InputError
 from apportion.game import Game
 from apportion.methods import Estimate
+from apportion.options import whole_number
 from apportion_plugins.methods.bootstrap import replicates_of
 from apportion_plugins.methods.owen import ExactOwen, SampledOwen
 from apportion_plugins.methods.tree import Node, build_tree, exact_coalitions
@@ -130,8 +131,7 @@ def _check(scores: str, branching: int, orders: int) -> None:
     if scores not in ("ablation", "owen"):
         raise InputError(f"scores={scores!r} must be 'ablation' or 'owen'.")
     for name, value, least in (("branching", branching, 2), ("orders", orders, 4)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise InputError(f"{name}={value!r} must be a whole number of at least {least}.")
+        whole_number(name, value, least=least)
     if orders % 2:
         raise InputError(f"orders={orders} must be even: each order is followed by its reverse.")
 

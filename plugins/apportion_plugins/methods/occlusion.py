@@ -8,6 +8,7 @@ from apportion.backend import Capability
 from apportion.errors import BudgetError, InputError
 from apportion.game import Game
 from apportion.methods import Estimate
+from apportion.options import whole_number
 
 __all__ = ["Occlusion"]
 
@@ -39,8 +40,7 @@ class Occlusion:
             BudgetError: more windows than the budget allows.
         """
         for name, value in (("window", window), ("stride", stride)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InputError(f"{name}={value!r} must be a whole number of at least 1.")
+            whole_number(name, value, least=1)
         if stride > window:
             raise InputError(f"stride={stride} is larger than window={window}; features between would get no value.")
         n = game.n_features

@@ -13,6 +13,7 @@ from apportion.backend import Capability
 from apportion.errors import BudgetError, InputError
 from apportion.game import Game
 from apportion.methods import Estimate
+from apportion.options import whole_number
 from apportion.targets import Needs, Scores, Target
 from apportion.token_view import TokenView
 from apportion_plugins.methods.spread import error_of_mean
@@ -121,8 +122,7 @@ class _Settings:
             ("max_probe_steps", self.max_steps, 1),
             ("num_probes", self.probes, 1),
         ):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise InputError(f"{name}={value!r} must be a whole number of at least {least}.")
+            whole_number(name, value, least=least)
         if not isinstance(self.invert_keep, bool):
             raise InputError(f"invert_keep={self.invert_keep!r} must be True or False.")
         if not self.keep_top_n and self.keep_ratio is None:

@@ -9,7 +9,8 @@ from torch import Tensor
 from apportion.errors import InputError
 from apportion.game import Game
 from apportion.metrics import Measurement
-from apportion_plugins.metrics.ranking import Ranking, checked_count
+from apportion.options import whole_number
+from apportion_plugins.metrics.ranking import Ranking
 
 __all__ = ["Aopc"]
 
@@ -51,7 +52,7 @@ class Aopc:
         if order not in ORDERS:
             raise InputError(f"order={order!r} must be one of {', '.join(map(repr, ORDERS))}.")
         n = game.n_features
-        taken = range(1, min(checked_count("steps", steps), n) + 1)
+        taken = range(1, min(whole_number("steps", steps, least=1), n) + 1)
         most = taken if order != "least" else ()
         least = [n - k for k in taken] if order != "most" else ()
         without, kept = Ranking.of(values).scores(game, without=[0, *most], only=least)

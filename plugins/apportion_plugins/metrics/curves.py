@@ -11,7 +11,8 @@ from torch import Tensor
 
 from apportion.game import Game
 from apportion.metrics import Measurement
-from apportion_plugins.metrics.ranking import Ranking, checked_count
+from apportion.options import whole_number
+from apportion_plugins.metrics.ranking import Ranking
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -132,7 +133,7 @@ class AreaBetween:
 
 def _counts(n_features: int, steps: int) -> list[int]:
     """Numbers of features from none to all, evenly spread."""
-    steps = min(checked_count("steps", steps), n_features)
+    steps = min(whole_number("steps", steps, least=1), n_features)
     return [(2 * n_features * step + steps) // (2 * steps) for step in range(steps + 1)]
 
 

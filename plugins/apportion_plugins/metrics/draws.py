@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from apportion.errors import InputError
+from apportion.options import whole_number
 from apportion_plugins.samplers.tables import all_coalitions
 
 __all__ = ["FEWEST", "Drawn", "any_coalitions", "checked_draws", "coalitions_of_size", "correlation"]
@@ -68,9 +68,7 @@ def checked_draws(option: str, count: object) -> int:
     Raises:
         InputError: not a whole number of at least 4.
     """
-    if isinstance(count, bool) or not isinstance(count, int) or count < FEWEST:
-        raise InputError(f"{option}={count!r} must be a whole number of at least {FEWEST}.")
-    return count
+    return whole_number(option, count, least=FEWEST)
 
 
 def correlation(a: Float[Tensor, " S"], b: Float[Tensor, " S"]) -> float:

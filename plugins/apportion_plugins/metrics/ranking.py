@@ -9,10 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from apportion.errors import InputError
 from apportion.game import Game
 
-__all__ = ["Ranking", "checked_count", "mean_ranks"]
+__all__ = ["Ranking", "mean_ranks"]
 
 TIE = 1e-9
 """Parts of the range of some numbers that two of them may differ by and count as equal: rounding, not a rank."""
@@ -74,17 +73,6 @@ def mean_ranks(numbers: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
     ranks = torch.empty(len(numbers), dtype=torch.float64)
     ranks[order] = (size.cumsum(0) - (size - 1) / 2).double()[group]
     return ranks
-
-
-def checked_count(option: str, count: object) -> int:
-    """A number of features, as an option gives it.
-
-    Raises:
-        InputError: not a whole number of at least 1.
-    """
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise InputError(f"{option}={count!r} must be a whole number of at least 1.")
-    return count
 
 
 def _grouped(numbers: Float[Tensor, " N"]) -> tuple[Int[Tensor, " N"], Int[Tensor, " N"]]:

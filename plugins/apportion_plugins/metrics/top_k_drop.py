@@ -8,7 +8,8 @@ from torch import Tensor
 
 from apportion.game import Game
 from apportion.metrics import Measurement
-from apportion_plugins.metrics.ranking import Ranking, checked_count
+from apportion.options import whole_number
+from apportion_plugins.metrics.ranking import Ranking
 
 __all__ = ["TopKDrop"]
 
@@ -33,6 +34,6 @@ class TopKDrop:
         Raises:
             InputError: ``k`` is below 1.
         """
-        removed = min(checked_count("k", k), game.n_features)
+        removed = min(whole_number("k", k, least=1), game.n_features)
         scores, _ = Ranking.of(values).scores(game, without=[0, removed])
         return Measurement(float(scores[0] - scores[1]), extras={"features": removed})

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from apportion.errors import InputError
+from apportion.options import whole_number
 from apportion.targets import EMPTY, FULL, Needs, Scores, Target
 from apportion_plugins.targets.columns import summed
 from apportion_plugins.targets.distribution import check_top_p, nucleus
@@ -77,10 +78,8 @@ class KLDivergence:
     unit = "nats"
 
     def __init__(self, *, reference: str = FULL, top_k: int | None = None, top_p: float = 1.0) -> None:
-        if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1):
-            raise InputError(f"top_k={top_k!r} must be a whole number of at least 1, or None for all tokens.")
         self.reference = _checked(reference)
-        self.top_k = top_k
+        self.top_k = None if top_k is None else whole_number("top_k", top_k, least=1)
         self.top_p = check_top_p(top_p)
 
     def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:
