@@ -21,7 +21,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from apportion_backends.triton.linear_logprob import Tiles
+from apportion_backends.triton.tiles import Tiles
 
 # `apportion_backends.triton.linear_logprob` is a module and, inside, a function of the same name.
 linear, embedding, prefix = (

@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 pytest.importorskip("triton", reason="triton is not installed")
 
 from apportion_backends.triton import linear_logprob as head
-from apportion_backends.triton.linear_logprob import Tiles, linear_logprob, linear_logprob_reference
+from apportion_backends.triton.linear_logprob import linear_logprob, linear_logprob_reference
 from apportion_backends.triton.masked_embedding import masked_embedding, masked_embedding_reference, pack_coalitions
 from apportion_backends.triton.runtime import interpreting
 from apportion_backends.triton.shared_prefix_attention import (
     shared_prefix_attention,
     shared_prefix_attention_reference,
 )
+from apportion_backends.triton.tiles import Tiles
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 pytestmark = pytest.mark.skipif(

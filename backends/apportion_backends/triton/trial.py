@@ -11,8 +11,9 @@ from apportion_backends.torch.head import Head, target_log_probs
 from apportion_backends.torch.modes import scoring_mode
 from apportion_backends.torch.session import TorchSession
 from apportion_backends.triton.costs import Costs
-from apportion_backends.triton.linear_logprob import Tiles, linear_logprob
+from apportion_backends.triton.linear_logprob import linear_logprob
 from apportion_backends.triton.prefix_model import SharedPrefixModel
+from apportion_backends.triton.tiles import Tiles
 
 __all__ = ["Trial", "try_kernels"]
 
