@@ -36,7 +36,7 @@ POINTERS = {
     **dict.fromkeys(("hidden", "weight", "bias", "slopes", "query", "key", "value", "baseline", "out"), "*{dtype}"),
     **dict.fromkeys(
         ("maxima", "sums", "chosen_logits", "weighted_sums", "top_logits", "log_probs", "logits", "entropies",
-         "normalizers", "upstream", "far", "far_sums"), "*fp32",
+         "normalizers", "far", "far_sums"), "*fp32",
     ),
 }  # fmt: skip
 ANY = ("n_rows", "n_slices", "n_queries", "n_suffix", "n_prefix", "n_tokens", "n_words", "n_heads", "first", "end")

@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+if not torch.cuda.is_available():
+    # Before anything imports triton, which reads it where kernels are defined, its own included.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 import apportion as ap
 from apportion.testing import tiny
 
@@ -17,9 +21,6 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # For the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))
-if not torch.cuda.is_available():
-    # Before any kernel is defined: Triton reads it there.
-    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(autouse=True)

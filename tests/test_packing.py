@@ -51,16 +51,15 @@ def by_hand(read: tuple[int, ...]) -> torch.Tensor:
 
 
 @settings(max_examples=60, deadline=None)
-@given(rows=many_rows, kept=st.one_of(st.just(()), long), trunks=st.booleans(), least=st.sampled_from([1, 4, 32]))
+@given(rows=many_rows, kept=st.one_of(st.just(()), long), least=st.sampled_from([None, 1, 4, 32]))
 @pytest.mark.parametrize(("overhead", "step"), [(0, 1), (50, 8), (10**6, 1)])
 def test_every_node_attends_along_its_path(
-    overhead: int, step: int, rows: list[Row], kept: tuple[int, ...], trunks: bool, least: int
+    overhead: int, step: int, rows: list[Row], kept: tuple[int, ...], least: int | None
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packing, "LEAST_TRUNK", least)
         patch.setattr(packing, "GROUP_OVERHEAD", overhead)
         rows = sorted(rows, key=lambda row: row.read)
-        pack = lay_out(rows, kept, trunks=trunks, size=lambda n: -(-n // step) * step)
+        pack = lay_out(rows, kept, least_trunk=least, size=lambda n: -(-n // step) * step)
         pack = pack.to(torch.device("cpu"), torch.float64)
     of_node: dict[int, tuple[int, ...]] = {}
     for row, places in zip(rows, pack.predicts.tolist(), strict=True):

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ pytest.importorskip("triton", reason="triton is not installed")
 from apportion_backends.triton import trial
 from apportion_backends.triton.costs import LEAST_PREFIX, Costs
 from apportion_backends.triton.linear_logprob import HeadScores
+from apportion_backends.triton.runtime import interpreting
 
 PROMPT = "Dave lives in Palm Coast, FL. He likes"
 NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
@@ -56,6 +58,75 @@ def test_the_result_says_what_was_fused(family: str, dtype: torch.dtype, options
     with explainer(family, dtype, **options) as one:
         notes = one.attribute("one two three", " x", method="shapley").provenance.notes
     assert any(said in note for note in notes), notes
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "phi3", "mixtral"])
+def test_packed_rows_read_what_they_share_from_one_copy(family: str, dtype: torch.dtype) -> None:
+    """Prompts of several batches: from the second on, all rows go on from what is kept."""
+    prompt = ap.Template("The beginning of all is {a}, {b}, {c} and {d}.", dict.fromkeys("abcd", "x"), {"a": "yy"})
+    found = []
+    for backend, options in (("triton", {"kernels": "always"}), ("torch", {})):
+        pair = tiny.model(family, dtype), tiny.tokenizer()
+        # Little memory, so that there are several batches.
+        settings = {"backend_options": options, "memory_budget": 2**18, "progress": False}
+        with ap.Explainer(pair, backend=backend, **settings) as one:
+            found.append(one.attribute(prompt, " it", method="shapley"))
+    ours, theirs = found
+    assert any("shared_prefix_attention" in note for note in ours.provenance.notes), ours.provenance.notes
+    assert not any("shared_prefix_attention" in note for note in theirs.provenance.notes)
+    assert ours.token_values == pytest.approx(theirs.token_values, abs=1e-5 if dtype == torch.float32 else 0.02)
+
+
+def test_what_the_torch_session_computed_is_not_called_fused() -> None:
+    with explainer(dtype=torch.bfloat16) as one:
+        logits = one.attribute("a b", " c", method="ablation", target_fn="entropy").provenance.notes
+        log_probs = one.attribute("a b", " c", method="ablation").provenance.notes
+    assert any("logits for the target function were computed by PyTorch" in note for note in logits)
+    assert not any("fused" in note for note in logits)
+    assert any("fused" in note for note in log_probs)
+    assert not any("logits" in note for note in log_probs)
+
+
+@pytest.mark.parametrize("change", [lambda m: m.double(), lambda m: m.lm_head.float(), lambda m: transposed(m.lm_head)])
+def test_a_model_that_was_changed_is_tried_again(change: Callable[[torch.nn.Module], object]) -> None:
+    model = copy.deepcopy(tiny.model("llama", torch.bfloat16))
+    found = []
+    for backend in ("triton", "torch"):
+        with ap.Explainer((copy.deepcopy(model), tiny.tokenizer()), backend=backend, progress=False) as one:
+            change(one.model.model)
+            found.append(one.attribute("one two", " x", method="ablation").values)
+    assert found[0] == pytest.approx(found[1], abs=0.02)
+
+
+def transposed(head: torch.nn.Linear) -> None:
+    """The same weights, whose last dimension is not contiguous."""
+    head.weight = torch.nn.Parameter(head.weight.detach().T.contiguous().T)
+
+
+def test_what_overflows_is_an_error_as_with_torch() -> None:
+    model = copy.deepcopy(tiny.model("llama", torch.float32))
+    (token,) = tiny.tokenizer()("z")["input_ids"]
+    model.model.embed_tokens.weight.data[token, 0] = 7e4  # too large for fp16
+    with (
+        ap.Explainer((model, tiny.tokenizer()), backend="triton", dtype="float16", progress=False) as one,
+        pytest.raises(ap.ScoreError, match="not finite"),
+    ):
+        one.attribute("a z", " d", method="ablation")
+
+
+@NO_GPU
+def test_threads_take_turns_in_the_interpreter() -> None:
+    with explainer(kernels="always") as one:
+        expected = one.attribute("a b", " c", method="ablation").values
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda _: in_a_thread(), range(6)))
+    assert all(values == pytest.approx(expected, abs=1e-6) for values in found)
+
+
+def in_a_thread() -> object:
+    with explainer(kernels="always") as one:
+        return one.attribute("a b", " c", method="ablation").values
 
 
 def test_a_head_that_is_more_than_a_product_stays_with_torch() -> None:
@@ -99,15 +170,13 @@ def test_a_kernel_that_does_not_work_here_is_not_used(
 
 def test_what_pays() -> None:
     half, single, double = (Costs(dtype) for dtype in (torch.bfloat16, torch.float32, torch.float64))
-    assert (half.head, single.head, double.head) == (True, False, False)
-    assert half.prefix(LEAST_PREFIX, 2)
-    assert not half.prefix(LEAST_PREFIX - 1, 2)
-    assert not half.prefix(LEAST_PREFIX, 1)
-    always = Costs(torch.float32, always=True)
-    assert always.head
-    assert always.prefix(1, 1)
-    assert not always.prefix(0, 1)
-    assert not Costs(torch.float64, always=True).head
+    assert [(cost.head, cost.least_prefix) for cost in (half, single, double)] == [
+        (True, LEAST_PREFIX),
+        (False, None),
+        (False, None),
+    ]
+    always = [Costs(dtype, always=True) for dtype in (torch.float32, torch.float64)]
+    assert [(cost.head, cost.least_prefix) for cost in always] == [(True, 1), (False, None)]
 
 
 def test_an_unknown_choice_of_kernels_is_refused() -> None:
@@ -164,6 +233,17 @@ def test_the_list_of_backends_says_why_not() -> None:
     said = program("from apportion.cli import main; main(['backends'])", COLUMNS="200", TERM="dumb")
     (line,) = [line for line in said.splitlines() if "triton" in line and "cuda" in line]
     assert "no" in line
+
+
+def test_a_triton_that_cannot_be_imported_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+    from apportion.backend import Unavailable
+    from apportion_backends.triton import backend
+
+    monkeypatch.setitem(sys.modules, "triton", None)
+    monkeypatch.setattr(backend.importlib.util, "find_spec", lambda name: object())
+    state = backend.TritonBackend().availability()
+    assert isinstance(state, Unavailable)
+    assert "cannot be imported" in state.reason or not interpreting()
 
 
 def test_without_triton_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

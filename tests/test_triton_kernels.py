@@ -95,6 +95,48 @@ def test_large_logits_stay_finite() -> None:
     assert torch.allclose(found.log_prob, wanted.log_prob, rtol=1e-5)
 
 
+def test_what_is_not_finite_stays_so() -> None:
+    hidden, weight, target = draw(4, 16), draw(40, 16, seed=1), targets(4, 40)
+    hidden[1], hidden[2, 3] = torch.nan, torch.inf
+    found = linear_logprob(hidden, weight, target, tiles=SMALL).log_prob
+    assert found.isfinite().tolist() == [True, False, False, True]
+    assert found.isnan()[1:3].all()
+
+
+@pytest.mark.parametrize("closed", [slice(0, 64), slice(30, 64), slice(1, 99), slice(64, 100)])
+def test_tokens_that_cannot_come(closed: slice) -> None:
+    """Whole tiles and whole slices of them, at either end."""
+    hidden, weight, bias = draw(3, 16), draw(100, 16, seed=1), torch.zeros(100, device=DEVICE)
+    bias[closed] = -torch.inf
+    target = torch.tensor([0, 40, 99], device=DEVICE)
+    found, wanted = (f(hidden, weight, target, bias) for f in (linear_logprob, linear_logprob_reference))
+    small = linear_logprob(hidden, weight, target, bias, tiles=SMALL, entropy=True)
+    for ours in (found.log_prob, small.log_prob):
+        assert torch.allclose(ours, wanted.log_prob, atol=1e-5)
+    assert small.entropy is not None
+    assert small.entropy.isfinite().all()
+
+
+def test_vectors_may_lie_scattered() -> None:
+    hidden, weight, bias = draw(3, 16), draw(40, 16, seed=1), draw(80, seed=2)[::2]
+    pairs = torch.tensor([[1, 9], [2, 9], [3, 9]], device=DEVICE)
+    for target in (pairs[:, 0], pairs[:1, 1].expand(3)):
+        found, wanted = (f(hidden, weight, target, bias) for f in (linear_logprob, linear_logprob_reference))
+        assert torch.allclose(found.log_prob, wanted.log_prob, atol=1e-5)
+        words = pack_coalitions(torch.tensor([[True, False, True, False]], device=DEVICE))
+        embedded = [f(words, target, target, weight, target) for f in (masked_embedding, masked_embedding_reference)]
+        assert torch.equal(*embedded)
+        states = draw(3, 2, 4, 16), draw(3, 1, 4, 16), draw(3, 1, 4, 16), draw(1, 9, 16), draw(1, 9, 16)
+        near = [f(*states, target) for f in (shared_prefix_attention, shared_prefix_attention_reference)]
+        assert torch.allclose(*near, atol=1e-5)
+
+
+def test_nothing_to_score() -> None:
+    found = linear_logprob(draw(0, 16), draw(40, 16), targets(1, 40)[:0], top=2, entropy=True)
+    assert found.top_ids is not None
+    assert (found.log_prob.shape, found.top_ids.shape) == ((0,), (0, 2))
+
+
 @pytest.mark.parametrize("options", [{}, {"temperature": 0.5, "soft_cap": 3.0}], ids=["plain", "capped"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_gradients_reach_the_hidden_states(dtype: torch.dtype, options: dict[str, float]) -> None:
@@ -117,12 +159,40 @@ def test_gradients_reach_the_hidden_states(dtype: torch.dtype, options: dict[str
     assert torch.allclose(x.grad.double(), y.grad, atol=1e-5 if dtype == torch.float32 else 2e-2)
 
 
+def test_gradients_that_would_be_wrong_are_refused() -> None:
+    weight, target = draw(53, 18, seed=1), targets(5, 53)
+    hidden = draw(5, 18).requires_grad_()
+    with pytest.raises(RuntimeError, match="no second derivatives"):
+        torch.autograd.grad(linear_logprob(hidden, weight, target).log_prob.sum(), hidden, create_graph=True)
+    scored = linear_logprob(hidden, weight, target).log_prob.sum()
+    weight.mul_(0)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        scored.backward()
+    query = draw(1, 2, 4, 16).requires_grad_()
+    with pytest.raises(ValueError, match="has no gradient"):
+        shared_prefix_attention(query, draw(1, 1, 4, 16), draw(1, 1, 4, 16), draw(1, 9, 16), draw(1, 9, 16))
+
+
+def test_small_weights_of_rows_keep_their_precision_in_half() -> None:
+    hidden, weight, target = draw(5, 18), draw(53, 18, seed=1), targets(5, 53)
+    found = []
+    for scale in (1.0, 1e-4):
+        x = hidden.half().requires_grad_()
+        linear_logprob(x, weight.half(), target).log_prob.mul(scale).sum().backward()
+        assert x.grad is not None
+        found.append(x.grad.double() / scale)
+    assert torch.allclose(*found, rtol=2e-2, atol=6e-4)  # fp16 ends at 6e-8
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"temperature": 0.0}, "temperature=0.0 must be above 0"),
         ({"soft_cap": -1.0}, "soft_cap=-1.0 must be above 0"),
-        ({"top": 33}, "top=33 must be between 0 and 32"),
+        ({"top": 33}, "top=33 must be a whole number between 0 and 32"),
+        ({"top": 2.5}, "top=2.5 must be a whole number"),
+        ({"target": torch.zeros(4)}, "target must be int64 or int32"),
+        ({"weight": torch.zeros(0, 8)}, "weight must have a token"),
         ({"target": torch.zeros(3, dtype=torch.long)}, r"hidden must be \[R, D\]"),
         ({"weight": torch.zeros(50, 8, dtype=torch.float64)}, "must have one dtype"),
         ({"bias": torch.zeros(3)}, r"bias must be \[V\] = \[50\]"),
@@ -204,7 +274,7 @@ def test_attention_refuses_what_does_not_fit() -> None:
     query, own, common = draw(2, 4, 3, 16), draw(2, 2, 3, 16), draw(2, 7, 16)
     with pytest.raises(ValueError, match="H a multiple of G"):
         shared_prefix_attention(query[:, :3], own, own, common, common)
-    with pytest.raises(ValueError, match=r"prefix_lengths must be \[B\] = \[2\]"):
+    with pytest.raises(ValueError, match=r"prefix_lengths must be int64 or int32 \[B\] = \[2\]"):
         shared_prefix_attention(query, own, own, common, common, torch.zeros(3, dtype=torch.int32, device=DEVICE))
     large = [draw(1, 1, 1, 300), draw(1, 1, 1, 300), draw(1, 1, 1, 300), draw(1, 2, 300), draw(1, 2, 300)]
     with pytest.raises(ValueError, match="Heads of 300 channels are too large"):

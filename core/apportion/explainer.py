@@ -33,7 +33,7 @@ from apportion.readout import Readout
 from apportion.resolve import Resolver
 from apportion.run import Ask, Call, Run, Scoring, answered
 from apportion.scoring import Scorer
-from apportion.selection import open_session, white_box_of
+from apportion.selection import check_memory_budget, named_backend, open_session, white_box_of
 from apportion.targets import Needs, TargetFunction
 from apportion.token_view import ScoreTokens, TokenView, token_view
 
@@ -93,10 +93,12 @@ class Explainer:
             if not isinstance(value, bool):
                 raise InputError(f"{name}={value!r} must be True or False.")
         self.plugins = load_plugins(plugins, switches={"progress": progress, "cache": cache, "run_log": run_log})
+        check_memory_budget(memory_budget)
+        named = named_backend(self.plugins, backend, backend_options)
         self.model = load_model(model, dtype=dtype)
         self.session, self._notes = open_session(
             self.plugins,
-            backend,
+            named,
             self.model,
             device=device,
             dtype=dtype,

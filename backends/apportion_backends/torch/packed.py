@@ -13,8 +13,8 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from apportion.prefix_tree import Row
 from apportion_backends.torch.onednn import few_sizes, multiplies
-from apportion_backends.torch.packed_attention import KeysAndValues, Packing, merges_attention, register
-from apportion_backends.torch.packing import Pack, lay_out
+from apportion_backends.torch.packed_attention import KeysAndValues, Packing, TrunkAttention, merges_attention, register
+from apportion_backends.torch.packing import LEAST_TRUNK, Pack, lay_out
 from apportion_backends.torch.twin import Twin
 
 __all__ = ["PackedModel", "longest_packed_row"]
@@ -42,13 +42,18 @@ class PackedModel:
     Args:
         model: what reads. A twin of it does, whose attention is that of packed batches.
         compiled: fuse what is between matrix products.
+        fused: attention to what rows share and to what follows; two operations and their merging if ``None``.
     """
 
-    def __init__(self, model: PreTrainedModel, *, compiled: bool = False) -> None:
+    def __init__(self, model: PreTrainedModel, *, compiled: bool = False, fused: TrunkAttention | None = None) -> None:
         self._model = model
+        self._fused = fused
         config = model.config.get_text_config()
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        self._trunks = merges_attention(model.device, model.dtype, size)
+        merges = merges_attention(model.device, model.dtype, size)
+        self._least_trunk = LEAST_TRUNK if merges else None
+        if fused is not None:
+            self._least_trunk = min(fused.least, self._least_trunk or fused.least)
         self._attention = register(compiled=compiled)
         self._compiled = compiled
         # The compiler chooses products itself.
@@ -67,7 +72,7 @@ class PackedModel:
         if not self.kept and not self._twin.is_of(self._model):
             self._make_twin()
         pack = self._lay_out(rows)
-        packing = Packing(pack, self._layers)
+        packing = Packing(pack, self._layers, self._fused)
         states: Tensor = self._base(
             pack.ids[None], position_ids=pack.positions[None], use_cache=False, return_dict=True, packing=packing
         )[0]
@@ -77,10 +82,10 @@ class PackedModel:
 
     def _lay_out(self, rows: Sequence[Row]) -> Pack:
         device, dtype = self._model.device, self._model.dtype
-        # Kernels for GPUs that return the sums want masks of their own shapes.
-        masks = device.type == "cpu"
+        # Kernels for GPUs that return the sums want masks of their own shapes, or have none.
+        masks = device.type == "cpu" and self._fused is None
         size = few_sizes if self._onednn else None
-        pack = lay_out(rows, self.kept, trunks=self._trunks, masks=masks, size=size)
+        pack = lay_out(rows, self.kept, least_trunk=self._least_trunk, masks=masks, size=size)
         return pack.to(device, dtype)
 
     def _make_twin(self) -> None:

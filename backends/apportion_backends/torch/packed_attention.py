@@ -6,7 +6,7 @@ else is the model's own code.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,13 +18,27 @@ from transformers import AttentionInterface
 
 from apportion_backends.torch.packing import Group, Pack
 
-__all__ = ["KeysAndValues", "Packing", "check_plain", "merges_attention", "register"]
+__all__ = ["KeysAndValues", "Packing", "TrunkAttention", "merges_attention", "register"]
 
 NAME = "apportion_packed"
 OTHER_SCORES = ("softcap", "s_aux", "position_bias")
 """Arguments of transformers' attentions by which scores are more than products."""
 
 KeysAndValues = tuple[Float[Tensor, "P H D"], Float[Tensor, "P H D"]]
+
+
+@dataclass(frozen=True, slots=True)
+class TrunkAttention:
+    """Attention of rows to what all of them begin with, and to what follows, in one operation.
+
+    Attributes:
+        least: tokens that rows must share for it.
+        attend: from queries ``[B, H, L, D]``, the rows' own keys and values ``[B, G, L, D]``, those of what they share
+            ``[G, C, D]``, and what scores are multiplied by (``None`` for 1/√D), to ``[B, H, L, D]``; causal.
+    """
+
+    least: int
+    attend: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, float | None], Tensor]
 
 
 @dataclass(slots=True)
@@ -34,11 +48,13 @@ class Packing:
     Attributes:
         pack: where everything lies.
         kept: keys and values of the kept tokens, by layer.
-        found: those of the last row's path, by layer; filled by the forward.
+        fused: takes the place of two attentions and their merging; groups have no mask then.
+        found: keys and values of the last row's path, by layer; filled by the forward.
     """
 
     pack: Pack
     kept: dict[int, KeysAndValues]
+    fused: TrunkAttention | None = None
     found: dict[int, KeysAndValues] = field(default_factory=dict)
 
 
@@ -71,7 +87,7 @@ def packed_attention(
         ValueError: the model wants a mask, a window that hides something, or more than a soft-max of products; only its
             own attention applies them.
     """
-    check_plain(kwargs)
+    _check_plain(kwargs)
     if attention_mask is not None or (sliding_window is not None and packing.pack.longest > sliding_window):
         raise ValueError("Packed rows have no mask and no window.")
     layer: int = module.layer_idx  # type: ignore[assignment]
@@ -81,11 +97,11 @@ def packed_attention(
         old_keys, old_values = packing.kept[layer]
         keys, values = torch.cat([old_keys[:reused], keys]), torch.cat([old_values[:reused], values])
     packing.found[layer] = (keys[packing.pack.last], values[packing.pack.last])
-    found = [_of_group(group, queries, keys, values, scaling) for group in packing.pack.groups]
+    found = [_of_group(group, queries, keys, values, scaling, packing.fused) for group in packing.pack.groups]
     return (found[0] if len(found) == 1 else torch.cat(found))[None], None
 
 
-def check_plain(arguments: Mapping[str, Any]) -> None:
+def _check_plain(arguments: Mapping[str, Any]) -> None:
     """What transformers hands to an attention, beside what ours knows, changes no score.
 
     Raises:
@@ -97,7 +113,12 @@ def check_plain(arguments: Mapping[str, Any]) -> None:
 
 
 def _of_group(
-    group: Group, queries: Float[Tensor, "S H D"], keys: Float[Tensor, "P G D"], values: Tensor, scaling: float | None
+    group: Group,
+    queries: Float[Tensor, "S H D"],
+    keys: Float[Tensor, "P G D"],
+    values: Tensor,
+    scaling: float | None,
+    fused: TrunkAttention | None,
 ) -> Float[Tensor, "s H D"]:
     """Attention of the nodes of a group: to the trunk of their paths, and to the rest; merged by their sums.
 
@@ -112,6 +133,10 @@ def _of_group(
             query, key, value, attn_mask=group.mask, is_causal=causal, scale=scaling, enable_gqa=grouped
         )
         return near.transpose(1, 2).flatten(0, 1)[group.where]
+    if fused is not None and causal and len(group.trunk) >= fused.least:
+        trunk_key, trunk_value = (part[group.trunk].transpose(0, 1) for part in (keys, values))
+        both = fused.attend(query, key, value, trunk_key, trunk_value, scaling)
+        return both.transpose(1, 2).flatten(0, 1)[group.where]
     near, near_sum = _with_sum(query, key, value, scaling, causal=causal, mask=group.mask)
     near = near.transpose(1, 2).flatten(0, 1)[group.where]
     near_sum = near_sum.transpose(1, 2).flatten(0, 1)[group.where]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import overload
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from apportion.prefix_tree import Row, reused_tokens
 
-__all__ = ["Group", "Pack", "lay_out"]
+__all__ = ["LEAST_TRUNK", "Group", "Pack", "lay_out"]
 
 LEAST_TRUNK = 32
 """Tokens that rows share before their attention to them is worth computing apart."""
@@ -92,7 +93,7 @@ def lay_out(
     rows: Sequence[Row],
     kept: tuple[int, ...] = (),
     *,
-    trunks: bool = True,
+    least_trunk: int | None = LEAST_TRUNK,
     masks: bool = True,
     size: Callable[[int], int] | None = None,
 ) -> Pack:
@@ -101,7 +102,7 @@ def lay_out(
     Args:
         rows: in the order of their prefix tree; any order is right, and reads more.
         kept: tokens whose keys and values are known.
-        trunks: whether attention to what rows share may be computed apart.
+        least_trunk: tokens that rows share before attention to them is computed apart; ``None`` if it never is.
         masks: whether attention may have a mask.
         size: how many nodes there are to be for the number that is needed; those beyond are any.
     """
@@ -123,7 +124,7 @@ def lay_out(
     positions = [np.arange(depth, len(read)) for read, depth in zip(reads, depths, strict=True)]
     groups = [
         _group(paths[i:j], depths[i:j], starts[i : j + 1], trunk, reused, masks)
-        for i, j, trunk in _groups(depths, [len(read) for read in reads], starts, trunks, masks)
+        for i, j, trunk in _groups(depths, [len(read) for read in reads], starts, least_trunk, masks)
     ]
     beyond = 0 if size is None else size(nodes) - nodes
     if beyond:
@@ -150,36 +151,48 @@ def _predicting(rows: Sequence[Row], paths: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _groups(
-    depths: Sequence[int], lengths: Sequence[int], starts: Sequence[int], trunks: bool, masks: bool
+    depths: Sequence[int], lengths: Sequence[int], starts: Sequence[int], least_trunk: int | None, masks: bool
 ) -> list[tuple[int, int, int]]:
-    """Stretches of rows ``(first, after the last, trunk)``, so that little is computed twice or for padding.
+    """Stretches of rows ``(first, after the last, trunk)``: the cut by which attention costs least.
 
-    A row's new nodes must lie behind the trunk of its group, because its queries do.
+    A row's new nodes must lie behind the trunk of its group, because its queries do. Rows that add nothing, as all
+    their tokens are those of rows before, belong to any stretch.
     """
-    found: list[tuple[int, int, int]] = []
+    adding = np.flatnonzero(np.diff(starts))
+    depth, length, new = (np.asarray(a)[adding] for a in (depths, lengths, np.diff(starts)))
+    before = np.concatenate([[0], np.cumsum(new)])
+    costs = np.zeros(len(adding) + 1)
+    firsts = np.zeros(len(adding) + 1, dtype=np.int64)
+    # Of the stretches that end with the row at hand, by where they begin.
+    shallowest, longest, most = (np.empty(0, dtype=np.int64) for _ in range(3))
+    for last in range(len(adding)):
+        shallowest = np.append(np.minimum(shallowest, depth[last]), depth[last])
+        longest = np.append(np.maximum(longest, length[last]), length[last])
+        most = np.append(np.maximum(most, new[last]), new[last])
+        trunk = np.zeros_like(shallowest) if least_trunk is None else shallowest * (shallowest >= least_trunk)
+        near = _causal(longest - trunk)
+        if masks:
+            near = np.minimum(near, most * (longest - trunk))
+        rows = last + 1 - np.arange(last + 1)
+        found = costs[: last + 1] + rows * near + (before[last + 1] - before[: last + 1]) * trunk + GROUP_OVERHEAD
+        firsts[last + 1] = found.argmin()
+        costs[last + 1] = found.min()
+    cuts = [len(adding)]
+    while cuts[-1]:
+        cuts.append(int(firsts[cuts[-1]]))
+    stretches = []
+    for first, after in pairwise(cuts[::-1]):
+        shared = int(depth[first:after].min())
+        apart = least_trunk is not None and shared >= least_trunk
+        stretches.append((int(adding[first]), int(adding[after - 1]) + 1, shared if apart else 0))
+    return stretches
 
-    def pairs(first: int, after: int, trunk: int) -> int:
-        longest = max(lengths[first:after]) - trunk
-        new = max(end - start for start, end in pairwise(starts[first : after + 1]))
-        near = min(_causal(longest), new * longest) if masks else _causal(longest)
-        return (after - first) * near + (starts[after] - starts[first]) * trunk
 
-    for i, depth in enumerate(depths):
-        if starts[i] == starts[i + 1]:
-            continue  # it adds nothing: all its tokens are those of rows before it
-        trunk = depth if trunks and depth >= LEAST_TRUNK else 0
-        if found:
-            first, after, shared = found[-1]
-            common = min(shared, depth) if min(shared, depth) >= LEAST_TRUNK else 0
-            apart = pairs(first, after, shared) + pairs(i, i + 1, trunk) + GROUP_OVERHEAD
-            if pairs(first, i + 1, common) <= apart:
-                found[-1] = (first, i + 1, common)
-                continue
-        found.append((i, i + 1, trunk))
-    return found
-
-
-def _causal(length: int) -> int:
+@overload
+def _causal(length: int) -> int: ...
+@overload
+def _causal(length: np.ndarray) -> np.ndarray: ...
+def _causal(length: int | np.ndarray) -> int | np.ndarray:
     """Queries times keys that causal attention computes: half of a square, and half of the blocks on its diagonal."""
     return length * (length + CAUSAL_BLOCK) // 2
 

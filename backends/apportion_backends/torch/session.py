@@ -16,6 +16,7 @@ from apportion_backends.torch.head import Head, all_logits, at_targets, log_prob
 from apportion_backends.torch.memory import ActivationSize, translate_out_of_memory
 from apportion_backends.torch.modes import scoring_mode
 from apportion_backends.torch.packed import PackedModel
+from apportion_backends.torch.packed_attention import TrunkAttention
 from apportion_backends.torch.prefix import PrefixStore
 from apportion_backends.torch.probe import Traits, outside, probe
 
@@ -63,6 +64,7 @@ class TorchSession:
         self._compiles = compiled
         self._prefixes: PrefixStore | None = None
         self._packed: PackedModel | None = None
+        self._trunk_attention: TrunkAttention | None = None
         module = model.model
         self._take(module, traits)
         self.capabilities = frozenset(
@@ -159,10 +161,14 @@ class TorchSession:
         """Last hidden states at the positions that predict the target; called in ``scoring_mode``."""
         if batch.packed:
             if self._packed is None:
-                self._packed = PackedModel(self.model, compiled=self._compiles)
+                self._packed = PackedModel(self.model, compiled=self._compiles, fused=self._trunk_attention)
             return self._packed.hidden(batch.rows)
         ids, keep = self.padded(batch)
         return self.read_by_head(self.model.base_model(ids, **self._cache(batch))[0], keep)
+
+    def attend_by(self, attention: TrunkAttention | None) -> None:
+        """From now on, packed rows attend by this to what they share; ``None`` for PyTorch's operations."""
+        self._trunk_attention, self._packed = attention, None
 
     def read_by_head(self, states: Float[Tensor, "B L D"], keep: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
         """The states at these positions, as the model's head reads them."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from importlib import metadata
 from typing import TYPE_CHECKING
 
 import torch
@@ -39,18 +38,23 @@ class TritonBackend:
         """Available with a CUDA device, or where kernels are interpreted."""
         if importlib.util.find_spec("triton") is None:
             return Unavailable("triton is not installed", "pip install 'apportion[triton]'; it needs Linux")
-        version = metadata.version("triton")
-        if torch.cuda.is_available():
-            return Available(f"triton {version}, {torch.cuda.get_device_name()}")
         from apportion_backends.triton.runtime import interpreting
 
-        if interpreting():
-            return Available(f"triton {version}, interpreted (slow; for tests)")
-        return Unavailable(
-            f"this PyTorch ({torch.__version__}) finds no CUDA device",
-            "Use a machine with an NVIDIA GPU and a CUDA build of torch, or backend='torch'; to try the kernels on a "
-            "CPU, slowly, set TRITON_INTERPRET=1 before Python starts",
-        )
+        if not torch.cuda.is_available() and not interpreting():
+            return Unavailable(
+                f"this PyTorch ({torch.__version__}) finds no CUDA device",
+                "Use a machine with an NVIDIA GPU and a CUDA build of torch, or backend='torch'; to try the kernels on "
+                "a CPU, slowly, set TRITON_INTERPRET=1 before Python starts",
+            )
+        try:
+            import triton
+        except Exception as error:  # a library of the system that is missing, a version that does not fit PyTorch
+            return Unavailable(
+                f"triton is installed and cannot be imported ({type(error).__name__}: {error})",
+                f"Install the version that PyTorch {torch.__version__} comes with",
+            )
+        where = torch.cuda.get_device_name() if torch.cuda.is_available() else "interpreted (slow; for tests)"
+        return Available(f"triton {triton.__version__}, {where}")
 
     def load(
         self,
@@ -75,10 +79,8 @@ class TritonBackend:
             ModelError: the model is not causal.
         """
         # triton is imported here, so that listing backends stays quick.
-        from apportion_backends.triton.costs import Costs
         from apportion_backends.triton.runtime import interpreting
         from apportion_backends.triton.session import TritonSession
-        from apportion_backends.triton.trial import try_kernels
 
         if kernels not in ("auto", "always"):
             raise BackendError(f"The option kernels={kernels!r} of the backend 'triton' must be 'auto' or 'always'.")
@@ -88,5 +90,4 @@ class TritonBackend:
         if not (where.startswith("cuda") or interpreting()):
             raise BackendError(f"Triton kernels cannot run on {where!r}. Name device='cuda', or use backend='torch'.")
         inner = TorchBackend().load(model, device=device, dtype=dtype, memory_budget=memory_budget)
-        costs = Costs(inner.model.dtype, always=kernels == "always")
-        return TritonSession(inner, costs, try_kernels(inner, costs))
+        return TritonSession(inner, always=kernels == "always")

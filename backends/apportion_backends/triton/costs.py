@@ -11,7 +11,8 @@ from apportion_backends.triton.runtime import DTYPES
 __all__ = ["Costs"]
 
 LEAST_PREFIX = 512
-"""Tokens of a shared prefix from which on copies of it cost more than a second kernel. Estimated, not measured."""
+"""Tokens of a shared prefix from which on one kernel beats two attentions and their merging by PyTorch. Estimated, not
+measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +37,14 @@ class Costs:
         """
         return self.dtype in DTYPES and (self.always or self.dtype != torch.float32)
 
-    def prefix(self, tokens: int, rows: int) -> bool:
-        """Whether attention to a shared prefix is computed over one copy: long ones, read by more than one row.
+    @property
+    def least_prefix(self) -> int | None:
+        """Tokens that rows share from which on attention to them is fused with that to the rest; ``None`` for never.
 
         In fp32 a tile's queries, keys and sums do not fit into registers.
         """
-        pays = self.dtype != torch.float32 and tokens >= LEAST_PREFIX and rows > 1
-        return self.dtype in DTYPES and tokens > 0 and (self.always or pays)
+        if self.dtype not in DTYPES:
+            return None
+        if self.always:
+            return 1
+        return None if self.dtype == torch.float32 else LEAST_PREFIX

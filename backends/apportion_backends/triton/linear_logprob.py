@@ -19,7 +19,7 @@ import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from apportion_backends.triton.runtime import DTYPES, interpreting, power_of_two, require_device, upcasts
+from apportion_backends.triton.runtime import DTYPES, interpreting, launching, power_of_two, require_device, upcasts
 from apportion_backends.triton.tiles import Tiles
 
 __all__ = ["HeadScores", "linear_logprob", "linear_logprob_reference"]
@@ -118,8 +118,10 @@ def _slices_kernel(
         if start + BLOCK_V > end:
             z = tl.where((columns < end)[None, :], z, float("-inf"))
         higher = tl.maximum(largest, tl.max(z, 1))
-        shrink = tl.exp2((largest - higher) * to_base_2)
-        p = tl.exp2((z - higher[:, None]) * to_base_2)
+        # Where all logits so far are -inf, so are all differences from 0.
+        from_here = tl.where(higher == float("-inf"), 0.0, higher)
+        shrink = tl.exp2((largest - from_here) * to_base_2)
+        p = tl.exp2((z - from_here[:, None]) * to_base_2)
         total = total * shrink + tl.sum(p, 1)
         if ENTROPY:
             weighted = weighted * shrink + tl.sum(p * tl.where(p > 0.0, z, 0.0), 1)
@@ -186,8 +188,9 @@ def _merge_kernel(
     total = tl.where(row_there, total, 1.0)
     normalizer = highest + tl.log(total)
     logit = tl.load(logits + rows, mask=row_there, other=0.0)
-    # Both were rounded, apart: a token that is all but certain is not more than that.
-    tl.store(log_probs + rows, tl.minimum(logit - normalizer, 0.0), mask=row_there)
+    found = logit - normalizer
+    # Both were rounded, apart: a token that is all but certain is not more than that. NaN stays NaN.
+    tl.store(log_probs + rows, tl.where(found > 0.0, 0.0, found), mask=row_there)
     tl.store(normalizers + rows, normalizer, mask=row_there)
     if ENTROPY:
         weighted = tl.sum(tl.load(weighted_sums + at, mask=there, other=0.0) * weight, 1)
@@ -196,12 +199,12 @@ def _merge_kernel(
 
 @triton.jit
 def _slopes_kernel(
-    hidden, weight, bias, target, normalizers, upstream, slopes,
+    hidden, weight, bias, target, normalizers, slopes,
     n_rows, first, end, width, hidden_stride, weight_stride, slopes_stride, inverse_temperature, soft_cap,
     HAS_BIAS: tl.constexpr, HAS_CAP: tl.constexpr, EVEN: tl.constexpr, UPCAST: tl.constexpr,
     BLOCK_R: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """The derivative of the weighted log-probabilities by a tile of the head's products."""
+    """The derivatives of the log-probabilities by a tile of the head's products."""
     rows = tl.program_id(0) * BLOCK_R + tl.arange(0, BLOCK_R)
     columns = first + tl.program_id(1) * BLOCK_V + tl.arange(0, BLOCK_V)
     row_there = rows < n_rows
@@ -212,13 +215,11 @@ def _slopes_kernel(
     z = _offset_and_capped(z, bias, columns[None, :], end, soft_cap, HAS_BIAS, HAS_CAP)
     normalizer = tl.load(normalizers + rows, mask=row_there, other=0.0)
     wanted = tl.load(target + rows, mask=row_there, other=-1)
-    gradient = tl.load(upstream + rows, mask=row_there, other=0.0)
     p = tl.exp(z * inverse_temperature - normalizer[:, None])
     slope = tl.where(columns[None, :] == wanted[:, None], 1.0, 0.0) - p
     if HAS_CAP:
         capped = z / soft_cap
         slope *= 1.0 - capped * capped
-    slope = slope * (gradient * inverse_temperature)[:, None]
     at = rows.to(tl.int64)[:, None] * slopes_stride + (columns - first)[None, :]
     there = row_there[:, None] & (columns < end)[None, :]
     tl.store(slopes + at, slope.to(slopes.dtype.element_ty), mask=there)
@@ -239,7 +240,7 @@ def linear_logprob(
     """``log_softmax(cap(hidden @ weight.T + bias) / temperature)`` at the targets, without the logits.
 
     The soft cap ``c · tanh(z / c)`` comes before the temperature, as it does where transformers samples. Gradients
-    reach ``hidden`` through ``log_prob``.
+    reach ``hidden`` through ``log_prob``, once (no second derivatives); none reach ``weight`` and ``bias``.
 
     Args:
         hidden: last hidden states; fp32, bf16 or fp16, its last dimension contiguous.
@@ -258,8 +259,10 @@ def linear_logprob(
             for the device, and the log-probability of such a target is -inf.
     """
     _check(hidden, weight, target, bias, temperature, soft_cap, top)
-    head = _Head(weight, bias, temperature, soft_cap, tiles)
-    return HeadScores(*_LogProb.apply(hidden, target, head, entropy, top))
+    # Kernels read vectors one number after the other.
+    head = _Head(weight, None if bias is None else bias.contiguous(), temperature, soft_cap, tiles)
+    with launching():
+        return HeadScores(*_LogProb.apply(hidden, target.contiguous(), head, entropy, top))
 
 
 def linear_logprob_reference(
@@ -344,7 +347,8 @@ class _Head:
     ) -> Float[Tensor, "R D"]:
         """Of the weighted log-probabilities, for the hidden states; a slice of the vocabulary at a time.
 
-        A slice's derivatives are computed in fp32 and written in the dtype of the weights, which they multiply.
+        A slice's derivatives are computed in fp32 and written in the dtype of the weights, which they multiply; what
+        may be any number, the weights of rows and the temperature, comes in at the end, in fp32.
         """
         rows = len(hidden)
         tiles = self.tiles or Tiles.of(rows, self.weight, plain=False)
@@ -353,14 +357,15 @@ class _Head:
         slopes = torch.empty(rows, min(step, len(self.weight)), dtype=self.weight.dtype, device=hidden.device)
         for first in range(0, len(self.weight) if rows else 0, step):
             end = min(first + step, len(self.weight))
-            _slopes_kernel[(math.ceil(rows / tiles.rows), math.ceil((end - first) / tiles.vocabulary))](
-                hidden, self.weight, self._bias, target, normalizer, upstream, slopes,
-                rows, first, end, self.weight.shape[1], hidden.stride(0), self.weight.stride(0), slopes.stride(0),
-                1.0 / self.temperature, self.soft_cap or 1.0,
-                **self._flags, **self._cut(tiles), num_warps=tiles.warps, num_stages=tiles.stages,
-            )  # fmt: skip
+            with launching():
+                _slopes_kernel[(math.ceil(rows / tiles.rows), math.ceil((end - first) / tiles.vocabulary))](
+                    hidden, self.weight, self._bias, target, normalizer, slopes,
+                    rows, first, end, self.weight.shape[1], hidden.stride(0), self.weight.stride(0), slopes.stride(0),
+                    1.0 / self.temperature, self.soft_cap or 1.0,
+                    **self._flags, **self._cut(tiles), num_warps=tiles.warps, num_stages=tiles.stages,
+                )  # fmt: skip
             found += slopes[:, : end - first] @ self.weight[first:end]
-        return found.to(hidden.dtype)
+        return (found * (upstream / self.temperature)[:, None]).to(hidden.dtype)
 
     @property
     def _bias(self) -> Tensor:
@@ -390,15 +395,18 @@ class _LogProb(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         scores, normalizer = head.scores(hidden, target, entropy, top)
         ctx.head = head
-        ctx.save_for_backward(hidden, target, normalizer)
+        # The weights too: PyTorch refuses a gradient whose inputs were changed in between.
+        ctx.save_for_backward(hidden, target, normalizer, head.weight, head.bias)
         others = (scores.logit, scores.entropy, scores.top_logits, scores.top_ids)
         ctx.mark_non_differentiable(*(tensor for tensor in others if tensor is not None))
         return (scores.log_prob, *others)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, target, normalizer = ctx.saved_tensors
-        return ctx.head.gradient(hidden, target, normalizer, upstream[0].contiguous()), None, None, None, None
+        if torch.is_grad_enabled():
+            raise RuntimeError("linear_logprob has no second derivatives; leave out create_graph=True.")
+        hidden, target, normalizer, _, _ = ctx.saved_tensors
+        return ctx.head.gradient(hidden, target, normalizer, upstream[0]), None, None, None, None
 
 
 def _best_of(
@@ -407,6 +415,8 @@ def _best_of(
     """The largest of all slices."""
     if not top:
         return None, None
+    if not rows:
+        return logits.new_empty(0, top), ids.new_empty(0, top).long()
     logits, ids = (part.transpose(0, 1).reshape(rows, -1) for part in (logits, ids))
     best = logits.topk(top)
     return best.values, ids.gather(1, best.indices).long()
@@ -427,6 +437,10 @@ def _check(
             f"hidden must be [R, D], weight [V, D] and target [R]; these are {list(hidden.shape)}, "
             f"{list(weight.shape)} and {list(target.shape)}."
         )
+    if not weight.numel():
+        raise ValueError(f"weight must have a token and a channel; it is {list(weight.shape)}.")
+    if target.dtype not in (torch.int64, torch.int32):
+        raise ValueError(f"target must be int64 or int32; it is {target.dtype}.")
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(f"bias must be [V] = [{len(weight)}]; it is {list(bias.shape)}.")
     if hidden.dtype != weight.dtype or hidden.dtype not in DTYPES:
@@ -440,7 +454,7 @@ def _check(
         raise ValueError(f"temperature={temperature} must be above 0.")
     if soft_cap is not None and not (math.isfinite(soft_cap) and soft_cap > 0):
         raise ValueError(f"soft_cap={soft_cap} must be above 0, or None.")
-    if not 0 <= top <= min(MOST_TOP, len(weight)):
-        raise ValueError(f"top={top} must be between 0 and {min(MOST_TOP, len(weight))}.")
+    if not isinstance(top, int) or not 0 <= top <= min(MOST_TOP, len(weight)):
+        raise ValueError(f"top={top} must be a whole number between 0 and {min(MOST_TOP, len(weight))}.")
     if interpreting() and len(target) and not (int(target.min()) >= 0 and int(target.max()) < len(weight)):
         raise IndexError(f"Targets must be tokens of the vocabulary, 0 to {len(weight) - 1}.")

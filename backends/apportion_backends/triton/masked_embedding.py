@@ -14,7 +14,7 @@ import triton.language as tl
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from apportion_backends.triton.runtime import interpreting, power_of_two, require_device
+from apportion_backends.triton.runtime import interpreting, launching, power_of_two, require_device
 
 __all__ = ["masked_embedding", "masked_embedding_reference", "pack_coalitions"]
 
@@ -78,6 +78,8 @@ def masked_embedding(
 ) -> Float[Tensor, "N L D"]:
     """Embeddings of a prompt's tokens in every coalition; the very numbers of the table and the baseline.
 
+    It has no gradient: what it gives is where a gradient may begin.
+
     Args:
         words: coalitions, see ``pack_coalitions``.
         features: of each token its feature; -1 where it is always present.
@@ -95,11 +97,14 @@ def masked_embedding(
     by_id = not baseline.is_floating_point()
     block = BLOCK_CHANNELS if not interpreting() else power_of_two(width)
     if out.numel():
-        _kernel[(rows, math.ceil(tokens / BLOCK_TOKENS), math.ceil(width / block))](
-            words.contiguous(), features, ids, baseline if by_id else ids, weight if by_id else baseline, weight, out,
-            tokens, width, words.shape[1], baseline.stride(0) if baseline.ndim == 2 else 0, weight.stride(0),
-            BY_ID=by_id, BLOCK_L=BLOCK_TOKENS, BLOCK_D=block,
-        )  # fmt: skip
+        # Kernels read vectors one number after the other.
+        words, features, ids = (part.contiguous() for part in (words, features, ids))
+        with launching():
+            _kernel[(rows, math.ceil(tokens / BLOCK_TOKENS), math.ceil(width / block))](
+                words, features, ids, baseline.contiguous() if by_id else ids, weight if by_id else baseline, weight,
+                out, tokens, width, words.shape[1], baseline.stride(0) if baseline.ndim == 2 else 0, weight.stride(0),
+                BY_ID=by_id, BLOCK_L=BLOCK_TOKENS, BLOCK_D=block,
+            )  # fmt: skip
     return out
 
 
@@ -119,9 +124,9 @@ def masked_embedding_reference(
 
 def _check(words: Tensor, features: Tensor, ids: Tensor, weight: Tensor, baseline: Tensor) -> None:
     require_device(words, features, ids, weight, baseline)
-    if words.ndim != 2 or words.dtype != torch.int32:
+    if words.ndim != 2 or words.dtype != torch.int32 or not words.shape[1]:
         raise ValueError(
-            f"words must be int32 [N, W], as pack_coalitions gives; got {words.dtype} {list(words.shape)}."
+            f"words must be int32 [N, W ≥ 1], as pack_coalitions gives; got {words.dtype} {list(words.shape)}."
         )
     if features.shape != ids.shape or ids.ndim != 1 or weight.ndim != 2:
         raise ValueError(

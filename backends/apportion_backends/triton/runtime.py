@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 
 import torch
 
-__all__ = ["DTYPES", "interpreting", "power_of_two", "require_device", "upcasts"]
+__all__ = ["DTYPES", "interpreting", "launching", "power_of_two", "require_device", "upcasts"]
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 """What the kernels read; they sum in fp32."""
@@ -15,6 +17,14 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 def interpreting() -> bool:
     """Whether kernels are interpreted. Triton reads the variable when a kernel is defined, so it must be set before."""
     return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")
+
+
+_ONE_AT_A_TIME = threading.RLock()
+
+
+def launching() -> contextlib.AbstractContextManager[object]:
+    """Hold this while a kernel is launched: the interpreter keeps its place in variables that all threads share."""
+    return _ONE_AT_A_TIME if interpreting() else contextlib.nullcontext()
 
 
 def upcasts(dtype: torch.dtype) -> bool:

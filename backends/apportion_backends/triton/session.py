@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -13,12 +13,12 @@ from apportion.backend import Capability, Layout, ScoringBatch, SessionInfo
 from apportion_backends.torch.head import Head, at_targets
 from apportion_backends.torch.memory import translate_out_of_memory
 from apportion_backends.torch.modes import scoring_mode
+from apportion_backends.torch.packed_attention import TrunkAttention
 from apportion_backends.torch.session import TorchSession
 from apportion_backends.triton.costs import Costs
 from apportion_backends.triton.linear_logprob import linear_logprob
-from apportion_backends.triton.prefix_model import SharedPrefixModel
 from apportion_backends.triton.runtime import interpreting
-from apportion_backends.triton.trial import Trial
+from apportion_backends.triton.trial import attend, try_kernels
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -29,25 +29,25 @@ __all__ = ["TritonSession"]
 class TritonSession:
     """A ``transformers`` model whose head and prefixes are fused where that pays; all else is the torch session's.
 
+    Kernels are tried first; again where the model's head was exchanged or cast since.
+
     Args:
         inner: the torch session.
-        costs: decides for each batch.
-        trial: which kernels give the right numbers with this model here.
+        always: use every kernel wherever it gives the right numbers.
     """
 
-    def __init__(self, inner: TorchSession, costs: Costs, trial: Trial) -> None:
+    def __init__(self, inner: TorchSession, *, always: bool = False) -> None:
         self._inner = inner
-        self._costs = costs
-        self._trial = trial
-        self._prefix_model: SharedPrefixModel | None = None
-        self._prefix_kernel_ran = False
+        self._always = always
+        self._said: dict[str, None] = {}
         self.capabilities: frozenset[Capability] = inner.capabilities
+        self._try()
 
     @property
     def info(self) -> SessionInfo:
-        """With a sentence on what is fused."""
+        """With a sentence on each thing that was fused since the last ``release``, or why it was not."""
         info = self._inner.info
-        return replace(info, backend="triton", notes=(*info.notes, *self._notes()))
+        return replace(info, backend="triton", notes=(*info.notes, *self._said))
 
     @property
     def layout(self) -> Layout:
@@ -78,20 +78,27 @@ class TritonSession:
         Raises:
             BatchTooLargeError: memory ran out.
         """
-        if not (self._costs.head and self._inner.linear_head and self._trial.head):
+        if self._inner.linear_head and _kind(self.model) != self._tried:
+            self._try()
+        left_to_torch = self._why_not_fused()
+        if left_to_torch:
+            self._said[left_to_torch] = None
             return self._inner.log_probs(batch)
+        self._say_fused("log-probabilities were fused with the head (linear_logprob)")
         with scoring_mode(self.model), translate_out_of_memory():
             head = Head.of(self.model)
 
             def score(states: Float[Tensor, "R D"], ids: Int[Tensor, " R"]) -> Float[Tensor, " R"]:
+                states = states.to(head.weight.dtype)
                 return linear_logprob(states, head.weight, ids, head.bias, soft_cap=head.soft_cap).log_prob
 
-            found = at_targets(score, self._hidden(batch), batch)
+            found = at_targets(score, self._inner.hidden(batch), batch)
         # A copy made outside inference mode is an ordinary tensor, which its receiver may change.
         return found.cpu().clone()
 
     def logits(self, batch: ScoringBatch, rows: int) -> Iterator[Float[Tensor, "b T V"]]:
         """The torch session's."""
+        self._said["logits for the target function were computed by PyTorch"] = None
         return self._inner.logits(batch, rows)
 
     def generate(
@@ -101,38 +108,47 @@ class TritonSession:
         return self._inner.generate(ids, options, seed, room)
 
     def release(self) -> None:
-        """Forget what was encoded."""
+        """Forget what was encoded, and what was said of it."""
+        self._said = {}
         self._inner.release()
 
     def close(self) -> None:
         """Let go of the model; idempotent."""
-        self._prefix_model = None
         self._inner.close()
 
-    def _hidden(self, batch: ScoringBatch) -> Float[Tensor, "B T D"]:
-        """Last hidden states at the positions that predict the target."""
-        prefix = len(batch.prefix_ids)
-        if batch.packed or not (self._trial.prefixes and self._costs.prefix(prefix, batch.n_rows)):
-            return self._inner.hidden(batch)
-        if self._prefix_model is None:
-            self._prefix_model = SharedPrefixModel(self.model)
-        ids, keep = self._inner.padded(batch)
-        if not self._prefix_model.fits(prefix + ids.shape[1]):
-            return self._inner.hidden(batch)
-        self._prefix_kernel_ran = True
-        return self._inner.read_by_head(self._prefix_model.hidden(ids, self._inner.prefix(batch)), keep)
+    def _try(self) -> None:
+        """Try the kernels on the model as it is, and use what works and pays."""
+        self._costs = Costs(self.model.dtype, always=self._always)
+        self._inner.attend_by(None)
+        self._trial = try_kernels(self._inner, self._costs)
+        self._tried = _kind(self.model) if self._inner.linear_head else None
+        least = self._costs.least_prefix
+        if self._trial.prefixes and least is not None:
+            self._inner.attend_by(TrunkAttention(least, self._attend))
 
-    def _notes(self) -> Iterator[str]:
-        if interpreting():
-            yield "Triton kernels were interpreted, which is slow and for tests"
+    def _attend(self, *tensors: Any) -> Tensor:
+        self._say_fused("a shared prefix was read from one copy (shared_prefix_attention)")
+        return attend(*tensors)
+
+    def _why_not_fused(self) -> str:
+        """Why PyTorch computes log-probabilities; nothing if the kernel does."""
         if not self._inner.linear_head:
-            yield "the head of this model is more than a product, so PyTorch computed it"
-        elif not self._costs.head:
+            return "the head of this model is more than a product, so PyTorch computed it"
+        if not self._costs.head:
             dtype = str(self._costs.dtype).removeprefix("torch.")
-            yield f"log-probabilities of {dtype} models are computed by PyTorch, which is as good there"
-        elif not self._trial.head:
-            yield f"log-probabilities were computed by PyTorch: the kernel {self._trial.fault}"
-        else:
-            yield "log-probabilities were fused with the head (linear_logprob)"
-        if self._prefix_kernel_ran:
-            yield "a shared prefix was read from one copy (shared_prefix_attention)"
+            return f"log-probabilities of {dtype} models are computed by PyTorch, which is as good there"
+        if not self._trial.head:
+            return f"log-probabilities were computed by PyTorch: the kernel {self._trial.fault}"
+        return ""
+
+    def _say_fused(self, sentence: str) -> None:
+        if interpreting():
+            self._said["Triton kernels were interpreted, which is slow and for tests"] = None
+        self._said[sentence] = None
+
+
+def _kind(model: PreTrainedModel) -> tuple[object, ...]:
+    """What of a head decides whether the kernel can read it."""
+    head = Head.of(model)
+    weight, bias = head.weight, head.bias
+    return weight.dtype, weight.shape, weight.stride(), bias is None or bias.dtype, head.soft_cap, model.dtype

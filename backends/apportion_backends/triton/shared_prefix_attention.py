@@ -17,7 +17,7 @@ import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from apportion_backends.triton.runtime import DTYPES, interpreting, power_of_two, require_device, upcasts
+from apportion_backends.triton.runtime import DTYPES, interpreting, launching, power_of_two, require_device, upcasts
 
 __all__ = ["shared_prefix_attention", "shared_prefix_attention_reference"]
 
@@ -167,7 +167,8 @@ def shared_prefix_attention(
         scaling: of scores; ``None`` for 1/√D.
 
     Raises:
-        ValueError: shapes, dtypes or devices do not fit.
+        ValueError: shapes, dtypes or devices do not fit, or a gradient is asked for, which there is none; or a length
+            is out of its range (looked up only in the interpreter: on a GPU it would wait for the device).
     """
     _check(query, key, value, prefix_key, prefix_value, prefix_lengths)
     rows, heads, suffix, channels = query.shape
@@ -179,6 +180,7 @@ def shared_prefix_attention(
         return out
     if prefix_lengths is None:
         prefix_lengths = torch.full((rows,), prefix, dtype=torch.int32, device=query.device)
+    prefix_lengths = prefix_lengths.contiguous()
     far = torch.empty(out.shape, dtype=torch.float32, device=query.device)
     sums = torch.empty(out.shape[:3], dtype=torch.float32, device=query.device)
     tiles = _Tiles.of(channels, query.dtype)
@@ -192,14 +194,15 @@ def shared_prefix_attention(
         "num_stages": tiles.stages,
     }
     n_queries = rows * suffix * shared
-    _prefix_kernel[(math.ceil(n_queries / tiles.queries), groups)](
-        query, prefix_key, prefix_value, prefix_lengths, far, sums, n_queries, suffix, prefix, channels, heads,
-        *query.stride()[:3], *prefix_key.stride()[:2], *prefix_value.stride()[:2], scaling, **constants,
-    )  # fmt: skip
-    _suffix_kernel[(math.ceil(suffix * shared / tiles.queries), rows * groups)](
-        query, key, value, far, sums, out, suffix, channels, heads,
-        *query.stride()[:3], *key.stride()[:3], *value.stride()[:3], scaling, **constants,
-    )  # fmt: skip
+    with launching():
+        _prefix_kernel[(math.ceil(n_queries / tiles.queries), groups)](
+            query, prefix_key, prefix_value, prefix_lengths, far, sums, n_queries, suffix, prefix, channels, heads,
+            *query.stride()[:3], *prefix_key.stride()[:2], *prefix_value.stride()[:2], scaling, **constants,
+        )  # fmt: skip
+        _suffix_kernel[(math.ceil(suffix * shared / tiles.queries), rows * groups)](
+            query, key, value, far, sums, out, suffix, channels, heads,
+            *query.stride()[:3], *key.stride()[:3], *value.stride()[:3], scaling, **constants,
+        )  # fmt: skip
     return out
 
 
@@ -244,7 +247,9 @@ def _check(
         or prefix_key.ndim != 3
         or any(tuple(part.shape) != own for part in (key, value))
         or any(tuple(part.shape) != common for part in (prefix_key, prefix_value))
-        or (groups and heads % groups)
+        or not groups
+        or heads % groups
+        or not channels
     ):
         raise ValueError(
             "query must be [B, H, S, D], key and value [B, G, S, D], prefix_key and prefix_value [G, P, D], and H a "
@@ -254,7 +259,15 @@ def _check(
         raise ValueError(f"Heads of {channels} channels are too large; at most {MOST_CHANNELS}.")
     if len({part.dtype for part in tensors}) != 1 or query.dtype not in DTYPES:
         raise ValueError(f"All parts must have one dtype of {', '.join(map(str, DTYPES))}.")
-    if any(part.stride(-1) != 1 for part in tensors):
+    if torch.is_grad_enabled() and any(part.requires_grad for part in tensors):
+        raise ValueError("This attention has no gradient; call it in torch.no_grad() or inference mode.")
+    if channels > 1 and any(part.stride(-1) != 1 for part in tensors):
         raise ValueError("The last dimension of all parts must be contiguous.")
-    if lengths is not None and tuple(lengths.shape) != (rows,):
-        raise ValueError(f"prefix_lengths must be [B] = [{rows}]; it is {list(lengths.shape)}.")
+    if lengths is None:
+        return
+    if tuple(lengths.shape) != (rows,) or lengths.dtype not in (torch.int64, torch.int32):
+        raise ValueError(
+            f"prefix_lengths must be int64 or int32 [B] = [{rows}]; they are {lengths.dtype} {list(lengths.shape)}."
+        )
+    if interpreting() and rows and not (int(lengths.min()) >= 0 and int(lengths.max()) <= prefix):
+        raise ValueError(f"prefix_lengths must be between 0 and {prefix}.")

@@ -5,17 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from apportion.backend import Capability, ScoringBatch
+from apportion.backend import ScoringBatch
+from apportion.prefix_tree import Row
 from apportion_backends.torch.head import Head, target_log_probs
 from apportion_backends.torch.modes import scoring_mode
+from apportion_backends.torch.packed import PackedModel
+from apportion_backends.torch.packed_attention import TrunkAttention
 from apportion_backends.torch.session import TorchSession
 from apportion_backends.triton.costs import Costs
 from apportion_backends.triton.linear_logprob import linear_logprob
-from apportion_backends.triton.prefix_model import SharedPrefixModel
+from apportion_backends.triton.shared_prefix_attention import shared_prefix_attention
 from apportion_backends.triton.tiles import Tiles
 
-__all__ = ["Trial", "try_kernels"]
+__all__ = ["Trial", "attend", "try_kernels"]
 
 LARGEST_DIFFERENCE = 1e-3
 """Nats between two ways of adding up the same products in fp32."""
@@ -31,7 +35,7 @@ class Trial:
 
     Attributes:
         head: the fused head gives the right log-probabilities.
-        prefixes: the model's attention may be exchanged for the one behind a shared prefix.
+        prefixes: packed rows get the right hidden states with the fused attention to what they share.
         fault: what the fused head did instead.
     """
 
@@ -40,22 +44,29 @@ class Trial:
     fault: str = ""
 
 
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, trunk_key: Tensor, trunk_value: Tensor, scaling: float | None
+) -> Tensor:
+    """The kernel, as packed batches call it."""
+    return shared_prefix_attention(query, key, value, trunk_key, trunk_value, scaling=scaling)
+
+
 def try_kernels(session: TorchSession, costs: Costs) -> Trial:
     """Run those that the cost model may choose."""
     vocabulary = session.model.config.get_text_config().vocab_size
     ids = torch.randint(0, vocabulary, (2, 9), generator=torch.Generator().manual_seed(0)).tolist()
-    prompts = [tuple(ids[0]), (*ids[0][:6], *ids[1][6:])]
     target = (ids[1][0],)
+    rows = [Row(tuple(ids[0]), target), Row((*ids[0][:6], *ids[1][6:]), target)]
     fault = ""
     if costs.head and session.linear_head:
-        fault = _fault_of_head(session, ScoringBatch.of(prompts, (), target))
-    shares = Capability.PREFIX_CACHE in session.capabilities and costs.prefix(2**20, 2)
-    prefixes = shares and _same_behind_prefix(session, ScoringBatch.of(prompts, prompts[0][:5], target))
-    return Trial(not fault, prefixes, fault)
+        fault = _fault_of_head(session, rows)
+    tried = costs.least_prefix is not None and session.layout.packing
+    return Trial(not fault, tried and _same_behind_prefix(session, rows), fault)
 
 
-def _fault_of_head(session: TorchSession, batch: ScoringBatch) -> str:
+def _fault_of_head(session: TorchSession, rows: list[Row]) -> str:
     """What the kernel does wrong, with the tiles of few rows and of many; nothing if it is right."""
+    batch = ScoringBatch.of([row.prompt for row in rows], (), rows[0].target)
     with scoring_mode(session.model):
         head = Head.of(session.model)
         states = session.hidden(batch)[:, 0]
@@ -73,16 +84,18 @@ def _fault_of_head(session: TorchSession, batch: ScoringBatch) -> str:
     return ""
 
 
-def _same_behind_prefix(session: TorchSession, batch: ScoringBatch) -> bool:
-    """Whether the model gives the same hidden states with the kernel."""
+def _same_behind_prefix(session: TorchSession, rows: list[Row]) -> bool:
+    """Whether packed rows get the same hidden states with the kernel."""
     model = session.model
     with scoring_mode(model):
-        rows, keep = session.padded(batch)
-        theirs = session.hidden(batch)
+        theirs = PackedModel(model).hidden(rows)[1:]
+        fused = PackedModel(model, fused=TrunkAttention(1, attend))
         try:
-            ours = session.read_by_head(SharedPrefixModel(model).hidden(rows, session.prefix(batch)), keep)
+            fused.hidden(rows[:1])
+            # These go on from what is kept of the first.
+            ours = fused.hidden(rows[1:])
         except Exception:
-            # The model's attention is not to be exchanged, or does not hand on what the kernel needs.
+            # As above; or heads that are too large.
             return False
     scale = float(theirs.double().std()) or 1.0
     return float((ours - theirs).abs().max()) <= OF_ATTENTION.get(model.dtype, 1e-4) * scale

@@ -75,13 +75,16 @@ def _all_facts() -> list[Facts]:
 
 def _facts(entry: Entry) -> Facts:
     """A backend as plain values; one that cannot even be made is a backend that is not available."""
+    # Imported here: this takes seconds.
+    from apportion.selection import availability_of
+
     facts: Facts = {"name": entry.name, "summary": entry.summary, "plugin": entry.plugin}
     try:
         backend = entry.make()
     except PluginError as error:
         nothing: Facts = {"devices": [], "capabilities": [], "options": [], "priority": None}
         return facts | nothing | {"available": False, "detail": "", "reason": str(error), "hint": ""}
-    state = backend.availability()
+    state = availability_of(backend)
     return facts | {
         "devices": list(backend.info.devices),
         "capabilities": sorted(capability.value for capability in backend.info.capabilities),
@@ -101,4 +104,4 @@ def _state(facts: Facts) -> Text:
 def _remark(facts: Facts) -> str:
     if facts["available"]:
         return str(facts["detail"])
-    return f"{facts['reason']}; {facts['hint']}" if facts["hint"] else str(facts["reason"])
+    return f"{facts['reason']}. {facts['hint']}" if facts["hint"] else str(facts["reason"])
