@@ -763,7 +763,7 @@ def test_unavailable_backends_say_why(run: Run, tmp_path: Path, monkeypatch: pyt
     assert found["absent"]["available"] is False
     assert (found["absent"]["reason"], found["absent"]["hint"]) == ("no such library", "pip install it")
     assert "RuntimeError: boom" in found["exploding"]["reason"]
-    assert "no such library; pip install it" in plain(run("backends").out)
+    assert "no such library. pip install it" in plain(run("backends").out)
     assert run("backends", "check").code == 0
     assert run("backends", "check", "absent").code == 1
 

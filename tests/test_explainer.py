@@ -357,11 +357,37 @@ class AbsentPlugin:
 
 def test_only_auto_falls_back_and_says_so() -> None:
     pair = (tiny.model(), tiny.tokenizer())
-    with pytest.raises(ap.BackendError, match="'absent' is not available: its package is missing. pip install absent"):
-        ap.Explainer(pair, backend="absent", plugins=[AbsentPlugin()])
+    for model in (pair, "no/such/model"):  # which is looked for only afterwards
+        with pytest.raises(
+            ap.BackendError, match="'absent' is not available: its package is missing. pip install absent"
+        ):
+            ap.Explainer(model, backend="absent", plugins=[AbsentPlugin()])
     result = ap.Explainer(pair, plugins=[AbsentPlugin()]).attribute("a b", "c")
     assert result.provenance.backend == "torch"
     assert "backend 'absent' passed over: its package is missing" in result.provenance.notes
+
+
+class Clueless(Absent):
+    """A backend that fails to say whether it can run."""
+
+    def availability(self) -> ap.Unavailable:
+        raise ImportError("libcuda.so.1 is missing")
+
+
+class CluelessPlugin:
+    @ap.hookimpl
+    def apportion_register_backends(self, register: Any) -> None:
+        register("clueless", Clueless, summary="for a test")
+
+
+def test_a_backend_that_fails_to_tell_keeps_no_other_from_running() -> None:
+    pair = (tiny.model(), tiny.tokenizer())
+    result = ap.Explainer(pair, plugins=[CluelessPlugin()]).attribute("a b", "c")
+    assert result.provenance.backend == "torch"
+    said = "its availability() failed (ImportError: libcuda.so.1 is missing)"
+    assert any(said in note for note in result.provenance.notes)
+    with pytest.raises(ap.BackendError, match="libcuda"):
+        ap.Explainer(pair, backend="clueless", plugins=[CluelessPlugin()])
 
 
 class Half:
