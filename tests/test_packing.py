@@ -83,6 +83,15 @@ def test_every_node_attends_along_its_path(
     assert torch.equal(state.found[0][0], stacked([last[: n + 1] for n in range(len(last))], "key")), "what is kept"
 
 
+@pytest.mark.parametrize("masks", [True, False])
+def test_many_rows_behind_a_long_beginning_attend_to_it_together(masks: bool) -> None:
+    """One more row saves less than one more group costs; all of them save more."""
+    rows = [Row((*range(400), 1000 + n, *range(149)), (5, 6)) for n in range(40)]
+    first, others = lay_out(rows, masks=masks).groups
+    assert (len(first.trunk), len(others.trunk)) == (0, 400)
+    assert (len(first.paths), len(others.paths)) == (1, 39)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_this_pytorch_gives_the_sums_that_merging_needs(dtype: torch.dtype) -> None:
     assert merges_attention(torch.device("cpu"), dtype, 64)
