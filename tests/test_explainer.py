@@ -349,10 +349,15 @@ class Absent:
         raise AssertionError("an unavailable backend is never loaded")
 
 
-class AbsentPlugin:
+class BackendPlugin:
+    """Brings one backend."""
+
+    def __init__(self, backend: type[Absent]) -> None:
+        self.backend = backend
+
     @ap.hookimpl
     def apportion_register_backends(self, register: Any) -> None:
-        register("absent", Absent, summary="for a test")
+        register("absent", self.backend, summary="for a test")
 
 
 def test_only_auto_falls_back_and_says_so() -> None:
@@ -361,8 +366,8 @@ def test_only_auto_falls_back_and_says_so() -> None:
         with pytest.raises(
             ap.BackendError, match="'absent' is not available: its package is missing. pip install absent"
         ):
-            ap.Explainer(model, backend="absent", plugins=[AbsentPlugin()])
-    result = ap.Explainer(pair, plugins=[AbsentPlugin()]).attribute("a b", "c")
+            ap.Explainer(model, backend="absent", plugins=[BackendPlugin(Absent)])
+    result = ap.Explainer(pair, plugins=[BackendPlugin(Absent)]).attribute("a b", "c")
     assert result.provenance.backend == "torch"
     assert "backend 'absent' passed over: its package is missing" in result.provenance.notes
 
@@ -374,20 +379,14 @@ class Clueless(Absent):
         raise ImportError("libcuda.so.1 is missing")
 
 
-class CluelessPlugin:
-    @ap.hookimpl
-    def apportion_register_backends(self, register: Any) -> None:
-        register("clueless", Clueless, summary="for a test")
-
-
 def test_a_backend_that_fails_to_tell_keeps_no_other_from_running() -> None:
     pair = (tiny.model(), tiny.tokenizer())
-    result = ap.Explainer(pair, plugins=[CluelessPlugin()]).attribute("a b", "c")
+    result = ap.Explainer(pair, plugins=[BackendPlugin(Clueless)]).attribute("a b", "c")
     assert result.provenance.backend == "torch"
     said = "its availability() failed (ImportError: libcuda.so.1 is missing)"
     assert any(said in note for note in result.provenance.notes)
     with pytest.raises(ap.BackendError, match="libcuda"):
-        ap.Explainer(pair, backend="clueless", plugins=[CluelessPlugin()])
+        ap.Explainer(pair, backend="absent", plugins=[BackendPlugin(Clueless)])
 
 
 class Half:

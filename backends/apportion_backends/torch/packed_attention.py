@@ -34,11 +34,12 @@ class TrunkAttention:
     Attributes:
         least: tokens that rows must share for it.
         attend: from queries ``[B, H, L, D]``, the rows' own keys and values ``[B, G, L, D]``, those of what they share
-            ``[G, C, D]``, and what scores are multiplied by (``None`` for 1/√D), to ``[B, H, L, D]``; causal.
+            ``[G, C, D]``, and, by the name ``scaling``, what scores are multiplied by (``None`` for 1/√D), to
+            ``[B, H, L, D]``; causal.
     """
 
     least: int
-    attend: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, float | None], Tensor]
+    attend: Callable[..., Tensor]
 
 
 @dataclass(slots=True)
@@ -135,7 +136,7 @@ def _of_group(
         return near.transpose(1, 2).flatten(0, 1)[group.where]
     if fused is not None and causal and len(group.trunk) >= fused.least:
         trunk_key, trunk_value = (part[group.trunk].transpose(0, 1) for part in (keys, values))
-        both = fused.attend(query, key, value, trunk_key, trunk_value, scaling)
+        both = fused.attend(query, key, value, trunk_key, trunk_value, scaling=scaling)
         return both.transpose(1, 2).flatten(0, 1)[group.where]
     near, near_sum = _with_sum(query, key, value, scaling, causal=causal, mask=group.mask)
     near = near.transpose(1, 2).flatten(0, 1)[group.where]

@@ -158,6 +158,7 @@ def _groups(
     A row's new nodes must lie behind the trunk of its group, because its queries do. Rows that add nothing, as all
     their tokens are those of rows before, belong to any stretch.
     """
+    least = np.inf if least_trunk is None else least_trunk
     adding = np.flatnonzero(np.diff(starts))
     depth, length, new = (np.asarray(a)[adding] for a in (depths, lengths, np.diff(starts)))
     before = np.concatenate([[0], np.cumsum(new)])
@@ -169,7 +170,7 @@ def _groups(
         shallowest = np.append(np.minimum(shallowest, depth[last]), depth[last])
         longest = np.append(np.maximum(longest, length[last]), length[last])
         most = np.append(np.maximum(most, new[last]), new[last])
-        trunk = np.zeros_like(shallowest) if least_trunk is None else shallowest * (shallowest >= least_trunk)
+        trunk = shallowest * (shallowest >= least)
         near = _causal(longest - trunk)
         if masks:
             near = np.minimum(near, most * (longest - trunk))
@@ -182,9 +183,8 @@ def _groups(
         cuts.append(int(firsts[cuts[-1]]))
     stretches = []
     for first, after in pairwise(cuts[::-1]):
-        shared = int(depth[first:after].min())
-        apart = least_trunk is not None and shared >= least_trunk
-        stretches.append((int(adding[first]), int(adding[after - 1]) + 1, shared if apart else 0))
+        shared = depth[first:after].min()
+        stretches.append((int(adding[first]), int(adding[after - 1]) + 1, int(shared * (shared >= least))))
     return stretches
 
 

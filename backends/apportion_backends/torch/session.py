@@ -163,20 +163,20 @@ class TorchSession:
             if self._packed is None:
                 self._packed = PackedModel(self.model, compiled=self._compiles, fused=self._trunk_attention)
             return self._packed.hidden(batch.rows)
-        ids, keep = self.padded(batch)
-        return self.read_by_head(self.model.base_model(ids, **self._cache(batch))[0], keep)
+        ids, keep = self._padded(batch)
+        return self._read_by_head(self.model.base_model(ids, **self._cache(batch))[0], keep)
 
     def attend_by(self, attention: TrunkAttention | None) -> None:
         """From now on, packed rows attend by this to what they share; ``None`` for PyTorch's operations."""
         self._trunk_attention, self._packed = attention, None
 
-    def read_by_head(self, states: Float[Tensor, "B L D"], keep: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
+    def _read_by_head(self, states: Float[Tensor, "B L D"], keep: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
         """The states at these positions, as the model's head reads them."""
         # Some models add layers up in fp32 whatever their weights are.
         states = states.to(self.model.get_output_embeddings().weight.dtype)
         return states.gather(1, keep[:, :, None].expand(-1, -1, states.shape[-1]))
 
-    def padded(self, batch: ScoringBatch) -> tuple[Int[Tensor, "B L"], Int[Tensor, "B T"]]:
+    def _padded(self, batch: ScoringBatch) -> tuple[Int[Tensor, "B L"], Int[Tensor, "B T"]]:
         """Suffix and target of every row, right-padded, and the positions before each target token.
 
         The last target token is predicted and not read.
@@ -192,7 +192,7 @@ class TorchSession:
         device = self.model.device
         return ids[:, : width - 1].to(device), (where - 1).to(device)
 
-    def prefix(self, batch: ScoringBatch) -> Cache:
+    def _prefix(self, batch: ScoringBatch) -> Cache:
         """What every row reads before its own tokens, encoded.
 
         Raises:
@@ -256,7 +256,7 @@ class TorchSession:
 
     def _own_logits(self, batch: ScoringBatch) -> Float[Tensor, "B T V"]:
         """The model's own logits at those positions, where they are more than its head."""
-        ids, keep = self.padded(batch)
+        ids, keep = self._padded(batch)
         extra = {"logits_to_keep": keep} if self._traits.keeps_rows else {}
         logits: Tensor = self.model(ids, **extra, **self._cache(batch)).logits
         if self._traits.keeps_rows:
@@ -267,7 +267,7 @@ class TorchSession:
         """How the forward gets the prefix."""
         if not len(batch.prefix_ids):
             return {"use_cache": False, "return_dict": True}
-        return {"past_key_values": self.prefix(batch), "use_cache": True, "return_dict": True}
+        return {"past_key_values": self._prefix(batch), "use_cache": True, "return_dict": True}
 
 
 def _context_length(model: PreTrainedModel) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -18,7 +18,8 @@ from apportion_backends.torch.session import TorchSession
 from apportion_backends.triton.costs import Costs
 from apportion_backends.triton.linear_logprob import linear_logprob
 from apportion_backends.triton.runtime import interpreting
-from apportion_backends.triton.trial import attend, try_kernels
+from apportion_backends.triton.shared_prefix_attention import shared_prefix_attention
+from apportion_backends.triton.trial import try_kernels
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -119,16 +120,14 @@ class TritonSession:
     def _try(self) -> None:
         """Try the kernels on the model as it is, and use what works and pays."""
         self._costs = Costs(self.model.dtype, always=self._always)
-        self._inner.attend_by(None)
         self._trial = try_kernels(self._inner, self._costs)
         self._tried = _kind(self.model) if self._inner.linear_head else None
-        least = self._costs.least_prefix
-        if self._trial.prefixes and least is not None:
-            self._inner.attend_by(TrunkAttention(least, self._attend))
+        least = self._costs.least_prefix if self._trial.prefixes else None
+        self._inner.attend_by(None if least is None else TrunkAttention(least, self._attend))
 
-    def _attend(self, *tensors: Any) -> Tensor:
+    def _attend(self, *tensors: Tensor, scaling: float | None) -> Tensor:
         self._say_fused("a shared prefix was read from one copy (shared_prefix_attention)")
-        return attend(*tensors)
+        return shared_prefix_attention(*tensors, scaling=scaling)
 
     def _why_not_fused(self) -> str:
         """Why PyTorch computes log-probabilities; nothing if the kernel does."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from apportion.backend import ScoringBatch
 from apportion.prefix_tree import Row
@@ -19,7 +18,7 @@ from apportion_backends.triton.linear_logprob import linear_logprob
 from apportion_backends.triton.shared_prefix_attention import shared_prefix_attention
 from apportion_backends.triton.tiles import Tiles
 
-__all__ = ["Trial", "attend", "try_kernels"]
+__all__ = ["Trial", "try_kernels"]
 
 LARGEST_DIFFERENCE = 1e-3
 """Nats between two ways of adding up the same products in fp32."""
@@ -42,13 +41,6 @@ class Trial:
     head: bool
     prefixes: bool
     fault: str = ""
-
-
-def attend(
-    query: Tensor, key: Tensor, value: Tensor, trunk_key: Tensor, trunk_value: Tensor, scaling: float | None
-) -> Tensor:
-    """The kernel, as packed batches call it."""
-    return shared_prefix_attention(query, key, value, trunk_key, trunk_value, scaling=scaling)
 
 
 def try_kernels(session: TorchSession, costs: Costs) -> Trial:
@@ -89,7 +81,7 @@ def _same_behind_prefix(session: TorchSession, rows: list[Row]) -> bool:
     model = session.model
     with scoring_mode(model):
         theirs = PackedModel(model).hidden(rows)[1:]
-        fused = PackedModel(model, fused=TrunkAttention(1, attend))
+        fused = PackedModel(model, fused=TrunkAttention(1, shared_prefix_attention))
         try:
             fused.hidden(rows[:1])
             # These go on from what is kept of the first.
