@@ -23,12 +23,12 @@ from typing import Any, ClassVar
 import torch
 
 import apportion as ap
-from apportion.demo_model import demo_model_path
-from apportion.game import Game
-from apportion.inputs import AdaptContext
+from apportion.game.game import Game
+from apportion.hooks.manager import load_plugins
+from apportion.models.demo import demo_model_path
 from apportion.options import with_sampler
-from apportion.plugins import load_plugins
-from apportion.rendering import Renderer
+from apportion.protocols.inputs import AdaptContext
+from apportion.rendering.renderer import Renderer
 
 FEATURES, EVALUATIONS, OUTPUTS = 64, 2048, 9
 PARTS = ("adapting", "drawing", "rendering", "tokenising", "game", "fitting")

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import typer
 
-from apportion import hookspecs
 from apportion.cli.app import app
-from apportion.hook_check import hook_names
+from apportion.hooks import hookspecs
+from apportion.hooks.manager import SWITCHED, load_plugins
+from apportion.hooks.registry import KINDS, Entry
+from apportion.hooks.validation import hook_names
 from apportion.options import named_options
-from apportion.plugins import SWITCHED, load_plugins
-from apportion.registry import KINDS, Entry
 
 DOCS = Path(__file__).parent
 GENERATED = "<!-- Written by docs/generate.py; change the code instead. -->\n\n"

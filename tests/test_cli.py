@@ -19,12 +19,12 @@ import torch
 
 import apportion as ap
 from apportion import explainer as explainer_module
-from apportion import plugins as plugins_module
-from apportion.attribution import Attribution
 from apportion.cli import main, outputs
 from apportion.cli.parse import json_or_text, memory_size
-from apportion.docstrings import description, parameter_notes
 from apportion.errors import ApportionError
+from apportion.hooks import manager as plugins_module
+from apportion.hooks.docstrings import description, parameter_notes
+from apportion.results.attribution import Attribution
 from apportion.testing import chats
 from commands import Ended, Run
 
@@ -728,7 +728,7 @@ def test_backends(run: Run) -> None:
 
 PROBLEMS = """
 import apportion as ap
-from apportion.backend import BackendInfo, Unavailable
+from apportion.protocols.backend import BackendInfo, Unavailable
 
 class Absent:
     info = BackendInfo("absent", ("cuda",), frozenset(), priority=9)

@@ -16,11 +16,11 @@ import pytest
 
 import apportion as ap
 import apportion.testing
-from apportion.hook_check import hook_names
-from apportion.plugin_check.report import examine
-from apportion.plugins import AUTOLOAD_VARIABLE, DISABLE_VARIABLE, SWITCHED, Plugins, load_plugins
-from apportion.registry import KINDS
+from apportion.hooks.manager import AUTOLOAD_VARIABLE, DISABLE_VARIABLE, SWITCHED, Plugins, load_plugins
+from apportion.hooks.registry import KINDS
+from apportion.hooks.validation import hook_names
 from apportion.scaffold.distribution import KINDS as NEW_KINDS
+from apportion.testing.check.report import examine
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -116,7 +116,7 @@ def test_every_extension_point_has_its_page(kind: str) -> None:
     assert contract in apportion.testing.__all__
     assert f"::: apportion.testing.{contract}\n" in page
     assert f"({contract}):" in page
-    assert all(f"::: apportion.{protocol}\n" in page for protocol in PROTOCOLS[kind])
+    assert all(f"::: apportion.protocols.{protocol}\n" in page for protocol in PROTOCOLS[kind])
     (row,) = [line for line in overview.splitlines() if f"]({kind}.md) |" in line]
     assert kind[:-1] in NEW_KINDS
     for wanted in (f"`apportion_register_{kind}`", f"`{contract}`", f"`{kind[:-1]}`"):

@@ -18,9 +18,9 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from transformers import PreTrainedTokenizerFast
 
 import apportion as ap
-from apportion.encoding import FEWEST, Encoder
+from apportion.rendering.encoder import FEWEST, Encoder
+from apportion.rendering.safe_splits import ALTERNATIVES, BORDER, META, borders
 from apportion.testing import tiny
-from apportion.token_borders import ALTERNATIVES, BORDER, META, borders
 from apportion_plugins.inputs.documents import DocumentsAdapter
 from apportion_plugins.inputs.template import TemplateAdapter
 

@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 import apportion as ap
-from apportion.evaluating import measure_all
-from apportion.evaluation import Evaluation, compare
-from apportion.plugins import load_plugins
+from apportion.hooks.manager import load_plugins
+from apportion.results.evaluation import Evaluation, compare
+from apportion.runs.evaluate import measure_all
 from apportion.testing import sample_results
 from apportion.testing.games import random_moebius
 

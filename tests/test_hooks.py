@@ -12,11 +12,12 @@ import pytest
 import torch
 
 import apportion as ap
-from apportion import compatibility, hookspecs
-from apportion.compatibility import Deprecation, PluginDeprecationWarning
-from apportion.hook_check import hook_names
-from apportion.hookspecs import API_VERSION
-from apportion.plugins import load_plugins
+from apportion.hooks import api_version as compatibility
+from apportion.hooks import hookspecs
+from apportion.hooks.api_version import Deprecation, PluginDeprecationWarning
+from apportion.hooks.hookspecs import API_VERSION
+from apportion.hooks.manager import load_plugins
+from apportion.hooks.validation import hook_names
 from apportion.testing import tiny, tiny_explainer
 
 VERSION_1 = {
@@ -390,8 +391,8 @@ def test_what_goes_away_is_announced_with_the_plugins_name(monkeypatch: pytest.M
 def test_deprecations_warn_once_a_process() -> None:
     program = """
 import apportion as ap
-from apportion import compatibility
-from apportion.plugins import load_plugins
+from apportion.hooks import api_version as compatibility
+from apportion.hooks.manager import load_plugins
 compatibility.DEPRECATIONS = (compatibility.Deprecation("apportion_after_run", None, 2, "Use another."),)
 class Old:
     @ap.hookimpl

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import apportion as ap
+from apportion.rendering.token_texts import token_texts
 from apportion.testing import tiny
-from apportion.tokens import token_texts
 from apportion_plugins.inputs.pieces import cut
 from apportion_plugins.inputs.template import TemplateAdapter
 from apportion_plugins.inputs.text import text_adapter

@@ -20,7 +20,7 @@ import torch
 from rich.console import Console
 
 import apportion as ap
-from apportion.handover import questions_of
+from apportion.runs.coroutine import questions_of
 from apportion.testing import tiny
 from apportion_plugins.cache import EvaluationCache, keys
 from apportion_plugins.progress import ProgressBar

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import apportion as ap
-from apportion.auto import choose_method
+from apportion.runs.auto import choose_method
 from apportion.testing import games
 from apportion_plugins.methods.ablation import Ablation
 from apportion_plugins.methods.banzhaf import Banzhaf

@@ -9,7 +9,7 @@ import torch
 from scipy.stats import pearsonr, spearmanr
 
 import apportion as ap
-from apportion.plugins import load_plugins
+from apportion.hooks.manager import load_plugins
 from apportion.testing.games import KnownGame, random_moebius
 from apportion.testing.randomness import generator
 from apportion_plugins.metrics.ranking import Ranking, mean_ranks

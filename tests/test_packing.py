@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import apportion as ap
-from apportion.models import load_model
-from apportion.planner import plan
-from apportion.prefix_tree import Row, minimum_tokens, reused_tokens
+from apportion.models.load import load_model
+from apportion.scoring.plan import plan
+from apportion.scoring.prefix_tree import Row, minimum_tokens, reused_tokens
 from apportion.testing import reference, tiny
 from apportion_backends.torch import packing
 from apportion_backends.torch.backend import TorchBackend

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apportion.backend import Layout
-from apportion.planner import Plan, plan
-from apportion.prefix_tree import Row, common_prefix, minimum_tokens
+from apportion.protocols.backend import Layout
+from apportion.scoring.plan import Plan, plan
+from apportion.scoring.prefix_tree import Row, common_prefix, minimum_tokens
 
 ids = st.lists(st.integers(0, 2), min_size=1, max_size=12).map(tuple)
 targets = st.lists(st.integers(0, 2), min_size=1, max_size=3).map(tuple)

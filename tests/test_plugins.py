@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 import apportion as ap
-from apportion.hook_check import hook_names
-from apportion.hookspecs import API_VERSION
-from apportion.plugins import BUILT_INS, load_plugins
+from apportion.hooks.hookspecs import API_VERSION
+from apportion.hooks.manager import BUILT_INS, load_plugins
+from apportion.hooks.validation import hook_names
 from apportion.testing import tiny
 
 BROKEN = {
@@ -109,7 +109,7 @@ def run(site: Path, *arguments: str, **environment: str) -> subprocess.Completed
 
 LISTING = """
 import json
-from apportion.plugins import load_plugins
+from apportion.hooks.manager import load_plugins
 p = load_plugins()
 print(json.dumps({
     "loaded": {x.name: x.distribution for x in p.loaded},
@@ -237,7 +237,7 @@ def test_plugins_are_told_the_settings() -> None:
 
 
 def test_every_hook_is_documented() -> None:
-    from apportion import hookspecs
+    from apportion.hooks import hookspecs
 
     assert len(hook_names()) == 14
     for name in hook_names():

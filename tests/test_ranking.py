@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import apportion as ap
-from apportion.ranking import top_agreement, top_size
-from apportion.running import check_estimate
+from apportion.game.method_runner import check_estimate
+from apportion.results.ranking import top_agreement, top_size
 from apportion.testing import games
 from apportion.testing.games import KnownGame
 from apportion.testing.results import sample_results

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import apportion as ap
+from apportion.game.token_view import TokenView, features_of_tokens
 from apportion.testing import tiny
-from apportion.token_view import TokenView, features_of_tokens
 from apportion_plugins.methods.reagent import Reagent, TargetAmongTop
 
 P, F = 7, 6

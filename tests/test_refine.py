@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import apportion as ap
-from apportion.anytime import run_until
-from apportion.methods import Estimate
+from apportion.game.stopping import run_until
+from apportion.protocols.methods import Estimate
 from apportion.testing import games, tiny
 from apportion_plugins.methods.kernel_shap import KernelShap
 from apportion_plugins.samplers.leverage import LeverageSampler

@@ -18,7 +18,7 @@ import pytest
 import apportion as ap
 from apportion import explainer as explainer_module
 from apportion.cli import dataset, items, main
-from apportion.results import ResultsFolder
+from apportion.results.run_folder import ResultsFolder
 from apportion.testing import tiny
 from commands import Ended, Run
 

@@ -11,8 +11,8 @@ import pytest
 
 import apportion as ap
 from apportion.cli import main
-from apportion.plugins import load_plugins
-from apportion.registry import KINDS as REGISTRIES
+from apportion.hooks.manager import load_plugins
+from apportion.hooks.registry import KINDS as REGISTRIES
 from apportion.scaffold.distribution import KINDS, Distribution, write_distribution
 
 
@@ -40,8 +40,8 @@ def test_the_tests_of_new_plugins_pass_at_once(tmp_path: Path) -> None:
     assert " passed" in done.stdout
     program = f"""
 import importlib
-from apportion.plugins import load_plugins
-from apportion.plugin_check.report import examine
+from apportion.hooks.manager import load_plugins
+from apportion.testing.check.report import examine
 plugins = load_plugins([importlib.import_module(f"apportion_my_{{kind}}") for kind in {KINDS}])
 for kind in {KINDS}:
     entries = plugins.entries_of(f"apportion_my_{{kind}}")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import apportion as ap
-from apportion.plugins import load_plugins
+from apportion.hooks.manager import load_plugins
 from apportion.testing import reference, tiny
 
 PROMPT = "one two three"

@@ -11,11 +11,11 @@ import transformers
 from torch import nn
 
 import apportion as ap
-from apportion.batches import Batches
-from apportion.inputs import ModelInput
-from apportion.models import LoadedModel, load_model
-from apportion.readout import Readout
-from apportion.scoring import Scorer
+from apportion.models.load import LoadedModel, load_model
+from apportion.protocols.inputs import ModelInput
+from apportion.scoring.batches import Batches
+from apportion.scoring.readout import Readout
+from apportion.scoring.scorer import Scorer
 from apportion.testing import reference, tiny
 from apportion_backends.torch import head, twin
 from apportion_backends.torch import session as session_module
@@ -195,7 +195,7 @@ def test_target_functions_see_a_few_rows_of_logits_at_a_time(monkeypatch: pytest
 
     with ap.Explainer((tiny.model(), tiny.tokenizer())) as explainer:
         vocabulary = explainer.session.info.vocabulary
-        monkeypatch.setattr("apportion.readout.LOGITS_BYTES", 4 * vocabulary * 2 * 3)
+        monkeypatch.setattr("apportion.scoring.readout.LOGITS_BYTES", 4 * vocabulary * 2 * 3)
         result = explainer.attribute("a b c", " xy", method="shapley", target_fn=largest)
     assert result.provenance.evaluations == 8
     assert shapes == [(2, 3, vocabulary)] * 4

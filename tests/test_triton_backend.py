@@ -236,7 +236,7 @@ def test_the_list_of_backends_says_why_not() -> None:
 
 
 def test_a_triton_that_cannot_be_imported_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
-    from apportion.backend import Unavailable
+    from apportion.protocols.backend import Unavailable
     from apportion_backends.triton import backend
 
     monkeypatch.setitem(sys.modules, "triton", None)
@@ -247,7 +247,7 @@ def test_a_triton_that_cannot_be_imported_is_unavailable(monkeypatch: pytest.Mon
 
 
 def test_without_triton_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    from apportion.backend import Unavailable
+    from apportion.protocols.backend import Unavailable
     from apportion_backends.triton import backend
 
     monkeypatch.setattr(backend.importlib.util, "find_spec", lambda name: None)

@@ -11,13 +11,13 @@ import transformers
 from benchmarks.kernels.timing import Contender, Timed
 from benchmarks.speed.peers import captum
 
-from apportion.backend import Backend, ScoringBatch, Session
-from apportion.batches import Batches
 from apportion.benchmarking.floor import ModelShape, optimal_flops
 from apportion.benchmarking.gemm import gemm_rate
 from apportion.benchmarking.tree import prefix_tree
-from apportion.models import LoadedModel
-from apportion.prefix_tree import Row
+from apportion.models.load import LoadedModel
+from apportion.protocols.backend import Backend, ScoringBatch, Session
+from apportion.scoring.batches import Batches
+from apportion.scoring.prefix_tree import Row
 from apportion.testing import tiny
 from apportion_backends.torch.backend import TorchBackend
 from apportion_backends.triton.backend import TritonBackend

@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import apportion as ap
 from apportion.benchmarking import texts
-from apportion.models import load_model
+from apportion.models.load import load_model
 
 __all__ = ["EVALUATIONS", "narrow", "peak"]
 

@@ -8,7 +8,7 @@ from importlib import metadata
 
 import numpy as np
 
-from apportion.models import LoadedModel
+from apportion.models.load import LoadedModel
 
 __all__ = ["Peer", "Run"]
 

@@ -11,20 +11,6 @@ from typing import TYPE_CHECKING
 from apportion._version import __version__
 
 if TYPE_CHECKING:
-    from apportion.attribution import Attribution
-    from apportion.backend import (
-        Available,
-        Backend,
-        BackendInfo,
-        Capability,
-        Layout,
-        ScoringBatch,
-        Session,
-        SessionInfo,
-        Unavailable,
-        WhiteBox,
-    )
-    from apportion.cost import Cost
     from apportion.errors import (
         ApportionError,
         BackendError,
@@ -38,52 +24,66 @@ if TYPE_CHECKING:
         ScoreError,
         UnknownNameError,
     )
-    from apportion.evaluation import Comparison, Evaluation, compare
     from apportion.explainer import Explainer
-    from apportion.features import Feature, Level, Segment
-    from apportion.game import Game
-    from apportion.hookspecs import Settings, hookimpl
-    from apportion.inputs import AdaptContext, Alternatives, InputAdapter, ModelInput
-    from apportion.methods import Coalitions, Estimate, Method, Sampler
-    from apportion.metrics import Measurement, Metric
-    from apportion.models import LoadedModel
-    from apportion.progress import ProgressEvent
+    from apportion.game.game import Game
+    from apportion.hooks.hookspecs import Settings, hookimpl
+    from apportion.hooks.registry import Register
+    from apportion.models.load import LoadedModel
     from apportion.prompts import Chat, Documents, Template, Text
-    from apportion.provenance import Provenance
-    from apportion.registry import Register
-    from apportion.request import Request
-    from apportion.results import load_results
-    from apportion.targets import Needs, Scores, Target, TargetFunction
-    from apportion.visualizers import Visualizer
+    from apportion.protocols.backend import (
+        Available,
+        Backend,
+        BackendInfo,
+        Capability,
+        Layout,
+        ScoringBatch,
+        Session,
+        SessionInfo,
+        Unavailable,
+        WhiteBox,
+    )
+    from apportion.protocols.features import Feature, Level, Segment
+    from apportion.protocols.inputs import AdaptContext, Alternatives, InputAdapter, ModelInput
+    from apportion.protocols.methods import Coalitions, Estimate, Method, Sampler
+    from apportion.protocols.metrics import Measurement, Metric
+    from apportion.protocols.progress import ProgressEvent
+    from apportion.protocols.request import Request
+    from apportion.protocols.targets import Needs, Scores, Target, TargetFunction
+    from apportion.protocols.visualizers import Visualizer
+    from apportion.results.attribution import Attribution
+    from apportion.results.evaluation import Comparison, Evaluation, compare
+    from apportion.results.provenance import Provenance
+    from apportion.results.run_folder import load_results
+    from apportion.runs.cost import Cost
 
 _HOMES = {
-    "attribution": ("Attribution",),
-    "backend": (
+    "results.attribution": ("Attribution",),
+    "protocols.backend": (
         "Available", "Backend", "BackendInfo", "Capability", "Layout", "ScoringBatch", "Session", "SessionInfo",
         "Unavailable", "WhiteBox",
     ),
-    "cost": ("Cost",),
+    "runs.cost": ("Cost",),
     "errors": (
         "ApportionError", "BackendError", "BatchTooLargeError", "BudgetError", "CapabilityError", "InputError",
         "ModelError", "PluginError", "ResultError", "ScoreError", "UnknownNameError",
     ),
-    "evaluation": ("Comparison", "Evaluation", "compare"),
+    "results.evaluation": ("Comparison", "Evaluation", "compare"),
     "explainer": ("Explainer",),
-    "features": ("Feature", "Level", "Segment"),
-    "game": ("Game",),
-    "hookspecs": ("Settings", "hookimpl"),
-    "inputs": ("AdaptContext", "Alternatives", "InputAdapter", "ModelInput"),
-    "methods": ("Coalitions", "Estimate", "Method", "Sampler"),
-    "metrics": ("Measurement", "Metric"),
-    "models": ("LoadedModel",),
-    "progress": ("ProgressEvent",),
+    "protocols.features": ("Feature", "Level", "Segment"),
+    "game.game": ("Game",),
+    "hooks.hookspecs": ("Settings", "hookimpl"),
+    "protocols.inputs": ("AdaptContext", "Alternatives", "InputAdapter", "ModelInput"),
+    "protocols.methods": ("Coalitions", "Estimate", "Method", "Sampler"),
+    "protocols.metrics": ("Measurement", "Metric"),
+    "models.load": ("LoadedModel",),
+    "protocols.progress": ("ProgressEvent",),
     "prompts": ("Chat", "Documents", "Template", "Text"),
-    "provenance": ("Provenance",),
-    "registry": ("Register",),
-    "request": ("Request",),
-    "results": ("load_results",),
-    "targets": ("Needs", "Scores", "Target", "TargetFunction"),
-    "visualizers": ("Visualizer",),
+    "results.provenance": ("Provenance",),
+    "hooks.registry": ("Register",),
+    "protocols.request": ("Request",),
+    "results.run_folder": ("load_results",),
+    "protocols.targets": ("Needs", "Scores", "Target", "TargetFunction"),
+    "protocols.visualizers": ("Visualizer",),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -13,37 +13,37 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from jaxtyping import Float
 from torch import Tensor
 
-from apportion.anytime import run_request
-from apportion.batches import Batches
-from apportion.cost import Cost, estimate_cost
 from apportion.errors import InputError
-from apportion.evaluating import measure_all
-from apportion.game import Game, Memory, Score
-from apportion.hook_check import explained
-from apportion.inputs import ModelInput
-from apportion.many import Pipeline, attributions
-from apportion.methods import Estimate, Method
-from apportion.models import load_model
+from apportion.game.game import Game, Memory, Score
+from apportion.game.stopping import run_request
+from apportion.game.token_view import ScoreTokens, TokenView, token_view
+from apportion.hooks.manager import load_plugins
+from apportion.hooks.validation import explained
+from apportion.models.load import load_model
+from apportion.models.select_backend import check_memory_budget, named_backend, open_session, white_box_of
 from apportion.options import checked_seed
-from apportion.outcome import assemble
-from apportion.past import Past, PastRuns
-from apportion.plugins import load_plugins
-from apportion.progress import ProgressEvent
-from apportion.readout import Readout
-from apportion.resolve import Resolver
-from apportion.run import Ask, Call, Run, Scoring, answered
-from apportion.scoring import Scorer
-from apportion.selection import check_memory_budget, named_backend, open_session, white_box_of
-from apportion.targets import Needs, TargetFunction
-from apportion.token_view import ScoreTokens, TokenView, token_view
+from apportion.protocols.inputs import ModelInput
+from apportion.protocols.methods import Estimate, Method
+from apportion.protocols.progress import ProgressEvent
+from apportion.protocols.targets import Needs, TargetFunction
+from apportion.runs.assemble import assemble
+from apportion.runs.concurrent import Pipeline, attributions
+from apportion.runs.cost import Cost, estimate_cost
+from apportion.runs.evaluate import measure_all
+from apportion.runs.history import Past, PastRuns
+from apportion.runs.resolver import Resolver
+from apportion.runs.run import Ask, Call, Run, Scoring, answered
+from apportion.scoring.batches import Batches
+from apportion.scoring.readout import Readout
+from apportion.scoring.scorer import Scorer
 
 if TYPE_CHECKING:
-    from apportion.attribution import Attribution
-    from apportion.backend import Backend
-    from apportion.evaluation import Evaluation
-    from apportion.logits_function import LogitsFunction
-    from apportion.metrics import Metric
-    from apportion.request import Request
+    from apportion.protocols.backend import Backend
+    from apportion.protocols.metrics import Metric
+    from apportion.protocols.request import Request
+    from apportion.results.attribution import Attribution
+    from apportion.results.evaluation import Evaluation
+    from apportion.scoring.logits_target import LogitsFunction
 
 __all__ = ["Explainer"]
 

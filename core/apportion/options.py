@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from apportion.errors import InputError, listing, suggestion
 
 if TYPE_CHECKING:
-    from apportion.registry import Registry
+    from apportion.hooks.registry import Registry
 
 __all__ = ["PLACEMENT", "check_options", "checked_seed", "named_options", "whole_number", "with_sampler"]
 

@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from apportion.files import file_to_write
-from apportion.hookspecs import hookimpl
-from apportion.progress import ProgressEvent
-from apportion.provenance import versions
+from apportion.hooks.hookspecs import hookimpl
+from apportion.protocols.progress import ProgressEvent
+from apportion.results.provenance import versions
 
 if TYPE_CHECKING:
-    from apportion.attribution import Attribution
-    from apportion.backend import Session, SessionInfo
-    from apportion.inputs import InputAdapter
-    from apportion.request import Request
+    from apportion.protocols.backend import Session, SessionInfo
+    from apportion.protocols.inputs import InputAdapter
+    from apportion.protocols.request import Request
+    from apportion.results.attribution import Attribution
 
 __all__ = ["SCHEMA", "SCHEMA_VERSION", "RunLog"]
 

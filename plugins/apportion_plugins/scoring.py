@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from apportion.hookspecs import hookimpl
+from apportion.hooks.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-    from apportion.backend import ScoringBatch, Session
+    from apportion.protocols.backend import ScoringBatch, Session
 
 
 @hookimpl(trylast=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from apportion.models import LoadedModel
+from apportion.models.load import LoadedModel
 from apportion.testing import BackendContract, tiny
 from apportion_backends.torch.backend import TorchBackend
 from apportion_backends.triton.backend import TritonBackend

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from apportion import testing
-from apportion.plugins import BUILT_INS, load_plugins
-from apportion.registry import KINDS
+from apportion.hooks.manager import BUILT_INS, load_plugins
+from apportion.hooks.registry import KINDS
 
 HERE = Path(__file__).parent
 CONTRACTS = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from apportion.plugins import load_plugins
+from apportion.hooks.manager import load_plugins
 from apportion.testing import MetricContract
 
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from apportion.backend import Available, BackendInfo, Capability, Unavailable
 from apportion.errors import BackendError
-from apportion.models import LoadedModel, torch_dtype
+from apportion.models.load import LoadedModel, torch_dtype
+from apportion.protocols.backend import Available, BackendInfo, Capability, Unavailable
 
 if TYPE_CHECKING:
     from apportion_backends.torch.session import TorchSession

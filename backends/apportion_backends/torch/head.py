@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from apportion.backend import ScoringBatch
+from apportion.protocols.backend import ScoringBatch
 from apportion_backends.torch.onednn import few_sizes, linear, multiplies
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from apportion.prefix_tree import Row, reused_tokens
+from apportion.scoring.prefix_tree import Row, reused_tokens
 
 __all__ = ["LEAST_TRUNK", "Group", "Pack", "lay_out"]
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from apportion.prefix_tree import common_prefix
+from apportion.scoring.prefix_tree import common_prefix
 
 __all__ = ["PrefixStore", "encode_prefix"]
 

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from apportion.backend import Capability, Layout, ScoringBatch, SessionInfo
 from apportion.errors import BackendError, InputError
-from apportion.models import LoadedModel
+from apportion.models.load import LoadedModel
+from apportion.protocols.backend import Capability, Layout, ScoringBatch, SessionInfo
 from apportion_backends.torch.head import Head, all_logits, at_targets, log_probs_of_logits, target_log_probs
 from apportion_backends.torch.memory import ActivationSize, translate_out_of_memory
 from apportion_backends.torch.modes import scoring_mode

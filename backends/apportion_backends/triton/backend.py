@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from apportion.backend import Available, BackendInfo, Capability, Unavailable
 from apportion.errors import BackendError
-from apportion.models import LoadedModel
+from apportion.models.load import LoadedModel
+from apportion.protocols.backend import Available, BackendInfo, Capability, Unavailable
 from apportion_backends.torch.backend import TorchBackend
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from apportion.backend import Capability, Layout, ScoringBatch, SessionInfo
+from apportion.protocols.backend import Capability, Layout, ScoringBatch, SessionInfo
 from apportion_backends.torch.head import Head, at_targets
 from apportion_backends.torch.memory import translate_out_of_memory
 from apportion_backends.torch.modes import scoring_mode

@@ -16,7 +16,7 @@ import torch
 from benchmarks.speed.peer import Peer, Run
 
 import apportion as ap
-from apportion.models import LoadedModel
+from apportion.models.load import LoadedModel
 
 __all__ = ["SameMasks", "citer"]
 

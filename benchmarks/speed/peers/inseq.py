@@ -13,7 +13,7 @@ import warnings
 import numpy as np
 from benchmarks.speed.peer import Peer, Run
 
-from apportion.models import LoadedModel
+from apportion.models.load import LoadedModel
 
 __all__ = ["occlusion"]
 

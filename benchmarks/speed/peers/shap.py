@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from benchmarks.speed.peer import Peer, Run
 
-from apportion.models import LoadedModel
+from apportion.models.load import LoadedModel
 
 __all__ = ["exact", "kernel"]
 

@@ -13,11 +13,11 @@ from apportion.benchmarking.gemm import gemm_rate
 from apportion.benchmarking.tree import prefix_tree
 from apportion.benchmarking.watcher import Watcher
 from apportion.benchmarking.works import Work
-from apportion.models import DTYPES
+from apportion.models.load import DTYPES
 
 if TYPE_CHECKING:
-    from apportion.attribution import Attribution
     from apportion.explainer import Explainer
+    from apportion.results.attribution import Attribution
 
 __all__ = ["Measured", "Need", "Stopwatch", "need", "rate_beside"]
 

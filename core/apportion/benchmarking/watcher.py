@@ -6,7 +6,7 @@ import time
 from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING
 
-from apportion.hookspecs import hookimpl
+from apportion.hooks.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from jaxtyping import Float

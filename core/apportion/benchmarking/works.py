@@ -11,8 +11,8 @@ from apportion.errors import unknown_name
 from apportion.prompts import Documents, Template, Text
 
 if TYPE_CHECKING:
-    from apportion.attribution import Attribution
     from apportion.explainer import Explainer
+    from apportion.results.attribution import Attribution
 
 __all__ = ["WORKS", "Work", "work"]
 

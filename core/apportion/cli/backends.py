@@ -9,9 +9,9 @@ from rich.text import Text
 
 from apportion.cli.listing import JsonFlag, console, print_json, print_table, sub_app
 from apportion.errors import PluginError
+from apportion.hooks.manager import load_plugins
+from apportion.hooks.registry import Entry
 from apportion.options import PLACEMENT, named_options
-from apportion.plugins import load_plugins
-from apportion.registry import Entry
 
 __all__ = ["app"]
 
@@ -76,7 +76,7 @@ def _all_facts() -> list[Facts]:
 def _facts(entry: Entry) -> Facts:
     """A backend as plain values; one that cannot even be made is a backend that is not available."""
     # Imported here: this takes seconds.
-    from apportion.selection import availability_of
+    from apportion.models.select_backend import availability_of
 
     facts: Facts = {"name": entry.name, "summary": entry.summary, "plugin": entry.plugin}
     try:

@@ -21,7 +21,7 @@ from apportion.cli.outputs import check_writable, write_file
 from apportion.cli.parse import json_pairs, memory_size, usage_error
 from apportion.cli.running import FAILED
 from apportion.errors import ApportionError
-from apportion.plugins import installed_plugins
+from apportion.hooks.manager import installed_plugins
 
 if TYPE_CHECKING:
     from apportion.benchmarking.measuring import Measured
@@ -157,7 +157,7 @@ def _measure(
 def _facts(explainer: Explainer) -> dict[str, Any]:
     import torch
 
-    from apportion.provenance import versions
+    from apportion.results.provenance import versions
 
     info = explainer.session.info
     return {

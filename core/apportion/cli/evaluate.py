@@ -17,10 +17,10 @@ from apportion.cli.listing import print_json
 from apportion.cli.outputs import DOTS_PER_INCH, PICTURES, check_writable, write_file
 from apportion.cli.parse import json_pairs, usage_error
 from apportion.errors import listing
-from apportion.plugins import installed_plugins
+from apportion.hooks.manager import installed_plugins
 
 if TYPE_CHECKING:
-    from apportion.evaluation import Evaluation
+    from apportion.results.evaluation import Evaluation
 
 __all__ = ["EXAMPLES", "evaluate"]
 
@@ -76,7 +76,7 @@ def _evaluations(
 
 
 def _deliver(found: list[Evaluation], *, as_json: bool, curves: Path | None) -> None:
-    from apportion.evaluation import compare
+    from apportion.results.evaluation import compare
 
     if as_json:
         print_json([one.to_dict() for one in found] if len(found) > 1 else found[0].to_dict())

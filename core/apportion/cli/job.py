@@ -14,8 +14,8 @@ from apportion.cli.outputs import OutputFlags, Outputs, check_outputs
 from apportion.cli.parse import json_pairs, memory_size, token_ids, usage_error
 from apportion.cli.prompting import PromptFlags, build_prompt
 from apportion.files import file_to_write
+from apportion.hooks.manager import installed_plugins
 from apportion.options import check_options
-from apportion.plugins import installed_plugins
 
 if TYPE_CHECKING:
     from apportion.explainer import Explainer

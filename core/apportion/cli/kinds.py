@@ -11,9 +11,9 @@ import typer
 from rich.text import Text
 
 from apportion.cli.listing import JsonFlag, console, print_json, print_table, sub_app
-from apportion.docstrings import description, parameter_notes
+from apportion.hooks.docstrings import description, parameter_notes
+from apportion.hooks.manager import load_plugins
 from apportion.options import named_options
-from apportion.plugins import load_plugins
 
 __all__ = ["KINDS", "Kind", "facts_of", "kind_app"]
 

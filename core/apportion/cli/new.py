@@ -9,7 +9,7 @@ import typer
 
 from apportion.cli.listing import console
 from apportion.errors import PluginError
-from apportion.plugins import load_plugins
+from apportion.hooks.manager import load_plugins
 from apportion.scaffold.distribution import KINDS, Distribution, write_distribution
 
 __all__ = ["app"]

@@ -16,11 +16,11 @@ from apportion.cli.parse import json_pairs, usage_error
 from apportion.cli.running import InterruptedDeliveryError
 from apportion.errors import ApportionError, InputError, ResultError, listing
 from apportion.files import write_atomically
+from apportion.hooks.manager import installed_plugins
 from apportion.options import check_options
-from apportion.plugins import installed_plugins
 
 if TYPE_CHECKING:
-    from apportion.attribution import Attribution
+    from apportion.results.attribution import Attribution
 
 __all__ = ["DOTS_PER_INCH", "PICTURES", "OutputFlags", "Outputs", "check_outputs", "check_writable", "write_file"]
 

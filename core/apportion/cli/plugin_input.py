@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from apportion.cli.parse import json_pairs, usage_error
 from apportion.errors import listing
-from apportion.plugins import installed_plugins
+from apportion.hooks.manager import installed_plugins
 
 __all__ = ["plugin_prompt"]
 

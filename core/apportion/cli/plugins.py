@@ -11,9 +11,9 @@ from rich.text import Text
 
 from apportion.cli.listing import JsonFlag, console, print_json, print_table, sub_app
 from apportion.errors import unknown_name
-from apportion.plugin_check.finding import Finding
-from apportion.plugins import AUTOLOAD_VARIABLE, DISABLE_VARIABLE, ENTRY_POINT_GROUP, Plugins, load_plugins
-from apportion.registry import Entry
+from apportion.hooks.manager import AUTOLOAD_VARIABLE, DISABLE_VARIABLE, ENTRY_POINT_GROUP, Plugins, load_plugins
+from apportion.hooks.registry import Entry
+from apportion.testing.check.finding import Finding
 
 __all__ = ["app"]
 
@@ -141,7 +141,7 @@ def _check(row: Row, plugins: Plugins) -> Check:
     if row.error:
         return Check(row.name, (row.error,))
     # Imported here: trying things out needs PyTorch.
-    from apportion.plugin_check.report import examine, examine_hooks
+    from apportion.testing.check.report import examine, examine_hooks
 
     findings = tuple(examine(row.entries, plugins))
     faults = [fault for finding in findings for fault in finding.faults]

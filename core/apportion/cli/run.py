@@ -25,12 +25,12 @@ from apportion.cli.listing import console, print_json
 from apportion.cli.running import FAILED as FAILED_CODE
 from apportion.cli.running import InterruptedDeliveryError
 from apportion.errors import InputError, listing
-from apportion.provenance import versions
-from apportion.results import FAILED, OK, ResultsFolder
+from apportion.results.provenance import versions
+from apportion.results.run_folder import FAILED, OK, ResultsFolder
 
 if TYPE_CHECKING:
-    from apportion.attribution import Attribution
     from apportion.explainer import Explainer
+    from apportion.results.attribution import Attribution
 
 __all__ = ["EXAMPLES", "run"]
 

@@ -28,6 +28,6 @@ def show(
     outputs = check_outputs(output, inputs=[result])
     outputs.check_view()
     # Imported here: numpy is not needed to refuse a command line.
-    from apportion.attribution import Attribution
+    from apportion.results.attribution import Attribution
 
     outputs.deliver(Attribution.load(result))

@@ -13,7 +13,7 @@ from string import Template
 
 from apportion._version import __version__
 from apportion.errors import InputError, PluginError, unknown_name
-from apportion.hookspecs import API_VERSION
+from apportion.hooks.hookspecs import API_VERSION
 
 __all__ = ["KINDS", "Distribution", "write_distribution"]
 

@@ -12,7 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from apportion.backend import (
+from apportion.errors import BackendError
+from apportion.hooks.object_check import object_faults
+from apportion.models.load import DTYPES
+from apportion.prompts import Text
+from apportion.protocols.backend import (
     Available,
     Backend,
     BackendInfo,
@@ -25,10 +29,6 @@ from apportion.backend import (
     WhiteBox,
     WhiteBoxSession,
 )
-from apportion.errors import BackendError
-from apportion.models import DTYPES
-from apportion.plugin_check.static import object_faults
-from apportion.prompts import Text
 from apportion.testing import reference, tiny
 from apportion.testing.contract import Contract
 from apportion.testing.explainers import tiny_explainer

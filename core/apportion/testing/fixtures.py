@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from apportion.attribution import Attribution
 from apportion.explainer import Explainer
-from apportion.models import LoadedModel
+from apportion.models.load import LoadedModel
+from apportion.results.attribution import Attribution
 from apportion.testing import explainers, tiny
 from apportion.testing.games import KnownGame, known_games
 from apportion.testing.results import sample_results

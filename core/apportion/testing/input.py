@@ -10,9 +10,9 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from apportion.errors import InputError
-from apportion.features import Feature
-from apportion.inputs import AdaptContext, Alternatives, InputAdapter, ModelInput
-from apportion.plugins import load_plugins
+from apportion.hooks.manager import load_plugins
+from apportion.protocols.features import Feature
+from apportion.protocols.inputs import AdaptContext, Alternatives, InputAdapter, ModelInput
 from apportion.testing import tiny
 from apportion.testing.contract import Contract
 from apportion.testing.explainers import tiny_explainer

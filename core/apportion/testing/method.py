@@ -13,11 +13,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from apportion.errors import BudgetError
-from apportion.game import Game
-from apportion.methods import Estimate, Method
+from apportion.game.game import Game
+from apportion.game.method_runner import check_estimate
+from apportion.hooks.object_check import object_faults
 from apportion.options import check_options
-from apportion.plugin_check.static import object_faults
-from apportion.running import check_estimate
+from apportion.protocols.methods import Estimate, Method
 from apportion.testing import games
 from apportion.testing.contract import Contract
 from apportion.testing.explainers import tiny_explainer
@@ -287,7 +287,7 @@ class MethodContract(Contract):
 
     def test_it_runs_on_a_model(self, method: Method, tmp_path: Path) -> None:
         """The whole pipeline on a tiny model, and the result is saved and read again."""
-        from apportion.attribution import Attribution
+        from apportion.results.attribution import Attribution
 
         with tiny_explainer() as explainer:
             result = explainer.attribute("one two three four", " five", method=method, budget=None, **self.options)

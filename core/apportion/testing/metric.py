@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from apportion.game import Game
-from apportion.metrics import Measurement, Metric
-from apportion.plugin_check.static import object_faults
+from apportion.game.game import Game
+from apportion.hooks.object_check import object_faults
+from apportion.protocols.metrics import Measurement, Metric
 from apportion.testing import games
 from apportion.testing.contract import Contract
 from apportion.testing.games import KnownGame

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from apportion.attribution import Attribution
-from apportion.features import Feature, Segment
-from apportion.provenance import Provenance
+from apportion.protocols.features import Feature, Segment
+from apportion.results.attribution import Attribution
+from apportion.results.provenance import Provenance
 
 __all__ = ["HOSTILE", "opposite", "sample_results"]
 

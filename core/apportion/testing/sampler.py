@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from apportion.errors import BudgetError
-from apportion.methods import Coalitions, Sampler
-from apportion.plugin_check.static import object_faults
+from apportion.hooks.object_check import object_faults
+from apportion.protocols.methods import Coalitions, Sampler
 from apportion.testing.contract import Contract
 from apportion.testing.randomness import assert_mean, generator, only_its_own_generator
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from apportion.targets import Needs, Scores, Target, TargetFunction
+from apportion.protocols.targets import Needs, Scores, Target, TargetFunction
 from apportion.testing.randomness import generator
 
 __all__ = ["Logits", "is_contrastive", "random_scores", "random_target", "reference_of", "scores_of"]

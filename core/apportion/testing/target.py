@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from apportion.plugin_check.static import object_faults
-from apportion.targets import EMPTY, FULL, Scores, Target, TargetFunction
+from apportion.hooks.object_check import object_faults
+from apportion.protocols.targets import EMPTY, FULL, Scores, Target, TargetFunction
 from apportion.testing import reference, tiny
 from apportion.testing.contract import Contract
 from apportion.testing.explainers import tiny_explainer

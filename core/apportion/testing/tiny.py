@@ -11,8 +11,8 @@ import transformers as tf
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from apportion.models import LoadedModel
-from apportion.quiet import quiet_transformers
+from apportion.models.load import LoadedModel
+from apportion.models.quiet import quiet_transformers
 
 __all__ = ["FAMILIES", "VOCABULARY", "config", "loaded", "model", "tokenizer"]
 

@@ -14,12 +14,12 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from apportion.attribution import Attribution
-from apportion.plugin_check.static import object_faults
+from apportion.hooks.object_check import object_faults
+from apportion.protocols.visualizers import Visualizer
+from apportion.results.attribution import Attribution
 from apportion.testing.contract import Contract
 from apportion.testing.randomness import only_its_own_generator
 from apportion.testing.results import opposite, sample_results
-from apportion.visualizers import Visualizer
 
 __all__ = ["VisualizerContract"]
 

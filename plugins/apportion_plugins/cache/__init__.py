@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from apportion.errors import InputError
 from apportion.files import file_to_write
-from apportion.hookspecs import Settings, hookimpl
+from apportion.hooks.hookspecs import Settings, hookimpl
 from apportion.options import whole_number
-from apportion.progress import ProgressEvent
+from apportion.protocols.progress import ProgressEvent
 from apportion_plugins.cache.file import CacheFile, DamagedError, UnavailableError
 from apportion_plugins.cache.store import Store
 from apportion_plugins.cache.unseen import UnseenError
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-    from apportion.backend import ScoringBatch, Session
-    from apportion.request import Request
+    from apportion.protocols.backend import ScoringBatch, Session
+    from apportion.protocols.request import Request
 
 __all__ = ["EvaluationCache"]
 

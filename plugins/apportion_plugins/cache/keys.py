@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from apportion.provenance import versions
+from apportion.results.provenance import versions
 from apportion_plugins.cache.checksum import model_checksum
 from apportion_plugins.cache.unseen import UnseenError
 
 if TYPE_CHECKING:
-    from apportion.backend import ScoringBatch, Session
-    from apportion.request import Request
+    from apportion.protocols.backend import ScoringBatch, Session
+    from apportion.protocols.request import Request
 
 __all__ = ["batch_keys", "prompt_keys", "scope_of"]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from apportion.hookspecs import hookimpl
+from apportion.hooks.hookspecs import hookimpl
+from apportion.hooks.registry import Register
 from apportion.prompts import Chat, Documents, Template, Text
-from apportion.registry import Register
 
 if TYPE_CHECKING:
-    from apportion.inputs import AdaptContext, InputAdapter
+    from apportion.protocols.inputs import AdaptContext, InputAdapter
 
 
 @hookimpl

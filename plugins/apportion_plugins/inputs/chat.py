@@ -10,9 +10,9 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from apportion.errors import InputError, listing
-from apportion.features import Segment
-from apportion.inputs import AdaptContext, ModelInput
 from apportion.prompts.chat import Chat, tool_name
+from apportion.protocols.features import Segment
+from apportion.protocols.inputs import AdaptContext, ModelInput
 from apportion_plugins.inputs.chat_template import ChatWriter, check_control_tokens
 from apportion_plugins.inputs.levels import nested
 from apportion_plugins.inputs.marks import Span, json_spans, segments, unmarked

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from jaxtyping import Bool
 from torch import Tensor
 
-from apportion.inputs import AdaptContext, ModelInput
 from apportion.prompts import Documents
+from apportion.protocols.inputs import AdaptContext, ModelInput
 from apportion_plugins.inputs.chat_template import ChatWriter, check_control_tokens
 from apportion_plugins.inputs.levels import Grouping, nested
 from apportion_plugins.inputs.marks import segments, unmarked

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from apportion.features import Level
+from apportion.protocols.features import Level
 from apportion_plugins.inputs.naming import short, unique_names
 from apportion_plugins.inputs.pieces import cut
 

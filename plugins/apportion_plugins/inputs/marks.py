@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from apportion.features import Segment
+from apportion.protocols.features import Segment
 
 __all__ = ["Span", "json_spans", "marked", "segments", "unmarked"]
 

@@ -12,9 +12,9 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from apportion.errors import InputError
-from apportion.features import Feature, Segment
-from apportion.inputs import AdaptContext, Alternatives, ModelInput
 from apportion.prompts import Template
+from apportion.protocols.features import Feature, Segment
+from apportion.protocols.inputs import AdaptContext, Alternatives, ModelInput
 
 __all__ = ["TemplateAdapter"]
 

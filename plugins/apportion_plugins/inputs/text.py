@@ -6,10 +6,10 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from apportion.errors import InputError, check_encodable
-from apportion.features import Level, Segment
-from apportion.inputs import AdaptContext, InputAdapter, ModelInput
 from apportion.prompts import Text
-from apportion.tokens import token_texts
+from apportion.protocols.features import Level, Segment
+from apportion.protocols.inputs import AdaptContext, InputAdapter, ModelInput
+from apportion.rendering.token_texts import token_texts
 from apportion_plugins.inputs.levels import coarser, nested, of_pieces, of_starts
 from apportion_plugins.inputs.naming import kept_indices
 from apportion_plugins.inputs.pieces import Pieces, cut

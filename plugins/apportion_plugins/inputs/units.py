@@ -9,7 +9,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from apportion.errors import InputError
-from apportion.features import Feature
+from apportion.protocols.features import Feature
 from apportion_plugins.inputs.naming import unique_names
 
 __all__ = ["Units"]

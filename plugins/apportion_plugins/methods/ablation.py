@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from apportion.backend import Capability
 from apportion.errors import BudgetError
-from apportion.game import Game
-from apportion.methods import Estimate
+from apportion.game.game import Game
+from apportion.protocols.backend import Capability
+from apportion.protocols.methods import Estimate
 
 __all__ = ["Ablation"]
 

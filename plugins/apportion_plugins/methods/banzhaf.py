@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from apportion.backend import Capability
-from apportion.game import Game
-from apportion.methods import Coalitions, Estimate, Sampler
+from apportion.game.game import Game
+from apportion.protocols.backend import Capability
+from apportion.protocols.methods import Coalitions, Estimate, Sampler
 from apportion_plugins.methods.exact import exact_estimate
 from apportion_plugins.methods.regression import Fit, default_budget, require_determined, weighted_least_squares
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from apportion.backend import Capability
 from apportion.errors import BudgetError
-from apportion.game import Game
-from apportion.methods import Coalitions, Estimate
+from apportion.game.game import Game
 from apportion.options import whole_number
+from apportion.protocols.backend import Capability
+from apportion.protocols.methods import Coalitions, Estimate
 from apportion_plugins.methods.lime import local_lasso
 from apportion_plugins.methods.regression import weighted_least_squares
 from apportion_plugins.methods.sparse import check_positive

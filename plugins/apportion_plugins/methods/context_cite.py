@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from apportion.backend import Capability
 from apportion.errors import BudgetError, InputError
-from apportion.game import Game
-from apportion.methods import Estimate, Sampler
+from apportion.game.game import Game
+from apportion.protocols.backend import Capability
+from apportion.protocols.methods import Estimate, Sampler
 from apportion_plugins.methods.sparse import check_positive, lasso, refitted
 
 __all__ = ["ContextCite"]

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from jaxtyping import Float
 from torch import Tensor
 
-from apportion.game import Game
-from apportion.methods import Estimate
+from apportion.game.game import Game
+from apportion.protocols.methods import Estimate
 from apportion_plugins.samplers.tables import all_coalitions
 
 __all__ = ["EXACT", "exact_estimate"]

@@ -12,9 +12,9 @@ from scipy.optimize import minimize
 from scipy.special import stdtrit
 from torch import Tensor
 
-from apportion.backend import Capability
-from apportion.game import Game
-from apportion.methods import Estimate, Sampler
+from apportion.game.game import Game
+from apportion.protocols.backend import Capability
+from apportion.protocols.methods import Estimate, Sampler
 from apportion_plugins.methods.exact import exact_estimate
 from apportion_plugins.methods.interaction_prior import (
     LARGEST,

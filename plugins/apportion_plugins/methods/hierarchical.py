@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from apportion.backend import Capability
 from apportion.errors import BudgetError, InputError
-from apportion.game import Game
-from apportion.methods import Estimate
+from apportion.game.game import Game
 from apportion.options import whole_number
+from apportion.protocols.backend import Capability
+from apportion.protocols.methods import Estimate
 from apportion_plugins.methods.bootstrap import replicates_of
 from apportion_plugins.methods.owen import ExactOwen, SampledOwen
 from apportion_plugins.methods.tree import Node, build_tree, exact_coalitions

@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from apportion.backend import Capability
 from apportion.errors import BudgetError, InputError, unknown_name
-from apportion.game import Game
-from apportion.methods import Coalitions, Estimate
+from apportion.game.game import Game
+from apportion.protocols.backend import Capability
+from apportion.protocols.methods import Coalitions, Estimate
 from apportion_plugins.methods.banzhaf import banzhaf_of_table, banzhaf_regression
 from apportion_plugins.methods.exact import EXACT
 from apportion_plugins.methods.interaction_regression import (

@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from apportion.backend import Capability
 from apportion.errors import BudgetError
-from apportion.game import Game
-from apportion.methods import Coalitions, Estimate, Sampler
+from apportion.game.game import Game
+from apportion.protocols.backend import Capability
+from apportion.protocols.methods import Coalitions, Estimate, Sampler
 from apportion_plugins.methods.sparse import TOLERANCE, check_positive, lasso, refitted
 
 __all__ = ["Lime", "local_lasso"]

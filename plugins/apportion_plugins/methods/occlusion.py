@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from apportion.backend import Capability
 from apportion.errors import BudgetError, InputError
-from apportion.game import Game
-from apportion.methods import Estimate
+from apportion.game.game import Game
 from apportion.options import whole_number
+from apportion.protocols.backend import Capability
+from apportion.protocols.methods import Estimate
 
 __all__ = ["Occlusion"]
 

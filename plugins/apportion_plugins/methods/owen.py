@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from apportion.game import Game
+from apportion.game.game import Game
 from apportion_plugins.methods.spread import error_of_mean, moves_of_mean
 from apportion_plugins.methods.tree import Node
 from apportion_plugins.samplers.permutation import chain, random_orders

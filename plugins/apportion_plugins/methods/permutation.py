@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from apportion.backend import Capability
 from apportion.errors import InputError
-from apportion.game import Game
-from apportion.methods import Estimate
+from apportion.game.game import Game
+from apportion.protocols.backend import Capability
+from apportion.protocols.methods import Estimate
 from apportion_plugins.methods.bootstrap import replicates_of
 from apportion_plugins.methods.exact import exact_estimate
 from apportion_plugins.methods.shapley import shapley_of_table

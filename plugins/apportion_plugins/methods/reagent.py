@@ -9,13 +9,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from apportion.backend import Capability
 from apportion.errors import BudgetError, InputError
-from apportion.game import Game
-from apportion.methods import Estimate
+from apportion.game.game import Game
+from apportion.game.token_view import TokenView
 from apportion.options import whole_number
-from apportion.targets import Needs, Scores, Target
-from apportion.token_view import TokenView
+from apportion.protocols.backend import Capability
+from apportion.protocols.methods import Estimate
+from apportion.protocols.targets import Needs, Scores, Target
 from apportion_plugins.methods.spread import error_of_mean
 from apportion_plugins.targets.likelihood import Prob
 

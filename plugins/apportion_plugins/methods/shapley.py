@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from apportion.backend import Capability
 from apportion.errors import BudgetError
-from apportion.game import Game
-from apportion.methods import Estimate
+from apportion.game.game import Game
+from apportion.protocols.backend import Capability
+from apportion.protocols.methods import Estimate
 from apportion_plugins.samplers.tables import all_coalitions
 
 __all__ = ["ExactShapley", "shapley_of_table"]

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from apportion.features import Level
+from apportion.protocols.features import Level
 
 __all__ = ["Node", "build_tree", "exact_coalitions"]
 

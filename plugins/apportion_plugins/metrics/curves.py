@@ -9,15 +9,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from apportion.game import Game
-from apportion.metrics import Measurement
+from apportion.game.game import Game
 from apportion.options import whole_number
+from apportion.protocols.metrics import Measurement
 from apportion_plugins.metrics.ranking import Ranking
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from apportion.evaluation import Evaluation
+    from apportion.results.evaluation import Evaluation
 
 __all__ = ["AreaBetween", "Deletion", "Insertion"]
 

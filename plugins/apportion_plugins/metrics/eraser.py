@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from apportion.errors import InputError
-from apportion.game import Game
-from apportion.metrics import Measurement
+from apportion.game.game import Game
+from apportion.protocols.metrics import Measurement
 from apportion_plugins.metrics.ranking import Ranking
 
 __all__ = ["Comprehensiveness", "Sufficiency"]

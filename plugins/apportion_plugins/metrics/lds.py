@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from apportion.game import Game
-from apportion.metrics import Measurement
+from apportion.game.game import Game
+from apportion.protocols.metrics import Measurement
 from apportion_plugins.metrics.draws import any_coalitions, checked_draws, correlation
 from apportion_plugins.metrics.ranking import mean_ranks
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from apportion.game import Game
+from apportion.game.game import Game
 
 __all__ = ["Ranking", "mean_ranks"]
 

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from apportion.errors import InputError
-from apportion.game import Game
-from apportion.metrics import Measurement
+from apportion.game.game import Game
+from apportion.protocols.metrics import Measurement
 from apportion_plugins.metrics.draws import Drawn, checked_draws, coalitions_of_size, correlation
 
 __all__ = ["SensitivityN"]

@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from apportion.game import Game
-from apportion.metrics import Measurement
+from apportion.game.game import Game
 from apportion.options import whole_number
+from apportion.protocols.metrics import Measurement
 from apportion_plugins.metrics.ranking import Ranking
 
 __all__ = ["TopKDrop"]

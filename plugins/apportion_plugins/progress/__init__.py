@@ -8,8 +8,8 @@ from typing import Protocol, runtime_checkable
 
 from rich.console import Console
 
-from apportion.hookspecs import hookimpl
-from apportion.progress import ProgressEvent
+from apportion.hooks.hookspecs import hookimpl
+from apportion.protocols.progress import ProgressEvent
 from apportion_plugins.progress.notebook import NotebookBar
 from apportion_plugins.progress.terminal import TerminalBar
 

@@ -7,7 +7,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from apportion.errors import BudgetError
-from apportion.methods import Coalitions
+from apportion.protocols.methods import Coalitions
 from apportion_plugins.samplers.tables import all_coalitions
 
 __all__ = ["BernoulliSampler", "bernoulli_rows", "distinct_pairs"]

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from apportion.methods import Coalitions
+from apportion.protocols.methods import Coalitions
 from apportion_plugins.methods.interaction_prior import covariance, shapley_covariance, signs
 from apportion_plugins.samplers.leverage import weighted_for_shapley
 from apportion_plugins.samplers.tables import inner_coalitions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from apportion.methods import Coalitions
+from apportion.protocols.methods import Coalitions
 from apportion_plugins.samplers.tables import inner_coalitions
 
 __all__ = ["KernelSampler"]

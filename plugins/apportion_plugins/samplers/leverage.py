@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from apportion.methods import Coalitions
+from apportion.protocols.methods import Coalitions
 from apportion_plugins.samplers.tables import inner_coalitions
 
 __all__ = ["LeverageSampler", "leverage_pairs", "weighted_for_shapley"]

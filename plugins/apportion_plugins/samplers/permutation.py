@@ -9,7 +9,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from apportion.errors import BudgetError
-from apportion.methods import Coalitions
+from apportion.protocols.methods import Coalitions
 
 __all__ = ["Orders", "PermutationSampler", "chain", "orders_within_budget", "random_orders"]
 

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from apportion.errors import BudgetError
-from apportion.methods import Coalitions
+from apportion.protocols.methods import Coalitions
 
 __all__ = ["all_coalitions", "inner_coalitions"]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from apportion.hookspecs import hookimpl
-from apportion.registry import Register
+from apportion.hooks.hookspecs import hookimpl
+from apportion.hooks.registry import Register
 
 
 @hookimpl

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from apportion.targets import Target
+from apportion.protocols.targets import Target
 
 __all__ = ["aligned", "chosen_logits", "summed"]
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from apportion.targets import Needs, Scores, Target
+from apportion.protocols.targets import Needs, Scores, Target
 from apportion_plugins.targets.columns import aligned, chosen_logits
 
 __all__ = ["ContrastLogProbDiff", "ContrastLogits", "ContrastLogitsDiff", "ContrastProb", "ContrastProbDiff"]

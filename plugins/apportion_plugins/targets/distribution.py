@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from apportion.errors import InputError
-from apportion.targets import Needs, Scores, Target
+from apportion.protocols.targets import Needs, Scores, Target
 from apportion_plugins.targets.columns import chosen_logits, summed
 
 __all__ = ["Entropy", "Logit", "TopPSize", "check_top_p", "nucleus"]

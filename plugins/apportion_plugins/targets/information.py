@@ -10,7 +10,7 @@ from torch import Tensor
 
 from apportion.errors import InputError
 from apportion.options import whole_number
-from apportion.targets import EMPTY, FULL, Needs, Scores, Target
+from apportion.protocols.targets import EMPTY, FULL, Needs, Scores, Target
 from apportion_plugins.targets.columns import summed
 from apportion_plugins.targets.distribution import check_top_p, nucleus
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from apportion.targets import Needs, Scores, Target
+from apportion.protocols.targets import Needs, Scores, Target
 
 __all__ = ["CrossEntropy", "LogProb", "Perplexity", "Prob"]
 

@@ -10,7 +10,7 @@ from jaxtyping import Float64
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
-from apportion.evaluation import Evaluation
+from apportion.results.evaluation import Evaluation
 from apportion_plugins.visualizers import figure as parts
 from apportion_plugins.visualizers.canvas import MARGIN, NOTE, SUBTITLE, TITLE, Page, PlotFigure, height_of
 from apportion_plugins.visualizers.fonts import lettering

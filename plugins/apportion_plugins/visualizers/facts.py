@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from apportion.attribution import Attribution
-from apportion.ranking import top_size
+from apportion.results.attribution import Attribution
+from apportion.results.ranking import top_size
 from apportion_plugins.visualizers.labels import quotable
 from apportion_plugins.visualizers.numbers import INTERVAL, Numbers
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
-from apportion.attribution import Attribution
+from apportion.results.attribution import Attribution
 from apportion_plugins.visualizers.canvas import MARGIN, NOTE, SUBTITLE, TITLE, Page, height_of
 from apportion_plugins.visualizers.facts import contrast_text, target_text
 from apportion_plugins.visualizers.fonts import lettering

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from apportion.attribution import Attribution
 from apportion.errors import ResultError
+from apportion.results.attribution import Attribution
 from apportion_plugins.visualizers.labels import cut, ellipsis, one_line
 from apportion_plugins.visualizers.numbers import INTERVAL
 from apportion_plugins.visualizers.selection import checked_token, largest, left_out

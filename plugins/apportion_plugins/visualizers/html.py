@@ -8,7 +8,7 @@ from html import escape
 
 import numpy as np
 
-from apportion.attribution import Attribution
+from apportion.results.attribution import Attribution
 from apportion_plugins.visualizers.facts import contrast_text, details, summary, target_text
 from apportion_plugins.visualizers.html_style import colour_class, style_sheet
 from apportion_plugins.visualizers.labels import one_line, prose, text_is_name, token_labels

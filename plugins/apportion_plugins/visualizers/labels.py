@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 import regex
 from rich.cells import cell_len
 
-from apportion.features import Feature
+from apportion.protocols.features import Feature
 
 __all__ = [
     "cut",

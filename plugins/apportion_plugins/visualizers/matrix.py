@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from apportion.attribution import Attribution
+from apportion.results.attribution import Attribution
 from apportion_plugins.visualizers import figure as parts
 from apportion_plugins.visualizers.bars import Bars
 from apportion_plugins.visualizers.canvas import Page, PlotFigure

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from apportion.evaluation import Evaluation
+from apportion.results.evaluation import Evaluation
 from apportion_plugins.visualizers.labels import one_line
 
 __all__ = ["evaluation_names"]

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch, PathPatch
 
-from apportion.attribution import Attribution
+from apportion.results.attribution import Attribution
 from apportion_plugins.visualizers import figure as parts
 from apportion_plugins.visualizers.canvas import MARGIN, NOTE, Page, PlotFigure
 from apportion_plugins.visualizers.edges import HEIGHT, Curve, line_tops, routed

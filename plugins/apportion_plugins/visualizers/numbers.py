@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 from jaxtyping import Float64
 
-from apportion.attribution import Attribution
+from apportion.results.attribution import Attribution
 
 __all__ = ["INTERVAL", "Numbers", "half_widths"]
 

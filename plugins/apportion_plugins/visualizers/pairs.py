@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
-from apportion.attribution import Attribution
 from apportion.errors import ResultError
+from apportion.results.attribution import Attribution
 from apportion_plugins.visualizers.numbers import INTERVAL, Numbers
 from apportion_plugins.visualizers.selection import checked_token, part_of_target
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float64
 
-from apportion.attribution import Attribution
 from apportion.errors import InputError, listing
+from apportion.results.attribution import Attribution
 from apportion_plugins.visualizers.labels import quotable, token_labels
 
 __all__ = ["check_limit", "checked_token", "largest", "left_out", "part_of_target", "ranked", "table_rows"]

@@ -12,8 +12,8 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from apportion.attribution import Attribution
-from apportion.evaluation import Evaluation
+from apportion.results.attribution import Attribution
+from apportion.results.evaluation import Evaluation
 from apportion_plugins.visualizers.facts import contrast_text, summary, target_text
 from apportion_plugins.visualizers.groups import Group, groups_of, has_groups, strongest
 from apportion_plugins.visualizers.labels import one_line, prose

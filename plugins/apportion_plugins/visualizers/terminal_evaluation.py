@@ -9,8 +9,8 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from apportion.evaluation import Evaluation
-from apportion.metrics import Measurement
+from apportion.protocols.metrics import Measurement
+from apportion.results.evaluation import Evaluation
 from apportion_plugins.visualizers.labels import one_line, quotable
 from apportion_plugins.visualizers.names import evaluation_names
 from apportion_plugins.visualizers.numbers import INTERVAL, Numbers

@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-from apportion.attribution import Attribution
+from apportion.results.attribution import Attribution
 from apportion_plugins.visualizers.groups import Group
 from apportion_plugins.visualizers.labels import ellipsis, one_line, text_is_name
 from apportion_plugins.visualizers.numbers import Numbers, half_widths

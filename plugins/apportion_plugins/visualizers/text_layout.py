@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from apportion.attribution import Attribution
+from apportion.results.attribution import Attribution
 from apportion_plugins.visualizers.canvas import Page
 from apportion_plugins.visualizers.labels import ellipsis, has_right_to_left, one_line
 

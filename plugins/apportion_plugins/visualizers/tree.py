@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from apportion.attribution import Attribution
+from apportion.results.attribution import Attribution
 from apportion_plugins.visualizers import figure as parts
 from apportion_plugins.visualizers.bars import Bars
 from apportion_plugins.visualizers.canvas import MARGIN, NOTE, Page, PlotFigure

@@ -1,0 +1,246 @@
+"""The game: a value for every coalition of features, each distinct model input scored once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from apportion.errors import BudgetError, CapabilityError, InputError, ScoreError, listing
+from apportion.protocols.inputs import Alternatives
+
+if TYPE_CHECKING:
+    from apportion.game.token_view import TokenView
+    from apportion.protocols.backend import WhiteBox
+    from apportion.protocols.features import Level
+    from apportion.protocols.targets import TargetFunction
+
+__all__ = ["Game", "Memory", "Score"]
+
+Render = Callable[[Bool[Tensor, "S F"]], Sequence[Hashable]]
+Score = Callable[[Sequence[Any]], Float[Tensor, "N K"]]
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What was rendered and scored; games that go on from one another share it.
+
+    Attributes:
+        rendered: the inputs of each coalition, whose values are averaged.
+        scored: the value of each input.
+    """
+
+    rendered: dict[bytes, tuple[Hashable, ...]] = field(default_factory=dict)
+    scored: dict[Hashable, Float[Tensor, " K"]] = field(default_factory=dict)
+
+
+class Game:
+    """The value function v that methods ask; ``v(S)`` has K outputs, the whole target and each token.
+
+    Coalitions that were asked before come from memory. Coalitions that render to the same input are
+    scored once. ``evaluations`` counts the distinct inputs that were asked for in this game, those that the
+    memory knew from another one included, so that a run that goes on counts as one that began anew; ``scored``
+    counts those that were not known.
+
+    Args:
+        feature_names: one for each feature; for error messages.
+        n_outputs: K.
+        render: coalitions to inputs; an ``Alternatives`` is averaged with equal weights.
+        score: distinct inputs to values.
+        budget: the most distinct inputs to ask for; ``None`` for no limit.
+        white_box: gives access to the model's inside, where the session allows it.
+        levels: coarser cuts of the features, the coarsest first.
+        tokens: gives the prompt as tokens, where there is a prompt.
+        memory: of games of the same model, prompt and target; a new one if ``None``.
+    """
+
+    def __init__(
+        self,
+        feature_names: Sequence[str],
+        n_outputs: int,
+        render: Render,
+        score: Score,
+        *,
+        budget: int | None = None,
+        white_box: Callable[[], WhiteBox] | None = None,
+        levels: Sequence[Level] = (),
+        tokens: Callable[[], TokenView] | None = None,
+        memory: Memory | None = None,
+    ) -> None:
+        self.feature_names = tuple(feature_names)
+        self.n_features = len(self.feature_names)
+        self.n_outputs = n_outputs
+        self.budget = budget
+        self._render = render
+        self._score = score
+        self._white_box = white_box
+        self.levels = tuple(levels)
+        self._tokens = tokens
+        self._besides = 0
+        self._memory = memory or Memory()
+        self._asked: set[Hashable] = set()
+        self.scored = 0
+
+    @classmethod
+    def from_function(
+        cls,
+        function: Callable[[Bool[Tensor, "S F"]], Tensor],
+        n_features: int,
+        *,
+        n_outputs: int = 1,
+        budget: int | None = None,
+    ) -> Game:
+        """A game without a model, for tests and teaching.
+
+        Args:
+            function: coalitions ``Bool[S, F]`` to values ``Float[S]`` or ``Float[S, K]``.
+            n_features: F.
+            n_outputs: K.
+            budget: the most distinct coalitions to evaluate.
+        """
+
+        def score(rows: Sequence[Any]) -> Float[Tensor, "N K"]:
+            values = function(torch.tensor(rows, dtype=torch.bool).reshape(len(rows), n_features))
+            return values.double().reshape(len(rows), n_outputs)
+
+        def render(mask: Bool[Tensor, "S F"]) -> Sequence[Hashable]:
+            return [tuple(row) for row in mask.tolist()]
+
+        return cls([str(i) for i in range(n_features)], n_outputs, render, score, budget=budget)
+
+    @property
+    def evaluations(self) -> int:
+        """Distinct inputs asked for so far, and prompts scored by ``tokens().score``."""
+        return len(self._asked) + self._besides
+
+    def values(self, mask: Bool[Tensor, "S F"]) -> Float[Tensor, "S K"]:
+        """v of every coalition, float64 on the CPU.
+
+        Args:
+            mask: one coalition a row; ``True`` means that the feature is present.
+
+        Raises:
+            InputError: the mask's shape or dtype does not fit the game.
+            BudgetError: more distinct inputs than the budget allows; nothing is scored then.
+            ScoreError: a value that is not finite, with the coalition that gave it.
+        """
+        mask = self._checked(mask)
+        keys = _keys(mask)
+        if not keys:
+            return torch.zeros(0, self.n_outputs, dtype=torch.float64)
+        first: dict[bytes, int] = {}
+        for row, key in enumerate(keys):
+            first.setdefault(key, row)
+        self._render_new(first, mask)
+        self._score_new(first, mask)
+        return torch.stack([self._value(key) for key in keys])
+
+    def known(self, mask: Bool[Tensor, " F"]) -> Float[Tensor, " K"] | None:
+        """v of one coalition if it was scored already, else ``None``; never scores anything."""
+        (key,) = _keys(self._checked(mask[None]))
+        inputs = self._memory.rendered.get(key, (None,))
+        return self._value(key) if all(i in self._memory.scored for i in inputs) else None
+
+    def white_box(self) -> WhiteBox:
+        """The model's inside, for gradient and internals methods.
+
+        Raises:
+            CapabilityError: the backend does not give access to it.
+        """
+        if self._white_box is None:
+            raise CapabilityError(
+                "This game has no access to gradients or hidden states: its backend only scores prompts. "
+                "Use a perturbation method, or a backend whose capabilities include 'gradients' "
+                "(see `apportion backends`)."
+            )
+        return self._white_box()
+
+    def tokens(self) -> TokenView:
+        """The prompt as tokens, for methods that put others in their places; what they score counts in this game.
+
+        Raises:
+            CapabilityError: this game has no prompt, or its tokens cannot be told apart by feature.
+        """
+        if self._tokens is None:
+            raise CapabilityError("This game has no prompt whose tokens could be replaced; ask for coalitions.")
+        view = self._tokens()
+
+        def score(prompts: Sequence[tuple[int, ...]], target_fn: TargetFunction) -> Float[Tensor, "N K"]:
+            self._check_budget(len(prompts))
+            self._besides += len(prompts)
+            return view.score(prompts, target_fn)
+
+        return replace(view, score=score)
+
+    def _checked(self, mask: Tensor) -> Bool[Tensor, "S F"]:
+        if not isinstance(mask, Tensor):
+            raise InputError(f"Coalitions must be a bool tensor of shape [S, {self.n_features}], not {mask!r:.80}.")
+        if mask.ndim != 2 or mask.shape[1] != self.n_features or mask.dtype != torch.bool:
+            raise InputError(
+                f"Coalitions must be a bool tensor of shape [S, {self.n_features}]; "
+                f"this one is {mask.dtype} of shape {list(mask.shape)}."
+            )
+        return mask.cpu()
+
+    def _value(self, key: bytes) -> Float[Tensor, " K"]:
+        values = [self._memory.scored[i] for i in self._memory.rendered[key]]
+        return values[0] if len(values) == 1 else torch.stack(values).mean(0)
+
+    def _render_new(self, first: Mapping[bytes, int], mask: Bool[Tensor, "S F"]) -> None:
+        """Render coalitions that the memory does not know, given by the row where each comes first."""
+        new = [key for key in first if key not in self._memory.rendered]
+        if not new:
+            return
+        rendered = self._render(mask[[first[key] for key in new]])
+        if len(rendered) != len(new):
+            raise InputError(f"The input adapter rendered {len(rendered)} inputs for {len(new)} coalitions.")
+        for key, item in zip(new, rendered, strict=True):
+            self._memory.rendered[key] = item.inputs if isinstance(item, Alternatives) else (item,)
+
+    def _score_new(self, first: Mapping[bytes, int], mask: Bool[Tensor, "S F"]) -> None:
+        """Score the inputs of these coalitions that the memory does not know."""
+        asked = dict.fromkeys(i for key in first for i in self._memory.rendered[key] if i not in self._asked)
+        self._check_budget(len(asked))
+        new = [i for i in asked if i not in self._memory.scored]
+        if new:
+            scored = self._score(new).to("cpu", torch.float64)
+            self._check_finite(scored, new, first, mask)
+            self._memory.scored.update(zip(new, scored, strict=True))
+            self.scored += len(new)
+        self._asked.update(asked)
+
+    def _check_budget(self, new: int) -> None:
+        if self.budget is not None and self.evaluations + new > self.budget:
+            raise BudgetError(
+                f"{self.evaluations + new} distinct evaluations are needed, and the budget is {self.budget}. "
+                "Raise the budget, or choose a method that needs fewer."
+            )
+
+    def _check_finite(
+        self,
+        scored: Float[Tensor, "N K"],
+        new: Sequence[Hashable],
+        first: Mapping[bytes, int],
+        mask: Bool[Tensor, "S F"],
+    ) -> None:
+        bad = (~torch.isfinite(scored)).any(1).nonzero().flatten().tolist()
+        if not bad:
+            return
+        culprit, value = new[bad[0]], scored[bad[0]]
+        row = next(row for key, row in first.items() if culprit in self._memory.rendered[key])
+        present = [n for n, on in zip(self.feature_names, mask[row].tolist(), strict=True) if on]
+        raise ScoreError(
+            f"The value of a coalition is not finite: {value.tolist()[0]} with the features "
+            f"{{{listing(present)}}} present ({len(bad)} of {len(new)} inputs of this call). Check the model's "
+            "weights and dtype (half precision overflows), or choose another target."
+        )
+
+
+def _keys(mask: Bool[Tensor, "S F"]) -> list[bytes]:
+    packed = np.packbits(mask.numpy(), axis=1)
+    return [row.tobytes() for row in packed]

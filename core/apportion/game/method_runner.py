@@ -1,0 +1,134 @@
+"""Running a method, and holding it to its protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from apportion.errors import BudgetError, PluginError
+from apportion.game.game import Game
+from apportion.protocols.methods import Estimate, Method
+
+if TYPE_CHECKING:
+    from apportion.protocols.request import Request
+
+__all__ = ["check_estimate", "rehearse", "run_method", "up_to_first_question"]
+
+
+def check_estimate(name: str, estimate: object, n_features: int, n_outputs: int) -> Estimate:
+    """Hold a method to its protocol: shapes, finite values, no negative errors.
+
+    Raises:
+        PluginError: what it returned is not an estimate of this game.
+    """
+    if not isinstance(estimate, Estimate):
+        raise PluginError(f"The method {name!r} returned {type(estimate).__name__}, not an apportion.Estimate.")
+    wanted = (n_features, n_outputs)
+    for part, tensor in (("values", estimate.values), ("std_error", estimate.std_error)):
+        if tensor is None:
+            continue
+        if not isinstance(tensor, Tensor) or tensor.is_complex():
+            raise PluginError(f"The method {name!r} returned {part} that are no real tensor: {tensor!r:.80}.")
+        if tuple(tensor.shape) != wanted:
+            raise PluginError(
+                f"The method {name!r} returned {part} of shape {tuple(tensor.shape)}; this game has "
+                f"{n_features} features and {n_outputs} outputs, so it must be {wanted}."
+            )
+    if (
+        not isinstance(estimate.estimand, str | None)
+        or not isinstance(estimate.unit, str | None)
+        or not isinstance(estimate.extras, Mapping)
+    ):
+        raise PluginError(
+            f"The method {name!r} returned the estimand {estimate.estimand!r}, the unit {estimate.unit!r} and extras "
+            f"{estimate.extras!r:.80}; the first two are texts or None, and extras are a dict."
+        )
+    if isinstance(estimate.notes, str) or not all(isinstance(note, str) for note in estimate.notes):
+        raise PluginError(f"The method {name!r} returned notes {estimate.notes!r:.80}; notes are a tuple of sentences.")
+    if not bool(torch.isfinite(estimate.values).all()):
+        raise PluginError(f"The method {name!r} returned values that are not finite: {estimate.values}.")
+    if estimate.std_error is not None and bool(((estimate.std_error < 0) | estimate.std_error.isinf()).any()):
+        raise PluginError(f"The method {name!r} returned a negative or infinite standard error (NaN means unknown).")
+    if estimate.replicates is not None:
+        _check_replicates(name, estimate, n_features)
+    return estimate
+
+
+def _check_replicates(name: str, estimate: Estimate, n_features: int) -> None:
+    found: object = estimate.replicates
+    if not isinstance(found, Tensor) or found.is_complex():
+        raise PluginError(f"The method {name!r} returned replicates that are no real tensor: {found!r:.80}.")
+    if found.ndim != 2 or found.shape[0] < 2 or found.shape[1] != n_features:
+        raise PluginError(
+            f"The method {name!r} returned replicates of shape {tuple(found.shape)}; they are two or more rows of "
+            f"{n_features} values, one for each feature."
+        )
+    if not bool(torch.isfinite(found).all()):
+        raise PluginError(f"The method {name!r} returned replicates that are not finite.")
+    if estimate.std_error is None:
+        raise PluginError(
+            f"The method {name!r} returned replicates without standard errors, which says that its values are exact. "
+            "Return std_error as well, NaN where unknown."
+        )
+
+
+def run_method(request: Request, game: Game, budget: int | None) -> Estimate:
+    """Run the method of a request and hold it to its protocol.
+
+    Args:
+        request: what was asked.
+        game: what to ask.
+        budget: the most distinct coalitions.
+
+    Raises:
+        PluginError: what it returned is not an estimate of this game.
+        BudgetError: the budget is too small for the method.
+    """
+    rng = torch.Generator().manual_seed(request.seed)
+    try:
+        estimate = request.method.run(game, budget=budget, rng=rng, **request.options)
+    except BudgetError as error:
+        if request.renderer.draws == 1 or request.budget is None:
+            raise
+        raise BudgetError(
+            f"{error} (Each coalition takes {request.renderer.draws} evaluations, one for each combination of "
+            f"baselines, so a budget of {request.budget} allows {request.coalition_budget} coalitions.)"
+        ) from error
+    return check_estimate(request.method_name, estimate, game.n_features, game.n_outputs)
+
+
+class _FirstQuestionError(Exception):
+    """What is rehearsed got as far as asking the model."""
+
+
+def rehearse(method: Method, n_features: int, budget: int | None, seed: int, options: Mapping[str, Any]) -> None:
+    """Run a perturbation method up to its first question, so that it refuses what it must before the model runs.
+
+    Raises:
+        InputError: whatever the method refuses: a budget too small, an option out of range.
+    """
+    if not method.requires:
+        rng = torch.Generator().manual_seed(seed)
+        up_to_first_question(lambda game: method.run(game, budget=budget, rng=rng, **options), n_features)
+
+
+def up_to_first_question(run: Callable[[Game], object], n_features: int) -> None:
+    """Call something that asks a game, and end it when it does; what it raises before that is raised."""
+    asked = False
+
+    def ask(mask: Tensor) -> Tensor:
+        nonlocal asked
+        asked = True
+        raise _FirstQuestionError
+
+    try:
+        run(Game.from_function(ask, n_features))
+    except _FirstQuestionError:
+        return
+    except Exception:
+        # What is made of the interruption itself says nothing.
+        if not asked:
+            raise

@@ -1,0 +1,120 @@
+"""The full prompt as tokens, for methods that put other tokens in their places."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from apportion.errors import CapabilityError
+from apportion.protocols.backend import LogitsSession, ScoringBatch, Session
+from apportion.protocols.features import Segment
+from apportion.protocols.targets import Target, TargetFunction
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from apportion.protocols.inputs import InputAdapter
+    from apportion.protocols.request import Request
+
+__all__ = ["ScoreTokens", "TokenView", "features_of_tokens", "predictions", "token_view"]
+
+ScoreTokens = Callable[[Sequence[tuple[int, ...]], TargetFunction], Float[Tensor, "N K"]]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenView:
+    """What a method needs that replaces tokens of the prompt instead of asking for coalitions.
+
+    Attributes:
+        prompt_ids: the prompt with all features, special tokens included.
+        feature_of: the feature of each of its P tokens; ``None`` for those that belong to none.
+        target: what is explained.
+        target_fn: the name of the target function that the run asks about.
+        score: values of prompts, given as token ids, by a target function; each counts as an evaluation.
+        predictions: logits of the model for each of the P tokens, given those before it (for the first one, given the
+            start token); ``Float[P, V]`` on the CPU, from one forward that does not count.
+    """
+
+    prompt_ids: tuple[int, ...]
+    feature_of: tuple[int | None, ...]
+    target: Target
+    target_fn: str
+    score: ScoreTokens
+    predictions: Callable[[], Float[Tensor, "P V"]]
+
+
+def token_view(request: Request, session: Session, score: ScoreTokens) -> TokenView:
+    """The view of a request's full prompt.
+
+    Raises:
+        CapabilityError: tokens and features cannot be laid beside each other.
+    """
+    ids = request.renderer.full()
+    features = features_of_tokens(request.adapter, request.model.tokenizer, ids)
+    predicted = partial(predictions, session, ids, request.renderer.start())
+    return TokenView(ids, features, request.target, request.target_fn_name, score, predicted)
+
+
+def features_of_tokens(
+    adapter: InputAdapter, tokenizer: PreTrainedTokenizerBase, prompt_ids: Sequence[int]
+) -> tuple[int | None, ...]:
+    """The feature of each token: the adapter's own word, or the segment that most of the token's text lies in.
+
+    Raises:
+        CapabilityError: the prompt's text and its tokens cannot be laid beside each other.
+    """
+    stated = getattr(adapter, "feature_of_token", None)
+    if stated is not None:
+        return tuple(stated)
+    segments = tuple(getattr(adapter, "segments", ()))
+    text = "".join(segment.text for segment in segments)
+    if not tokenizer.is_fast or not segments:
+        raise CapabilityError(
+            "Which tokens belong to which feature cannot be told for this prompt: the "
+            + ("tokenizer gives no offsets" if segments else "input adapter gives no segments")
+            + ". Use Text(..., by='tokens'), whose features are tokens."
+        )
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    ids, owners = list(encoded["input_ids"]), _owners(segments)
+    for before in range(len(prompt_ids) - len(ids) + 1):
+        if list(prompt_ids[before : before + len(ids)]) == ids:
+            inside = [_owner(owners[start:stop]) for start, stop in encoded["offset_mapping"]]
+            return (*[None] * before, *inside, *[None] * (len(prompt_ids) - len(ids) - before))
+    raise CapabilityError(
+        "Which tokens belong to which feature cannot be told for this prompt: its text, put together from its "
+        "segments, has other tokens. Use Text(..., by='tokens'), whose features are tokens."
+    )
+
+
+def predictions(session: Session, ids: tuple[int, ...], start: int | None) -> Float[Tensor, "P V"]:
+    """Logits for each token of a prompt, given those before it, from one forward.
+
+    Args:
+        session: what predicts; it has logits.
+        ids: the prompt.
+        start: what the first token is predicted from; ``None``: nothing is known of it, and all tokens are alike.
+    """
+    assert isinstance(session, LogitsSession)
+    first, rest = ((start,), ids) if start is not None else (ids[:1], ids[1:])
+    known = torch.cat(list(session.logits(ScoringBatch.of([first], (), rest), 1)))[0].cpu().double() if rest else None
+    if known is None:
+        return torch.zeros(len(ids), int(session.info.vocabulary or 1), dtype=torch.float64)
+    return known if start is not None else torch.cat([torch.zeros_like(known[:1]), known])
+
+
+def _owners(segments: Sequence[Segment]) -> list[tuple[int | None, bool]]:
+    """The feature of each character, and whether there is anything to see of it."""
+    return [(segment.feature, not char.isspace()) for segment in segments for char in segment.text]
+
+
+def _owner(chars: Sequence[tuple[int | None, bool]]) -> int | None:
+    """The feature that most visible characters belong to, the first of equals; of white space, any."""
+    seen = [feature for feature, visible in chars if visible] or [feature for feature, _ in chars]
+    counted = {feature: seen.count(feature) for feature in dict.fromkeys(seen)}
+    return max(counted, key=lambda feature: counted[feature]) if counted else None

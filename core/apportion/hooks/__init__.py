@@ -1,0 +1,1 @@
+"""Finding and checking extensions: hook specifications, registries and the plugin manager."""

@@ -1,0 +1,328 @@
+"""Loading plugins: each by itself, so that a broken one is reported and the others work."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+from apportion._version import __version__
+from apportion.errors import ApportionError, InputError, PluginError
+from apportion.files import cache_dir
+from apportion.hooks import hookspecs
+from apportion.hooks.api_version import check_api_version, warn_deprecated
+from apportion.hooks.hookspecs import API_VERSION, PROJECT, Settings
+from apportion.hooks.registry import KINDS, Entry, Registry, checked_entry
+from apportion.hooks.validation import blamed, check_plugin, explained
+from apportion.options import check_options
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from apportion.protocols.backend import ScoringBatch, Session
+    from apportion.protocols.request import Request
+
+__all__ = ["FailedPlugin", "LoadedPlugin", "Plugins", "installed_plugins", "load_plugins", "switched"]
+
+BUILT_INS = (
+    "apportion_backends.torch",
+    "apportion_backends.triton",
+    "apportion_plugins.inputs",
+    "apportion_plugins.samplers",
+    "apportion_plugins.methods",
+    "apportion_plugins.targets",
+    "apportion_plugins.metrics",
+    "apportion_plugins.visualizers",
+    "apportion_plugins.scoring",
+)
+"""Modules that come with apportion; plugins loaded later are asked before them."""
+
+SWITCHED = {
+    "progress": "apportion_plugins.progress:ProgressBar",
+    "cache": "apportion_plugins.cache:EvaluationCache",
+    "run_log": "apportion_plugins.run_log:RunLog",
+}
+"""Built-in plugins that an argument of ``Explainer`` turns on: ``True`` makes one as it is, another value with it."""
+
+ENTRY_POINT_GROUP = "apportion"
+DISABLE_VARIABLE = "APPORTION_DISABLE_PLUGINS"
+AUTOLOAD_VARIABLE = "APPORTION_PLUGIN_AUTOLOAD"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedPlugin:
+    """A plugin that works.
+
+    Attributes:
+        name: of its entry point, module or class.
+        distribution: ``"package version"``, or ``"built-in"``, or ``"object"`` for ``plugins=[…]``.
+        hooks: the hooks it implements.
+    """
+
+    name: str
+    distribution: str
+    hooks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FailedPlugin:
+    """A plugin that was left out, and why.
+
+    Attributes:
+        name: of its entry point.
+        distribution: ``"package version"``.
+        error: one sentence.
+    """
+
+    name: str
+    distribution: str
+    error: str
+
+
+class Plugins:
+    """Loaded plugins, their hooks and their registries.
+
+    Args:
+        disabled: names of plugins to leave out.
+
+    Attributes:
+        loaded: those that work.
+        failed: those that were left out, and why.
+        disabled: those that the user left out.
+        off: built-in ones that an argument of ``Explainer`` turns on, by the name of the argument.
+        registries: what the plugins registered, by kind.
+    """
+
+    def __init__(self, disabled: Sequence[str] = ()) -> None:
+        self.loaded: list[LoadedPlugin] = []
+        self.failed: list[FailedPlugin] = []
+        self.disabled: list[str] = []
+        self.off: dict[str, str] = {}
+        self.registries: Mapping[str, Registry] = {kind: Registry(kind) for kind in KINDS}
+        self._disabled = frozenset(disabled)
+        self._manager = pluggy.PluginManager(PROJECT)
+        self._manager.add_hookspecs(hookspecs)
+        settings = Settings(__version__, API_VERSION, cache_dir())
+        self._manager.hook.apportion_configure.call_historic(kwargs={"settings": settings})
+
+    @property
+    def hook(self) -> pluggy.HookRelay:
+        """The hooks of all plugins, as pluggy gives them: errors come as they are."""
+        return self._manager.hook
+
+    def call(self, hook: str, **arguments: object) -> Any:
+        """Call a hook of all plugins.
+
+        Raises:
+            PluginError: an installed plugin failed in it; the message names the plugin, the hook and the line. Errors
+                of apportion's own kinds, and those of built-in plugins, come as they are.
+        """
+        caller = getattr(self._manager.hook, hook)
+        try:
+            return caller(**arguments)
+        except ApportionError:
+            raise
+        except Exception as error:
+            plugin = blamed(error, caller.get_hookimpls())
+            if plugin is None or any(plugin == p.name and p.distribution == "built-in" for p in self.loaded):
+                raise
+            raise PluginError(f"The plugin {plugin!r} failed in {hook}: {explained(error)}") from error
+
+    def __getitem__(self, kind: str) -> Registry:
+        return self.registries[kind]
+
+    def entries_of(self, plugin: str) -> list[Entry]:
+        """Everything that one plugin registered."""
+        return [entry for registry in self.registries.values() for entry in registry if entry.plugin == plugin]
+
+    def add(self, name: str, distribution: str, load: Callable[[], object]) -> None:
+        """Load one plugin, or record why not.
+
+        Args:
+            name: how listings call it.
+            distribution: where it comes from.
+            load: imports it; may raise anything.
+        """
+        if name in self._disabled:
+            self.disabled.append(name)
+            return
+        try:
+            # What a plugin prints while it loads does not belong into our results.
+            with contextlib.redirect_stdout(sys.stderr):
+                self._register(name, distribution, load())
+        except (Exception, SystemExit) as error:
+            self.failed.append(FailedPlugin(name, distribution, explained(error)))
+
+    def require(self, plugin: object) -> None:
+        """Load a plugin object given in code, if it is not loaded already; its faults are the caller's to see.
+
+        Raises:
+            PluginError: it cannot be loaded.
+        """
+        if self._manager.is_registered(plugin):
+            return
+        name = getattr(plugin, "__name__", None) or type(plugin).__name__
+        try:
+            self._register(str(name), "object", plugin)
+        except (Exception, SystemExit) as error:
+            raise PluginError(f"The plugin {name!r} cannot be loaded: {explained(error)}") from error
+
+    def scorers(self) -> tuple[tuple[str, str], ...]:
+        """Name and distribution of the plugins, besides the built-in ones, that may answer ``apportion_score``."""
+        distributions = {plugin.name: plugin.distribution for plugin in self.loaded}
+        return tuple(
+            (found.plugin_name, distributions[found.plugin_name])
+            for found in self.hook.apportion_score.get_hookimpls()
+            if not (found.wrapper or found.hookwrapper) and distributions[found.plugin_name] != "built-in"
+        )
+
+    def only(self, plugin: str, hook: str) -> Callable[..., Any]:
+        """A hook of one plugin, to try it out."""
+        others = [other for other in self._manager.get_plugins() if self._manager.get_name(other) != plugin]
+        return self._manager.subset_hook_caller(hook, remove_plugins=others)
+
+    def score_batch(self, request: Request, session: Session, batch: ScoringBatch) -> Float[Tensor, "B T"]:
+        """Log-probabilities of a batch, by the first plugin that scores it; the session answers last."""
+        found: Tensor = self.call("apportion_score", session=session, batch=batch, request=request)
+        return found
+
+    def recall(
+        self, request: Request, session: Session, prompts: Sequence[tuple[int, ...]], target_ids: tuple[int, ...]
+    ) -> list[Float[Tensor, "N T"]]:
+        """What each plugin knows of these prompts, NaN where it does not; plugins that know nothing are left out."""
+        found: list[Tensor] = self.call(
+            "apportion_recall", request=request, session=session, prompts=prompts, target_ids=target_ids
+        )
+        return found
+
+    def visualize(self, kind: str, attribution: object, options: Mapping[str, Any]) -> Any:
+        """A view of a result by the visualizer of this name.
+
+        Raises:
+            UnknownNameError: no visualizer of that name.
+            InputError: an option that the visualizer does not have.
+        """
+        visualizer = self["visualizers"].get(kind).make()
+        check_options(f"visualizer {kind!r}", visualizer.render, options)
+        return visualizer.render(attribution, **options)
+
+    def _register(self, name: str, distribution: str, plugin: object) -> None:
+        if self._manager.has_plugin(name):
+            raise PluginError(f"Another plugin called {name!r} is loaded; give one of them another name.")
+        check_api_version(plugin)
+        check_plugin(name, plugin)
+        try:
+            self._manager.register(plugin, name)
+            entries = self._collect(name, plugin)
+        except BaseException:
+            if self._manager.has_plugin(name):
+                self._manager.unregister(name=name)
+            raise
+        for entry in entries:
+            self.registries[entry.kind].add(entry)
+        implementations = [
+            (caller.name, implementation)
+            for caller in self._manager.get_hookcallers(plugin) or ()
+            for implementation in caller.get_hookimpls()
+            if implementation.plugin is plugin
+        ]
+        warn_deprecated(name, distribution, implementations)
+        hooks = tuple(sorted(hook for hook, _ in implementations))
+        self.loaded.append(LoadedPlugin(name, distribution, hooks))
+
+    def _collect(self, name: str, plugin: object) -> list[Entry]:
+        """Run the plugin's registration hooks; nothing is registered until all of them succeeded."""
+        entries: list[Entry] = []
+        others = [other for other in self._manager.get_plugins() if other is not plugin]
+        for kind in KINDS:
+            staged = Registry(kind)
+
+            def register(
+                entry_name: str, factory: Any, *, summary: str = "", kind: str = kind, staged: Registry = staged
+            ) -> None:
+                entry = checked_entry(kind, name, entry_name, factory, summary)
+                for registered in self.registries[kind]:
+                    if registered.name == entry.name:
+                        self.registries[kind].add(entry)  # raises, naming both owners
+                staged.add(entry)
+
+            hook = self._manager.subset_hook_caller(f"apportion_register_{kind}", remove_plugins=others)
+            hook(register=register)
+            entries.extend(staged)
+        return entries
+
+
+def load_plugins(plugins: Sequence[object] = (), switches: Mapping[str, object] | None = None) -> Plugins:
+    """Load the built-ins, then the installed plugins, then ``plugins``.
+
+    The environment has two switches: ``APPORTION_DISABLE_PLUGINS=a,b`` leaves plugins out, and
+    ``APPORTION_PLUGIN_AUTOLOAD=0`` loads no installed plugin.
+
+    Args:
+        plugins: modules or objects with hook implementations.
+        switches: values for ``SWITCHED``; what is missing or false is off.
+
+    Raises:
+        PluginError: one of ``plugins`` or ``switches`` cannot be loaded; installed ones that cannot are only recorded.
+        InputError: a value that a switch does not take.
+    """
+    if not isinstance(plugins, Sequence) or isinstance(plugins, str):
+        raise InputError(f"plugins={plugins!r:.80} must be a list of modules or objects with hooks: plugins=[…].")
+    switched_off = [name.strip() for name in os.environ.get(DISABLE_VARIABLE, "").split(",") if name.strip()]
+    found = Plugins(switched_off)
+    for module in BUILT_INS:
+        found.add(module, "built-in", functools.partial(importlib.import_module, module))
+    for switch, path in SWITCHED.items():
+        module, value = path.split(":")[0], (switches or {}).get(switch)
+        if (value is None or value is False) and module not in switched_off:
+            found.off[module] = switch
+        else:
+            made = None if module in switched_off else switched(switch, value)
+            found.add(module, "built-in", lambda made=made: made)  # type: ignore[misc]
+    if os.environ.get(AUTOLOAD_VARIABLE, "1") != "0":
+        for entry in sorted(metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda e: e.name):
+            dist = entry.dist
+            found.add(entry.name, f"{dist.name} {dist.version}" if dist else "unknown", entry.load)
+    for plugin in plugins:
+        found.require(plugin)
+    return found
+
+
+def switched(switch: str, value: object) -> object:
+    """The built-in plugin that an argument of ``Explainer`` turns on.
+
+    Args:
+        switch: one of ``SWITCHED``.
+        value: ``True`` makes the plugin as it is, another value is passed to it.
+
+    Raises:
+        InputError: a value that it does not take.
+        PluginError: it cannot be loaded.
+    """
+    module, name = SWITCHED[switch].split(":")
+    try:
+        made = getattr(importlib.import_module(module), name)
+        needed = [p.name for p in inspect.signature(made).parameters.values() if p.default is p.empty]
+        if value is True and needed:
+            raise InputError(f"{switch}=True is not enough; give its {' and '.join(needed)}: {switch}=….")
+        return made() if value is True else made(value)
+    except ApportionError:
+        raise
+    except Exception as error:
+        raise PluginError(f"{switch}={value!r} cannot be turned on: {explained(error)}") from error
+
+
+@functools.cache
+def installed_plugins() -> Plugins:
+    """The installed plugins, loaded once a process; for results that were read from a file."""
+    return load_plugins()

@@ -1,0 +1,122 @@
+"""What can be said about an extension without running it: its parts, its signatures, its documentation."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from apportion.hooks.docstrings import description, parameter_notes
+from apportion.options import named_options
+
+__all__ = ["RUNNERS", "object_faults", "protocol_faults", "summary_faults"]
+
+PARTS: Mapping[str, tuple[str, ...]] = {
+    "samplers": ("sample",),
+    "methods": ("estimand", "requires", "run"),
+    "targets": ("needs", "__call__"),
+    "visualizers": ("render",),
+    "backends": ("info", "availability", "load"),
+    "metrics": ("higher_is_better", "measure"),
+}
+"""What an object of each kind must have."""
+
+RUNNERS: Mapping[str, str] = {"methods": "run", "visualizers": "render", "metrics": "measure"}
+"""The function whose keyword-only parameters are the options of that kind."""
+
+_CALLS: Mapping[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
+    "samplers": ("sample", ("n_features", "budget", "rng"), ()),
+    "methods": ("run", ("game",), ("budget", "rng")),
+    "targets": ("__call__", ("scores", "target"), ()),
+    "visualizers": ("render", ("attribution",), ()),
+    "backends": ("load", ("model",), ("device", "dtype", "memory_budget")),
+    "metrics": ("measure", ("game", "values"), ("rng",)),
+}
+"""How apportion calls each kind: the function, positional arguments, keyword arguments."""
+
+LONGEST_SUMMARY = 100
+
+
+def summary_faults(summary: str) -> Iterator[str]:
+    """What is wrong with the line that listings show."""
+    if "\n" in summary:
+        yield "its summary has several lines; listings show one."
+    elif len(summary) > LONGEST_SUMMARY:
+        yield f"its summary has {len(summary)} characters; keep it under {LONGEST_SUMMARY}, for listings."
+
+
+def object_faults(kind: str, made: object) -> list[str]:
+    """What is wrong with an object that a factory made; clauses that go on from its name.
+
+    Args:
+        kind: such as ``"methods"``.
+        made: the object; for inputs, the prompt's class.
+    """
+    missing = _missing_parts(kind, made)
+    return missing or [*protocol_faults(kind, made), *_documentation_faults(kind, made)]
+
+
+def protocol_faults(kind: str, made: object) -> list[str]:
+    """The faults that would break a run: missing parts, signatures, attributes of other types."""
+    return _missing_parts(kind, made) or [*_call_faults(kind, made), *_attribute_faults(kind, made)]
+
+
+def _missing_parts(kind: str, made: object) -> list[str]:
+    missing = [part for part in PARTS.get(kind, ()) if not hasattr(made, part)]
+    return [f"is a {type(made).__name__} without {', '.join(map(repr, missing))}."] if missing else []
+
+
+def _call_faults(kind: str, made: object) -> Iterator[str]:
+    if kind not in _CALLS:
+        return
+    name, positional, keywords = _CALLS[kind]
+    function = getattr(made, name)
+    try:
+        inspect.signature(function).bind(*positional, **dict.fromkeys(keywords))
+    except TypeError as error:
+        call = ", ".join([*positional, *(f"{keyword}=…" for keyword in keywords)])
+        yield f"cannot be called as {name}({call}): {error}."
+    for extra in list(inspect.signature(function).parameters.values())[len(positional) :]:
+        if extra.kind is extra.POSITIONAL_OR_KEYWORD and extra.name not in keywords:
+            yield f"has {extra.name!r} before the star; options are keyword-only parameters, after `*`."
+    for option in _options(kind, made).values():
+        if option.default is inspect.Parameter.empty:
+            yield f"has an option {option.name!r} without a default; nobody else can fill it in."
+
+
+def _attribute_faults(kind: str, made: Any) -> Iterator[str]:
+    from apportion.protocols.backend import BackendInfo, Capability
+    from apportion.protocols.targets import Needs
+
+    if kind == "methods":
+        if not isinstance(made.estimand, str) or not made.estimand.strip():
+            yield f"must name its estimand in words; it is {made.estimand!r}."
+        requires = made.requires
+        if not isinstance(requires, frozenset) or not all(isinstance(c, Capability) for c in requires):
+            yield f"must state what it requires as a frozenset of Capability; it is {requires!r}."
+    elif kind == "targets" and not isinstance(made.needs, Needs):
+        yield f"must state what it needs as a Needs; it is {made.needs!r}."
+    elif kind == "metrics" and not isinstance(made.higher_is_better, bool):
+        yield f"must state higher_is_better as True or False; it is {made.higher_is_better!r}."
+    elif kind == "backends" and not isinstance(made.info, BackendInfo):
+        yield f"must have a BackendInfo as info; it is {made.info!r}."
+
+
+def _documentation_faults(kind: str, made: object) -> Iterator[str]:
+    described = made if isinstance(made, type) else type(made)
+    # A dataclass without a docstring is given its signature.
+    if not description(described) or description(described).startswith(f"{described.__name__}("):
+        yield f"has no docstring on {described.__name__}; say in a sentence what it is."
+    notes = _notes(kind, made)
+    for option in _options(kind, made):
+        if not notes.get(option):
+            yield f"has an undocumented option {option!r}; describe it under 'Args:' in {RUNNERS[kind]}()."
+
+
+def _options(kind: str, made: object) -> Mapping[str, inspect.Parameter]:
+    return named_options(getattr(made, RUNNERS[kind])) if kind in RUNNERS else {}
+
+
+def _notes(kind: str, made: object) -> Mapping[str, str]:
+    function: Callable[..., Any] | None = getattr(made, RUNNERS[kind], None) if kind in RUNNERS else None
+    return parameter_notes(function) | parameter_notes(type(made)) if function else {}

@@ -1,0 +1,95 @@
+"""Whether an object is a plugin at all, and what went wrong in one: sentences for its author."""
+
+from __future__ import annotations
+
+import inspect
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+
+import pluggy
+
+from apportion.errors import ApportionError, PluginError, listing, suggestion
+from apportion.hooks import hookspecs
+from apportion.hooks.hookspecs import PROJECT
+
+__all__ = ["blamed", "check_plugin", "explained", "hook_names"]
+
+_OWN = str(Path(__file__).parent)
+_MACHINERY = (_OWN, str(Path(pluggy.__file__).parent), "<frozen importlib")
+
+
+def hook_names() -> list[str]:
+    """All hooks, in the order of ``hookspecs``."""
+    return [name for name in vars(hookspecs) if name.startswith("apportion_")]
+
+
+def check_plugin(name: str, plugin: object) -> None:
+    """Refuse what pluggy would accept and never call, or refuse in words of its own.
+
+    Raises:
+        PluginError: a class instead of an object, a hook that is not marked, a hook or argument that does not exist,
+            no hook at all.
+    """
+    if isinstance(plugin, type):
+        raise PluginError(f"{plugin.__name__} is a class; pass an object of it: {plugin.__name__}().")
+    known = hook_names()
+    marked = [name for name in dir(plugin) if hasattr(getattr(plugin, name, None), f"{PROJECT}_impl")]
+    for hook in known:
+        if callable(getattr(plugin, hook, None)) and hook not in marked:
+            raise PluginError(f"The function {hook!r} is not marked with @apportion.hookimpl, so it would never run.")
+    unmarked = [name for name in dir(plugin) if name.startswith(f"{PROJECT}_") and name not in known]
+    if unmarked and not marked:
+        raise PluginError(
+            f"There is no hook {unmarked[0]!r}, and it is not marked with @apportion.hookimpl. "
+            f"{suggestion(unmarked[0], known)}The hooks: {listing(known, limit=20)}."
+        )
+    if not marked:
+        raise PluginError(
+            f"{name!r} implements no hook. Mark functions called {listing(known, limit=20)} with @hookimpl."
+        )
+    for hook in marked:
+        if hook not in known:
+            raise PluginError(
+                f"There is no hook {hook!r}. {suggestion(hook, known)}The hooks: {listing(known, limit=20)}."
+            )
+        _check_arguments(hook, getattr(plugin, hook))
+
+
+def _check_arguments(name: str, function: object) -> None:
+    wrapper = getattr(function, f"{PROJECT}_impl")["wrapper"] or getattr(function, f"{PROJECT}_impl")["hookwrapper"]
+    if inspect.iscoroutinefunction(function) or (inspect.isgeneratorfunction(function) and not wrapper):
+        raise PluginError(
+            f"{name!r} is {'async' if inspect.iscoroutinefunction(function) else 'a generator'}, and would never run. "
+            "A hook is a plain function; one that yields is a wrapper: @apportion.hookimpl(wrapper=True)."
+        )
+    passed = list(inspect.signature(getattr(hookspecs, name)).parameters)
+    for argument in inspect.signature(function).parameters:  # type: ignore[arg-type]
+        if argument not in passed:
+            raise PluginError(
+                f"{name!r} is not given {argument!r}. {suggestion(argument, passed)}It is given: {listing(passed)}."
+            )
+
+
+def blamed(error: BaseException, implementations: Iterable[pluggy.HookImpl]) -> str | None:
+    """The plugin whose implementation an error was raised in, or ``None`` where it is nobody's."""
+    owners = {}
+    for implementation in implementations:
+        function = inspect.unwrap(getattr(implementation.function, "__func__", implementation.function))
+        owners[getattr(function, "__code__", None)] = implementation.plugin_name
+    codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+    # The innermost: an error passes through the wrappers around it.
+    return next((owners[code] for code in reversed(codes) if code in owners), None)
+
+
+def explained(error: BaseException) -> str:
+    """One line: what happened and, for anything but our own errors, where in the plugin."""
+    if isinstance(error, ApportionError):
+        return str(error)
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_MACHINERY)]
+    if not frames or isinstance(error, SyntaxError):
+        return text
+    last = frames[-1]
+    where = "" if last.name == "<module>" else f"{last.name}, "
+    return f"{text} (in {where}{Path(last.filename).name}, line {last.lineno})"

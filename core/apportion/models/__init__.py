@@ -1,0 +1,1 @@
+"""Naming and opening a model, and choosing the backend that runs it."""

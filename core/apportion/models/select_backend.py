@@ -1,0 +1,122 @@
+"""Which backend runs: the one that was named, or the best that works."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from apportion.errors import BackendError, InputError, ModelError, listing
+from apportion.hooks.manager import Plugins
+from apportion.models.load import LoadedModel
+from apportion.options import PLACEMENT, check_options
+from apportion.protocols.backend import Available, Backend, Session, Unavailable, WhiteBox, WhiteBoxSession
+
+__all__ = ["availability_of", "check_memory_budget", "named_backend", "open_session", "white_box_of"]
+
+
+def named_backend(plugins: Plugins, backend: str | Backend, options: Mapping[str, object] | None) -> Backend | None:
+    """The backend that was named, found to work here before any model is loaded; ``None`` for ``"auto"``.
+
+    Options are of the backend that was named: the keyword-only parameters of its ``load``.
+
+    Raises:
+        UnknownNameError: no backend of that name.
+        BackendError: it is unavailable; with the reason and what to install.
+        InputError: an option that the backend does not have, or options and no name.
+    """
+    if not isinstance(backend, str | Backend):
+        raise InputError(f"backend={backend!r} is neither a name nor a Backend.")
+    if options is not None and not (isinstance(options, Mapping) and all(isinstance(name, str) for name in options)):
+        raise InputError(
+            f"backend_options={options!r:.80} must be a dict of options by name, such as {{'compile': True}}."
+        )
+    if backend != "auto":
+        chosen = plugins["backends"].get(backend).make() if isinstance(backend, str) else backend
+        check_options(f"backend {chosen.info.name!r}", chosen.load, options or {}, apart=PLACEMENT)
+        state = availability_of(chosen)
+        if isinstance(state, Unavailable):
+            raise BackendError(
+                f"The backend {chosen.info.name!r} is not available: {state.reason}. {state.hint}".rstrip()
+            )
+        return chosen
+    if options:
+        raise InputError(
+            f"backend_options={dict(options)!r} are of one backend; name it: "
+            f"backend= one of {listing(plugins['backends'].names())}."
+        )
+    return None
+
+
+def open_session(
+    plugins: Plugins,
+    backend: Backend | None,
+    model: LoadedModel,
+    *,
+    device: str | None,
+    dtype: str | None,
+    memory_budget: int | None,
+    options: Mapping[str, object] | None = None,
+) -> tuple[Session, tuple[str, ...]]:
+    """Load the model into a backend's session.
+
+    Args:
+        plugins: where backends are registered.
+        backend: as ``named_backend`` gives it. For ``None`` the available backend of highest priority that can load
+            the model is taken, and those that were passed over are noted.
+        model: what to load.
+        device: where.
+        dtype: of the weights.
+        memory_budget: bytes that a batch may take.
+        options: of the backend.
+
+    Returns:
+        The session, and sentences about the choice for results.
+
+    Raises:
+        BackendError: no backend works here, or the device or dtype does not.
+        ModelError: the model cannot be scored.
+    """
+    if backend is not None:
+        return backend.load(model, device=device, dtype=dtype, memory_budget=memory_budget, **(options or {})), ()
+    candidates: list[Backend] = [entry.make() for entry in plugins["backends"]]
+    candidates.sort(key=lambda candidate: -candidate.info.priority)
+    notes: list[str] = []
+    failure: Exception | None = None
+    for candidate in candidates:
+        state = availability_of(candidate)
+        if isinstance(state, Unavailable):
+            notes.append(f"backend {candidate.info.name!r} passed over: {state.reason}")
+            continue
+        try:
+            session = candidate.load(model, device=device, dtype=dtype, memory_budget=memory_budget)
+        except (BackendError, ModelError) as error:
+            notes.append(f"backend {candidate.info.name!r} passed over: {error}")
+            failure = failure or error
+            continue
+        return session, tuple(notes)
+    if failure is not None:
+        raise failure
+    raise BackendError(f"No backend works here. {' '.join(notes) or 'None is registered.'}")
+
+
+def check_memory_budget(memory_budget: object) -> None:
+    """Refuse what is no number of bytes.
+
+    Raises:
+        InputError: with what it is.
+    """
+    whole = isinstance(memory_budget, int) and not isinstance(memory_budget, bool) and memory_budget >= 1
+    if memory_budget is not None and not whole:
+        raise InputError(f"memory_budget={memory_budget!r} must be a whole number of bytes, such as 512 * 2**20.")
+
+
+def availability_of(backend: Backend) -> Available | Unavailable:
+    """Whether a backend can run here; one that fails to tell cannot."""
+    try:
+        return backend.availability()
+    except Exception as error:  # a plugin's mistake, which must not keep other backends from running
+        return Unavailable(f"its availability() failed ({type(error).__name__}: {error})", "")
+
+
+def white_box_of(session: Session) -> Callable[[], WhiteBox] | None:
+    """How the game gets at the model's inside; ``None`` where the session does not give it."""
+    return session.white_box if isinstance(session, WhiteBoxSession) else None

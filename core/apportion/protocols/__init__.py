@@ -1,0 +1,1 @@
+"""The words that plugins speak: protocols and the data that they exchange."""

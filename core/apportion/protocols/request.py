@@ -1,0 +1,73 @@
+"""What a run was asked to do, with every name resolved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from apportion.options import named_options
+
+if TYPE_CHECKING:
+    from apportion.models.load import LoadedModel
+    from apportion.protocols.inputs import InputAdapter
+    from apportion.protocols.methods import Method
+    from apportion.protocols.targets import Target, TargetFunction
+    from apportion.rendering.renderer import Renderer
+
+__all__ = ["Request"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One call of ``attribute``, checked and resolved; observers receive it.
+
+    Attributes:
+        model: what is explained.
+        prompt: as the user gave it.
+        adapter: its features.
+        renderer: coalitions to inputs that can be scored.
+        target: what is explained, generated already if the user gave none.
+        method_name: the method that runs, after ``"auto"`` was resolved.
+        method: the method itself.
+        method_reason: why ``"auto"`` chose it.
+        options: the method's options, samplers resolved.
+        given_options: the same as the user typed them.
+        generation: options of the generation, where the model wrote the target.
+        target_fn_name: how results call the target function.
+        target_fn: the target function.
+        target_options: its options as the user typed them.
+        reference: token ids of the prompt that the target function compares all others with; ``None``: it does not.
+        budget: the most distinct evaluations; ``None`` for no limit.
+        coalition_budget: the same in coalitions, which take one evaluation for each baseline draw.
+        until: the standard error below which sampling may end; ``None``: it spends the budget.
+        seed: of every draw.
+        scorers: name and distribution of plugins, besides the built-in ones, that may score batches.
+    """
+
+    model: LoadedModel
+    prompt: object
+    adapter: InputAdapter
+    renderer: Renderer
+    target: Target
+    method_name: str
+    method: Method
+    method_reason: str
+    options: Mapping[str, Any]
+    given_options: Mapping[str, Any]
+    generation: Mapping[str, object]
+    target_fn_name: str
+    target_fn: TargetFunction
+    target_options: Mapping[str, Any]
+    reference: tuple[int, ...] | None
+    budget: int | None
+    coalition_budget: int | None
+    seed: int
+    until: float | None = None
+    scorers: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def all_options(self) -> dict[str, Any]:
+        """The method's options as the user would type them, defaults included."""
+        defaults = {name: parameter.default for name, parameter in named_options(self.method.run).items()}
+        return defaults | dict(self.given_options)

@@ -1,0 +1,1 @@
+"""From coalitions to model inputs: token ids of prompts that are nearly alike."""

@@ -1,0 +1,97 @@
+"""From coalitions to model inputs that can be scored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from apportion.errors import InputError
+from apportion.protocols.inputs import AdaptContext, Alternatives, InputAdapter, ModelInput
+from apportion.protocols.targets import EMPTY, FULL
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = ["Renderer"]
+
+
+class Renderer:
+    """An adapter's ``render``, with prompts that came out empty made to begin with the start token.
+
+    The first target token is predicted from what comes before it, so a prompt needs one token. A coalition
+    without any text is scored after the model's beginning-of-sequence token (or end-of-text token, which
+    separates documents in training), and the result says so.
+
+    Args:
+        adapter: of the prompt.
+        tokenizer: of the model.
+    """
+
+    def __init__(self, adapter: InputAdapter, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._adapter = adapter
+        self._tokenizer = tokenizer
+        self._notes: dict[str, None] = dict.fromkeys(getattr(adapter, "notes", ()))
+        self.draws: int = getattr(adapter, "draws", 1)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the result should say about the inputs."""
+        return tuple(self._notes)
+
+    def full(self) -> tuple[int, ...]:
+        """Token ids of the prompt with all features present."""
+        (item,) = self(torch.ones(1, len(self._adapter.features), dtype=torch.bool))
+        return item.inputs[0].ids if isinstance(item, Alternatives) else item.ids
+
+    def reference(self, name: object) -> tuple[int, ...] | None:
+        """Token ids of a prompt to compare with: ``"full"``, ``"empty"``, or a text; ``None`` stays ``None``.
+
+        Raises:
+            InputError: it is none of these, or has no single prompt because baselines have alternatives.
+        """
+        if name is None:
+            return None
+        if not isinstance(name, str):
+            raise InputError(f"reference={name!r} must be 'full', 'empty' or the text of a prompt.")
+        if name not in (FULL, EMPTY):
+            (ids,) = AdaptContext(self._tokenizer).encode([name])
+            return ids or self._empty().ids
+        if name == FULL:
+            return self.full()
+        (item,) = self(torch.zeros(1, len(self._adapter.features), dtype=torch.bool))
+        if isinstance(item, Alternatives):
+            raise InputError(
+                "The prompt without features has alternative baselines here, and one prompt is needed to compare with; "
+                "give its text: target_options={'reference': '…'}."
+            )
+        return item.ids
+
+    def __call__(self, mask: Bool[Tensor, "S F"]) -> Sequence[ModelInput | Alternatives]:
+        """Inputs of at least one token each."""
+        return [self._started(item) for item in self._adapter.render(mask)]
+
+    def _started(self, item: ModelInput | Alternatives) -> ModelInput | Alternatives:
+        if isinstance(item, Alternatives):
+            return Alternatives(tuple(i if i.ids else self._empty() for i in item.inputs))
+        return item if item.ids else self._empty()
+
+    def start(self) -> int | None:
+        """The token that a prompt without any text begins with, if the tokenizer has one."""
+        tokenizer = self._tokenizer
+        start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+        return start if isinstance(start, int) else None
+
+    def _empty(self) -> ModelInput:
+        start = self.start()
+        if start is None:
+            raise InputError(
+                "A coalition leaves no text at all, and the tokenizer has no start token to predict from. "
+                "Use keep=, a baseline, or a template with fixed text."
+            )
+        token = self._tokenizer.convert_ids_to_tokens(start)
+        self._notes[f"a prompt without any text is scored after the token {token}"] = None
+        return ModelInput((start,))

@@ -1,0 +1,1 @@
+"""What users hold: attributions, evaluations, tables and files of them."""

@@ -1,0 +1,1 @@
+"""One call, or many: from arguments to a result."""

@@ -1,0 +1,124 @@
+"""From an estimate to the result that users hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from apportion.protocols.methods import Estimate
+from apportion.results.attribution import Attribution
+from apportion.results.provenance import Provenance, versions
+from apportion.results.ranking import top_agreement
+
+if TYPE_CHECKING:
+    from apportion.game.game import Game
+    from apportion.hooks.manager import Plugins
+    from apportion.models.load import LoadedModel
+    from apportion.protocols.backend import Session
+    from apportion.protocols.request import Request
+    from apportion.scoring.scorer import Tally
+
+__all__ = ["assemble"]
+
+
+def assemble(
+    request: Request,
+    estimate: Estimate,
+    *,
+    game: Game,
+    tally: Tally,
+    session: Session,
+    model: LoadedModel,
+    plugins: Plugins,
+    notes: tuple[str, ...],
+    seconds: float,
+) -> Attribution:
+    """Put numbers, names and provenance together.
+
+    Args:
+        request: what was asked.
+        estimate: what the method found, checked.
+        game: its memory gives the scores of the empty and the full prompt, if the method asked for them.
+        tally: what it cost.
+        session: where it ran.
+        model: what ran.
+        plugins: for ``Attribution.plot``.
+        notes: on the choice of the backend.
+        seconds: of the whole run.
+    """
+    values = _array(estimate.values)
+    errors = None if estimate.std_error is None else _array(estimate.std_error)
+    replicates = None if estimate.replicates is None else _array(estimate.replicates)
+    agreement = top_agreement(values[:, 0], None if errors is None else errors[:, 0], replicates)
+    provenance = Provenance(
+        method=request.method_name,
+        method_reason=request.method_reason,
+        options={name: _plain(value) for name, value in request.all_options.items()},
+        generation=dict(request.generation) if request.target.generated else None,
+        target_fn=request.target_fn_name,
+        target_options={name: _plain(value) for name, value in request.target_options.items()},
+        contrast=None if request.target.contrast is None else request.target.contrast.text,
+        unit=estimate.unit or str(getattr(request.target_fn, "unit", request.target_fn_name)),
+        budget=request.budget,
+        until=request.until,
+        seed=request.seed,
+        # What another run over the same memory had scored counts too: it is what this result took.
+        evaluations=max(tally.evaluations, game.evaluations - tally.cached),
+        cached=tally.cached,
+        forwarded_tokens=tally.forwarded_tokens,
+        seconds=round(seconds, 3),
+        model=model.name,
+        fingerprint=model.fingerprint,
+        backend=session.info.backend,
+        device=session.info.device,
+        dtype=session.info.dtype,
+        versions=versions(),
+        notes=(*notes, *session.info.notes, *request.renderer.notes, *tally.notes, *estimate.notes),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    return Attribution(
+        features=request.adapter.features,
+        target_tokens=request.target.tokens,
+        target_text=request.target.text,
+        values=values[:, 0],
+        token_values=_fixed(values[:, 1:].T.copy()),
+        std_error=None if errors is None else errors[:, 0],
+        token_std_error=None if errors is None else _fixed(errors[:, 1:].T.copy()),
+        top_agreement=None if agreement is None else _fixed(agreement),
+        estimand=estimate.estimand or request.method.estimand,
+        base_value=_known(game, present=False),
+        full_value=_known(game, present=True),
+        segments=tuple(getattr(request.adapter, "segments", ())),
+        provenance=provenance,
+        extras=dict(estimate.extras),
+        plugins=plugins,
+    )
+
+
+def _plain(value: object) -> object:
+    """What a file can hold; objects, such as a sampler, by the name of their class."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if value is None or isinstance(value, str | int | float | Sequence | Mapping | np.ndarray | torch.Tensor):
+        return value
+    return str(getattr(value, "name", None) or type(value).__name__)
+
+
+def _array(tensor: torch.Tensor) -> np.ndarray:
+    return _fixed(np.array(tensor.detach().to("cpu", torch.float64).numpy()))
+
+
+def _fixed(array: np.ndarray) -> np.ndarray:
+    """Read-only: observers and views share a result with the user."""
+    array.setflags(write=False)
+    return array
+
+
+def _known(game: Game, *, present: bool) -> float | None:
+    """The score with all features, or with none, if the method asked for it."""
+    value = game.known(torch.full((game.n_features,), present))
+    return None if value is None else float(value[0])

@@ -1,0 +1,142 @@
+"""Running metrics, and holding them to their protocol."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from apportion.errors import ApportionError, InputError, PluginError
+from apportion.game.game import Game
+from apportion.game.method_runner import up_to_first_question
+from apportion.hooks.object_check import protocol_faults
+from apportion.hooks.validation import explained
+from apportion.options import check_options, named_options
+from apportion.protocols.metrics import Measurement, Metric
+from apportion.results.attribution import Attribution
+from apportion.results.evaluation import Evaluation
+
+__all__ = ["check_measurement", "generator_of", "measure_all"]
+
+
+def measure_all(
+    game: Game,
+    attribution: Attribution,
+    metrics: Mapping[str, tuple[Metric, Mapping[str, Any]]],
+    *,
+    seed: int = 0,
+) -> Evaluation:
+    """Judge an attribution by each metric, in order.
+
+    Everything that can be refused without the model is refused before any metric asks. Each metric draws from a
+    generator of its own, so that its numbers depend neither on which others run nor on their order.
+
+    Args:
+        game: of the attribution's prompt and target; what it has scored already costs nothing.
+        attribution: to be judged.
+        metrics: each metric and its options, by name.
+        seed: of every random draw.
+
+    Raises:
+        InputError: no metrics, another number of features, an unknown option or one out of range.
+        PluginError: a metric that breaks its protocol; the message names it.
+    """
+    values = torch.tensor(attribution.values, dtype=torch.float64)
+    if len(values) != game.n_features:
+        raise InputError(
+            f"The attribution has {len(values)} features and the game {game.n_features}; they must be of one prompt."
+        )
+    if not metrics:
+        raise InputError("There is nothing to measure: name at least one metric.")
+    for name, (metric, options) in metrics.items():
+        _check_metric(name, metric, options)
+        with _blaming(name):
+            up_to_first_question(partial(_measure, metric, name, values, seed, options), game.n_features)
+    before, found = game.scored, {}
+    for name, (metric, options) in metrics.items():
+        with _blaming(name):
+            measured = _measure(metric, name, values, seed, options, game)
+        found[name] = check_measurement(name, measured)
+    return Evaluation(
+        measurements=found,
+        higher_is_better={name: metric.higher_is_better for name, (metric, _) in metrics.items()},
+        options={name: _all_options(metric, options) for name, (metric, options) in metrics.items()},
+        method=attribution.provenance.method,
+        estimand=attribution.estimand,
+        unit=attribution.unit,
+        n_features=game.n_features,
+        target=attribution.target_text or "".join(attribution.target_tokens),
+        seed=seed,
+        evaluations=game.scored - before,
+        plugins=attribution.plugins,
+    )
+
+
+def check_measurement(name: str, found: object) -> Measurement:
+    """Hold a metric to its protocol: a finite value, an error that can be one, extras with names.
+
+    Raises:
+        PluginError: what it returned is no measurement.
+    """
+    if not isinstance(found, Measurement):
+        raise PluginError(f"The metric {name!r} returned {type(found).__name__}, not an apportion.Measurement.")
+    if not _is_number(found.value) or not math.isfinite(found.value):
+        raise PluginError(f"The metric {name!r} returned the value {found.value!r:.80}; it must be a finite float.")
+    error = found.std_error
+    if error is not None and (not _is_number(error) or error < 0 or math.isinf(error)):
+        raise PluginError(
+            f"The metric {name!r} returned the standard error {error!r:.80}; it must be a float of at least 0, NaN "
+            "where it is unknown, or None where nothing was drawn."
+        )
+    if not isinstance(found.extras, Mapping):
+        raise PluginError(f"The metric {name!r} returned extras {found.extras!r:.80}; they must be a dict.")
+    return found
+
+
+def generator_of(seed: int, name: str) -> torch.Generator:
+    """The generator of one metric: neither the method's nor another metric's."""
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+def _measure(
+    metric: Metric, name: str, values: Float[Tensor, " F"], seed: int, options: Mapping[str, Any], game: Game
+) -> object:
+    # A copy, so that a metric that sorts in place spoils no other's numbers.
+    return metric.measure(game, values.clone(), rng=generator_of(seed, name), **options)
+
+
+def _check_metric(name: str, metric: Metric, options: Mapping[str, Any]) -> None:
+    for fault in protocol_faults("metrics", metric):
+        raise PluginError(f"The metric {name!r} {fault}")
+    check_options(f"metric {name!r}", metric.measure, options)
+
+
+def _all_options(metric: Metric, options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: p.default for name, p in named_options(metric.measure).items()} | dict(options)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+@contextmanager
+def _blaming(name: str) -> Iterator[None]:
+    """Errors that are not of apportion's own kinds name the metric.
+
+    Raises:
+        PluginError: the metric failed.
+    """
+    try:
+        yield
+    except ApportionError:
+        raise
+    except Exception as error:
+        raise PluginError(f"The metric {name!r} failed: {explained(error)}") from error

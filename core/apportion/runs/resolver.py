@@ -1,0 +1,340 @@
+"""From the arguments of ``attribute`` to a ``Request``: every name resolved, every mistake refused."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from apportion.errors import CapabilityError, InputError, PluginError, check_encodable, listing, unknown_name
+from apportion.game.method_runner import rehearse
+from apportion.hooks.object_check import protocol_faults
+from apportion.options import check_options, checked_seed, whole_number, with_sampler
+from apportion.prompts import Text
+from apportion.protocols.backend import Capability, GenerateSession, Session
+from apportion.protocols.inputs import AdaptContext, InputAdapter
+from apportion.protocols.methods import Method
+from apportion.protocols.progress import ProgressEvent, Report
+from apportion.protocols.request import Request
+from apportion.protocols.targets import Target, TargetFunction
+from apportion.rendering.renderer import Renderer
+from apportion.rendering.token_texts import token_texts
+from apportion.runs.auto import UNTIL_BUDGET, choose_method
+from apportion.scoring.logits_target import OfLogits
+
+if TYPE_CHECKING:
+    from apportion.hooks.manager import Plugins
+    from apportion.models.load import LoadedModel
+    from apportion.protocols.metrics import Metric
+
+__all__ = ["Resolver"]
+
+
+class Resolver:
+    """Resolves calls of one explainer.
+
+    Args:
+        plugins: where names are looked up.
+        model: whose tokenizer encodes prompts and targets.
+        session: generates targets and says what it can do.
+        report: where progress goes.
+    """
+
+    def __init__(self, plugins: Plugins, model: LoadedModel, session: Session, report: Report) -> None:
+        self._plugins = plugins
+        self._model = model
+        self._tokenizer = model.tokenizer
+        self._vocabulary = int(model.model.config.get_text_config().vocab_size)
+        self._session = session
+        self._report = report
+
+    def request(
+        self,
+        *,
+        prompt: object,
+        target: object = None,
+        method: str | Method = "auto",
+        features: object = None,
+        target_fn: object = "log_prob",
+        contrast: object = None,
+        target_options: Mapping[str, Any] | None = None,
+        budget: int | None = None,
+        until: float | None = None,
+        seed: int = 0,
+        generate: Mapping[str, object] | None = None,
+        **method_options: Any,
+    ) -> Request:
+        """Check everything that can be checked without the model, then generate the target if need be.
+
+        The arguments are those of ``Explainer.attribute``; what is none of its own is an option of the method.
+
+        Raises:
+            InputError: any mistake in the arguments.
+            CapabilityError: the session cannot do what the method needs.
+        """
+        budget, until = _limits(budget, until)
+        seed = checked_seed(seed)
+        if target is not None and generate is not None:
+            raise InputError("generate= sets how a target is written, and a target is given; leave one of them out.")
+        if generate is not None and not isinstance(generate, Mapping):
+            raise InputError(f"generate={generate!r} must be a dict of options, such as {{'max_new_tokens': 40}}.")
+        target_fn_name, target_fn_object = self._target_fn(
+            target_fn, {} if target_options is None else target_options, contrast
+        )
+        contrast = None if contrast is None else self._given("contrast", contrast)
+        adapter = self.adapter(prompt, features, seed)
+        renderer = Renderer(adapter, self._tokenizer)
+        chosen = self._chosen(method, renderer, len(adapter.features), budget, method_options)
+        if target is None:
+            rehearse(chosen["method"], len(adapter.features), chosen["coalition_budget"], seed, chosen["options"])
+        return Request(
+            model=self._model,
+            prompt=prompt,
+            adapter=adapter,
+            renderer=renderer,
+            target=self._target(target, contrast, renderer, generate or {}, seed),
+            given_options=method_options,
+            generation=dict(generate or {}),
+            target_fn_name=target_fn_name,
+            target_fn=target_fn_object,
+            target_options=dict(target_options or {}),
+            reference=renderer.reference(getattr(target_fn_object, "reference", None)),
+            budget=budget,
+            until=until,
+            seed=seed,
+            scorers=self._plugins.scorers(),
+            **chosen,
+        )
+
+    def larger(self, request: Request, budget: int | None, until: float | None, spent: int) -> Request:
+        """The same request with a larger budget; ``"auto"`` chooses anew, as it would have with that budget.
+
+        Raises:
+            InputError: nothing is asked for, or the budget is not larger.
+        """
+        if budget is None and until is None:
+            raise InputError("Give budget= (evaluations in all) or until= (a standard error) to go on to.")
+        budget, until = _limits(budget, until)
+        if budget is not None and budget <= spent:
+            raise InputError(f"budget={budget} is not larger than the {spent} evaluations that this result has.")
+        method = "auto" if request.method_reason else request.method
+        features = len(request.adapter.features)
+        chosen = self._chosen(method, request.renderer, features, budget, request.given_options)
+        if not request.method_reason:
+            chosen["method_name"] = request.method_name
+        return replace(request, budget=budget, until=until, **chosen)
+
+    def metrics(
+        self, metrics: Sequence[str | Metric] | None, options: Mapping[str, Mapping[str, Any]]
+    ) -> dict[str, tuple[Metric, Mapping[str, Any]]]:
+        """Metrics and their options, by name.
+
+        Raises:
+            InputError: an unknown name, something that is no metric, options of a metric that is not measured.
+        """
+        registry = self._plugins["metrics"]
+        if isinstance(metrics, str):
+            raise InputError(f"metrics={metrics!r} is one metric; write metrics=[{metrics!r}].")
+        listed = registry.names() if metrics is None else metrics
+        if not isinstance(listed, Sequence) or not all(isinstance(m, str) or hasattr(m, "measure") for m in listed):
+            raise InputError(f"metrics={metrics!r} must be a list of names or Metric objects, or None for all.")
+        found: dict[str, Metric] = {}
+        for given in listed:
+            name = given if isinstance(given, str) else _name_of(given)
+            found[name] = registry.get(given).make() if isinstance(given, str) else given
+        if not isinstance(options, Mapping) or not all(isinstance(value, Mapping) for value in options.values()):
+            raise InputError(f"options={options!r} must hold a dict for each metric: {{'lds': {{'masks': 128}}}}.")
+        for name in options:
+            if name not in found:
+                raise unknown_name("metric", name, found, "Options are given for it, and it is not measured.")
+        return {name: (metric, options.get(name, {})) for name, metric in found.items()}
+
+    def adapter(self, prompt: object, features: object, seed: int) -> InputAdapter:
+        """The prompt's features and renderer, by the first plugin that claims it."""
+        if isinstance(prompt, str):
+            prompt = Text(prompt) if features is None else Text(prompt, by=features)  # type: ignore[arg-type]
+        elif features is not None:
+            raise InputError(
+                f"features= says how a plain text is cut; a {type(prompt).__name__} brings its own features."
+            )
+        context = AdaptContext(self._tokenizer, seed)
+        found: InputAdapter | None = self._plugins.call("apportion_adapt_input", prompt=prompt, context=context)
+        if found is None:
+            raise InputError(
+                f"No input adapter takes a {type(prompt).__name__}: {prompt!r:.80}. Pass a str, or one of: "
+                f"{listing(self._plugins['inputs'].names())}."
+            )
+        if not isinstance(found, InputAdapter):
+            raise PluginError(
+                f"apportion_adapt_input returned {found!r:.80} for this {type(prompt).__name__}; an adapter has "
+                "`features` and `render`, and None means that a prompt is not the plugin's."
+            )
+        names = [feature.name for feature in found.features]
+        if not names:
+            raise InputError(f"This {type(prompt).__name__} has no features; there is nothing to attribute to.")
+        name, times = Counter(names).most_common(1)[0]
+        if times > 1:
+            raise PluginError(f"The adapter {type(found).__name__} gave {times} features the name {name!r}.")
+        for segment in getattr(found, "segments", ()):
+            if segment.feature is not None and not 0 <= segment.feature < len(names):
+                raise PluginError(
+                    f"The adapter {type(found).__name__} gave a segment of feature {segment.feature}; there are "
+                    f"{len(names)} features, numbered from 0."
+                )
+        return found
+
+    def _target_fn(self, given: object, options: object, contrast: object) -> tuple[str, TargetFunction]:
+        if not isinstance(options, Mapping) or not all(isinstance(name, str) for name in options):
+            raise InputError(f"target_options={options!r} must be a dict, such as {{'top_k': 20}}.")
+        if isinstance(given, str):
+            name, made = given, self._plugins["targets"].get(given).make(**options)
+        elif options:
+            raise InputError(f"target_options={dict(options)!r} goes with the name of a target function.")
+        elif isinstance(given, TargetFunction):
+            name, made = _name_of(given), given
+        elif callable(given) and not isinstance(given, type):
+            made = OfLogits(given)
+            name = made.name
+        else:
+            raise InputError(
+                f"target_fn={given!r} is neither a name, nor a TargetFunction (with `needs`), nor a function of logits."
+            )
+        contrastive = bool(getattr(made, "contrastive", False))
+        if contrastive and contrast is None:
+            raise InputError(f"The target function {name!r} compares with another target: give contrast=.")
+        if contrast is not None and not contrastive:
+            others = [e.name for e in self._plugins["targets"] if getattr(e.load(), "contrastive", False)]
+            raise InputError(
+                f"contrast={contrast!r} is given, and the target function {name!r} compares with nothing. "
+                f"Contrastive ones: {listing(others)}."
+            )
+        return name, made
+
+    def _method(
+        self, method: str | Method, n_features: int, budget: int | None, draws: int
+    ) -> tuple[str, Method, str, int | None]:
+        reason = ""
+        if method == "auto":
+            choice = choose_method(n_features, budget, draws)
+            method, reason, budget = choice.method, choice.reason, choice.budget
+        if isinstance(method, str):
+            name, made = method, self._plugins["methods"].get(method).make()
+        elif isinstance(method, type) or not callable(getattr(method, "run", None)):
+            kind = (
+                "a class; pass an object of it"
+                if isinstance(method, type)
+                else "neither a name nor an object with `run`"
+            )
+            raise InputError(f"method={method!r} is {kind}.")
+        else:
+            name, made = _name_of(method), method
+        for fault in protocol_faults("methods", made):
+            raise PluginError(f"The method {name!r} {fault}")
+        missing = made.requires - self._session.capabilities
+        if missing:
+            raise CapabilityError(
+                f"The method {name!r} needs {listing(sorted(c.value for c in missing))}, which the backend "
+                f"{self._session.info.backend!r} does not give for this model. It gives: "
+                f"{listing(sorted(c.value for c in self._session.capabilities))}."
+            )
+        return name, made, reason, budget
+
+    def _chosen(
+        self, method: str | Method, renderer: Renderer, n_features: int, budget: int | None, given: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """The fields of a request that say which method runs, with which options and how many coalitions."""
+        name, made, reason, limit = self._method(method, n_features, budget, renderer.draws)
+        return {
+            "method_name": name,
+            "method": made,
+            "method_reason": reason,
+            "options": self._options(f"{name} (chosen by 'auto')" if reason else name, made, given),
+            "coalition_budget": None if limit is None else max(1, limit // renderer.draws),
+        }
+
+    def _options(self, name: str, method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
+        check_options(f"method {name!r}", method.run, options)
+        return with_sampler(method.run, options, self._plugins["samplers"])
+
+    def _target(
+        self,
+        target: object,
+        contrast: Target | None,
+        renderer: Renderer,
+        generate: Mapping[str, object],
+        seed: int,
+    ) -> Target:
+        prompt_ids = renderer.full()
+        limit = self._session.info.context_length
+        if limit is not None and len(prompt_ids) >= limit:
+            raise InputError(
+                f"The prompt has {len(prompt_ids)} tokens and the model's context length is {limit}; "
+                "shorten the prompt."
+            )
+        if target is None:
+            found = self._of_ids(self._generated(prompt_ids, generate, seed))
+        else:
+            found = self._given("target", target)
+        if contrast is not None and contrast.ids == found.ids:
+            raise InputError(f"The contrast {contrast.text!r} is the target itself; give another one.")
+        return replace(found, generated=target is None, contrast=contrast)
+
+    def _given(self, what: str, given: object) -> Target:
+        """A target or contrast that the user gave, as a text or token ids."""
+        if not isinstance(given, str):
+            return self._of_ids(self._checked_ids(what, given))
+        check_encodable(what, given)
+        ids = tuple(self._tokenizer(given, add_special_tokens=False)["input_ids"])
+        if not ids:
+            raise InputError(f"The {what} {given!r} is empty: the tokenizer makes no tokens of it.")
+        return replace(self._of_ids(ids), text=given)
+
+    def _of_ids(self, ids: tuple[int, ...]) -> Target:
+        return Target(ids, token_texts(self._tokenizer, ids), str(self._tokenizer.decode(list(ids))))
+
+    def _generated(self, prompt_ids: tuple[int, ...], options: Mapping[str, object], seed: int) -> tuple[int, ...]:
+        if Capability.GENERATE not in self._session.capabilities or not isinstance(self._session, GenerateSession):
+            raise CapabilityError(
+                f"The backend {self._session.info.backend!r} cannot generate with this model; give a target."
+            )
+        self._report(ProgressEvent("generate"))
+        limit = self._session.info.context_length
+        room = None if limit is None else limit - len(prompt_ids)
+        ids = self._session.generate(prompt_ids, options, seed, room)
+        if not ids:
+            raise InputError("The model generated nothing after this prompt; give a target.")
+        return ids
+
+    def _checked_ids(self, what: str, given: object) -> tuple[int, ...]:
+        values = given.tolist() if isinstance(given, torch.Tensor | np.ndarray) else given
+        if isinstance(values, Sequence) and not isinstance(values, bytes):
+            values = [int(i) if isinstance(i, np.integer) else i for i in values]
+        if not isinstance(values, list) or not all(type(i) is int for i in values):
+            raise InputError(f"The {what} must be a text, token ids or None; it is {given!r:.80}.")
+        if not values:
+            hint = ", or None to generate" if what == "target" else ""
+            raise InputError(f"The {what} is an empty list of token ids; give at least one{hint}.")
+        wrong = [i for i in values if not 0 <= i < self._vocabulary]
+        if wrong:
+            raise InputError(f"The {what} id {wrong[0]} is outside the vocabulary of {self._vocabulary} tokens.")
+        return tuple(values)
+
+
+def _limits(budget: int | None, until: float | None) -> tuple[int | None, float | None]:
+    """The budget, which ``until`` needs, and ``until``, checked."""
+    budget = None if budget is None else whole_number("budget", budget, least=1)
+    if until is None:
+        return budget, None
+    number = isinstance(until, int | float | np.integer | np.floating) and not isinstance(until, bool)
+    if not number or not 0 < until < math.inf:
+        raise InputError(f"until={until!r} must be a standard error, a number above 0 such as 0.05.")
+    return UNTIL_BUDGET if budget is None else budget, float(until)
+
+
+def _name_of(thing: object) -> str:
+    return str(getattr(thing, "name", None) or type(thing).__name__)

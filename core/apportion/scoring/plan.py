@@ -1,0 +1,258 @@
+"""From rows to batches, and what they cost. Knows nothing of models or devices.
+
+Three ways to lay rows out, of which the cheapest is taken:
+
+- **plain**: whole rows, sorted by length, so that little is padded.
+- **grouped**: rows that begin alike are put into groups whose common prefix is encoded once (``prefix_groups.py``).
+- **packed**: rows in the order of their prefix tree; each distinct token is read once (``prefix_tree.py``).
+
+Each is cut into batches that fill the device and fit a memory budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from apportion.protocols.backend import Layout, ScoringBatch
+from apportion.scoring.prefix_groups import nested_groups
+from apportion.scoring.prefix_tree import Row, common_prefix, reused_tokens
+
+__all__ = ["Batch", "Plan", "RowBytes", "Way", "plan", "read_again"]
+
+RowBytes = Callable[[int, int, int], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows that are scored together, by their numbers.
+
+    Attributes:
+        rows: their numbers, in the order in which they are read.
+        prefix: how many leading tokens they share by a prefix that is encoded before.
+        packed: each distinct token is read once.
+    """
+
+    rows: tuple[int, ...]
+    prefix: int = 0
+    packed: bool = False
+
+    def part(self, start: int, stop: int) -> Batch:
+        """Some of the rows, laid out alike."""
+        return Batch(self.rows[start:stop], self.prefix, self.packed)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A way to lay rows out that was weighed.
+
+    Attributes:
+        name: ``"plain"``, ``"grouped"`` or ``"packed"``.
+        tokens: that the model reads, padding included.
+        forwards: of batches and of prefixes.
+        price: both, in tokens of a plain batch.
+    """
+
+    name: str
+    tokens: int
+    forwards: int
+    price: float
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is scored in which order.
+
+    Attributes:
+        rows: prompts and targets, distinct.
+        batches: in order.
+        costs: tokens that the model reads for each row, padding included; a prefix is on the account of the first
+            row that it is encoded for.
+        ways: what was weighed, the one that was taken first.
+        kept: tokens whose state the session keeps afterwards.
+    """
+
+    rows: Sequence[Row]
+    batches: tuple[Batch, ...]
+    costs: tuple[int, ...]
+    ways: tuple[Way, ...]
+    kept: tuple[int, ...] = ()
+
+    @property
+    def forwarded_tokens(self) -> int:
+        """Tokens the model reads under this plan, padding included."""
+        return sum(self.costs)
+
+    @property
+    def whole_tokens(self) -> int:
+        """Tokens that plain batches would read."""
+        return next(way.tokens for way in self.ways if way.name == "plain")
+
+    def read(self, batch: Batch) -> int:
+        """Tokens the model reads for a batch and the prefix that it is the first to need."""
+        return sum(self.costs[row] for row in batch.rows)
+
+    def tensors(self, batch: Batch) -> ScoringBatch:
+        """The tensors of a batch."""
+        prompts = [self.rows[row].prompt for row in batch.rows]
+        targets = [self.rows[row].target for row in batch.rows]
+        return ScoringBatch.of(prompts, prompts[0][: batch.prefix], targets, packed=batch.packed)
+
+    def bytes(self, batch: Batch, row_bytes: RowBytes) -> int:
+        """Upper estimate of the memory that a batch takes."""
+        members = [self.rows[i] for i in batch.rows]
+        if batch.packed:
+            return sum(
+                _packed_bytes(row, len(row.read) - self.costs[i], row_bytes)
+                for i, row in zip(batch.rows, members, strict=True)
+            )
+        suffix = max(len(row.prompt) for row in members) - batch.prefix
+        return len(members) * row_bytes(batch.prefix, suffix, max(len(row.target) for row in members))
+
+    @property
+    def reason(self) -> str:
+        """Why rows are laid out in this way, in words."""
+        taken, *others = self.ways
+        sizes = [f"{way.name} {way.tokens:,} tokens in {way.forwards:,} forwards" for way in others]
+        return f"{taken.name}: {taken.tokens:,} tokens in {taken.forwards:,} forwards" + (
+            f" (instead of {'; '.join(sizes)})" if sizes else ""
+        )
+
+
+def plan(
+    rows: Sequence[Row], layout: Layout, row_bytes: RowBytes, memory_budget: int, kept: tuple[int, ...] = ()
+) -> Plan:
+    """Lay distinct rows out in batches, in the cheapest way that the session offers.
+
+    Args:
+        rows: prompts and targets.
+        layout: what the session wants.
+        row_bytes: memory of one row, from the lengths of ``(prefix, suffix, target)``.
+        memory_budget: bytes a batch may take; a single row is always allowed.
+        kept: tokens whose state the session has from before.
+    """
+    room = _Room(rows, layout, row_bytes, memory_budget)
+    candidates = [("plain", _padded_batches(rows, [(list(range(len(rows))), 0)], room))]
+    limit = layout.packing_limit
+    if layout.packing and (limit is None or all(len(row.read) <= limit for row in rows)):
+        candidates.insert(0, ("packed", _packed_batches(rows, room, kept)))
+    elif layout.prefix_sharing and len(rows) > 1:
+        candidates.insert(0, ("grouped", _padded_batches(rows, nested_groups(rows, layout.batch_overhead), room)))
+    weighed = []
+    for name, batches in candidates:
+        costs, forwards, after = _costs(rows, batches, kept)
+        overhead = 1 + layout.packing_overhead if name == "packed" else 1.0
+        price = overhead * sum(costs) + layout.batch_overhead * forwards
+        weighed.append((Way(name, sum(costs), forwards, price), batches, costs, after))
+    weighed.sort(key=lambda found: found[0].price)
+    _, batches, costs, after = weighed[0]
+    return Plan(rows, tuple(batches), tuple(costs), tuple(way for way, *_ in weighed), after)
+
+
+def read_again(schedule: Plan, others: Sequence[Sequence[Row]], kept: tuple[int, ...]) -> Plan:
+    """The same plan where each batch is read again with other targets, before the next one.
+
+    Args:
+        schedule: of the first rows.
+        others: rows with the same prompts, in the same order.
+        kept: as when the plan was made.
+    """
+    rows = [*schedule.rows, *(row for part in others for row in part)]
+    n = len(schedule.rows)
+    shifts = range(0, len(rows), n)
+    batches = [
+        Batch(tuple(i + shift for i in batch.rows), batch.prefix, batch.packed)
+        for batch in schedule.batches
+        for shift in shifts
+    ]
+    costs, _, after = _costs(rows, batches, kept)
+    return replace(schedule, costs=tuple(sum(costs[i::n]) for i in range(n)), kept=after)
+
+
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """How much fits into a batch."""
+
+    rows: Sequence[Row]
+    layout: Layout
+    row_bytes: RowBytes
+    memory_budget: int
+
+    def padded(self, longest: Row, targets: int, prefix: int) -> int:
+        """Rows that a batch may hold whose longest prompt and target are these."""
+        suffix = len(longest.prompt) - prefix
+        by_memory = self.memory_budget // max(1, self.row_bytes(prefix, suffix, targets))
+        return max(1, min(by_memory, self.layout.batch_tokens // (suffix + targets)))
+
+
+def _padded_batches(rows: Sequence[Row], groups: Iterable[tuple[list[int], int]], room: _Room) -> list[Batch]:
+    """Rows of each group, longest first, cut where a batch is full or, without padding, where a length changes."""
+    found: list[Batch] = []
+    for members, prefix in groups:
+        current: list[int] = []
+        targets = max(len(rows[i].target) for i in members)
+        for i in sorted(members, key=lambda i: (-len(rows[i].prompt), -len(rows[i].target), i)):
+            # The first row of a batch sets its width.
+            first = rows[current[0]] if current else rows[i]
+            other = not room.layout.padding and (
+                len(rows[i].prompt) != len(first.prompt) or len(rows[i].target) != len(first.target)
+            )
+            if current and (other or len(current) >= room.padded(first, targets, prefix)):
+                found.append(Batch(tuple(current), prefix))
+                current = []
+            current.append(i)
+        if current:
+            found.append(Batch(tuple(current), prefix))
+    return found
+
+
+def _packed_batches(rows: Sequence[Row], room: _Room, kept: tuple[int, ...]) -> list[Batch]:
+    """Rows in the order of their prefix tree, cut where a batch is full."""
+    order = sorted(range(len(rows)), key=lambda i: rows[i].read)
+    found: list[Batch] = []
+    current: list[int] = []
+    tokens = held = 0
+    depths = reused_tokens((rows[i] for i in order), kept)
+    total = sum(len(rows[i].read) - reused for i, reused in zip(order, depths, strict=True))
+    # Batches of about one size: a small last one would read all weights for a few tokens.
+    even = total / max(1, -(-total // room.layout.batch_tokens))
+    for i, reused in zip(order, depths, strict=True):
+        row = rows[i]
+        new = len(row.read) - reused
+        memory = _packed_bytes(row, reused, room.row_bytes)
+        if current and (tokens + new / 2 > even or held + memory > room.memory_budget):
+            found.append(Batch(tuple(current), packed=True))
+            current, tokens, held = [], 0, 0
+        current.append(i)
+        tokens, held = tokens + new, held + memory
+    return [*found, Batch(tuple(current), packed=True)] if current else found
+
+
+def _packed_bytes(row: Row, reused: int, row_bytes: RowBytes) -> int:
+    prefix = min(reused, len(row.prompt) - 1)
+    return row_bytes(prefix, len(row.prompt) - prefix, len(row.target))
+
+
+def _costs(
+    rows: Sequence[Row], batches: Sequence[Batch], kept: tuple[int, ...]
+) -> tuple[list[int], int, tuple[int, ...]]:
+    """Tokens read for each row, forwards, and what the session keeps afterwards."""
+    costs = [0] * len(rows)
+    forwards = len(batches)
+    for batch in batches:
+        members = [rows[i] for i in batch.rows]
+        if batch.packed:
+            for i, row, reused in zip(batch.rows, members, reused_tokens(members, kept), strict=True):
+                costs[i] = len(row.read) - reused
+            kept = members[-1].read
+            continue
+        width = max(len(row.read) for row in members) - batch.prefix
+        for i in batch.rows:
+            costs[i] = width
+        prefix = members[0].prompt[: batch.prefix]
+        # A session keeps the longest prefix so far, and goes on from where the next one leaves it.
+        if (known := common_prefix(kept, prefix)) < len(prefix):
+            costs[batch.rows[0]] += len(prefix) - known
+            forwards += 1
+            kept = prefix
+    return costs, forwards, kept

@@ -1,0 +1,70 @@
+"""Nested groups of rows that begin alike, for sessions that share one prefix at a time.
+
+The prefix of an inner group extends that of the group around it. A group is made only where it saves more tokens
+than one more batch costs.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+from apportion.scoring.prefix_tree import Row, common_prefix
+
+__all__ = ["nested_groups"]
+
+
+def nested_groups(rows: Sequence[Row], overhead: int) -> list[tuple[list[int], int]]:
+    """Row numbers and the length of the prefix that they share, outer groups before the inner ones.
+
+    Args:
+        rows: distinct.
+        overhead: what one more forward costs, in tokens.
+    """
+    order = sorted(range(len(rows)), key=lambda i: rows[i].prompt)
+    prompts = [rows[i].prompt for i in order]
+    # The first target token is predicted by the last token of the prompt, which therefore stays in its row.
+    shared = [min(common_prefix(a, b), len(a) - 1, len(b) - 1) for a, b in itertools.pairwise(prompts)]
+    groups = _nested(np.array(order), np.array(shared, dtype=np.int64), 0, overhead)
+    return [(members.tolist(), prefix) for members, prefix in groups]
+
+
+def _nested(rows: np.ndarray, shared: np.ndarray, prefix: int, overhead: int) -> list[tuple[np.ndarray, int]]:
+    """Groups ``(rows, prefix)`` of rows in lexical order that share ``prefix`` tokens already.
+
+    Greedy: the stretch of rows whose longer common prefix saves most becomes a group inside this one, as
+    long as it saves more than the forwards cost that it adds.
+    """
+    inner: list[tuple[np.ndarray, int]] = []
+    while len(rows) > 1:
+        saved, first, last, longer = _most_saving(shared, prefix)
+        # The prefix is one more forward; rows that are split off are a second one.
+        forwards = 1 if last - first == len(rows) - 1 else 2
+        if saved <= forwards * overhead:
+            break
+        inner += _nested(rows[first : last + 1], shared[first:last], longer, overhead)
+        # What is left shares with its new neighbour what it shared with everything between them.
+        bridge = [shared[max(first - 1, 0) : last + 1].min()] if first > 0 and last < len(rows) - 1 else []
+        shared = np.concatenate([shared[: max(first - 1, 0)], bridge, shared[last + 1 :]]).astype(np.int64)
+        rows = np.concatenate([rows[:first], rows[last + 1 :]])
+    return ([(rows, prefix)] if len(rows) else []) + inner
+
+
+def _most_saving(shared: np.ndarray, prefix: int) -> tuple[int, int, int, int]:
+    """The stretch of rows that saves most by a prefix of its own: ``(tokens saved, first, last, length)``.
+
+    Encoding ``length − prefix`` more tokens once instead of in each row saves that many for every row but
+    one. As with the largest rectangle under a histogram, one pass with a stack of rising lengths finds it.
+    """
+    best = (0, 0, 0, prefix)
+    stack: list[tuple[int, int]] = []
+    for i, height in enumerate([*shared.tolist(), -1]):
+        start = i
+        while stack and stack[-1][1] >= height:
+            start, tall = stack.pop()
+            saved = (i - start) * (tall - prefix)
+            best = max(best, (saved, start, i, tall))
+        stack.append((start, height))
+    return best

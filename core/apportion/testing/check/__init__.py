@@ -1,0 +1,1 @@
+"""`apportion plugins check`: extensions are looked at and tried out."""

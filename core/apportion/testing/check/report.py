@@ -1,0 +1,54 @@
+"""Everything that can be said about one plugin's entries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from apportion.errors import PluginError
+from apportion.hooks.manager import Plugins
+from apportion.hooks.object_check import object_faults, summary_faults
+from apportion.hooks.registry import Entry
+from apportion.hooks.validation import explained
+from apportion.protocols.inputs import AdaptContext
+from apportion.testing import tiny
+from apportion.testing.check.finding import Finding
+from apportion.testing.check.smoke import smoke
+
+__all__ = ["examine", "examine_hooks"]
+
+
+def examine(entries: Iterable[Entry], plugins: Plugins) -> list[Finding]:
+    """Look at everything that a plugin registered, and try it out."""
+    return [_examined(entry, plugins) for entry in entries]
+
+
+def examine_hooks(plugin: str, plugins: Plugins) -> list[str]:
+    """What is wrong with a plugin's hooks: an adapter that takes the prompts of others spoils everybody's runs."""
+    try:
+        found = plugins.only(plugin, "apportion_adapt_input")(prompt=object(), context=AdaptContext(tiny.tokenizer()))
+    except Exception as error:
+        return [f"apportion_adapt_input fails for a prompt that is not its own: {explained(error)}"]
+    if found is not None:
+        return ["apportion_adapt_input claims any object; it must return None for prompts that are not its own."]
+    return []
+
+
+def _examined(entry: Entry, plugins: Plugins) -> Finding:
+    label = f"The {entry.kind[:-1]} {entry.name!r}"
+    try:
+        # The class of a prompt takes arguments; it is looked at and not called.
+        made = entry.load() if entry.kind == "inputs" else entry.make()
+    except PluginError as error:
+        return Finding(entry.kind, entry.name, (str(error),))
+    faults = [f"{label}: {fault}" for fault in summary_faults(entry.summary)]
+    own_name = getattr(getattr(made, "info", None), "name", entry.name)
+    if entry.kind == "backends" and own_name != entry.name:
+        faults.append(f"{label} calls itself {own_name!r} in its info; results would name that.")
+    broken = object_faults(entry.kind, made)
+    faults += [f"{label} {fault}" for fault in broken]
+    try:
+        return Finding(entry.kind, entry.name, tuple(faults), smoke(entry, plugins))
+    except PluginError as error:
+        # What lacks a part cannot run; that was said already.
+        again = () if any("without" in fault for fault in broken) else (f"{label} {error}",)
+        return Finding(entry.kind, entry.name, (*faults, *again))

@@ -1,0 +1,167 @@
+"""Trying out what a plugin registered, on something tiny: does it run at all?
+
+This needs no pytest and takes a moment; whether an extension is *right* is for the contracts in
+``apportion.testing``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from apportion.errors import BudgetError, InputError, PluginError
+from apportion.game.game import Game
+from apportion.game.method_runner import check_estimate
+from apportion.hooks.manager import Plugins
+from apportion.hooks.registry import Entry
+from apportion.options import with_sampler
+from apportion.protocols.backend import Backend, Capability, ScoringBatch, Unavailable
+from apportion.protocols.inputs import AdaptContext
+from apportion.protocols.methods import Coalitions, Method, Sampler
+from apportion.protocols.metrics import Measurement, Metric
+from apportion.protocols.targets import TargetFunction
+from apportion.testing import reference, tiny
+from apportion.testing.games import random_moebius
+from apportion.testing.results import sample_results
+from apportion.testing.scores import random_scores, random_target
+
+__all__ = ["smoke"]
+
+TEXT = "The first line is short.\nThe second one is longer, and a third follows:\nx = 1"
+FEATURES = 5
+BUDGET = 20
+"""Less than all 2^5 coalitions, so that a budget that is overrun shows."""
+
+
+def smoke(entry: Entry, plugins: Plugins) -> str:
+    """Try out one registered name.
+
+    Args:
+        entry: what was registered; it can be made.
+        plugins: for inputs, who adapts them.
+
+    Returns:
+        What was done, for people; a phrase.
+
+    Raises:
+        PluginError: it does not work; a clause that goes on from its name.
+    """
+    made = entry.load() if entry.kind == "inputs" else entry.make()
+    try:
+        # What it prints does not belong into the report.
+        with contextlib.redirect_stdout(sys.stderr):
+            return _TRIALS[entry.kind](made, plugins)
+    except PluginError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise PluginError(f"fails when it is tried: {type(error).__name__}: {error}") from error
+
+
+def _rng() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def _game() -> Game:
+    return Game.from_function(random_moebius(FEATURES, 2), FEATURES)
+
+
+def _method(made: Method, plugins: Plugins) -> str:
+    if made.requires:
+        return "not run: it asks for more than values of coalitions"
+    options = with_sampler(made.run, {}, plugins["samplers"])
+    try:
+        game = _game()
+        estimate = made.run(game, budget=BUDGET, rng=_rng(), **options)
+        if game.evaluations > BUDGET:
+            raise PluginError(f"asked {game.evaluations} distinct coalitions with a budget of {BUDGET}.")
+    except BudgetError:
+        game = _game()
+        estimate = made.run(game, budget=None, rng=_rng(), **options)
+    check_estimate(type(made).__name__, estimate, FEATURES, 1)
+    return f"run on a game of {FEATURES} features, {game.evaluations} evaluations"
+
+
+def _sampler(made: Sampler, plugins: Plugins) -> str:
+    drawn = made.sample(FEATURES, BUDGET, _rng())
+    if not isinstance(drawn, Coalitions) or tuple(drawn.mask.shape) != (len(drawn.weight), FEATURES):
+        raise PluginError(f"returned {drawn!r:.80} instead of Coalitions of {FEATURES} features.")
+    return f"drew {len(drawn.mask)} coalitions of {FEATURES} features"
+
+
+def _target(made: TargetFunction, plugins: Plugins) -> str:
+    target = random_target(3)
+    scores, _ = random_scores(made, 2, target)
+    values = made(scores, target)
+    if tuple(values.shape) != (2, 4):
+        raise PluginError(f"gave values of shape {tuple(values.shape)} for 2 inputs and 3 target tokens, not (2, 4).")
+    return "applied to 2 inputs of 3 target tokens"
+
+
+def _visualizer(made: Any, plugins: Plugins) -> str:
+    view = made.render(sample_results()["sampled"])
+    if view is None:
+        raise PluginError("returned None; a visualizer returns the figure, text or renderable.")
+    return f"rendered a {type(view).__name__}"
+
+
+def _backend(made: Backend, plugins: Plugins) -> str:
+    state = made.availability()
+    if isinstance(state, Unavailable):
+        return f"not run: unavailable here ({state.reason})"
+    loaded = tiny.loaded("llama", torch.float32)
+    session = made.load(loaded, device=None, dtype=None, memory_budget=None)
+    try:
+        found = session.log_probs(ScoringBatch.of([(1, 2, 3, 4), (5, 6, 7, 8)], (), (9, 10)))
+        expected = reference.log_probs(loaded.model, (1, 2, 3, 4), (9, 10))
+        worst = float((found[0].double() - expected).abs().max())
+    finally:
+        session.close()
+    if not worst < 1e-2:
+        raise PluginError(f"scores a tiny model {worst:.3g} nats off the model's own forward.")
+    can = ", ".join(sorted(c.value for c in session.capabilities - {Capability.LOG_PROBS}))
+    return f"scored a tiny model on {session.info.device}; also {can or 'nothing else'}"
+
+
+def _input(made: Any, plugins: Plugins) -> str:
+    example: Callable[[], object] | None = getattr(made, "example", None)
+    try:
+        prompt = example() if callable(example) else made(TEXT)
+    except (TypeError, InputError) as error:
+        if callable(example):
+            raise
+        why = (
+            "it refuses the text that it was tried with"
+            if isinstance(error, InputError)
+            else "it takes more than a text"
+        )
+        return f"not tried: {why} ({error}); give it a classmethod `example`"
+    adapter = plugins.hook.apportion_adapt_input(prompt=prompt, context=AdaptContext(tiny.tokenizer()))
+    if adapter is None:
+        raise PluginError("is adapted by no plugin: every apportion_adapt_input returned None for it.")
+    rows = adapter.render(torch.ones(2, len(adapter.features), dtype=torch.bool))
+    if len(rows) != 2:
+        raise PluginError(f"rendered {len(rows)} inputs for 2 coalitions.")
+    return f"adapted an example with {len(adapter.features)} features"
+
+
+def _metric(made: Metric, plugins: Plugins) -> str:
+    game = _game()
+    found = made.measure(game, random_moebius(FEATURES, 2).shapley, rng=_rng())
+    if not isinstance(found, Measurement):
+        raise PluginError(f"returned {found!r:.80}, not a Measurement.")
+    return f"measured {found.value:.3g} on a game, {game.evaluations} evaluations"
+
+
+_TRIALS: Mapping[str, Callable[[Any, Plugins], str]] = {
+    "methods": _method,
+    "samplers": _sampler,
+    "targets": _target,
+    "visualizers": _visualizer,
+    "backends": _backend,
+    "inputs": _input,
+    "metrics": _metric,
+}
