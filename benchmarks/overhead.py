@@ -27,7 +27,7 @@ from apportion.game.game import Game
 from apportion.hooks.manager import load_plugins
 from apportion.models.demo import demo_model_path
 from apportion.options import with_sampler
-from apportion.protocols.inputs import AdaptContext
+from apportion.rendering.context import AdaptContext
 from apportion.rendering.renderer import Renderer
 
 FEATURES, EVALUATIONS, OUTPUTS = 64, 2048, 9

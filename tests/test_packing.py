@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 import apportion as ap
 from apportion.models.load import load_model
+from apportion.protocols.row import Row
 from apportion.scoring.plan import plan
-from apportion.scoring.prefix_tree import Row, minimum_tokens, reused_tokens
+from apportion.scoring.prefix_tree import minimum_tokens, reused_tokens
 from apportion.testing import reference, tiny
 from apportion_backends.torch import packing
 from apportion_backends.torch.backend import TorchBackend

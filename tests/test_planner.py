@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apportion.protocols.backend import Layout
+from apportion.protocols.row import Row
 from apportion.scoring.plan import Plan, plan
-from apportion.scoring.prefix_tree import Row, common_prefix, minimum_tokens
+from apportion.scoring.prefix_tree import common_prefix, minimum_tokens
 
 ids = st.lists(st.integers(0, 2), min_size=1, max_size=12).map(tuple)
 targets = st.lists(st.integers(0, 2), min_size=1, max_size=3).map(tuple)

@@ -16,8 +16,8 @@ from apportion.benchmarking.gemm import gemm_rate
 from apportion.benchmarking.tree import prefix_tree
 from apportion.models.load import LoadedModel
 from apportion.protocols.backend import Backend, ScoringBatch, Session
+from apportion.protocols.row import Row
 from apportion.scoring.batches import Batches
-from apportion.scoring.prefix_tree import Row
 from apportion.testing import tiny
 from apportion_backends.torch.backend import TorchBackend
 from apportion_backends.triton.backend import TritonBackend

@@ -43,13 +43,14 @@ if TYPE_CHECKING:
         WhiteBox,
     )
     from apportion.protocols.features import Feature, Level, Segment
-    from apportion.protocols.inputs import AdaptContext, Alternatives, InputAdapter, ModelInput
+    from apportion.protocols.inputs import Alternatives, InputAdapter, ModelInput
     from apportion.protocols.methods import Coalitions, Estimate, Method, Sampler
     from apportion.protocols.metrics import Measurement, Metric
     from apportion.protocols.progress import ProgressEvent
     from apportion.protocols.request import Request
     from apportion.protocols.targets import Needs, Scores, Target, TargetFunction
     from apportion.protocols.visualizers import Visualizer
+    from apportion.rendering.context import AdaptContext
     from apportion.results.attribution import Attribution
     from apportion.results.evaluation import Comparison, Evaluation, compare
     from apportion.results.provenance import Provenance
@@ -62,6 +63,7 @@ _HOMES = {
         "Available", "Backend", "BackendInfo", "Capability", "Layout", "ScoringBatch", "Session", "SessionInfo",
         "Unavailable", "WhiteBox",
     ),
+    "rendering.context": ("AdaptContext",),
     "runs.cost": ("Cost",),
     "errors": (
         "ApportionError", "BackendError", "BatchTooLargeError", "BudgetError", "CapabilityError", "InputError",
@@ -72,7 +74,7 @@ _HOMES = {
     "protocols.features": ("Feature", "Level", "Segment"),
     "game.game": ("Game",),
     "hooks.hookspecs": ("Settings", "hookimpl"),
-    "protocols.inputs": ("AdaptContext", "Alternatives", "InputAdapter", "ModelInput"),
+    "protocols.inputs": ("Alternatives", "InputAdapter", "ModelInput"),
     "protocols.methods": ("Coalitions", "Estimate", "Method", "Sampler"),
     "protocols.metrics": ("Measurement", "Metric"),
     "models.load": ("LoadedModel",),

@@ -5,14 +5,11 @@ from __future__ import annotations
 import inspect
 import numbers
 from collections.abc import Callable, Mapping, Set
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from apportion.errors import InputError, listing, suggestion
 
-if TYPE_CHECKING:
-    from apportion.hooks.registry import Registry
-
-__all__ = ["PLACEMENT", "check_options", "checked_seed", "named_options", "whole_number", "with_sampler"]
+__all__ = ["PLACEMENT", "check_options", "checked_seed", "named_options", "whole_number"]
 
 PLACEMENT = frozenset({"device", "dtype", "memory_budget"})
 """What every backend's ``load`` takes: arguments of ``Explainer``, not options of a backend."""
@@ -70,19 +67,3 @@ def check_options(
                 f"The {owner} has no option {option!r}. {suggestion(option, known)}"
                 f"Its options: {listing(known) or 'none'}."
             )
-
-
-def with_sampler(function: Callable[..., Any], options: Mapping[str, Any], samplers: Registry) -> dict[str, Any]:
-    """Options in which an option ``sampler`` whose value, given or default, is a name has become the sampler.
-
-    Raises:
-        UnknownNameError: no sampler of that name.
-        InputError: something that is neither a name nor a sampler.
-    """
-    default = named_options(function).get("sampler")
-    given = options.get("sampler", default.default if default else None)
-    if default is not None and not isinstance(given, str) and not callable(getattr(given, "sample", None)):
-        raise InputError(
-            f"sampler={given!r} is neither a name ({listing(samplers.names())}) nor an object with `sample`."
-        )
-    return dict(options) | ({"sampler": samplers.get(given).make()} if isinstance(given, str) else {})

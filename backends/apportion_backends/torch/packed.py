@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from apportion.scoring.prefix_tree import Row
+from apportion.protocols.row import Row
 from apportion_backends.torch.onednn import few_sizes, multiplies
 from apportion_backends.torch.packed_attention import KeysAndValues, Packing, TrunkAttention, merges_attention, register
 from apportion_backends.torch.packing import LEAST_TRUNK, Pack, lay_out

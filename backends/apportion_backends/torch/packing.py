@@ -16,7 +16,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from apportion.scoring.prefix_tree import Row, reused_tokens
+from apportion.protocols.row import Row
+from apportion.scoring.prefix_tree import reused_tokens
 
 __all__ = ["LEAST_TRUNK", "Group", "Pack", "lay_out"]
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from apportion.errors import ModelError
-from apportion.scoring.prefix_tree import Row
+from apportion.protocols.row import Row
 from apportion_backends.torch.head import Head
 from apportion_backends.torch.modes import scoring_mode
 from apportion_backends.torch.packed import PackedModel, longest_packed_row

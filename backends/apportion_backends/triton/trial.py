@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from apportion.protocols.backend import ScoringBatch
-from apportion.scoring.prefix_tree import Row
+from apportion.protocols.row import Row
 from apportion_backends.torch.head import Head, target_log_probs
 from apportion_backends.torch.modes import scoring_mode
 from apportion_backends.torch.packed import PackedModel

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     from apportion.hooks.registry import Register
     from apportion.protocols.backend import ScoringBatch, Session
-    from apportion.protocols.inputs import AdaptContext, InputAdapter
+    from apportion.protocols.inputs import InputAdapter
     from apportion.protocols.progress import ProgressEvent
     from apportion.protocols.request import Request
-    from apportion.results.attribution import Attribution
+    from apportion.rendering.context import AdaptContext
 
 __all__ = ["API_VERSION", "PROJECT", "Settings", "hookimpl", "hookspec"]
 
@@ -136,8 +136,8 @@ def apportion_before_run(request: Request) -> None:
 
 
 @hookspec
-def apportion_after_run(request: Request, attribution: Attribution) -> None:
-    """Called once a run that succeeded, with its result.
+def apportion_after_run(request: Request, attribution: object) -> None:
+    """Called once a run that succeeded, with its result, an ``apportion.Attribution``.
 
     An observer: what it returns is ignored. An error reaches the caller.
     """

@@ -15,7 +15,7 @@ from apportion.hooks.hookspecs import PROJECT
 
 __all__ = ["blamed", "check_plugin", "explained", "hook_names"]
 
-_OWN = str(Path(__file__).parent)
+_OWN = str(Path(__file__).parent.parent)
 _MACHINERY = (_OWN, str(Path(pluggy.__file__).parent), "<frozen importlib")
 
 

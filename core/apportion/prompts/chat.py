@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from apportion.errors import InputError, listing
-from apportion.prompts.common import PIECES, Keep, Splitter, check_baseline, check_by, check_keep
+from apportion.prompts.common import CHATML, PIECES, Keep, Splitter, check_baseline, check_by, check_keep
 
 __all__ = ["CHAT_CUTS", "Chat", "check_chat_options"]
 
@@ -96,8 +96,6 @@ class Chat:
     @classmethod
     def example(cls) -> Chat:
         """A small one, for trying things out (``apportion plugins check``)."""
-        from apportion.testing.chats import CHATML
-
         messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Name a city."}]
         return cls(messages, keep=(), chat_template=CHATML, baseline="")
 

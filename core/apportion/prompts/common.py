@@ -6,7 +6,13 @@ from collections.abc import Callable, Iterable, Sequence
 
 from apportion.errors import InputError, listing, unknown_name
 
-__all__ = ["GRANULARITIES", "PIECES", "Keep", "Splitter", "check_baseline", "check_by", "check_keep"]
+__all__ = ["CHATML", "GRANULARITIES", "PIECES", "Keep", "Splitter", "check_baseline", "check_by", "check_keep"]
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""As many models have it: every turn the same."""
 
 PIECES = ("words", "sentences", "paragraphs")
 """Cuts of any text."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from apportion.errors import InputError, listing, suggestion
 from apportion.prompts.chat import check_chat_options
-from apportion.prompts.common import PIECES, Keep, Splitter, check_baseline, check_by, check_keep
+from apportion.prompts.common import CHATML, PIECES, Keep, Splitter, check_baseline, check_by, check_keep
 from apportion.prompts.template import placeholders
 
 __all__ = ["LAYOUT", "Documents"]
@@ -98,8 +98,6 @@ class Documents:
     @classmethod
     def example(cls) -> Documents:
         """A small one, for trying things out (``apportion plugins check``)."""
-        from apportion.testing.chats import CHATML
-
         return cls("Where is Dave?", ["Dave left.", "He is in Rome."], chat=True, chat_template=CHATML)
 
 

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from apportion.scoring.prefix_tree import Row
+from apportion.protocols.row import Row
 
 if TYPE_CHECKING:
     from apportion.models.load import LoadedModel

@@ -10,8 +10,9 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from apportion.errors import InputError
-from apportion.protocols.inputs import AdaptContext, Alternatives, InputAdapter, ModelInput
+from apportion.protocols.inputs import Alternatives, InputAdapter, ModelInput
 from apportion.protocols.targets import EMPTY, FULL
+from apportion.rendering.context import AdaptContext
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -12,6 +12,7 @@ from jaxtyping import Float64
 
 from apportion.errors import ResultError
 from apportion.protocols.features import Feature, Segment
+from apportion.results import result_json
 from apportion.results.provenance import Provenance
 from apportion.results.ranking import top_size
 from apportion.results.tables import dataframe
@@ -162,9 +163,7 @@ class Attribution:
         Raises:
             ResultError: ``extras`` hold something that JSON cannot, or the file cannot be written.
         """
-        from apportion.results.result_json import write
-
-        return write(self, Path(path))
+        return result_json.write(self.to_dict(), Path(path))
 
     @classmethod
     def load(cls, path: str | Path) -> Attribution:
@@ -173,15 +172,11 @@ class Attribution:
         Raises:
             ResultError: the file is missing, damaged, or of a schema this version does not know.
         """
-        from apportion.results.result_json import read
-
-        return read(Path(path))
+        return cls(**result_json.read(Path(path)))
 
     def to_dict(self) -> dict[str, Any]:
         """What ``save`` writes, as plain Python values."""
-        from apportion.results.result_json import to_dict
-
-        return to_dict(self)
+        return result_json.to_dict(self)
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickling and copying: everything but ``plugins``, which belong to a process."""
@@ -193,9 +188,7 @@ class Attribution:
         Raises:
             ResultError: ``extras`` hold something that JSON cannot.
         """
-        from apportion.results.result_json import dumps
-
-        return dumps(self, ascii_only=ascii_only)
+        return result_json.dumps(self.to_dict(), ascii_only=ascii_only)
 
     def _repr_html_(self) -> str:
         html = self.plot("html")

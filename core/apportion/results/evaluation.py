@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from apportion.errors import InputError, ResultError, listing
 from apportion.options import check_options
 from apportion.protocols.metrics import Measurement
+from apportion.results.result_json import plain
 from apportion.results.tables import dataframe
 
 if TYPE_CHECKING:
@@ -86,8 +87,6 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain Python values; NaN becomes ``None``."""
-        from apportion.results.result_json import plain
-
         own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("measurements", "plugins")}
         found = {
             name: {"value": m.value, "std_error": m.std_error, "extras": m.extras}

@@ -14,10 +14,9 @@ import numpy as np
 from apportion.errors import ResultError, listing
 from apportion.files import write_atomically
 from apportion.protocols.features import Feature, Segment
-from apportion.results.attribution import Attribution
 from apportion.results.provenance import Provenance
 
-__all__ = ["SCHEMA", "SCHEMA_VERSION", "dumps", "parse", "plain", "read", "to_dict", "write"]
+__all__ = ["SCHEMA", "SCHEMA_VERSION", "dumps", "fields_of", "plain", "read", "to_dict", "write"]
 
 SCHEMA = "apportion.attribution"
 SCHEMA_VERSION = 1
@@ -26,8 +25,8 @@ _ARRAYS = ("values", "token_values", "std_error", "token_std_error", "top_agreem
 _PLAIN = ("estimand", "base_value", "full_value", "target_text")
 
 
-def to_dict(result: Attribution) -> dict[str, Any]:
-    """Plain values for JSON; NaN becomes ``None``."""
+def to_dict(result: Any) -> dict[str, Any]:
+    """Plain values of an ``Attribution`` for JSON; NaN becomes ``None``."""
     data: dict[str, Any] = {"schema": SCHEMA, "version": SCHEMA_VERSION}
     data |= {name: getattr(result, name) for name in _PLAIN}
     data["features"] = [asdict(feature) for feature in result.features]
@@ -39,28 +38,28 @@ def to_dict(result: Attribution) -> dict[str, Any]:
     return data
 
 
-def dumps(result: Attribution, *, ascii_only: bool = False) -> str:
-    """The text of a result's file.
+def dumps(data: Mapping[str, Any], *, ascii_only: bool = False) -> str:
+    """The text of a result's file, from what ``to_dict`` gave.
 
     Raises:
         ResultError: ``extras`` or options hold something that JSON cannot.
     """
     try:
-        return json.dumps(result.to_dict(), ensure_ascii=ascii_only, indent=1, allow_nan=False)
+        return json.dumps(data, ensure_ascii=ascii_only, indent=1, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ResultError(
-            f"The result cannot be written as JSON: {error}. Its extras ({listing(result.extras)}) and method options "
+            f"The result cannot be written as JSON: {error}. Its extras ({listing(data['extras'])}) and method options "
             "may hold finite numbers, texts, lists, dicts and arrays only."
         ) from error
 
 
-def write(result: Attribution, path: Path) -> Path:
-    """Write a result; a file that was there stays as it was unless the whole new one is written.
+def write(data: Mapping[str, Any], path: Path) -> Path:
+    """Write what ``to_dict`` gave; a file that was there stays as it was unless the whole new one is written.
 
     Raises:
         ResultError: not serialisable, or not writable.
     """
-    text = dumps(result)
+    text = dumps(data)
     try:
         write_atomically(path, text.encode())
     except OSError as error:
@@ -68,8 +67,8 @@ def write(result: Attribution, path: Path) -> Path:
     return path
 
 
-def read(path: Path) -> Attribution:
-    """Read a result, refusing what this version does not know.
+def read(path: Path) -> dict[str, Any]:
+    """The fields of the ``Attribution`` in a file, refusing what this version does not know.
 
     Raises:
         ResultError: missing, not JSON, another schema or version, missing or unknown fields.
@@ -80,11 +79,11 @@ def read(path: Path) -> Attribution:
         raise ResultError(f"Cannot read {path}: {error.strerror or error}.") from error
     except (ValueError, RecursionError) as error:
         raise ResultError(f"{path} is not a saved attribution: it is not valid JSON ({error}).") from error
-    return parse(data, str(path))
+    return fields_of(data, str(path))
 
 
-def parse(data: object, place: str) -> Attribution:
-    """The result that plain values hold, refusing what this version does not know.
+def fields_of(data: object, place: str) -> dict[str, Any]:
+    """The fields of the ``Attribution`` that plain values hold, refusing what this version does not know.
 
     Args:
         data: what ``to_dict`` gave.
@@ -101,12 +100,12 @@ def parse(data: object, place: str) -> Attribution:
             "Upgrade apportion, or save the result again with a version that can read it."
         )
     try:
-        return _from_dict(data)
+        return _fields(data)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ResultError(f"{place} is damaged: {type(error).__name__}: {error}.") from error
 
 
-def _from_dict(data: dict[str, Any]) -> Attribution:
+def _fields(data: dict[str, Any]) -> dict[str, Any]:
     # Files from before it was kept do not have it.
     data = {"top_agreement": None} | data
     known = {"schema", "version", "features", "target_tokens", "segments", "provenance", "extras"}
@@ -116,7 +115,7 @@ def _from_dict(data: dict[str, Any]) -> Attribution:
     provenance = data["provenance"] | {"notes": tuple(data["provenance"]["notes"])}
     features = tuple(Feature(**(f | {"members": tuple(f["members"])})) for f in data["features"])
     shapes = {name: _array(data[name]) for name in _ARRAYS}
-    result = Attribution(
+    found = dict(
         features=features,
         target_tokens=tuple(data["target_tokens"]),
         values=_required(shapes, "values"),
@@ -129,8 +128,8 @@ def _from_dict(data: dict[str, Any]) -> Attribution:
         extras=data["extras"],
         **{name: data[name] for name in _PLAIN},
     )
-    _check_shapes(result)
-    return result
+    _check_shapes(found)
+    return found
 
 
 def _check_types(data: Mapping[str, Any]) -> None:
@@ -157,14 +156,15 @@ def _check_types(data: Mapping[str, Any]) -> None:
         raise TypeError("there are no features, or extras are no object")
 
 
-def _check_shapes(result: Attribution) -> None:
-    wanted = (len(result.target_tokens), len(result.features))
-    if result.values.shape != wanted[1:] or result.token_values.shape != wanted:
-        raise ValueError(f"shapes {result.values.shape} and {result.token_values.shape} do not fit {wanted}")
-    shares = result.top_agreement
+def _check_shapes(found: Mapping[str, Any]) -> None:
+    wanted = (len(found["target_tokens"]), len(found["features"]))
+    shapes = found["values"].shape, found["token_values"].shape
+    if shapes != (wanted[1:], wanted):
+        raise ValueError(f"shapes {shapes[0]} and {shapes[1]} do not fit {wanted}")
+    shares = found["top_agreement"]
     if shares is not None and (shares.shape != wanted[1:] or not ((shares >= 0) & (shares <= 1)).all()):
         raise ValueError(f"top_agreement of shape {shares.shape} does not fit {wanted[1:]}, or is no share")
-    for errors, shape in ((result.std_error, wanted[1:]), (result.token_std_error, wanted)):
+    for errors, shape in ((found["std_error"], wanted[1:]), (found["token_std_error"], wanted)):
         if errors is not None and (errors.shape != shape or (errors < 0).any()):
             raise ValueError(f"standard errors of shape {errors.shape} do not fit {shape}, or are negative")
 

@@ -8,14 +8,12 @@ import os
 import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 from apportion.errors import InputError, ResultError
 from apportion.files import write_atomically
-from apportion.results.result_json import parse
-
-if TYPE_CHECKING:
-    from apportion.results.attribution import Attribution
+from apportion.results.attribution import Attribution
+from apportion.results.result_json import fields_of
 
 __all__ = ["FAILED", "OK", "ResultsFolder", "load_results"]
 
@@ -39,7 +37,9 @@ def load_results(path: str | Path) -> Iterator[tuple[str, Attribution]]:
     lines = Path(path) if Path(path).is_file() else Path(path) / LINES
     found = _lines(_opened(lines), lines)
     return (
-        (str(line["id"]), parse(line["result"], f"line {n} of {lines}")) for n, line in found if line["status"] == OK
+        (str(line["id"]), Attribution(**fields_of(line["result"], f"line {n} of {lines}")))
+        for n, line in found
+        if line["status"] == OK
     )
 
 

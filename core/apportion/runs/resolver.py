@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +14,15 @@ import torch
 from apportion.errors import CapabilityError, InputError, PluginError, check_encodable, listing, unknown_name
 from apportion.game.method_runner import rehearse
 from apportion.hooks.object_check import protocol_faults
-from apportion.options import check_options, checked_seed, whole_number, with_sampler
+from apportion.options import check_options, checked_seed, named_options, whole_number
 from apportion.prompts import Text
 from apportion.protocols.backend import Capability, GenerateSession, Session
-from apportion.protocols.inputs import AdaptContext, InputAdapter
+from apportion.protocols.inputs import InputAdapter
 from apportion.protocols.methods import Method
 from apportion.protocols.progress import ProgressEvent, Report
 from apportion.protocols.request import Request
 from apportion.protocols.targets import Target, TargetFunction
+from apportion.rendering.context import AdaptContext
 from apportion.rendering.renderer import Renderer
 from apportion.rendering.token_texts import token_texts
 from apportion.runs.auto import UNTIL_BUDGET, choose_method
@@ -29,10 +30,11 @@ from apportion.scoring.logits_target import OfLogits
 
 if TYPE_CHECKING:
     from apportion.hooks.manager import Plugins
+    from apportion.hooks.registry import Registry
     from apportion.models.load import LoadedModel
     from apportion.protocols.metrics import Metric
 
-__all__ = ["Resolver"]
+__all__ = ["Resolver", "with_sampler"]
 
 
 class Resolver:
@@ -338,3 +340,19 @@ def _limits(budget: int | None, until: float | None) -> tuple[int | None, float 
 
 def _name_of(thing: object) -> str:
     return str(getattr(thing, "name", None) or type(thing).__name__)
+
+
+def with_sampler(function: Callable[..., Any], options: Mapping[str, Any], samplers: Registry) -> dict[str, Any]:
+    """Options in which an option ``sampler`` whose value, given or default, is a name has become the sampler.
+
+    Raises:
+        UnknownNameError: no sampler of that name.
+        InputError: something that is neither a name nor a sampler.
+    """
+    default = named_options(function).get("sampler")
+    given = options.get("sampler", default.default if default else None)
+    if default is not None and not isinstance(given, str) and not callable(getattr(given, "sample", None)):
+        raise InputError(
+            f"sampler={given!r} is neither a name ({listing(samplers.names())}) nor an object with `sample`."
+        )
+    return dict(options) | ({"sampler": samplers.get(given).make()} if isinstance(given, str) else {})

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from apportion.errors import BatchTooLargeError
 from apportion.protocols.backend import ScoringBatch, Session
+from apportion.protocols.row import Row
 from apportion.scoring.plan import Batch, Plan, plan, read_again
-from apportion.scoring.prefix_tree import Row
 
 __all__ = ["Batches", "Read"]
 

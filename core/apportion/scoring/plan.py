@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from apportion.protocols.backend import Layout, ScoringBatch
+from apportion.protocols.row import Row
 from apportion.scoring.prefix_groups import nested_groups
-from apportion.scoring.prefix_tree import Row, common_prefix, reused_tokens
+from apportion.scoring.prefix_tree import common_prefix, reused_tokens
 
 __all__ = ["Batch", "Plan", "RowBytes", "Way", "plan", "read_again"]
 

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from apportion.scoring.prefix_tree import Row, common_prefix
+from apportion.protocols.row import Row
+from apportion.scoring.prefix_tree import common_prefix
 
 __all__ = ["nested_groups"]
 

@@ -3,27 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
-__all__ = ["Row", "common_prefix", "minimum_tokens", "reused_tokens"]
+from apportion.protocols.row import Row
 
-
-@dataclass(frozen=True, slots=True, order=True)
-class Row:
-    """A prompt and the target that is scored after it.
-
-    Attributes:
-        prompt: token ids, at least one.
-        target: token ids, at least one.
-    """
-
-    prompt: tuple[int, ...]
-    target: tuple[int, ...]
-
-    @property
-    def read(self) -> tuple[int, ...]:
-        """What a model reads of it: the last target token is predicted only."""
-        return self.prompt + self.target[:-1]
+__all__ = ["common_prefix", "minimum_tokens", "reused_tokens"]
 
 
 def common_prefix(a: tuple[int, ...], b: tuple[int, ...]) -> int:

@@ -13,10 +13,10 @@ from apportion.errors import InputError
 from apportion.protocols.backend import ScoringBatch, Session
 from apportion.protocols.inputs import ModelInput
 from apportion.protocols.progress import ProgressEvent, Report
+from apportion.protocols.row import Row
 from apportion.protocols.targets import Scores
 from apportion.scoring.batches import Batches
 from apportion.scoring.plan import Plan
-from apportion.scoring.prefix_tree import Row
 from apportion.scoring.readout import Readout, check_shape
 
 __all__ = ["Inquiry", "Scorer", "Tally", "read_together"]

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["ALTERNATING", "CHATML", "DEFAULT_SYSTEM", "START_TOKEN", "TOOLS"]
+from apportion.prompts.common import CHATML
 
-CHATML = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-"""As many models have it: every turn the same."""
+__all__ = ["ALTERNATING", "CHATML", "DEFAULT_SYSTEM", "START_TOKEN", "TOOLS"]
 
 DEFAULT_SYSTEM = (
     "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou are a helpful AI assistant.<|im_end|>\n{% endif %}"

@@ -9,7 +9,8 @@ from apportion.hooks.registry import Register
 from apportion.prompts import Chat, Documents, Template, Text
 
 if TYPE_CHECKING:
-    from apportion.protocols.inputs import AdaptContext, InputAdapter
+    from apportion.protocols.inputs import InputAdapter
+    from apportion.rendering.context import AdaptContext
 
 
 @hookimpl

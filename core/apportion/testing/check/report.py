@@ -9,7 +9,7 @@ from apportion.hooks.manager import Plugins
 from apportion.hooks.object_check import object_faults, summary_faults
 from apportion.hooks.registry import Entry
 from apportion.hooks.validation import explained
-from apportion.protocols.inputs import AdaptContext
+from apportion.rendering.context import AdaptContext
 from apportion.testing import tiny
 from apportion.testing.check.finding import Finding
 from apportion.testing.check.smoke import smoke

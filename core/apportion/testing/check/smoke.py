@@ -18,12 +18,12 @@ from apportion.game.game import Game
 from apportion.game.method_runner import check_estimate
 from apportion.hooks.manager import Plugins
 from apportion.hooks.registry import Entry
-from apportion.options import with_sampler
 from apportion.protocols.backend import Backend, Capability, ScoringBatch, Unavailable
-from apportion.protocols.inputs import AdaptContext
 from apportion.protocols.methods import Coalitions, Method, Sampler
 from apportion.protocols.metrics import Measurement, Metric
 from apportion.protocols.targets import TargetFunction
+from apportion.rendering.context import AdaptContext
+from apportion.runs.resolver import with_sampler
 from apportion.testing import reference, tiny
 from apportion.testing.games import random_moebius
 from apportion.testing.results import sample_results
