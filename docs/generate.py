@@ -38,7 +38,7 @@ def hooks_page() -> str:
         "| once, when the plugin is loaded | `apportion_configure`, then each `apportion_register_…` |\n"
         "| once a run, before scoring | `apportion_adapt_input`; "
         'if no target is given `apportion_on_progress` (`"generate"`); `apportion_before_run` |\n'
-        '| each time the method asks | `apportion_recall`, then `apportion_on_progress` (`"score"`, 0 rows done) |\n'
+        '| each time the method asks | `apportion_lookup`, then `apportion_on_progress` (`"score"`, 0 rows done) |\n'
         "| each batch | `apportion_score`, then `apportion_on_progress` |\n"
         "| once a run, at its end | `apportion_after_run` on success, "
         '`apportion_on_progress` (`"end"`) always |\n',

@@ -39,7 +39,7 @@ def peer(package: str = "torch", tolerance: float | None = 1e-3, error: float = 
     """One that gives our values, and an error more."""
     from benchmarks.speed.peer import Peer
 
-    def prepare(model: ap.LoadedModel):
+    def prepare(model: ap.ModelSpec):
         explainer = ap.Explainer(model, progress=False, share_prefixes=False)
 
         def run() -> np.ndarray:

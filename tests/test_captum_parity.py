@@ -59,11 +59,11 @@ def model(request: pytest.FixtureRequest) -> ap.Explainer:
 
 def captum(explainer: ap.Explainer, attribution: type, inputs: object, seed: int, **options: object) -> torch.Tensor:
     """Captum's values: the sequence, and the tokens where it gives them."""
-    method = attribution(explainer.model.model)
+    method = attribution(explainer.session.model)
     with warnings.catch_warnings(), torch.no_grad(), torch.random.fork_rng():
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)
-        found = LLMAttribution(method, explainer.model.tokenizer, attr_target="log_prob").attribute(
+        found = LLMAttribution(method, explainer.session.tokenizer, attr_target="log_prob").attribute(
             inputs, target=TARGET, forward_in_tokens=False, **options
         )
     rows = [found.seq_attr[None]] if found.token_attr is None else [found.seq_attr[None], found.token_attr]
@@ -92,7 +92,7 @@ def test_tokens(explainer: ap.Explainer, method: str, seed: int) -> None:
     """More features: from 16 normals on PyTorch draws them by other code."""
     theirs_options, ours_options = options(method, 28)
     text = "seventeen letters"
-    theirs = captum(explainer, NAMES[method], TextTokenInput(text, explainer.model.tokenizer), seed, **theirs_options)
+    theirs = captum(explainer, NAMES[method], TextTokenInput(text, explainer.session.tokenizer), seed, **theirs_options)
     prompt = ap.Text(text, by="tokens", baseline=0)
     assert theirs.shape[1] == 17
     assert_same(explainer.attribute(prompt, TARGET, method=method, seed=seed, **ours_options), theirs)

@@ -188,7 +188,7 @@ def test_stretches_are_many(name: str) -> None:
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.large_base_example])
 @given(texts=st.lists(ENCODABLE, min_size=FEWEST, max_size=FEWEST), special=st.booleans())
 def test_the_demo_model_too(smollm2: ap.Explainer, texts: list[str], special: bool) -> None:
-    tokenizer = smollm2.model.tokenizer
+    tokenizer = smollm2.session.tokenizer
     assert borders(tokenizer) is not None
     check(tokenizer, texts, special)
 

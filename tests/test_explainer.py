@@ -345,7 +345,7 @@ class Absent:
     def availability(self) -> ap.Unavailable:
         return ap.Unavailable("its package is missing", "pip install absent")
 
-    def load(self, model: ap.LoadedModel, **options: object) -> ap.Session:
+    def load(self, model: ap.ModelSpec, **options: object) -> ap.Session:
         raise AssertionError("an unavailable backend is never loaded")
 
 

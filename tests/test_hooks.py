@@ -33,7 +33,7 @@ VERSION_1 = {
     "apportion_before_run": ("request",),
     "apportion_after_run": ("request", "attribution"),
     "apportion_on_progress": ("event",),
-    "apportion_recall": ("request", "session", "prompts", "target_ids"),
+    "apportion_lookup": ("request", "session", "prompts", "target_ids"),
     "apportion_score": ("session", "batch", "request"),
 }
 """Hooks and arguments that plugins written for version 1 rely on. Add to it; take nothing away."""
@@ -101,7 +101,7 @@ class Everything:
         self.called("before_run")
 
     @ap.hookimpl
-    def apportion_recall(self, request: ap.Request, session: ap.Session, prompts: Any) -> None:
+    def apportion_lookup(self, request: ap.Request, session: ap.Session, prompts: Any) -> None:
         self.called("recall")
 
     @ap.hookimpl
@@ -178,7 +178,7 @@ class Remembers:
         self.value, self.known = value, known
 
     @ap.hookimpl
-    def apportion_recall(self, request: ap.Request, prompts: Any) -> torch.Tensor:
+    def apportion_lookup(self, request: ap.Request, prompts: Any) -> torch.Tensor:
         found = torch.full((len(prompts), len(request.target.ids)), torch.nan)
         found[: self.known] = self.value
         return found
@@ -207,10 +207,10 @@ def test_of_two_that_recall_the_last_is_believed() -> None:
 def test_a_wrong_recall_is_the_plugins_fault() -> None:
     class Wrong:
         @ap.hookimpl
-        def apportion_recall(self, prompts: Any) -> torch.Tensor:
+        def apportion_lookup(self, prompts: Any) -> torch.Tensor:
             return torch.zeros(1, 1)
 
-    with tiny_explainer(plugins=[Wrong()]) as explainer, pytest.raises(ap.PluginError, match="apportion_recall gave"):
+    with tiny_explainer(plugins=[Wrong()]) as explainer, pytest.raises(ap.PluginError, match="apportion_lookup gave"):
         explainer.attribute("one two", "x", method="ablation")
 
 
@@ -233,8 +233,8 @@ class Failing:
         self.fail("apportion_before_run")
 
     @ap.hookimpl
-    def apportion_recall(self) -> None:
-        self.fail("apportion_recall")
+    def apportion_lookup(self) -> None:
+        self.fail("apportion_lookup")
 
     @ap.hookimpl(wrapper=True)
     def apportion_score(self) -> Any:
@@ -368,7 +368,7 @@ def test_plugins_for_other_versions_are_refused(version: object, message: str) -
 
 
 GOING = (
-    Deprecation("apportion_recall", "prompts", 2, "Read others instead."),
+    Deprecation("apportion_lookup", "prompts", 2, "Read others instead."),
     Deprecation("apportion_after_run", None, 2, "Use apportion_on_progress."),
 )
 
@@ -380,7 +380,7 @@ def test_what_goes_away_is_announced_with_the_plugins_name(monkeypatch: pytest.M
     assert sorted(str(warning.message) for warning in caught) == [
         "The plugin 'Everything' (object) uses 'apportion_after_run', which goes away in plugin API version 2. "
         "Use apportion_on_progress.",
-        "The plugin 'Everything' (object) uses the argument 'prompts' of 'apportion_recall', which goes away in plugin "
+        "The plugin 'Everything' (object) uses the argument 'prompts' of 'apportion_lookup', which goes away in plugin "
         "API version 2. Read others instead.",
     ]
     with warnings.catch_warnings():

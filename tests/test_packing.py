@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import apportion as ap
-from apportion.models.load import load_model
+from apportion.models.spec import model_spec
 from apportion.protocols.row import Row
 from apportion.scoring.plan import plan
 from apportion.scoring.prefix_tree import minimum_tokens, reused_tokens
@@ -113,7 +113,7 @@ def long_rows() -> list[Row]:
 @pytest.mark.parametrize("batch_tokens", [10**6, 100])
 @pytest.mark.parametrize("family", ["llama", "gpt2", "phi3", "gpt_neox", "mixtral"])
 def test_long_rows_equal_single_ones(family: str, batch_tokens: int) -> None:
-    session = TorchBackend().load(tiny.loaded(family))
+    session = TorchBackend().load(tiny.spec(family))
     rows = long_rows()
     layout = ap.Layout(padding=True, prefix_sharing=False, packing=True, batch_tokens=batch_tokens)
     made = plan(rows, layout, session.row_bytes, 10**9)
@@ -136,7 +136,7 @@ def test_rows_within_a_sliding_window_are_packed() -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = transformers.AutoModelForCausalLM.from_config(config).double().eval()
-    session = TorchBackend().load(load_model((model, tiny.tokenizer())))
+    session = TorchBackend().load(model_spec((model, tiny.tokenizer())))
     assert (session.layout.packing, session.layout.packing_limit) == (True, 64)
     rows = [Row((*range(40), i), (7, 8, 9)) for i in range(4)]
     too_long = [Row((*range(80), i), (7, 8, 9)) for i in range(4)]
@@ -150,20 +150,20 @@ def test_rows_within_a_sliding_window_are_packed() -> None:
 
 
 def test_the_models_own_attention_is_put_back() -> None:
-    loaded = tiny.loaded()
-    before = loaded.model.config._attn_implementation
+    loaded = tiny.spec()
+    before = loaded.objects.config._attn_implementation
     session = TorchBackend().load(loaded)
-    session.log_probs(ap.ScoringBatch.of([(1, 2, 3), (1, 2, 4)], (), (5,), packed=True))
+    session.log_probs(ap.ScoringBatch.of([(1, 2, 3), (1, 2, 4)], (5,), packed=True))
     with pytest.raises(IndexError):
-        session.log_probs(ap.ScoringBatch.of([(1, 2, 3), (1, 2, 10**6)], (), (5,), packed=True))
-    assert loaded.model.config._attn_implementation == before
+        session.log_probs(ap.ScoringBatch.of([(1, 2, 3), (1, 2, 10**6)], (5,), packed=True))
+    assert loaded.objects.config._attn_implementation == before
     assert session.kept == (1, 2, 4), "a forward that failed changes nothing"
 
 
 def test_weights_that_are_trained_or_exchanged_between_runs_are_seen() -> None:
     model = copy.deepcopy(tiny.model())
-    session = TorchBackend().load(load_model((model, tiny.tokenizer())))
-    batch = ap.ScoringBatch.of([(1, 2, 3), (1, 2, 4)], (), (5, 6), packed=True)
+    session = TorchBackend().load(model_spec((model, tiny.tokenizer())))
+    batch = ap.ScoringBatch.of([(1, 2, 3), (1, 2, 4)], (5, 6), packed=True)
 
     def check() -> None:
         session.release()

@@ -24,8 +24,8 @@ TEMPLATE = ap.Template(
 
 
 def plain(explainer: ap.Explainer, prompt: list[int]) -> torch.Tensor:
-    target = explainer.model.tokenizer(TARGET, add_special_tokens=False)["input_ids"]
-    return reference.sequence_and_tokens(explainer.model.model, prompt, target)
+    target = explainer.session.tokenizer(TARGET, add_special_tokens=False)["input_ids"]
+    return reference.sequence_and_tokens(explainer.session.model, prompt, target)
 
 
 def test_ablation_of_the_17_tokens(smollm2: ap.Explainer) -> None:
@@ -33,7 +33,7 @@ def test_ablation_of_the_17_tokens(smollm2: ap.Explainer) -> None:
     assert result.provenance.evaluations == 18
     # Reference figures, with which Captum's two correct paths agree.
     assert result.values[:3] == pytest.approx([1.879, 0.726, 1.644], abs=5e-4)
-    ids = smollm2.model.tokenizer(PROMPT)["input_ids"]
+    ids = smollm2.session.tokenizer(PROMPT)["input_ids"]
     full = plain(smollm2, ids)
     for i in range(17):
         expected = full - plain(smollm2, [*ids[:i], 0, *ids[i + 1 :]])
@@ -50,7 +50,7 @@ def test_exact_shapley_of_the_5_slots(smollm2: ap.Explainer) -> None:
             slot: (TEMPLATE.values if number >> i & 1 else TEMPLATE.baselines)[slot]
             for i, slot in enumerate(TEMPLATE.slots)
         }
-        table[number] = plain(smollm2, smollm2.model.tokenizer(TEMPLATE.template.format(**values))["input_ids"])
+        table[number] = plain(smollm2, smollm2.session.tokenizer(TEMPLATE.template.format(**values))["input_ids"])
     # Over all 120 orders, as the definition says.
     from itertools import permutations
 
@@ -78,7 +78,7 @@ def test_a_shared_prefix_changes_nothing(smollm2: ap.Explainer) -> None:
         {"a": "Never", "b": "under", "c": "one"},
     )
     shared = smollm2.attribute(prompt, TARGET, method="shapley")
-    whole = ap.Explainer((smollm2.model.model, smollm2.model.tokenizer), share_prefixes=False)
+    whole = ap.Explainer((smollm2.session.model, smollm2.session.tokenizer), share_prefixes=False)
     apart = whole.attribute(prompt, TARGET, method="shapley")
     assert shared.provenance.forwarded_tokens < 0.6 * apart.provenance.forwarded_tokens
     assert shared.token_values == pytest.approx(apart.token_values, abs=1e-4)
@@ -90,8 +90,8 @@ def test_what_is_benchmarked_reads_hardly_more_than_its_prefix_tree(smollm2: ap.
     loaded = smollm2.model
     with torch.random.fork_rng():
         config = transformers.LlamaConfig(
-            vocab_size=loaded.model.config.vocab_size,
-            max_position_embeddings=loaded.model.config.max_position_embeddings,
+            vocab_size=loaded.objects.config.vocab_size,
+            max_position_embeddings=loaded.objects.config.max_position_embeddings,
             hidden_size=16,
             intermediate_size=16,
             num_hidden_layers=1,

@@ -11,7 +11,7 @@ import transformers
 from torch import nn
 
 import apportion as ap
-from apportion.models.load import LoadedModel, load_model
+from apportion.models.spec import model_spec
 from apportion.protocols.inputs import ModelInput
 from apportion.scoring.batches import Batches
 from apportion.scoring.readout import Readout
@@ -45,7 +45,7 @@ def rows_of_leave_one_out() -> list[ModelInput]:
     return [ModelInput(tuple(row)) for row in [prompt, *rows, prompt[:30], prompt[:5]]]
 
 
-def score(loaded: LoadedModel, inputs: list[ModelInput], target: tuple[int, ...], **options: bool) -> torch.Tensor:
+def score(loaded: ap.ModelSpec, inputs: list[ModelInput], target: tuple[int, ...], **options: bool) -> torch.Tensor:
     session = TorchBackend().load(loaded)
     goal = ap.Target(target, tuple(map(str, target)), "")
     return scorer_of(session, goal, **options)(inputs)
@@ -66,7 +66,7 @@ def test_batches_equal_single_rows(
     monkeypatch.setattr(session_module, "CPU_BATCH_OVERHEAD", 4)
     model = tiny.model(family)
     inputs = rows_of_leave_one_out() if prefix is None else rows_with_prefix(prefix)
-    ours = score(load_model((model, tiny.tokenizer())), inputs, TARGET, share_prefixes=share)
+    ours = score(model_spec((model, tiny.tokenizer())), inputs, TARGET, share_prefixes=share)
     expected = torch.stack([reference.sequence_and_tokens(model, row.ids, TARGET) for row in inputs])
     tolerance = 1e-6 if family in FLOAT32_PARTS else 1e-9
     assert torch.allclose(ours, expected, atol=tolerance, rtol=0)
@@ -75,7 +75,7 @@ def test_batches_equal_single_rows(
 def test_most_families_share_prefixes_and_all_pad() -> None:
     """What the probe found; a fallback that is always taken would pass the test above too."""
     layouts = {
-        family: TorchBackend().load(load_model((tiny.model(family), tiny.tokenizer()))).layout
+        family: TorchBackend().load(model_spec((tiny.model(family), tiny.tokenizer()))).layout
         for family in tiny.FAMILIES
     }
     assert all(layout.padding for layout in layouts.values())
@@ -97,14 +97,14 @@ class SeesPadding(Altered):
         return self.inner(ids) * ids.shape[1]
 
 
-def altered(forward_embedding: type[nn.Module]) -> LoadedModel:
+def altered(forward_embedding: type[nn.Module]) -> ap.ModelSpec:
     """A tiny Llama whose embedding depends on the row's length."""
     model = copy.deepcopy(tiny.model())
     model.set_input_embeddings(forward_embedding(model.get_input_embeddings()))
-    return load_model((model, tiny.tokenizer()))
+    return model_spec((model, tiny.tokenizer()))
 
 
-def assert_equals_single_rows(loaded: LoadedModel, prefix: int = 20) -> None:
+def assert_equals_single_rows(loaded: ap.ModelSpec, prefix: int = 20) -> None:
     inputs = rows_with_prefix(prefix)
     expected = torch.stack([reference.sequence_and_tokens(loaded.model, row.ids, TARGET) for row in inputs])
     assert torch.allclose(score(loaded, inputs, TARGET), expected, atol=1e-9)
@@ -168,7 +168,7 @@ def test_models_of_other_kinds_are_refused_in_words() -> None:
 
 
 def test_autocast_of_the_caller_changes_nothing() -> None:
-    loaded = load_model((tiny.model("llama", torch.float32), tiny.tokenizer()))
+    loaded = model_spec((tiny.model("llama", torch.float32), tiny.tokenizer()))
     inputs = rows_with_prefix(20)
     plain = score(loaded, inputs, TARGET)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -177,12 +177,12 @@ def test_autocast_of_the_caller_changes_nothing() -> None:
 
 def test_logits_of_half_precision_models_are_not_rounded_to_it() -> None:
     model = tiny.model("llama", torch.bfloat16)
-    session = TorchBackend().load(load_model((model, tiny.tokenizer())))
-    (logits,) = session.logits(ap.ScoringBatch.of([(1, 2, 3, 4)], (), TARGET), 1)
+    session = TorchBackend().load(model_spec((model, tiny.tokenizer())))
+    (logits,) = session.logits(ap.ScoringBatch.of([(1, 2, 3, 4)], TARGET), 1)
     assert logits.dtype == torch.float32
     assert not torch.equal(logits, logits.bfloat16().float())
     found = logits.log_softmax(-1)[0, torch.arange(3), torch.tensor(TARGET)]
-    assert torch.allclose(found, session.log_probs(ap.ScoringBatch.of([(1, 2, 3, 4)], (), TARGET))[0], atol=1e-5)
+    assert torch.allclose(found, session.log_probs(ap.ScoringBatch.of([(1, 2, 3, 4)], TARGET))[0], atol=1e-5)
 
 
 def test_target_functions_see_a_few_rows_of_logits_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,10 +203,10 @@ def test_target_functions_see_a_few_rows_of_logits_at_a_time(monkeypatch: pytest
 
 def test_generation_settings_of_the_model_do_not_change_greedy() -> None:
     model = copy.deepcopy(tiny.model())
-    plain = TorchBackend().load(load_model((model, tiny.tokenizer()))).generate((1, 2, 3), {}, seed=0)
+    plain = TorchBackend().load(model_spec((model, tiny.tokenizer()))).generate((1, 2, 3), {}, seed=0)
     model.generation_config.repetition_penalty = 5.0
     model.generation_config.num_beams = 3
-    assert TorchBackend().load(load_model((model, tiny.tokenizer()))).generate((1, 2, 3), {}, seed=0) == plain
+    assert TorchBackend().load(model_spec((model, tiny.tokenizer()))).generate((1, 2, 3), {}, seed=0) == plain
 
 
 class ScaledHead(nn.Linear):
@@ -221,7 +221,7 @@ def test_a_head_that_is_not_linear_uses_the_models_own_logits(prefix: int) -> No
     model = copy.deepcopy(tiny.model())
     head = ScaledHead(32, tiny.VOCABULARY, bias=False, dtype=torch.float64)
     model.set_output_embeddings(head)
-    loaded = load_model((model, tiny.tokenizer()))
+    loaded = model_spec((model, tiny.tokenizer()))
     inputs = rows_with_prefix(prefix)
     expected = torch.stack([reference.sequence_and_tokens(model, row.ids, TARGET) for row in inputs])
     assert torch.allclose(score(loaded, inputs, TARGET), expected, atol=1e-9)
@@ -237,7 +237,7 @@ def test_a_soft_cap_is_part_of_the_head(family: str) -> None:
         torch.manual_seed(0)
         model = transformers.AutoModelForCausalLM.from_config(config).double().eval()
     model.get_input_embeddings().weight.data.mul_(30)  # the head has the same weights
-    loaded = load_model((model, tiny.tokenizer()))
+    loaded = model_spec((model, tiny.tokenizer()))
     session = TorchBackend().load(loaded)
     assert session.linear_head
     assert session.layout.packing == (family == "gemma3")
@@ -311,16 +311,16 @@ def test_products_are_exchanged_in_the_twin_only() -> None:
 
 def test_half_precision_is_reduced_in_fp32() -> None:
     """bf16 models differ from fp32 ones by their weights' rounding, and report their dtype."""
-    loaded = load_model((tiny.model("llama", torch.bfloat16), tiny.tokenizer()))
+    loaded = model_spec((tiny.model("llama", torch.bfloat16), tiny.tokenizer()))
     session = TorchBackend().load(loaded)
     assert session.info.dtype == "bfloat16"
-    batch = ap.ScoringBatch.of([(1, 2, 3, 4)], (), TARGET)
+    batch = ap.ScoringBatch.of([(1, 2, 3, 4)], TARGET)
     assert session.log_probs(batch).dtype == torch.float32
 
 
 def test_logits_give_the_log_probs() -> None:
-    session = TorchBackend().load(load_model((tiny.model(), tiny.tokenizer())))
-    batch = ap.ScoringBatch.of([(1, 2, 3, 4), (5, 6)], (), TARGET)
+    session = TorchBackend().load(model_spec((tiny.model(), tiny.tokenizer())))
+    batch = ap.ScoringBatch.of([(1, 2, 3, 4), (5, 6)], TARGET)
     found = torch.cat(list(session.logits(batch, 1))).log_softmax(-1)[:, torch.arange(3), torch.tensor(TARGET)]
     assert torch.allclose(found, session.log_probs(batch), atol=1e-12)
 
@@ -341,7 +341,7 @@ class OutOfMemorySession:
 
 
 def test_out_of_memory_halves_the_batch_and_says_so() -> None:
-    loaded = load_model((tiny.model(), tiny.tokenizer()))
+    loaded = model_spec((tiny.model(), tiny.tokenizer()))
     session = OutOfMemorySession(TorchBackend().load(loaded), most=2)
     goal = ap.Target(TARGET, ("a", "b", "c"), "abc")
     scorer = scorer_of(session, goal)
@@ -358,7 +358,7 @@ def test_out_of_memory_halves_the_batch_and_says_so() -> None:
 
 
 def test_allocation_failures_of_pytorch_are_recognised(monkeypatch: pytest.MonkeyPatch) -> None:
-    session = TorchBackend().load(load_model((tiny.model(), tiny.tokenizer())))
+    session = TorchBackend().load(model_spec((tiny.model(), tiny.tokenizer())))
     for error in (
         torch.OutOfMemoryError("CUDA out of memory. Tried"),
         RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried"),
@@ -369,7 +369,7 @@ def test_allocation_failures_of_pytorch_are_recognised(monkeypatch: pytest.Monke
 
         monkeypatch.setattr(session, "hidden", fail)
         with pytest.raises(ap.BatchTooLargeError):
-            session.log_probs(ap.ScoringBatch.of([(1, 2)], (), TARGET))
+            session.log_probs(ap.ScoringBatch.of([(1, 2)], TARGET))
 
 
 def test_a_model_is_given_back_as_it_was() -> None:
@@ -400,7 +400,7 @@ def test_device_and_dtype_are_what_the_user_says() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, and this machine has none")
 def test_cuda_equals_cpu() -> None:
     inputs = rows_with_prefix(20)
-    cpu = score(load_model((tiny.model(), tiny.tokenizer())), inputs, TARGET)
+    cpu = score(model_spec((tiny.model(), tiny.tokenizer())), inputs, TARGET)
     explainer = ap.Explainer((copy.deepcopy(tiny.model()), tiny.tokenizer()), device="cuda")
     gpu = score(explainer.model, inputs, TARGET)
     assert torch.allclose(cpu, gpu, atol=1e-9)
@@ -425,14 +425,14 @@ def test_generation_is_greedy_and_reproducible(explainer: ap.Explainer) -> None:
 
 @pytest.mark.slow
 def test_a_compiled_model_gives_the_same_numbers_and_stays_as_it_was() -> None:
-    loaded = tiny.loaded(dtype=torch.float32)
+    loaded = tiny.spec(dtype=torch.float32)
     inputs = rows_of_leave_one_out()
     goal = ap.Target(TARGET, tuple(map(str, TARGET)), "")
     plain, compiled = (
         scorer_of(TorchBackend().load(loaded, compile=compile), goal)(inputs) for compile in (False, True)
     )
     assert torch.allclose(plain, compiled, atol=1e-5)
-    assert type(loaded.model.base_model).__name__ == "LlamaModel"
+    assert type(loaded.objects.base_model).__name__ == "LlamaModel"
     assert not torch.equal(plain, torch.zeros_like(plain))
 
 
@@ -465,7 +465,7 @@ def test_what_is_changed_around_the_output_layer_counts(change: Callable[[nn.Mod
     model = copy.deepcopy(tiny.model())
     if when == "before":
         change(model)
-    session = TorchBackend().load(load_model((model, tiny.tokenizer())))
+    session = TorchBackend().load(model_spec((model, tiny.tokenizer())))
     goal, inputs = ap.Target(TARGET, tuple(map(str, TARGET)), ""), rows_with_prefix(20)
     scorer_of(session, goal)(inputs)
     session.release()

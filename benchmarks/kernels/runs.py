@@ -14,12 +14,12 @@ from benchmarks.speed.peers import captum
 from apportion.benchmarking.floor import ModelShape, optimal_flops
 from apportion.benchmarking.gemm import gemm_rate
 from apportion.benchmarking.tree import prefix_tree
-from apportion.models.load import LoadedModel
 from apportion.protocols.backend import Backend, ScoringBatch, Session
 from apportion.protocols.row import Row
 from apportion.scoring.batches import Batches
 from apportion.testing import tiny
 from apportion_backends.torch.backend import TorchBackend
+from apportion_backends.torch.session import TorchSession
 from apportion_backends.triton.backend import TritonBackend
 
 __all__ = ["CONTENDERS", "RUNS", "TINY", "Ran", "RunShape", "run"]
@@ -89,7 +89,7 @@ def run(shape: RunShape, device: str, dtype: torch.dtype) -> Iterator[Ran]:
     torch.manual_seed(0)
     with torch.device(device):
         model = transformers.AutoModelForCausalLM.from_config(shape.config, dtype=dtype).eval()
-    loaded = LoadedModel(model, tiny.tokenizer(), name=shape.name, owned=False)
+    loaded = TorchSession(model, tiny.tokenizer(), name=shape.name, owned=False)
     rows = _rows(shape)
     sequences = [row.read for row in rows]
     tree = prefix_tree(sequences)
@@ -119,7 +119,7 @@ def _rows(shape: RunShape) -> list[Row]:
 
 
 def _scored(
-    backend: Backend, options: dict[str, str], loaded: LoadedModel, rows: list[Row], device: str
+    backend: Backend, options: dict[str, str], loaded: TorchSession, rows: list[Row], device: str
 ) -> tuple[Timed, str]:
     session: Session = backend.load(loaded, device=None, dtype=None, memory_budget=None, **options)
     few = rows[: max(2, len(rows) // 50)]
@@ -137,7 +137,7 @@ def _scored(
     return Timed(seconds, seconds, seconds, extra), notes
 
 
-def _captum(name: str, shape: RunShape, loaded: LoadedModel, device: str, default_path: bool) -> Ran:
+def _captum(name: str, shape: RunShape, loaded: TorchSession, device: str, default_path: bool) -> Ran:
     """Bytes are tokens here, so texts of the same lengths."""
     own = shape.own // CAPTUM_FEATURES
     names = [f"slot{i}" for i in range(CAPTUM_FEATURES)]

@@ -106,7 +106,7 @@ def compare(case: Case, explainer: ap.Explainer, watcher: Watcher, effort: Effor
     """Values are checked before anything is timed; ours is timed before and after the peers."""
     _say(f"{case.work.name}: apportion …")
     started = time.perf_counter()
-    with counted(explainer.model.model) as read:
+    with counted(explainer.session.model) as read:
         stopwatch = Stopwatch(explainer, watcher, case.work)
     first = time.perf_counter() - started
     wanted_runs = max(effort.repeats, round(effort.short / first))
@@ -132,8 +132,8 @@ def _peer(case: Case, who: str, peer: Peer, wanted: np.ndarray, explainer: ap.Ex
         return Contender(who, None, note="not installed")
     _say(f"{case.work.name}: {who} …")
     try:
-        with counted(explainer.model.model) as read:
-            run = peer.prepare(explainer.model)
+        with counted(explainer.session.model) as read:
+            run = peer.prepare(explainer.session)
             read.reset()
             values, first = _timed(run)
         difference, agrees = _difference(values, wanted, peer)

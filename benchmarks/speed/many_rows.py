@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import apportion as ap
 from apportion.benchmarking import texts
-from apportion.models.load import load_model
+from apportion.models.spec import model_spec
 
 __all__ = ["EVALUATIONS", "narrow", "peak"]
 
@@ -24,7 +24,7 @@ EVALUATIONS = 2048
 
 def narrow() -> ap.Explainer:
     """The demo model's tokenizer on a random model of two layers, 64 channels wide."""
-    demo = load_model("smollm2")
+    demo = open_model(model_spec("smollm2"))
     settings = demo.model.config
     config = LlamaConfig(
         vocab_size=settings.vocab_size,

@@ -76,7 +76,7 @@ def main(case_name: str, who: str) -> None:
 
     case = CASES[case_name]
     explainer = ap.Explainer("smollm2", progress=False)
-    run = (lambda: case.work.run(explainer)) if who == OURS else case.peers[who].prepare(explainer.model)
+    run = (lambda: case.work.run(explainer)) if who == OURS else case.peers[who].prepare(explainer.session)
     peak = peak_of(run)
     print(json.dumps({"loaded": peak.loaded, "beyond": peak.beyond}))
 

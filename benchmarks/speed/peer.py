@@ -8,7 +8,7 @@ from importlib import metadata
 
 import numpy as np
 
-from apportion.models.load import LoadedModel
+from apportion_backends.torch.session import TorchSession
 
 __all__ = ["Peer", "Run"]
 
@@ -30,7 +30,7 @@ class Peer:
     """
 
     package: str
-    prepare: Callable[[LoadedModel], Run]
+    prepare: Callable[[TorchSession], Run]
     tolerance: float | None = None
     note: str = ""
     wrong: bool = False

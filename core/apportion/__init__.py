@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from apportion.game.game import Game
     from apportion.hooks.hookspecs import Settings, hookimpl
     from apportion.hooks.registry import Register
-    from apportion.models.load import LoadedModel
     from apportion.prompts import Chat, Documents, Template, Text
     from apportion.protocols.backend import (
         Available,
@@ -36,19 +35,21 @@ if TYPE_CHECKING:
         BackendInfo,
         Capability,
         Layout,
-        ScoringBatch,
         Session,
         SessionInfo,
         Unavailable,
-        WhiteBox,
     )
+    from apportion.protocols.batch import PaddedBatch, ScoringBatch
     from apportion.protocols.features import Feature, Level, Segment
-    from apportion.protocols.inputs import Alternatives, InputAdapter, ModelInput
+    from apportion.protocols.inputs import Alternatives, InputAdapter
+    from apportion.protocols.inside import Inside, Trace
     from apportion.protocols.methods import Coalitions, Estimate, Method, Sampler
     from apportion.protocols.metrics import Measurement, Metric
+    from apportion.protocols.model import ModelSpec
     from apportion.protocols.progress import ProgressEvent
     from apportion.protocols.request import Request
-    from apportion.protocols.targets import Needs, Scores, Target, TargetFunction
+    from apportion.protocols.row import Media, ModelInput, Row
+    from apportion.protocols.targets import Needs, Read, Scores, Target, TargetFunction
     from apportion.protocols.visualizers import Visualizer
     from apportion.rendering.context import AdaptContext
     from apportion.results.attribution import Attribution
@@ -60,8 +61,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "results.attribution": ("Attribution",),
     "protocols.backend": (
-        "Available", "Backend", "BackendInfo", "Capability", "Layout", "ScoringBatch", "Session", "SessionInfo",
-        "Unavailable", "WhiteBox",
+        "Available", "Backend", "BackendInfo", "Capability", "Layout", "Session", "SessionInfo",
+        "Unavailable",
     ),
     "rendering.context": ("AdaptContext",),
     "runs.cost": ("Cost",),
@@ -74,30 +75,89 @@ _HOMES = {
     "protocols.features": ("Feature", "Level", "Segment"),
     "game.game": ("Game",),
     "hooks.hookspecs": ("Settings", "hookimpl"),
-    "protocols.inputs": ("Alternatives", "InputAdapter", "ModelInput"),
+    "protocols.inputs": ("Alternatives", "InputAdapter"),
     "protocols.methods": ("Coalitions", "Estimate", "Method", "Sampler"),
     "protocols.metrics": ("Measurement", "Metric"),
-    "models.load": ("LoadedModel",),
+    "protocols.model": ("ModelSpec",),
+    "protocols.batch": ("PaddedBatch", "ScoringBatch"),
+    "protocols.row": ("Media", "ModelInput", "Row"),
+    "protocols.inside": ("Inside", "Trace"),
     "protocols.progress": ("ProgressEvent",),
     "prompts": ("Chat", "Documents", "Template", "Text"),
     "results.provenance": ("Provenance",),
     "hooks.registry": ("Register",),
     "protocols.request": ("Request",),
     "results.run_folder": ("load_results",),
-    "protocols.targets": ("Needs", "Scores", "Target", "TargetFunction"),
+    "protocols.targets": ("Needs", "Read", "Scores", "Target", "TargetFunction"),
     "protocols.visualizers": ("Visualizer",),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "AdaptContext", "Alternatives", "ApportionError", "Attribution", "Available", "Backend", "BackendError",
-    "BackendInfo", "BatchTooLargeError", "BudgetError", "Capability", "CapabilityError", "Chat", "Coalitions",
-    "Comparison", "Cost", "Documents", "Estimate", "Evaluation", "Explainer", "Feature", "Game", "InputAdapter",
-    "InputError", "Layout", "Level", "LoadedModel", "Measurement", "Method", "Metric", "ModelError", "ModelInput",
-    "Needs", "PluginError", "ProgressEvent", "Provenance", "Register", "Request", "ResultError", "Sampler",
-    "ScoreError", "Scores", "ScoringBatch", "Segment", "Session", "SessionInfo", "Settings", "Target",
-    "TargetFunction", "Template", "Text", "Unavailable", "UnknownNameError", "Visualizer", "WhiteBox",
-    "__version__", "compare", "hookimpl", "load_results",
+    "AdaptContext",
+    "Alternatives",
+    "ApportionError",
+    "Attribution",
+    "Available",
+    "Backend",
+    "BackendError",
+    "BackendInfo",
+    "BatchTooLargeError",
+    "BudgetError",
+    "Capability",
+    "CapabilityError",
+    "Chat",
+    "Coalitions",
+    "Comparison",
+    "Cost",
+    "Documents",
+    "Estimate",
+    "Evaluation",
+    "Explainer",
+    "Feature",
+    "Game",
+    "InputAdapter",
+    "InputError",
+    "Inside",
+    "Layout",
+    "Level",
+    "Measurement",
+    "Media",
+    "Method",
+    "Metric",
+    "ModelError",
+    "ModelInput",
+    "ModelSpec",
+    "Needs",
+    "PaddedBatch",
+    "PluginError",
+    "ProgressEvent",
+    "Provenance",
+    "Read",
+    "Register",
+    "Request",
+    "ResultError",
+    "Row",
+    "Sampler",
+    "ScoreError",
+    "Scores",
+    "ScoringBatch",
+    "Segment",
+    "Session",
+    "SessionInfo",
+    "Settings",
+    "Target",
+    "TargetFunction",
+    "Template",
+    "Text",
+    "Trace",
+    "Unavailable",
+    "UnknownNameError",
+    "Visualizer",
+    "__version__",
+    "compare",
+    "hookimpl",
+    "load_results",
 ]  # fmt: skip
 
 

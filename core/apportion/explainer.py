@@ -4,43 +4,29 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from jaxtyping import Float
-from torch import Tensor
-
 from apportion.errors import InputError
-from apportion.game.game import Game, Memory, Score
-from apportion.game.stopping import run_request
-from apportion.game.token_view import ScoreTokens, TokenView, token_view
+from apportion.game.method_runner import run_method
 from apportion.hooks.manager import load_plugins
 from apportion.hooks.validation import explained
-from apportion.models.load import load_model
-from apportion.models.select_backend import check_memory_budget, named_backend, open_session, white_box_of
+from apportion.models.select_backend import check_memory_budget, named_backend, open_session
+from apportion.models.spec import model_spec
 from apportion.options import checked_seed
-from apportion.protocols.inputs import ModelInput
-from apportion.protocols.methods import Estimate, Method
+from apportion.protocols.methods import Method
 from apportion.protocols.progress import ProgressEvent
-from apportion.protocols.targets import Needs, TargetFunction
-from apportion.runs.assemble import assemble
-from apportion.runs.concurrent import Pipeline, attributions
+from apportion.protocols.targets import TargetFunction
+from apportion.runs.concurrent import attributions
 from apportion.runs.cost import Cost, estimate_cost
 from apportion.runs.evaluate import measure_all
-from apportion.runs.history import Past, PastRuns
-from apportion.runs.resolver import Resolver
-from apportion.runs.run import Ask, Call, Run, Scoring, answered
-from apportion.scoring.batches import Batches
-from apportion.scoring.readout import Readout
-from apportion.scoring.scorer import Scorer
+from apportion.runs.stages import Stages
 
 if TYPE_CHECKING:
     from apportion.protocols.backend import Backend
     from apportion.protocols.metrics import Metric
-    from apportion.protocols.request import Request
     from apportion.results.attribution import Attribution
     from apportion.results.evaluation import Evaluation
     from apportion.scoring.logits_target import LogitsFunction
@@ -52,8 +38,10 @@ class Explainer:
     """Explains one model's outputs.
 
     Args:
-        model: ``"smollm2"`` (the demo model), a hub id, a folder, a ``.gguf`` file, or a pair of
-            ``transformers`` objects ``(model, tokenizer)``.
+        model: ``"smollm2"`` (the demo model), a hub id, a folder, a ``.gguf`` file, a pair of ``transformers``
+            objects ``(model, tokenizer)``, or what else a backend opens, such as the address of a server.
+        tokenizer: an object, or the name or folder of one, where it does not come with the model.
+        processor: the same for models that read more than text.
         backend: a backend's name, a ``Backend``, or ``"auto"`` for the best one available. Only ``"auto"``
             falls back; results say which backend ran.
         device: such as ``"cpu"`` or ``"cuda"``; the backend's choice if ``None``. Naming one moves a model
@@ -78,6 +66,8 @@ class Explainer:
         self,
         model: object,
         *,
+        tokenizer: object = None,
+        processor: object = None,
         backend: str | Backend = "auto",
         device: str | None = None,
         dtype: str | None = None,
@@ -95,19 +85,16 @@ class Explainer:
         self.plugins = load_plugins(plugins, switches={"progress": progress, "cache": cache, "run_log": run_log})
         check_memory_budget(memory_budget)
         named = named_backend(self.plugins, backend, backend_options)
-        self.model = load_model(model, dtype=dtype)
-        self.session, self._notes = open_session(
+        self.session, notes = open_session(
             self.plugins,
             named,
-            self.model,
+            model_spec(model, tokenizer, processor),
             device=device,
             dtype=dtype,
             memory_budget=memory_budget,
             options=backend_options,
         )
-        self._share_prefixes = share_prefixes
-        self._resolver = Resolver(self.plugins, self.model, self.session, self._report)
-        self._past = PastRuns()
+        self._stages = Stages(self.plugins, self.session, notes, share=share_prefixes, report=self._report)
 
     def attribute(
         self,
@@ -156,22 +143,27 @@ class Explainer:
             CapabilityError: the backend cannot do what the method or target function needs.
             ScoreError: the model gave a value that is not finite.
         """
-        with self._ending() as run:
-            run.request = self._resolver.request(
-                prompt=prompt,
-                target=target,
-                method=method,
-                features=features,
-                target_fn=target_fn,
-                contrast=contrast,
-                target_options=target_options,
-                budget=budget,
-                until=until,
-                seed=seed,
-                generate=generate,
-                **method_options,
-            )
-            return self._run(run)
+        arguments = {
+            "prompt": prompt,
+            "target": target,
+            "method": method,
+            "features": features,
+            "target_fn": target_fn,
+            "contrast": contrast,
+            "target_options": target_options,
+            "budget": budget,
+            "until": until,
+            "seed": seed,
+            "generate": generate,
+            **method_options,
+        }
+        stages = self._stages
+        with stages.run() as run:
+            request = stages.resolve(run, arguments)
+            stages.begin(run)
+            game = stages.game(run, stages.batches())
+            estimate = run_method(request, game)
+            return stages.finish(run, estimate, game)
 
     @overload
     def attribute_many(
@@ -227,17 +219,7 @@ class Explainer:
             InputError: arguments that cannot work; when it is iterated, whatever ``attribute`` raises, with the number
                 of the item.
         """
-        batches = self._batches()
-        pipeline = Pipeline(
-            resolve=self._resolve,
-            estimate=partial(self._estimate, batches=batches),
-            finish=self._finish,
-            end=self._end,
-            close=self.session.release,
-            report=self._report,
-            batches=batches,
-        )
-        return attributions(pipeline, prompts, shared, at_once=at_once, on_error=on_error, on_finish=on_finish)
+        return attributions(self._stages, prompts, shared, at_once=at_once, on_error=on_error, on_finish=on_finish)
 
     def refine(self, result: Attribution, *, budget: int | None = None, until: float | None = None) -> Attribution:
         """Go on from a result with a larger budget, without scoring anything twice.
@@ -259,12 +241,16 @@ class Explainer:
             BudgetError: the budget is too small for the method.
             ScoreError: the model gave a value that is not finite.
         """
-        with self._ending() as run:
-            past = self._past.of(result)
+        stages = self._stages
+        with stages.run() as run:
+            past = stages.past.of(result)
             spent = result.provenance.evaluations + result.provenance.cached
-            run.request = self._resolver.larger(past.request, budget, until, spent)
+            run.request = request = stages.resolver.larger(past.request, run.id, budget, until, spent)
             run.memory, run.tally, run.before = past.memory, past.tally.copy(), past.seconds
-            return self._run(run)
+            stages.begin(run)
+            game = stages.game(run, stages.batches())
+            estimate = run_method(request, game)
+            return stages.finish(run, estimate, game)
 
     def evaluate(
         self,
@@ -291,12 +277,13 @@ class Explainer:
             InputError: the result is not one of this explainer's, an unknown metric or option.
             PluginError: a metric failed.
         """
-        with self._ending() as run:
-            past = self._past.of(result)
-            chosen = self._resolver.metrics(metrics, options or {})
+        stages = self._stages
+        with stages.run() as run:
+            past = stages.past.of(result)
+            chosen = stages.resolver.metrics(metrics, options or {})
             seed = checked_seed(seed)
-            run.request, run.memory = replace(past.request, budget=None), past.memory
-            return measure_all(self._game_of(run, self._batches(), answered), result, chosen, seed=seed)
+            run.request, run.memory = replace(past.request, id=run.id, budget=None), past.memory
+            return measure_all(stages.game(run, stages.batches()), result, chosen, seed=seed)
 
     def target_of(self, result: Attribution) -> tuple[int, ...]:
         """The token ids of a result's target, to explain the same one again.
@@ -304,7 +291,7 @@ class Explainer:
         Raises:
             InputError: the result is not one of this explainer's.
         """
-        return self._past.of(result).request.target.ids
+        return self._stages.past.of(result).request.target.ids
 
     def estimate(self, prompt: object, target: str | Sequence[int] | None = None, **arguments: Any) -> Cost:
         """What ``attribute`` with these arguments would cost, before anything long starts.
@@ -320,10 +307,11 @@ class Explainer:
         Raises:
             InputError, BudgetError, CapabilityError: what ``attribute`` would refuse.
         """
-        with self._ending() as run:
-            run.request = request = self._resolver.request(prompt=prompt, target=target, **arguments)
-            scorer, readout = self._scorer(run, request, self._batches())
-            return estimate_cost(request, scorer, readout, partial(self._game, request, Memory()))
+        stages = self._stages
+        with stages.run() as run:
+            request = stages.resolve(run, {"prompt": prompt, "target": target, **arguments})
+            batches = stages.batches()
+            return estimate_cost(request, stages.scorer(run, request, batches), partial(stages.game, run, batches))
 
     def close(self) -> None:
         """Close the session, which lets go of the model; idempotent. ``with Explainer(…) as explainer:`` does it."""
@@ -334,100 +322,6 @@ class Explainer:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
-
-    def _run(self, run: Run) -> Attribution:
-        """The pipeline behind ``attribute`` and ``refine``; ``attribute_many`` goes through the same stages."""
-        self.plugins.call("apportion_before_run", request=run.request)
-        return self._finish(run, *self._estimate(run, answered, self._batches()))
-
-    def _resolve(self, run: Run, arguments: Mapping[str, Any]) -> None:
-        run.request = self._resolver.request(**arguments)
-        self.plugins.call("apportion_before_run", request=run.request)
-
-    def _estimate(self, run: Run, ask: Ask, batches: Batches) -> tuple[Estimate, Game]:
-        """Run the method; what it asks of the session goes through ``ask``."""
-        game = self._game_of(run, batches, ask)
-        return run_request(run.resolved, game), game
-
-    def _finish(self, run: Run, estimate: Estimate, game: Game) -> Attribution:
-        """The result, which observers see."""
-        request, seconds = run.resolved, run.before + run.seconds
-        attribution = assemble(
-            request,
-            estimate,
-            game=game,
-            tally=run.tally,
-            session=self.session,
-            model=self.model,
-            plugins=self.plugins,
-            notes=self._notes,
-            seconds=seconds,
-        )
-        self._past.keep(attribution, Past(request, run.tally, run.memory, seconds))
-        self.plugins.call("apportion_after_run", request=request, attribution=attribution)
-        return attribution
-
-    def _batches(self) -> Batches:
-        return Batches(self.session, share=self._share_prefixes)
-
-    def _scorer(self, run: Run, request: Request, batches: Batches) -> tuple[Scorer, Readout]:
-        readout = Readout(
-            self.session,
-            request.target,
-            request.target_fn,
-            partial(self.plugins.score_batch, request),
-            request.reference,
-        )
-        recall = partial(self.plugins.recall, request) if request.target_fn.needs is Needs.LOG_PROBS else None
-        scorer = Scorer(self.session, readout, batches, report=run.report, recall=recall, tally=run.tally)
-        return scorer, readout
-
-    def _game_of(self, run: Run, batches: Batches, ask: Ask) -> Game:
-        """What a method asks; the game's own questions to the session go through ``ask``."""
-        request = run.resolved
-        scorer, _ = self._scorer(run, request, batches)
-
-        def score_tokens(prompts: Sequence[tuple[int, ...]], target_fn: TargetFunction) -> Float[Tensor, "N K"]:
-            """Prompts that are no coalitions, by any target function."""
-            other, _ = self._scorer(run, replace(request, target_fn=target_fn, reference=None), batches)
-            return ask(Scoring(other, [ModelInput(prompt) for prompt in prompts]))
-
-        return self._game(request, run.memory, lambda inputs: ask(Scoring(scorer, inputs)), score_tokens, ask)
-
-    def _game(
-        self, request: Request, memory: Memory, score: Score, score_tokens: ScoreTokens, ask: Ask = answered
-    ) -> Game:
-        def tokens() -> TokenView:
-            view = token_view(request, self.session, score_tokens)
-            return replace(view, predictions=lambda: ask(Call(view.predictions)))
-
-        return Game(
-            [feature.name for feature in request.adapter.features],
-            1 + len(request.target.ids),
-            request.renderer,
-            score,
-            budget=request.budget,
-            white_box=white_box_of(self.session),
-            levels=getattr(request.adapter, "levels", ()),
-            tokens=tokens,
-            memory=memory,
-        )
-
-    @contextmanager
-    def _ending(self) -> Iterator[Run]:
-        """However a run ends, prefixes are forgotten and observers are told."""
-        run = Run(self._report)
-        try:
-            yield run
-        except BaseException as error:
-            self.session.release()
-            self._end(run, error)
-            raise
-        self.session.release()
-        self._end(run, None)
-
-    def _end(self, run: Run, error: BaseException | None) -> None:
-        run.report(ProgressEvent("end", seconds=run.seconds, error=error))
 
     def _report(self, event: ProgressEvent) -> None:
         try:

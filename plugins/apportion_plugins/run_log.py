@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import threading
 import time
 import warnings
 from collections.abc import Generator, Mapping, Sequence
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from apportion.protocols.backend import Session, SessionInfo
     from apportion.protocols.inputs import InputAdapter
     from apportion.protocols.request import Request
+    from apportion.rendering.context import AdaptContext
     from apportion.results.attribution import Attribution
 
 __all__ = ["SCHEMA", "SCHEMA_VERSION", "RunLog"]
@@ -74,50 +74,49 @@ class RunLog:
 
     def __init__(self, path: str | Path) -> None:
         self._path = file_to_write("run_log", path)
-        # An object may serve explainers in several threads; a run stays in its own.
-        self._local = threading.local()
+        self._runs: dict[str, _Run] = {}
 
     @hookimpl(wrapper=True, tryfirst=True)
-    def apportion_adapt_input(self, prompt: object) -> Generator[None, InputAdapter | None, InputAdapter | None]:
+    def apportion_adapt_input(
+        self, prompt: object, context: AdaptContext
+    ) -> Generator[None, InputAdapter | None, InputAdapter | None]:
         """The first that is known of a run is its prompt, the second its features."""
-        self._local.run = run = _Run(prompt)
+        run = self._run(context.request_id)
+        run.prompt = prompt
         run.adapter = yield
         return run.adapter
 
     @hookimpl(tryfirst=True)
     def apportion_before_run(self, request: Request) -> None:
         """Everything is resolved; a target has been generated."""
-        run = self._run()
+        run = self._run(request.id)
         run.turn("")
-        run.request = request
-        # From here on events say whose they are: runs of attribute_many take turns.
-        self._resolved[id(request)] = run
-        self._local.run = None
+        run.request, run.adapter = request, request.adapter
 
     @hookimpl(tryfirst=True)
-    def apportion_recall(self, request: Request, session: Session) -> None:
-        """See where the run takes place; nothing is recalled."""
-        self._run(request).session = session.info
+    def apportion_lookup(self, request: Request, session: Session) -> None:
+        """See where the run takes place; nothing is known."""
+        self._run(request.id).session = session.info
 
     @hookimpl(tryfirst=True)
     def apportion_after_run(self, request: Request, attribution: Attribution) -> None:
         """Keep the result's provenance."""
-        self._run(request).attribution = attribution
+        self._run(request.id).attribution = attribution
 
     @hookimpl(tryfirst=True)
     def apportion_on_progress(self, event: ProgressEvent) -> None:
         """Count batches and time; write the line at the end."""
-        if event.stage in ("items", "close"):
+        if not event.request_id:
             return
-        run = self._run(event.request)
+        run = self._run(event.request_id)
         if event.stage != "end":
             run.evaluations = max(run.evaluations, event.evaluations)
             run.batches += event.stage == "score" and event.done > 0
             run.turn("" if event.stage == "score" and event.done >= event.total else event.stage)
             return
         run.turn("")
-        self._local.run = None
-        self._resolved.pop(id(event.request), None)
+        run.request = run.request or event.request
+        del self._runs[event.request_id]
         try:
             _append(self._path, _line(_record(run, event)))
         except OSError as error:
@@ -127,20 +126,9 @@ class RunLog:
                 stacklevel=2,
             )
 
-    @property
-    def _resolved(self) -> dict[int, _Run]:
-        """Runs under way, by their requests."""
-        if not hasattr(self._local, "resolved"):
-            self._local.resolved = {}
-        found: dict[int, _Run] = self._local.resolved
-        return found
-
-    def _run(self, request: Request | None = None) -> _Run:
-        """The run of a request; the one that has none yet."""
-        found = self._resolved.get(id(request)) or getattr(self._local, "run", None)
-        if found is None:
-            self._local.run = found = _Run()
-        return found
+    def _run(self, request_id: str) -> _Run:
+        """The facts of a run that is under way."""
+        return self._runs.setdefault(request_id, _Run())
 
 
 def _record(run: _Run, end: ProgressEvent) -> dict[str, Any]:
@@ -159,7 +147,7 @@ def _record(run: _Run, end: ProgressEvent) -> dict[str, Any]:
         "forwarded_tokens": provenance.forwarded_tokens if provenance else None,
         "batches": run.batches,
         "seconds": _seconds(run, end.seconds),
-        "model": run.request.model.name if run.request else None,
+        "model": run.request.model if run.request else None,
         "fingerprint": provenance.fingerprint if provenance else None,
         "backend": where.backend if where else None,
         "device": where.device if where else None,
@@ -198,7 +186,7 @@ def _prompt(run: _Run) -> dict[str, Any] | None:
         return None
     segments = getattr(run.adapter, "segments", ()) if run.adapter else ()
     text = "".join(segment.text for segment in segments) if segments else None
-    tokens = len(run.request.renderer.full()) if run.request and text is None else None
+    tokens = len(run.request.renderer.full().ids) if run.request and text is None else None
     return {"type": type(run.prompt).__name__, "text": text, "tokens": tokens}
 
 

@@ -1,4 +1,4 @@
-"""The last answer to ``apportion_score``: the session itself."""
+"""The last answer to ``apportion_score``: the batch is scored by the run's own session."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 from apportion.hooks.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
     from torch import Tensor
 
-    from apportion.protocols.backend import ScoringBatch, Session
+    from apportion.protocols.backend import Session
+    from apportion.protocols.batch import ScoringBatch
+    from apportion.protocols.targets import Read
 
 
 @hookimpl(trylast=True)
-def apportion_score(session: Session, batch: ScoringBatch) -> Float[Tensor, "B T"]:
-    """Score the batch where it was loaded to; wrappers see the log-probabilities."""
-    return session.log_probs(batch)
+def apportion_score(session: Session, batch: ScoringBatch, read: Read) -> Tensor:
+    """Score the batch where the model was loaded; wrappers see what was read."""
+    return read(session, batch)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from apportion.models.load import LoadedModel
+import apportion as ap
 from apportion.testing import BackendContract, tiny
+from apportion.testing.echo import EchoBackend, echo_logits, echo_spec
 from apportion_backends.torch.backend import TorchBackend
 from apportion_backends.triton.backend import TritonBackend
 
@@ -36,13 +37,13 @@ class EveryKernel(TritonBackend):
 
     def load(
         self,
-        model: LoadedModel,
+        spec: ap.ModelSpec,
         *,
         device: str | None = None,
         dtype: str | None = None,
         memory_budget: int | None = None,
     ):
-        return super().load(model, device=device, dtype=dtype, memory_budget=memory_budget, kernels="always")
+        return super().load(spec, device=device, dtype=dtype, memory_budget=memory_budget, kernels="always")
 
 
 class TestTriton(BackendContract):
@@ -69,3 +70,33 @@ class TestTritonWherePays(TestTriton):
 
     def tolerance(self, family: str, dtype: str) -> float:
         return 1e-6 if family in FLOAT32_PARTS and dtype == "float64" else super().tolerance(family, dtype)
+
+
+class TestEcho(BackendContract):
+    """Without any model: what is expected is known in closed form."""
+
+    name = "echo"
+    families = ("echo",)
+    dtypes = ("float64",)
+
+    @pytest.fixture
+    def backend(self) -> EchoBackend:
+        return EchoBackend(images=True)
+
+    def spec(self, family: str, dtype: str) -> ap.ModelSpec:
+        return echo_spec()
+
+    def expected_logits(self, family: str, dtype: str, prompt, target):
+        return echo_logits(prompt, target)
+
+
+class TestEchoInLanes(TestEcho):
+    @pytest.fixture
+    def backend(self) -> EchoBackend:
+        return EchoBackend(lanes=3)
+
+
+class TestEchoApart(TestEcho):
+    @pytest.fixture
+    def backend(self) -> EchoBackend:
+        return EchoBackend(joint=False)

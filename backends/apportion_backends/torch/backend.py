@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from apportion.errors import BackendError
-from apportion.models.load import LoadedModel, torch_dtype
+from apportion.models.dtypes import torch_dtype
+from apportion.models.spec import is_url
 from apportion.protocols.backend import Available, BackendInfo, Capability, Unavailable
+from apportion.protocols.model import ModelSpec
 
 if TYPE_CHECKING:
     from apportion_backends.torch.session import TorchSession
@@ -29,7 +31,16 @@ class TorchBackend:
     info = BackendInfo(
         name="torch",
         devices=("cpu", "cuda"),
-        capabilities=frozenset({Capability.LOG_PROBS, Capability.LOGITS, Capability.GENERATE, Capability.PREFIX_CACHE}),
+        capabilities=frozenset(
+            {
+                Capability.LOG_PROBS,
+                Capability.LOGITS,
+                Capability.GENERATE,
+                Capability.GRADIENTS,
+                Capability.HIDDEN_STATES,
+                Capability.PREFIX_CACHE,
+            }
+        ),
         priority=0,
         summary="eager PyTorch; the reference for every other backend",
     )
@@ -41,19 +52,27 @@ class TorchBackend:
         devices = "CPU and CUDA" if torch.cuda.is_available() else "CPU; no CUDA device"
         return Available(f"torch {metadata.version('torch')}, {devices}")
 
+    def claims(self, spec: ModelSpec) -> bool:
+        """Names, folders and files, and pairs of transformers objects."""
+        if spec.objects is None:
+            return not is_url(spec.source)
+        from apportion_backends.torch.loading import is_transformers_pair
+
+        return is_transformers_pair(spec)
+
     def load(
         self,
-        model: LoadedModel,
+        spec: ModelSpec,
         *,
         device: str | None = None,
         dtype: str | None = None,
         memory_budget: int | None = None,
         compile: bool = False,
     ) -> TorchSession:
-        """Move the model where it is wanted and find out how its rows may be laid out.
+        """Open the model, move it where it is wanted, and find out how its rows may be laid out.
 
         Args:
-            model: moved in place when a device is named.
+            spec: the model; an object is moved in place when a device is named.
             device: ``None`` keeps a user's model where it is, and puts one that apportion loaded on the GPU
                 if there is one.
             dtype: ``None`` keeps the weights' dtype. A user's model is copied before it is cast.
@@ -64,14 +83,17 @@ class TorchBackend:
 
         Raises:
             BackendError: no such device or dtype here.
-            ModelError: the model is not causal, so a target cannot be scored in one pass.
+            ModelError: the model cannot be loaded, or is not causal, so that a target cannot be scored in one pass.
+            InputError: objects that are not of transformers.
         """
         # transformers is imported here, so that listing backends stays quick.
+        from apportion_backends.torch.loading import open_model
         from apportion_backends.torch.probe import probe
         from apportion_backends.torch.session import TorchSession
 
         if not isinstance(compile, bool):
             raise BackendError(f"The option compile={compile!r} of the backend 'torch' must be True or False.")
+        model = open_model(spec, dtype)
         module = model.model
         if device is None and model.owned and torch.cuda.is_available():
             device = "cuda"

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from apportion.protocols.backend import ScoringBatch
+from apportion.protocols.batch import ScoringBatch
 from apportion_backends.torch.onednn import few_sizes, linear, multiplies
 
 if TYPE_CHECKING:
@@ -31,9 +31,10 @@ TargetScores = Callable[[Float[Tensor, "R D"], Int[Tensor, " R"]], Float[Tensor,
 
 def at_targets(score: TargetScores, hidden: Float[Tensor, "B T D"], batch: ScoringBatch) -> Float[Tensor, "B T"]:
     """Score each row's own target tokens; 0 beyond."""
-    counts = torch.arange(batch.n_targets) < batch.target_lengths[:, None]
+    ids, lengths = batch.targets()
+    counts = torch.arange(ids.shape[1]) < lengths[:, None]
     there = counts.to(hidden.device)
-    found = score(hidden[there], batch.target_ids[counts].to(hidden.device))
+    found = score(hidden[there], ids[counts].to(hidden.device))
     return found.new_zeros(counts.shape).masked_scatter(there, found)
 
 

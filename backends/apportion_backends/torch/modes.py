@@ -1,4 +1,4 @@
-"""How a model is held while it is scored, and given back as it was."""
+"""Modes that a model is held in while it is scored, and given back from."""
 
 from __future__ import annotations
 
@@ -7,18 +7,25 @@ from contextlib import contextmanager
 
 import torch
 
-__all__ = ["scoring_mode"]
+__all__ = ["evaluating", "scoring_mode"]
 
 
 @contextmanager
 def scoring_mode(model: torch.nn.Module) -> Iterator[None]:
     """Without gradients, dropout and autocast; a model that was training is training again afterwards."""
+    with evaluating(model), torch.inference_mode():
+        yield
+
+
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Without dropout and autocast, gradients as they are; a model that was training is training again afterwards."""
     training = [module for module in model.modules() if module.training]
     for module in training:
         module.training = False
     try:
         device = next((p.device.type for p in model.parameters()), "cpu")
-        with torch.inference_mode(), torch.autocast(device, enabled=False):
+        with torch.autocast(device, enabled=False):
             yield
     finally:
         for module in training:

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from apportion.protocols.row import Row
+from apportion.protocols.row import ModelInput, Row
 from apportion.scoring.prefix_tree import reused_tokens
 
 __all__ = ["LEAST_TRUNK", "Group", "Pack", "lay_out"]
@@ -107,7 +107,7 @@ def lay_out(
         masks: whether attention may have a mask.
         size: how many nodes there are to be for the number that is needed; those beyond are any.
     """
-    depths = reused_tokens(rows, kept)
+    depths = reused_tokens(rows, ModelInput(kept) if kept else None)
     reads = [row.read for row in rows]
     reused = depths[0]
     paths: list[np.ndarray] = []

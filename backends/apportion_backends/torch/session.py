@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,9 +10,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from apportion.errors import BackendError, InputError
-from apportion.models.load import LoadedModel
-from apportion.protocols.backend import Capability, Layout, ScoringBatch, SessionInfo
+from apportion.protocols.backend import Capability, Layout, SessionInfo
+from apportion.protocols.batch import PaddedBatch, ScoringBatch
+from apportion.protocols.inside import Trace
+from apportion.protocols.row import ModelInput
+from apportion_backends.torch import inside
+from apportion_backends.torch.checksum import model_checksum
+from apportion_backends.torch.fingerprint import fingerprint, weights_bytes
 from apportion_backends.torch.head import Head, all_logits, at_targets, log_probs_of_logits, target_log_probs
+from apportion_backends.torch.loading import OpenModel
 from apportion_backends.torch.memory import ActivationSize, translate_out_of_memory
 from apportion_backends.torch.modes import scoring_mode
 from apportion_backends.torch.packed import PackedModel
@@ -53,14 +59,15 @@ class TorchSession:
     """A ``transformers`` model on one device.
 
     Args:
-        model: what was loaded.
+        model: the open model and its tokenizer.
         traits: what the model allows, see ``probe``.
         memory_budget: bytes a batch may take.
         compiled: fuse what is between matrix products.
     """
 
-    def __init__(self, model: LoadedModel, traits: Traits, memory_budget: int, *, compiled: bool = False) -> None:
+    def __init__(self, model: OpenModel, traits: Traits, memory_budget: int, *, compiled: bool = False) -> None:
         self._model: PreTrainedModel | None = model.model
+        self.tokenizer = model.tokenizer
         self._compiles = compiled
         self._prefixes: PrefixStore | None = None
         self._packed: PackedModel | None = None
@@ -68,7 +75,7 @@ class TorchSession:
         module = model.model
         self._take(module, traits)
         self.capabilities = frozenset(
-            {Capability.LOG_PROBS, Capability.LOGITS}
+            {Capability.LOG_PROBS, Capability.LOGITS, Capability.GRADIENTS, Capability.HIDDEN_STATES}
             | ({Capability.GENERATE} if module.can_generate() else set())
             | ({Capability.PREFIX_CACHE} if traits.prefix_sharing else set())
         )
@@ -78,8 +85,10 @@ class TorchSession:
             dtype=str(module.dtype).removeprefix("torch."),
             context_length=_context_length(module),
             memory_budget=memory_budget,
-            vocabulary=getattr(module.get_input_embeddings(), "num_embeddings", None),
+            vocabulary=_vocabulary(module),
             notes=traits.notes(),
+            model=model.name,
+            weights_bytes=weights_bytes(module),
         )
 
     @property
@@ -106,10 +115,10 @@ class TorchSession:
         return self._traits.linear_head
 
     @property
-    def kept(self) -> tuple[int, ...]:
-        """Tokens whose state is kept: what the next packed batch goes on from, or the encoded prefix."""
+    def kept(self) -> ModelInput | None:
+        """What the next packed batch goes on from, or the encoded prefix."""
         holder = self._packed or self._prefixes
-        return holder.kept if holder is not None else ()
+        return ModelInput(holder.kept) if holder is not None and holder.kept else None
 
     @property
     def model(self) -> PreTrainedModel:
@@ -134,7 +143,7 @@ class TorchSession:
                 found = at_targets(lambda states, ids: target_log_probs(states, head, ids), self.hidden(batch), batch)
             else:
                 logits = self._own_logits(batch)
-                found = log_probs_of_logits(logits, batch.target_ids.to(logits.device))
+                found = log_probs_of_logits(logits, batch.targets()[0].to(logits.device))
         # A copy made outside inference mode is an ordinary tensor, which its receiver may change.
         return found.cpu().clone()
 
@@ -163,7 +172,7 @@ class TorchSession:
             if self._packed is None:
                 self._packed = PackedModel(self.model, compiled=self._compiles, fused=self._trunk_attention)
             return self._packed.hidden(batch.rows)
-        ids, keep = self._padded(batch)
+        ids, keep = self._laid_out(batch.padded())
         return self._read_by_head(self.model.base_model(ids, **self._cache(batch))[0], keep)
 
     def attend_by(self, attention: TrunkAttention | None) -> None:
@@ -176,17 +185,17 @@ class TorchSession:
         states = states.to(self.model.get_output_embeddings().weight.dtype)
         return states.gather(1, keep[:, :, None].expand(-1, -1, states.shape[-1]))
 
-    def _padded(self, batch: ScoringBatch) -> tuple[Int[Tensor, "B L"], Int[Tensor, "B T"]]:
+    def _laid_out(self, batch: PaddedBatch) -> tuple[Int[Tensor, "B L"], Int[Tensor, "B T"]]:
         """Suffix and target of every row, right-padded, and the positions before each target token.
 
         The last target token is predicted and not read.
         """
-        steps = torch.arange(batch.n_targets)
+        steps = torch.arange(batch.target_ids.shape[1])
         # The columns of what is beyond a row's target are those of its last token.
         steps = torch.minimum(steps, batch.target_lengths[:, None] - 1)
         where = batch.suffix_lengths[:, None] + steps
         width = int((batch.suffix_lengths + batch.target_lengths).max())
-        ids = torch.zeros(batch.n_rows, width, dtype=torch.long)
+        ids = torch.zeros(len(batch.suffix_ids), width, dtype=torch.long)
         ids[:, : batch.suffix_ids.shape[1]] = batch.suffix_ids
         ids.scatter_(1, where, batch.target_ids.gather(1, steps))
         device = self.model.device
@@ -200,18 +209,18 @@ class TorchSession:
         """
         if self._prefixes is None:
             self._prefixes = PrefixStore(self.model)
-        cache = self._prefixes.get(tuple(batch.prefix_ids.tolist()))
+        cache = self._prefixes.get(batch.prefix)
         if cache is None:
             raise BackendError("This model cannot share a prefix; its layout says so.")
         return cache
 
     def generate(
-        self, ids: tuple[int, ...], options: Mapping[str, object], seed: int, room: int | None = None
+        self, prompt: ModelInput, options: Mapping[str, object], seed: int, room: int | None = None
     ) -> tuple[int, ...]:
         """The model's continuation; greedy with 25 new tokens unless ``options`` say otherwise.
 
         Args:
-            ids: the prompt.
+            prompt: what is continued.
             options: what ``transformers`` takes for generation.
             seed: for options that sample; the caller's random state is untouched.
             room: the most tokens that fit into the context; fewer are generated by default then.
@@ -220,7 +229,7 @@ class TorchSession:
             InputError: the model's ``generate`` does not take an option, or refuses its value.
         """
         device = self.model.device
-        prompt = torch.tensor([ids], device=device)
+        ids = torch.tensor([prompt.ids], device=device)
         config = self.model.generation_config
         pad = config.pad_token_id if config is not None and config.pad_token_id is not None else 0
         settings: dict[str, Any] = {"pad_token_id": pad, **GREEDY, **options}
@@ -230,12 +239,49 @@ class TorchSession:
         with scoring_mode(self.model), torch.random.fork_rng(devices):
             torch.manual_seed(seed)
             try:
-                out = self.model.generate(prompt, attention_mask=torch.ones_like(prompt), **settings)  # type: ignore[operator]
+                out = self.model.generate(ids, attention_mask=torch.ones_like(ids), **settings)  # type: ignore[operator]
                 if not isinstance(out, Tensor) or len(out) != 1:
                     raise ValueError("one sequence of token ids is needed, and these options give something else")
-                return tuple(out[0, len(ids) :].tolist())
+                return tuple(out[0, len(prompt.ids) :].tolist())
             except (TypeError, ValueError, IndexError, AttributeError) as error:
                 raise InputError(f"The model cannot generate with {dict(options)!r}: {error}") from error
+
+    def embeddings(self, ids: tuple[int, ...]) -> Float[Tensor, "L D"]:
+        """Input embeddings of tokens, detached."""
+        return inside.embeddings(self.model, ids)
+
+    def logits_of(self, embeddings: Float[Tensor, "B P D"], target: tuple[int, ...]) -> Float[Tensor, "B T V"]:
+        """Logits at the position before each target token; differentiable.
+
+        Raises:
+            BatchTooLargeError: memory ran out.
+        """
+        with translate_out_of_memory():
+            return inside.logits_of(self.model, embeddings, target, keeps_rows=self._traits.keeps_rows)
+
+    def trace(
+        self, ids: tuple[int, ...], *, hidden: bool = False, attentions: bool = False, modules: Sequence[str] = ()
+    ) -> Trace:
+        """Internals of one forward.
+
+        Raises:
+            InputError: there is no module of this name.
+            CapabilityError: attention weights are asked for.
+        """
+        with translate_out_of_memory():
+            return inside.trace(self.model, ids, hidden=hidden, attentions=attentions, modules=modules)
+
+    def fingerprint(self) -> str:
+        """A hash of the configuration and of a sample of every weight."""
+        return fingerprint(self.model)
+
+    def checksum(self) -> str:
+        """A hash of whatever decides the model's scores.
+
+        Raises:
+            CapabilityError: hooks, replaced functions, or weights that are not in memory.
+        """
+        return model_checksum(self.model)
 
     def release(self) -> None:
         """Forget what was encoded: the weights may change before the next run."""
@@ -256,7 +302,7 @@ class TorchSession:
 
     def _own_logits(self, batch: ScoringBatch) -> Float[Tensor, "B T V"]:
         """The model's own logits at those positions, where they are more than its head."""
-        ids, keep = self._padded(batch)
+        ids, keep = self._laid_out(batch.padded())
         extra = {"logits_to_keep": keep} if self._traits.keeps_rows else {}
         logits: Tensor = self.model(ids, **extra, **self._cache(batch)).logits
         if self._traits.keeps_rows:
@@ -265,9 +311,15 @@ class TorchSession:
 
     def _cache(self, batch: ScoringBatch) -> dict[str, Any]:
         """How the forward gets the prefix."""
-        if not len(batch.prefix_ids):
+        if not batch.prefix_length:
             return {"use_cache": False, "return_dict": True}
         return {"past_key_values": self._prefix(batch), "use_cache": True, "return_dict": True}
+
+
+def _vocabulary(model: PreTrainedModel) -> int | None:
+    """Token ids that can both be read and be predicted."""
+    weights = (getattr(part, "weight", None) for part in (model.get_input_embeddings(), model.get_output_embeddings()))
+    return min((int(weight.shape[0]) for weight in weights if weight is not None), default=None)
 
 
 def _context_length(model: PreTrainedModel) -> int | None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from apportion.errors import BackendError
-from apportion.models.load import LoadedModel
 from apportion.protocols.backend import Available, BackendInfo, Capability, Unavailable
+from apportion.protocols.model import ModelSpec
 from apportion_backends.torch.backend import TorchBackend
 
 if TYPE_CHECKING:
@@ -56,9 +56,13 @@ class TritonBackend:
         where = torch.cuda.get_device_name() if torch.cuda.is_available() else "interpreted (slow; for tests)"
         return Available(f"triton {triton.__version__}, {where}")
 
+    def claims(self, spec: ModelSpec) -> bool:
+        """Whatever the torch backend claims."""
+        return TorchBackend().claims(spec)
+
     def load(
         self,
-        model: LoadedModel,
+        spec: ModelSpec,
         *,
         device: str | None = None,
         dtype: str | None = None,
@@ -68,7 +72,7 @@ class TritonBackend:
         """Load the model as the torch backend does, and try the kernels on it.
 
         Args:
-            model: moved in place when a device is named.
+            spec: the model; an object is moved in place when a device is named.
             device: ``None`` keeps a user's model where it is.
             dtype: ``None`` keeps the weights' dtype. A user's model is copied before it is cast.
             memory_budget: bytes a batch may take; ``None``: half of the GPU's free memory.
@@ -85,9 +89,9 @@ class TritonBackend:
         if kernels not in ("auto", "always"):
             raise BackendError(f"The option kernels={kernels!r} of the backend 'triton' must be 'auto' or 'always'.")
         # Before the model is loaded and tried: `backend="auto"` goes on to the next one.
-        owned = model.owned and torch.cuda.is_available()
-        where = device or ("cuda" if owned else str(model.model.device))
+        place = "cuda" if torch.cuda.is_available() else "cpu"
+        where = device or str(getattr(spec.objects, "device", place))
         if not (where.startswith("cuda") or interpreting()):
             raise BackendError(f"Triton kernels cannot run on {where!r}. Name device='cuda', or use backend='torch'.")
-        inner = TorchBackend().load(model, device=device, dtype=dtype, memory_budget=memory_budget)
+        inner = TorchBackend().load(spec, device=device, dtype=dtype, memory_budget=memory_budget)
         return TritonSession(inner, always=kernels == "always")

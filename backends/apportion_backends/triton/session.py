@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from apportion.protocols.backend import Capability, Layout, ScoringBatch, SessionInfo
+from apportion.protocols.backend import Capability, Layout, SessionInfo
+from apportion.protocols.batch import ScoringBatch
+from apportion.protocols.row import ModelInput
 from apportion_backends.torch.head import Head, at_targets
 from apportion_backends.torch.memory import translate_out_of_memory
 from apportion_backends.torch.modes import scoring_mode
@@ -22,7 +24,7 @@ from apportion_backends.triton.shared_prefix_attention import shared_prefix_atte
 from apportion_backends.triton.trial import try_kernels
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = ["TritonSession"]
 
@@ -41,7 +43,8 @@ class TritonSession:
         self._inner = inner
         self._always = always
         self._said: dict[str, None] = {}
-        self.capabilities: frozenset[Capability] = inner.capabilities
+        # What gradient methods need they get from the torch backend: kernels have no backward here.
+        self.capabilities: frozenset[Capability] = inner.capabilities - {Capability.GRADIENTS, Capability.HIDDEN_STATES}
         self._try()
 
     @property
@@ -56,9 +59,14 @@ class TritonSession:
         return self._inner.layout
 
     @property
-    def kept(self) -> tuple[int, ...]:
-        """Tokens whose state is kept."""
+    def kept(self) -> ModelInput | None:
+        """What was read and is kept."""
         return self._inner.kept
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The model's tokenizer."""
+        return self._inner.tokenizer
 
     @property
     def model(self) -> PreTrainedModel:
@@ -103,10 +111,18 @@ class TritonSession:
         return self._inner.logits(batch, rows)
 
     def generate(
-        self, ids: tuple[int, ...], options: Mapping[str, object], seed: int, room: int | None = None
+        self, prompt: ModelInput, options: Mapping[str, object], seed: int, room: int | None = None
     ) -> tuple[int, ...]:
         """The torch session's."""
-        return self._inner.generate(ids, options, seed, room)
+        return self._inner.generate(prompt, options, seed, room)
+
+    def fingerprint(self) -> str:
+        """The torch session's."""
+        return self._inner.fingerprint()
+
+    def checksum(self) -> str:
+        """The torch session's."""
+        return self._inner.checksum()
 
     def release(self) -> None:
         """Forget what was encoded, and what was said of it."""

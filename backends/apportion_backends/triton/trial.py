@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from apportion.protocols.backend import ScoringBatch
+from apportion.protocols.batch import ScoringBatch
 from apportion.protocols.row import Row
 from apportion_backends.torch.head import Head, target_log_probs
 from apportion_backends.torch.modes import scoring_mode
@@ -58,11 +58,11 @@ def try_kernels(session: TorchSession, costs: Costs) -> Trial:
 
 def _fault_of_head(session: TorchSession, rows: list[Row]) -> str:
     """What the kernel does wrong, with the tiles of few rows and of many; nothing if it is right."""
-    batch = ScoringBatch.of([row.prompt for row in rows], (), rows[0].target)
+    batch = ScoringBatch(tuple(rows))
     with scoring_mode(session.model):
         head = Head.of(session.model)
         states = session.hidden(batch)[:, 0]
-        target = batch.target_ids[:, 0].to(states.device)
+        target = batch.targets()[0][:, 0].to(states.device)
         expected = target_log_probs(states, head, target)
         for tiles in dict.fromkeys(Tiles.of(rows, head.weight) for rows in (len(states), MANY_ROWS)):
             try:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from benchmarks.speed.peer import Peer, Run
 
-from apportion.models.load import LoadedModel
+from apportion_backends.torch.session import TorchSession
 
 __all__ = ["slots", "tokens"]
 
@@ -24,7 +24,7 @@ WRONG = "its default path, which is wrong with transformers 5"
 def tokens(method: str, text: str, target: str, *, default_path: bool = False) -> Peer:
     """A method of ``captum.attr`` on the tokens of a text."""
 
-    def prepare(model: LoadedModel) -> Run:
+    def prepare(model: TorchSession) -> Run:
         from captum.attr import TextTokenInput
 
         return _run(model, method, TextTokenInput(text, model.tokenizer), target, default_path, {}, None)
@@ -45,7 +45,7 @@ def slots(
 ) -> Peer:
     """A method of ``captum.attr`` on the slots of a template."""
 
-    def prepare(model: LoadedModel) -> Run:
+    def prepare(model: TorchSession) -> Run:
         from captum.attr import TextTemplateInput
 
         inputs = TextTemplateInput(template, dict(values), dict(baselines))
@@ -59,7 +59,7 @@ def _peer(prepare: Any, default_path: bool) -> Peer:
 
 
 def _run(
-    model: LoadedModel,
+    model: TorchSession,
     method: str,
     inputs: Any,
     target: str,

@@ -16,7 +16,7 @@ import torch
 from benchmarks.speed.peer import Peer, Run
 
 import apportion as ap
-from apportion.models.load import LoadedModel
+from apportion_backends.torch.session import TorchSession
 
 __all__ = ["SameMasks", "citer"]
 
@@ -33,7 +33,7 @@ class SameMasks:
 def citer(sentences: Sequence[str], question: str, response: str, *, ablations: int) -> Peer:
     """Its attribution of a response."""
 
-    def prepare(model: LoadedModel) -> Run:
+    def prepare(model: TorchSession) -> Run:
         with _quiet():
             from context_cite import ContextCiter
 

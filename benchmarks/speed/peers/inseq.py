@@ -13,7 +13,7 @@ import warnings
 import numpy as np
 from benchmarks.speed.peer import Peer, Run
 
-from apportion.models.load import LoadedModel
+from apportion_backends.torch.session import TorchSession
 
 __all__ = ["occlusion"]
 
@@ -21,7 +21,7 @@ __all__ = ["occlusion"]
 def occlusion(text: str, target: str) -> Peer:
     """Absolute changes of the probabilities, a row for each target token."""
 
-    def prepare(model: LoadedModel) -> Run:
+    def prepare(model: TorchSession) -> Run:
         import inseq
 
         logging.getLogger("inseq").setLevel(logging.ERROR)

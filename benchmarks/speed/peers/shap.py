@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from benchmarks.speed.peer import Peer, Run
 
-from apportion.models.load import LoadedModel
+from apportion_backends.torch.session import TorchSession
 
 __all__ = ["exact", "kernel"]
 
@@ -23,7 +23,7 @@ def kernel(
 ) -> Peer:
     """``KernelExplainer`` on the slots of a template; the empty and the full prompt are two of the evaluations."""
 
-    def prepare(model: LoadedModel) -> Run:
+    def prepare(model: TorchSession) -> Run:
         import shap
 
         function = _function(model, template, values, baselines, target)
@@ -45,7 +45,7 @@ def kernel(
 def exact(template: str, values: Mapping[str, str], baselines: Mapping[Any, Any], target: str) -> Peer:
     """``ExactExplainer`` on the slots of a template."""
 
-    def prepare(model: LoadedModel) -> Run:
+    def prepare(model: TorchSession) -> Run:
         import shap
 
         function = _function(model, template, values, baselines, target)
@@ -61,7 +61,7 @@ def exact(template: str, values: Mapping[str, str], baselines: Mapping[Any, Any]
 
 
 def _function(
-    model: LoadedModel, template: str, values: Mapping[str, str], baselines: Mapping[Any, Any], target: str
+    model: TorchSession, template: str, values: Mapping[str, str], baselines: Mapping[Any, Any], target: str
 ) -> Callable[[np.ndarray], np.ndarray]:
     """From rows of zeros and ones to the log-probability of the target."""
     tokenizer = model.tokenizer

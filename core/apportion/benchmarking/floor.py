@@ -29,7 +29,7 @@ class ModelShape:
     attention: tuple[tuple[int, int | None], ...]
 
     @classmethod
-    def of(cls, model: nn.Module) -> ModelShape:
+    def of(cls, model: object) -> ModelShape:
         """The shape of a causal language model of ``transformers``.
 
         Of a mixture of experts the weights count that one token passes.
@@ -38,7 +38,7 @@ class ModelShape:
             ModelError: the model has no output layer that could be counted.
         """
         head = getattr(model, "get_output_embeddings", lambda: None)()
-        if head is None or getattr(head, "weight", None) is None:
+        if not isinstance(model, nn.Module) or head is None or getattr(head, "weight", None) is None:
             raise ModelError(
                 f"A {type(model).__name__} has no output layer (`get_output_embeddings`), so what it has to compute "
                 "cannot be counted. Benchmark a causal language model of transformers."

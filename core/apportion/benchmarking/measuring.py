@@ -13,7 +13,7 @@ from apportion.benchmarking.gemm import gemm_rate
 from apportion.benchmarking.tree import prefix_tree
 from apportion.benchmarking.watcher import Watcher
 from apportion.benchmarking.works import Work
-from apportion.models.load import DTYPES
+from apportion.models.dtypes import DTYPES
 
 if TYPE_CHECKING:
     from apportion.explainer import Explainer
@@ -121,7 +121,7 @@ def need(explainer: Explainer, watcher: Watcher, work: Work) -> tuple[Need, Attr
     watcher.reset(keeps=True)
     result = work.run(explainer)
     tree = prefix_tree(watcher.sequences)
-    shape = ModelShape.of(explainer.model.model)
+    shape = ModelShape.of(getattr(explainer.session, "model", None))
     return Need(tree.rows, tree.nodes, optimal_flops(shape, tree, len(result.target_tokens))), result
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from apportion.hooks.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
     from torch import Tensor
+
+    from apportion.protocols.row import Row
 
 __all__ = ["Watcher"]
 
@@ -36,13 +37,13 @@ class Watcher:
         self.seconds = 0.0
 
     @hookimpl
-    def apportion_recall(self, prompts: Sequence[tuple[int, ...]], target_ids: tuple[int, ...]) -> None:
+    def apportion_lookup(self, rows: Sequence[Row]) -> None:
         """Knows nothing; sees all that is asked, before it is laid out in batches."""
         if self.keeps:
-            self.sequences.update((*prompt, *target_ids[:-1]) for prompt in prompts)
+            self.sequences.update(row.read for row in rows)
 
     @hookimpl(wrapper=True)
-    def apportion_score(self) -> Generator[None, Float[Tensor, "B T"], Float[Tensor, "B T"]]:
+    def apportion_score(self) -> Generator[None, Tensor, Tensor]:
         """Takes the time of a batch."""
         started = time.perf_counter()
         try:

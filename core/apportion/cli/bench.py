@@ -161,7 +161,7 @@ def _facts(explainer: Explainer) -> dict[str, Any]:
 
     info = explainer.session.info
     return {
-        "model": explainer.model.name,
+        "model": explainer.session.info.model,
         "backend": info.backend,
         "device": info.device,
         "dtype": info.dtype,

@@ -286,8 +286,8 @@ def _check_same_rows(out: Path, items: Sequence[Item], ended: Mapping[str, Mappi
 
 def _of_model(explainer: Explainer) -> dict[str, Any]:
     return {
-        "model": explainer.model.name,
-        "fingerprint": explainer.model.fingerprint,
+        "model": explainer.session.info.model,
+        "fingerprint": explainer.session.fingerprint(),
         "versions": versions(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -299,10 +299,11 @@ def _check_model(folder: ResultsFolder, manifest: Mapping[str, Any] | None, expl
     Raises:
         InputError: the folder was begun with another one.
     """
-    if manifest is not None and manifest["fingerprint"] != explainer.model.fingerprint:
+    if manifest is not None and manifest["fingerprint"] != explainer.session.fingerprint():
         raise InputError(
             f"{folder.path} was begun with another model, {manifest['model']} (fingerprint {manifest['fingerprint']}); "
-            f"this is {explainer.model.name} ({explainer.model.fingerprint}). {_ways_out(len(folder.ended()))}"
+            f"this is {explainer.session.info.model} ({explainer.session.fingerprint()}). "
+            f"{_ways_out(len(folder.ended()))}"
         )
 
 

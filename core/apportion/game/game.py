@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,10 +15,9 @@ from apportion.errors import BudgetError, CapabilityError, InputError, ScoreErro
 from apportion.protocols.inputs import Alternatives
 
 if TYPE_CHECKING:
-    from apportion.game.token_view import TokenView
-    from apportion.protocols.backend import WhiteBox
+    from apportion.game.token_view import Charge, TokenView
     from apportion.protocols.features import Level
-    from apportion.protocols.targets import TargetFunction
+    from apportion.protocols.inside import Inside
 
 __all__ = ["Game", "Memory", "Score"]
 
@@ -53,9 +52,9 @@ class Game:
         render: coalitions to inputs; an ``Alternatives`` is averaged with equal weights.
         score: distinct inputs to values.
         budget: the most distinct inputs to ask for; ``None`` for no limit.
-        white_box: gives access to the model's inside, where the session allows it.
         levels: coarser cuts of the features, the coarsest first.
-        tokens: gives the prompt as tokens, where there is a prompt.
+        tokens: gives the prompt as tokens, where there is a prompt; takes what counts its evaluations.
+        inside: gives access to the model's inside, where the session allows it; takes what counts its evaluations.
         memory: of games of the same model, prompt and target; a new one if ``None``.
     """
 
@@ -67,9 +66,9 @@ class Game:
         score: Score,
         *,
         budget: int | None = None,
-        white_box: Callable[[], WhiteBox] | None = None,
         levels: Sequence[Level] = (),
-        tokens: Callable[[], TokenView] | None = None,
+        tokens: Callable[[Charge], TokenView] | None = None,
+        inside: Callable[[Charge], Inside] | None = None,
         memory: Memory | None = None,
     ) -> None:
         self.feature_names = tuple(feature_names)
@@ -78,10 +77,10 @@ class Game:
         self.budget = budget
         self._render = render
         self._score = score
-        self._white_box = white_box
         self.levels = tuple(levels)
         self._tokens = tokens
-        self._besides = 0
+        self._inside = inside
+        self._extra_evaluations = 0
         self._memory = memory or Memory()
         self._asked: set[Hashable] = set()
         self.scored = 0
@@ -115,8 +114,8 @@ class Game:
 
     @property
     def evaluations(self) -> int:
-        """Distinct inputs asked for so far, and prompts scored by ``tokens().score``."""
-        return len(self._asked) + self._besides
+        """Distinct inputs asked for so far, and what ``tokens()`` and ``inside()`` evaluated."""
+        return len(self._asked) + self._extra_evaluations
 
     def values(self, mask: Bool[Tensor, "S F"]) -> Float[Tensor, "S K"]:
         """v of every coalition, float64 on the CPU.
@@ -146,19 +145,19 @@ class Game:
         inputs = self._memory.rendered.get(key, (None,))
         return self._value(key) if all(i in self._memory.scored for i in inputs) else None
 
-    def white_box(self) -> WhiteBox:
-        """The model's inside, for gradient and internals methods.
+    def inside(self) -> Inside:
+        """The model's inside, for gradient and internals methods; what they evaluate counts in this game.
 
         Raises:
-            CapabilityError: the backend does not give access to it.
+            CapabilityError: the backend does not give access to it, or the target function has no gradient.
         """
-        if self._white_box is None:
+        if self._inside is None:
             raise CapabilityError(
                 "This game has no access to gradients or hidden states: its backend only scores prompts. "
                 "Use a perturbation method, or a backend whose capabilities include 'gradients' "
                 "(see `apportion backends`)."
             )
-        return self._white_box()
+        return self._inside(self._charge)
 
     def tokens(self) -> TokenView:
         """The prompt as tokens, for methods that put others in their places; what they score counts in this game.
@@ -168,14 +167,11 @@ class Game:
         """
         if self._tokens is None:
             raise CapabilityError("This game has no prompt whose tokens could be replaced; ask for coalitions.")
-        view = self._tokens()
+        return self._tokens(self._charge)
 
-        def score(prompts: Sequence[tuple[int, ...]], target_fn: TargetFunction) -> Float[Tensor, "N K"]:
-            self._check_budget(len(prompts))
-            self._besides += len(prompts)
-            return view.score(prompts, target_fn)
-
-        return replace(view, score=score)
+    def _charge(self, evaluations: int) -> None:
+        self._check_budget(evaluations)
+        self._extra_evaluations += evaluations
 
     def _checked(self, mask: Tensor) -> Bool[Tensor, "S F"]:
         if not isinstance(mask, Tensor):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor
 
 from apportion.errors import BudgetError, PluginError
 from apportion.game.game import Game
+from apportion.game.stopping import run_until
 from apportion.protocols.methods import Estimate, Method
 
 if TYPE_CHECKING:
@@ -75,21 +76,25 @@ def _check_replicates(name: str, estimate: Estimate, n_features: int) -> None:
         )
 
 
-def run_method(request: Request, game: Game, budget: int | None) -> Estimate:
+def run_method(request: Request, game: Game, budget: int | None = None) -> Estimate:
     """Run the method of a request and hold it to its protocol.
 
     Args:
         request: what was asked.
         game: what to ask.
-        budget: the most distinct coalitions.
+        budget: the most distinct coalitions in this step of a run that goes on ``until`` it knows enough. ``None``:
+            the whole run, with the request's own budget.
 
     Raises:
-        PluginError: what it returned is not an estimate of this game.
+        PluginError: what the method returned is not an estimate of this game.
         BudgetError: the budget is too small for the method.
     """
+    limit = request.coalition_budget
+    if budget is None and request.until is not None and limit is not None:
+        return run_until(lambda step: run_method(request, game, step), game, limit, request.until)
     rng = torch.Generator().manual_seed(request.seed)
     try:
-        estimate = request.method.run(game, budget=budget, rng=rng, **request.options)
+        estimate = request.method.run(game, budget=limit if budget is None else budget, rng=rng, **request.options)
     except BudgetError as error:
         if request.renderer.draws == 1 or request.budget is None:
             raise
@@ -105,27 +110,27 @@ class _FirstQuestionError(Exception):
 
 
 def rehearse(method: Method, n_features: int, budget: int | None, seed: int, options: Mapping[str, Any]) -> None:
-    """Run a perturbation method up to its first question, so that it refuses what it must before the model runs.
+    """Run a method up to its first question, so that it refuses what it must before the model runs.
 
     Raises:
         InputError: whatever the method refuses: a budget too small, an option out of range.
     """
-    if not method.requires:
-        rng = torch.Generator().manual_seed(seed)
-        up_to_first_question(lambda game: method.run(game, budget=budget, rng=rng, **options), n_features)
+    rng = torch.Generator().manual_seed(seed)
+    up_to_first_question(lambda game: method.run(game, budget=budget, rng=rng, **options), n_features)
 
 
 def up_to_first_question(run: Callable[[Game], object], n_features: int) -> None:
     """Call something that asks a game, and end it when it does; what it raises before that is raised."""
     asked = False
 
-    def ask(mask: Tensor) -> Tensor:
+    def ask(_: object) -> NoReturn:
         nonlocal asked
         asked = True
         raise _FirstQuestionError
 
+    names = [str(i) for i in range(n_features)]
     try:
-        run(Game.from_function(ask, n_features))
+        run(Game(names, 1, lambda mask: [tuple(row) for row in mask.tolist()], ask, tokens=ask, inside=ask))
     except _FirstQuestionError:
         return
     except Exception:

@@ -8,29 +8,14 @@ from dataclasses import replace
 
 from apportion.errors import BudgetError
 from apportion.game.game import Game
-from apportion.game.method_runner import run_method
 from apportion.protocols.methods import Estimate
-from apportion.protocols.request import Request
 
-__all__ = ["run_request", "run_until"]
+__all__ = ["run_until"]
 
 Run = Callable[[int], Estimate]
 
 LEAST = 32
 """Coalitions of the first step, where the budget has as many."""
-
-
-def run_request(request: Request, game: Game) -> Estimate:
-    """Run a method with its whole budget at once, or step by step until its standard errors are small enough.
-
-    Raises:
-        PluginError: what the method returned is not an estimate of this game.
-        BudgetError: the budget is too small for the method.
-    """
-    limit = request.coalition_budget
-    if request.until is None or limit is None:
-        return run_method(request, game, limit)
-    return run_until(lambda budget: run_method(request, game, budget), game, limit, request.until)
 
 
 def run_until(run: Run, game: Game, limit: int, until: float) -> Estimate:

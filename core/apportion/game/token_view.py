@@ -12,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from apportion.errors import CapabilityError
-from apportion.protocols.backend import LogitsSession, ScoringBatch, Session
+from apportion.protocols.backend import LogitsSession, Session
+from apportion.protocols.batch import ScoringBatch
 from apportion.protocols.features import Segment
 from apportion.protocols.targets import Target, TargetFunction
 
@@ -22,9 +23,13 @@ if TYPE_CHECKING:
     from apportion.protocols.inputs import InputAdapter
     from apportion.protocols.request import Request
 
-__all__ = ["ScoreTokens", "TokenView", "features_of_tokens", "predictions", "token_view"]
+__all__ = ["Charge", "Predict", "ScoreTokens", "TokenView", "features_of_tokens", "predictions", "token_view"]
+
+Charge = Callable[[int], None]
+"""Counts evaluations that are no coalitions, before they are made; raises where the budget does not hold them."""
 
 ScoreTokens = Callable[[Sequence[tuple[int, ...]], TargetFunction], Float[Tensor, "N K"]]
+Predict = Callable[[tuple[int, ...], int | None], Float[Tensor, "P V"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +54,33 @@ class TokenView:
     predictions: Callable[[], Float[Tensor, "P V"]]
 
 
-def token_view(request: Request, session: Session, score: ScoreTokens) -> TokenView:
+def token_view(request: Request, session: Session, score: ScoreTokens, predict: Predict, charge: Charge) -> TokenView:
     """The view of a request's full prompt.
+
+    Args:
+        request: what is explained.
+        session: whose tokenizer made the prompt.
+        score: values of prompts by a target function.
+        predict: gives the logits for each token of a prompt, see ``predictions``.
+        charge: counts evaluations, before they are made.
 
     Raises:
         CapabilityError: tokens and features cannot be laid beside each other.
     """
-    ids = request.renderer.full()
-    features = features_of_tokens(request.adapter, request.model.tokenizer, ids)
-    predicted = partial(predictions, session, ids, request.renderer.start())
-    return TokenView(ids, features, request.target, request.target_fn_name, score, predicted)
+    ids = request.renderer.full().ids
+
+    def counted(prompts: Sequence[tuple[int, ...]], target_fn: TargetFunction) -> Float[Tensor, "N K"]:
+        charge(len(prompts))
+        return score(prompts, target_fn)
+
+    return TokenView(
+        prompt_ids=ids,
+        feature_of=features_of_tokens(request.adapter, session.tokenizer, ids),
+        target=request.target,
+        target_fn=request.target_fn_name,
+        score=counted,
+        predictions=partial(predict, ids, request.renderer.start()),
+    )
 
 
 def features_of_tokens(
@@ -102,7 +124,7 @@ def predictions(session: Session, ids: tuple[int, ...], start: int | None) -> Fl
     """
     assert isinstance(session, LogitsSession)
     first, rest = ((start,), ids) if start is not None else (ids[:1], ids[1:])
-    known = torch.cat(list(session.logits(ScoringBatch.of([first], (), rest), 1)))[0].cpu().double() if rest else None
+    known = torch.cat(list(session.logits(ScoringBatch.of([first], rest), 1)))[0].cpu().double() if rest else None
     if known is None:
         return torch.zeros(len(ids), int(session.info.vocabulary or 1), dtype=torch.float64)
     return known if start is not None else torch.cat([torch.zeros_like(known[:1]), known])

@@ -19,10 +19,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from apportion.hooks.registry import Register
-    from apportion.protocols.backend import ScoringBatch, Session
+    from apportion.protocols.backend import Session
+    from apportion.protocols.batch import ScoringBatch
     from apportion.protocols.inputs import InputAdapter
     from apportion.protocols.progress import ProgressEvent
     from apportion.protocols.request import Request
+    from apportion.protocols.row import Row
+    from apportion.protocols.targets import Read
     from apportion.rendering.context import AdaptContext
 
 __all__ = ["API_VERSION", "PROJECT", "Settings", "hookimpl", "hookspec"]
@@ -158,25 +161,26 @@ def apportion_on_progress(event: ProgressEvent) -> None:
 
 
 @hookspec
-def apportion_recall(
-    request: Request, session: Session, prompts: Sequence[tuple[int, ...]], target_ids: tuple[int, ...]
-) -> Float[Tensor, "N T"] | None:
+def apportion_lookup(request: Request, session: Session, rows: Sequence[Row]) -> Float[Tensor, "N T"] | None:
     """Called before scoring is planned, for target functions that need log-probabilities: what is known already?
 
-    ``prompts`` are the token ids of distinct inputs; what a plugin knows is neither planned nor scored.
-    ``target_ids`` follow each of them: the target of the run or, in a second call, what it is contrasted with.
-    Returns a row of log-probabilities of those ids for each prompt, NaN throughout where it is not known;
+    ``rows`` are distinct prompts, with their media, followed by one target: that of the run or, in a second call, the
+    one that it is contrasted with. What a plugin knows is neither planned nor scored.
+    Returns log-probabilities of the target's tokens, a line for each row, NaN throughout where they are not known;
     or ``None`` for "nothing". Of several plugins, the one loaded last is believed first.
     """
 
 
 @hookspec(firstresult=True)
-def apportion_score(session: Session, batch: ScoringBatch, request: Request) -> Float[Tensor, "B T"] | None:
-    """Called once a batch, for target functions that need log-probabilities: score it.
+def apportion_score(session: Session, batch: ScoringBatch, request: Request, read: Read) -> Tensor | None:
+    """Called for every batch: score it.
 
-    Returns log-probabilities, or ``None`` to leave it to the next plugin; the session itself answers last.
+    ``read(session, batch)`` scores the batch with a session. It returns log-probabilities, ``Float[B, T]``, where
+    ``read.needs`` is ``LOG_PROBS``; other numbers for target functions that need logits.
+    Returns what ``read`` would, or ``None`` to leave it to the next plugin; ``read`` itself answers last.
     In ``attribute_many`` the rows of a batch may belong to several runs; ``request`` is that of the first row then,
-    and the target of each row is in the batch.
+    and the target of each row is in the batch. Where a session scores several batches at once (``Layout.lanes``),
+    calls come from several threads, one at a time: while ``read`` works, plugins see other batches.
     Wrappers (``@hookimpl(wrapper=True)``) profile, log or remember what was scored, and return it as it is; an
-    implementation that answers sends batches elsewhere.
+    implementation that answers sends batches elsewhere, as in ``return read(another_session, batch)``.
     """

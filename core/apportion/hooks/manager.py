@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pluggy
 
@@ -24,13 +24,6 @@ from apportion.hooks.hookspecs import API_VERSION, PROJECT, Settings
 from apportion.hooks.registry import KINDS, Entry, Registry, checked_entry
 from apportion.hooks.validation import blamed, check_plugin, explained
 from apportion.options import check_options
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
-    from torch import Tensor
-
-    from apportion.protocols.backend import ScoringBatch, Session
-    from apportion.protocols.request import Request
 
 __all__ = ["FailedPlugin", "LoadedPlugin", "Plugins", "installed_plugins", "load_plugins", "switched"]
 
@@ -190,20 +183,6 @@ class Plugins:
         """A hook of one plugin, to try it out."""
         others = [other for other in self._manager.get_plugins() if self._manager.get_name(other) != plugin]
         return self._manager.subset_hook_caller(hook, remove_plugins=others)
-
-    def score_batch(self, request: Request, session: Session, batch: ScoringBatch) -> Float[Tensor, "B T"]:
-        """Log-probabilities of a batch, by the first plugin that scores it; the session answers last."""
-        found: Tensor = self.call("apportion_score", session=session, batch=batch, request=request)
-        return found
-
-    def recall(
-        self, request: Request, session: Session, prompts: Sequence[tuple[int, ...]], target_ids: tuple[int, ...]
-    ) -> list[Float[Tensor, "N T"]]:
-        """What each plugin knows of these prompts, NaN where it does not; plugins that know nothing are left out."""
-        found: list[Tensor] = self.call(
-            "apportion_recall", request=request, session=session, prompts=prompts, target_ids=target_ids
-        )
-        return found
 
     def visualize(self, kind: str, attribution: object, options: Mapping[str, Any]) -> Any:
         """A view of a result by the visualizer of this name.

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from apportion.errors import BackendError, InputError, ModelError, listing
 from apportion.hooks.manager import Plugins
-from apportion.models.load import LoadedModel
+from apportion.models.spec import is_url
 from apportion.options import PLACEMENT, check_options
-from apportion.protocols.backend import Available, Backend, Session, Unavailable, WhiteBox, WhiteBoxSession
+from apportion.protocols.backend import Available, Backend, Session, Unavailable
+from apportion.protocols.model import ModelSpec
 
-__all__ = ["availability_of", "check_memory_budget", "named_backend", "open_session", "white_box_of"]
+__all__ = ["availability_of", "check_memory_budget", "named_backend", "open_session"]
 
 
 def named_backend(plugins: Plugins, backend: str | Backend, options: Mapping[str, object] | None) -> Backend | None:
-    """The backend that was named, found to work here before any model is loaded; ``None`` for ``"auto"``.
+    """The backend that was named, found to work here before any model is opened; ``None`` for ``"auto"``.
 
     Options are of the backend that was named: the keyword-only parameters of its ``load``.
 
@@ -49,20 +50,20 @@ def named_backend(plugins: Plugins, backend: str | Backend, options: Mapping[str
 def open_session(
     plugins: Plugins,
     backend: Backend | None,
-    model: LoadedModel,
+    spec: ModelSpec,
     *,
     device: str | None,
     dtype: str | None,
     memory_budget: int | None,
     options: Mapping[str, object] | None = None,
 ) -> tuple[Session, tuple[str, ...]]:
-    """Load the model into a backend's session.
+    """Let a backend open the model.
 
     Args:
         plugins: where backends are registered.
-        backend: as ``named_backend`` gives it. For ``None`` the available backend of highest priority that can load
-            the model is taken, and those that were passed over are noted.
-        model: what to load.
+        backend: as ``named_backend`` gives it. For ``None`` the available backend of highest priority that claims and
+            can open the model is taken, and those that were passed over are noted.
+        spec: what to open.
         device: where.
         dtype: of the weights.
         memory_budget: bytes that a batch may take.
@@ -73,21 +74,27 @@ def open_session(
 
     Raises:
         BackendError: no backend works here, or the device or dtype does not.
-        ModelError: the model cannot be scored.
+        ModelError: the model cannot be opened or scored.
+        InputError: an object that no backend knows.
     """
+    place = {"device": device, "dtype": dtype, "memory_budget": memory_budget}
     if backend is not None:
-        return backend.load(model, device=device, dtype=dtype, memory_budget=memory_budget, **(options or {})), ()
+        return backend.load(spec, **place, **(options or {})), ()  # type: ignore[arg-type]
     candidates: list[Backend] = [entry.make() for entry in plugins["backends"]]
     candidates.sort(key=lambda candidate: -candidate.info.priority)
     notes: list[str] = []
     failure: Exception | None = None
+    claimed = False
     for candidate in candidates:
+        if not candidate.claims(spec):
+            continue
+        claimed = True
         state = availability_of(candidate)
         if isinstance(state, Unavailable):
             notes.append(f"backend {candidate.info.name!r} passed over: {state.reason}")
             continue
         try:
-            session = candidate.load(model, device=device, dtype=dtype, memory_budget=memory_budget)
+            session = candidate.load(spec, **place)  # type: ignore[arg-type]
         except (BackendError, ModelError) as error:
             notes.append(f"backend {candidate.info.name!r} passed over: {error}")
             failure = failure or error
@@ -95,11 +102,13 @@ def open_session(
         return session, tuple(notes)
     if failure is not None:
         raise failure
+    if candidates and not claimed:
+        raise _unclaimed(spec, [candidate.info.name for candidate in candidates])
     raise BackendError(f"No backend works here. {' '.join(notes) or 'None is registered.'}")
 
 
 def check_memory_budget(memory_budget: object) -> None:
-    """Refuse what is no number of bytes.
+    """Refuse anything but a number of bytes.
 
     Raises:
         InputError: with what it is.
@@ -117,6 +126,11 @@ def availability_of(backend: Backend) -> Available | Unavailable:
         return Unavailable(f"its availability() failed ({type(error).__name__}: {error})", "")
 
 
-def white_box_of(session: Session) -> Callable[[], WhiteBox] | None:
-    """How the game gets at the model's inside; ``None`` where the session does not give it."""
-    return session.white_box if isinstance(session, WhiteBoxSession) else None
+def _unclaimed(spec: ModelSpec, backends: list[str]) -> Exception:
+    if spec.objects is not None:
+        return InputError(
+            "A pair of objects must be (model, tokenizer) of transformers, in this order; these are "
+            f"({type(spec.objects).__name__}, {type(spec.tokenizer).__name__})."
+        )
+    what = "the address of a server" if is_url(spec.source) else "a model of this kind"
+    return ModelError(f"No installed backend opens {what}: {spec.source}. Installed: {listing(backends)}.")

@@ -1,4 +1,4 @@
-"""Model inputs, and the protocol that turns a prompt into features and inputs.
+"""The protocol that turns a prompt into features and model inputs.
 
 An input adapter names the F features of a prompt and renders coalitions: for every row of a
 ``Bool[S, F]`` mask it gives the model input in which the features that are ``True`` are present and
@@ -8,32 +8,16 @@ the others absent (removed, or replaced by their baseline).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from jaxtyping import Bool
 from torch import Tensor
 
 from apportion.protocols.features import Feature
+from apportion.protocols.row import ModelInput
 
-__all__ = ["Alternatives", "InputAdapter", "ModelInput"]
-
-
-@dataclass(frozen=True, slots=True)
-class ModelInput:
-    """What one forward of the model reads before the target: token ids, special tokens included."""
-
-    ids: tuple[int, ...]
-    _hash: int = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        # Adapters may give lists; inputs are compared and remembered, so they must not change.
-        object.__setattr__(self, "ids", tuple(self.ids))
-        # A game looks each input up several times, and tuples do not remember theirs.
-        object.__setattr__(self, "_hash", hash(self.ids))
-
-    def __hash__(self) -> int:
-        return self._hash
+__all__ = ["Alternatives", "InputAdapter", "PromptRenderer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,4 +54,31 @@ class InputAdapter(Protocol):
 
     def render(self, mask: Bool[Tensor, "S F"]) -> Sequence[ModelInput | Alternatives]:
         """The model input of every coalition, in the order of the rows."""
+        ...
+
+
+@runtime_checkable
+class PromptRenderer(Protocol):
+    """An adapter's ``render``, whose inputs can be scored: ``request.renderer``."""
+
+    @property
+    def draws(self) -> int:
+        """Inputs of each coalition."""
+        ...
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences for the result."""
+        ...
+
+    def __call__(self, mask: Bool[Tensor, "S F"]) -> Sequence[ModelInput | Alternatives]:
+        """Inputs of at least one token each."""
+        ...
+
+    def full(self) -> ModelInput:
+        """The prompt with all features present."""
+        ...
+
+    def start(self) -> int | None:
+        """The token that a prompt without any text begins with, if the tokenizer has one."""
         ...

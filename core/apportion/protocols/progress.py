@@ -25,8 +25,8 @@ class ProgressEvent:
         evaluations: distinct model inputs scored in the whole run so far; with ``"items"``, in all of them.
         seconds: with the stages ``"end"`` and ``"close"``, wall-clock time of the whole.
         error: with the stages ``"end"`` and ``"close"``, what ended it; ``None`` when it succeeded.
-        request: whose run it is, the same object that ``apportion_before_run`` is given; ``None`` before that, and
-            where the event is about many runs.
+        request: what the run was asked; ``None`` before that is resolved, and where the event is about many runs.
+        request_id: the id of the run's request, from its first event on; empty where the event is about many runs.
     """
 
     stage: str
@@ -36,6 +36,7 @@ class ProgressEvent:
     seconds: float = 0.0
     error: BaseException | None = None
     request: Request | None = None
+    request_id: str = ""
 
 
 Report = Callable[[ProgressEvent], None]

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 from apportion.options import named_options
 
 if TYPE_CHECKING:
-    from apportion.models.load import LoadedModel
-    from apportion.protocols.inputs import InputAdapter
+    from apportion.protocols.inputs import InputAdapter, PromptRenderer
     from apportion.protocols.methods import Method
+    from apportion.protocols.row import ModelInput
     from apportion.protocols.targets import Target, TargetFunction
-    from apportion.rendering.renderer import Renderer
 
 __all__ = ["Request"]
 
@@ -23,7 +22,8 @@ class Request:
     """One call of ``attribute``, checked and resolved; observers receive it.
 
     Attributes:
-        model: what is explained.
+        id: names the run; events and hooks about it carry the same.
+        model: the name of what is explained.
         prompt: as the user gave it.
         adapter: its features.
         renderer: coalitions to inputs that can be scored.
@@ -37,7 +37,7 @@ class Request:
         target_fn_name: how results call the target function.
         target_fn: the target function.
         target_options: its options as the user typed them.
-        reference: token ids of the prompt that the target function compares all others with; ``None``: it does not.
+        reference: the prompt that the target function compares all others with; ``None``: it does not.
         budget: the most distinct evaluations; ``None`` for no limit.
         coalition_budget: the same in coalitions, which take one evaluation for each baseline draw.
         until: the standard error below which sampling may end; ``None``: it spends the budget.
@@ -45,10 +45,11 @@ class Request:
         scorers: name and distribution of plugins, besides the built-in ones, that may score batches.
     """
 
-    model: LoadedModel
+    id: str
+    model: str
     prompt: object
     adapter: InputAdapter
-    renderer: Renderer
+    renderer: PromptRenderer
     target: Target
     method_name: str
     method: Method
@@ -59,7 +60,7 @@ class Request:
     target_fn_name: str
     target_fn: TargetFunction
     target_options: Mapping[str, Any]
-    reference: tuple[int, ...] | None
+    reference: ModelInput | None
     budget: int | None
     coalition_budget: int | None
     seed: int

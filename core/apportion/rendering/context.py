@@ -22,10 +22,12 @@ class AdaptContext:
     Attributes:
         tokenizer: the model's tokenizer.
         seed: the run's seed, for adapters that draw.
+        request_id: of the run's request.
     """
 
     tokenizer: PreTrainedTokenizerBase
     seed: int = 0
+    request_id: str = ""
     _encoder: Encoder = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

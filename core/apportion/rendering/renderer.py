@@ -10,7 +10,8 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from apportion.errors import InputError
-from apportion.protocols.inputs import Alternatives, InputAdapter, ModelInput
+from apportion.protocols.inputs import Alternatives, InputAdapter
+from apportion.protocols.row import Media, ModelInput
 from apportion.protocols.targets import EMPTY, FULL
 from apportion.rendering.context import AdaptContext
 
@@ -43,13 +44,13 @@ class Renderer:
         """What the result should say about the inputs."""
         return tuple(self._notes)
 
-    def full(self) -> tuple[int, ...]:
-        """Token ids of the prompt with all features present."""
+    def full(self) -> ModelInput:
+        """The prompt with all features present."""
         (item,) = self(torch.ones(1, len(self._adapter.features), dtype=torch.bool))
-        return item.inputs[0].ids if isinstance(item, Alternatives) else item.ids
+        return item.inputs[0] if isinstance(item, Alternatives) else item
 
-    def reference(self, name: object) -> tuple[int, ...] | None:
-        """Token ids of a prompt to compare with: ``"full"``, ``"empty"``, or a text; ``None`` stays ``None``.
+    def reference(self, name: object) -> ModelInput | None:
+        """A prompt to compare with: ``"full"``, ``"empty"``, or a text; ``None`` stays ``None``.
 
         Raises:
             InputError: it is none of these, or has no single prompt because baselines have alternatives.
@@ -60,7 +61,7 @@ class Renderer:
             raise InputError(f"reference={name!r} must be 'full', 'empty' or the text of a prompt.")
         if name not in (FULL, EMPTY):
             (ids,) = AdaptContext(self._tokenizer).encode([name])
-            return ids or self._empty().ids
+            return ModelInput(ids) if ids else self._empty()
         if name == FULL:
             return self.full()
         (item,) = self(torch.zeros(1, len(self._adapter.features), dtype=torch.bool))
@@ -69,7 +70,7 @@ class Renderer:
                 "The prompt without features has alternative baselines here, and one prompt is needed to compare with; "
                 "give its text: target_options={'reference': '…'}."
             )
-        return item.ids
+        return item
 
     def __call__(self, mask: Bool[Tensor, "S F"]) -> Sequence[ModelInput | Alternatives]:
         """Inputs of at least one token each."""
@@ -77,8 +78,8 @@ class Renderer:
 
     def _started(self, item: ModelInput | Alternatives) -> ModelInput | Alternatives:
         if isinstance(item, Alternatives):
-            return Alternatives(tuple(i if i.ids else self._empty() for i in item.inputs))
-        return item if item.ids else self._empty()
+            return Alternatives(tuple(i if i.ids else self._empty(i.media) for i in item.inputs))
+        return item if item.ids else self._empty(item.media)
 
     def start(self) -> int | None:
         """The token that a prompt without any text begins with, if the tokenizer has one."""
@@ -86,7 +87,7 @@ class Renderer:
         start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
         return start if isinstance(start, int) else None
 
-    def _empty(self) -> ModelInput:
+    def _empty(self, media: tuple[Media, ...] = ()) -> ModelInput:
         start = self.start()
         if start is None:
             raise InputError(
@@ -95,4 +96,4 @@ class Renderer:
             )
         token = self._tokenizer.convert_ids_to_tokens(start)
         self._notes[f"a prompt without any text is scored after the token {token}"] = None
-        return ModelInput((start,))
+        return ModelInput((start,), media)

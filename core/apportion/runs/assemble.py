@@ -17,7 +17,6 @@ from apportion.results.ranking import top_agreement
 if TYPE_CHECKING:
     from apportion.game.game import Game
     from apportion.hooks.manager import Plugins
-    from apportion.models.load import LoadedModel
     from apportion.protocols.backend import Session
     from apportion.protocols.request import Request
     from apportion.scoring.scorer import Tally
@@ -32,7 +31,6 @@ def assemble(
     game: Game,
     tally: Tally,
     session: Session,
-    model: LoadedModel,
     plugins: Plugins,
     notes: tuple[str, ...],
     seconds: float,
@@ -45,12 +43,11 @@ def assemble(
         game: its memory gives the scores of the empty and the full prompt, if the method asked for them.
         tally: what it cost.
         session: where it ran.
-        model: what ran.
         plugins: for ``Attribution.plot``.
         notes: on the choice of the backend.
         seconds: of the whole run.
     """
-    values = _array(estimate.values)
+    info, values = session.info, _array(estimate.values)
     errors = None if estimate.std_error is None else _array(estimate.std_error)
     replicates = None if estimate.replicates is None else _array(estimate.replicates)
     agreement = top_agreement(values[:, 0], None if errors is None else errors[:, 0], replicates)
@@ -71,13 +68,13 @@ def assemble(
         cached=tally.cached,
         forwarded_tokens=tally.forwarded_tokens,
         seconds=round(seconds, 3),
-        model=model.name,
-        fingerprint=model.fingerprint,
-        backend=session.info.backend,
-        device=session.info.device,
-        dtype=session.info.dtype,
+        model=info.model,
+        fingerprint=session.fingerprint(),
+        backend=info.backend,
+        device=info.device,
+        dtype=info.dtype,
         versions=versions(),
-        notes=(*notes, *session.info.notes, *request.renderer.notes, *tally.notes, *estimate.notes),
+        notes=(*notes, *info.notes, *request.renderer.notes, *tally.notes, *estimate.notes),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     return Attribution(

@@ -13,53 +13,32 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from torch import Tensor
 
 from apportion.errors import ApportionError, InputError
+from apportion.game.method_runner import run_method
 from apportion.options import whole_number
-from apportion.protocols.progress import ProgressEvent, Report
+from apportion.protocols.progress import ProgressEvent
 from apportion.runs.coroutine import questions_of
 from apportion.runs.run import Ask, Question, Run, Scoring
+from apportion.runs.stages import Stages
 from apportion.scoring.batches import Batches
-from apportion.scoring.scorer import Inquiry, read_together
+from apportion.scoring.scorer import PendingScores, read_together
 
 if TYPE_CHECKING:
     from apportion.game.game import Game
     from apportion.protocols.methods import Estimate
     from apportion.results.attribution import Attribution
 
-__all__ = ["Pipeline", "arguments_of", "attributions"]
+__all__ = ["arguments_of", "attributions"]
 
 Found = TypeVar("Found")
 
-Talk = Generator[Question, Tensor, tuple["Estimate", "Game"]]
+Conversation = Generator[Question, Tensor, tuple["Estimate", "Game"]]
 
 REACH = 4
 """Times ``at_once``: how far runs may get ahead of one that takes long, whose result is waited for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pipeline:
-    """The stages of a run, as the explainer has them.
-
-    Attributes:
-        resolve: gives a run its request, from the arguments of ``attribute``; the run begins.
-        estimate: runs its method, whose questions go through the function given.
-        finish: makes the result.
-        end: tells observers how it ended.
-        close: after the last run: the session lets go of what it kept.
-        report: where the progress of all goes.
-        batches: lays out what the runs ask.
-    """
-
-    resolve: Callable[[Run, Mapping[str, Any]], None]
-    estimate: Callable[[Run, Ask], tuple[Estimate, Game]]
-    finish: Callable[[Run, Estimate, Game], Attribution]
-    end: Callable[[Run, BaseException | None], None]
-    close: Callable[[], None]
-    report: Report
-    batches: Batches
-
-
 def attributions(
-    pipeline: Pipeline,
+    stages: Stages,
     prompts: object,
     shared: Mapping[str, Any],
     *,
@@ -86,7 +65,7 @@ def attributions(
             f"attribute_many takes prompts, and a {type(prompts).__name__} would give its columns. Pass its rows, such "
             "as df.to_dict('records') with a column called 'prompt'."
         )
-    runs = _Runs(pipeline, prompts, shared, at_once, stops=on_error == "raise")
+    runs = _Runs(stages, prompts, shared, at_once, stops=on_error == "raise")
     return _closed_at_exit(_in_order(runs.outcomes(), on_error == "raise", on_finish))
 
 
@@ -150,12 +129,12 @@ def _numbered(error: Exception, number: int) -> Exception:
 
 
 @dataclass(slots=True)
-class _Flight:
+class _ActiveRun:
     """A run under way: its number, and what it asks at the moment."""
 
     number: int
     run: Run
-    talk: Talk | None = None
+    conversation: Conversation | None = None
     question: Question | None = None
 
 
@@ -165,7 +144,7 @@ class _Runs:
     When all of them wait, the caller's thread lays out what they ask in one plan and scores it.
 
     Args:
-        pipeline: of each run.
+        stages: of each run.
         items: prompts, or mappings of arguments.
         shared: arguments of all.
         at_once: the most runs under way.
@@ -173,9 +152,10 @@ class _Runs:
     """
 
     def __init__(
-        self, pipeline: Pipeline, items: Iterable[object], shared: Mapping[str, Any], at_once: int, *, stops: bool
+        self, stages: Stages, items: Iterable[object], shared: Mapping[str, Any], at_once: int, *, stops: bool
     ) -> None:
-        self._pipeline = pipeline
+        self._stages = stages
+        self._batches: Batches = stages.batches()
         self._items = enumerate(items)
         self._total = len(items) if isinstance(items, Sized) else 0
         self._shared = shared
@@ -183,7 +163,7 @@ class _Runs:
         self._stops = stops
         self._more = True
         self._broken: Exception | None = None
-        self._flights: dict[int, _Flight] = {}
+        self._active: dict[int, _ActiveRun] = {}
         self._ended = self._evaluations = self._begun_runs = 0
 
     def outcomes(self) -> Generator[tuple[int, Attribution | Exception], None, None]:
@@ -194,7 +174,7 @@ class _Runs:
         try:
             while True:
                 yield from self._begun()
-                if not self._flights:
+                if not self._active:
                     break
                 yield from self._answered()
             if self._broken is not None:
@@ -205,9 +185,9 @@ class _Runs:
             ended_by = error
             raise
         finally:
-            self._give_up(list(self._flights.values()), ended_by)
-            self._pipeline.close()
-            self._pipeline.report(
+            self._give_up(list(self._active.values()), ended_by)
+            self._stages.release()
+            self._stages.report(
                 ProgressEvent(
                     "close",
                     self._ended,
@@ -220,24 +200,34 @@ class _Runs:
 
     def _begun(self) -> Iterator[tuple[int, Attribution | Exception]]:
         """Let runs begin while there is room; some end at once."""
-        while self._more and len(self._flights) < self._at_once:
-            ahead = next(iter(self._flights), None)
-            if ahead is not None and self._ended + len(self._flights) - ahead >= REACH * self._at_once:
+        while self._more and len(self._active) < self._at_once:
+            ahead = next(iter(self._active), None)
+            if ahead is not None and self._ended + len(self._active) - ahead >= REACH * self._at_once:
                 return
             number, item = self._next()
             if number < 0:
                 self._more = False
                 return
             self._begun_runs += 1
-            flight = _Flight(number, Run(self._watch))
-            self._flights[number] = flight
+            one = _ActiveRun(number, Run(self._watch))
+            self._active[number] = one
             try:
-                self._pipeline.resolve(flight.run, arguments_of(item, self._shared))
+                self._stages.resolve(one.run, arguments_of(item, self._shared))
+                self._stages.begin(one.run)
             except Exception as error:
-                yield self._landed(flight, error)
+                yield self._landed(one, error)
                 continue
-            flight.talk = questions_of(_asking(self._pipeline.estimate, flight.run))
-            yield from self._advanced(flight, flight.talk.__next__)
+            one.conversation = questions_of(self._estimating(one.run))
+            yield from self._advanced(one, one.conversation.__next__)
+
+    def _estimating(self, run: Run) -> Callable[[Ask], tuple[Estimate, Game]]:
+        """The run's method, whose questions go where it is told."""
+
+        def estimate(ask: Ask) -> tuple[Estimate, Game]:
+            game = self._stages.game(run, self._batches, ask)
+            return run_method(run.resolved, game), game
+
+        return estimate
 
     def _next(self) -> tuple[int, object]:
         """The next item; −1 when there is none. Where prompts break off with an error, what is under way is ended."""
@@ -250,109 +240,105 @@ class _Runs:
 
     def _answered(self) -> Iterator[tuple[int, Attribution | Exception]]:
         """Answer all that wait, in the order of their numbers, and let each run up to its next question."""
-        flights = list(self._flights.values())
-        answers = self._answers(flights)
-        for flight in flights:
-            answer, talk = answers[flight.number], flight.talk
+        active = list(self._active.values())
+        answers = self._answers(active)
+        for one in active:
+            answer, conversation = answers[one.number], one.conversation
             # Another that failed may have ended it meanwhile.
-            if talk is None or flight.number not in self._flights:
+            if conversation is None or one.number not in self._active:
                 continue
             if isinstance(answer, Exception):
-                yield from self._advanced(flight, _call(talk.throw, answer))
+                yield from self._advanced(one, _call(conversation.throw, answer))
             else:
-                yield from self._advanced(flight, _call(talk.send, answer))
+                yield from self._advanced(one, _call(conversation.send, answer))
 
-    def _answers(self, flights: list[_Flight]) -> dict[int, Tensor | Exception]:
+    def _answers(self, active: list[_ActiveRun]) -> dict[int, Tensor | Exception]:
         """What each is told: values, or why there are none."""
         answers: dict[int, Tensor | Exception] = {}
-        inquiries: dict[int, Inquiry] = {}
-        for flight in flights:
-            question = flight.question
+        pending: dict[int, PendingScores] = {}
+        for one in active:
+            question = one.question
             assert question is not None
             try:
-                if isinstance(question, Scoring) and question.scorer.shares:
-                    inquiries[flight.number] = question.scorer.inquire(question.inputs)
+                if isinstance(question, Scoring):
+                    pending[one.number] = question.scorer.pending(question.inputs)
                 else:
-                    answers[flight.number] = question.answer()
+                    answers[one.number] = question.answer()
             except Exception as error:
-                answers[flight.number] = error
-        for number, failure in self._read(inquiries).items():
+                answers[one.number] = error
+        for number, failure in self._read(pending).items():
             answers[number] = failure
-        for number, inquiry in inquiries.items():
+        for number, scores in pending.items():
             if number not in answers:
                 try:
-                    answers[number] = inquiry.values()
+                    answers[number] = scores.values()
                 except Exception as error:
                     answers[number] = error
         return answers
 
-    def _read(self, inquiries: Mapping[int, Inquiry]) -> dict[int, Exception]:
+    def _read(self, pending: Mapping[int, PendingScores]) -> dict[int, Exception]:
         """Read what is asked, together; if that fails, each by itself, to see whose failure it is."""
         try:
-            read_together(list(inquiries.values()), self._pipeline.batches)
+            read_together(list(pending.values()), self._batches)
             return {}
         except Exception as error:
-            if len(inquiries) == 1:
-                return dict.fromkeys(inquiries, error)
+            if len(pending) == 1:
+                return dict.fromkeys(pending, error)
         failures: dict[int, Exception] = {}
-        for number, inquiry in inquiries.items():
+        for number, scores in pending.items():
             try:
-                read_together([inquiry], self._pipeline.batches)
+                read_together([scores], self._batches)
             except Exception as error:
                 failures[number] = error
         return failures
 
-    def _advanced(self, flight: _Flight, step: Callable[[], Question]) -> Iterator[tuple[int, Attribution | Exception]]:
+    def _advanced(self, one: _ActiveRun, step: Callable[[], Question]) -> Iterator[tuple[int, Attribution | Exception]]:
         """Let a run go on up to its next question; if it ends instead, its outcome."""
         try:
-            flight.question = step()
+            one.question = step()
             return
         except StopIteration as stop:
             estimate, game = stop.value
         except Exception as error:
-            yield self._landed(flight, error)
+            yield self._landed(one, error)
             return
         try:
-            result = self._pipeline.finish(flight.run, estimate, game)
+            result = self._stages.finish(one.run, estimate, game)
         except Exception as error:
-            yield self._landed(flight, error)
+            yield self._landed(one, error)
             return
-        yield self._landed(flight, result)
+        yield self._landed(one, result)
 
-    def _landed(self, flight: _Flight, outcome: Attribution | Exception) -> tuple[int, Attribution | Exception]:
+    def _landed(self, one: _ActiveRun, outcome: Attribution | Exception) -> tuple[int, Attribution | Exception]:
         failed = outcome if isinstance(outcome, Exception) else None
-        del self._flights[flight.number]
+        del self._active[one.number]
         self._ended += 1
-        self._evaluations += flight.run.tally.evaluations
-        self._pipeline.end(flight.run, failed)
+        self._evaluations += one.run.tally.evaluations
+        self._stages.end(one.run, failed)
         if failed is not None and self._stops:
             self._more = False
-            self._give_up([later for number, later in self._flights.items() if number > flight.number], None)
+            self._give_up([later for number, later in self._active.items() if number > one.number], None)
         self._report()
-        return flight.number, outcome
+        return one.number, outcome
 
-    def _give_up(self, flights: list[_Flight], ended_by: BaseException | None) -> None:
+    def _give_up(self, active: list[_ActiveRun], ended_by: BaseException | None) -> None:
         """End runs that nobody waits for any more; their threads are gone afterwards."""
         interrupted = isinstance(ended_by, KeyboardInterrupt)
         why = ended_by if interrupted else GeneratorExit("attribute_many ended before this run did")
-        for flight in flights:
-            del self._flights[flight.number]
-            self._evaluations += flight.run.tally.evaluations
-            if flight.talk is not None:
-                flight.talk.close()
-            self._pipeline.end(flight.run, why)
+        for one in active:
+            del self._active[one.number]
+            self._evaluations += one.run.tally.evaluations
+            if one.conversation is not None:
+                one.conversation.close()
+            self._stages.end(one.run, why)
 
     def _watch(self, event: ProgressEvent) -> None:
-        self._pipeline.report(event)
+        self._stages.report(event)
         self._report()
 
     def _report(self) -> None:
-        evaluations = self._evaluations + sum(flight.run.tally.evaluations for flight in self._flights.values())
-        self._pipeline.report(ProgressEvent("items", self._ended, self._total, evaluations))
-
-
-def _asking(estimate: Callable[[Run, Ask], tuple[Estimate, Game]], run: Run) -> Callable[[Ask], tuple[Estimate, Game]]:
-    return lambda ask: estimate(run, ask)
+        evaluations = self._evaluations + sum(one.run.tally.evaluations for one in self._active.values())
+        self._stages.report(ProgressEvent("items", self._ended, self._total, evaluations))
 
 
 def _call(function: Callable[..., Question], argument: object) -> Callable[[], Question]:

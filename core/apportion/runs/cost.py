@@ -11,14 +11,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from apportion.game.game import Game, Score
-from apportion.game.stopping import run_request
-from apportion.game.token_view import ScoreTokens
+from apportion.game.game import Game
+from apportion.game.method_runner import run_method
 from apportion.protocols.backend import Session
-from apportion.protocols.inputs import ModelInput
-from apportion.protocols.targets import Needs, TargetFunction
+from apportion.protocols.row import ModelInput
+from apportion.protocols.targets import Needs
+from apportion.runs.run import Ask, EmbeddedScoring, Question, Scoring, Tracing
 from apportion.scoring.plan import Plan
-from apportion.scoring.readout import LOGITS_BYTES, Readout
+from apportion.scoring.readout import LOGITS_BYTES
 
 if TYPE_CHECKING:
     from apportion.protocols.request import Request
@@ -49,7 +49,7 @@ class Cost:
         seconds: of the whole run, from the rate of a short calibration.
         tokens_per_second: that rate.
         batch_bytes: upper estimate of the memory of the largest batch.
-        model_bytes: the weights.
+        model_bytes: the weights; ``None`` if the session cannot tell.
         at_most: what the run asks depends on what it finds. ``evaluations`` are the most that it may ask then, and
             tokens, batches and time those of a run that asks them all, in steps as it would take them.
     """
@@ -65,7 +65,7 @@ class Cost:
     seconds: float
     tokens_per_second: float
     batch_bytes: int
-    model_bytes: int
+    model_bytes: int | None
     at_most: bool = False
 
     def to_dict(self) -> dict[str, Any]:
@@ -95,7 +95,8 @@ class Cost:
         most, about = ("at most ", "up to about ") if self.at_most else ("", "")
         batches = f"{about}{self.batches:,} batch{'' if self.batches == 1 else 'es'}"
         target = f"{self.target_tokens:,} target token{'' if self.target_tokens == 1 else 's'}"
-        memory = f"{_size(self.model_bytes)} weights + {_size(self.batch_bytes)} for the largest batch, at most"
+        weights = "" if self.model_bytes is None else f"{_size(self.model_bytes)} weights + "
+        memory = f"{weights}{_size(self.batch_bytes)} for the largest batch, at most"
         return [
             ("method", f"{self.method} ({self.method_reason})" if self.method_reason else self.method),
             ("prompt", f"{self.features:,} feature{'' if self.features == 1 else 's'}, {target}"),
@@ -106,9 +107,7 @@ class Cost:
         ]
 
 
-def estimate_cost(
-    request: Request, scorer: Scorer, readout: Readout, game: Callable[[Score, ScoreTokens], Game]
-) -> Cost:
+def estimate_cost(request: Request, scorer: Scorer, game: Callable[[Ask], Game]) -> Cost:
     """Run the method on made-up values and time a part of what it asks for.
 
     What a method asks depends on its seed and not on the values, unless it is ``adaptive`` or has to go on ``until``
@@ -116,73 +115,117 @@ def estimate_cost(
 
     Args:
         request: what would be run.
-        scorer: plans, as it would for the run.
-        readout: scores the calibration.
-        game: makes a game that scores coalitions and other prompts with the functions it is given.
+        scorer: plans and scores the calibration, as it would for the run.
+        game: makes a game whose questions go where it is told.
 
     Raises:
         BudgetError: the budget is too small for the method.
     """
     started = time.perf_counter()
-    rehearsal = _Rehearsal(scorer, readout.n_outputs)
+    rehearsal = _Rehearsal()
     until = None if request.until is None else NEVER
-    run_request(replace(request, until=until), game(rehearsal, rehearsal.tokens))
+    run_method(replace(request, until=until), game(rehearsal))
     host = time.perf_counter() - started
-    rate = _rate(rehearsal.plans[0], readout) if rehearsal.plans else 0.0
-    tokens = sum(plan.forwarded_tokens for plan in rehearsal.plans)
+    rate = rehearsal.rate(scorer)
+    tokens = sum(plan.forwarded_tokens for plan in rehearsal.plans) + rehearsal.inner_tokens
     return Cost(
         method=request.method_name,
         method_reason=request.method_reason,
         features=len(request.adapter.features),
         target_tokens=len(request.target.ids),
-        evaluations=rehearsal.asked,
+        evaluations=rehearsal.evaluations,
         forwarded_tokens=tokens,
-        whole_tokens=sum(plan.whole_tokens for plan in rehearsal.plans),
-        batches=sum(len(plan.batches) for plan in rehearsal.plans),
+        whole_tokens=sum(plan.whole_tokens for plan in rehearsal.plans) + rehearsal.inner_tokens,
+        batches=sum(len(plan.batches) for plan in rehearsal.plans) + rehearsal.inner_forwards,
         seconds=host + (tokens / rate if rate else 0.0),
         tokens_per_second=rate,
         batch_bytes=max((_batch_bytes(plan, scorer.session, request) for plan in rehearsal.plans), default=0),
-        model_bytes=sum(p.numel() * p.element_size() for p in request.model.model.parameters()),
+        model_bytes=scorer.session.info.weights_bytes,
         at_most=request.until is not None or bool(getattr(request.method, "adaptive", False)),
     )
 
 
 class _Rehearsal:
-    """Plans what it is asked to score, and makes values up."""
+    """Answers questions with made-up values: rows are planned and forwards through the inside counted, not run."""
 
-    def __init__(self, scorer: Scorer, n_outputs: int) -> None:
+    def __init__(self) -> None:
         self.plans: list[Plan] = []
-        self.asked = 0
-        self._scorer = scorer
-        self._n_outputs = n_outputs
+        self.evaluations = self.inner_tokens = self.inner_forwards = 0
+        self._embedded: EmbeddedScoring | None = None
+        self._traces: dict[object, object] = {}
         self._draw = torch.Generator().manual_seed(0)
 
-    def __call__(self, inputs: Sequence[ModelInput]) -> Float[Tensor, "N K"]:
-        return self._planned([item.ids for item in inputs])
+    def __call__(self, question: Question) -> Any:
+        if isinstance(question, Scoring):
+            return self._scored(question.scorer, question.inputs)
+        if isinstance(question, EmbeddedScoring):
+            return self._embedded_values(question)
+        if isinstance(question, Tracing):
+            return self._traced(question)
+        return question.answer()
 
-    def tokens(self, prompts: Sequence[tuple[int, ...]], target_fn: TargetFunction) -> Float[Tensor, "N K"]:
-        """The same of prompts that are no coalitions."""
-        return self._planned(prompts)
+    def rate(self, scorer: Scorer) -> float:
+        """Tokens a second of a small part of what was asked; 0 if that was nothing."""
+        if self.plans:
+            return _rate(self.plans[0], scorer)
+        return _inner_rate(self._embedded) if self._embedded is not None else 0.0
 
-    def _planned(self, sequences: Sequence[tuple[int, ...]]) -> Float[Tensor, "N K"]:
-        self._scorer.check(sequences)
+    def _scored(self, scorer: Scorer, inputs: Sequence[ModelInput]) -> Float[Tensor, "N K"]:
+        scorer.check(inputs)
         # The session will go on from where the plan before ends.
-        self.plans.append(self._scorer.plan(sequences, self.plans[-1].kept if self.plans else ()))
-        self.asked += len(sequences)
+        self.plans.append(scorer.plan(inputs, self.plans[-1].kept if self.plans else None))
+        self.evaluations += len(inputs)
         # Below 0, as log-probabilities are, which is what some methods insist on.
-        return -0.5 - torch.rand(len(sequences), self._n_outputs, generator=self._draw, dtype=torch.float64)
+        return -0.5 - torch.rand(len(inputs), scorer.readout.n_outputs, generator=self._draw, dtype=torch.float64)
+
+    def _embedded_values(self, question: EmbeddedScoring) -> Float[Tensor, "B K"]:
+        """Smooth values with a gradient, without the model."""
+        self._embedded = self._embedded or question
+        rows, outputs = len(question.embedded), question.readout.n_outputs
+        self.evaluations += rows
+        self.inner_tokens += question.tokens
+        self.inner_forwards += len(question.readout.targets)
+        with torch.enable_grad():
+            smooth = question.embedded.double().square().mean((1, 2)).cpu()
+            return -0.5 - smooth[:, None] * torch.arange(1, outputs + 1, dtype=torch.float64)
+
+    def _traced(self, question: Tracing) -> object:
+        """The real internals, whose shapes nobody else knows; one forward for each kind of question."""
+        asked = (question.hidden, question.attentions, question.modules)
+        if asked not in self._traces:
+            session, ids = question.session, question.ids
+            self._traces[asked] = session.trace(ids, hidden=asked[0], attentions=asked[1], modules=asked[2])
+        self.evaluations += 1
+        self.inner_tokens += len(question.ids)
+        self.inner_forwards += 1
+        return self._traces[asked]
 
 
-def _rate(plan: Plan, readout: Readout) -> float:
+def _rate(plan: Plan, scorer: Scorer) -> float:
     """Tokens a second in the widest batch of a plan, or as much of it as a calibration may take."""
+    session, readout = scorer.session, scorer.readout
+    readout.prepare(lambda batch, read: read(session, batch))
     batch = max(plan.batches, key=plan.read)
     rows = max(1, CALIBRATION_TOKENS * len(batch.rows) // max(1, plan.read(batch)))
     part = batch.part(0, rows)
     # The first time encodes the prefix and warms up.
-    readout.read(plan.tensors(batch.part(0, 1)))
+    readout(session, plan.scoring_batch(batch.part(0, 1)))
     started = time.perf_counter()
-    readout.read(plan.tensors(part))
+    readout(session, plan.scoring_batch(part))
     return plan.read(part) / (time.perf_counter() - started)
+
+
+def _inner_rate(question: EmbeddedScoring) -> float:
+    """Tokens a second of a forward and a backward through the inside, for one row."""
+    row = replace(question, embedded=question.embedded[:1].detach().requires_grad_())
+    question.readout.prepare(lambda batch, read: read(question.session, batch))
+    seconds = 0.0
+    for _ in range(2):  # the first time warms up
+        started = time.perf_counter()
+        values = question.readout.of_embeddings(question.session, row.embedded)
+        torch.autograd.grad(values[:, 0].sum(), row.embedded)
+        seconds = time.perf_counter() - started
+    return row.tokens / seconds
 
 
 def _batch_bytes(plan: Plan, session: Session, request: Request) -> int:

@@ -1,40 +1,69 @@
-"""From the arguments of ``attribute`` to a ``Request``: every name resolved, every mistake refused."""
+"""From the arguments of ``attribute`` to a ``Request``: every name resolved, every mistake refused, no model run."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
-from apportion.errors import CapabilityError, InputError, PluginError, check_encodable, listing, unknown_name
+from apportion.errors import CapabilityError, InputError, PluginError, listing, unknown_name
 from apportion.game.method_runner import rehearse
 from apportion.hooks.object_check import protocol_faults
 from apportion.options import check_options, checked_seed, named_options, whole_number
 from apportion.prompts import Text
-from apportion.protocols.backend import Capability, GenerateSession, Session
-from apportion.protocols.inputs import InputAdapter
+from apportion.protocols.backend import Session
+from apportion.protocols.inputs import InputAdapter, PromptRenderer
 from apportion.protocols.methods import Method
-from apportion.protocols.progress import ProgressEvent, Report
 from apportion.protocols.request import Request
+from apportion.protocols.row import ModelInput
 from apportion.protocols.targets import Target, TargetFunction
 from apportion.rendering.context import AdaptContext
 from apportion.rendering.renderer import Renderer
-from apportion.rendering.token_texts import token_texts
 from apportion.runs.auto import UNTIL_BUDGET, choose_method
+from apportion.runs.target_text import Targets
 from apportion.scoring.logits_target import OfLogits
 
 if TYPE_CHECKING:
     from apportion.hooks.manager import Plugins
     from apportion.hooks.registry import Registry
-    from apportion.models.load import LoadedModel
     from apportion.protocols.metrics import Metric
 
-__all__ = ["Resolver", "with_sampler"]
+__all__ = ["Draft", "Resolver", "with_sampler"]
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A request but for a target that the model has to write.
+
+    Attributes:
+        prompt: what is explained, with all features.
+        target: as the user gave it; ``None``: the model writes it.
+        contrast: what the target is compared with.
+        generation: options of the generation.
+        seed: of the run.
+        parts: everything else of the request.
+    """
+
+    prompt: ModelInput
+    target: Target | None
+    contrast: Target | None
+    generation: Mapping[str, object]
+    seed: int
+    parts: Mapping[str, Any]
+
+    def request(self, target: Target) -> Request:
+        """The request, with the target that was given or written.
+
+        Raises:
+            InputError: the contrast is the target itself.
+        """
+        if self.contrast is not None and self.contrast.ids == target.ids:
+            raise InputError(f"The contrast {self.contrast.text!r} is the target itself; give another one.")
+        return Request(target=replace(target, contrast=self.contrast), **self.parts)
 
 
 class Resolver:
@@ -42,21 +71,18 @@ class Resolver:
 
     Args:
         plugins: where names are looked up.
-        model: whose tokenizer encodes prompts and targets.
-        session: generates targets and says what it can do.
-        report: where progress goes.
+        session: says what it can do, and has the tokenizer.
+        targets: makes targets of it.
     """
 
-    def __init__(self, plugins: Plugins, model: LoadedModel, session: Session, report: Report) -> None:
+    def __init__(self, plugins: Plugins, session: Session, targets: Targets) -> None:
         self._plugins = plugins
-        self._model = model
-        self._tokenizer = model.tokenizer
-        self._vocabulary = int(model.model.config.get_text_config().vocab_size)
         self._session = session
-        self._report = report
+        self._targets = targets
 
-    def request(
+    def draft(
         self,
+        request_id: str,
         *,
         prompt: object,
         target: object = None,
@@ -70,10 +96,10 @@ class Resolver:
         seed: int = 0,
         generate: Mapping[str, object] | None = None,
         **method_options: Any,
-    ) -> Request:
-        """Check everything that can be checked without the model, then generate the target if need be.
+    ) -> Draft:
+        """Check everything that can be checked without the model.
 
-        The arguments are those of ``Explainer.attribute``; what is none of its own is an option of the method.
+        The arguments are those of ``Explainer.attribute``; others are options of the method.
 
         Raises:
             InputError: any mistake in the arguments.
@@ -88,32 +114,36 @@ class Resolver:
         target_fn_name, target_fn_object = self._target_fn(
             target_fn, {} if target_options is None else target_options, contrast
         )
-        contrast = None if contrast is None else self._given("contrast", contrast)
-        adapter = self.adapter(prompt, features, seed)
-        renderer = Renderer(adapter, self._tokenizer)
+        other = None if contrast is None else self._targets.given("contrast", contrast)
+        adapter = self.adapter(prompt, features, seed, request_id)
+        renderer = Renderer(adapter, self._session.tokenizer)
         chosen = self._chosen(method, renderer, len(adapter.features), budget, method_options)
         if target is None:
             rehearse(chosen["method"], len(adapter.features), chosen["coalition_budget"], seed, chosen["options"])
-        return Request(
-            model=self._model,
-            prompt=prompt,
-            adapter=adapter,
-            renderer=renderer,
-            target=self._target(target, contrast, renderer, generate or {}, seed),
-            given_options=method_options,
-            generation=dict(generate or {}),
-            target_fn_name=target_fn_name,
-            target_fn=target_fn_object,
-            target_options=dict(target_options or {}),
-            reference=renderer.reference(getattr(target_fn_object, "reference", None)),
-            budget=budget,
-            until=until,
-            seed=seed,
-            scorers=self._plugins.scorers(),
+        full = renderer.full()
+        self._targets.check_prompt(full)
+        parts = {
+            "id": request_id,
+            "model": self._session.info.model,
+            "prompt": prompt,
+            "adapter": adapter,
+            "renderer": renderer,
+            "given_options": method_options,
+            "generation": dict(generate or {}),
+            "target_fn_name": target_fn_name,
+            "target_fn": target_fn_object,
+            "target_options": dict(target_options or {}),
+            "reference": renderer.reference(getattr(target_fn_object, "reference", None)),
+            "budget": budget,
+            "until": until,
+            "seed": seed,
+            "scorers": self._plugins.scorers(),
             **chosen,
-        )
+        }
+        given = None if target is None else self._targets.given("target", target)
+        return Draft(full, given, other, generate or {}, seed, parts)
 
-    def larger(self, request: Request, budget: int | None, until: float | None, spent: int) -> Request:
+    def larger(self, request: Request, request_id: str, budget: int | None, until: float | None, spent: int) -> Request:
         """The same request with a larger budget; ``"auto"`` chooses anew, as it would have with that budget.
 
         Raises:
@@ -129,7 +159,7 @@ class Resolver:
         chosen = self._chosen(method, request.renderer, features, budget, request.given_options)
         if not request.method_reason:
             chosen["method_name"] = request.method_name
-        return replace(request, budget=budget, until=until, **chosen)
+        return replace(request, id=request_id, budget=budget, until=until, **chosen)
 
     def metrics(
         self, metrics: Sequence[str | Metric] | None, options: Mapping[str, Mapping[str, Any]]
@@ -156,7 +186,7 @@ class Resolver:
                 raise unknown_name("metric", name, found, "Options are given for it, and it is not measured.")
         return {name: (metric, options.get(name, {})) for name, metric in found.items()}
 
-    def adapter(self, prompt: object, features: object, seed: int) -> InputAdapter:
+    def adapter(self, prompt: object, features: object, seed: int, request_id: str = "") -> InputAdapter:
         """The prompt's features and renderer, by the first plugin that claims it."""
         if isinstance(prompt, str):
             prompt = Text(prompt) if features is None else Text(prompt, by=features)  # type: ignore[arg-type]
@@ -164,7 +194,7 @@ class Resolver:
             raise InputError(
                 f"features= says how a plain text is cut; a {type(prompt).__name__} brings its own features."
             )
-        context = AdaptContext(self._tokenizer, seed)
+        context = AdaptContext(self._session.tokenizer, seed, request_id)
         found: InputAdapter | None = self._plugins.call("apportion_adapt_input", prompt=prompt, context=context)
         if found is None:
             raise InputError(
@@ -247,7 +277,12 @@ class Resolver:
         return name, made, reason, budget
 
     def _chosen(
-        self, method: str | Method, renderer: Renderer, n_features: int, budget: int | None, given: Mapping[str, Any]
+        self,
+        method: str | Method,
+        renderer: PromptRenderer,
+        n_features: int,
+        budget: int | None,
+        given: Mapping[str, Any],
     ) -> dict[str, Any]:
         """The fields of a request that say which method runs, with which options and how many coalitions."""
         name, made, reason, limit = self._method(method, n_features, budget, renderer.draws)
@@ -262,69 +297,6 @@ class Resolver:
     def _options(self, name: str, method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
         check_options(f"method {name!r}", method.run, options)
         return with_sampler(method.run, options, self._plugins["samplers"])
-
-    def _target(
-        self,
-        target: object,
-        contrast: Target | None,
-        renderer: Renderer,
-        generate: Mapping[str, object],
-        seed: int,
-    ) -> Target:
-        prompt_ids = renderer.full()
-        limit = self._session.info.context_length
-        if limit is not None and len(prompt_ids) >= limit:
-            raise InputError(
-                f"The prompt has {len(prompt_ids)} tokens and the model's context length is {limit}; "
-                "shorten the prompt."
-            )
-        if target is None:
-            found = self._of_ids(self._generated(prompt_ids, generate, seed))
-        else:
-            found = self._given("target", target)
-        if contrast is not None and contrast.ids == found.ids:
-            raise InputError(f"The contrast {contrast.text!r} is the target itself; give another one.")
-        return replace(found, generated=target is None, contrast=contrast)
-
-    def _given(self, what: str, given: object) -> Target:
-        """A target or contrast that the user gave, as a text or token ids."""
-        if not isinstance(given, str):
-            return self._of_ids(self._checked_ids(what, given))
-        check_encodable(what, given)
-        ids = tuple(self._tokenizer(given, add_special_tokens=False)["input_ids"])
-        if not ids:
-            raise InputError(f"The {what} {given!r} is empty: the tokenizer makes no tokens of it.")
-        return replace(self._of_ids(ids), text=given)
-
-    def _of_ids(self, ids: tuple[int, ...]) -> Target:
-        return Target(ids, token_texts(self._tokenizer, ids), str(self._tokenizer.decode(list(ids))))
-
-    def _generated(self, prompt_ids: tuple[int, ...], options: Mapping[str, object], seed: int) -> tuple[int, ...]:
-        if Capability.GENERATE not in self._session.capabilities or not isinstance(self._session, GenerateSession):
-            raise CapabilityError(
-                f"The backend {self._session.info.backend!r} cannot generate with this model; give a target."
-            )
-        self._report(ProgressEvent("generate"))
-        limit = self._session.info.context_length
-        room = None if limit is None else limit - len(prompt_ids)
-        ids = self._session.generate(prompt_ids, options, seed, room)
-        if not ids:
-            raise InputError("The model generated nothing after this prompt; give a target.")
-        return ids
-
-    def _checked_ids(self, what: str, given: object) -> tuple[int, ...]:
-        values = given.tolist() if isinstance(given, torch.Tensor | np.ndarray) else given
-        if isinstance(values, Sequence) and not isinstance(values, bytes):
-            values = [int(i) if isinstance(i, np.integer) else i for i in values]
-        if not isinstance(values, list) or not all(type(i) is int for i in values):
-            raise InputError(f"The {what} must be a text, token ids or None; it is {given!r:.80}.")
-        if not values:
-            hint = ", or None to generate" if what == "target" else ""
-            raise InputError(f"The {what} is an empty list of token ids; give at least one{hint}.")
-        wrong = [i for i in values if not 0 <= i < self._vocabulary]
-        if wrong:
-            raise InputError(f"The {what} id {wrong[0]} is outside the vocabulary of {self._vocabulary} tokens.")
-        return tuple(values)
 
 
 def _limits(budget: int | None, until: float | None) -> tuple[int | None, float | None]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -14,10 +15,12 @@ from apportion.protocols.progress import ProgressEvent, Report
 from apportion.scoring.scorer import Scorer, Tally
 
 if TYPE_CHECKING:
-    from apportion.protocols.inputs import ModelInput
+    from apportion.protocols.inside import InsideSession
     from apportion.protocols.request import Request
+    from apportion.protocols.row import ModelInput
+    from apportion.scoring.readout import Readout
 
-__all__ = ["Ask", "Call", "Question", "Run", "Scoring", "answered"]
+__all__ = ["Ask", "Call", "EmbeddedScoring", "Question", "Run", "Scoring", "Tracing", "answered"]
 
 
 @dataclass(slots=True)
@@ -26,6 +29,7 @@ class Run:
 
     Attributes:
         watch: where its progress goes.
+        id: its name in events, hooks and logs.
         request: what was asked; ``None`` until everything is resolved.
         memory: every value that was scored.
         tally: what it cost so far.
@@ -34,6 +38,7 @@ class Run:
     """
 
     watch: Report
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
     request: Request | None = None
     memory: Memory = field(default_factory=Memory)
     tally: Tally = field(default_factory=Tally)
@@ -53,14 +58,14 @@ class Run:
 
     def report(self, event: ProgressEvent) -> None:
         """Tell observers, and whose run it is."""
-        self.watch(replace(event, request=self.request))
+        self.watch(replace(event, request=self.request, request_id=self.id))
 
 
 @runtime_checkable
 class Question(Protocol):
-    """What a method needs from the session while it runs."""
+    """Something that a method needs from the session while it runs."""
 
-    def answer(self) -> Tensor:
+    def answer(self) -> Any:
         """Ask the session now."""
         ...
 
@@ -78,8 +83,49 @@ class Scoring:
 
 
 @dataclass(frozen=True, slots=True)
+class EmbeddedScoring:
+    """Values of prompts that are given by their input embeddings, for gradient methods."""
+
+    session: InsideSession
+    readout: Readout
+    scorer: Scorer
+    embedded: Tensor
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that the model reads."""
+        rows, prompt, _ = self.embedded.shape
+        return int(rows * sum(prompt + len(target) - 1 for target in self.readout.targets))
+
+    def answer(self) -> Tensor:
+        """Score them now, and count it."""
+        self.readout.prepare(self.scorer.score)
+        values = self.readout.of_embeddings(self.session, self.embedded)
+        self.scorer.count(len(self.embedded), self.tokens)
+        return values
+
+
+@dataclass(frozen=True, slots=True)
+class Tracing:
+    """Internals of one forward."""
+
+    session: InsideSession
+    scorer: Scorer
+    ids: tuple[int, ...]
+    hidden: bool
+    attentions: bool
+    modules: tuple[str, ...]
+
+    def answer(self) -> Any:
+        """Trace it now, and count it."""
+        found = self.session.trace(self.ids, hidden=self.hidden, attentions=self.attentions, modules=self.modules)
+        self.scorer.count(1, len(self.ids))
+        return found
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
-    """Anything else, which no two runs have in common."""
+    """Anything else, which no two runs have in common and which does not count."""
 
     function: Callable[[], Tensor]
 
@@ -88,10 +134,10 @@ class Call:
         return self.function()
 
 
-Ask = Callable[[Question], Tensor]
-"""How the questions of a run reach the session."""
+Ask = Callable[[Question], Any]
+"""The way in which the questions of a run reach the session."""
 
 
-def answered(question: Question) -> Tensor:
+def answered(question: Question) -> Any:
     """Straight away, for a run that is alone."""
     return question.answer()

@@ -14,10 +14,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from apportion.protocols.backend import Layout, ScoringBatch
-from apportion.protocols.row import Row
+from apportion.protocols.backend import Layout
+from apportion.protocols.batch import ScoringBatch
+from apportion.protocols.row import ModelInput, Row
 from apportion.scoring.prefix_groups import nested_groups
-from apportion.scoring.prefix_tree import common_prefix, reused_tokens
+from apportion.scoring.prefix_tree import common_prefix, in_tree_order, reused_tokens
 
 __all__ = ["Batch", "Plan", "RowBytes", "Way", "plan", "read_again"]
 
@@ -37,6 +38,11 @@ class Batch:
     rows: tuple[int, ...]
     prefix: int = 0
     packed: bool = False
+
+    @property
+    def independent(self) -> bool:
+        """Whether it can be read at any time: it goes on from nothing that another batch leaves."""
+        return not (self.packed or self.prefix)
 
     def part(self, start: int, stop: int) -> Batch:
         """Some of the rows, laid out alike."""
@@ -70,14 +76,16 @@ class Plan:
         costs: tokens that the model reads for each row, padding included; a prefix is on the account of the first
             row that it is encoded for.
         ways: what was weighed, the one that was taken first.
-        kept: tokens whose state the session keeps afterwards.
+        kept: what the session keeps afterwards.
+        joint: prompt and target are read as one sequence, so that the last target token is not read.
     """
 
     rows: Sequence[Row]
     batches: tuple[Batch, ...]
     costs: tuple[int, ...]
     ways: tuple[Way, ...]
-    kept: tuple[int, ...] = ()
+    kept: ModelInput | None = None
+    joint: bool = True
 
     @property
     def forwarded_tokens(self) -> int:
@@ -93,11 +101,9 @@ class Plan:
         """Tokens the model reads for a batch and the prefix that it is the first to need."""
         return sum(self.costs[row] for row in batch.rows)
 
-    def tensors(self, batch: Batch) -> ScoringBatch:
-        """The tensors of a batch."""
-        prompts = [self.rows[row].prompt for row in batch.rows]
-        targets = [self.rows[row].target for row in batch.rows]
-        return ScoringBatch.of(prompts, prompts[0][: batch.prefix], targets, packed=batch.packed)
+    def scoring_batch(self, batch: Batch) -> ScoringBatch:
+        """A batch as the session takes it."""
+        return ScoringBatch(tuple(self.rows[row] for row in batch.rows), batch.prefix, batch.packed)
 
     def bytes(self, batch: Batch, row_bytes: RowBytes) -> int:
         """Upper estimate of the memory that a batch takes."""
@@ -121,7 +127,7 @@ class Plan:
 
 
 def plan(
-    rows: Sequence[Row], layout: Layout, row_bytes: RowBytes, memory_budget: int, kept: tuple[int, ...] = ()
+    rows: Sequence[Row], layout: Layout, row_bytes: RowBytes, memory_budget: int, kept: ModelInput | None = None
 ) -> Plan:
     """Lay distinct rows out in batches, in the cheapest way that the session offers.
 
@@ -130,27 +136,29 @@ def plan(
         layout: what the session wants.
         row_bytes: memory of one row, from the lengths of ``(prefix, suffix, target)``.
         memory_budget: bytes a batch may take; a single row is always allowed.
-        kept: tokens whose state the session has from before.
+        kept: what the session keeps from before.
     """
     room = _Room(rows, layout, row_bytes, memory_budget)
     candidates = [("plain", _padded_batches(rows, [(list(range(len(rows))), 0)], room))]
     limit = layout.packing_limit
-    if layout.packing and (limit is None or all(len(row.read) <= limit for row in rows)):
+    if not layout.joint:
+        pass  # the prompt is read whole, in another place than the target
+    elif layout.packing and (limit is None or all(len(row.read) <= limit for row in rows)):
         candidates.insert(0, ("packed", _packed_batches(rows, room, kept)))
     elif layout.prefix_sharing and len(rows) > 1:
         candidates.insert(0, ("grouped", _padded_batches(rows, nested_groups(rows, layout.batch_overhead), room)))
     weighed = []
     for name, batches in candidates:
-        costs, forwards, after = _costs(rows, batches, kept)
+        costs, forwards, after = _costs(rows, batches, kept, joint=layout.joint)
         overhead = 1 + layout.packing_overhead if name == "packed" else 1.0
         price = overhead * sum(costs) + layout.batch_overhead * forwards
         weighed.append((Way(name, sum(costs), forwards, price), batches, costs, after))
     weighed.sort(key=lambda found: found[0].price)
     _, batches, costs, after = weighed[0]
-    return Plan(rows, tuple(batches), tuple(costs), tuple(way for way, *_ in weighed), after)
+    return Plan(rows, tuple(batches), tuple(costs), tuple(way for way, *_ in weighed), after, layout.joint)
 
 
-def read_again(schedule: Plan, others: Sequence[Sequence[Row]], kept: tuple[int, ...]) -> Plan:
+def read_again(schedule: Plan, others: Sequence[Sequence[Row]], kept: ModelInput | None) -> Plan:
     """The same plan where each batch is read again with other targets, before the next one.
 
     Args:
@@ -166,7 +174,7 @@ def read_again(schedule: Plan, others: Sequence[Sequence[Row]], kept: tuple[int,
         for batch in schedule.batches
         for shift in shifts
     ]
-    costs, _, after = _costs(rows, batches, kept)
+    costs, _, after = _costs(rows, batches, kept, joint=schedule.joint)
     return replace(schedule, costs=tuple(sum(costs[i::n]) for i in range(n)), kept=after)
 
 
@@ -207,9 +215,9 @@ def _padded_batches(rows: Sequence[Row], groups: Iterable[tuple[list[int], int]]
     return found
 
 
-def _packed_batches(rows: Sequence[Row], room: _Room, kept: tuple[int, ...]) -> list[Batch]:
+def _packed_batches(rows: Sequence[Row], room: _Room, kept: ModelInput | None) -> list[Batch]:
     """Rows in the order of their prefix tree, cut where a batch is full."""
-    order = sorted(range(len(rows)), key=lambda i: rows[i].read)
+    order = in_tree_order(rows)
     found: list[Batch] = []
     current: list[int] = []
     tokens = held = 0
@@ -235,8 +243,8 @@ def _packed_bytes(row: Row, reused: int, row_bytes: RowBytes) -> int:
 
 
 def _costs(
-    rows: Sequence[Row], batches: Sequence[Batch], kept: tuple[int, ...]
-) -> tuple[list[int], int, tuple[int, ...]]:
+    rows: Sequence[Row], batches: Sequence[Batch], kept: ModelInput | None, *, joint: bool
+) -> tuple[list[int], int, ModelInput | None]:
     """Tokens read for each row, forwards, and what the session keeps afterwards."""
     costs = [0] * len(rows)
     forwards = len(batches)
@@ -245,15 +253,24 @@ def _costs(
         if batch.packed:
             for i, row, reused in zip(batch.rows, members, reused_tokens(members, kept), strict=True):
                 costs[i] = len(row.read) - reused
-            kept = members[-1].read
+            kept = ModelInput(members[-1].read, members[-1].media)
             continue
-        width = max(len(row.read) for row in members) - batch.prefix
+        width = _width(members, joint) - batch.prefix
         for i in batch.rows:
             costs[i] = width
-        prefix = members[0].prompt[: batch.prefix]
+        prefix = ModelInput(members[0].prompt[: batch.prefix], members[0].media)
         # A session keeps the longest prefix so far, and goes on from where the next one leaves it.
-        if (known := common_prefix(kept, prefix)) < len(prefix):
-            costs[batch.rows[0]] += len(prefix) - known
+        known = common_prefix(kept.ids, prefix.ids) if kept is not None and kept.media == prefix.media else 0
+        if known < len(prefix.ids):
+            costs[batch.rows[0]] += len(prefix.ids) - known
             forwards += 1
             kept = prefix
     return costs, forwards, kept
+
+
+def _width(rows: Sequence[Row], joint: bool) -> int:
+    """Tokens that each row of a padded batch reads."""
+    if joint:
+        return max(len(row.read) for row in rows)
+    # Read apart, the target follows a start token, and its last token is not read.
+    return max(len(row.prompt) for row in rows) + max(len(row.target) for row in rows)

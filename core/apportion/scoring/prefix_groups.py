@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from apportion.protocols.row import Row
-from apportion.scoring.prefix_tree import common_prefix
+from apportion.scoring.prefix_tree import shared_prompt
 
 __all__ = ["nested_groups"]
 
@@ -24,10 +24,8 @@ def nested_groups(rows: Sequence[Row], overhead: int) -> list[tuple[list[int], i
         rows: distinct.
         overhead: what one more forward costs, in tokens.
     """
-    order = sorted(range(len(rows)), key=lambda i: rows[i].prompt)
-    prompts = [rows[i].prompt for i in order]
-    # The first target token is predicted by the last token of the prompt, which therefore stays in its row.
-    shared = [min(common_prefix(a, b), len(a) - 1, len(b) - 1) for a, b in itertools.pairwise(prompts)]
+    order = sorted(range(len(rows)), key=lambda i: (rows[i].media, rows[i].prompt))
+    shared = [shared_prompt(a, b) for a, b in itertools.pairwise(rows[i] for i in order)]
     groups = _nested(np.array(order), np.array(shared, dtype=np.int64), 0, overhead)
     return [(members.tolist(), prefix) for members, prefix in groups]
 

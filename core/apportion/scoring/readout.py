@@ -1,8 +1,8 @@
-"""From a batch to values: what the target function needs is read from the session, and no more."""
+"""From a batch to numbers: what the target function needs is read from the session, and no more."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
@@ -10,26 +10,36 @@ from jaxtyping import Float
 from torch import Tensor
 
 from apportion.errors import CapabilityError, PluginError
-from apportion.protocols.backend import Capability, LogitsSession, ScoringBatch, Session
+from apportion.protocols.backend import Capability, LogitsSession, Session
+from apportion.protocols.batch import ScoringBatch
+from apportion.protocols.inside import InsideSession
+from apportion.protocols.row import ModelInput, Row
 from apportion.protocols.targets import Needs, Scores, Target, TargetFunction
+from apportion.scoring.turns import Turns
 
-__all__ = ["LOGITS_BYTES", "Readout", "check_shape"]
-
-ScoreBatch = Callable[[Session, ScoringBatch], Float[Tensor, "B T"]]
+__all__ = ["LOGITS_BYTES", "FlatLogits", "Readout", "check_shape"]
 
 LOGITS_BYTES = 64 * 2**20
 """Memory for the logits that a target function sees at once; a row of them is always allowed."""
 
+ScoreBatch = Callable[[ScoringBatch, "Readout | FlatLogits"], Tensor]
+
 
 class Readout:
-    """Values of batches, for one target and one target function.
+    """Reads what one target function needs of batches: called with a session and a batch, it scores the batch.
+
+    It is the ``read`` of the hook ``apportion_score``: log-probabilities ``Float[B, T]``, or, where the target function
+    needs logits, its values ``Float[B, K]``, as logits are too large to hand on.
 
     Args:
         session: the loaded model.
         target: what follows every prompt, and what it is compared with.
         target_fn: turns scores into values.
-        score_batch: how a batch gets its log-probabilities (the hook ``apportion_score``).
-        reference: token ids of the prompt that all are compared with, where the target function asks for one.
+        reference: the prompt that all are compared with, where the target function asks for one.
+        turns: lent while the session works.
+
+    Attributes:
+        needs: what is read.
 
     Raises:
         CapabilityError: the session cannot give what the target function needs.
@@ -40,16 +50,17 @@ class Readout:
         session: Session,
         target: Target,
         target_fn: TargetFunction,
-        score_batch: ScoreBatch,
-        reference: Sequence[int] | None = None,
+        reference: ModelInput | None = None,
+        turns: Turns | None = None,
     ) -> None:
+        self.needs = target_fn.needs
         self._session = session
         self._target = target
         self._target_fn = target_fn
-        self._score_batch = score_batch
-        self._reference_ids = reference
+        self._reference_prompt = reference
         self._reference: Scores | None = None
-        if target_fn.needs is Needs.LOGITS and Capability.LOGITS not in session.capabilities:
+        self._turns = turns or Turns()
+        if self.needs is Needs.LOGITS and Capability.LOGITS not in session.capabilities:
             raise CapabilityError(
                 f"The target function needs logits, which the backend {session.info.backend!r} does not give. "
                 f"It gives: {', '.join(sorted(c.value for c in session.capabilities))}."
@@ -66,76 +77,96 @@ class Readout:
         """K."""
         return 1 + len(self._target.ids)
 
-    @property
-    def reads_logits(self) -> bool:
-        """Whether values are made from logits, batch by batch, instead of log-probabilities."""
-        return self._target_fn.needs is Needs.LOGITS
-
-    def prepare(self) -> None:
-        """Read what all prompts are compared with, if the target function asks for it."""
-        self._referred()
-
-    def read(self, batch: ScoringBatch) -> Tensor:
-        """What is read of a batch: values or log-probabilities."""
-        return self.values(batch) if self.reads_logits else self.log_probs(batch)
-
-    def values(self, batch: ScoringBatch) -> Float[Tensor, "B K"]:
-        """Values of the rows of a batch by their logits, after the target and what it is contrasted with.
+    def __call__(self, session: Session, batch: ScoringBatch) -> Tensor:
+        """Score a batch with a session: ``Float[B, T]`` or ``Float[B, K]``, by ``needs``.
 
         Raises:
             BatchTooLargeError: memory ran out.
             PluginError: a session or target function gave another shape.
         """
-        return torch.cat([self.applied(*parts) for parts in self._logits(batch)])
+        if self.needs is Needs.LOG_PROBS:
+            with self._turns.lent():
+                return session.log_probs(batch)
+        return torch.cat([self.applied(*parts) for parts in self._logits(session, batch)])
 
-    def log_probs(self, batch: ScoringBatch) -> Float[Tensor, "B T"]:
-        """Log-probabilities of the rows of a batch; what stands beyond a row's own target says nothing.
+    def width(self, batch: ScoringBatch) -> int:
+        """Columns of what is read of a batch."""
+        return batch.n_targets if self.needs is Needs.LOG_PROBS else self.n_outputs
 
-        Raises:
-            BatchTooLargeError: memory ran out.
-            PluginError: a session or plugin gave another shape.
+    def prepare(self, score: ScoreBatch) -> None:
+        """Read what all prompts are compared with, once, if the target function asks for it.
+
+        Args:
+            score: gives what a ``read`` like this one reads of a batch.
         """
-        found = self._score_batch(self._session, batch)
-        wanted = (batch.n_rows, batch.n_targets)
-        check_shape("scoring a batch (a session, or a plugin's apportion_score)", found, wanted)
-        return found
+        if self._reference_prompt is None or self._reference is not None:
+            return
+        prompt = self._reference_prompt
+        batch = ScoringBatch((Row(prompt.ids, self._target.ids, prompt.media),))
+        if self.needs is Needs.LOG_PROBS:
+            self._reference = Scores(log_probs=score(batch, self))
+        else:
+            flat = score(batch, FlatLogits())
+            self._reference = Scores(logits=flat.reshape(1, batch.n_targets, -1))
 
-    def applied(self, scores: Scores, contrast: Scores | None = None) -> Float[Tensor, "B K"]:
-        """Values of scores, float64 on the CPU."""
-        given = replace(scores, contrast=contrast, reference=self._referred())
+    def applied(
+        self, scores: Scores, contrast: Scores | None = None, *, reference: Scores | None = None
+    ) -> Float[Tensor, "B K"]:
+        """Values of scores, float64 on the CPU; differentiable where the target function is.
+
+        Args:
+            scores: after the target.
+            contrast: after the contrast, where there is one.
+            reference: of the prompt that all are compared with; ``None``: what ``prepare`` read.
+        """
+        given = replace(scores, contrast=contrast, reference=reference or self._reference)
         found = scores.log_probs if scores.log_probs is not None else scores.logits
         assert found is not None
         values = self._target_fn(given, self._target)
         check_shape(f"the target function {type(self._target_fn).__name__}", values, (len(found), self.n_outputs))
         return values.to("cpu", torch.float64)
 
-    def _logits(self, batch: ScoringBatch) -> Iterator[tuple[Scores, ...]]:
+    def of_embeddings(self, session: InsideSession, embedded: Float[Tensor, "B P D"]) -> Float[Tensor, "B K"]:
+        """Values of prompts that are given by their input embeddings; differentiable where the target function is."""
+        with torch.enable_grad():
+            logits = [session.logits_of(embedded, ids) for ids in self.targets]
+            return self.applied(*(self.scores_of(part, ids) for part, ids in zip(logits, self.targets, strict=True)))
+
+    def scores_of(self, logits: Float[Tensor, "B T V"], target: tuple[int, ...]) -> Scores:
+        """What the target function needs of the logits before each token of a target; differentiable."""
+        if self.needs is Needs.LOGITS:
+            return Scores(logits=logits)
+        log_probs = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
+        return Scores(log_probs=log_probs[:, torch.arange(len(target)), torch.tensor(target)])
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether all prompts are compared with one."""
+        return self._reference_prompt is not None
+
+    def _logits(self, session: Session, batch: ScoringBatch) -> Iterator[tuple[Scores, ...]]:
         """Logits of the same rows after each target, a few rows at a time."""
-        assert isinstance(self._session, LogitsSession)
-        prompts = [row.prompt for row in batch.rows]
-        prefix = tuple(batch.prefix_ids.tolist())
-        after = [ScoringBatch.of(prompts, prefix, ids, packed=batch.packed) for ids in self.targets]
+        assert isinstance(session, LogitsSession)
+        after = [replace(batch, rows=tuple(replace(row, target=ids) for row in batch.rows)) for ids in self.targets]
         rows = self._rows_at_once(sum(map(len, self.targets)))
-        for parts in zip(*(self._session.logits(one, rows) for one in after), strict=True):
+        for parts in zip(*(session.logits(one, rows) for one in after), strict=True):
             yield tuple(Scores(logits=part) for part in parts)
 
     def _rows_at_once(self, tokens: int) -> int:
         vocabulary = self._session.info.vocabulary
         return 1 if vocabulary is None else max(1, LOGITS_BYTES // (4 * vocabulary * tokens))
 
-    def _referred(self) -> Scores | None:
-        """Scores of the reference prompt, read when they are first needed."""
-        if self._reference_ids is None:
-            return None
-        if self._reference is None:
-            batch = ScoringBatch.of([tuple(self._reference_ids)], (), self._target.ids)
-            if self.reads_logits:
-                assert isinstance(self._session, LogitsSession)
-                (logits,) = self._session.logits(batch, 1)
-                self._reference = Scores(logits=logits)
-            else:
-                self._reference = Scores(log_probs=self.log_probs(batch))
-        return self._reference
+
+class FlatLogits:
+    """Reads the logits of a single row as one line, ``Float[1, T·V]``."""
+
+    needs = Needs.LOGITS
+
+    def __call__(self, session: Session, batch: ScoringBatch) -> Tensor:
+        """Logits at the position before each target token."""
+        assert isinstance(session, LogitsSession)
+        (logits,) = session.logits(batch, 1)
+        return logits.flatten(1)
 
 
 def check_shape(what: str, found: object, wanted: tuple[int, int]) -> None:

@@ -1,27 +1,26 @@
-"""From model inputs to values: what is known is recalled, the rest is scored and the target function applied."""
+"""From model inputs to values: what is known is looked up, the rest is scored and the target function applied."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from apportion.errors import InputError
-from apportion.protocols.backend import ScoringBatch, Session
-from apportion.protocols.inputs import ModelInput
+from apportion.errors import CapabilityError, InputError
+from apportion.protocols.backend import Capability, Session
+from apportion.protocols.batch import ScoringBatch
 from apportion.protocols.progress import ProgressEvent, Report
-from apportion.protocols.row import Row
-from apportion.protocols.targets import Scores
+from apportion.protocols.row import ModelInput, Row
+from apportion.protocols.targets import Needs, Scores
 from apportion.scoring.batches import Batches
 from apportion.scoring.plan import Plan
-from apportion.scoring.readout import Readout, check_shape
+from apportion.scoring.readout import FlatLogits, Readout, check_shape
 
-__all__ = ["Inquiry", "Scorer", "Tally", "read_together"]
-
-Recall = Callable[[Session, Sequence[tuple[int, ...]], tuple[int, ...]], Sequence[Float[Tensor, "N T"]]]
+__all__ = ["PendingScores", "Scorer", "Tally", "read_together"]
 
 
 @dataclass(slots=True)
@@ -50,11 +49,12 @@ class Scorer:
 
     Args:
         session: the loaded model.
-        readout: turns scores into values of the target.
+        readout: reads scores and turns them into values of the target.
         batches: lays rows out and runs them; those of several runs may share it.
+        score_batch: the hook ``apportion_score``, which every batch passes: takes ``session``, ``batch`` and ``read``.
+        lookup: the hook ``apportion_lookup``: what plugins know of some rows, NaN where they know nothing; takes
+            ``session`` and ``rows``. ``None``: nothing is looked up.
         report: where progress goes.
-        recall: what is known of some prompts before they are scored (the hook ``apportion_recall``); ``None`` where
-            log-probabilities are not all that is needed.
         tally: where to count; a new one if ``None``.
     """
 
@@ -64,93 +64,111 @@ class Scorer:
         readout: Readout,
         batches: Batches,
         *,
+        score_batch: Callable[..., Any],
+        lookup: Callable[..., Sequence[Float[Tensor, "N T"]]] | None,
         report: Report,
-        recall: Recall | None = None,
         tally: Tally | None = None,
     ) -> None:
         self.session = session
         self.readout = readout
         self.report = report
-        self._recall = recall
-        self._batches = batches
         self.tally = tally or Tally()
+        self._score_batch = score_batch
+        self._lookup = lookup
+        self._batches = batches
 
     def __call__(self, inputs: Sequence[ModelInput]) -> Float[Tensor, "N K"]:
         """Values of distinct inputs, in their order, float64 on the CPU.
 
         Raises:
             InputError: an input and the target exceed the model's context length, or a token id its vocabulary.
+            CapabilityError: the session does not take the media of an input.
             BatchTooLargeError: not even one row fits into memory.
         """
-        if not self.shares:
-            return self._by_logits(inputs)
-        inquiry = self.inquire(inputs)
-        read_together([inquiry], self._batches)
-        return inquiry.values()
+        pending = self.pending(inputs)
+        read_together([pending], self._batches)
+        return pending.values()
 
-    @property
-    def shares(self) -> bool:
-        """Whether what it reads may be read together with what others do: logits are too large to keep."""
-        return not self.readout.reads_logits
-
-    def inquire(self, inputs: Sequence[ModelInput]) -> Inquiry:
-        """What has to be read for the values of distinct inputs, where log-probabilities are enough.
+    def pending(self, inputs: Sequence[ModelInput]) -> PendingScores:
+        """What has to be read for the values of distinct inputs.
 
         Raises:
             InputError: an input and the target exceed the model's context length, or a token id its vocabulary.
+            CapabilityError: the session does not take the media of an input.
         """
-        sequences = [item.ids for item in inputs]
-        self.check(sequences)
-        return Inquiry(self, sequences, [self._recalled(sequences, target) for target in self.readout.targets])
+        self.check(inputs)
+        rows = self.rows(inputs)
+        if self.readout.needs is Needs.LOG_PROBS:
+            return PendingScores(self, rows, [self._known(part) for part in rows])
+        values = torch.full((len(inputs), self.readout.n_outputs), torch.nan, dtype=torch.float64)
+        return PendingScores(self, rows[:1], [values], also=rows[1:])
 
-    def plan(self, sequences: Sequence[tuple[int, ...]], kept: tuple[int, ...] | None = None) -> Plan:
-        """How these would be scored, going on from what the session keeps now or from what it will keep by then."""
-        targets = self.readout.targets
-        rows, *also = ([Row(ids, target) for ids in sequences] for target in targets)
-        if self.readout.reads_logits:
+    def rows(self, inputs: Sequence[ModelInput]) -> list[list[Row]]:
+        """Each input followed by each target: a list for each target."""
+        return [[Row(item.ids, target, item.media) for item in inputs] for target in self.readout.targets]
+
+    def plan(self, inputs: Sequence[ModelInput], kept: ModelInput | None) -> Plan:
+        """How these would be scored, going on from what the session will keep by then."""
+        rows, *also = self.rows(inputs)
+        if self.readout.needs is Needs.LOGITS:
             return self._batches.plan(rows, also, kept)
         return self._batches.plan([*rows, *(row for part in also for row in part)], (), kept)
 
-    def check(self, sequences: Sequence[tuple[int, ...]]) -> None:
+    def score(self, batch: ScoringBatch, read: Readout | FlatLogits | None = None) -> Tensor:
+        """What is read of a batch, every plugin having had its turn.
+
+        Raises:
+            BatchTooLargeError: memory ran out.
+            PluginError: a session or plugin gave another shape.
+        """
+        with self._batches.turns.taken():
+            found: Tensor = self._score_batch(session=self.session, batch=batch, read=read or self.readout)
+        if read is None:
+            wanted = (batch.n_rows, self.readout.width(batch))
+            check_shape("scoring a batch (a session, or a plugin's apportion_score)", found, wanted)
+        return found
+
+    def count(self, evaluations: int, tokens: int) -> None:
+        """Put evaluations on the run's account that went past batches, and report them."""
+        self.tally.evaluations += evaluations
+        self.tally.forwarded_tokens += tokens
+        self.report(ProgressEvent("score", evaluations, evaluations, self.tally.evaluations))
+
+    def check(self, inputs: Sequence[ModelInput]) -> None:
         """Refuse what cannot be scored.
 
         Raises:
-            InputError: a sequence and the target exceed the model's context length, or a token id its vocabulary.
+            InputError: an input and the target exceed the model's context length, or a token id its vocabulary.
+            CapabilityError: the session does not take the media of an input.
         """
-        vocabulary = self.session.info.vocabulary
+        info = self.session.info
         targets = self.readout.targets
-        largest = max(max(ids) for ids in (*sequences, *targets))
-        if vocabulary is not None and largest >= vocabulary:
+        largest = max(max(ids) for ids in (*(item.ids for item in inputs), *targets))
+        if info.vocabulary is not None and largest >= info.vocabulary:
             raise InputError(
-                f"The tokenizer gave the token id {largest}, and the model's vocabulary has {vocabulary} tokens. "
+                f"The tokenizer gave the token id {largest}, and the model's vocabulary has {info.vocabulary} tokens. "
                 "Use the model's own tokenizer, or resize the model's embedding for added tokens."
             )
-        limit = self.session.info.context_length
-        longest, target = max(map(len, sequences)), max(map(len, targets))
-        if limit is not None and longest + target > limit:
+        longest, target = max(len(item.ids) for item in inputs), max(map(len, targets))
+        joint = self.session.layout.joint
+        limit = info.context_length
+        if limit is not None and (longest + target if joint else max(longest, target)) > limit:
             raise InputError(
                 f"A prompt of {longest} tokens and a target of {target} exceed the model's context "
-                f"length of {limit} tokens. Shorten the prompt, its baselines or the target."
+                f"length of {limit} tokens{'' if joint else ' for each of them'}. Shorten the prompt, its baselines or "
+                "the target."
+            )
+        if any(item.media for item in inputs) and Capability.IMAGES not in self.session.capabilities:
+            raise CapabilityError(
+                f"The prompt holds media, and the backend {info.backend!r} reads text only with this model."
             )
 
-    def _by_logits(self, inputs: Sequence[ModelInput]) -> Float[Tensor, "N K"]:
-        """Values from logits, which are too large to keep: batch by batch."""
-        sequences = [item.ids for item in inputs]
-        self.check(sequences)
-        values = torch.empty(len(sequences), self.readout.n_outputs, dtype=torch.float64)
-        rows, *also = ([Row(ids, target) for ids in sequences] for target in self.readout.targets)
-        count = _Count(self, len(rows), len(rows))
-        count.begin()
-        for batch, found, tokens in self._batches.run(rows, self.readout.values, self.tally.notes.append, also):
-            values[list(batch.rows)] = found
-            count.add(len(batch.rows), sum(tokens))
-        return values
-
-    def _recalled(self, sequences: Sequence[tuple[int, ...]], target: tuple[int, ...]) -> Float[Tensor, "N T"]:
-        """What is known already of a target: NaN where nothing is."""
-        found = torch.full((len(sequences), len(target)), torch.nan, dtype=torch.float64)
-        for part in self._recall(self.session, sequences, target) if self._recall is not None else ():
-            check_shape("a plugin's apportion_recall", part, (len(sequences), len(target)))
+    def _known(self, rows: Sequence[Row]) -> Float[Tensor, "N T"]:
+        """What plugins know already of rows with one target: NaN where nothing is known."""
+        shape = (len(rows), len(rows[0].target))
+        found = torch.full(shape, torch.nan, dtype=torch.float64)
+        for part in self._lookup(session=self.session, rows=rows) if self._lookup is not None else ():
+            check_shape("a plugin's apportion_lookup", part, shape)
             found = torch.where(found.isnan(), part.double(), found)
         return found
 
@@ -175,7 +193,7 @@ class _Count:
         """Before anything is planned."""
         self._report()
         # What all are compared with is read first: a plan counts on what the session keeps.
-        self._scorer.readout.prepare()
+        self._scorer.readout.prepare(self._scorer.score)
 
     def add(self, rows: int, tokens: int) -> None:
         """So many rows of a batch were read, with so many tokens."""
@@ -193,77 +211,99 @@ class _Count:
         self._scorer.report(ProgressEvent("score", self._inputs_done, self._inputs, evaluations))
 
 
-class Inquiry:
-    """Inputs that one run asks about: what was recalled of them, and the rows that have to be read.
+class PendingScores:
+    """Inputs that one run asks about: what is known of them, and the rows that have to be read.
 
     Args:
         scorer: of the run.
-        sequences: token ids of the inputs.
-        scores: what is known of them, for each target; NaN where nothing is. It is filled in.
+        rows: of the inputs, for each target that is read by itself.
+        found: what is known of them, one table for each of these targets; NaN where nothing is. They are filled in.
+        also: the same prompts with other targets, if each batch is read with those too.
     """
 
     def __init__(
-        self, scorer: Scorer, sequences: Sequence[tuple[int, ...]], scores: Sequence[Float[Tensor, "N T"]]
+        self,
+        scorer: Scorer,
+        rows: Sequence[Sequence[Row]],
+        found: Sequence[Float[Tensor, "N C"]],
+        also: Sequence[Sequence[Row]] = (),
     ) -> None:
         self.scorer = scorer
-        self._scores = scores
-        known = [~found.isnan().any(1) for found in scores]
+        self.also = also
+        self._found = found
         self._places: dict[Row, list[tuple[int, int]]] = {}
-        for which, target in enumerate(scorer.readout.targets):
-            for i, ids in enumerate(sequences):
-                if not known[which][i]:
-                    self._places.setdefault(Row(ids, target), []).append((which, i))
-        inputs = len({i for places in self._places.values() for _, i in places})
-        scorer.tally.cached += len(sequences) - inputs
+        unknown = torch.zeros(len(rows[0]), dtype=torch.bool)
+        for which, (part, table) in enumerate(zip(rows, found, strict=True)):
+            missing = table.isnan().any(1)
+            unknown |= missing
+            for i in missing.nonzero().flatten().tolist():
+                self._places.setdefault(part[i], []).append((which, i))
+        inputs = int(unknown.sum())
+        scorer.tally.cached += len(rows[0]) - inputs
         self.count = _Count(scorer, len(self._places), inputs)
 
     @property
     def rows(self) -> Collection[Row]:
-        """What is still to be read, each row once."""
-        return self._places
+        """What has to be read."""
+        return self._places.keys()
 
-    def take(self, found: Sequence[tuple[Row, Float[Tensor, " T"], int]]) -> None:
-        """What was read of some rows in one batch: log-probabilities, and the tokens that it took."""
-        for row, log_probs, _ in found:
+    @property
+    def shares(self) -> bool:
+        """Whether its rows may be read together with those of other runs: only log-probabilities are the same."""
+        return self.scorer.readout.needs is Needs.LOG_PROBS
+
+    def take(self, found: Sequence[tuple[Row, Float[Tensor, " C"], int]]) -> None:
+        """What was read of some rows in one batch, and the tokens that it took."""
+        for row, numbers, _ in found:
             for which, i in self._places.pop(row):
-                self._scores[which][i] = log_probs[: len(row.target)]
+                table = self._found[which]
+                table[i] = numbers[: table.shape[1]]
         self.count.add(len(found), sum(tokens for *_, tokens in found))
 
     def values(self) -> Float[Tensor, "N K"]:
         """Values of all inputs, in their order, once everything was read; float64 on the CPU."""
-        return self.scorer.readout.applied(*(Scores(log_probs=part) for part in self._scores))
+        if not self.shares:
+            return self._found[0]
+        return self.scorer.readout.applied(*(Scores(log_probs=part) for part in self._found))
 
 
-def read_together(inquiries: Sequence[Inquiry], batches: Batches) -> None:
-    """Read what several runs ask for under one plan, each distinct row once.
+def read_together(pending: Sequence[PendingScores], batches: Batches) -> None:
+    """Read what several runs ask for, each distinct row once: under one plan, as far as they read the same.
 
-    A row that several ask for counts for each of them; its tokens are on the account of the first. A batch is scored
-    (the hook ``apportion_score``) for the run of its first row.
+    A row that several ask for counts for each of them; its tokens are on the account of the first. A batch passes the
+    plugins (the hook ``apportion_score``) for the run of its first row.
 
     Raises:
         BatchTooLargeError: not even one row fits into memory. What was read by then has been taken.
     """
-    askers: dict[Row, list[Inquiry]] = {}
-    for inquiry in inquiries:
-        for row in inquiry.rows:
-            askers.setdefault(row, []).append(inquiry)
-    asking = [inquiry for inquiry in inquiries if inquiry.rows]
+    for group in _alike([one for one in pending if one.rows]):
+        askers: dict[Row, list[PendingScores]] = {}
+        for one in group:
+            one.count.begin()
+            for row in one.rows:
+                askers.setdefault(row, []).append(one)
+        rows = list(askers)
 
-    def read(batch: ScoringBatch) -> Float[Tensor, "B T"]:
-        return askers[batch.first][0].scorer.readout.log_probs(batch)
+        def read(batch: ScoringBatch, askers: dict[Row, list[PendingScores]] = askers) -> Tensor:
+            return askers[batch.rows[0]][0].scorer.score(batch)
 
-    def note(text: str) -> None:
-        for inquiry in asking:
-            inquiry.scorer.tally.notes.append(text)
+        def note(text: str, group: Sequence[PendingScores] = group) -> None:
+            for one in group:
+                one.scorer.tally.notes.append(text)
 
-    for inquiry in asking:
-        inquiry.count.begin()
-    rows = list(askers)
-    for batch, found, costs in batches.run(rows, read, note) if rows else ():
-        shares: dict[int, list[tuple[Row, Tensor, int]]] = {}
-        for number, log_probs, tokens in zip(batch.rows, found, costs, strict=True):
-            for place, inquiry in enumerate(askers[rows[number]]):
-                shares.setdefault(id(inquiry), []).append((rows[number], log_probs, 0 if place else tokens))
-        for inquiry in asking:
-            if id(inquiry) in shares:
-                inquiry.take(shares[id(inquiry)])
+        for batch, found, costs in batches.run(rows, read, note, group[0].also):
+            shares: dict[int, list[tuple[Row, Tensor, int]]] = {}
+            for number, numbers, tokens in zip(batch.rows, found, costs, strict=True):
+                for place, one in enumerate(askers[rows[number]]):
+                    shares.setdefault(id(one), []).append((rows[number], numbers, 0 if place else tokens))
+            for one in group:
+                if id(one) in shares:
+                    one.take(shares[id(one)])
+
+
+def _alike(pending: Sequence[PendingScores]) -> Iterator[list[PendingScores]]:
+    """Those that may be read together, and each other one by itself."""
+    together = [one for one in pending if one.shares]
+    if together:
+        yield together
+    yield from ([one] for one in pending if not one.shares)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import ClassVar
 
 import pytest
@@ -12,9 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from apportion.errors import BackendError
+from apportion.errors import BackendError, CapabilityError, InputError
+from apportion.explainer import Explainer
 from apportion.hooks.object_check import object_faults
-from apportion.models.load import DTYPES
+from apportion.models.dtypes import DTYPES
 from apportion.prompts import Text
 from apportion.protocols.backend import (
     Available,
@@ -23,15 +23,16 @@ from apportion.protocols.backend import (
     Capability,
     GenerateSession,
     LogitsSession,
-    ScoringBatch,
     Session,
     Unavailable,
-    WhiteBox,
-    WhiteBoxSession,
 )
+from apportion.protocols.batch import ScoringBatch
+from apportion.protocols.inside import InsideSession
+from apportion.protocols.model import ModelSpec
+from apportion.protocols.row import ModelInput, Row
+from apportion.scoring.batches import Batches
 from apportion.testing import reference, tiny
 from apportion.testing.contract import Contract
-from apportion.testing.explainers import tiny_explainer
 from apportion.testing.randomness import only_its_own_generator
 
 __all__ = ["BackendContract"]
@@ -73,6 +74,21 @@ class BackendContract(Contract):
         if "dtype" in metafunc.fixturenames:
             metafunc.parametrize("dtype", self.dtypes)
 
+    def spec(self, family: str, dtype: str) -> ModelSpec:
+        """The model that is opened; override it for backends that do not open transformers models."""
+        return tiny.spec(family, DTYPES[dtype])
+
+    def expected_logits(
+        self, family: str, dtype: str, prompt: Sequence[int], target: Sequence[int]
+    ) -> Float[Tensor, "T V"]:
+        """The reference, in float64; override it together with ``spec``."""
+        return reference.logits(tiny.model(family, DTYPES[dtype]), prompt, target)
+
+    def expected(self, family: str, dtype: str, prompt: Sequence[int], target: Sequence[int]) -> Float[Tensor, " T"]:
+        """Log-probability of each target token by the reference."""
+        logits = self.expected_logits(family, dtype, prompt, target)
+        return logits.log_softmax(-1)[torch.arange(len(target)), torch.tensor(target)]
+
     def tolerance(self, family: str, dtype: str) -> float:
         """The largest difference allowed; override it for models that compute parts in less than their dtype."""
         return self.tolerances[dtype]
@@ -83,8 +99,8 @@ class BackendContract(Contract):
         state = backend.availability()
         if isinstance(state, Unavailable):
             pytest.skip(f"{backend.info.name} is unavailable: {state.reason}")
-        loaded = tiny.loaded(family or self.families[0], DTYPES[dtype or self.dtypes[0]])
-        session = backend.load(loaded, device=self.device, dtype=None, memory_budget=None)
+        spec = self.spec(family or self.families[0], dtype or self.dtypes[0])
+        session = backend.load(spec, device=self.device, dtype=None, memory_budget=None)
         try:
             yield session
         finally:
@@ -94,11 +110,10 @@ class BackendContract(Contract):
         self, session: Session, rows: Rows, prefix: int, family: str, dtype: str, target: Rows | None = None
     ) -> None:
         """Compare every row with the reference."""
-        model = tiny.model(family, DTYPES[dtype])
         for ids in target or (TARGET,):
             found = scored(session, rows, prefix, ids)
             for row, ours in zip(rows, found, strict=True):
-                expected = reference.log_probs(model, row, ids)
+                expected = self.expected(family, dtype, row, ids)
                 worst = float((ours.double() - expected).abs().max())
                 assert worst <= self.tolerance(family, dtype), (
                     f"A prompt of {len(row)} tokens ({prefix} shared) and {len(ids)} target tokens is off by "
@@ -135,11 +150,19 @@ class BackendContract(Contract):
             protocols = {
                 Capability.LOGITS: LogitsSession,
                 Capability.GENERATE: GenerateSession,
-                Capability.GRADIENTS: WhiteBoxSession,
+                Capability.GRADIENTS: InsideSession,
+                Capability.HIDDEN_STATES: InsideSession,
+                Capability.ATTENTIONS: InsideSession,
             }
             for capability, protocol in protocols.items():
                 if capability in session.capabilities:
                     assert isinstance(session, protocol), f"It has {capability.value} and is no {protocol.__name__}."
+            layout = session.layout
+            assert layout.lanes >= 1
+            assert layout.joint or not (layout.packing or layout.prefix_sharing), "Nothing is shared of targets apart."
+            assert session.kept is None, "Nothing was read yet, so nothing is kept."
+            assert session.info.model, "Results show the model's name."
+            assert callable(session.tokenizer)
             small, large = (session.row_bytes(0, suffix, 3) for suffix in (10, 100))
             assert 0 < small < large, "row_bytes() must be positive and grow with the length of a row."
 
@@ -174,20 +197,54 @@ class BackendContract(Contract):
                 self.check(session, [(1, 2, 3, 4 + i) for i in range(3)], 3, family, dtype, [TARGET, (1,)])
                 self.check(session, [(1, 2, 3, 4)], 3, family, dtype)
 
-    def test_padding_is_not_read(self, backend: Backend, dtype: str) -> None:
-        """What stands right of a row's own tokens is any id and changes nothing."""
+    def test_packed_batches_equal_the_reference(self, backend: Backend, family: str, dtype: str) -> None:
+        """Where rows may be packed: batches that go on from one another, and what is kept in between."""
+        with self.session(backend, family, dtype) as session:
+            limit = session.layout.packing_limit
+            rows = sorted(row for row in rows_of(4) if limit is None or len(row) + len(TARGET) - 1 <= limit)
+            if not session.layout.packing or len(rows) < 2:
+                pytest.skip("it does not pack rows for this model")
+            for part in (rows[: len(rows) // 2], rows[len(rows) // 2 :], rows[:1]):
+                found = session.log_probs(ScoringBatch.of(part, TARGET, packed=True))
+                for row, ours in zip(part, found, strict=True):
+                    expected = self.expected(family, dtype, row, TARGET)
+                    worst = float((ours.double() - expected).abs().max())
+                    assert worst <= self.tolerance(family, dtype), (
+                        f"A packed prompt of {len(row)} tokens is off by {worst:.3g} nats on {family} in {dtype}."
+                    )
+                assert session.kept == ModelInput(Row(part[-1], TARGET).read), (
+                    f"After a packed batch the last row is kept, not {session.kept}."
+                )
+            session.release()
+            assert session.kept is None, "release() forgets what was kept."
+
+    def test_lanes_change_nothing(self, backend: Backend, dtype: str) -> None:
+        """Several batches at once, in whatever order they come back, give each row its own scores."""
         with self.session(backend, dtype=dtype) as session:
-            if not session.layout.padding:
-                pytest.skip("its batches have rows of one length")
-            batch = ScoringBatch.of([(1, 2, 3, 4, 5, 6), (1, 9), (1, 3, 5)], (), TARGET)
-            poisoned = batch.suffix_ids.clone()
-            for row, length in enumerate(batch.suffix_lengths.tolist()):
-                poisoned[row, length:] = tiny.VOCABULARY - 1
-            plain = session.log_probs(batch)
-            other = session.log_probs(replace(batch, suffix_ids=poisoned))
-            assert torch.allclose(plain, other, atol=1e-6), (
-                f"Other pad ids changed the scores from {plain.tolist()} to {other.tolist()}."
-            )
+            if session.layout.lanes == 1:
+                pytest.skip("it takes one batch at a time")
+            rows = [Row((*row, i % 200), TARGET) for i, row in enumerate(rows_of(0) * 6)]
+            found: dict[Row, Tensor] = {}
+            for batch, scores, _ in Batches(session).run(rows, session.log_probs, _ignore):
+                found.update((rows[number], score) for number, score in zip(batch.rows, scores, strict=True))
+            assert len(found) == len(rows), "Some rows were not scored."
+            for row in rows:
+                expected = self.expected(self.families[0], dtype, row.prompt, row.target)
+                worst = float((found[row].double() - expected).abs().max())
+                assert worst <= self.tolerance(self.families[0], dtype), f"A row is off by {worst:.3g} nats in lanes."
+
+    def test_it_names_the_model_it_scores(self, backend: Backend) -> None:
+        """Two sessions of one model have one fingerprint and checksum; ``claims`` opens nothing and never raises."""
+        spec = self.spec(self.families[0], self.dtypes[0])
+        assert backend.claims(spec) is True, "backend='auto' would never take it for its own model."
+        assert backend.claims(ModelSpec("https://localhost:1/nowhere")) in (True, False)
+        with self.session(backend) as session, self.session(backend) as other:
+            assert session.fingerprint(), "Results name the model by its fingerprint."
+            assert session.fingerprint() == other.fingerprint(), "One model has two fingerprints."
+            try:
+                assert session.checksum() == other.checksum(), "One model has two checksums."
+            except CapabilityError as error:
+                assert str(error), "There is no checksum, and the reason is missing."
 
     def test_rows_do_not_see_each_other(self, backend: Backend, dtype: str) -> None:
         """A row scores the same alone, in a batch, and at another place in it."""
@@ -217,33 +274,40 @@ class BackendContract(Contract):
 
     def test_the_model_stays_as_it_was(self, backend: Backend) -> None:
         """Weights, modes and flags of a model that the user passed are the same afterwards."""
-        loaded = tiny.loaded(self.families[0], DTYPES[self.dtypes[0]])
-        fingerprint, mode = loaded.fingerprint, loaded.model.training
-        flags = [parameter.requires_grad for parameter in loaded.model.parameters()]
+        model = self.spec(self.families[0], self.dtypes[0]).objects
+        if not isinstance(model, torch.nn.Module):
+            pytest.skip("its model is not a torch module")
+        before = [(p.detach().clone(), p.requires_grad) for p in model.parameters()]
+        mode = model.training
         with self.session(backend) as session:
             scored(session, rows_of(0), 0, TARGET)
-        assert loaded.fingerprint == fingerprint, "The weights of the user's model changed."
-        assert loaded.model.training == mode, "The mode (train or eval) of the user's model changed."
-        assert [parameter.requires_grad for parameter in loaded.model.parameters()] == flags
+        after = [(p.detach(), p.requires_grad) for p in model.parameters()]
+        assert all(torch.equal(a, b) for (a, _), (b, _) in zip(before, after, strict=True)), (
+            "The weights of the user's model changed."
+        )
+        assert model.training == mode, "The mode (train or eval) of the user's model changed."
+        assert [flag for _, flag in after] == [flag for _, flag in before], "requires_grad flags changed."
 
     def test_empty_and_full_coalitions(self, backend: Backend) -> None:
         """All features and none, through the whole pipeline; without any text the start token is read."""
         with self.session(backend):
             pass  # skips where the backend is unavailable
-        with tiny_explainer(backend=backend) as explainer:
+        family, dtype = self.families[0], self.dtypes[0]
+        with Explainer(self.spec(family, dtype), backend=backend, progress=False) as explainer:
             result = explainer.attribute(Text("one two three"), " x", method="shapley")
-        tokenizer, model = tiny.tokenizer(), tiny.model()
+            tokenizer = explainer.session.tokenizer
         target = tokenizer(" x")["input_ids"]
         full, empty = tokenizer("one two three")["input_ids"], [tokenizer.bos_token_id]
+        allowed = max(1e-4, len(target) * self.tolerance(family, dtype))
         for ours, prompt in ((result.full_value, full), (result.base_value, empty)):
-            assert ours == pytest.approx(float(reference.log_probs(model, prompt, target).sum()), abs=1e-4)
+            assert ours == pytest.approx(float(self.expected(family, dtype, prompt, target).sum()), abs=allowed)
 
     def test_logits_give_the_log_probs(self, backend: Backend, dtype: str) -> None:
         """Where there are logits, their log-softmax is what ``log_probs`` gives."""
         with self.session(backend, dtype=dtype) as session:
             if Capability.LOGITS not in session.capabilities or not isinstance(session, LogitsSession):
                 pytest.skip("it gives no logits for this model")
-            batch = ScoringBatch.of([(1, 2, 3, 4), (5, 6, 7, 8)], (), TARGET)
+            batch = ScoringBatch.of([(1, 2, 3, 4), (5, 6, 7, 8)], TARGET)
             parts = list(session.logits(batch, 1))
             assert [tuple(part.shape[:2]) for part in parts] == [(1, len(TARGET))] * 2, (
                 f"Two rows, one at a time, came in shapes {[list(part.shape) for part in parts]}."
@@ -262,23 +326,69 @@ class BackendContract(Contract):
             if Capability.GENERATE not in session.capabilities or not isinstance(session, GenerateSession):
                 pytest.skip("it does not generate with this model")
             prompt = (1, 2, 3, 4, 5)
-            written = session.generate(prompt, {"max_new_tokens": 6}, 0)
+            written = session.generate(ModelInput(prompt), {"max_new_tokens": 6}, 0)
             assert 1 <= len(written) <= 6
-            model = tiny.model(self.families[0], DTYPES[self.dtypes[0]])
             for i, token in enumerate(written):
-                likeliest = int(reference.logits(model, prompt + written[:i], (0,))[0].argmax())
+                logits = self.expected_logits(self.families[0], self.dtypes[0], prompt + written[:i], (0,))
+                likeliest = int(logits[0].argmax())
                 assert token == likeliest, f"Token {i} is {token}; the likeliest is {likeliest}."
-            assert len(session.generate(prompt, {}, 0, room=2)) <= 2, "`room` is not kept."
+            assert len(session.generate(ModelInput(prompt), {}, 0, room=2)) <= 2, "`room` is not kept."
 
-    def test_the_inside_is_the_model(self, backend: Backend) -> None:
-        """Where gradients or hidden states are offered, they are the model's."""
-        inner = {Capability.GRADIENTS, Capability.HIDDEN_STATES, Capability.ATTENTIONS}
-        with self.session(backend) as session:
-            if not inner & session.capabilities or not isinstance(session, WhiteBoxSession):
+    def test_the_inside_is_the_model(self, backend: Backend, family: str) -> None:
+        """Where there are gradients: embeddings give the logits of their tokens, and derivatives are the model's.
+
+        The derivative along a random direction is compared with the difference between two points.
+        """
+        dtype = self.dtypes[0]
+        with self.session(backend, family) as session:
+            if Capability.GRADIENTS not in session.capabilities or not isinstance(session, InsideSession):
+                pytest.skip("it gives no gradients")
+            prompt = (1, 2, 3, 4, 5)
+            embedded = session.embeddings(prompt)
+            assert not embedded.requires_grad, "embeddings() are detached."
+            point = torch.stack([embedded, 0.5 * embedded]).requires_grad_()
+            with torch.enable_grad():
+                logits = session.logits_of(point, TARGET)
+            expected = self.expected_logits(family, dtype, prompt, TARGET)
+            allowed = max(1e-5, 10 * self.tolerance(family, dtype))
+            assert torch.allclose(logits[0].detach().cpu().double(), expected, atol=allowed, rtol=1e-3), (
+                "The logits of embedded tokens are not those of the tokens."
+            )
+            (gradient,) = torch.autograd.grad(logits.double().log_softmax(-1)[:, 1, 7].sum(), point)
+            assert point.grad is None, "The gradient goes to whoever asked for it, and nowhere else."
+            if dtype != "float64":
+                return  # differences of rounded values say little
+            draw = torch.Generator().manual_seed(0)
+            direction = torch.randn(point.shape, generator=draw, dtype=torch.float64).to(point.device)
+            # Some families compute norms in fp32 whatever their dtype, so a smaller step would show rounding.
+            step = 1e-3 * direction * float(point.detach().norm() / direction.norm())
+            with torch.no_grad():
+                ends = [session.logits_of((point + side * step).detach(), TARGET) for side in (1, -1)]
+            up, down = (float(end.double().log_softmax(-1)[:, 1, 7].sum()) for end in ends)
+            change = float((gradient.double() * step).sum())
+            assert change == pytest.approx((up - down) / 2, rel=5e-3, abs=1e-9), "The gradient is wrong."
+
+    def test_a_trace_is_of_the_model(self, backend: Backend, family: str) -> None:
+        """Hidden states begin with the embeddings; attention weights add up to 1 and look back only."""
+        with self.session(backend, family) as session:
+            if not isinstance(session, InsideSession):
                 pytest.skip("it gives no access to the model's inside")
-            box = session.white_box()
-            assert isinstance(box, WhiteBox)
-            assert isinstance(box.model, torch.nn.Module)
+            ids = (1, 2, 3, 4, 5)
+            if Capability.HIDDEN_STATES in session.capabilities:
+                found = session.trace(ids, hidden=True)
+                assert len(found.hidden) > 1
+                assert all(states.shape[0] == len(ids) for states in found.hidden)
+                assert not found.attentions and not found.modules, "A trace holds what was asked for only."
+            if Capability.ATTENTIONS not in session.capabilities:
+                with pytest.raises(CapabilityError):
+                    session.trace(ids, attentions=True)
+            else:
+                for weights in session.trace(ids, attentions=True).attentions:
+                    assert weights.shape[-2:] == (len(ids), len(ids))
+                    assert torch.allclose(weights.sum(-1).double(), torch.ones((), dtype=torch.float64), atol=1e-3)
+                    assert float(weights.triu(1).abs().max()) == 0.0, "A token attends to later ones."
+            with pytest.raises(InputError, match="no-such-module"):
+                session.trace(ids, modules=("no-such-module",))
 
     def test_closing_is_final_and_idempotent(self, backend: Backend) -> None:
         """``close`` twice is fine; then scoring is refused in words and ``info`` stays; ``release`` loses nothing."""
@@ -290,7 +400,7 @@ class BackendContract(Contract):
             session.close()
             session.close()
             with pytest.raises(BackendError):
-                session.log_probs(ScoringBatch.of([(1, 2)], (), TARGET))
+                session.log_probs(ScoringBatch.of([(1, 2)], TARGET))
             assert session.info.backend == backend.info.name, "What scored is still asked of a closed session."
 
     def test_what_does_not_exist_is_refused(self, backend: Backend) -> None:
@@ -300,7 +410,7 @@ class BackendContract(Contract):
         for keyword in ("device", "dtype"):
             options = {"device": None, "dtype": None, "memory_budget": None} | {keyword: "no-such-thing"}
             with pytest.raises(BackendError, match="no-such-thing"):
-                backend.load(tiny.loaded(self.families[0]), **options)  # type: ignore[arg-type]
+                backend.load(self.spec(self.families[0], self.dtypes[0]), **options)  # type: ignore[arg-type]
 
 
 def rows_of(prefix: int) -> list[tuple[int, ...]]:
@@ -312,11 +422,15 @@ def rows_of(prefix: int) -> list[tuple[int, ...]]:
 
 def scored(session: Session, rows: Rows, prefix: int, target: tuple[int, ...]) -> Float[Tensor, "B T"]:
     """Log-probabilities of rows that share ``prefix`` tokens, laid out as the session wants them."""
-    shared = rows[0][:prefix] if session.layout.prefix_sharing else ()
+    shared = prefix if session.layout.prefix_sharing else 0
     if session.layout.padding:
-        return session.log_probs(ScoringBatch.of(list(rows), shared, target))
+        return session.log_probs(ScoringBatch.of(rows, target, prefix_length=shared))
     found = torch.full((len(rows), len(target)), torch.nan, dtype=torch.float64)
     for length in {len(row) for row in rows}:
         alike = [i for i, row in enumerate(rows) if len(row) == length]
-        found[alike] = session.log_probs(ScoringBatch.of([rows[i] for i in alike], shared, target)).double()
+        batch = ScoringBatch.of([rows[i] for i in alike], target, prefix_length=shared)
+        found[alike] = session.log_probs(batch).double()
     return found
+
+
+def _ignore(_: str) -> None: ...

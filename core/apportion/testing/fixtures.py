@@ -7,19 +7,19 @@ from collections.abc import Iterator
 import pytest
 
 from apportion.explainer import Explainer
-from apportion.models.load import LoadedModel
+from apportion.protocols.model import ModelSpec
 from apportion.results.attribution import Attribution
 from apportion.testing import explainers, tiny
 from apportion.testing.games import KnownGame, known_games
 from apportion.testing.results import sample_results
 
-__all__ = ["known_game", "sample_result", "tiny_explainer", "tiny_loaded"]
+__all__ = ["known_game", "sample_result", "tiny_explainer", "tiny_spec"]
 
 
 @pytest.fixture(scope="session")
-def tiny_loaded() -> LoadedModel:
+def tiny_spec() -> ModelSpec:
     """A tiny random Llama in float64 and its byte-level tokenizer."""
-    return tiny.loaded()
+    return tiny.spec()
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from transformers import PreTrainedTokenizerBase
 from apportion.errors import InputError
 from apportion.hooks.manager import load_plugins
 from apportion.protocols.features import Feature
-from apportion.protocols.inputs import Alternatives, InputAdapter, ModelInput
+from apportion.protocols.inputs import Alternatives, InputAdapter
+from apportion.protocols.row import ModelInput
 from apportion.rendering.context import AdaptContext
 from apportion.testing import tiny
 from apportion.testing.contract import Contract

@@ -11,10 +11,10 @@ import transformers as tf
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from apportion.models.load import LoadedModel
 from apportion.models.quiet import quiet_transformers
+from apportion.protocols.model import ModelSpec
 
-__all__ = ["FAMILIES", "VOCABULARY", "config", "loaded", "model", "tokenizer"]
+__all__ = ["FAMILIES", "VOCABULARY", "config", "model", "spec", "tokenizer"]
 
 VOCABULARY = 260
 COMMON: Mapping[str, Any] = {"vocab_size": VOCABULARY, "bos_token_id": 256, "eos_token_id": 257, "pad_token_id": 257}
@@ -124,6 +124,6 @@ def model(family: str = "llama", dtype: torch.dtype = torch.float64) -> PreTrain
     return made
 
 
-def loaded(family: str = "llama", dtype: torch.dtype = torch.float64) -> LoadedModel:
+def spec(family: str = "llama", dtype: torch.dtype = torch.float64) -> ModelSpec:
     """Model and tokenizer as a backend takes them."""
-    return LoadedModel(model(family, dtype), tokenizer(), f"tiny-{family}", owned=False)
+    return ModelSpec(f"tiny-{family}", tokenizer(), objects=model(family, dtype))

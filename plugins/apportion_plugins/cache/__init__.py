@@ -9,21 +9,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from apportion.errors import InputError
+from apportion.errors import CapabilityError, InputError
 from apportion.files import file_to_write
 from apportion.hooks.hookspecs import Settings, hookimpl
 from apportion.options import whole_number
 from apportion.protocols.progress import ProgressEvent
+from apportion.protocols.targets import Needs
 from apportion_plugins.cache.file import CacheFile, DamagedError, UnavailableError
 from apportion_plugins.cache.store import Store
-from apportion_plugins.cache.unseen import UnseenError
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-    from apportion.protocols.backend import ScoringBatch, Session
+    from apportion.protocols.backend import Session
+    from apportion.protocols.batch import ScoringBatch
     from apportion.protocols.request import Request
+    from apportion.protocols.row import Row
+    from apportion.protocols.targets import Read
 
 __all__ = ["EvaluationCache"]
 
@@ -63,8 +66,9 @@ class EvaluationCache:
         self._path = None if path is None else _checked(path)
         self._default = Path(FILE_NAME)
         self._said: set[str] = set()
-        # An object may serve explainers in several threads; a run stays in its own.
+        # An object may serve explainers in several threads: what runs that take turns share stays in theirs.
         self._local = threading.local()
+        self._by_request: dict[str, _Run] = {}
 
     @hookimpl
     def apportion_configure(self, settings: Settings) -> None:
@@ -72,35 +76,36 @@ class EvaluationCache:
         self._default = settings.cache_dir / FILE_NAME
 
     @hookimpl
-    def apportion_recall(
-        self, request: Request, session: Session, prompts: Sequence[tuple[int, ...]], target_ids: tuple[int, ...]
-    ) -> Float[Tensor, "N T"] | None:
+    def apportion_lookup(self, request: Request, session: Session, rows: Sequence[Row]) -> Float[Tensor, "N T"] | None:
         """Rows that are known, NaN elsewhere."""
-        from apportion_plugins.cache.keys import prompt_keys
+        from apportion_plugins.cache.keys import row_keys
         from apportion_plugins.cache.rows import unpack
 
         run = self._run(request, session)
         if run.scope is None:
             return None
-        keys = prompt_keys(run.scope, target_ids, prompts)
+        keys = row_keys(run.scope, rows)
         known = run.store.get(keys)
-        return unpack([known.get(key) for key in keys], len(target_ids)) if known else None
+        return unpack([known.get(key) for key in keys], len(rows[0].target)) if known else None
 
     # Outside the other wrappers, so that what is remembered is what the run got.
     @hookimpl(wrapper=True, tryfirst=True)
     def apportion_score(
-        self, session: Session, batch: ScoringBatch, request: Request
-    ) -> Generator[None, Float[Tensor, "B T"], Float[Tensor, "B T"]]:
-        """Remember what was scored, if it is finite and as large as it has to be."""
-        from apportion_plugins.cache.keys import batch_keys
+        self, session: Session, batch: ScoringBatch, request: Request, read: Read
+    ) -> Generator[None, Tensor, Tensor]:
+        """Remember log-probabilities that were scored, if they are finite and as many as they have to be."""
+        from apportion_plugins.cache.keys import row_keys
         from apportion_plugins.cache.rows import pack
 
-        log_probs = yield
+        scored = yield
+        if read.needs is not Needs.LOG_PROBS or getattr(scored, "shape", None) != (batch.n_rows, batch.n_targets):
+            return scored
         run = self._run(request, session)
-        if run.scope is not None and getattr(log_probs, "shape", None) == (batch.n_rows, batch.n_targets):
-            rows = zip(batch_keys(run.scope, batch), pack(log_probs, batch.target_lengths.tolist()), strict=True)
+        if run.scope is not None:
+            packed = pack(scored, [len(row.target) for row in batch.rows])
+            rows = zip(row_keys(run.scope, batch.rows), packed, strict=True)
             run.store.put({key: row for key, row in rows if row is not None})
-        return log_probs
+        return scored
 
     # First, so that the file is closed even when another observer fails.
     @hookimpl(tryfirst=True)
@@ -108,11 +113,17 @@ class EvaluationCache:
         """Close the file at the end of a run, or of all that take turns."""
         if event.stage in ("items", "close"):
             self._local.many = event.stage == "items"
+        if event.stage == "end":
+            self._by_request.pop(event.request_id, None)
         if event.stage == "close" or (event.stage == "end" and not getattr(self._local, "many", False)):
             self._close()
 
     def _run(self, request: Request, session: Session) -> _Run:
         """The run of a request; its scope is computed when it is first asked for, which is before scoring."""
+        # A batch may come from another thread than the one that looked its rows up.
+        known = self._by_request.get(request.id)
+        if known is not None and known.session is session:
+            return known
         run: _Run | None = getattr(self._local, "run", None)
         if run is None or run.session is not session or run.scorers != request.scorers:
             self._close()
@@ -120,6 +131,7 @@ class EvaluationCache:
             scope = self._scope(request, session)
             run = _Run(session, request.scorers, scope, Store(file, self._max_bytes, self._say_once))
             self._local.run = run
+        self._by_request[request.id] = run
         return run
 
     def _scope(self, request: Request, session: Session) -> bytes | None:
@@ -127,11 +139,14 @@ class EvaluationCache:
 
         try:
             return scope_of(request, session)
-        except UnseenError as error:
+        except CapabilityError as error:
             why = str(error)
         except Exception as error:  # modules of any kind are asked for their settings
             why = f"a checksum of the model cannot be taken ({type(error).__name__}: {error})"
-        self._say_once(f"The evaluation cache stays out of this run, lest it give scores of another model: {why}.")
+        self._say_once(
+            "The evaluation cache is disabled for this run: the model may have changed in ways that a checksum cannot "
+            f"see: {why}."
+        )
         return None
 
     def _close(self) -> None:
@@ -159,8 +174,8 @@ def _checked(path: str | Path) -> Path:
     except DamagedError as error:
         if not error.ours:
             raise InputError(
-                f"cache={str(path)!r} is no evaluation cache of apportion: {error}. It stays as it is; name another "
-                "file."
+                f"cache={str(path)!r} is not an evaluation cache of apportion: {error}. It was left as it is; name "
+                "another file."
             ) from error
     except UnavailableError:
         pass  # a run says so, if it is still true then

@@ -161,7 +161,8 @@ class CacheFile:
             raise UnavailableError(f"{folder} is not a folder") from error
 
     def _connected(self) -> sqlite3.Connection:
-        database = sqlite3.connect(self.path, timeout=TIMEOUT, isolation_level=None)
+        # Batches come from several threads where a session has lanes, one at a time.
+        database = sqlite3.connect(self.path, timeout=TIMEOUT, isolation_level=None, check_same_thread=False)
         database.text_factory = bytes  # texts are only met in damaged files
         return database
 

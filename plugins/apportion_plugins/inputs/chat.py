@@ -12,7 +12,7 @@ from torch import Tensor
 from apportion.errors import InputError, listing
 from apportion.prompts.chat import Chat, tool_name
 from apportion.protocols.features import Segment
-from apportion.protocols.inputs import ModelInput
+from apportion.protocols.row import ModelInput
 from apportion.rendering.context import AdaptContext
 from apportion_plugins.inputs.chat_template import ChatWriter, check_control_tokens
 from apportion_plugins.inputs.levels import nested

@@ -9,7 +9,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from apportion.prompts import Documents
-from apportion.protocols.inputs import ModelInput
+from apportion.protocols.row import ModelInput
 from apportion.rendering.context import AdaptContext
 from apportion_plugins.inputs.chat_template import ChatWriter, check_control_tokens
 from apportion_plugins.inputs.levels import Grouping, nested

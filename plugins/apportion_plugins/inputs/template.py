@@ -14,7 +14,8 @@ from torch import Tensor
 from apportion.errors import InputError
 from apportion.prompts import Template
 from apportion.protocols.features import Feature, Segment
-from apportion.protocols.inputs import Alternatives, ModelInput
+from apportion.protocols.inputs import Alternatives
+from apportion.protocols.row import ModelInput
 from apportion.rendering.context import AdaptContext
 
 __all__ = ["TemplateAdapter"]

@@ -8,7 +8,8 @@ from torch import Tensor
 from apportion.errors import InputError, check_encodable
 from apportion.prompts import Text
 from apportion.protocols.features import Level, Segment
-from apportion.protocols.inputs import InputAdapter, ModelInput
+from apportion.protocols.inputs import InputAdapter
+from apportion.protocols.row import ModelInput
 from apportion.rendering.context import AdaptContext
 from apportion.rendering.token_texts import token_texts
 from apportion_plugins.inputs.levels import coarser, nested, of_pieces, of_starts

@@ -18,7 +18,8 @@ from apportion.game.game import Game
 from apportion.game.method_runner import check_estimate
 from apportion.hooks.manager import Plugins
 from apportion.hooks.registry import Entry
-from apportion.protocols.backend import Backend, Capability, ScoringBatch, Unavailable
+from apportion.protocols.backend import Backend, Capability, Unavailable
+from apportion.protocols.batch import ScoringBatch
 from apportion.protocols.methods import Coalitions, Method, Sampler
 from apportion.protocols.metrics import Measurement, Metric
 from apportion.protocols.targets import TargetFunction
@@ -112,11 +113,11 @@ def _backend(made: Backend, plugins: Plugins) -> str:
     state = made.availability()
     if isinstance(state, Unavailable):
         return f"not run: unavailable here ({state.reason})"
-    loaded = tiny.loaded("llama", torch.float32)
-    session = made.load(loaded, device=None, dtype=None, memory_budget=None)
+    spec = tiny.spec("llama", torch.float32)
+    session = made.load(spec, device=None, dtype=None, memory_budget=None)
     try:
-        found = session.log_probs(ScoringBatch.of([(1, 2, 3, 4), (5, 6, 7, 8)], (), (9, 10)))
-        expected = reference.log_probs(loaded.model, (1, 2, 3, 4), (9, 10))
+        found = session.log_probs(ScoringBatch.of([(1, 2, 3, 4), (5, 6, 7, 8)], (9, 10)))
+        expected = reference.log_probs(tiny.model("llama", torch.float32), (1, 2, 3, 4), (9, 10))
         worst = float((found[0].double() - expected).abs().max())
     finally:
         session.close()

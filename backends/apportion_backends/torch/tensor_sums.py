@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from apportion_plugins.cache.unseen import UnseenError, stable
+from apportion.errors import CapabilityError
+from apportion_backends.torch.stable_text import stable
 
 __all__ = ["TensorSums"]
 
@@ -35,7 +36,7 @@ class TensorSums:
             tensor: of any layout, dtype or subclass.
 
         Raises:
-            UnseenError: its numbers are not in memory.
+            CapabilityError: its numbers are not in memory.
         """
         with torch.no_grad():
             for part in _parts(name, tensor.detach()):
@@ -69,7 +70,7 @@ class TensorSums:
 def _parts(name: str, tensor: Tensor) -> Iterator[Tensor | str]:
     """Plain tensors and settings: a quantised, sparse or composed tensor is more than one."""
     if tensor.is_meta:
-        raise UnseenError(f"the weights {name!r} are not in memory (offloaded, or on the meta device)")
+        raise CapabilityError(f"the weights {name!r} are not in memory (offloaded, or on the meta device)")
     flatten: Callable[[], tuple[list[str], object]] | None = getattr(tensor, "__tensor_flatten__", None)
     if flatten is not None:
         names, context = flatten()

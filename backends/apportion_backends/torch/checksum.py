@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from apportion_plugins.cache.tensors import TensorSums
-from apportion_plugins.cache.unseen import UnseenError, stable
+from apportion.errors import CapabilityError
+from apportion_backends.torch.stable_text import stable
+from apportion_backends.torch.tensor_sums import TensorSums
 
 __all__ = ["model_checksum"]
 
@@ -50,11 +51,11 @@ def model_checksum(model: nn.Module) -> str:
     neither modules, tensors, configurations nor plain data.
 
     Raises:
-        UnseenError: hooks on a module, a ``forward`` replaced on an object, weights that are not in memory.
+        CapabilityError: hooks on a module, a ``forward`` replaced on an object, weights that are not in memory.
     """
     for hooks in ("_global_forward_hooks", "_global_forward_pre_hooks"):
         if getattr(nn.modules.module, hooks, None):
-            raise UnseenError("a hook is registered on all modules (register_module_forward_hook or its like)")
+            raise CapabilityError("a hook is registered on all modules (register_module_forward_hook or its like)")
     walk = _Walk()
     # Quantised modules show their weights nowhere else; keep_vars, so that each tensor is read once.
     for name, value in model.state_dict(keep_vars=True).items():
@@ -165,9 +166,9 @@ def _refuse_hooks(name: str, module: nn.Module) -> None:
     called = f"the module {name!r}" if name else "the model"
     for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()):
         if getattr(hook, "__module__", None) != OBSERVERS:
-            raise UnseenError(f"{called} has a forward hook, {getattr(hook, '__qualname__', type(hook).__name__)}")
+            raise CapabilityError(f"{called} has a forward hook, {getattr(hook, '__qualname__', type(hook).__name__)}")
     if "forward" in vars(module):
-        raise UnseenError(f"the forward of {called} was replaced on the object")
+        raise CapabilityError(f"the forward of {called} was replaced on the object")
 
 
 def _is_configuration(value: object) -> bool:

@@ -1,0 +1,97 @@
+"""A model from its input embeddings on, and what happens inside; the model is left as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from apportion.errors import CapabilityError, InputError, listing, suggestion
+from apportion.protocols.inside import Trace
+from apportion_backends.torch.modes import evaluating
+
+__all__ = ["embeddings", "logits_of", "trace"]
+
+
+def embeddings(model: PreTrainedModel, ids: tuple[int, ...]) -> Float[Tensor, "L D"]:
+    """Input embeddings of tokens, detached."""
+    with evaluating(model), torch.no_grad():
+        found: Tensor = model.get_input_embeddings()(torch.tensor(ids, device=model.device))
+    return found.detach().clone()
+
+
+def logits_of(
+    model: PreTrainedModel, embedded: Float[Tensor, "B P D"], target: tuple[int, ...], *, keeps_rows: bool
+) -> Float[Tensor, "B T V"]:
+    """Logits at the position before each target token, fp32 or better; differentiable.
+
+    Args:
+        model: what reads.
+        embedded: input embeddings of prompts of one length.
+        target: token ids that follow each of them; the last one is predicted and not read.
+        keeps_rows: the model takes ``logits_to_keep``.
+    """
+    rows, prompt, _ = embedded.shape
+    with evaluating(model):
+        embedded = embedded.to(model.device, model.dtype)
+        if len(target) > 1:
+            tail = embeddings(model, target[:-1])
+            embedded = torch.cat([embedded, tail.expand(rows, -1, -1).to(embedded.dtype)], dim=1)
+        extra = {"logits_to_keep": len(target)} if keeps_rows else {}
+        logits: Tensor = model(inputs_embeds=embedded, use_cache=False, return_dict=True, **extra).logits
+    logits = logits if keeps_rows else logits[:, prompt - 1 :]
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def trace(
+    model: PreTrainedModel, ids: tuple[int, ...], *, hidden: bool, attentions: bool, modules: Sequence[str]
+) -> Trace:
+    """Internals of one forward, detached.
+
+    Raises:
+        InputError: there is no module of this name.
+        CapabilityError: attention weights are asked for, which this backend does not give.
+    """
+    if attentions:
+        raise CapabilityError(
+            "The torch backend does not give attention weights yet; ask for hidden states or modules."
+        )
+    outputs: dict[str, Tensor] = {}
+    with evaluating(model), torch.no_grad(), _recorded(model, modules, outputs):
+        row = torch.tensor([ids], device=model.device)
+        found = model(row, use_cache=False, return_dict=True, output_hidden_states=hidden)
+    states = tuple(layer[0] for layer in found.hidden_states) if hidden else ()
+    return Trace(states, modules=outputs)
+
+
+@contextmanager
+def _recorded(model: nn.Module, names: Sequence[str], outputs: dict[str, Tensor]) -> Iterator[None]:
+    """The outputs of these modules are put into ``outputs`` while this lasts."""
+    known = dict(model.named_modules())
+    for name in names:
+        if name not in known:
+            raise InputError(
+                f"The model has no module {name!r}. {suggestion(name, known)}Its modules: {listing(known, limit=12)}."
+            )
+    with ExitStack() as hooks:
+        for name in names:
+            hooks.enter_context(_hook(known[name], name, outputs))
+        yield
+
+
+@contextmanager
+def _hook(module: nn.Module, name: str, outputs: dict[str, Tensor]) -> Iterator[None]:
+    def record(_: nn.Module, __: Any, output: Any) -> None:
+        first = output[0] if isinstance(output, tuple) else output
+        outputs[name] = first.detach()[0].clone()
+
+    handle = module.register_forward_hook(record)
+    try:
+        yield
+    finally:
+        handle.remove()

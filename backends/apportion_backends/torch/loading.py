@@ -1,0 +1,96 @@
+"""Opening a transformers model and its tokenizer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from apportion.errors import InputError, ModelError, listing, suggestion
+from apportion.models.dtypes import torch_dtype
+from apportion.models.quiet import quiet_transformers
+from apportion.models.spec import ALIASES, files_of, is_url
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from apportion.protocols.model import ModelSpec
+
+__all__ = ["OpenModel", "is_transformers_pair", "open_model"]
+
+
+@dataclass(frozen=True)
+class OpenModel:
+    """A causal language model and its tokenizer.
+
+    Attributes:
+        model: a ``transformers`` model.
+        tokenizer: of the model.
+        name: the name that results show.
+        owned: apportion loaded it, so it may be moved or cast; a user's objects stay as they are unless the user names
+            a device or dtype.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    name: str
+    owned: bool
+
+
+def is_transformers_pair(spec: ModelSpec) -> bool:
+    """Whether a spec holds a transformers model and a tokenizer of transformers."""
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    return isinstance(spec.objects, PreTrainedModel) and isinstance(spec.tokenizer, PreTrainedTokenizerBase)
+
+
+def open_model(spec: ModelSpec, dtype: str | None = None) -> OpenModel:
+    """Load a model, or take the user's objects as they are.
+
+    Args:
+        spec: names or holds them.
+        dtype: of the weights that are loaded; fp32 if ``None``.
+
+    Raises:
+        ModelError: it does not exist, cannot be read, or is not a causal language model.
+        InputError: objects that are not of transformers.
+    """
+    if spec.objects is None:
+        return _from_pretrained(spec, dtype)
+    if not is_transformers_pair(spec):
+        raise InputError(
+            "A pair of objects must be (model, tokenizer) of transformers, in this order; these are "
+            f"({type(spec.objects).__name__}, {type(spec.tokenizer).__name__})."
+        )
+    return OpenModel(spec.objects, spec.tokenizer, spec.source, owned=False)  # type: ignore[arg-type]
+
+
+def _from_pretrained(spec: ModelSpec, dtype: str | None) -> OpenModel:
+    from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+
+    name = spec.source
+    if is_url(name):
+        raise ModelError(f"{name} is the address of a server; this backend loads models from files.")
+    weights = torch_dtype(dtype or "float32")
+    source, options = files_of(name)
+    try:
+        with quiet_transformers():
+            tokenizer = spec.tokenizer
+            if not isinstance(tokenizer, PreTrainedTokenizerBase):
+                where, how = (source, options) if tokenizer is None else files_of(str(tokenizer))
+                tokenizer = AutoTokenizer.from_pretrained(where, **how)
+            model = AutoModelForCausalLM.from_pretrained(source, dtype=weights, **options, **spec.config)
+    except ImportError as error:
+        raise ModelError(f"The model {name!r} needs a package that is missing: {_first_line(error)}") from error
+    except Exception as error:  # damaged files fail in many ways
+        again = f"Delete {source} to fetch it again. " if name in ALIASES else ""
+        raise ModelError(
+            f"The model {name!r} cannot be loaded: {_first_line(error)} {again}{suggestion(name, ALIASES)}"
+            "Give a folder or hub id of a causal language model, a .gguf file, a (model, tokenizer) pair, or one of: "
+            f"{listing(ALIASES)}."
+        ) from error
+    return OpenModel(model.eval(), tokenizer, name, owned=True)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") + "." if lines else f"{type(error).__name__}."

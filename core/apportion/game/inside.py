@@ -1,0 +1,92 @@
+"""The model around a prompt, counted like any other evaluation of the game."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from apportion.errors import CapabilityError, InputError
+from apportion.game.token_view import Charge, features_of_tokens
+from apportion.protocols.inside import Inside, Trace
+
+if TYPE_CHECKING:
+    from apportion.protocols.backend import Session
+    from apportion.protocols.request import Request
+    from apportion.scoring.readout import Readout
+
+__all__ = ["inside_of", "require_gradient"]
+
+
+def inside_of(
+    request: Request,
+    session: Session,
+    *,
+    charge: Charge,
+    embeddings: Callable[[tuple[int, ...]], Float[Tensor, "P D"]],
+    values: Callable[[Float[Tensor, "B P D"]], Float[Tensor, "B K"]],
+    trace: Callable[[tuple[int, ...], bool, bool, tuple[str, ...]], Trace],
+) -> Inside:
+    """The inside of a request's full prompt.
+
+    Args:
+        request: what is explained.
+        session: whose tokenizer made the prompt.
+        charge: counts evaluations, before they are made.
+        embeddings: of tokens.
+        values: of prompts given by their embeddings.
+        trace: internals of one forward over tokens.
+
+    Raises:
+        CapabilityError: tokens and features cannot be laid beside each other.
+    """
+    ids = request.renderer.full().ids
+
+    def counted_values(embedded: Float[Tensor, "B P D"]) -> Float[Tensor, "B K"]:
+        if not isinstance(embedded, Tensor) or embedded.ndim != 3 or embedded.shape[1] != len(ids):
+            shape = list(embedded.shape) if isinstance(embedded, Tensor) else type(embedded).__name__
+            raise InputError(f"values() takes embeddings of shape [B, {len(ids)}, D], one for each token, not {shape}.")
+        charge(len(embedded))
+        return values(embedded)
+
+    def counted_trace(*, hidden: bool = False, attentions: bool = False, modules: Sequence[str] = ()) -> Trace:
+        charge(1)
+        return trace(ids + request.target.ids[:-1], hidden, attentions, tuple(modules))
+
+    return Inside(
+        prompt_ids=ids,
+        feature_of=features_of_tokens(request.adapter, session.tokenizer, ids),
+        embeddings=lambda: embeddings(ids),
+        values=counted_values,
+        trace=counted_trace,
+    )
+
+
+def require_gradient(readout: Readout, name: str) -> None:
+    """Refuse a target function whose values do not depend on logits in a differentiable way, on made-up logits.
+
+    Args:
+        readout: with the target function.
+        name: of the target function.
+
+    Raises:
+        CapabilityError: it has no gradient.
+    """
+    with torch.enable_grad():
+        draw = torch.Generator().manual_seed(0)
+        wide = 1 + max(max(ids) for ids in readout.targets)
+        logits = [torch.randn(1, len(ids), wide, generator=draw, requires_grad=True) for ids in readout.targets]
+        scores = [readout.scores_of(part, ids) for part, ids in zip(logits, readout.targets, strict=True)]
+        other = torch.randn(logits[0].shape, generator=draw)
+        reference = readout.scores_of(other, readout.targets[0]) if readout.has_reference else None
+        values = readout.applied(*scores, reference=reference)
+        found = values.requires_grad and torch.autograd.grad(values.sum(), logits, allow_unused=True)[0] is not None
+    if not found:
+        raise CapabilityError(
+            f"The target function {name!r} has no gradient: its values are counts, or are cut off from the logits "
+            "(detach, argmax, comparisons). Use a differentiable one such as 'log_prob' or 'prob', or a perturbation "
+            "method."
+        )

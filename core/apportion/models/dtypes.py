@@ -1,0 +1,29 @@
+"""Names of dtypes."""
+
+from __future__ import annotations
+
+import torch
+
+from apportion.errors import BackendError, listing
+
+__all__ = ["DTYPES", "torch_dtype"]
+
+DTYPES = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+def torch_dtype(name: str | torch.dtype) -> torch.dtype:
+    """The dtype of a name; one that is a dtype already stays as it is.
+
+    Raises:
+        BackendError: not one of ``DTYPES``.
+    """
+    if isinstance(name, torch.dtype):
+        name = str(name).removeprefix("torch.")
+    if name not in DTYPES:
+        raise BackendError(f"No dtype is called {name!r}. Available: {listing(DTYPES)}.")
+    return DTYPES[name]

@@ -1,0 +1,80 @@
+"""From what a user names to a ``ModelSpec``, and from its source to files. Nothing is loaded here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from apportion.errors import InputError, ModelError
+from apportion.protocols.model import ModelSpec
+
+__all__ = ["ALIASES", "files_of", "is_url", "model_spec"]
+
+ALIASES = ("smollm2",)
+"""Names of models that apportion fetches by itself."""
+
+
+def model_spec(model: object, tokenizer: object = None, processor: object = None) -> ModelSpec:
+    """The spec of what a user passed to ``Explainer``.
+
+    Args:
+        model: ``"smollm2"``, a hub id, a folder, a ``.gguf`` file, a URL, a ``(model, tokenizer)`` pair of objects, a
+            model object where ``tokenizer`` is given, or a ``ModelSpec``.
+        tokenizer: an object, or the name or folder of one; ``None`` for the model's own.
+        processor: the same for models that read more than text.
+
+    Raises:
+        InputError: ``model`` is of another type.
+    """
+    if isinstance(model, ModelSpec):
+        return replace(model, tokenizer=tokenizer or model.tokenizer, processor=processor or model.processor)
+    if isinstance(model, tuple) and len(model) == 2:
+        if tokenizer is not None:
+            raise InputError("The tokenizer is given twice: in the (model, tokenizer) pair and as tokenizer=.")
+        model, tokenizer = model
+        return ModelSpec(_name_of(model), tokenizer, processor, objects=model)
+    if isinstance(model, str | Path):
+        if not str(model):
+            raise InputError("The name of the model is empty.")
+        return ModelSpec(str(model), tokenizer, processor)
+    if tokenizer is not None and model is not None:
+        return ModelSpec(_name_of(model), tokenizer, processor, objects=model)
+    raise InputError(
+        f"A model is a name, a path or a (model, tokenizer) pair, not {type(model).__name__} {model!r:.60}. "
+        "Objects come in pairs: Explainer((model, tokenizer))."
+    )
+
+
+def is_url(source: str) -> bool:
+    """Whether a source is the address of a server."""
+    return source.startswith(("http://", "https://"))
+
+
+def files_of(source: str) -> tuple[str, Mapping[str, str]]:
+    """The folder or hub id behind a source, and the options that ``from_pretrained`` needs for it.
+
+    The demo model is fetched if need be.
+
+    Raises:
+        ModelError: there is no such file or folder, or the demo model cannot be fetched.
+    """
+    if source in ALIASES:
+        from apportion.models.demo import demo_model_path
+
+        return str(demo_model_path()), {}
+    path = Path(source).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise ModelError(f"There is no file {path}.")
+        return str(path.parent), {"gguf_file": path.name}
+    if path.exists():
+        return str(path), {}
+    if path.is_absolute() or source.startswith((".", "~")):
+        raise ModelError(f"There is no folder or file {path}.")
+    return source, {}
+
+
+def _name_of(model: object) -> str:
+    name = getattr(getattr(model, "config", None), "name_or_path", None)
+    return name if isinstance(name, str) and name else type(model).__name__

@@ -1,0 +1,208 @@
+"""A backend without any model: it scores by a rule over token ids, so that the pipeline can be tested alone.
+
+What it gives is known in closed form (``echo_logits``), it opens nothing, and no torch module is made.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from apportion.errors import BackendError, ModelError
+from apportion.hooks.hookspecs import hookimpl
+from apportion.hooks.registry import Register
+from apportion.protocols.backend import Available, BackendInfo, Capability, Layout, SessionInfo
+from apportion.protocols.batch import ScoringBatch
+from apportion.protocols.model import ModelSpec
+from apportion.protocols.row import Media, ModelInput, Row
+from apportion.testing import tiny
+
+__all__ = ["EchoBackend", "EchoSession", "apportion_register_backends", "echo_logits", "echo_spec"]
+
+MODULUS = 9973
+PATIENCE = 0.5
+"""Seconds that a batch waits for company, where batches go out in lanes."""
+
+
+def echo_logits(prompt: Sequence[int], target: Sequence[int], media: Sequence[Media] = ()) -> Float[Tensor, "T V"]:
+    """The rule: logits before each target token depend on all tokens and media before it, and on their order."""
+    state = 17
+    for one in media:
+        state = (31 * state + int(one.digest, 16)) % MODULUS
+    states = []
+    for i, token in enumerate((*prompt, *target[:-1])):
+        state = (31 * state + 7 * token + 3) % MODULUS
+        if i >= len(prompt) - 1:
+            states.append(state)
+    places = torch.tensor(states, dtype=torch.float64)[:, None]
+    vocabulary = torch.arange(tiny.VOCABULARY, dtype=torch.float64)
+    return 2.0 * torch.sin(0.37 * places + 1.7 * vocabulary) + torch.cos(0.011 * places * (1.0 + vocabulary % 7))
+
+
+def echo_spec() -> ModelSpec:
+    """The model that an ``EchoBackend`` opens, with a tokenizer of one token for each byte."""
+    return ModelSpec("echo", tiny.tokenizer())
+
+
+class EchoBackend:
+    """Opens the model called ``echo``.
+
+    Args:
+        lanes: batches at once. Above 1, they are answered in the reverse order in which they came in.
+        joint: ``False``: prompt and target are read apart, as in encoder–decoder models.
+        images: takes media.
+    """
+
+    def __init__(self, *, lanes: int = 1, joint: bool = True, images: bool = False) -> None:
+        self._layout = Layout(
+            padding=True, prefix_sharing=False, batch_tokens=256 if lanes == 1 else 64, joint=joint, lanes=lanes
+        )
+        self._images = images
+
+    @property
+    def info(self) -> BackendInfo:
+        """Its name and what it can do."""
+        capabilities = {Capability.LOG_PROBS, Capability.LOGITS, Capability.GENERATE}
+        if self._images:
+            capabilities.add(Capability.IMAGES)
+        return BackendInfo("echo", ("cpu",), frozenset(capabilities), -100, "scores by a rule, for tests")
+
+    def availability(self) -> Available:
+        """Always."""
+        return Available("a rule over token ids")
+
+    def claims(self, spec: ModelSpec) -> bool:
+        """Only the model of this name."""
+        return spec.objects is None and spec.source == "echo"
+
+    def load(self, spec: ModelSpec, *, device: str | None, dtype: str | None, memory_budget: int | None) -> EchoSession:
+        """Open it.
+
+        Raises:
+            ModelError: another model.
+            BackendError: a device but the CPU, a dtype but float64.
+        """
+        if not self.claims(spec):
+            raise ModelError(f"The backend 'echo' opens the model 'echo', not {spec.source!r}.")
+        if device not in (None, "cpu") or dtype not in (None, "float64"):
+            raise BackendError(f"The backend 'echo' computes on 'cpu' in 'float64', not on {device!r} in {dtype!r}.")
+        tokenizer = spec.tokenizer if isinstance(spec.tokenizer, PreTrainedTokenizerBase) else tiny.tokenizer()
+        return EchoSession(tokenizer, self._layout, self.info.capabilities, memory_budget or 2**20)
+
+
+class EchoSession:
+    """Scores by the rule.
+
+    Attributes:
+        asked: the rows of every batch that came in.
+        most_under_way: batches that were here at once.
+    """
+
+    kept: ModelInput | None = None
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        layout: Layout,
+        capabilities: frozenset[Capability],
+        memory_budget: int,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.layout = layout
+        self.capabilities = capabilities
+        self.info = SessionInfo(
+            backend="echo",
+            device="cpu",
+            dtype="float64",
+            context_length=512,
+            memory_budget=memory_budget,
+            vocabulary=tiny.VOCABULARY,
+            model="echo",
+        )
+        self.asked: list[tuple[Row, ...]] = []
+        self.most_under_way = 0
+        self._under_way: list[int] = []
+        self._changed = threading.Condition()
+        self._closed = False
+
+    def row_bytes(self, prefix: int, suffix: int, targets: int) -> int:
+        """A few for each token."""
+        return 64 * (prefix + suffix + targets)
+
+    def log_probs(self, batch: ScoringBatch) -> Float[Tensor, "B T"]:
+        """By the rule; in lanes, the batch that came last is answered first."""
+        self._check_open()
+        self.asked.append(batch.rows)
+        if self.layout.lanes > 1:
+            self._in_company()
+        found = torch.zeros(batch.n_rows, batch.n_targets, dtype=torch.float64)
+        for i, row in enumerate(batch.rows):
+            scores = echo_logits(row.prompt, row.target, row.media).log_softmax(-1)
+            found[i, : len(row.target)] = scores[torch.arange(len(row.target)), torch.tensor(row.target)]
+        return found
+
+    def logits(self, batch: ScoringBatch, rows: int) -> Iterator[Float[Tensor, "b T V"]]:
+        """By the rule, a few rows at a time."""
+        self._check_open()
+        self.asked.append(batch.rows)
+        for start in range(0, batch.n_rows, rows):
+            part = batch.rows[start : start + rows]
+            found = torch.zeros(len(part), batch.n_targets, tiny.VOCABULARY, dtype=torch.float64)
+            for i, row in enumerate(part):
+                found[i, : len(row.target)] = echo_logits(row.prompt, row.target, row.media)
+            yield found
+
+    def generate(
+        self, prompt: ModelInput, options: Mapping[str, object], seed: int, room: int | None = None
+    ) -> tuple[int, ...]:
+        """The likeliest token after each other."""
+        self._check_open()
+        wanted = options.get("max_new_tokens", 5)
+        count = wanted if isinstance(wanted, int) else 5
+        written: tuple[int, ...] = ()
+        for _ in range(count if room is None else min(count, room)):
+            logits = echo_logits(prompt.ids + written, (0,), prompt.media)
+            written += (int(logits[0].argmax()),)
+        return written
+
+    def fingerprint(self) -> str:
+        """There is one model only."""
+        return "echo"
+
+    def checksum(self) -> str:
+        """The rule never changes."""
+        return f"echo {MODULUS}"
+
+    def release(self) -> None:
+        """Nothing is kept."""
+
+    def close(self) -> None:
+        """Nothing is scored any more."""
+        self._closed = True
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BackendError("This session is closed; make a new Explainer.")
+
+    def _in_company(self) -> None:
+        """Wait until all lanes are taken, or nobody comes; then until those that came later have gone."""
+        with self._changed:
+            number = len(self.asked)
+            self._under_way.append(number)
+            self.most_under_way = max(self.most_under_way, len(self._under_way))
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: len(self._under_way) >= self.layout.lanes, timeout=PATIENCE)
+            self._changed.wait_for(lambda: max(self._under_way) <= number, timeout=PATIENCE)
+            self._under_way.remove(number)
+            self._changed.notify_all()
+
+
+@hookimpl
+def apportion_register_backends(register: Register) -> None:
+    """Register the backend ``echo``, where this module is given as a plugin."""
+    register("echo", EchoBackend, summary="scores by a rule over token ids, for tests")
