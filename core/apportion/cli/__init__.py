@@ -22,9 +22,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     # Imported here, so that Ctrl-C is answered properly from the first moment on.
     try:
+        from apportion.cli.app import app
         from apportion.cli.running import run
 
-        return run(argv)
+        return run(app, argv)
     except KeyboardInterrupt:
         from apportion.cli.running import report_interrupt
 

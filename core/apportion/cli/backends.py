@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
+from apportion.cli import exits
 from apportion.cli.listing import JsonFlag, console, print_json, print_table, sub_app
 from apportion.errors import PluginError
 from apportion.hooks.manager import load_plugins
@@ -65,7 +66,7 @@ def check_backends(
     else:
         print_table(("backend", "available", "remark"), [(f["name"], _state(f), _remark(f)) for f in found])
     if not usable:
-        raise typer.Exit(1)
+        raise typer.Exit(exits.FAILED)
 
 
 def _all_facts() -> list[Facts]:

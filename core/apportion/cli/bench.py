@@ -15,11 +15,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from apportion.cli import flags
+from apportion.cli.exits import FAILED
 from apportion.cli.listing import console, print_json, print_table, to_json
 from apportion.cli.loading import loading
 from apportion.cli.outputs import check_writable, write_file
 from apportion.cli.parse import json_pairs, memory_size, usage_error
-from apportion.cli.running import FAILED
 from apportion.errors import ApportionError
 from apportion.hooks.manager import installed_plugins
 

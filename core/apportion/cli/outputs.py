@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from apportion.cli.exits import InterruptedDeliveryError
 from apportion.cli.listing import stdout_is_unicode
 from apportion.cli.parse import json_pairs, usage_error
-from apportion.cli.running import InterruptedDeliveryError
 from apportion.errors import ApportionError, InputError, ResultError, listing
 from apportion.files import write_atomically
 from apportion.hooks.manager import installed_plugins

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
+from apportion.cli import exits
 from apportion.cli.listing import JsonFlag, console, print_json, print_table, sub_app
 from apportion.errors import unknown_name
 from apportion.hooks.manager import AUTOLOAD_VARIABLE, DISABLE_VARIABLE, ENTRY_POINT_GROUP, Plugins, load_plugins
@@ -100,7 +101,7 @@ def check_plugins(
     if as_json:
         print_json({"ok": ok, "plugins": [check.facts() for check in checks]})
     if not ok:
-        raise typer.Exit(1)
+        raise typer.Exit(exits.FAILED)
 
 
 def _rows(plugins: Plugins) -> list[Row]:

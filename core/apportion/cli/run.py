@@ -17,13 +17,11 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from apportion.cli import run_flags
+from apportion.cli import exits, run_flags
 from apportion.cli.attribute import attribute
 from apportion.cli.items import Columns, Item, read_items
 from apportion.cli.job import Job, job_without_prompt, prompt_flags
 from apportion.cli.listing import console, print_json
-from apportion.cli.running import FAILED as FAILED_CODE
-from apportion.cli.running import InterruptedDeliveryError
 from apportion.errors import InputError, listing
 from apportion.results.provenance import versions
 from apportion.results.run_folder import FAILED, OK, ResultsFolder
@@ -142,7 +140,7 @@ def run(
                 _attribute(job, left, folder, summary, manifest, about, at_once)
     print_json(asdict(summary)) if t["as_json"] else summary.show()
     if summary.failed or summary.failed_before:
-        raise typer.Exit(FAILED_CODE)
+        raise typer.Exit(exits.FAILED)
 
 
 def _attribute(
@@ -211,7 +209,7 @@ def _interruptible(folder: ResultsFolder, summary: _Summary) -> Iterator[None]:
         yield
     except KeyboardInterrupt as interrupt:
         ended = summary.done + summary.failed + summary.done_before + summary.failed_before
-        raise InterruptedDeliveryError(
+        raise exits.InterruptedDeliveryError(
             f"{ended} of {summary.rows} rows are in {folder.path}; the same command goes on from there"
         ) from interrupt
 

@@ -1,4 +1,4 @@
-"""Running the app: what becomes of errors, Ctrl-C, closed pipes and full disks."""
+"""Running the app: errors, Ctrl-C, closed pipes and full disks."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TextIO
 
+import typer
+
+from apportion.cli.exits import FAILED, INTERRUPTED, InterruptedDeliveryError
 from apportion.errors import ApportionError
 
-__all__ = ["InterruptedDeliveryError", "report_interrupt", "run"]
-
-FAILED = 1
-INTERRUPTED = 130
+__all__ = ["report_interrupt", "run"]
 
 
-class InterruptedDeliveryError(Exception):
-    """Ctrl-C when some of the files had been written; the message says which."""
+def run(app: typer.Typer, argv: Sequence[str] | None) -> int:
+    """Run the app: one line for a problem that the user can fix, a traceback for a bug only.
 
+    Args:
+        app: the commands.
+        argv: the words after the program's name; those of the process if ``None``.
 
-def run(argv: Sequence[str] | None) -> int:
-    """Run the app: one line for a problem that is the user's to mend, a traceback for a bug only."""
-    from apportion.cli.app import app
-
+    Returns:
+        The exit code.
+    """
     _prepare_streams()
     try:
         with _plain_warnings():
