@@ -11,8 +11,9 @@ from typing import Any
 
 from apportion.cli.conversing import chat_of
 from apportion.cli.dataset import Record, read_records
+from apportion.cli.options.prompt import PromptOptions
 from apportion.cli.parse import pair, usage_error
-from apportion.cli.prompting import PromptFlags, build_prompt
+from apportion.cli.prompting import build_prompt
 from apportion.errors import InputError, check_encodable, listing
 from apportion.options import checked_seed
 from apportion.prompts.template import placeholders
@@ -50,7 +51,7 @@ class Item:
     fault: str | None = None
 
 
-def read_items(path: Path, flags: PromptFlags, columns: Columns) -> tuple[list[Item], list[str]]:
+def read_items(path: Path, options: PromptOptions, columns: Columns) -> tuple[list[Item], list[str]]:
     """Every row of a dataset, and the columns that nothing asks for.
 
     Raises:
@@ -59,23 +60,23 @@ def read_items(path: Path, flags: PromptFlags, columns: Columns) -> tuple[list[I
     """
     records = read_records(path)
     known = dict.fromkeys(name for record in records for name in record.values)
-    slots = _slots(flags)
+    slots = _slots(options)
     wanted = (columns.prompt,) if slots is None else slots
     for name in wanted:
         if name not in known and any(record.fault is None for record in records):
             raise InputError(_missing(path, name, known, template=slots is not None))
-    items = [_item(record, flags, columns, slots) for record in records]
+    items = [_item(record, options, columns, slots) for record in records]
     _check_ids(path, items)
     used = {*wanted, columns.target, columns.id, columns.contrast, columns.seed}
     return items, [name for name in known if name not in used]
 
 
-def _slots(flags: PromptFlags) -> tuple[str, ...] | None:
+def _slots(options: PromptOptions) -> tuple[str, ...] | None:
     """The slots that columns fill; ``None`` without a template."""
-    if flags.template is None:
+    if options.template is None:
         return None
-    constant = {pair("--value", text, "name=Dave")[0] for text in flags.values}
-    found = tuple(name for name in placeholders(flags.template) if name not in constant)
+    constant = {pair("--value", text, "name=Dave")[0] for text in options.value}
+    found = tuple(name for name in placeholders(options.template) if name not in constant)
     if not found:
         usage_error("--template", "every slot has a --value, so that all rows would be one prompt.")
     return found
@@ -87,7 +88,7 @@ def _missing(path: Path, name: str, known: Mapping[str, Any], *, template: bool)
     return f"{path} has no column {name!r} for {what}. Its columns: {listing(known)}; {hint}."
 
 
-def _item(record: Record, flags: PromptFlags, columns: Columns, slots: Sequence[str] | None) -> Item:
+def _item(record: Record, options: PromptOptions, columns: Columns, slots: Sequence[str] | None) -> Item:
     values = record.values
     given = values.get(columns.id)
     if record.fault is not None:
@@ -112,7 +113,7 @@ def _item(record: Record, flags: PromptFlags, columns: Columns, slots: Sequence[
             arguments["seed"] = checked_seed(_whole("seed", own["seed"]))
         if "target" in own:
             arguments["generate"] = None  # it is given
-        built = _prompt(prompt, flags) if slots is None else _filled(prompt, flags)
+        built = _prompt(prompt, options) if slots is None else _filled(prompt, options)
         return Item(row_id, record, {"prompt": built, **arguments}, digest)
     except InputError as error:
         return Item(row_id, record, {}, digest, str(error))
@@ -130,20 +131,20 @@ def _hash(decides: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _prompt(value: object, flags: PromptFlags) -> object:
+def _prompt(value: object, options: PromptOptions) -> object:
     if isinstance(value, list | dict):
-        return chat_of(value, "the column of prompts", by=flags.by, baseline=flags.text_baseline, keep=flags.kept)
-    return build_prompt(replace(flags, prompt=_text("prompt", value), stdin=False))
+        return chat_of(value, "the column of prompts", options)
+    return build_prompt(options, _text("prompt", value))
 
 
-def _filled(values: Mapping[str, object], flags: PromptFlags) -> object:
+def _filled(values: Mapping[str, object], options: PromptOptions) -> object:
     """The template with its slots, in their order in it: features have the same order in every row."""
     texts = {slot: _text(slot, value) for slot, value in values.items()}
-    constant = dict(pair("--value", text, "name=Dave") for text in flags.values)
-    order = [name for name in placeholders(flags.template or "") if name in texts or name in constant]
-    unknown = [text for text in flags.values if pair("--value", text, "name=Dave")[0] not in order]
+    constant = dict(pair("--value", text, "name=Dave") for text in options.value)
+    order = [name for name in placeholders(options.template or "") if name in texts or name in constant]
+    unknown = [text for text in options.value if pair("--value", text, "name=Dave")[0] not in order]
     filled = [f"{slot}={constant.get(slot, texts.get(slot, ''))}" for slot in order]
-    return build_prompt(replace(flags, values=[*filled, *unknown]))
+    return build_prompt(replace(options, value=(*filled, *unknown)))
 
 
 def _text(name: str, value: object) -> str:

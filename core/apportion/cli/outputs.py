@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from apportion.cli.exits import InterruptedDeliveryError
 from apportion.cli.listing import stdout_is_unicode
+from apportion.cli.options.output import OutputOptions
 from apportion.cli.parse import json_pairs, usage_error
 from apportion.errors import ApportionError, InputError, ResultError, listing
 from apportion.files import write_atomically
@@ -22,24 +23,12 @@ from apportion.options import check_options
 if TYPE_CHECKING:
     from apportion.results.attribution import Attribution
 
-__all__ = ["DOTS_PER_INCH", "PICTURES", "OutputFlags", "Outputs", "check_outputs", "check_writable", "write_file"]
+__all__ = ["DOTS_PER_INCH", "PICTURES", "Outputs", "check_outputs", "check_writable", "write_file"]
 
 PICTURES = (".png", ".svg", ".pdf")
 PAGE = ".html"
 TERMINAL = "terminal"
 DOTS_PER_INCH = 200
-
-
-@dataclass(frozen=True, slots=True)
-class OutputFlags:
-    """What was typed about the output."""
-
-    as_json: bool
-    save: Path | None
-    plot: Path | None
-    view: str | None
-    view_options: Sequence[str]
-    run_log: Path | None = None
 
 
 @dataclass(slots=True)
@@ -135,32 +124,32 @@ class Outputs:
             raise _misfit(self.view, self.plot)
 
 
-def check_outputs(flags: OutputFlags, inputs: Sequence[Path | None] = ()) -> Outputs:
+def check_outputs(options: OutputOptions, inputs: Sequence[Path | None] = ()) -> Outputs:
     """Refuse destinations that cannot work, before any time is spent.
 
     Args:
-        flags: what was typed.
+        options: what was typed.
         inputs: files that are read, which no output may replace.
 
     Raises:
         typer.BadParameter: an unknown suffix, a file named twice, a view without a file.
         InputError: a folder that is not there, or a place that cannot be written.
     """
-    if flags.save is not None and _suffix(flags.save) != ".json":
-        usage_error("--save", f"a result is saved as JSON; {flags.save} should end in .json.")
-    if flags.plot is not None and _suffix(flags.plot) not in (*PICTURES, PAGE):
-        usage_error("--plot", f"the suffix of {flags.plot} is none of {listing((*PICTURES, PAGE))}.")
-    if flags.plot is None and flags.as_json and flags.view is not None:
-        usage_error("--view", f"{flags.view!r} would go to stdout, and so does --json; add --plot FILE for the view.")
-    if flags.plot is None and flags.view is None and flags.view_options:
-        usage_error("--view-option", f"{flags.view_options[0]!r} is for a view; add --view NAME or --plot FILE.")
-    _check_distinct({"--save": flags.save, "--plot": flags.plot, "--run-log": flags.run_log}, inputs)
-    for path in (flags.save, flags.plot):
+    if options.save is not None and _suffix(options.save) != ".json":
+        usage_error("--save", f"a result is saved as JSON; {options.save} should end in .json.")
+    if options.plot is not None and _suffix(options.plot) not in (*PICTURES, PAGE):
+        usage_error("--plot", f"the suffix of {options.plot} is none of {listing((*PICTURES, PAGE))}.")
+    if options.plot is None and options.as_json and options.view is not None:
+        usage_error("--view", f"{options.view!r} would go to stdout, and so does --json; add --plot FILE for the view.")
+    if options.plot is None and options.view is None and options.view_option:
+        usage_error("--view-option", f"{options.view_option[0]!r} is for a view; add --view NAME or --plot FILE.")
+    _check_distinct({"--save": options.save, "--plot": options.plot, "--run-log": options.run_log}, inputs)
+    for path in (options.save, options.plot):
         if path is not None:
             check_writable(path)
-    view = flags.view or _default_view(flags.plot)
-    options = json_pairs("--view-option", flags.view_options, "sort=true")
-    return Outputs(flags.as_json, flags.save, flags.plot, view, options)
+    view = options.view or _default_view(options.plot)
+    view_options = json_pairs("--view-option", options.view_option, "sort=true")
+    return Outputs(options.as_json, options.save, options.plot, view, view_options)
 
 
 def _default_view(plot: Path | None) -> str:
