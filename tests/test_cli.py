@@ -392,7 +392,7 @@ def test_chat_and_document_faults(run: Run, no_model: None, tmp_path: Path) -> N
     path.write_text(" ")
     assert "'chat.json' must be a text with something in it" in run("attribute", "a", "--document", path).err
     assert "is given twice" in run("attribute", "a", "--document", path, "--document", path).err
-    assert "is the file that is read" in run("attribute", "--chat", path, "--save", path).err
+    assert "is an input of this command" in run("attribute", "--chat", path, "--save", path).err
 
 
 def test_prompt_file_faults(run: Run, no_model: None, tmp_path: Path) -> None:
@@ -436,7 +436,7 @@ def test_problems_that_one_line_explains(run: Run, no_model: None, words: list[s
         ([], "there is no prompt"),
         (["a", "--template", "{b}"], "PROMPT and --template are given"),
         (["a", "--prompt-file", "b"], "PROMPT and --prompt-file are given"),
-        (["--template", "{a}"], "needs the values of its slots"),
+        (["--template", "{a}"], "needs values for its slots"),
         (["--template", "{a}", "--value", "a"], "'a' is not of the form NAME=VALUE"),
         (["--template", "{a}", "--value", "=b"], "'=b' is not of the form NAME=VALUE"),
         (["--template", "{a}", "--value", "a=1", "--value", "a=2"], "'a' is given twice"),
@@ -457,19 +457,19 @@ def test_problems_that_one_line_explains(run: Run, no_model: None, words: list[s
         (["a", "--generate", "max_new_tokens=2", "--max-new-tokens", "3"], "leave one of them out"),
         (["a", "--option", "n=[1"], "is not valid JSON"),
         (["a", "--option", "n=1", "--option", "n=2"], "'n' is given twice"),
-        (["a", "--option", "budget=3"], "is set by a flag of its own"),
+        (["a", "--option", "budget=3"], "has a flag of its own"),
         (["a", "--memory-budget", "5 apples"], "is not an amount of memory"),
-        (["a", "--memory-budget", "0"], "is no memory at all"),
+        (["a", "--memory-budget", "0"], "is not enough memory"),
         (["a", "--budget", "0"], "--budget"),
         (["a", "--seed", "x"], "--seed"),
         (["a", "--save", "a.txt"], "should end in .json"),
-        (["a", "--plot", "a.jpg"], "none of .png, .svg, .pdf, .html"),
+        (["a", "--plot", "a.jpg"], "not one of .png, .svg, .pdf, .html"),
         (["a", "--view", "bar"], "add --plot FILE"),
         (["a", "--view-option", "sort=true"], "add --view NAME or --plot FILE"),
         (["a", "--view", "terminal", "--json"], "add --plot FILE for the view"),
         (["a", "--input-option", "x=1"], "there is no --input"),
-        (["a", "--input", "template"], "the input 'template' needs values too"),
-        (["a", "--input", "text", "--by", "words"], "options of 'text' are --input-option NAME=VALUE"),
+        (["a", "--input", "template"], "the input 'template' also needs values"),
+        (["a", "--input", "text", "--by", "words"], "write options of 'text' as --input-option NAME=VALUE"),
         (
             ["a", "--input", "text", "--input-option", "bye=words"],
             "no option 'bye'. Its options: by, baseline, keep",
@@ -482,11 +482,11 @@ def test_problems_that_one_line_explains(run: Run, no_model: None, words: list[s
         (["a", "--layout", "{context} {question}"], "there is no --document"),
         (["a", "--as-chat"], "there is no --document"),
         (["--chat", "b.json", "--value", "c=d"], "the features are those of --chat"),
-        (["a", "--document", "c", "--baseline", "d=e"], "What replaces absent features is --text-baseline"),
-        (["--chat", "b.json", "--baseline-id", "3"], "with --chat give --text-baseline"),
+        (["a", "--document", "c", "--baseline", "d=e"], "Use --text-baseline to replace absent features"),
+        (["--chat", "b.json", "--baseline-id", "3"], "use --text-baseline with --chat"),
         (["--chat", "b.json", "--input", "text"], "a chat is an input of its own"),
         (["a", "--document", "c", "--input", "text"], "documents are an input of their own"),
-        (["--prompt-file", "b.json", "--save", "./b.json"], "is the file that is read"),
+        (["--prompt-file", "b.json", "--save", "./b.json"], "is an input of this command"),
         (["a", "--colour"], "--colour"),
         (["a", "b"], "b"),
     ],
@@ -939,8 +939,8 @@ def test_evaluate(run: Run, tiny_model_dir: Path, tmp_path: Path) -> None:
     [
         (["--metric", "delation"], "Did you mean 'deletion'"),
         (["--compare", "ablatio"], "Did you mean 'ablation'"),
-        (["--metric-option", "masks=3"], "'masks' names no option; write METRIC.NAME=VALUE"),
-        (["--plot", "curves.txt"], "the suffix of curves.txt is none of"),
+        (["--metric-option", "masks=3"], "'masks' does not name an option; write METRIC.NAME=VALUE"),
+        (["--plot", "curves.txt"], "the suffix of curves.txt is not one of"),
         (["--plot", "/nowhere/curves.png"], "there is no folder /nowhere"),
         (["--save", "r.json"], "No such option"),
     ],

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from apportion.cli.job import Job, job_about
+from apportion.cli.job import Job, job_with_prompt
 from apportion.cli.listing import print_json
 from apportion.cli.options.command import NO_VALUE
 from apportion.cli.options.method import METHOD, MethodOptions
@@ -36,7 +36,7 @@ apportion attribute "Where is Dave?" --document a.txt --document b.txt --by sent
 
 @dataclass(frozen=True, slots=True)
 class CostOptions:
-    """The cost of a run instead of the run."""
+    """The cost of a run, instead of the run."""
 
     dry_run: Annotated[
         bool,
@@ -44,7 +44,7 @@ class CostOptions:
             "--dry-run",
             metavar=NO_VALUE,
             rich_help_panel=METHOD,
-            help="Only say what the run would cost: evaluations, tokens, time and memory.",
+            help="Only report what the run would cost: evaluations, tokens, time and memory.",
         ),
     ] = False
 
@@ -58,11 +58,11 @@ def attribute(
     cost: CostOptions,
 ) -> None:
     """Score the parts of a prompt by how much they made the model say the target."""
-    job = job_about(model, prompt, target, method, output)
+    job = job_with_prompt(model, prompt, target, method, output)
     if cost.dry_run:
         _deliver_cost(job, as_json=output.as_json)
         return
-    # What plugins print while they work does not belong between the results.
+    # Output that plugins print while they work does not belong among the results.
     with contextlib.redirect_stdout(sys.stderr), job.opened() as explainer:
         result = explainer.attribute(**job.call, **job.method_options)
     job.outputs.deliver(result)

@@ -1,4 +1,4 @@
-"""``apportion bench``: how fast this machine scores prompts, and how much of what it could do that is."""
+"""``apportion bench``: the speed of this machine and model, beside the least that the arithmetic takes."""
 
 from __future__ import annotations
 
@@ -44,49 +44,53 @@ DEFAULT_CASES = ("ablation", "shapley")
 
 @dataclass(frozen=True, slots=True)
 class BenchOptions:
-    """What is timed, and where the numbers go."""
+    """The cases to time, and the output of the numbers."""
 
     case: Annotated[
         tuple[str, ...],
         typer.Option(
             metavar="NAME",
             show_default=" and ".join(DEFAULT_CASES),
-            help="What to time: ablation, shapley, few_shot, kernel_shap or document (the last two take minutes on a "
+            help="Case to time: ablation, shapley, few_shot, kernel_shap or document (the last two take minutes on a "
             "small CPU). Repeatable.",
         ),
     ] = ()
     repeats: Annotated[
         int,
-        typer.Option(metavar="N", min=1, help="Runs of each case; a first one that is not timed comes before them."),
+        typer.Option(metavar="N", min=1, help="Timed runs of each case, after a first one that is not timed."),
     ] = 3
     as_json: Annotated[
         bool,
-        typer.Option("--json", metavar=NO_VALUE, help="Print what was measured as JSON on stdout, and nothing else."),
+        typer.Option(
+            "--json", metavar=NO_VALUE, help="Print the measurements as JSON on stdout, and nothing else there."
+        ),
     ] = False
     save: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write the same JSON to this file.")] = None
     no_progress: Annotated[
         bool,
         typer.Option(
-            "--no-progress", metavar=NO_VALUE, help="No progress bar on stderr; it shows in terminals only anyway."
+            "--no-progress",
+            metavar=NO_VALUE,
+            help="Hide the progress bar, which is only ever shown in a terminal, on stderr.",
         ),
     ] = False
 
 
-def bench(model: Annotated[ModelOptions, Without("cache")], measure: BenchOptions) -> None:
-    """Time this machine and model, beside what the arithmetic alone would take.
+def bench(model: Annotated[ModelOptions, Without("cache")], options: BenchOptions) -> None:
+    """Time this machine and model, beside the time that the arithmetic alone would take.
 
-    The floor is that of a program which reads every distinct beginning of the prompts once, and does nothing but
+    The floor is the time of a program that reads every distinct beginning of the prompts once and does nothing but
     multiply matrices, at the rate that is measured beside each case.
     """
-    cases = measure.case or DEFAULT_CASES
-    _check(model.backend, cases, measure.save)
+    cases = options.case or DEFAULT_CASES
+    _check(model.backend, cases, options.save)
     settings = model.settings()
     with contextlib.redirect_stdout(sys.stderr):
-        facts, found, failed = _measure(settings, cases, measure.repeats, shown=not measure.no_progress)
+        facts, found, failed = _measure(settings, cases, options.repeats, shown=not options.no_progress)
     report = {**facts, "cases": [one.to_dict() for one in found], "failed": failed}
-    if measure.save is not None:
-        write_file(measure.save, to_json(report).encode())
-    if measure.as_json:
+    if options.save is not None:
+        write_file(options.save, to_json(report).encode())
+    if options.as_json:
         print_json(report)
     elif found:
         _show(facts, found)
@@ -115,7 +119,7 @@ def _check(backend: str, cases: Sequence[str], save: Path | None) -> None:
 def _measure(
     settings: Mapping[str, Any], cases: Sequence[str], repeats: int, *, shown: bool
 ) -> tuple[dict[str, Any], list[Measured], dict[str, str]]:
-    """What the numbers were taken with, those of each case, and why there are none of some."""
+    """The setup, the numbers of each case, and the errors of those that failed."""
     from apportion.benchmarking.watcher import Watcher
 
     watcher = Watcher()
@@ -157,10 +161,10 @@ def _facts(explainer: Explainer) -> dict[str, Any]:
 
 @contextmanager
 def _ticking(total: int, *, shown: bool) -> Iterator[Callable[[str], None]]:
-    """A bar on stderr that is moved on after each run and gone at the end."""
+    """A bar on stderr that advances after each run and disappears at the end."""
     columns = (TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("runs"))
     stderr = Console(stderr=True)
-    # A bar that drew itself while a run is timed would take part of a core: it is drawn after each run.
+    # A bar that redraws itself during a timed run would take part of a core: it is drawn after each run.
     bar = Progress(*columns, console=stderr, transient=True, auto_refresh=False)
     bar.disable = not (shown and stderr.is_terminal)
     task = bar.add_task("bench", total=total)
@@ -182,7 +186,7 @@ def _show(facts: Mapping[str, Any], found: Sequence[Measured]) -> None:
     out.print(
         "read: tokens that the model read, padding included. least: nodes of the prefix tree of all prompts. GFLOP/s: "
         "matrix products in the model's dtype, measured beside the runs. of floor: the time that the least arithmetic "
-        "takes at that rate, in percent of the median."
+        "takes at that rate, as a percentage of the median."
     )
 
 

@@ -1,4 +1,4 @@
-"""From flags to a ``Chat`` or ``Documents``."""
+"""Chats and documents from the options of the command line."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from apportion.prompts.documents import LAYOUT
 
 __all__ = ["chat_of", "chat_prompt", "documents_prompt"]
 
-OWN_FLAGS = ("by", "baseline", "keep")
-"""What of a ``Chat`` is said on the command line; the rest may stand in the file."""
+FLAGS = ("by", "baseline", "keep")
+"""Fields of a ``Chat`` that have flags; the others may stand in the file."""
 
 
 def chat_prompt(source: str, options: PromptOptions) -> Chat:
     """The conversation in a JSON file, or on stdin (``-``): messages, or an object with messages and tools.
 
     Raises:
-        InputError: a file that cannot be read or holds something else.
+        InputError: the file cannot be read or holds something else.
     """
     text = read_text("chat", None if source == "-" else Path(source))
     try:
@@ -38,10 +38,10 @@ def chat_of(found: Any, place: str, options: PromptOptions) -> Chat:
     """The conversation that JSON values hold: messages, or an object with messages and tools.
 
     Raises:
-        InputError: something else.
+        InputError: they hold something else.
     """
     arguments: dict[str, Any] = found if isinstance(found, dict) else {"messages": found}
-    known = [field.name for field in fields(Chat) if field.name not in OWN_FLAGS]
+    known = [field.name for field in fields(Chat) if field.name not in FLAGS]
     for name in arguments:
         if name not in known:
             raise unknown_name("part of a chat", name, known, f"It stands in {place}.")
@@ -51,18 +51,18 @@ def chat_of(found: Any, place: str, options: PromptOptions) -> Chat:
 
 
 def documents_prompt(question: str, options: PromptOptions) -> Documents:
-    """A question about files, which go by their names.
+    """A question about files, each named after its file.
 
     Raises:
-        typer.BadParameter: a file that is named twice.
-        InputError: a file that cannot be read, or is empty.
+        typer.BadParameter: a file is named twice.
+        InputError: a file cannot be read or is empty.
     """
     names = [path.name for path in options.document]
     if len(set(names)) < len(names):
         names = [str(path) for path in options.document]
     twice = [name for i, name in enumerate(names) if name in names[:i]]
     if twice:
-        usage_error("--document", f"{twice[0]} is given twice; a document is one feature.")
+        usage_error("--document", f"{twice[0]} is given twice; each document is one feature.")
     texts = [without_last_line_break(read_text("document", path)) for path in options.document]
     return Documents(
         question,

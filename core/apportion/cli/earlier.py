@@ -1,4 +1,4 @@
-"""Rows of earlier runs into the same folder, and what must not have changed since."""
+"""Earlier runs into the same folder: their rows, and checks that nothing has changed since."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ from apportion.results.run_folder import FAILED, OK, ResultsFolder
 if TYPE_CHECKING:
     from apportion.explainer import Explainer
 
-__all__ = ["Earlier", "asked"]
+__all__ = ["EarlierRuns", "decisive_arguments"]
 
 
-def asked(model: ModelOptions, prompt: PromptOptions, target: TargetOptions, method: MethodOptions) -> dict[str, Any]:
-    """Options that decide the results of a dataset, by name and as JSON has them; files by their content.
+def decisive_arguments(
+    model: ModelOptions, prompt: PromptOptions, target: TargetOptions, method: MethodOptions
+) -> dict[str, Any]:
+    """Options that decide the results of a dataset, as JSON values by name. Files count by their content.
 
-    The model itself goes by its fingerprint, and prompts by the hashes of their rows.
+    The model itself counts by its fingerprint, and prompts by the hashes of their rows.
     """
     placement = {name: getattr(model, name) for name in ("backend", "dtype", "backend_option")}
     options = {**placement, **asdict(prompt), **asdict(target), **asdict(method)}
@@ -36,17 +38,17 @@ def asked(model: ModelOptions, prompt: PromptOptions, target: TargetOptions, met
     return found
 
 
-DEFAULTS = asked(ModelOptions(), PromptOptions(), TargetOptions(), MethodOptions())
-"""For folders that were begun before an option existed."""
+DEFAULTS = decisive_arguments(ModelOptions(), PromptOptions(), TargetOptions(), MethodOptions())
+"""Values for folders that are older than an option."""
 
 
 @dataclass(frozen=True, slots=True)
-class Earlier:
-    """The work of earlier runs.
+class EarlierRuns:
+    """Earlier runs into one folder.
 
     Attributes:
         path: of the folder.
-        manifest: what the first of them was asked; ``None`` if there was none.
+        manifest: the arguments and the model of the first of them; ``None`` if there was none.
         ended: the last line of each row that has ended, by its id.
     """
 
@@ -55,16 +57,16 @@ class Earlier:
     ended: Mapping[str, Mapping[str, Any]]
 
     @classmethod
-    def of(cls, folder: ResultsFolder) -> Earlier:
-        """All that is in a folder.
+    def of(cls, folder: ResultsFolder) -> EarlierRuns:
+        """The content of a folder.
 
         Raises:
             ResultError: it is damaged.
         """
         return cls(folder.path, folder.manifest(), folder.ended())
 
-    def done_with(self, items: Sequence[Item], *, retry_failed: bool) -> dict[str, Mapping[str, Any]]:
-        """Rows that are not attributed again. A failed one is, once it has been edited or taken out."""
+    def rows_to_skip(self, items: Sequence[Item], *, retry_failed: bool) -> dict[str, Mapping[str, Any]]:
+        """Rows that need no other attempt, by id: finished ones, and failed ones that are still the same."""
         hashes = {item.id: item.hash for item in items}
         return {
             row_id: line
@@ -82,50 +84,50 @@ class Earlier:
             self._check_arguments(self.manifest["arguments"], arguments)
             self._check_rows(items)
         elif self.ended:
-            raise InputError(f"{self.path} holds results and no run.json that says of what. {self._ways_out()}")
+            raise InputError(f"{self.path} holds results but no run.json that describes them. {self._ways_out()}")
 
     def check_model(self, explainer: Explainer) -> None:
         """Refuse to mix results of two models.
 
         Raises:
-            InputError: the folder was begun with another one.
+            InputError: the folder belongs to another one.
         """
         if self.manifest is not None and self.manifest["fingerprint"] != explainer.model.fingerprint:
             raise InputError(
-                f"{self.path} was begun with another model, {self.manifest['model']} (fingerprint "
+                f"{self.path} was started with another model, {self.manifest['model']} (fingerprint "
                 f"{self.manifest['fingerprint']}); this is {explainer.model.name} ({explainer.model.fingerprint}). "
                 f"{self._ways_out()}"
             )
 
     def _check_arguments(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         changes = [
-            f"--{name.replace('_', '-')} was {_shown(before, name)} and is {_shown(now, name)}"
+            f"--{name.replace('_', '-')} was {_shown(before, name)} and is now {_shown(now, name)}"
             for name in sorted({**before, **now})
             if before.get(name) != now.get(name)
         ]
         if changes:
-            raise InputError(f"{self.path} was begun with other arguments: {'; '.join(changes)}. {self._ways_out()}")
+            raise InputError(f"{self.path} was started with other arguments: {'; '.join(changes)}. {self._ways_out()}")
 
     def _check_rows(self, items: Sequence[Item]) -> None:
-        """Refuse a dataset whose finished rows are not what they were; rows may be added, and failed ones edited."""
+        """Refuse a dataset whose finished rows have changed; rows may be added, and failed ones fixed."""
         known = {item.id: item for item in items}
         for row_id, line in self.ended.items():
             if line["status"] == FAILED:
                 continue
             if row_id not in known:
                 raise InputError(
-                    f"{self.path} has a row {row_id!r}, which the dataset does not have (any more). {self._ways_out()}"
+                    f"{self.path} has a row {row_id!r} that is no longer in the dataset. {self._ways_out()}"
                 )
             if line["hash"] != known[row_id].hash:
                 raise InputError(
-                    f"The row {row_id!r} ({known[row_id].record.place}) is in {self.path} and has changed since. "
-                    f"{self._ways_out()}"
+                    f"Row {row_id!r} ({known[row_id].record.place}) has changed since its result was written to "
+                    f"{self.path}. {self._ways_out()}"
                 )
 
     def _ways_out(self) -> str:
         rows = len(self.ended)
-        there = f"deletes the {rows} row{'' if rows == 1 else 's'} there and begins anew" if rows else "begins anew"
-        return f"Go on with what it was begun with, name another --out, or add --restart, which {there}."
+        there = f"deletes the {rows} row{'' if rows == 1 else 's'} there and starts again" if rows else "starts again"
+        return f"Repeat the earlier command, name another --out, or add --restart, which {there}."
 
 
 def _shown(arguments: Mapping[str, Any], name: str) -> str:

@@ -1,4 +1,4 @@
-"""``apportion evaluate``: how faithful an attribution is, or which method's is more so."""
+"""``apportion evaluate``: the faithfulness of an attribution, or of several methods side by side."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from apportion.cli.job import Job, job_about
+from apportion.cli.job import Job, job_with_prompt
 from apportion.cli.listing import print_json
 from apportion.cli.options.command import Without
 from apportion.cli.options.method import MethodOptions
@@ -42,7 +42,7 @@ METRICS = "Metrics"
 
 @dataclass(frozen=True, slots=True)
 class MetricOptions:
-    """What the result is judged by, and what it is compared with."""
+    """The metrics, and the methods to compare."""
 
     metric: Annotated[
         tuple[str, ...],
@@ -50,7 +50,7 @@ class MetricOptions:
             metavar="NAME",
             rich_help_panel=METRICS,
             show_default="all of them",
-            help="A metric; see `apportion metrics`. Repeatable.",
+            help="Metric to compute; see `apportion metrics`. Repeatable.",
         ),
     ] = ()
     metric_option: Annotated[
@@ -58,7 +58,7 @@ class MetricOptions:
         typer.Option(
             metavar="METRIC.NAME=VALUE",
             rich_help_panel=METRICS,
-            help="An option of a metric: lds.masks=128. Repeatable; see `apportion metrics show NAME`.",
+            help="Option of a metric: lds.masks=128. Repeatable; see `apportion metrics show NAME`.",
         ),
     ] = ()
     compare: Annotated[
@@ -66,7 +66,7 @@ class MetricOptions:
         typer.Option(
             metavar="METHOD",
             rich_help_panel=METRICS,
-            help="Another method, with its defaults, to judge beside the first. Repeatable.",
+            help="Another method to judge beside the first, with its default options. Repeatable.",
         ),
     ] = ()
     curves: Annotated[
@@ -75,7 +75,7 @@ class MetricOptions:
             "--plot",
             metavar="FILE",
             rich_help_panel=OUTPUT,
-            help="Draw the deletion and insertion curves: .png, .svg or .pdf.",
+            help="Draw the deletion and insertion curves to a .png, .svg or .pdf file.",
         ),
     ] = None
 
@@ -88,8 +88,8 @@ def evaluate(
     output: Annotated[OutputOptions, Without("save", "plot", "view", "view_option")],
     metrics: MetricOptions,
 ) -> None:
-    """Attribute as `apportion attribute` does, and judge the result by faithfulness metrics."""
-    job = job_about(model, prompt, target, method, output)
+    """Attribute as `apportion attribute` does, and judge the result with faithfulness metrics."""
+    job = job_with_prompt(model, prompt, target, method, output)
     options = _checked(metrics)
     with contextlib.redirect_stdout(sys.stderr):
         found = _evaluations(job, metrics, options)
@@ -110,7 +110,7 @@ def _checked(metrics: MetricOptions) -> dict[str, dict[str, Any]]:
     options = _by_metric(metrics.metric_option)
     if metrics.curves is not None:
         if metrics.curves.suffix.lower() not in PICTURES:
-            usage_error("--plot", f"the suffix of {metrics.curves} is none of {listing(PICTURES)}.")
+            usage_error("--plot", f"the suffix of {metrics.curves} is not one of {listing(PICTURES)}.")
         check_writable(metrics.curves)
     return options
 
@@ -148,6 +148,6 @@ def _by_metric(typed: Sequence[str]) -> dict[str, dict[str, Any]]:
     for name, value in json_pairs("--metric-option", typed, "lds.masks=128").items():
         metric, _, option = name.partition(".")
         if not option:
-            usage_error("--metric-option", f"{name!r} names no option; write METRIC.NAME=VALUE, as in lds.masks=128.")
+            usage_error("--metric-option", f"{name!r} does not name an option; write METRIC.NAME=VALUE: lds.masks=128.")
         found.setdefault(metric, {})[option] = value
     return found

@@ -1,4 +1,4 @@
-"""One run from the flags to the result, everything that can be checked first being checked first."""
+"""Jobs: command lines that have been checked as far as that takes no model."""
 
 from __future__ import annotations
 
@@ -25,12 +25,19 @@ from apportion.options import check_options
 if TYPE_CHECKING:
     from apportion.explainer import Explainer
 
-__all__ = ["Job", "job_about", "job_without_prompt"]
+__all__ = ["Job", "job_with_prompt", "job_without_prompt"]
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A command line that makes sense: everything that can be checked without a model is checked."""
+    """A checked command line.
+
+    Attributes:
+        explainer: arguments of ``Explainer``.
+        call: arguments of ``Explainer.attribute``.
+        method_options: further arguments of it, which only this method takes.
+        outputs: destinations of the result.
+    """
 
     explainer: Mapping[str, Any]
     call: Mapping[str, Any]
@@ -38,12 +45,12 @@ class Job:
     outputs: Outputs
 
     def with_cache(self, cache: bool | Path) -> Job:
-        """The same with scores remembered in a certain file, or in the user's cache folder."""
+        """The same job with another cache: a file, or (``True``) the user's cache folder."""
         return replace(self, explainer={**self.explainer, "cache": cache})
 
     @contextmanager
     def opened(self) -> Iterator[Explainer]:
-        """The explainer, its model loaded."""
+        """The explainer, with its model loaded."""
         with loading(self.explainer["model"], shown=self.explainer["progress"]):
             # Imported here: this takes seconds.
             from apportion.explainer import Explainer
@@ -54,13 +61,13 @@ class Job:
             yield explainer
 
 
-def job_about(
+def job_with_prompt(
     model: ModelOptions, prompt: PromptOptions, target: TargetOptions, method: MethodOptions, output: OutputOptions
 ) -> Job:
-    """The job of a command that is about one prompt.
+    """The job of a command that attributes one prompt.
 
     Raises:
-        typer.BadParameter: options that make no sense.
+        typer.BadParameter: options that cannot be read or do not go together.
         ApportionError: a prompt, name or file that cannot be used.
     """
     job = job_without_prompt(model, target, method, output, inputs=prompt.files)
@@ -70,30 +77,30 @@ def job_about(
 def job_without_prompt(
     model: ModelOptions, target: TargetOptions, method: MethodOptions, output: OutputOptions, inputs: Sequence[Path]
 ) -> Job:
-    """Everything but the prompt, which may come from elsewhere.
+    """The job of a command whose prompts come from elsewhere.
 
     Args:
-        model: what was typed about the model,
-        target: about the target,
-        method: about the method,
-        output: and about the output.
-        inputs: files that are read, which no output may replace.
+        model: options of the model.
+        target: options of the target.
+        method: options of the method.
+        output: options of the output.
+        inputs: files to read, which no output may replace.
 
     Raises:
-        typer.BadParameter: options that make no sense.
+        typer.BadParameter: options that cannot be read or do not go together.
         ApportionError: a name or file that cannot be used.
     """
     outputs = check_outputs(output, inputs=inputs)
     if output.run_log is not None:
         file_to_write("--run-log", output.run_log)
     explainer = {**model.settings(), "progress": not output.no_progress, "run_log": output.run_log}
-    job = Job(explainer, {**target.arguments(), **method.arguments()}, method.own_arguments(), outputs)
+    job = Job(explainer, {**target.arguments(), **method.arguments()}, method.method_options(), outputs)
     _check_names(job)
     return job
 
 
 def _check_names(job: Job) -> None:
-    """Refuse unknown names now: a typo should not cost the time that a model takes to load."""
+    """Refuse unknown names before a model is loaded: a typo should not cost that time."""
     plugins = installed_plugins()
     plugins["targets"].get(job.call["target_fn"])
     for kind, name in (("backends", job.explainer["backend"]), ("methods", job.call["method"])):
@@ -106,7 +113,7 @@ def _check_options(job: Job, taken: Iterable[str]) -> None:
     """Refuse options that the method does not have, and those that have a flag of their own."""
     for name in job.method_options:
         if name in taken:
-            usage_error("--option", f"{name!r} is set by a flag of its own; see `apportion attribute --help`.")
+            usage_error("--option", f"{name!r} has a flag of its own; see `apportion attribute --help`.")
     method = job.call["method"]
     if method != "auto":
         entry = installed_plugins()["methods"].get(method)

@@ -1,4 +1,4 @@
-"""Where a result goes: files that are checked before the run and written whole, and stdout."""
+"""Destinations of a result: files, which are checked before the run and written whole, and stdout."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DOTS_PER_INCH = 200
 
 @dataclass(slots=True)
 class Outputs:
-    """Checked destinations; ``deliver`` fills them. The view goes into ``plot`` if there is one, else to stdout."""
+    """Checked destinations for ``deliver`` to fill. The view goes into ``plot`` if there is one, else to stdout."""
 
     as_json: bool
     save: Path | None
@@ -43,10 +43,10 @@ class Outputs:
     written: list[str] = field(default_factory=list)
 
     def deliver(self, result: Attribution) -> None:
-        """Save, draw and print. What can be given is given before the first failure is reported.
+        """Save, draw and print. The first failure is reported after all steps have been tried.
 
         Raises:
-            ApportionError: something cannot be written, drawn or shown.
+            ApportionError: a step failed.
         """
         failures: list[ApportionError] = []
         try:
@@ -110,8 +110,8 @@ class Outputs:
         """Refuse a view that does not exist, cannot be made, lacks an option or does not fit the file.
 
         Raises:
-            ApportionError: one of these, as far as it can be seen without a result.
-        typer.BadParameter: a picture that has no file to go to.
+            ApportionError: one of these, as far as can be told without a result.
+            typer.BadParameter: the view is a picture, and there is no file for it.
         """
         render = installed_plugins()["visualizers"].get(self.view).make().render
         check_options(f"view {self.view!r}", render, self.view_options)
@@ -128,19 +128,21 @@ def check_outputs(options: OutputOptions, inputs: Sequence[Path | None] = ()) ->
     """Refuse destinations that cannot work, before any time is spent.
 
     Args:
-        options: what was typed.
-        inputs: files that are read, which no output may replace.
+        options: options of the output.
+        inputs: files to read, which no output may replace.
 
     Raises:
-        typer.BadParameter: an unknown suffix, a file named twice, a view without a file.
-        InputError: a folder that is not there, or a place that cannot be written.
+        typer.BadParameter: a suffix is unknown, a file is named twice, or a view has no file.
+        InputError: a folder does not exist, or a file cannot be written.
     """
     if options.save is not None and _suffix(options.save) != ".json":
         usage_error("--save", f"a result is saved as JSON; {options.save} should end in .json.")
     if options.plot is not None and _suffix(options.plot) not in (*PICTURES, PAGE):
-        usage_error("--plot", f"the suffix of {options.plot} is none of {listing((*PICTURES, PAGE))}.")
+        usage_error("--plot", f"the suffix of {options.plot} is not one of {listing((*PICTURES, PAGE))}.")
     if options.plot is None and options.as_json and options.view is not None:
-        usage_error("--view", f"{options.view!r} would go to stdout, and so does --json; add --plot FILE for the view.")
+        usage_error(
+            "--view", f"{options.view!r} would go to stdout, where --json goes too; add --plot FILE for the view."
+        )
     if options.plot is None and options.view is None and options.view_option:
         usage_error("--view-option", f"{options.view_option[0]!r} is for a view; add --view NAME or --plot FILE.")
     _check_distinct({"--save": options.save, "--plot": options.plot, "--run-log": options.run_log}, inputs)
@@ -159,7 +161,7 @@ def _default_view(plot: Path | None) -> str:
 
 
 def _check_distinct(outputs: Mapping[str, Path | None], inputs: Sequence[Path | None]) -> None:
-    taken = {os.path.realpath(path): "is the file that is read" for path in inputs if path is not None}
+    taken = {os.path.realpath(path): "is an input of this command" for path in inputs if path is not None}
     for flag, path in outputs.items():
         if path is None:
             continue
@@ -182,10 +184,10 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Refuse a place that no file can be written to.
+    """Refuse a path that cannot be written to.
 
     Raises:
-        InputError: with the reason.
+        InputError: it cannot; the message says why.
     """
     real = Path(os.path.realpath(path))
     if real.is_dir():
@@ -193,9 +195,9 @@ def check_writable(path: Path) -> None:
     if not real.parent.is_dir():
         raise InputError(f"Cannot write {path}: there is no folder {path.parent}. Create it, or name another file.")
     if not os.access(real.parent, os.W_OK | os.X_OK):
-        raise InputError(f"Cannot write {path}: no permission to write in the folder {path.parent}.")
+        raise InputError(f"Cannot write {path}: no permission to write to the folder {path.parent}.")
     if real.exists() and not os.access(real, os.W_OK):
-        raise InputError(f"Cannot write {path}: the file is there and is read-only.")
+        raise InputError(f"Cannot write {path}: the file exists and is read-only.")
 
 
 def _suffix(path: Path) -> str:

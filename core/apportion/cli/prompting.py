@@ -1,4 +1,4 @@
-"""From flags to a prompt: a ``Text``, a ``Template``, a ``Chat`` or ``Documents``."""
+"""The prompt that the options describe: a ``Text``, a ``Template``, a ``Chat`` or ``Documents``."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from apportion.prompts import Template, Text
 __all__ = ["build_prompt"]
 
 PIECES = "words"
-"""Features of a plain prompt, unless --by says otherwise."""
+"""Features of a plain prompt without ``--by``."""
 
 
 def build_prompt(options: PromptOptions, text: str | None = None) -> object:
     """The prompt that the options describe, or what a plugin's input makes of a text.
 
     Args:
-        options: what was typed about it.
-        text: the prompt itself, where it was not typed.
+        options: options of the prompt.
+        text: the prompt itself, if it does not come from the options.
 
     Raises:
-        typer.BadParameter: options that do not go together.
-        InputError: a prompt that cannot be attributed, or a file that cannot be read.
+        typer.BadParameter: options do not go together.
+        InputError: the prompt cannot be attributed, or a file cannot be read.
     """
     _check_documents(options, _source(options, text))
     if options.input is not None:
@@ -58,16 +58,16 @@ def _source(options: PromptOptions, text: str | None) -> str:
     if not named:
         usage_error("PROMPT", "there is no prompt; give a PROMPT ('-' for stdin), --prompt-file, --template or --chat.")
     if len(named) > 1:
-        usage_error(named[-1], f"{' and '.join(named)} are given; a run has one prompt.")
+        usage_error(named[-1], f"{' and '.join(named)} are given; a run has only one prompt.")
     if options.input_option and options.input is None:
         usage_error(
-            "--input-option", f"{options.input_option[0]!r} is for a prompt of another type, and there is no --input."
+            "--input-option", f"{options.input_option[0]!r} is an option of a prompt type, and there is no --input."
         )
     return named[0]
 
 
 def _text(options: PromptOptions, text: str | None) -> str:
-    """The text of a prompt that is not a template or a chat."""
+    """The text of a prompt that is neither a template nor a chat."""
     if text is not None:
         return text
     if options.prompt_file is not None or options.prompt == "-":
@@ -85,7 +85,7 @@ def _check_documents(options: PromptOptions, source: str) -> None:
 
 
 def _check_input(options: PromptOptions, name: str) -> None:
-    """Refuse options that a plugin's input knows nothing of."""
+    """Refuse options that do not fit a plugin's type of prompt."""
     for flag, own, what in (
         ("--template", options.template, "a template is an input of its own"),
         ("--chat", options.chat, "a chat is an input of its own"),
@@ -96,7 +96,8 @@ def _check_input(options: PromptOptions, name: str) -> None:
     for flag, given in (_for_texts(options) | _for_templates(options)).items():
         if given:
             usage_error(
-                flag, f"this is for plain prompts and templates; options of {name!r} are --input-option NAME=VALUE."
+                flag,
+                f"this is for plain prompts and templates; write options of {name!r} as --input-option NAME=VALUE.",
             )
 
 
@@ -104,24 +105,24 @@ def _check_parts(options: PromptOptions, what: str) -> None:
     """Refuse options that do not fit a conversation, or a question about documents."""
     for name, given in _for_templates(options).items():
         if given:
-            hint = " What replaces absent features is --text-baseline." if name == "--baseline" else ""
+            hint = " Use --text-baseline to replace absent features." if name == "--baseline" else ""
             usage_error(name, f"{given[0]!r} is for slots, and the features are those of {what}.{hint}")
     if options.baseline_id is not None:
-        usage_error("--baseline-id", f"a token id can replace tokens only; with {what} give --text-baseline.")
+        usage_error("--baseline-id", f"a token id can only replace a token; use --text-baseline with {what}.")
 
 
 def _check_plain(options: PromptOptions) -> None:
     """Refuse options that do not fit a plain prompt."""
     for name, given in _for_templates(options).items():
         if given:
-            hint = " What replaces absent pieces of a plain prompt is --text-baseline." if name == "--baseline" else ""
+            hint = " Use --text-baseline to replace absent pieces of a plain prompt." if name == "--baseline" else ""
             usage_error(name, f"{given[0]!r} is for slots, and there is no --template.{hint}")
     if options.text_baseline is not None and options.baseline_id is not None:
-        usage_error("--baseline-id", "--text-baseline is given too; one thing can replace an absent piece.")
+        usage_error("--baseline-id", "--text-baseline is given too; leave one of them out.")
     by = options.by or PIECES
     if options.baseline_id is not None and by != "tokens":
         usage_error(
-            "--baseline-id", f"a token id can replace tokens only, and the prompt is cut by {by}; add --by tokens."
+            "--baseline-id", f"a token id can only replace a token, and the prompt is cut into {by}; add --by tokens."
         )
 
 
@@ -151,7 +152,7 @@ def _template(options: PromptOptions, template: str) -> Template:
             usage_error("--value", f"the slot {slot!r} is given twice: {values[slot]!r} and {value!r}.")
         values[slot] = value
     if not values:
-        usage_error("--value", "a --template needs the values of its slots; write --value name=Dave.")
+        usage_error("--value", "a --template needs values for its slots; write --value name=Dave.")
     return Template(
         template,
         values=_positional(values),
@@ -162,7 +163,7 @@ def _template(options: PromptOptions, template: str) -> Template:
 
 
 def _positional(values: Mapping[str, str]) -> Mapping[str, str] | list[str]:
-    """A list for ``--value 0=… --value 1=…``, which fill ``{}`` or ``{0}``."""
+    """Values of slots; a list for ``--value 0=… --value 1=…``, which fill ``{}`` or ``{0}``."""
     numbers = [str(i) for i in range(len(values))]
     return [values[number] for number in numbers] if set(values) == set(numbers) else values
 
@@ -181,12 +182,12 @@ def _baselines(texts: Sequence[str]) -> dict[str | tuple[str, ...], object]:
 
 
 def _joint_choice(slots: tuple[str, ...], value: str) -> tuple[str, ...]:
-    """``Seattle,WA``, or ``["Washington, D.C.","DC"]`` for values with commas."""
+    """The texts of ``Seattle,WA``, or of ``["Washington, D.C.","DC"]`` for texts with commas."""
     parts = json_or_text("--baseline", value) if value.lstrip().startswith("[") else value.split(",")
     if len(parts) != len(slots) or not all(isinstance(part, str) for part in parts):
         usage_error(
             "--baseline",
-            f"{value!r} is not {len(slots)} texts, one for each of {', '.join(slots)}. Separate them with commas, or "
-            'write a JSON list where they hold commas: \'city,state=["Washington, D.C.", "DC"]\'.',
+            f"{value!r} is not {len(slots)} texts, one for each of {', '.join(slots)}. Separate them with commas; "
+            'if a text has commas, write a JSON list: \'city,state=["Washington, D.C.", "DC"]\'.',
         )
     return tuple(parts)

@@ -1,4 +1,4 @@
-"""Rows on their way into a folder of results."""
+"""The rows of a run, and the counts of those that are done or failed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["Rows", "Summary"]
 
 @dataclass(slots=True)
 class Summary:
-    """Counts of a run: of rows first, then what this run cost."""
+    """Counts of a run: its rows, and its cost without that of earlier runs."""
 
     out: str
     rows: int
@@ -64,7 +64,7 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The rows of one run: each is written down as it ends, and counted.
+    """The rows of one run, each written and counted as it ends.
 
     Attributes:
         folder: holds the results.

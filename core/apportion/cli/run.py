@@ -1,4 +1,4 @@
-"""``apportion run``: every row of a dataset, into a folder that a later run goes on from."""
+"""``apportion run``: every row of a dataset, into a folder that a later run can resume from."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from apportion.cli.earlier import Earlier, asked
+from apportion.cli.earlier import EarlierRuns, decisive_arguments
 from apportion.cli.exits import FAILED, InterruptedDeliveryError
 from apportion.cli.items import Columns, Item, read_items
 from apportion.cli.job import Job, job_without_prompt
@@ -53,42 +53,41 @@ def run(
     method: MethodOptions,
     output: Annotated[OutputOptions, Without("save", "plot", "view", "view_option")],
 ) -> None:
-    """Attribute every row of a dataset, as `apportion attribute` does one prompt.
+    """Attribute every row of a dataset, each as `apportion attribute` does one prompt.
 
-    Columns: the prompt, or with --template a column for each slot; if they are there target, contrast, seed and id,
-    which go before the flags. Results are written as they finish. The same command again goes on where the first one
-    stopped, however it stopped.
+    Columns: the prompt, or with --template one for each slot; and optionally target, contrast, seed and id, which take
+    precedence over the flags. Results are written as they finish. Repeat the command to resume it, however it stopped.
     """
     job = job_without_prompt(model, target, method, output, inputs=[data.dataset])
     columns = Columns(data.prompt_column, data.target_column, data.id_column)
     items, unused = read_items(data.dataset, prompt, columns)
     _check_items(data.dataset, items, skip_errors=data.skip_errors)
     if unused:
-        print(f"columns that are not used: {listing(unused)}", file=sys.stderr)  # noqa: T201
+        print(f"unused columns: {listing(unused)}", file=sys.stderr)  # noqa: T201
     folder = ResultsFolder(data.out)
     with folder.locked():
         if data.restart:
             folder.clear()
-        earlier = Earlier.of(folder)
-        arguments = asked(model, prompt, target, method)
+        earlier = EarlierRuns.of(folder)
+        arguments = decisive_arguments(model, prompt, target, method)
         earlier.check(arguments, items)
         about = {"dataset": str(data.dataset), "rows": len(items), "arguments": arguments}
-        summary = _go_on(job, items, folder, earlier, data, about)
+        summary = _resume(job, items, folder, earlier, data, about)
     print_json(asdict(summary)) if output.as_json else summary.show()
     if summary.failed or summary.failed_before:
         raise typer.Exit(FAILED)
 
 
-def _go_on(
+def _resume(
     job: Job,
     items: Sequence[Item],
     folder: ResultsFolder,
-    earlier: Earlier,
+    earlier: EarlierRuns,
     data: DatasetOptions,
     about: Mapping[str, Any],
 ) -> Summary:
-    """Attribute the rows that earlier runs left."""
-    before = earlier.done_with(items, retry_failed=data.retry_failed)
+    """Attribute the rows that earlier runs did not finish."""
+    before = earlier.rows_to_skip(items, retry_failed=data.retry_failed)
     statuses = [line["status"] for line in before.values()]
     done, failed = statuses.count(run_folder.OK), statuses.count(run_folder.FAILED)
     summary = Summary(str(data.out), len(items), done_before=done, failed_before=failed)
@@ -102,7 +101,7 @@ def _go_on(
             shared = {**job.call, **job.method_options}
             Rows(folder, summary).attribute(explainer, left, at_once=data.at_once, **shared)
     elif earlier.manifest is not None and earlier.manifest["model"] != job.explainer["model"]:
-        with job.opened() as explainer:  # another name may be the same model
+        with job.opened() as explainer:  # the same model may have another name
             earlier.check_model(explainer)
     return summary
 
@@ -113,8 +112,8 @@ def _check_items(path: Path, items: Sequence[Item], *, skip_errors: bool) -> Non
     if not bad or (skip_errors and len(bad) < len(items)):
         return
     first, rest = bad[0], len(bad) - 1
-    more = f" So cannot {rest} more: {listing(item.record.place for item in bad[1:])}." if rest else ""
-    hint = "" if len(bad) == len(items) else " Mend the file, or add --skip-errors to write such rows down as failed."
+    more = f" Nor can {rest} more: {listing(item.record.place for item in bad[1:])}." if rest else ""
+    hint = "" if len(bad) == len(items) else " Fix the file, or add --skip-errors to record such rows as failed."
     raise InputError(
         f"{path}, {first.record.place}, cannot be attributed: {(first.fault or '').rstrip('.')}.{more}{hint}"
     )
@@ -122,12 +121,12 @@ def _check_items(path: Path, items: Sequence[Item], *, skip_errors: bool) -> Non
 
 @contextlib.contextmanager
 def _interruptible(folder: ResultsFolder, summary: Summary) -> Iterator[None]:
-    """After Ctrl-C, say what is there and how to go on."""
+    """After Ctrl-C, say what was written and how to resume."""
     try:
         yield
     except KeyboardInterrupt as interrupt:
         raise InterruptedDeliveryError(
-            f"{summary.ended} of {summary.rows} rows are in {folder.path}; the same command goes on from there"
+            f"{summary.ended} of {summary.rows} rows are in {folder.path}; repeat the command to resume it"
         ) from interrupt
 
 

@@ -1,4 +1,4 @@
-"""``apportion show``: a saved result again."""
+"""``apportion show``: a saved result, again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["show"]
 class SavedOptions:
     """The result to show."""
 
-    result: Annotated[Path, typer.Argument(help="A file that `--save` or `Attribution.save` wrote.", metavar="RESULT")]
+    result: Annotated[Path, typer.Argument(help="File written by `--save` or `Attribution.save`.", metavar="RESULT")]
 
 
 def show(saved: SavedOptions, output: Annotated[OutputOptions, Without("save", "run_log", "no_progress")]) -> None:

@@ -1,7 +1,7 @@
-"""Commands made of functions that take groups of options.
+"""Commands made from functions that take groups of options.
 
 A group is a frozen dataclass. Its fields are options: type, default and help stand together, and a tuple is an option
-that may be repeated. A function that takes groups becomes a command with the options of all of them.
+that may be repeated. A function that takes groups becomes a command with all their options.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typer.core import TyperCommand
 __all__ = ["NO_VALUE", "Without", "add_command", "in_panel"]
 
 NO_VALUE = " "
-"""Metavar of options without a value; typer would print their type."""
+"""Metavar of options without a value, for which typer would print a type."""
 
 
 def in_panel(panel: str) -> Callable[..., Any]:
@@ -27,9 +27,9 @@ def in_panel(panel: str) -> Callable[..., Any]:
 
 
 class Without:
-    """Options of a group that a command does not have: ``Annotated[OutputOptions, Without("save", "plot")]``.
+    """Options of a group that a command lacks: ``Annotated[OutputOptions, Without("save", "plot")]``.
 
-    The function gets the whole group all the same, with the defaults of those fields.
+    The function still gets the whole group, with the defaults of these fields.
 
     Args:
         names: of the fields.
@@ -40,23 +40,23 @@ class Without:
 
 
 def add_command(app: typer.Typer, function: Callable[..., None], *, panel: str, epilog: str | None = None) -> None:
-    """Make a function a command, under its own name and with its docstring as help.
+    """Turn a function into a command that has its name, and its docstring as help.
 
     Args:
         app: gets the command.
-        function: takes groups of options, and nothing else.
+        function: takes groups of options and nothing else.
         panel: where the help of ``app`` lists the command.
         epilog: ends the help of the command.
     """
     hints = get_type_hints(function, include_extras=True)
     groups = {name: _Group.of(hints[name]) for name in inspect.signature(function).parameters}
-    # Typer reads options off the signature of what it is to call; that of a dataclass is its fields.
+    # Typer takes options from the signature of a callable, and the signature of a dataclass is its fields.
     every_option = make_dataclass(
         function.__name__, [option for group in groups.values() for option in group.options()], kw_only=True
     )
 
     class Command(TyperCommand):
-        """Hands what was typed to the function."""
+        """Hands the options to the function, in their groups."""
 
         def invoke(self, ctx: Any) -> Any:
             typed = vars(super().invoke(ctx))
@@ -69,9 +69,9 @@ def add_command(app: typer.Typer, function: Callable[..., None], *, panel: str, 
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """A group of options as one command has it."""
+    """A group of options in one command."""
 
-    made_by: Callable[..., Any]
+    group: type
     hints: Mapping[str, Any]
     defaults: Mapping[str, Any]
 
@@ -85,7 +85,7 @@ class _Group:
         return cls(group, get_type_hints(group, include_extras=True), defaults)
 
     def options(self) -> Iterator[tuple[str, Any, Any]]:
-        """The fields that typer reads; it knows an option that may be repeated as a list, and ``None`` as none."""
+        """Fields for typer, which knows repeatable options as lists, and their absence as ``None``."""
         for name, default in self.defaults.items():
             kind, *notes = get_args(self.hints[name])
             if get_origin(kind) is tuple:
@@ -93,6 +93,6 @@ class _Group:
             yield name, Annotated[kind, *notes], field(default=default)
 
     def filled(self, typed: Mapping[str, Any]) -> Any:
-        """The group with what was typed; the rest has its defaults."""
+        """Make the group from the values of a command line, with defaults for the rest."""
         given = {name: typed[name] for name in self.defaults if typed[name] is not None}
-        return self.made_by(**{name: tuple(v) if isinstance(v, list) else v for name, v in given.items()})
+        return self.group(**{name: tuple(v) if isinstance(v, list) else v for name, v in given.items()})

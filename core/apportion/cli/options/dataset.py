@@ -19,45 +19,44 @@ _output = in_panel(OUTPUT)
 
 @dataclass(frozen=True, slots=True)
 class DatasetOptions:
-    """Which rows are attributed, and into which folder."""
+    """The dataset, its columns, and the folder of the results."""
 
     dataset: Annotated[
         Path,
-        typer.Argument(metavar="DATASET", help="A .jsonl, .csv or .parquet file with a prompt in each row."),
+        typer.Argument(metavar="DATASET", help="A .jsonl, .csv or .parquet file with one prompt per row."),
     ]
     out: Annotated[
         Path,
         _output(
             metavar="FOLDER",
-            help="Where results go, a line for each row as it ends. The same command goes on where an earlier one "
-            "stopped.",
+            help="Folder for the results, with a line for each row that has ended. Repeat the command to resume it.",
         ),
     ]
-    prompt_column: Annotated[str, _option(metavar="NAME", help="Holds the prompts; not needed with --template.")] = (
-        "prompt"
-    )
+    prompt_column: Annotated[
+        str, _option(metavar="NAME", help="Column of the prompts; not needed with --template.")
+    ] = "prompt"
     target_column: Annotated[
-        str, _option(metavar="NAME", help="Holds targets; where it is empty, --target counts.")
+        str, _option(metavar="NAME", help="Column of the targets; --target is used where it is empty.")
     ] = "target"
     id_column: Annotated[
-        str, _option(metavar="NAME", help="Holds a name for each row; where it is empty, its number counts.")
+        str, _option(metavar="NAME", help="Column of the row ids; the row number is used where it is empty.")
     ] = "id"
     skip_errors: Annotated[
         bool,
         _option(
             "--skip-errors",
             metavar=NO_VALUE,
-            help="Write down rows that cannot be read as failed, instead of refusing the file.",
+            help="Record rows that cannot be attributed as failed, instead of refusing the file.",
         ),
     ] = False
     at_once: Annotated[
-        int, _option(metavar="N", min=1, help="Rows under way together; what they ask shares batches.")
+        int, _option(metavar="N", min=1, help="Maximum number of rows in progress at once; they share batches.")
     ] = 8
     restart: Annotated[
-        bool, _output("--restart", metavar=NO_VALUE, help="Delete the results in the folder, and begin anew.")
+        bool, _output("--restart", metavar=NO_VALUE, help="Delete the results in the folder and start again.")
     ] = False
     retry_failed: Annotated[
-        bool, _output("--retry-failed", metavar=NO_VALUE, help="Try rows again that failed before.")
+        bool, _output("--retry-failed", metavar=NO_VALUE, help="Retry rows that failed before.")
     ] = False
     cache: Annotated[
         bool,

@@ -18,14 +18,14 @@ _option = in_panel(METHOD)
 
 @dataclass(frozen=True, slots=True)
 class MethodOptions:
-    """Who computes the scores, and for how long."""
+    """The method, its options, its budget and its seed."""
 
     method: Annotated[
         str,
         _option(
             metavar="NAME",
-            help="See `apportion methods`. 'auto' takes exact Shapley values while the budget allows, else sampled "
-            "ones.",
+            help="Method to use; see `apportion methods`. 'auto' takes exact Shapley values while the budget allows, "
+            "else sampled ones.",
         ),
     ] = "auto"
     option: Annotated[
@@ -34,28 +34,30 @@ class MethodOptions:
             "--option",
             "-o",
             metavar="KEY=VALUE",
-            help="An option of the method; see `apportion methods show NAME`. Values are JSON (10, true, [1, 2]) or "
-            "else text. Repeatable.",
+            help="Option of the method; see `apportion methods show NAME`. Values are read as JSON (10, true, [1, 2]) "
+            "or else as text. Repeatable.",
         ),
     ] = ()
     budget: Annotated[
         int | None,
-        _option(metavar="N", min=1, show_default="the method's choice", help="The most distinct model evaluations."),
+        _option(
+            metavar="N", min=1, show_default="the method's choice", help="Maximum number of distinct model evaluations."
+        ),
     ] = None
     until: Annotated[
         float | None,
         _option(
             metavar="X",
-            help="Go on until every standard error is at most this (nats for log_prob), or the budget ends.",
+            help="Continue until every standard error is at most this (nats for log_prob), or the budget is spent.",
         ),
     ] = None
-    seed: Annotated[int, _option(metavar="N", min=0, help="Of every random draw.")] = 0
+    seed: Annotated[int, _option(metavar="N", min=0, help="Seed of every random draw.")] = 0
 
     def arguments(self) -> dict[str, Any]:
         """Arguments of ``Explainer.attribute`` that every method takes."""
         return {"method": self.method, "budget": self.budget, "until": self.until, "seed": self.seed}
 
-    def own_arguments(self) -> dict[str, Any]:
+    def method_options(self) -> dict[str, Any]:
         """Arguments that only this method takes.
 
         Raises:

@@ -15,7 +15,7 @@ _option = in_panel("Model")
 
 @dataclass(frozen=True, slots=True)
 class ModelOptions:
-    """What is scored, and on what."""
+    """The model, its backend and its memory."""
 
     model: Annotated[
         str,
@@ -23,26 +23,28 @@ class ModelOptions:
             "--model",
             "-m",
             metavar="NAME",
-            help="'smollm2' (a small demo model, fetched once), a Hugging Face hub id, a folder, or a .gguf file.",
+            help="'smollm2' (a small demo model, downloaded once), a Hugging Face Hub id, a folder or a .gguf file.",
         ),
     ] = "smollm2"
     backend: Annotated[
         str,
         _option(
             metavar="NAME",
-            help="What runs the model; see `apportion backends`. 'auto' takes the best one that works here.",
+            help="Backend that runs the model; see `apportion backends`. 'auto' takes the best one that works here.",
         ),
     ] = "auto"
     device: Annotated[
         str | None,
-        _option(metavar="NAME", show_default="a GPU if there is one", help="Such as cpu, cuda or cuda:1."),
+        _option(
+            metavar="NAME", show_default="a GPU if there is one", help="Device to run on, such as cpu, cuda or cuda:1."
+        ),
     ] = None
     dtype: Annotated[
         str | None,
         _option(
             metavar="NAME",
             show_default="float32",
-            help="Of the weights: float64, float32, bfloat16 or float16.",
+            help="Type of the weights: float64, float32, bfloat16 or float16.",
         ),
     ] = None
     memory_budget: Annotated[
@@ -50,14 +52,15 @@ class ModelOptions:
         _option(
             metavar="SIZE",
             show_default="the backend's choice",
-            help="What a batch may take besides the model, in bytes or with a unit: 512MiB, 2GB.",
+            help="Memory for a batch, besides the model, in bytes or with a unit: 512MiB, 2GB.",
         ),
     ] = None
     backend_option: Annotated[
         tuple[str, ...],
         _option(
             metavar="NAME=VALUE",
-            help="An option of the backend that --backend names: compile=true. Repeatable; see `apportion backends`.",
+            help="Option of the backend that --backend names: compile=true. Repeatable; see `apportion backends show "
+            "NAME`.",
         ),
     ] = ()
     no_share_prefixes: Annotated[
@@ -65,7 +68,7 @@ class ModelOptions:
         _option(
             "--no-share-prefixes",
             metavar=NO_VALUE,
-            help="Encode every prompt from its first token on, also where the prompts of a batch begin alike.",
+            help="Encode every prompt from its first token, even where the prompts of a batch begin alike.",
         ),
     ] = False
     cache: Annotated[
@@ -73,12 +76,12 @@ class ModelOptions:
         _option(
             "--cache",
             metavar=NO_VALUE,
-            help="Remember scores in your cache folder, and score no prompt twice with the same model and target.",
+            help="Remember scores in your cache folder, and never score a prompt twice with the same model and target.",
         ),
     ] = False
 
     def settings(self) -> dict[str, Any]:
-        """Arguments of ``Explainer``, besides those about one run.
+        """Arguments of ``Explainer`` that are about the model.
 
         Raises:
             typer.BadParameter: a size or option that cannot be read.

@@ -1,4 +1,4 @@
-"""Where results go, and what is seen on the way."""
+"""Files and views of a result, the run log, and the progress bar."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _option = in_panel(OUTPUT)
 
 @dataclass(frozen=True, slots=True)
 class OutputOptions:
-    """Where a result goes, and what is written beside it."""
+    """Files and views of a result, the run log, and the progress bar."""
 
     as_json: Annotated[
         bool,
@@ -28,14 +28,14 @@ class OutputOptions:
         Path | None,
         _option(
             metavar="FILE.json",
-            help="Save the result; `apportion show` reads it. A file that is there is replaced.",
+            help="Save the result to a file that `apportion show` reads. An existing file is replaced.",
         ),
     ] = None
     plot: Annotated[
         Path | None,
         _option(
             metavar="FILE",
-            help="Draw the result into a .png, .svg, .pdf or .html file. A file that is there is replaced.",
+            help="Draw the result to a .png, .svg, .pdf or .html file. An existing file is replaced.",
         ),
     ] = None
     view: Annotated[
@@ -43,19 +43,19 @@ class OutputOptions:
         _option(
             metavar="NAME",
             show_default="terminal; with --plot: heatmap, or html for .html",
-            help="What --plot draws, or what is printed without it: heatmap, bar, html, terminal, or what a plugin "
+            help="View to draw with --plot, or to print without it: heatmap, bar, html, terminal, or one that a plugin "
             "adds.",
         ),
     ] = None
     view_option: Annotated[
         tuple[str, ...],
-        _option(metavar="KEY=VALUE", help="An option of the view. Values are JSON or else text. Repeatable."),
+        _option(metavar="KEY=VALUE", help="Option of the view. Values are read as JSON or else as text. Repeatable."),
     ] = ()
     run_log: Annotated[
         Path | None,
         _option(
             metavar="FILE",
-            help="Append one line of JSON about the run to this file: what was asked, what it cost, how it ended.",
+            help="Append one line of JSON about the run to this file: its request, its cost and its outcome.",
         ),
     ] = None
     no_progress: Annotated[
@@ -63,6 +63,6 @@ class OutputOptions:
         _option(
             "--no-progress",
             metavar=NO_VALUE,
-            help="No progress bar on stderr; it shows in terminals only anyway.",
+            help="Hide the progress bar, which is only ever shown in a terminal, on stderr.",
         ),
     ] = False

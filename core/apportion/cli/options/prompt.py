@@ -17,35 +17,35 @@ _option = in_panel("Features")
 
 @dataclass(frozen=True, slots=True)
 class PromptOptions:
-    """What is read as the prompt, and what its features are."""
+    """The prompt: a text, a template, a chat or a question about documents, and its features."""
 
     prompt: Annotated[
         str | None,
         typer.Argument(
             metavar="PROMPT",
-            help="The prompt, '-' to read it from stdin, or leave it out and use --prompt-file, --template or --chat.",
+            help="The prompt; '-' reads it from stdin. Leave it out to use --prompt-file, --template or --chat.",
         ),
     ] = None
     prompt_file: Annotated[
         Path | None,
         _option(
             metavar="FILE",
-            help="Read the prompt from this UTF-8 file. One line break at its end (and that of stdin) is not part of "
-            "it.",
+            help="Read the prompt from this UTF-8 file. A single line break at the end is dropped, as it is from "
+            "stdin.",
         ),
     ] = None
     input: Annotated[
         str | None,
         _option(
             metavar="NAME",
-            help="Take the prompt for one of this type, which a plugin brings; see `apportion plugins`.",
+            help="Type of the prompt, as a plugin names it; see `apportion plugins`.",
         ),
     ] = None
     input_option: Annotated[
         tuple[str, ...],
         _option(
             metavar="NAME=VALUE",
-            help="An option of that type; the value is read as JSON where it is JSON. Repeatable.",
+            help="Option of that type. Values are read as JSON or else as text. Repeatable.",
         ),
     ] = ()
     by: Annotated[
@@ -53,7 +53,7 @@ class PromptOptions:
         _option(
             metavar="UNIT",
             show_default="words; turns with --chat; documents with --document",
-            help="Cut the prompt into words, tokens, sentences or paragraphs; a chat also into turns or roles.",
+            help="Unit to cut the prompt into: words, tokens, sentences or paragraphs; for a chat also turns or roles.",
         ),
     ] = None
     text_baseline: Annotated[
@@ -61,42 +61,42 @@ class PromptOptions:
         _option(
             metavar="TEXT",
             show_default="absent pieces are removed",
-            help="What replaces an absent piece of the prompt.",
+            help="Text that replaces an absent piece of the prompt.",
         ),
     ] = None
     baseline_id: Annotated[
-        int | None, _option(metavar="ID", min=0, help="The same as a token id; with --by tokens.")
+        int | None, _option(metavar="ID", min=0, help="The same, as a token id; needs --by tokens.")
     ] = None
     keep: Annotated[
         tuple[str, ...],
-        _option(metavar="TEXT", help="A piece of the prompt that is always present and gets no score. Repeatable."),
+        _option(metavar="TEXT", help="Piece of the prompt that is always present and gets no score. Repeatable."),
     ] = ()
     keep_index: Annotated[
-        tuple[int, ...], _option(metavar="N", help="The same by its position from 0; -1 is the last. Repeatable.")
+        tuple[int, ...], _option(metavar="N", help="The same, by its position from 0; -1 is the last. Repeatable.")
     ] = ()
     template: Annotated[
         str | None,
         _option(
             metavar="TEXT",
-            help="A prompt with slots, each a feature: '{name} lives in {city}'. Literal braces are written {{ and }}.",
+            help="Prompt with slots, each a feature: '{name} lives in {city}'. Write literal braces as {{ and }}.",
         ),
     ] = None
     value: Annotated[
-        tuple[str, ...], _option(metavar="SLOT=TEXT", help="What is in a slot: name=Dave. Once for each slot.")
+        tuple[str, ...], _option(metavar="SLOT=TEXT", help="Text in a slot: name=Dave. Repeat it for each slot.")
     ] = ()
     baseline: Annotated[
         tuple[str, ...],
         _option(
             metavar="SLOT=TEXT",
             show_default="empty",
-            help="What is in a slot whose feature is absent: name=Sarah. The same slot again adds an alternative, and "
-            "results are averaged over them. 'city,state=Seattle,WA' changes slots together; a JSON list of texts "
-            "does so for values with commas.",
+            help="Text in a slot whose feature is absent: name=Sarah. Repeat a slot to add alternatives; results are "
+            "averaged over them. 'city,state=Seattle,WA' changes slots together; write a JSON list where the values "
+            "have commas.",
         ),
     ] = ()
     group: Annotated[
         tuple[str, ...],
-        _option(metavar="SLOT,SLOT", help="Slots that are one feature with one score: name,pronoun. Repeatable."),
+        _option(metavar="SLOT,SLOT", help="Slots that form one feature with one score: name,pronoun. Repeatable."),
     ] = ()
     draws: Annotated[
         int | None,
@@ -104,24 +104,24 @@ class PromptOptions:
             metavar="N",
             min=1,
             show_default="16",
-            help="The most combinations of alternative baselines to average over.",
+            help="Maximum number of combinations of alternative baselines to average over.",
         ),
     ] = None
     chat: Annotated[
         str | None,
         _option(
             metavar="FILE.json",
-            help="A conversation ('-' for stdin), written by the model's chat template: a list of messages with role "
-            "and content, or an object with 'messages', 'tools' and other arguments of ap.Chat. The last turn of the "
-            "user is kept unless something else is.",
+            help="Conversation ('-' for stdin), written with the model's chat template: a list of messages with role "
+            "and content, or an object with 'messages', 'tools' and other arguments of ap.Chat. The user's last turn "
+            "is kept, unless --keep or --keep-index names something else.",
         ),
     ] = None
     document: Annotated[
         tuple[Path, ...],
         _option(
             metavar="FILE",
-            help="A document that the prompt is a question about; documents, or with --by pieces of them, are the "
-            "features. Repeatable.",
+            help="Document that the prompt asks about. The features are the documents, or with --by pieces of them. "
+            "Repeatable.",
         ),
     ] = ()
     layout: Annotated[
@@ -129,7 +129,7 @@ class PromptOptions:
         _option(
             metavar="TEXT",
             show_default=r"Context: {context}\n\nQuery: {question}",
-            help="Where documents and question stand in the prompt.",
+            help="Layout of the documents and the question in the prompt.",
         ),
     ] = None
     as_chat: Annotated[
@@ -137,17 +137,17 @@ class PromptOptions:
         _option(
             "--as-chat",
             metavar=NO_VALUE,
-            help="Send documents and question as a user's message, in the model's chat template.",
+            help="Send the documents and the question as a user message, in the model's chat template.",
         ),
     ] = False
 
     @property
     def kept(self) -> tuple[str | int, ...]:
-        """What is always present."""
+        """Pieces that are always present, by text or position."""
         return (*self.keep, *self.keep_index)
 
     @property
     def files(self) -> list[Path]:
-        """What is read."""
+        """Files to read."""
         chat = [] if self.chat in (None, "-") else [Path(str(self.chat))]
         return [*([] if self.prompt_file is None else [self.prompt_file]), *chat, *self.document]

@@ -15,7 +15,7 @@ _option = in_panel("Target")
 
 @dataclass(frozen=True, slots=True)
 class TargetOptions:
-    """What is explained, and what it is compared with."""
+    """The target, its target function, and the generation of a target."""
 
     target: Annotated[
         str | None,
@@ -24,42 +24,44 @@ class TargetOptions:
             "-t",
             metavar="TEXT",
             show_default="the model's own continuation",
-            help="The output to explain, with its leading space: ' playing golf'.",
+            help="Output to explain, with its leading space: ' playing golf'.",
         ),
     ] = None
-    target_ids: Annotated[str | None, _option(metavar="ID,ID", help="The same as token ids: 504,2471.")] = None
+    target_ids: Annotated[str | None, _option(metavar="ID,ID", help="The same, as token ids: 504,2471.")] = None
     target_fn: Annotated[
         str,
         _option(
             metavar="NAME",
-            help="What of the output is explained: log_prob (nats), prob, entropy, … (`apportion targets`).",
+            help="Property of the output to explain: log_prob (nats), prob, entropy, …; see `apportion targets`.",
         ),
     ] = "log_prob"
     contrast: Annotated[
         str | None,
         _option(
             metavar="TEXT",
-            help="What the target is compared with, for contrastive target functions such as contrast_prob_diff.",
+            help="Text to compare the target with, for contrastive target functions such as contrast_prob_diff.",
         ),
     ] = None
-    contrast_ids: Annotated[str | None, _option(metavar="ID,ID", help="The same as token ids: 504,2471.")] = None
+    contrast_ids: Annotated[str | None, _option(metavar="ID,ID", help="The same, as token ids: 504,2471.")] = None
     target_option: Annotated[
         tuple[str, ...],
         _option(
             metavar="NAME=VALUE",
-            help="An option of the target function: top_k=20. Repeatable; see `apportion targets show NAME`.",
+            help="Option of the target function: top_k=20. Repeatable; see `apportion targets show NAME`.",
         ),
     ] = ()
     max_new_tokens: Annotated[
         int | None,
-        _option(metavar="N", min=1, show_default="25", help="The most tokens of the model's own continuation."),
+        _option(
+            metavar="N", min=1, show_default="25", help="Maximum number of tokens of the model's own continuation."
+        ),
     ] = None
     generate: Annotated[
         tuple[str, ...],
         _option(
             metavar="KEY=VALUE",
             show_default="greedy",
-            help="An option of the model's generation, such as do_sample=true. Repeatable.",
+            help="Option of the generation: do_sample=true. Repeatable.",
         ),
     ] = ()
 
@@ -85,7 +87,7 @@ class TargetOptions:
             options["max_new_tokens"] = self.max_new_tokens
         if options and (self.target is not None or self.target_ids is not None):
             flag = "--generate" if self.generate else "--max-new-tokens"
-            usage_error(flag, "this is about a target that the model writes, and the target is given.")
+            usage_error(flag, "this is for a target that the model generates, and the target is given.")
         return options or None
 
 
@@ -93,5 +95,5 @@ def _text_or_ids(flag: str, text: str | None, ids: str | None) -> str | list[int
     if ids is None:
         return text
     if text is not None:
-        usage_error(f"{flag}-ids", f"{flag} is given too; a run explains one target against one other at most.")
+        usage_error(f"{flag}-ids", f"{flag} is given too; leave one of them out.")
     return token_ids(f"{flag}-ids", ids)
