@@ -10,17 +10,20 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 import torch
+import typer
 
 import apportion as ap
 from apportion import explainer as explainer_module
 from apportion.cli import main, outputs
-from apportion.cli.parse import json_or_text, memory_size
+from apportion.cli.options.command import Without, add_command, in_panel
+from apportion.cli.parse import json_or_text, memory_size, usage_error
 from apportion.errors import ApportionError
 from apportion.hooks import manager as plugins_module
 from apportion.hooks.docstrings import description, parameter_notes
@@ -594,10 +597,10 @@ def test_interrupt(attribute: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_interrupt_between_two_files(attribute: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*args: object) -> None:
+    def interrupt(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(outputs.Outputs, "_picture", interrupt)
+    monkeypatch.setattr(Attribution, "plot", interrupt)
     path = tmp_path / "a.json"
     ended = attribute("a b", "--target", "x", "--save", path, "--plot", tmp_path / "a.png")
     assert ended == Ended(130, "", f"interrupted; written before that: {path}")
@@ -905,6 +908,69 @@ def test_docstrings() -> None:
     assert description(documented) == "Something.\n\nMore of it."
     assert parameter_notes(documented) == {"depth": "how deep, in metres, measured at noon.", "width": "how wide."}
     assert parameter_notes(test_docstrings) == {}
+
+
+@dataclass(frozen=True)
+class Dough:
+    """A group of options."""
+
+    flour: Annotated[str, typer.Argument()]
+    grams: Annotated[int, in_panel("Weights")("--grams", "-g", min=1, help="Of flour.")] = 500
+    seed: Annotated[tuple[str, ...], typer.Option()] = ("sesame",)
+    salted: Annotated[bool, typer.Option("--salted")] = False
+
+
+@dataclass(frozen=True)
+class Oven:
+    """Another one."""
+
+    degrees: Annotated[float | None, typer.Option()] = None
+    shelves: Annotated[tuple[int, ...], typer.Option()] = ()
+
+
+def baking(command: Callable[..., None]) -> typer.Typer:
+    app = typer.Typer(add_completion=False)
+    add_command(app, command, panel="Baking")
+    return app
+
+
+def test_a_function_of_groups_is_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    baked: list[tuple[Dough, Oven]] = []
+
+    def bake(dough: Dough, oven: Annotated[Oven, Without("shelves")]) -> None:
+        """Bake a loaf."""
+        baked.append((dough, oven))
+
+    app = baking(bake)
+    app(["rye"], standalone_mode=False)
+    app(["rye", "-g", "3", "--seed", "flax", "--seed", "oat", "--salted", "--degrees", "1e2"], standalone_mode=False)
+    assert baked == [(Dough("rye"), Oven()), (Dough("rye", 3, ("flax", "oat"), salted=True), Oven(100.0))]
+    for words, message in (["rye", "--shelves", "2"], "No such option"), ([], "Missing argument"):
+        with pytest.raises(SystemExit, match="2"):
+            app(words)
+        assert message in plain(capsys.readouterr().err)
+    with pytest.raises(SystemExit, match="0"):
+        app(["--help"])
+    text = plain(capsys.readouterr().out)
+    assert "Bake a loaf." in text
+    assert " Weights " in text
+    assert "[default: 500]" in text
+
+
+def test_a_usage_error_inside_the_function_names_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    def bake(oven: Oven) -> None:
+        usage_error("--degrees", "the oven is cold.")
+
+    with pytest.raises(SystemExit, match="2"):
+        baking(bake)(["--degrees", "3"], prog_name="bake")
+    assert plain(capsys.readouterr().err).startswith("Usage: bake [OPTIONS]")
+
+
+def test_only_options_that_exist_can_be_left_out() -> None:
+    def bake(oven: Annotated[Oven, Without("degres")]) -> None: ...
+
+    with pytest.raises(TypeError, match=r"Oven has no options \['degres'\]"):
+        baking(bake)
 
 
 # --- evaluate and dry runs -------------------------------------------------------------------------------------------

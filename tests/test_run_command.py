@@ -17,7 +17,10 @@ import pytest
 
 import apportion as ap
 from apportion import explainer as explainer_module
-from apportion.cli import dataset, items, main
+from apportion.cli import main
+from apportion.cli.dataset import read_records
+from apportion.cli.items import Columns, read_items
+from apportion.cli.options.prompt import PromptOptions
 from apportion.results.run_folder import ResultsFolder
 from apportion.testing import tiny
 from commands import Ended, Run
@@ -447,14 +450,20 @@ def test_results_without_a_manifest_are_not_mixed_with_others(run: Run, data: Pa
     assert "holds results but no run.json that describes them" in ended.err
 
 
-def test_long_cells_and_whole_numbers_that_became_floats(tmp_path: Path) -> None:
-    """As pandas writes a column of seeds with empty cells, and prompts beyond what Python's parser takes by default."""
+def test_long_cells(tmp_path: Path) -> None:
+    """Longer than what Python's parser takes by default, which is left as it is."""
     file, limit = tmp_path / "rows.csv", csv.field_size_limit()
-    file.write_text(f'prompt,seed\n"{"w " * 100_000}",\nb,1.0\nc,7\n', encoding="utf-8")
-    records = list(dataset._of_csv(file))
+    file.write_text(f'prompt,seed\n"{"w " * 100_000}",\nb,1.0\n', encoding="utf-8")
+    records = read_records(file)
     assert len(records[0].values["prompt"]) == 200_000
     assert csv.field_size_limit() == limit
-    assert [items._whole("seed", value) for value in (records[1].values["seed"], 1.0, "7")] == [1, 1, 7]
-    for wrong in ("1.5", 1.5, True):
-        with pytest.raises(ap.InputError, match="a whole number is needed"):
-            items._whole("seed", wrong)
+
+
+def test_whole_numbers_that_became_floats(tmp_path: Path) -> None:
+    """As pandas writes a column of seeds with empty cells."""
+    file = jsonl(tmp_path / "rows.jsonl", [{"prompt": "a", "seed": seed} for seed in ("1.0", 1.0, "7", 7)])
+    items, _ = read_items(file, PromptOptions(), Columns())
+    assert [item.arguments["seed"] for item in items] == [1, 1, 7, 7]
+    jsonl(file, [{"prompt": "a", "seed": seed} for seed in ("1.5", 1.5, True)])
+    for item in read_items(file, PromptOptions(), Columns())[0]:
+        assert "a whole number is needed" in (item.fault or "")
