@@ -130,6 +130,7 @@ def command_page() -> str:
 def command_help(path: str, command: object, level: int) -> list[str]:
     """One command and those below it."""
     options = [p for p in command.params if p.name not in ("help", "install_completion", "show_completion")]  # type: ignore[attr-defined]
+    options.sort(key=lambda p: p.param_type_name != "argument")
     parts = [f"{'#' * level} `{path}`\n", (command.help or "").split("\f")[0].strip() + "\n"]  # type: ignore[attr-defined]
     rows = [parameter_row(p) for p in options if not getattr(p, "hidden", False)]
     if rows:

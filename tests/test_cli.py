@@ -10,17 +10,20 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 import torch
+import typer
 
 import apportion as ap
 from apportion import explainer as explainer_module
 from apportion.cli import main, outputs
-from apportion.cli.parse import json_or_text, memory_size
+from apportion.cli.options.command import Without, add_command, in_panel
+from apportion.cli.parse import json_or_text, memory_size, usage_error
 from apportion.errors import ApportionError
 from apportion.hooks import manager as plugins_module
 from apportion.hooks.docstrings import description, parameter_notes
@@ -392,7 +395,7 @@ def test_chat_and_document_faults(run: Run, no_model: None, tmp_path: Path) -> N
     path.write_text(" ")
     assert "'chat.json' must be a text with something in it" in run("attribute", "a", "--document", path).err
     assert "is given twice" in run("attribute", "a", "--document", path, "--document", path).err
-    assert "is the file that is read" in run("attribute", "--chat", path, "--save", path).err
+    assert "is an input of this command" in run("attribute", "--chat", path, "--save", path).err
 
 
 def test_prompt_file_faults(run: Run, no_model: None, tmp_path: Path) -> None:
@@ -436,7 +439,7 @@ def test_problems_that_one_line_explains(run: Run, no_model: None, words: list[s
         ([], "there is no prompt"),
         (["a", "--template", "{b}"], "PROMPT and --template are given"),
         (["a", "--prompt-file", "b"], "PROMPT and --prompt-file are given"),
-        (["--template", "{a}"], "needs the values of its slots"),
+        (["--template", "{a}"], "needs values for its slots"),
         (["--template", "{a}", "--value", "a"], "'a' is not of the form NAME=VALUE"),
         (["--template", "{a}", "--value", "=b"], "'=b' is not of the form NAME=VALUE"),
         (["--template", "{a}", "--value", "a=1", "--value", "a=2"], "'a' is given twice"),
@@ -457,19 +460,19 @@ def test_problems_that_one_line_explains(run: Run, no_model: None, words: list[s
         (["a", "--generate", "max_new_tokens=2", "--max-new-tokens", "3"], "leave one of them out"),
         (["a", "--option", "n=[1"], "is not valid JSON"),
         (["a", "--option", "n=1", "--option", "n=2"], "'n' is given twice"),
-        (["a", "--option", "budget=3"], "is set by a flag of its own"),
+        (["a", "--option", "budget=3"], "has a flag of its own"),
         (["a", "--memory-budget", "5 apples"], "is not an amount of memory"),
-        (["a", "--memory-budget", "0"], "is no memory at all"),
+        (["a", "--memory-budget", "0"], "is not enough memory"),
         (["a", "--budget", "0"], "--budget"),
         (["a", "--seed", "x"], "--seed"),
         (["a", "--save", "a.txt"], "should end in .json"),
-        (["a", "--plot", "a.jpg"], "none of .png, .svg, .pdf, .html"),
+        (["a", "--plot", "a.jpg"], "not one of .png, .svg, .pdf, .html"),
         (["a", "--view", "bar"], "add --plot FILE"),
         (["a", "--view-option", "sort=true"], "add --view NAME or --plot FILE"),
         (["a", "--view", "terminal", "--json"], "add --plot FILE for the view"),
         (["a", "--input-option", "x=1"], "there is no --input"),
-        (["a", "--input", "template"], "the input 'template' needs values too"),
-        (["a", "--input", "text", "--by", "words"], "options of 'text' are --input-option NAME=VALUE"),
+        (["a", "--input", "template"], "the input 'template' also needs values"),
+        (["a", "--input", "text", "--by", "words"], "write options of 'text' as --input-option NAME=VALUE"),
         (
             ["a", "--input", "text", "--input-option", "bye=words"],
             "no option 'bye'. Its options: by, baseline, keep",
@@ -482,11 +485,11 @@ def test_problems_that_one_line_explains(run: Run, no_model: None, words: list[s
         (["a", "--layout", "{context} {question}"], "there is no --document"),
         (["a", "--as-chat"], "there is no --document"),
         (["--chat", "b.json", "--value", "c=d"], "the features are those of --chat"),
-        (["a", "--document", "c", "--baseline", "d=e"], "What replaces absent features is --text-baseline"),
-        (["--chat", "b.json", "--baseline-id", "3"], "with --chat give --text-baseline"),
+        (["a", "--document", "c", "--baseline", "d=e"], "Use --text-baseline to replace absent features"),
+        (["--chat", "b.json", "--baseline-id", "3"], "use --text-baseline with --chat"),
         (["--chat", "b.json", "--input", "text"], "a chat is an input of its own"),
         (["a", "--document", "c", "--input", "text"], "documents are an input of their own"),
-        (["--prompt-file", "b.json", "--save", "./b.json"], "is the file that is read"),
+        (["--prompt-file", "b.json", "--save", "./b.json"], "is an input of this command"),
         (["a", "--colour"], "--colour"),
         (["a", "b"], "b"),
     ],
@@ -594,10 +597,10 @@ def test_interrupt(attribute: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_interrupt_between_two_files(attribute: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*args: object) -> None:
+    def interrupt(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(outputs.Outputs, "_picture", interrupt)
+    monkeypatch.setattr(Attribution, "plot", interrupt)
     path = tmp_path / "a.json"
     ended = attribute("a b", "--target", "x", "--save", path, "--plot", tmp_path / "a.png")
     assert ended == Ended(130, "", f"interrupted; written before that: {path}")
@@ -907,6 +910,69 @@ def test_docstrings() -> None:
     assert parameter_notes(test_docstrings) == {}
 
 
+@dataclass(frozen=True)
+class Dough:
+    """A group of options."""
+
+    flour: Annotated[str, typer.Argument()]
+    grams: Annotated[int, in_panel("Weights")("--grams", "-g", min=1, help="Of flour.")] = 500
+    seed: Annotated[tuple[str, ...], typer.Option()] = ("sesame",)
+    salted: Annotated[bool, typer.Option("--salted")] = False
+
+
+@dataclass(frozen=True)
+class Oven:
+    """Another one."""
+
+    degrees: Annotated[float | None, typer.Option()] = None
+    shelves: Annotated[tuple[int, ...], typer.Option()] = ()
+
+
+def baking(command: Callable[..., None]) -> typer.Typer:
+    app = typer.Typer(add_completion=False)
+    add_command(app, command, panel="Baking")
+    return app
+
+
+def test_a_function_of_groups_is_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    baked: list[tuple[Dough, Oven]] = []
+
+    def bake(dough: Dough, oven: Annotated[Oven, Without("shelves")]) -> None:
+        """Bake a loaf."""
+        baked.append((dough, oven))
+
+    app = baking(bake)
+    app(["rye"], standalone_mode=False)
+    app(["rye", "-g", "3", "--seed", "flax", "--seed", "oat", "--salted", "--degrees", "1e2"], standalone_mode=False)
+    assert baked == [(Dough("rye"), Oven()), (Dough("rye", 3, ("flax", "oat"), salted=True), Oven(100.0))]
+    for words, message in (["rye", "--shelves", "2"], "No such option"), ([], "Missing argument"):
+        with pytest.raises(SystemExit, match="2"):
+            app(words)
+        assert message in plain(capsys.readouterr().err)
+    with pytest.raises(SystemExit, match="0"):
+        app(["--help"])
+    text = plain(capsys.readouterr().out)
+    assert "Bake a loaf." in text
+    assert " Weights " in text
+    assert "[default: 500]" in text
+
+
+def test_a_usage_error_inside_the_function_names_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    def bake(oven: Oven) -> None:
+        usage_error("--degrees", "the oven is cold.")
+
+    with pytest.raises(SystemExit, match="2"):
+        baking(bake)(["--degrees", "3"], prog_name="bake")
+    assert plain(capsys.readouterr().err).startswith("Usage: bake [OPTIONS]")
+
+
+def test_only_options_that_exist_can_be_left_out() -> None:
+    def bake(oven: Annotated[Oven, Without("degres")]) -> None: ...
+
+    with pytest.raises(TypeError, match=r"Oven has no options \['degres'\]"):
+        baking(bake)
+
+
 # --- evaluate and dry runs -------------------------------------------------------------------------------------------
 
 
@@ -939,8 +1005,8 @@ def test_evaluate(run: Run, tiny_model_dir: Path, tmp_path: Path) -> None:
     [
         (["--metric", "delation"], "Did you mean 'deletion'"),
         (["--compare", "ablatio"], "Did you mean 'ablation'"),
-        (["--metric-option", "masks=3"], "'masks' names no option; write METRIC.NAME=VALUE"),
-        (["--plot", "curves.txt"], "the suffix of curves.txt is none of"),
+        (["--metric-option", "masks=3"], "'masks' does not name an option; write METRIC.NAME=VALUE"),
+        (["--plot", "curves.txt"], "the suffix of curves.txt is not one of"),
         (["--plot", "/nowhere/curves.png"], "there is no folder /nowhere"),
         (["--save", "r.json"], "No such option"),
     ],

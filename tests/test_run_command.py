@@ -17,7 +17,10 @@ import pytest
 
 import apportion as ap
 from apportion import explainer as explainer_module
-from apportion.cli import dataset, items, main
+from apportion.cli import main
+from apportion.cli.dataset import read_records
+from apportion.cli.items import Columns, read_items
+from apportion.cli.options.prompt import PromptOptions
 from apportion.results.run_folder import ResultsFolder
 from apportion.testing import tiny
 from commands import Ended, Run
@@ -138,7 +141,7 @@ def test_a_template_takes_its_slots_from_columns(run: Run, tmp_path: Path, out: 
     words = ["--template", "{name} ({age}), {job} in {city}", "--value", "job=lawyer", "--baseline", "city=Paris"]
     ended = run(data, "--out", out, *words, "--target", " x", "--method", "ablation")
     assert ended.code == 0, ended.err
-    assert "columns that are not used: other" in ended.err
+    assert "unused columns: other" in ended.err
     first, second = (result for _, result in ap.load_results(out))
     assert first.feature_names == second.feature_names == ("name", "age", "job", "city")
     assert [feature.text for feature in second.features] == ["Ann", "7", "lawyer", "Rome"]
@@ -181,7 +184,7 @@ def test_bad_rows_are_refused_before_the_model_is_loaded(run: Run, tmp_path: Pat
     ended = run(data, "--out", out)
     assert ended.code == 1
     assert "d.jsonl, line 3, cannot be attributed: The prompt is empty" in ended.err
-    assert "So cannot 5 more: line 4, line 6, line 7, line 8, line 9." in ended.err
+    assert "Nor can 5 more: line 4, line 6, line 7, line 8, line 9." in ended.err
     assert "--skip-errors" in ended.err
     assert not out.exists()
 
@@ -217,7 +220,7 @@ def test_bad_rows_and_failures_are_written_down(run: Run, tmp_path: Path, out: P
             "d.jsonl",
             '{"text": "a"}\n',
             [],
-            "has no column 'prompt' for the prompts. Its columns: text; --prompt",
+            "has no column 'prompt' for the prompts. Its columns: text. Name the right one with --prompt",
         ),
         ("d.jsonl", '{"a": "a"}\n', ["--template", "{a} {b}"], "has no column 'b' for the slot 'b' of the template"),
         ("d.jsonl", '{"a": "a"}\n', ["--template", "{b}", "--value", "b=1"], "every slot has a --value"),
@@ -226,7 +229,7 @@ def test_bad_rows_and_failures_are_written_down(run: Run, tmp_path: Path, out: P
             "d.csv",
             "prompt,id\na b,1,2\n",
             [],
-            "line 2, cannot be attributed: its cells are 3, and those of the header 2",
+            "line 2, cannot be attributed: it has 3 cells, and the header has 2",
         ),
         ("d.csv", "id,prompt\n1,a\n1,b\n", [], "has the id '1' twice, in line 2 and line 3"),
         ("d.parquet", "no", [], "Parquet"),
@@ -266,19 +269,19 @@ def test_other_arguments_models_and_rows_are_refused(run: Run, data: Path, out: 
     assert run(data, *words).code == 0
     changed = run(data, "--out", out, "--target", " z", "--budget", 9)
     assert changed.code == 1
-    assert "--budget was not given and is 9; --target was ' y' and is ' z'." in changed.err
+    assert "--budget was not given and is now 9; --target was ' y' and is now ' z'." in changed.err
     assert "--restart, which deletes the 4 rows there" in changed.err
     other = tmp_path / "other"
     tiny.model("gpt2").save_pretrained(other)
     tiny.tokenizer().save_pretrained(other)
     more = jsonl(tmp_path / "more.jsonl", [*ROWS, {"prompt": "new"}])
-    assert "was begun with another model" in run(more, *words, model=other).err
-    assert "was begun with another model" in run(data, *words, model=other).err, "no row is left"
+    assert "was started with another model" in run(more, *words, model=other).err
+    assert "was started with another model" in run(data, *words, model=other).err, "no row is left"
     assert "There is no folder or file" in run(data, *words, model=tmp_path / "no-model").err
     assert run(more, *words, "--json").json()["done"] == 1
-    assert "has a row '5', which the dataset does not have" in run(data, *words).err
+    assert "has a row '5' that is no longer in the dataset" in run(data, *words).err
     edited = jsonl(tmp_path / "edited.jsonl", [*ROWS[:3], {"prompt": "other"}, {"prompt": "new"}])
-    assert "The row '4' (line 4) is in" in run(edited, *words).err
+    assert "Row '4' (line 4) has changed since" in run(edited, *words).err
     anew = run(data, "--out", out, "--target", " z", "--restart", "--json").json()
     assert (anew["done"], anew["done_before"]) == (4, 0)
     assert len(lines(out)) == 4
@@ -417,7 +420,7 @@ def test_ctrl_c_leaves_whole_lines_and_says_how_to_go_on(
     ended = process(*words, log=tmp_path / "log", DIE_AFTER="24", SIGNAL=str(int(signal.SIGINT)))
     assert ended.returncode == 130, ended.stderr
     assert "interrupted; 1 of 4 rows are in" in ended.stderr
-    assert "the same command goes on from there" in ended.stderr
+    assert "repeat the command to resume it" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert [line["id"] for line in lines(tmp_path / "out")] == ["1"]
     went_on = process(*words, "--json", log=tmp_path / "log")
@@ -425,16 +428,16 @@ def test_ctrl_c_leaves_whole_lines_and_says_how_to_go_on(
     assert len(lines(tmp_path / "out")) == 4
 
 
-def test_rows_that_could_not_be_read_can_be_mended(run: Run, tmp_path: Path, out: Path) -> None:
+def test_rows_that_could_not_be_read_can_be_fixed(run: Run, tmp_path: Path, out: Path) -> None:
     """Their numbers are not taken for ids, which others may have."""
     data = jsonl(tmp_path / "d.jsonl", ['{"id": "a", "prompt": "x y"', {"id": 1, "prompt": "c d"}, {"prompt": ""}])
     asked = ("--out", out, "--skip-errors", "--method", "ablation", "--target", " q", "--json")
     assert run(data, *asked).code == 1
     assert {line["id"]: line["status"] for line in lines(out)} == {"line 1": "failed", "1": "ok", "3": "failed"}
     jsonl(data, [{"id": "a", "prompt": "x y"}, {"id": 1, "prompt": "c d"}, {"prompt": "e f"}])
-    mended = run(data, *asked)
-    assert mended.code == 0
-    summary = mended.json()
+    fixed = run(data, *asked)
+    assert fixed.code == 0
+    summary = fixed.json()
     assert (summary["done"], summary["done_before"], summary["failed_before"]) == (2, 1, 0)
     assert sorted(row_id for row_id, _ in ap.load_results(out / "results.jsonl")) == ["1", "3", "a"]
 
@@ -444,17 +447,23 @@ def test_results_without_a_manifest_are_not_mixed_with_others(run: Run, data: Pa
     (out / "run.json").unlink()
     ended = run(data, "--out", out, "--target", " y", "--method", "shapley")
     assert ended.code == 1
-    assert "holds results and no run.json that says of what" in ended.err
+    assert "holds results but no run.json that describes them" in ended.err
 
 
-def test_long_cells_and_whole_numbers_that_became_floats(tmp_path: Path) -> None:
-    """As pandas writes a column of seeds with empty cells, and prompts beyond what Python's parser takes by default."""
+def test_long_cells(tmp_path: Path) -> None:
+    """Longer than what Python's parser takes by default, which is left as it is."""
     file, limit = tmp_path / "rows.csv", csv.field_size_limit()
-    file.write_text(f'prompt,seed\n"{"w " * 100_000}",\nb,1.0\nc,7\n', encoding="utf-8")
-    records = list(dataset._of_csv(file))
+    file.write_text(f'prompt,seed\n"{"w " * 100_000}",\nb,1.0\n', encoding="utf-8")
+    records = read_records(file)
     assert len(records[0].values["prompt"]) == 200_000
     assert csv.field_size_limit() == limit
-    assert [items._whole("seed", value) for value in (records[1].values["seed"], 1.0, "7")] == [1, 1, 7]
-    for wrong in ("1.5", 1.5, True):
-        with pytest.raises(ap.InputError, match="a whole number is needed"):
-            items._whole("seed", wrong)
+
+
+def test_whole_numbers_that_became_floats(tmp_path: Path) -> None:
+    """As pandas writes a column of seeds with empty cells."""
+    file = jsonl(tmp_path / "rows.jsonl", [{"prompt": "a", "seed": seed} for seed in ("1.0", 1.0, "7", 7)])
+    items, _ = read_items(file, PromptOptions(), Columns())
+    assert [item.arguments["seed"] for item in items] == [1, 1, 7, 7]
+    jsonl(file, [{"prompt": "a", "seed": seed} for seed in ("1.5", 1.5, True)])
+    for item in read_items(file, PromptOptions(), Columns())[0]:
+        assert "a whole number is needed" in (item.fault or "")

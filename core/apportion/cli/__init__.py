@@ -1,7 +1,7 @@
 """The command line: ``apportion``.
 
-Exit codes: 0; 1 for a problem that one line explains; 2 for a command that cannot be understood; 130
-after Ctrl-C. Nothing heavy is imported before a command needs it.
+Exit codes: 0; 1 for a problem that one line explains; 2 for a command that cannot be understood; 130 after Ctrl-C.
+Nothing heavy is imported before a command needs it.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    # Imported here, so that Ctrl-C is answered properly from the first moment on.
+    # Imported here, so that Ctrl-C is handled from the first moment on.
     try:
+        from apportion.cli.app import app
         from apportion.cli.running import run
 
-        return run(argv)
+        return run(app, argv)
     except KeyboardInterrupt:
         from apportion.cli.running import report_interrupt
 

@@ -1,4 +1,4 @@
-"""The commands, put together."""
+"""The app: all commands together."""
 
 from __future__ import annotations
 
@@ -7,16 +7,9 @@ from typing import Annotated
 import typer
 
 from apportion._version import __version__
-from apportion.cli import backends, new, plugins
-from apportion.cli.attribute import EXAMPLES, attribute
-from apportion.cli.bench import EXAMPLES as TIME
-from apportion.cli.bench import bench
-from apportion.cli.evaluate import EXAMPLES as JUDGE
-from apportion.cli.evaluate import evaluate
+from apportion.cli import attribute, backends, bench, evaluate, new, plugins, run, show
 from apportion.cli.kinds import KINDS, kind_app
-from apportion.cli.run import EXAMPLES as DATASETS
-from apportion.cli.run import run
-from apportion.cli.show import show
+from apportion.cli.options.command import add_command
 
 __all__ = ["app"]
 
@@ -51,11 +44,11 @@ def root(
     """
 
 
-app.command(rich_help_panel=RUN, epilog=EXAMPLES)(attribute)
-app.command(rich_help_panel=RUN, epilog=DATASETS)(run)
-app.command(rich_help_panel=RUN, epilog=JUDGE)(evaluate)
-app.command(rich_help_panel=RUN)(show)
-app.command(rich_help_panel=INSTALLED, epilog=TIME)(bench)
+add_command(app, attribute.attribute, panel=RUN, epilog=attribute.EXAMPLES)
+add_command(app, run.run, panel=RUN, epilog=run.EXAMPLES)
+add_command(app, evaluate.evaluate, panel=RUN, epilog=evaluate.EXAMPLES)
+add_command(app, show.show, panel=RUN)
+add_command(app, bench.bench, panel=INSTALLED, epilog=bench.EXAMPLES)
 for command in KINDS:
     app.add_typer(kind_app(command), name=command, rich_help_panel=INSTALLED)
 app.add_typer(backends.app, name="backends", rich_help_panel=INSTALLED)

@@ -1,13 +1,22 @@
-"""``apportion attribute``: the command and its flags."""
+"""``apportion attribute``: one prompt, one result."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
+from dataclasses import dataclass
+from typing import Annotated
 
-from apportion.cli import flags
-from apportion.cli.job import Job, job_of
+import typer
+
+from apportion.cli.job import Job, job_with_prompt
 from apportion.cli.listing import print_json
+from apportion.cli.options.command import NO_VALUE
+from apportion.cli.options.method import METHOD, MethodOptions
+from apportion.cli.options.model import ModelOptions
+from apportion.cli.options.output import OutputOptions
+from apportion.cli.options.prompt import PromptOptions
+from apportion.cli.options.target import TargetOptions
 
 __all__ = ["EXAMPLES", "attribute"]
 
@@ -25,61 +34,35 @@ apportion attribute "Where is Dave?" --document a.txt --document b.txt --by sent
 """
 
 
+@dataclass(frozen=True, slots=True)
+class CostOptions:
+    """The cost of a run, instead of the run."""
+
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            metavar=NO_VALUE,
+            rich_help_panel=METHOD,
+            help="Only report what the run would cost: evaluations, tokens, time and memory.",
+        ),
+    ] = False
+
+
 def attribute(
-    prompt: flags.Prompt = None,
-    model: flags.Model = "smollm2",
-    backend: flags.Backend = "auto",
-    device: flags.Device = None,
-    dtype: flags.Dtype = None,
-    memory_budget: flags.MemoryBudget = None,
-    backend_option: flags.BackendOption = None,
-    no_share_prefixes: flags.NoSharePrefixes = False,
-    cache: flags.Cache = False,
-    prompt_file: flags.PromptFile = None,
-    input: flags.Input = None,
-    input_option: flags.InputOption = None,
-    by: flags.By = None,
-    text_baseline: flags.TextBaseline = None,
-    baseline_id: flags.BaselineId = None,
-    keep: flags.Keep = None,
-    keep_index: flags.KeepIndex = None,
-    template: flags.Template = None,
-    value: flags.Value = None,
-    baseline: flags.Baseline = None,
-    group: flags.Group = None,
-    draws: flags.Draws = None,
-    chat: flags.Chat = None,
-    document: flags.Document = None,
-    layout: flags.Layout = None,
-    as_chat: flags.AsChat = False,
-    target: flags.Target = None,
-    target_ids: flags.TargetIds = None,
-    target_fn: flags.TargetFn = "log_prob",
-    contrast: flags.Contrast = None,
-    contrast_ids: flags.ContrastIds = None,
-    target_option: flags.TargetOption = None,
-    max_new_tokens: flags.MaxNewTokens = None,
-    generate: flags.Generate = None,
-    method: flags.Method = "auto",
-    option: flags.MethodOption = None,
-    budget: flags.Budget = None,
-    until: flags.Until = None,
-    seed: flags.Seed = 0,
-    as_json: flags.AsJson = False,
-    save: flags.Save = None,
-    plot: flags.Plot = None,
-    view: flags.View = None,
-    view_option: flags.ViewOption = None,
-    run_log: flags.RunLog = None,
-    no_progress: flags.NoProgress = False,
-    dry_run: flags.DryRun = False,
+    model: ModelOptions,
+    prompt: PromptOptions,
+    target: TargetOptions,
+    method: MethodOptions,
+    output: OutputOptions,
+    cost: CostOptions,
 ) -> None:
     """Score the parts of a prompt by how much they made the model say the target."""
-    job = job_of(locals())
-    if dry_run:
-        _deliver_cost(job, as_json=as_json)
+    job = job_with_prompt(model, prompt, target, method, output)
+    if cost.dry_run:
+        _deliver_cost(job, as_json=output.as_json)
         return
-    # What plugins print while they work does not belong between the results.
+    # Output that plugins print while they work does not belong among the results.
     with contextlib.redirect_stdout(sys.stderr), job.opened() as explainer:
         result = explainer.attribute(**job.call, **job.method_options)
     job.outputs.deliver(result)

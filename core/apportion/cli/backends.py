@@ -1,4 +1,4 @@
-"""``apportion backends``: what can run a model here, and why something cannot."""
+"""``apportion backends``: the backends, and the reasons why some do not work here."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
+from apportion.cli import exits
 from apportion.cli.listing import JsonFlag, console, print_json, print_table, sub_app
 from apportion.errors import PluginError
 from apportion.hooks.manager import load_plugins
@@ -22,7 +23,7 @@ Facts = dict[str, Any]
 
 @app.command("list")
 def list_backends(as_json: JsonFlag = False) -> None:
-    """Every backend: whether it works here, where it runs, and its priority for `--backend auto`."""
+    """List every backend: if it works here, its devices, and its priority for `--backend auto`."""
     found = _all_facts()
     if as_json:
         print_json(found)
@@ -32,8 +33,8 @@ def list_backends(as_json: JsonFlag = False) -> None:
 
 
 @app.command("show")
-def show_backend(name: Annotated[str, typer.Argument(help="A backend's name.")], as_json: JsonFlag = False) -> None:
-    """Everything about one backend."""
+def show_backend(name: Annotated[str, typer.Argument(help="Name of a backend.")], as_json: JsonFlag = False) -> None:
+    """Show one backend."""
     facts = _facts(load_plugins()["backends"].get(name))
     if as_json:
         print_json(facts)
@@ -54,10 +55,10 @@ def show_backend(name: Annotated[str, typer.Argument(help="A backend's name.")],
 
 @app.command("check")
 def check_backends(
-    name: Annotated[str | None, typer.Argument(help="Check this one; without it, that any works.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Name of the backend to check; any will do without it.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Exit with 0 if a backend (or the one named) works here, else with 1."""
+    """Exit with 0 if a backend (or the named one) works here, else with 1."""
     found = _all_facts() if name is None else [_facts(load_plugins()["backends"].get(name))]
     usable = [facts for facts in found if facts["available"]]
     if as_json:
@@ -65,7 +66,7 @@ def check_backends(
     else:
         print_table(("backend", "available", "remark"), [(f["name"], _state(f), _remark(f)) for f in found])
     if not usable:
-        raise typer.Exit(1)
+        raise typer.Exit(exits.FAILED)
 
 
 def _all_facts() -> list[Facts]:
@@ -74,7 +75,7 @@ def _all_facts() -> list[Facts]:
 
 
 def _facts(entry: Entry) -> Facts:
-    """A backend as plain values; one that cannot even be made is a backend that is not available."""
+    """Collect the facts about a backend; one that cannot even be made is not available."""
     # Imported here: this takes seconds.
     from apportion.models.select_backend import availability_of
 

@@ -1,4 +1,4 @@
-"""``apportion bench``: how fast this machine scores prompts, and how much of what it could do that is."""
+"""``apportion bench``: the speed of this machine and model, beside the least that the arithmetic takes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,12 +15,13 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from apportion.cli import flags
+from apportion.cli.exits import FAILED
 from apportion.cli.listing import console, print_json, print_table, to_json
 from apportion.cli.loading import loading
+from apportion.cli.options.command import NO_VALUE, Without
+from apportion.cli.options.model import ModelOptions
 from apportion.cli.outputs import check_writable, write_file
-from apportion.cli.parse import json_pairs, memory_size, usage_error
-from apportion.cli.running import FAILED
+from apportion.cli.parse import usage_error
 from apportion.errors import ApportionError
 from apportion.hooks.manager import installed_plugins
 
@@ -38,70 +40,57 @@ apportion bench --model ./my-model --backend torch --device cuda --case document
 """
 
 DEFAULT_CASES = ("ablation", "shapley")
-Case = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME",
-        show_default=" and ".join(DEFAULT_CASES),
-        help="What to time: ablation, shapley, few_shot, kernel_shap or document (the last two take minutes on a small "
-        "CPU). Repeatable.",
-    ),
-]
-Repeats = Annotated[
-    int, typer.Option(metavar="N", min=1, help="Runs of each case; a first one that is not timed comes before them.")
-]
-AsJson = Annotated[
-    bool,
-    typer.Option("--json", metavar=flags.NO_VALUE, help="Print what was measured as JSON on stdout, and nothing else."),
-]
-Save = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE.json", show_default=False, help="Write the same JSON to this file."),
-]
-NoProgress = Annotated[
-    bool,
-    typer.Option(
-        "--no-progress",
-        metavar=flags.NO_VALUE,
-        help="No progress bar on stderr; it shows in terminals only anyway.",
-    ),
-]
 
 
-def bench(
-    model: flags.Model = "smollm2",
-    backend: flags.Backend = "auto",
-    device: flags.Device = None,
-    dtype: flags.Dtype = None,
-    memory_budget: flags.MemoryBudget = None,
-    backend_option: flags.BackendOption = None,
-    no_share_prefixes: flags.NoSharePrefixes = False,
-    case: Case = None,
-    repeats: Repeats = 3,
-    as_json: AsJson = False,
-    save: Save = None,
-    no_progress: NoProgress = False,
-) -> None:
-    """Time this machine and model, beside what the arithmetic alone would take.
+@dataclass(frozen=True, slots=True)
+class BenchOptions:
+    """The cases to time, and the output of the numbers."""
 
-    The floor is that of a program which reads every distinct beginning of the prompts once, and does nothing but
+    case: Annotated[
+        tuple[str, ...],
+        typer.Option(
+            metavar="NAME",
+            show_default=" and ".join(DEFAULT_CASES),
+            help="Case to time: ablation, shapley, few_shot, kernel_shap or document (the last two take minutes on a "
+            "small CPU). Repeatable.",
+        ),
+    ] = ()
+    repeats: Annotated[
+        int,
+        typer.Option(metavar="N", min=1, help="Timed runs of each case, after a first one that is not timed."),
+    ] = 3
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json", metavar=NO_VALUE, help="Print the measurements as JSON on stdout, and nothing else there."
+        ),
+    ] = False
+    save: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write the same JSON to this file.")] = None
+    no_progress: Annotated[
+        bool,
+        typer.Option(
+            "--no-progress",
+            metavar=NO_VALUE,
+            help="Hide the progress bar, which is only ever shown in a terminal, on stderr.",
+        ),
+    ] = False
+
+
+def bench(model: Annotated[ModelOptions, Without("cache")], options: BenchOptions) -> None:
+    """Time this machine and model, beside the time that the arithmetic alone would take.
+
+    The floor is the time of a program that reads every distinct beginning of the prompts once and does nothing but
     multiply matrices, at the rate that is measured beside each case.
     """
-    _check(backend, case or DEFAULT_CASES, save)
-    settings = {
-        "backend": backend,
-        "device": device,
-        "dtype": dtype,
-        "memory_budget": None if memory_budget is None else memory_size("--memory-budget", memory_budget),
-        "backend_options": json_pairs("--backend-option", backend_option or (), "compile=true"),
-        "share_prefixes": not no_share_prefixes,
-    }
+    cases = options.case or DEFAULT_CASES
+    _check(model.backend, cases, options.save)
+    settings = model.settings()
     with contextlib.redirect_stdout(sys.stderr):
-        facts, found, failed = _measure(model, settings, case or DEFAULT_CASES, repeats, shown=not no_progress)
+        facts, found, failed = _measure(settings, cases, options.repeats, shown=not options.no_progress)
     report = {**facts, "cases": [one.to_dict() for one in found], "failed": failed}
-    if save is not None:
-        write_file(save, to_json(report).encode())
-    if as_json:
+    if options.save is not None:
+        write_file(options.save, to_json(report).encode())
+    if options.as_json:
         print_json(report)
     elif found:
         _show(facts, found)
@@ -128,19 +117,19 @@ def _check(backend: str, cases: Sequence[str], save: Path | None) -> None:
 
 
 def _measure(
-    model: str, settings: Mapping[str, Any], cases: Sequence[str], repeats: int, *, shown: bool
+    settings: Mapping[str, Any], cases: Sequence[str], repeats: int, *, shown: bool
 ) -> tuple[dict[str, Any], list[Measured], dict[str, str]]:
-    """What the numbers were taken with, those of each case, and why there are none of some."""
+    """The setup, the numbers of each case, and the errors of those that failed."""
     from apportion.benchmarking.watcher import Watcher
 
     watcher = Watcher()
-    with loading(model, shown=shown):
+    with loading(settings["model"], shown=shown):
         # Imported here: this takes seconds.
         from apportion.benchmarking.measuring import Stopwatch
         from apportion.benchmarking.works import work
         from apportion.explainer import Explainer
 
-        explainer = Explainer(model, **settings, plugins=[watcher], progress=False)
+        explainer = Explainer(**settings, plugins=[watcher], progress=False)
     found: list[Measured] = []
     failed: dict[str, str] = {}
     with explainer, _ticking(len(cases) * (1 + repeats), shown=shown) as tick:
@@ -172,10 +161,10 @@ def _facts(explainer: Explainer) -> dict[str, Any]:
 
 @contextmanager
 def _ticking(total: int, *, shown: bool) -> Iterator[Callable[[str], None]]:
-    """A bar on stderr that is moved on after each run and gone at the end."""
+    """A bar on stderr that advances after each run and disappears at the end."""
     columns = (TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("runs"))
     stderr = Console(stderr=True)
-    # A bar that drew itself while a run is timed would take part of a core: it is drawn after each run.
+    # A bar that redraws itself during a timed run would take part of a core: it is drawn after each run.
     bar = Progress(*columns, console=stderr, transient=True, auto_refresh=False)
     bar.disable = not (shown and stderr.is_terminal)
     task = bar.add_task("bench", total=total)
@@ -197,7 +186,7 @@ def _show(facts: Mapping[str, Any], found: Sequence[Measured]) -> None:
     out.print(
         "read: tokens that the model read, padding included. least: nodes of the prefix tree of all prompts. GFLOP/s: "
         "matrix products in the model's dtype, measured beside the runs. of floor: the time that the least arithmetic "
-        "takes at that rate, in percent of the median."
+        "takes at that rate, as a percentage of the median."
     )
 
 

@@ -1,13 +1,13 @@
-"""From flags to a ``Chat`` or ``Documents``."""
+"""Chats and documents from the options of the command line."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from apportion.cli.options.prompt import PromptOptions
 from apportion.cli.parse import usage_error
 from apportion.cli.reading import read_text, without_last_line_break
 from apportion.errors import InputError, unknown_name
@@ -16,71 +16,62 @@ from apportion.prompts.documents import LAYOUT
 
 __all__ = ["chat_of", "chat_prompt", "documents_prompt"]
 
-OWN_FLAGS = ("by", "baseline", "keep")
-"""What of a ``Chat`` is said on the command line; the rest may stand in the file."""
+FLAGS = ("by", "baseline", "keep")
+"""Fields of a ``Chat`` that have flags; the others may stand in the file."""
 
 
-def chat_prompt(source: str, *, by: str | None, baseline: str | None, keep: Sequence[str | int]) -> Chat:
+def chat_prompt(source: str, options: PromptOptions) -> Chat:
     """The conversation in a JSON file, or on stdin (``-``): messages, or an object with messages and tools.
 
     Raises:
-        InputError: a file that cannot be read or holds something else.
+        InputError: the file cannot be read or holds something else.
     """
     text = read_text("chat", None if source == "-" else Path(source))
     try:
         found: Any = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f"The chat in {_named(source)} is not JSON: {error}.") from error
-    return chat_of(found, _named(source), by=by, baseline=baseline, keep=keep)
+    return chat_of(found, _named(source), options)
 
 
-def chat_of(found: Any, place: str, *, by: str | None, baseline: str | None, keep: Sequence[str | int]) -> Chat:
+def chat_of(found: Any, place: str, options: PromptOptions) -> Chat:
     """The conversation that JSON values hold: messages, or an object with messages and tools.
 
     Raises:
-        InputError: something else.
+        InputError: they hold something else.
     """
-    options: dict[str, Any] = found if isinstance(found, dict) else {"messages": found}
-    known = [field.name for field in fields(Chat) if field.name not in OWN_FLAGS]
-    for name in options:
+    arguments: dict[str, Any] = found if isinstance(found, dict) else {"messages": found}
+    known = [field.name for field in fields(Chat) if field.name not in FLAGS]
+    for name in arguments:
         if name not in known:
             raise unknown_name("part of a chat", name, known, f"It stands in {place}.")
-    if "messages" not in options:
+    if "messages" not in arguments:
         raise InputError(f"The chat in {place} has no 'messages'.")
-    return Chat(**options, by=by or "turns", baseline=baseline, keep=tuple(keep) or None)
+    return Chat(**arguments, by=options.by or "turns", baseline=options.text_baseline, keep=options.kept or None)
 
 
-def documents_prompt(
-    question: str,
-    paths: Sequence[Path],
-    *,
-    by: str | None,
-    baseline: str | None,
-    keep: Sequence[str | int],
-    layout: str | None,
-    chat: bool,
-) -> Documents:
-    """A question about files, which go by their names.
+def documents_prompt(question: str, options: PromptOptions) -> Documents:
+    """A question about files, each named after its file.
 
     Raises:
-        typer.BadParameter: a file that is named twice.
-        InputError: a file that cannot be read, or is empty.
+        typer.BadParameter: a file is named twice.
+        InputError: a file cannot be read or is empty.
     """
-    names = [path.name for path in paths]
+    names = [path.name for path in options.document]
     if len(set(names)) < len(names):
-        names = [str(path) for path in paths]
+        names = [str(path) for path in options.document]
     twice = [name for i, name in enumerate(names) if name in names[:i]]
     if twice:
-        usage_error("--document", f"{twice[0]} is given twice; a document is one feature.")
-    texts = [without_last_line_break(read_text("document", path)) for path in paths]
+        usage_error("--document", f"{twice[0]} is given twice; each document is one feature.")
+    texts = [without_last_line_break(read_text("document", path)) for path in options.document]
     return Documents(
         question,
         dict(zip(names, texts, strict=True)),
-        by=by or "documents",
-        baseline=baseline,
-        keep=tuple(keep),
-        chat=chat,
-        template=LAYOUT if layout is None else layout,
+        by=options.by or "documents",
+        baseline=options.text_baseline,
+        keep=options.kept,
+        chat=options.as_chat,
+        template=LAYOUT if options.layout is None else options.layout,
     )
 
 

@@ -16,13 +16,13 @@ __all__ = ["Record", "read_records"]
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A row as it was read.
+    """A row of a file.
 
     Attributes:
         number: counted from 1.
-        place: how messages call it, such as ``"line 7"``.
-        values: by column; what is ``None`` is not given.
-        fault: why it cannot be read.
+        place: its name in messages, such as ``"line 7"``.
+        values: by column; ``None`` stands for none.
+        fault: the reason why it cannot be read.
     """
 
     number: int
@@ -32,16 +32,16 @@ class Record:
 
 
 def read_records(path: Path) -> list[Record]:
-    """All rows of a file; those that cannot be read say why.
+    """Read all rows of a file; those that cannot be read have a fault.
 
     Raises:
-        InputError: another kind of file, one that cannot be read, or one without rows.
-        ApportionError: Parquet without pyarrow.
+        InputError: the file is of another kind, cannot be read, or has no rows.
+        ApportionError: the file is Parquet, and there is no pyarrow.
     """
     readers = {".jsonl": _of_json_lines, ".ndjson": _of_json_lines, ".csv": _of_csv, ".parquet": _of_parquet}
     read = readers.get(path.suffix.lower())
     if read is None:
-        raise InputError(f"The suffix of {path} is none of {listing(readers)}.")
+        raise InputError(f"The suffix of {path} is not one of {listing(readers)}.")
     try:
         found = list(read(path))
     except OSError as error:
@@ -69,13 +69,13 @@ def _of_json_lines(path: Path) -> Iterator[Record]:
             if isinstance(values, dict):
                 yield Record(number, place, values)
             else:
-                yield Record(number, place, fault="it is no JSON object, with the columns' names as keys")
+                yield Record(number, place, fault="it is not a JSON object with the names of the columns as keys")
 
 
 def _of_csv(path: Path) -> Iterator[Record]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.reader(file, strict=True)
-        # A prompt may be longer than the 128 KiB that Python's parser takes a cell to be by default.
+        # A prompt may be longer than 128 KiB, which Python's parser allows a cell by default.
         limit = csv.field_size_limit(2**31 - 1)
         try:
             header = next(rows, [])
@@ -91,11 +91,9 @@ def _of_csv(path: Path) -> Iterator[Record]:
                 if len(cells) == len(header):
                     yield Record(number, place, dict(zip(header, cells, strict=True)))
                 else:
-                    yield Record(
-                        number, place, fault=f"its cells are {len(cells)}, and those of the header {len(header)}"
-                    )
+                    yield Record(number, place, fault=f"it has {len(cells)} cells, and the header has {len(header)}")
         except csv.Error as error:
-            raise InputError(f"{path} is no CSV file at line {rows.line_num}: {error}.") from error
+            raise InputError(f"{path} is not valid CSV at line {rows.line_num}: {error}.") from error
         finally:
             csv.field_size_limit(limit)
 
@@ -107,11 +105,11 @@ def _of_parquet(path: Path) -> Iterator[Record]:
     except ImportError as error:
         raise ApportionError(
             'Parquet files need pyarrow, which is not installed: pip install "apportion[parquet]". '
-            "JSON Lines and CSV need nothing."
+            "JSON Lines and CSV need nothing else."
         ) from error
     try:
         rows = parquet.read_table(path).to_pylist()
     except pa.ArrowException as error:
-        raise InputError(f"{path} is no Parquet file: {error}.") from error
+        raise InputError(f"{path} is not a valid Parquet file: {error}.") from error
     for number, values in enumerate(rows, 1):
         yield Record(number, f"row {number}", values)

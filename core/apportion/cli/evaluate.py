@@ -1,19 +1,25 @@
-"""``apportion evaluate``: how faithful an attribution is, or which method's is more so."""
+"""``apportion evaluate``: the faithfulness of an attribution, or of several methods side by side."""
 
 from __future__ import annotations
 
 import contextlib
-import inspect
 import io
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from apportion.cli import metric_flags
-from apportion.cli.attribute import attribute
-from apportion.cli.job import Job, job_of
+import typer
+
+from apportion.cli.job import Job, job_with_prompt
 from apportion.cli.listing import print_json
+from apportion.cli.options.command import Without
+from apportion.cli.options.method import MethodOptions
+from apportion.cli.options.model import ModelOptions
+from apportion.cli.options.output import OUTPUT, OutputOptions
+from apportion.cli.options.prompt import PromptOptions
+from apportion.cli.options.target import TargetOptions
 from apportion.cli.outputs import DOTS_PER_INCH, PICTURES, check_writable, write_file
 from apportion.cli.parse import json_pairs, usage_error
 from apportion.errors import listing
@@ -31,47 +37,96 @@ apportion evaluate "Dave is a lawyer. He likes" --target " golf" --method kernel
   --compare ablation --metric deletion --metric lds --plot curves.png
 """
 
-ELSEWHERE = ("save", "plot", "view", "view_option", "dry_run")
-"""Flags of ``attribute`` that say where an attribution goes."""
+METRICS = "Metrics"
+
+
+@dataclass(frozen=True, slots=True)
+class MetricOptions:
+    """The metrics, and the methods to compare."""
+
+    metric: Annotated[
+        tuple[str, ...],
+        typer.Option(
+            metavar="NAME",
+            rich_help_panel=METRICS,
+            show_default="all of them",
+            help="Metric to compute; see `apportion metrics`. Repeatable.",
+        ),
+    ] = ()
+    metric_option: Annotated[
+        tuple[str, ...],
+        typer.Option(
+            metavar="METRIC.NAME=VALUE",
+            rich_help_panel=METRICS,
+            help="Option of a metric: lds.masks=128. Repeatable; see `apportion metrics show NAME`.",
+        ),
+    ] = ()
+    compare: Annotated[
+        tuple[str, ...],
+        typer.Option(
+            metavar="METHOD",
+            rich_help_panel=METRICS,
+            help="Another method to judge beside the first, with its default options. Repeatable.",
+        ),
+    ] = ()
+    curves: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot",
+            metavar="FILE",
+            rich_help_panel=OUTPUT,
+            help="Draw the deletion and insertion curves to a .png, .svg or .pdf file.",
+        ),
+    ] = None
 
 
 def evaluate(
-    metric: metric_flags.Metric = None,
-    metric_option: metric_flags.MetricOption = None,
-    compare: metric_flags.Compare = None,
-    curves: metric_flags.Curves = None,
-    **run: Any,
+    model: ModelOptions,
+    prompt: PromptOptions,
+    target: TargetOptions,
+    method: MethodOptions,
+    output: Annotated[OutputOptions, Without("save", "plot", "view", "view_option")],
+    metrics: MetricOptions,
 ) -> None:
-    """Attribute as `apportion attribute` does, and judge the result by faithfulness metrics."""
-    job = job_of({**_defaults(), **run})
-    registry = installed_plugins()["metrics"]
-    for name in metric or ():
-        registry.get(name)
-    for name in compare or ():
-        installed_plugins()["methods"].get(name)
-    options = _by_metric(metric_option or ())
-    if curves is not None:
-        if curves.suffix.lower() not in PICTURES:
-            usage_error("--plot", f"the suffix of {curves} is none of {listing(PICTURES)}.")
-        check_writable(curves)
+    """Attribute as `apportion attribute` does, and judge the result with faithfulness metrics."""
+    job = job_with_prompt(model, prompt, target, method, output)
+    options = _checked(metrics)
     with contextlib.redirect_stdout(sys.stderr):
-        found = _evaluations(job, metric, options, compare or ())
-    _deliver(found, as_json=run["as_json"], curves=curves)
+        found = _evaluations(job, metrics, options)
+    _deliver(found, as_json=output.as_json, curves=metrics.curves)
 
 
-def _evaluations(
-    job: Job, metrics: list[str] | None, options: Mapping[str, Mapping[str, Any]], others: list[str] | tuple[()]
-) -> list[Evaluation]:
+def _checked(metrics: MetricOptions) -> dict[str, dict[str, Any]]:
+    """Refuse what cannot work before a model is loaded.
+
+    Returns:
+        The options of each metric.
+    """
+    plugins = installed_plugins()
+    for name in metrics.metric:
+        plugins["metrics"].get(name)
+    for name in metrics.compare:
+        plugins["methods"].get(name)
+    options = _by_metric(metrics.metric_option)
+    if metrics.curves is not None:
+        if metrics.curves.suffix.lower() not in PICTURES:
+            usage_error("--plot", f"the suffix of {metrics.curves} is not one of {listing(PICTURES)}.")
+        check_writable(metrics.curves)
+    return options
+
+
+def _evaluations(job: Job, metrics: MetricOptions, options: Mapping[str, Mapping[str, Any]]) -> list[Evaluation]:
     """The attribution that was asked for, then those of the other methods on the same prompt and target."""
+    names = list(metrics.metric) or None
     with job.opened() as explainer:
         first = explainer.attribute(**job.call, **job.method_options)
         seed = job.call["seed"]
-        found = [explainer.evaluate(first, metrics, seed=seed, options=options)]
+        found = [explainer.evaluate(first, names, seed=seed, options=options)]
         # A target that was generated is not generated again.
         target = job.call["target"] or explainer.target_of(first)
-        for method in others:
+        for method in metrics.compare:
             result = explainer.attribute(**{**job.call, "method": method, "target": target, "generate": None})
-            found.append(explainer.evaluate(result, metrics, seed=seed, options=options))
+            found.append(explainer.evaluate(result, names, seed=seed, options=options))
     return found
 
 
@@ -88,26 +143,11 @@ def _deliver(found: list[Evaluation], *, as_json: bool, curves: Path | None) -> 
         write_file(curves, content.getvalue())
 
 
-def _by_metric(typed: list[str] | tuple[()]) -> dict[str, dict[str, Any]]:
+def _by_metric(typed: Sequence[str]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for name, value in json_pairs("--metric-option", typed, "lds.masks=128").items():
         metric, _, option = name.partition(".")
         if not option:
-            usage_error("--metric-option", f"{name!r} names no option; write METRIC.NAME=VALUE, as in lds.masks=128.")
+            usage_error("--metric-option", f"{name!r} does not name an option; write METRIC.NAME=VALUE: lds.masks=128.")
         found.setdefault(metric, {})[option] = value
     return found
-
-
-def _defaults() -> dict[str, Any]:
-    return {name: parameter.default for name, parameter in inspect.signature(attribute).parameters.items()}
-
-
-def _signature() -> inspect.Signature:
-    """The flags of ``attribute`` and those above."""
-    taken = inspect.signature(attribute, eval_str=True).parameters.values()
-    own = [p for p in inspect.signature(evaluate, eval_str=True).parameters.values() if p.kind is not p.VAR_KEYWORD]
-    return inspect.Signature([*(p for p in taken if p.name not in ELSEWHERE), *own])
-
-
-# One list of flags serves both commands.
-evaluate.__signature__ = _signature()  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""From the rows of a dataset to prompts and what else is special to each."""
+"""The rows of a dataset as prompts, each with its own arguments."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Any
 
 from apportion.cli.conversing import chat_of
 from apportion.cli.dataset import Record, read_records
+from apportion.cli.options.prompt import PromptOptions
 from apportion.cli.parse import pair, usage_error
-from apportion.cli.prompting import PromptFlags, build_prompt
+from apportion.cli.prompting import build_prompt
 from apportion.errors import InputError, check_encodable, listing
 from apportion.options import checked_seed
 from apportion.prompts.template import placeholders
@@ -22,7 +23,7 @@ __all__ = ["Columns", "Item", "read_items"]
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """What the columns are called that mean something to every run."""
+    """The names of the columns that mean something to every run."""
 
     prompt: str = "prompt"
     target: str = "target"
@@ -33,14 +34,14 @@ class Columns:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A row that can be attributed, or why it cannot.
+    """A row as it is attributed.
 
     Attributes:
-        id: of the row, unique.
-        record: what was read.
-        arguments: of ``attribute``, which go before the flags.
-        hash: of what decides the arguments.
-        fault: why there are none.
+        id: unique among the rows.
+        record: the row of the file.
+        arguments: of ``attribute``; they take precedence over the flags.
+        hash: of the cells that decide the arguments.
+        fault: the reason why it cannot be attributed.
     """
 
     id: str
@@ -50,44 +51,44 @@ class Item:
     fault: str | None = None
 
 
-def read_items(path: Path, flags: PromptFlags, columns: Columns) -> tuple[list[Item], list[str]]:
-    """Every row of a dataset, and the columns that nothing asks for.
+def read_items(path: Path, options: PromptOptions, columns: Columns) -> tuple[list[Item], list[str]]:
+    """Read every row of a dataset, and the names of unused columns.
 
     Raises:
-        typer.BadParameter: flags that do not go together.
-        InputError: a file that cannot be read, a column that is missing everywhere, two rows with one id.
+        typer.BadParameter: options do not go together.
+        InputError: the file cannot be read, a column is missing everywhere, or two rows have the same id.
     """
     records = read_records(path)
     known = dict.fromkeys(name for record in records for name in record.values)
-    slots = _slots(flags)
+    slots = _slots(options)
     wanted = (columns.prompt,) if slots is None else slots
     for name in wanted:
         if name not in known and any(record.fault is None for record in records):
             raise InputError(_missing(path, name, known, template=slots is not None))
-    items = [_item(record, flags, columns, slots) for record in records]
+    items = [_item(record, options, columns, slots) for record in records]
     _check_ids(path, items)
     used = {*wanted, columns.target, columns.id, columns.contrast, columns.seed}
     return items, [name for name in known if name not in used]
 
 
-def _slots(flags: PromptFlags) -> tuple[str, ...] | None:
+def _slots(options: PromptOptions) -> tuple[str, ...] | None:
     """The slots that columns fill; ``None`` without a template."""
-    if flags.template is None:
+    if options.template is None:
         return None
-    constant = {pair("--value", text, "name=Dave")[0] for text in flags.values}
-    found = tuple(name for name in placeholders(flags.template) if name not in constant)
+    constant = {pair("--value", text, "name=Dave")[0] for text in options.value}
+    found = tuple(name for name in placeholders(options.template) if name not in constant)
     if not found:
-        usage_error("--template", "every slot has a --value, so that all rows would be one prompt.")
+        usage_error("--template", "every slot has a --value, so all rows would be the same prompt.")
     return found
 
 
 def _missing(path: Path, name: str, known: Mapping[str, Any], *, template: bool) -> str:
     what = f"the slot {name!r} of the template" if template else "the prompts"
-    hint = f"--value {name}=… fills it in all rows" if template else "--prompt-column names the right one"
-    return f"{path} has no column {name!r} for {what}. Its columns: {listing(known)}; {hint}."
+    hint = f"Fill it in all rows with --value {name}=…." if template else "Name the right one with --prompt-column."
+    return f"{path} has no column {name!r} for {what}. Its columns: {listing(known)}. {hint}"
 
 
-def _item(record: Record, flags: PromptFlags, columns: Columns, slots: Sequence[str] | None) -> Item:
+def _item(record: Record, options: PromptOptions, columns: Columns, slots: Sequence[str] | None) -> Item:
     values = record.values
     given = values.get(columns.id)
     if record.fault is not None:
@@ -107,49 +108,49 @@ def _item(record: Record, flags: PromptFlags, columns: Columns, slots: Sequence[
             _check_unicode(name, values.get(name))
         for name, value in own.items():
             _check_unicode(name, value)
-        arguments: dict[str, Any] = {name: _text(name, value) for name, value in own.items()}
+        arguments: dict[str, Any] = {name: _text(name, value) for name, value in own.items() if name != "seed"}
         if "seed" in own:
             arguments["seed"] = checked_seed(_whole("seed", own["seed"]))
         if "target" in own:
-            arguments["generate"] = None  # it is given
-        built = _prompt(prompt, flags) if slots is None else _filled(prompt, flags)
+            arguments["generate"] = None  # nothing is generated
+        built = _prompt(prompt, options) if slots is None else _filled(prompt, options)
         return Item(row_id, record, {"prompt": built, **arguments}, digest)
     except InputError as error:
         return Item(row_id, record, {}, digest, str(error))
 
 
-def _hash(decides: object) -> str:
-    """Of what a row asks, the same for each kind of file: numbers are texts in CSV."""
+def _hash(cells: object) -> str:
+    """A digest of a row's cells, the same for each kind of file: numbers are texts in CSV."""
 
     def texts(value: object) -> object:
         if isinstance(value, Mapping):
             return {str(key): texts(part) for key, part in value.items()}
         return [texts(part) for part in value] if isinstance(value, list) else str(value)
 
-    text = json.dumps(texts(decides), sort_keys=True)
+    text = json.dumps(texts(cells), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _prompt(value: object, flags: PromptFlags) -> object:
+def _prompt(value: object, options: PromptOptions) -> object:
     if isinstance(value, list | dict):
-        return chat_of(value, "the column of prompts", by=flags.by, baseline=flags.text_baseline, keep=flags.kept)
-    return build_prompt(replace(flags, prompt=_text("prompt", value), stdin=False))
+        return chat_of(value, "the column of prompts", options)
+    return build_prompt(options, _text("prompt", value))
 
 
-def _filled(values: Mapping[str, object], flags: PromptFlags) -> object:
-    """The template with its slots, in their order in it: features have the same order in every row."""
+def _filled(values: Mapping[str, object], options: PromptOptions) -> object:
+    """The template with its slots filled in their order in it, so that features have one order in all rows."""
     texts = {slot: _text(slot, value) for slot, value in values.items()}
-    constant = dict(pair("--value", text, "name=Dave") for text in flags.values)
-    order = [name for name in placeholders(flags.template or "") if name in texts or name in constant]
-    unknown = [text for text in flags.values if pair("--value", text, "name=Dave")[0] not in order]
+    constant = dict(pair("--value", text, "name=Dave") for text in options.value)
+    order = [name for name in placeholders(options.template or "") if name in texts or name in constant]
+    unknown = [text for text in options.value if pair("--value", text, "name=Dave")[0] not in order]
     filled = [f"{slot}={constant.get(slot, texts.get(slot, ''))}" for slot in order]
-    return build_prompt(replace(flags, values=[*filled, *unknown]))
+    return build_prompt(replace(options, value=(*filled, *unknown)))
 
 
 def _text(name: str, value: object) -> str:
-    """A cell as a text: numbers as CSV would have them."""
+    """The text of a cell: numbers as CSV would have them."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise InputError(f"the column {name!r} holds {value!r:.60}, and a text is needed")
+        raise InputError(f"the column {name!r} holds {value!r:.60}, but a text is needed")
     return str(value)
 
 
@@ -167,11 +168,10 @@ def _check_unicode(name: str, value: object) -> None:
 
 def _whole(name: str, value: object) -> int:
     try:
-        # Columns with empty cells become floats in pandas, and so 1 becomes 1.0.
-        text = "" if isinstance(value, bool) else _text(name, value)
-        return int(text.removesuffix(".0"))
+        # pandas makes floats of columns with empty cells, and so 1 becomes 1.0.
+        return int(str(value).removesuffix(".0"))
     except ValueError:
-        raise InputError(f"the column {name!r} holds {value!r:.60}, and a whole number is needed") from None
+        raise InputError(f"the column {name!r} holds {value!r:.60}, but a whole number is needed") from None
 
 
 def _check_ids(path: Path, items: Sequence[Item]) -> None:
@@ -180,6 +180,6 @@ def _check_ids(path: Path, items: Sequence[Item]) -> None:
         if item.id in seen:
             raise InputError(
                 f"{path} has the id {item.id!r} twice, in {seen[item.id].record.place} and {item.record.place}. "
-                "Results go by it; make ids unique, or name another column with --id-column."
+                "Results are named by it; make ids unique, or name another column with --id-column."
             )
         seen[item.id] = item

@@ -1,4 +1,4 @@
-"""``apportion methods``, ``targets``, ``samplers``, ``metrics``, ``views``: what is installed of each kind."""
+"""``apportion methods``, ``targets``, ``samplers``, ``metrics``, ``views``: one command for each kind of extension."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from apportion.options import named_options
 __all__ = ["KINDS", "Kind", "facts_of", "kind_app"]
 
 Facts = dict[str, Any]
-Name = Annotated[str, typer.Argument(help="One of those that `list` shows.")]
+Name = Annotated[str, typer.Argument(help="A name that `list` shows.")]
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of extension, as the commands call it.
+    """A kind of extension.
 
     Attributes:
-        registry: its name in the plugins' registries.
-        nouns: what they are.
-        facts: what is special to the kind, from an object and its class.
-        options: the function whose keyword-only parameters are the options, from an object.
+        registry: its name among the plugins' registries.
+        nouns: its name in help texts.
+        facts: from an object, facts that only this kind has.
+        options: from an object, the function whose keyword-only parameters are the options.
     """
 
     registry: str
@@ -62,7 +62,7 @@ KINDS: Mapping[str, Kind] = {
     ),
     "views": Kind("visualizers", "views of a result", options=lambda made: made.render),
 }
-"""By the name of the command."""
+"""Kinds by the name of their command."""
 
 
 def kind_app(command: str) -> typer.Typer:
@@ -70,7 +70,7 @@ def kind_app(command: str) -> typer.Typer:
     kind = KINDS[command]
     app = sub_app(f"The {kind.nouns}: `list` (the default), `show NAME`.")
 
-    @app.command("list", help=f"Names and summaries of the {command}.")
+    @app.command("list", help=f"List the {command} with their summaries.")
     def list_all(as_json: JsonFlag = False) -> None:
         entries = list(load_plugins()[kind.registry])
         if as_json:
@@ -78,7 +78,7 @@ def kind_app(command: str) -> typer.Typer:
             return
         print_table((command.removesuffix("s"), "plugin", "summary"), [(e.name, e.plugin, e.summary) for e in entries])
 
-    @app.command("show", help=f"What one of the {command} is, and its options with their defaults.")
+    @app.command("show", help=f"Show one of the {command}, and its options with their defaults.")
     def show(name: Name, as_json: JsonFlag = False) -> None:
         facts = facts_of(command, name)
         if as_json:
@@ -90,10 +90,10 @@ def kind_app(command: str) -> typer.Typer:
 
 
 def facts_of(command: str, name: str) -> Facts:
-    """Everything to know about one of a kind, as plain values.
+    """Collect the facts about one extension, as plain values.
 
     Raises:
-        UnknownNameError: there is none of that name.
+        UnknownNameError: none has this name.
         PluginError: it cannot be imported.
     """
     kind = KINDS[command]

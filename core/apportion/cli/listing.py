@@ -1,4 +1,4 @@
-"""Printing lists: tables for people, JSON for programs."""
+"""Lists on stdout: tables for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ __all__ = ["Catalogue", "JsonFlag", "console", "print_json", "print_table", "std
 JsonFlag = Annotated[bool, typer.Option("--json", metavar=" ", help="Print JSON on stdout, and nothing else there.")]
 
 PIPED_WIDTH = 1000
-"""Columns when stdout is no terminal: lines are for grep and are not wrapped."""
+"""Columns when stdout is not a terminal: lines are for grep and are not wrapped."""
 
 
 class Catalogue(TyperGroup):
-    """A group of commands in which no command means ``list``."""
+    """A group of commands whose default is ``list``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put ``list`` in front of anything that is neither a command nor a request for help."""
+        """Put ``list`` in front of words that neither name a command nor ask for help."""
         if not args or (args[0].startswith("-") and args[0] not in ctx.help_option_names):
             args = ["list", *args]
         return super().parse_args(ctx, args)
 
 
 def sub_app(help: str) -> typer.Typer:
-    """A group with ``list`` as its default."""
+    """A group of commands whose default is ``list``."""
     return typer.Typer(cls=Catalogue, help=help, rich_markup_mode="rich")
 
 
 def console() -> Console:
-    """What prints on stdout."""
+    """A console on stdout."""
     plain = Console(highlight=False)
     return plain if plain.is_terminal else Console(highlight=False, width=PIPED_WIDTH)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:
-    """A table without lines; the last column takes the room that is left."""
+    """Print a table without rules; the last column takes the remaining room."""
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in rows:
         table.add_row(*[cell if isinstance(cell, Text) else Text(cell) for cell in row])
@@ -53,19 +53,19 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) ->
 
 
 def print_json(data: object) -> None:
-    """JSON on stdout."""
+    """Print JSON on stdout."""
     print(to_json(data, ascii_only=not stdout_is_unicode()))  # noqa: T201
 
 
 def stdout_is_unicode() -> bool:
-    """Whether stdout holds every character; where it does not, JSON is written in ASCII to stay valid."""
+    """Tell whether stdout takes every character; where it does not, JSON is written in ASCII to stay valid."""
     return (sys.stdout.encoding or "").lower().startswith("utf")
 
 
 def to_json(data: object, *, ascii_only: bool = False) -> str:
-    """JSON as results are saved.
+    """Format as JSON, as results are saved.
 
     Raises:
-        TypeError, ValueError: something in it that JSON cannot hold.
+        TypeError, ValueError: JSON cannot hold a part of it.
     """
     return json.dumps(data, ensure_ascii=ascii_only, indent=1, allow_nan=False)

@@ -1,4 +1,4 @@
-"""Something to look at while a model loads."""
+"""A spinner to show while a model loads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["loading"]
 
 @contextmanager
 def loading(model: str, *, shown: bool) -> Iterator[None]:
-    """A spinner on stderr, in terminals only and gone when the model is there."""
+    """Show a spinner on stderr until the model is loaded, in terminals only."""
     console = Console(stderr=True)
     if not shown or not console.is_terminal:
         yield

@@ -1,4 +1,4 @@
-"""``apportion new plugin``: a distribution to begin with."""
+"""``apportion new plugin``: a distribution to start from."""
 
 from __future__ import annotations
 
@@ -14,23 +14,25 @@ from apportion.scaffold.distribution import KINDS, Distribution, write_distribut
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Begin something new: `plugin NAME`.", rich_markup_mode="rich", no_args_is_help=True)
+app = typer.Typer(help="Start something new: `plugin NAME`.", rich_markup_mode="rich", no_args_is_help=True)
 
 
 @app.callback()
 def group() -> None:
-    """Begin something new: `plugin NAME`."""
+    """Start something new: `plugin NAME`."""
 
 
 @app.command("plugin")
 def new_plugin(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Such as random-subset; users will type random_subset.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name such as random-subset; users will type random_subset.")
+    ],
     kind: Annotated[
-        str, typer.Option("--kind", "-k", metavar="KIND", help=f"What it brings: {', '.join(KINDS)}.")
+        str, typer.Option("--kind", "-k", metavar="KIND", help=f"Kind of extension: {', '.join(KINDS)}.")
     ] = "method",
-    into: Annotated[Path, typer.Option(metavar="FOLDER", help="Where its folder is made.")] = Path(),
+    into: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder to make its folder in.")] = Path(),
 ) -> None:
-    """Write a plugin that works: one module, its tests, its README. The tests pass at once.
+    """Write a working plugin: one module, its tests and its README. The tests pass at once.
 
     Example: apportion new plugin random-subset --kind method
     """
@@ -47,10 +49,10 @@ def new_plugin(
 
 
 def _refuse_taken(distribution: Distribution) -> None:
-    """A second owner of a name would not load.
+    """Refuse a name that is taken, which would not load.
 
     Raises:
-        PluginError: the name is taken; the message says by whom.
+        PluginError: the name is taken; the message names the owner.
     """
     registry = load_plugins()[f"{distribution.kind}s"]
     if distribution.name in registry:

@@ -1,4 +1,4 @@
-"""Where a result goes: files that are checked before the run and written whole, and stdout."""
+"""Destinations of a result: files, which are checked before the run and written whole, and stdout."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from apportion.cli.exits import InterruptedDeliveryError
 from apportion.cli.listing import stdout_is_unicode
+from apportion.cli.options.output import OutputOptions
 from apportion.cli.parse import json_pairs, usage_error
-from apportion.cli.running import InterruptedDeliveryError
 from apportion.errors import ApportionError, InputError, ResultError, listing
 from apportion.files import write_atomically
 from apportion.hooks.manager import installed_plugins
@@ -22,7 +23,7 @@ from apportion.options import check_options
 if TYPE_CHECKING:
     from apportion.results.attribution import Attribution
 
-__all__ = ["DOTS_PER_INCH", "PICTURES", "OutputFlags", "Outputs", "check_outputs", "check_writable", "write_file"]
+__all__ = ["DOTS_PER_INCH", "PICTURES", "Outputs", "check_outputs", "check_writable", "write_file"]
 
 PICTURES = (".png", ".svg", ".pdf")
 PAGE = ".html"
@@ -30,21 +31,9 @@ TERMINAL = "terminal"
 DOTS_PER_INCH = 200
 
 
-@dataclass(frozen=True, slots=True)
-class OutputFlags:
-    """What was typed about the output."""
-
-    as_json: bool
-    save: Path | None
-    plot: Path | None
-    view: str | None
-    view_options: Sequence[str]
-    run_log: Path | None = None
-
-
 @dataclass(slots=True)
 class Outputs:
-    """Checked destinations; ``deliver`` fills them. The view goes into ``plot`` if there is one, else to stdout."""
+    """Checked destinations for ``deliver`` to fill. The view goes into ``plot`` if there is one, else to stdout."""
 
     as_json: bool
     save: Path | None
@@ -54,10 +43,10 @@ class Outputs:
     written: list[str] = field(default_factory=list)
 
     def deliver(self, result: Attribution) -> None:
-        """Save, draw and print. What can be given is given before the first failure is reported.
+        """Save, draw and print. The first failure is reported after all steps have been tried.
 
         Raises:
-            ApportionError: something cannot be written, drawn or shown.
+            ApportionError: a step failed.
         """
         failures: list[ApportionError] = []
         try:
@@ -121,8 +110,8 @@ class Outputs:
         """Refuse a view that does not exist, cannot be made, lacks an option or does not fit the file.
 
         Raises:
-            ApportionError: one of these, as far as it can be seen without a result.
-        typer.BadParameter: a picture that has no file to go to.
+            ApportionError: one of these, as far as can be told without a result.
+            typer.BadParameter: the view is a picture, and there is no file for it.
         """
         render = installed_plugins()["visualizers"].get(self.view).make().render
         check_options(f"view {self.view!r}", render, self.view_options)
@@ -135,32 +124,34 @@ class Outputs:
             raise _misfit(self.view, self.plot)
 
 
-def check_outputs(flags: OutputFlags, inputs: Sequence[Path | None] = ()) -> Outputs:
+def check_outputs(options: OutputOptions, inputs: Sequence[Path | None] = ()) -> Outputs:
     """Refuse destinations that cannot work, before any time is spent.
 
     Args:
-        flags: what was typed.
-        inputs: files that are read, which no output may replace.
+        options: options of the output.
+        inputs: files to read, which no output may replace.
 
     Raises:
-        typer.BadParameter: an unknown suffix, a file named twice, a view without a file.
-        InputError: a folder that is not there, or a place that cannot be written.
+        typer.BadParameter: a suffix is unknown, a file is named twice, or a view has no file.
+        InputError: a folder does not exist, or a file cannot be written.
     """
-    if flags.save is not None and _suffix(flags.save) != ".json":
-        usage_error("--save", f"a result is saved as JSON; {flags.save} should end in .json.")
-    if flags.plot is not None and _suffix(flags.plot) not in (*PICTURES, PAGE):
-        usage_error("--plot", f"the suffix of {flags.plot} is none of {listing((*PICTURES, PAGE))}.")
-    if flags.plot is None and flags.as_json and flags.view is not None:
-        usage_error("--view", f"{flags.view!r} would go to stdout, and so does --json; add --plot FILE for the view.")
-    if flags.plot is None and flags.view is None and flags.view_options:
-        usage_error("--view-option", f"{flags.view_options[0]!r} is for a view; add --view NAME or --plot FILE.")
-    _check_distinct({"--save": flags.save, "--plot": flags.plot, "--run-log": flags.run_log}, inputs)
-    for path in (flags.save, flags.plot):
+    if options.save is not None and _suffix(options.save) != ".json":
+        usage_error("--save", f"a result is saved as JSON; {options.save} should end in .json.")
+    if options.plot is not None and _suffix(options.plot) not in (*PICTURES, PAGE):
+        usage_error("--plot", f"the suffix of {options.plot} is not one of {listing((*PICTURES, PAGE))}.")
+    if options.plot is None and options.as_json and options.view is not None:
+        usage_error(
+            "--view", f"{options.view!r} would go to stdout, where --json goes too; add --plot FILE for the view."
+        )
+    if options.plot is None and options.view is None and options.view_option:
+        usage_error("--view-option", f"{options.view_option[0]!r} is for a view; add --view NAME or --plot FILE.")
+    _check_distinct({"--save": options.save, "--plot": options.plot, "--run-log": options.run_log}, inputs)
+    for path in (options.save, options.plot):
         if path is not None:
             check_writable(path)
-    view = flags.view or _default_view(flags.plot)
-    options = json_pairs("--view-option", flags.view_options, "sort=true")
-    return Outputs(flags.as_json, flags.save, flags.plot, view, options)
+    view = options.view or _default_view(options.plot)
+    view_options = json_pairs("--view-option", options.view_option, "sort=true")
+    return Outputs(options.as_json, options.save, options.plot, view, view_options)
 
 
 def _default_view(plot: Path | None) -> str:
@@ -170,7 +161,7 @@ def _default_view(plot: Path | None) -> str:
 
 
 def _check_distinct(outputs: Mapping[str, Path | None], inputs: Sequence[Path | None]) -> None:
-    taken = {os.path.realpath(path): "is the file that is read" for path in inputs if path is not None}
+    taken = {os.path.realpath(path): "is an input of this command" for path in inputs if path is not None}
     for flag, path in outputs.items():
         if path is None:
             continue
@@ -193,10 +184,10 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Refuse a place that no file can be written to.
+    """Refuse a path that cannot be written to.
 
     Raises:
-        InputError: with the reason.
+        InputError: it cannot; the message says why.
     """
     real = Path(os.path.realpath(path))
     if real.is_dir():
@@ -204,9 +195,9 @@ def check_writable(path: Path) -> None:
     if not real.parent.is_dir():
         raise InputError(f"Cannot write {path}: there is no folder {path.parent}. Create it, or name another file.")
     if not os.access(real.parent, os.W_OK | os.X_OK):
-        raise InputError(f"Cannot write {path}: no permission to write in the folder {path.parent}.")
+        raise InputError(f"Cannot write {path}: no permission to write to the folder {path.parent}.")
     if real.exists() and not os.access(real, os.W_OK):
-        raise InputError(f"Cannot write {path}: the file is there and is read-only.")
+        raise InputError(f"Cannot write {path}: the file exists and is read-only.")
 
 
 def _suffix(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Reading what was typed: pairs, numbers, sizes. Every refusal is a usage error that names the flag."""
+"""Values of flags: pairs, numbers, sizes. Every refusal is a usage error that names the flag."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def usage_error(flag: str, message: str) -> NoReturn:
 
 
 def pair(flag: str, text: str, example: str) -> tuple[str, str]:
-    """``name=value``; the value may hold further ``=`` and is taken as it is."""
+    """Split ``name=value``; the value may have more ``=`` and is taken as it is."""
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
-        usage_error(flag, f"{text!r} is not of the form NAME=VALUE; write {flag} {example}")
+        usage_error(flag, f"{text!r} is not of the form NAME=VALUE; write {flag} {example}.")
     return name.strip(), value
 
 
 def json_pairs(flag: str, texts: Sequence[str], example: str) -> dict[str, Any]:
-    """``key=value`` pairs with values of any type."""
+    """Read ``key=value`` pairs with values of any type."""
     found: dict[str, Any] = {}
     for text in texts:
         name, value = pair(flag, text, example)
@@ -47,45 +47,45 @@ def json_pairs(flag: str, texts: Sequence[str], example: str) -> dict[str, Any]:
 
 
 def json_or_text(flag: str, value: str) -> Any:
-    """The JSON value that a text is, or the text itself; Python's ``True``, ``False`` and ``None`` count too."""
+    """Read a text as JSON, or else as it is; Python's ``True``, ``False`` and ``None`` count as JSON."""
     if value in _PYTHON_WORDS:
         return _PYTHON_WORDS[value]
     try:
         return json.loads(value, parse_constant=_refuse_constant)
     except ValueError as error:
         if value[:1] in ("[", "{", '"'):
-            usage_error(flag, f"{value!r} begins like JSON and is not valid JSON: {error}.")
+            usage_error(flag, f"{value!r} starts like JSON but is not valid JSON: {error}.")
         return value
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON value")
+    raise ValueError(f"{name} is not a JSON value")
 
 
 def split_names(flag: str, text: str, example: str) -> tuple[str, ...]:
-    """``a,b`` as names."""
+    """Read ``a,b`` as names."""
     names = tuple(name.strip() for name in text.split(","))
     if not all(names):
-        usage_error(flag, f"{text!r} has an empty name; write {flag} {example}")
+        usage_error(flag, f"{text!r} has an empty name; write {flag} {example}.")
     return names
 
 
 def token_ids(flag: str, text: str) -> list[int]:
-    """``1,2,3`` as token ids."""
+    """Read ``1,2,3`` as token ids."""
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        usage_error(flag, f"{text!r} is not a list of token ids; write whole numbers with commas, such as 504,2471.")
+        usage_error(flag, f"{text!r} is not a list of token ids; write whole numbers separated by commas: 504,2471.")
 
 
 def memory_size(flag: str, text: str) -> int:
-    """``512MiB``, ``2GB`` or ``1000000`` as bytes."""
+    """Read ``512MiB``, ``2GB`` or ``1000000`` as bytes."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower())
     if match is None or match[2] not in _BYTES:
         usage_error(
-            flag, f"{text!r} is not an amount of memory; write a number of bytes, or one with a unit: 512MiB, 2GB."
+            flag, f"{text!r} is not an amount of memory; write a number of bytes, or a number with a unit: 512MiB, 2GB."
         )
     size = int(float(match[1]) * _BYTES[match[2]])
     if size < 1:
-        usage_error(flag, f"{text!r} is no memory at all; write at least a few MiB, such as 256MiB.")
+        usage_error(flag, f"{text!r} is not enough memory; write at least a few MiB, such as 256MiB.")
     return size

@@ -1,4 +1,4 @@
-"""Prompts of types that plugins register: ``--input NAME`` with the text of the prompt, and ``--input-option``."""
+"""Prompts of types that plugins register: ``--input NAME`` with a text, and ``--input-option``."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ __all__ = ["plugin_prompt"]
 
 
 def plugin_prompt(name: str, text: str, options: Sequence[str]) -> object:
-    """A prompt of a registered type, made from a text.
+    """Make a prompt of a registered type from a text.
 
     Raises:
-        UnknownNameError: no input of that name.
-        typer.BadParameter: the type takes no text, or not these options.
+        UnknownNameError: no type has this name.
+        typer.BadParameter: the type does not take a text, or these options.
         PluginError: its class cannot be imported.
         InputError: the type refuses the text.
     """
@@ -32,5 +32,7 @@ def plugin_prompt(name: str, text: str, options: Sequence[str]) -> object:
     missing = [p.name for p in rest if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     missing = [option for option in missing if option not in given]
     if missing:
-        usage_error("--input", f"the input {name!r} needs {listing(missing)} too; write --input-option {missing[0]}=…")
+        usage_error(
+            "--input", f"the input {name!r} also needs {listing(missing)}; write --input-option {missing[0]}=…."
+        )
     return made_by(text, **given)

@@ -1,4 +1,4 @@
-"""``apportion plugins``: what is loaded, what failed and why, and what is switched off."""
+"""``apportion plugins``: the plugins that are loaded, have failed, or are switched off."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
+from apportion.cli import exits
 from apportion.cli.listing import JsonFlag, console, print_json, print_table, sub_app
 from apportion.errors import unknown_name
 from apportion.hooks.manager import AUTOLOAD_VARIABLE, DISABLE_VARIABLE, ENTRY_POINT_GROUP, Plugins, load_plugins
@@ -26,7 +27,7 @@ _AS_BY_DEFAULT = {"progress": True}
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One plugin, whatever became of it."""
+    """One plugin and its state."""
 
     name: str
     state: str
@@ -50,20 +51,20 @@ class Row:
 
 @app.command("list")
 def list_plugins(as_json: JsonFlag = False) -> None:
-    """Every plugin: loaded, failed (with the error), off or disabled."""
+    """List every plugin: loaded, failed (with the error), off or disabled."""
     rows = _rows(load_plugins(switches=_AS_BY_DEFAULT))
     if as_json:
         print_json([row.facts() for row in rows])
         return
     shown = [(row.name, _state(row), row.distribution, row.error or _registered(row)) for row in rows]
-    print_table(("plugin", "state", "distribution", "registers, or why it failed"), shown)
+    print_table(("plugin", "state", "distribution", "registers, or its error"), shown)
     if os.environ.get(AUTOLOAD_VARIABLE) == "0":
         console().print(f"\nInstalled plugins are not loaded: {AUTOLOAD_VARIABLE}=0.")
 
 
 @app.command("show")
-def show_plugin(name: Annotated[str, typer.Argument(help="A plugin's name.")], as_json: JsonFlag = False) -> None:
-    """The hooks of one plugin and everything it registers, or why it failed."""
+def show_plugin(name: Annotated[str, typer.Argument(help="Name of a plugin.")], as_json: JsonFlag = False) -> None:
+    """Show the hooks of one plugin and everything that it registers, or its error."""
     row = _row(_rows(load_plugins(switches=_AS_BY_DEFAULT)), name)
     if as_json:
         print_json(row.facts())
@@ -81,10 +82,10 @@ def show_plugin(name: Annotated[str, typer.Argument(help="A plugin's name.")], a
 
 @app.command("check")
 def check_plugins(
-    name: Annotated[str | None, typer.Argument(help="Check this one only.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Name of the only plugin to check.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Look at everything that the plugins register and try it out on something tiny; exit with 1 on any fault.
+    """Check everything that the plugins register, and try it out on something tiny. Exit with 1 on any fault.
 
     Names, signatures, summaries and documented options are checked, then each extension runs once.
     """
@@ -100,11 +101,11 @@ def check_plugins(
     if as_json:
         print_json({"ok": ok, "plugins": [check.facts() for check in checks]})
     if not ok:
-        raise typer.Exit(1)
+        raise typer.Exit(exits.FAILED)
 
 
 def _rows(plugins: Plugins) -> list[Row]:
-    """Failed plugins first: they are what one looks for."""
+    """Rows of a list, failed plugins first: they are what users look for."""
     failed = [Row(p.name, FAILED, p.distribution, error=p.error) for p in plugins.failed]
     loaded = [Row(p.name, LOADED, p.distribution, p.hooks, tuple(plugins.entries_of(p.name))) for p in plugins.loaded]
     off = [Row(name, OFF, "built-in", switch=switch) for name, switch in plugins.off.items()]
@@ -123,7 +124,7 @@ def _row(rows: list[Row], name: str) -> Row:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What was found about one plugin."""
+    """The findings about one plugin."""
 
     plugin: str
     faults: tuple[str, ...]
@@ -140,7 +141,7 @@ def _check(row: Row, plugins: Plugins) -> Check:
         return Check(row.name, (f"it is disabled by {DISABLE_VARIABLE}",))
     if row.error:
         return Check(row.name, (row.error,))
-    # Imported here: trying things out needs PyTorch.
+    # Imported here: trying extensions out needs PyTorch.
     from apportion.testing.check.report import examine, examine_hooks
 
     findings = tuple(examine(row.entries, plugins))

@@ -1,195 +1,169 @@
-"""From flags to a prompt: a ``Text``, a ``Template``, a ``Chat`` or ``Documents``."""
+"""The prompt that the options describe: a ``Text``, a ``Template``, a ``Chat`` or ``Documents``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from apportion.cli.conversing import chat_prompt, documents_prompt
+from apportion.cli.options.prompt import PromptOptions
 from apportion.cli.parse import json_or_text, pair, split_names, usage_error
 from apportion.cli.plugin_input import plugin_prompt
 from apportion.cli.reading import read_text, without_last_line_break
-from apportion.prompts import Chat, Documents, Template, Text
+from apportion.prompts import Template, Text
 
-__all__ = ["PromptFlags", "build_prompt"]
+__all__ = ["build_prompt"]
 
-
-@dataclass(frozen=True, slots=True)
-class PromptFlags:
-    """What was typed about the prompt; ``None`` and empty: not typed."""
-
-    prompt: str | None
-    prompt_file: Path | None
-    by: str | None
-    text_baseline: str | None
-    baseline_id: int | None
-    keep: Sequence[str]
-    keep_index: Sequence[int]
-    template: str | None
-    values: Sequence[str]
-    baselines: Sequence[str]
-    groups: Sequence[str]
-    draws: int | None
-    input: str | None
-    input_options: Sequence[str]
-    chat: str | None
-    documents: Sequence[Path]
-    layout: str | None
-    as_chat: bool
-    stdin: bool = True
-    """A prompt of ``-`` stands for stdin, which it does where it was typed."""
-
-    @property
-    def kept(self) -> list[str | int]:
-        """What is always present."""
-        return [*self.keep, *self.keep_index]
-
-    @property
-    def files(self) -> list[Path]:
-        """What is read."""
-        chat = [] if self.chat in (None, "-") else [Path(str(self.chat))]
-        return [*([] if self.prompt_file is None else [self.prompt_file]), *chat, *self.documents]
+PIECES = "words"
+"""Features of a plain prompt without ``--by``."""
 
 
-def build_prompt(flags: PromptFlags) -> object:
-    """The prompt that the flags describe, or what a plugin's input makes of a text.
+def build_prompt(options: PromptOptions, text: str | None = None) -> object:
+    """The prompt that the options describe, or what a plugin's input makes of a text.
+
+    Args:
+        options: options of the prompt.
+        text: the prompt itself, if it does not come from the options.
 
     Raises:
-        typer.BadParameter: flags that do not go together.
-        InputError: a prompt that cannot be attributed, or a file that cannot be read.
+        typer.BadParameter: options do not go together.
+        InputError: the prompt cannot be attributed, or a file cannot be read.
     """
+    _check_documents(options, _source(options, text))
+    if options.input is not None:
+        _check_input(options, options.input)
+        return plugin_prompt(options.input, _text(options, text), options.input_option)
+    if options.chat is not None:
+        _check_parts(options, "--chat")
+        return chat_prompt(options.chat, options)
+    if options.document:
+        _check_parts(options, "--document")
+        return documents_prompt(_text(options, text), options)
+    if options.template is not None:
+        return _template(options, options.template)
+    _check_plain(options)
+    baseline = options.text_baseline if options.baseline_id is None else options.baseline_id
+    return Text(_text(options, text), by=options.by or PIECES, baseline=baseline, keep=options.kept)
+
+
+def _source(options: PromptOptions, text: str | None) -> str:
+    """The one flag that gives the prompt."""
     given = {
-        "PROMPT": flags.prompt is not None,
-        "--prompt-file": flags.prompt_file is not None,
-        "--template": flags.template is not None,
-        "--chat": flags.chat is not None,
+        "PROMPT": options.prompt if text is None else text,
+        "--prompt-file": options.prompt_file,
+        "--template": options.template,
+        "--chat": options.chat,
     }
-    named = [name for name, present in given.items() if present]
+    named = [name for name, value in given.items() if value is not None]
     if not named:
         usage_error("PROMPT", "there is no prompt; give a PROMPT ('-' for stdin), --prompt-file, --template or --chat.")
     if len(named) > 1:
-        usage_error(named[-1], f"{' and '.join(named)} are given; a run has one prompt.")
-    if flags.input_options and flags.input is None:
+        usage_error(named[-1], f"{' and '.join(named)} are given; a run has only one prompt.")
+    if options.input_option and options.input is None:
         usage_error(
-            "--input-option", f"{flags.input_options[0]!r} is for a prompt of another type, and there is no --input."
+            "--input-option", f"{options.input_option[0]!r} is an option of a prompt type, and there is no --input."
         )
-    _check_documents(flags, named[0])
-    if flags.input is not None:
-        return _of_plugin(flags, flags.input)
-    if flags.chat is not None or flags.documents:
-        return _of_parts(flags)
-    return _text(flags) if flags.template is None else _template(flags, flags.template)
+    return named[0]
 
 
-def _of_plugin(flags: PromptFlags, name: str) -> object:
-    for flag, own, what in (
-        ("--template", flags.template, "a template is an input of its own"),
-        ("--chat", flags.chat, "a chat is an input of its own"),
-        ("--document", flags.documents or None, "documents are an input of their own"),
-    ):
-        if own is not None:
-            usage_error("--input", f"{flag} is given too; {what}.")
-    for flag, given in (_for_texts(flags) | _for_templates(flags)).items():
-        if given:
-            usage_error(
-                flag, f"this is for plain prompts and templates; options of {name!r} are --input-option NAME=VALUE."
-            )
-    return plugin_prompt(name, _prompt_text(flags), flags.input_options)
+def _text(options: PromptOptions, text: str | None) -> str:
+    """The text of a prompt that is neither a template nor a chat."""
+    if text is not None:
+        return text
+    if options.prompt_file is not None or options.prompt == "-":
+        return without_last_line_break(read_text("prompt", options.prompt_file))
+    return options.prompt or ""
 
 
-def _check_documents(flags: PromptFlags, source: str) -> None:
-    if not flags.documents:
-        for flag, given in (("--layout", flags.layout), ("--as-chat", flags.as_chat or None)):
+def _check_documents(options: PromptOptions, source: str) -> None:
+    if not options.document:
+        for flag, given in (("--layout", options.layout), ("--as-chat", options.as_chat or None)):
             if given is not None:
                 usage_error(flag, "this is for documents, and there is no --document.")
     elif source not in ("PROMPT", "--prompt-file"):
         usage_error("--document", f"{source} is given too; the question about documents is PROMPT or --prompt-file.")
 
 
-def _of_parts(flags: PromptFlags) -> Chat | Documents:
-    """A conversation, or a question about documents: what they have in common."""
-    what = "--document" if flags.documents else "--chat"
-    for name, given in _for_templates(flags).items():
+def _check_input(options: PromptOptions, name: str) -> None:
+    """Refuse options that do not fit a plugin's type of prompt."""
+    for flag, own, what in (
+        ("--template", options.template, "a template is an input of its own"),
+        ("--chat", options.chat, "a chat is an input of its own"),
+        ("--document", options.document or None, "documents are an input of their own"),
+    ):
+        if own is not None:
+            usage_error("--input", f"{flag} is given too; {what}.")
+    for flag, given in (_for_texts(options) | _for_templates(options)).items():
         if given:
-            hint = " What replaces absent features is --text-baseline." if name == "--baseline" else ""
+            usage_error(
+                flag,
+                f"this is for plain prompts and templates; write options of {name!r} as --input-option NAME=VALUE.",
+            )
+
+
+def _check_parts(options: PromptOptions, what: str) -> None:
+    """Refuse options that do not fit a conversation, or a question about documents."""
+    for name, given in _for_templates(options).items():
+        if given:
+            hint = " Use --text-baseline to replace absent features." if name == "--baseline" else ""
             usage_error(name, f"{given[0]!r} is for slots, and the features are those of {what}.{hint}")
-    if flags.baseline_id is not None:
-        usage_error("--baseline-id", f"a token id can replace tokens only; with {what} give --text-baseline.")
-    if flags.chat is not None:
-        return chat_prompt(flags.chat, by=flags.by, baseline=flags.text_baseline, keep=flags.kept)
-    return documents_prompt(
-        _prompt_text(flags),
-        flags.documents,
-        by=flags.by,
-        baseline=flags.text_baseline,
-        keep=flags.kept,
-        layout=flags.layout,
-        chat=flags.as_chat,
-    )
+    if options.baseline_id is not None:
+        usage_error("--baseline-id", f"a token id can only replace a token; use --text-baseline with {what}.")
 
 
-def _for_texts(flags: PromptFlags) -> dict[str, object]:
+def _check_plain(options: PromptOptions) -> None:
+    """Refuse options that do not fit a plain prompt."""
+    for name, given in _for_templates(options).items():
+        if given:
+            hint = " Use --text-baseline to replace absent pieces of a plain prompt." if name == "--baseline" else ""
+            usage_error(name, f"{given[0]!r} is for slots, and there is no --template.{hint}")
+    if options.text_baseline is not None and options.baseline_id is not None:
+        usage_error("--baseline-id", "--text-baseline is given too; leave one of them out.")
+    by = options.by or PIECES
+    if options.baseline_id is not None and by != "tokens":
+        usage_error(
+            "--baseline-id", f"a token id can only replace a token, and the prompt is cut into {by}; add --by tokens."
+        )
+
+
+def _for_texts(options: PromptOptions) -> dict[str, object]:
     return {
-        "--by": flags.by,
-        "--text-baseline": flags.text_baseline,
-        "--baseline-id": flags.baseline_id,
-        "--keep": flags.keep or None,
-        "--keep-index": flags.keep_index or None,
+        "--by": options.by,
+        "--text-baseline": options.text_baseline,
+        "--baseline-id": options.baseline_id,
+        "--keep": list(options.keep) or None,
+        "--keep-index": list(options.keep_index) or None,
     }
 
 
-def _for_templates(flags: PromptFlags) -> dict[str, Sequence[str]]:
-    draws = () if flags.draws is None else (str(flags.draws),)
-    return {"--value": flags.values, "--baseline": flags.baselines, "--group": flags.groups, "--draws": draws}
+def _for_templates(options: PromptOptions) -> dict[str, Sequence[str]]:
+    draws = () if options.draws is None else (str(options.draws),)
+    return {"--value": options.value, "--baseline": options.baseline, "--group": options.group, "--draws": draws}
 
 
-def _text(flags: PromptFlags) -> Text:
-    for name, given in _for_templates(flags).items():
-        if given:
-            hint = " What replaces absent pieces of a plain prompt is --text-baseline." if name == "--baseline" else ""
-            usage_error(name, f"{given[0]!r} is for slots, and there is no --template.{hint}")
-    if flags.text_baseline is not None and flags.baseline_id is not None:
-        usage_error("--baseline-id", "--text-baseline is given too; one thing can replace an absent piece.")
-    by = flags.by or "words"
-    if flags.baseline_id is not None and by != "tokens":
-        usage_error(
-            "--baseline-id", f"a token id can replace tokens only, and the prompt is cut by {by}; add --by tokens."
-        )
-    baseline = flags.text_baseline if flags.baseline_id is None else flags.baseline_id
-    return Text(_prompt_text(flags), by=by, baseline=baseline, keep=(*flags.keep, *flags.keep_index))
-
-
-def _prompt_text(flags: PromptFlags) -> str:
-    if flags.prompt_file is not None or (flags.stdin and flags.prompt == "-"):
-        return without_last_line_break(read_text("prompt", flags.prompt_file))
-    return flags.prompt or ""
-
-
-def _template(flags: PromptFlags, template: str) -> Template:
-    for name, given in _for_texts(flags).items():
+def _template(options: PromptOptions, template: str) -> Template:
+    for name, given in _for_texts(options).items():
         if given is not None:
             usage_error(name, f"{given!r} is for plain prompts; the features of a --template are its slots.")
     values: dict[str, str] = {}
-    for text in flags.values:
+    for text in options.value:
         slot, value = pair("--value", text, "name=Dave")
         if slot in values:
             usage_error("--value", f"the slot {slot!r} is given twice: {values[slot]!r} and {value!r}.")
         values[slot] = value
     if not values:
-        usage_error("--value", "a --template needs the values of its slots; write --value name=Dave.")
+        usage_error("--value", "a --template needs values for its slots; write --value name=Dave.")
     return Template(
         template,
         values=_positional(values),
-        baselines=_baselines(flags.baselines) or None,
-        groups=[split_names("--group", text, "name,pronoun") for text in flags.groups],
-        **({} if flags.draws is None else {"draws": flags.draws}),
+        baselines=_baselines(options.baseline) or None,
+        groups=[split_names("--group", text, "name,pronoun") for text in options.group],
+        **({} if options.draws is None else {"draws": options.draws}),
     )
 
 
 def _positional(values: Mapping[str, str]) -> Mapping[str, str] | list[str]:
-    """A list for ``--value 0=… --value 1=…``, which fill ``{}`` or ``{0}``."""
+    """Values of slots; a list for ``--value 0=… --value 1=…``, which fill ``{}`` or ``{0}``."""
     numbers = [str(i) for i in range(len(values))]
     return [values[number] for number in numbers] if set(values) == set(numbers) else values
 
@@ -208,12 +182,12 @@ def _baselines(texts: Sequence[str]) -> dict[str | tuple[str, ...], object]:
 
 
 def _joint_choice(slots: tuple[str, ...], value: str) -> tuple[str, ...]:
-    """``Seattle,WA``, or ``["Washington, D.C.","DC"]`` for values with commas."""
+    """The texts of ``Seattle,WA``, or of ``["Washington, D.C.","DC"]`` for texts with commas."""
     parts = json_or_text("--baseline", value) if value.lstrip().startswith("[") else value.split(",")
     if len(parts) != len(slots) or not all(isinstance(part, str) for part in parts):
         usage_error(
             "--baseline",
-            f"{value!r} is not {len(slots)} texts, one for each of {', '.join(slots)}. Separate them with commas, or "
-            'write a JSON list where they hold commas: \'city,state=["Washington, D.C.", "DC"]\'.',
+            f"{value!r} is not {len(slots)} texts, one for each of {', '.join(slots)}. Separate them with commas; "
+            'if a text has commas, write a JSON list: \'city,state=["Washington, D.C.", "DC"]\'.',
         )
     return tuple(parts)

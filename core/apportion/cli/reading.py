@@ -11,10 +11,14 @@ __all__ = ["read_text", "without_last_line_break"]
 
 
 def read_text(what: str, path: Path | None) -> str:
-    """The text of a file, or of stdin if there is none.
+    """Read the text of a file, or of stdin without one.
+
+    Args:
+        what: the name of the text in messages.
+        path: of the file.
 
     Raises:
-        InputError: it cannot be read, or is no UTF-8 text.
+        InputError: it cannot be read, or is not UTF-8 text.
     """
     try:
         if path is not None:
@@ -30,5 +34,5 @@ def read_text(what: str, path: Path | None) -> str:
 
 
 def without_last_line_break(text: str) -> str:
-    """Editors and ``echo`` end a text with a line break that nobody means as part of a prompt."""
+    """Drop the line break that editors and ``echo`` put at the end of a text."""
     return text.removesuffix("\n").removesuffix("\r")

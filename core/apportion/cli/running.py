@@ -1,4 +1,4 @@
-"""Running the app: what becomes of errors, Ctrl-C, closed pipes and full disks."""
+"""Running the app: errors, Ctrl-C, closed pipes and full disks."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TextIO
 
+import typer
+
+from apportion.cli.exits import FAILED, INTERRUPTED, InterruptedDeliveryError
 from apportion.errors import ApportionError
 
-__all__ = ["InterruptedDeliveryError", "report_interrupt", "run"]
-
-FAILED = 1
-INTERRUPTED = 130
+__all__ = ["report_interrupt", "run"]
 
 
-class InterruptedDeliveryError(Exception):
-    """Ctrl-C when some of the files had been written; the message says which."""
+def run(app: typer.Typer, argv: Sequence[str] | None) -> int:
+    """Run the app: one line for a problem that the user can fix, a traceback for a bug only.
 
+    Args:
+        app: the commands.
+        argv: the words after the program's name; those of the process if ``None``.
 
-def run(argv: Sequence[str] | None) -> int:
-    """Run the app: one line for a problem that is the user's to mend, a traceback for a bug only."""
-    from apportion.cli.app import app
-
+    Returns:
+        The exit code.
+    """
     _prepare_streams()
     try:
         with _plain_warnings():
@@ -46,14 +48,14 @@ def run(argv: Sequence[str] | None) -> int:
 
 
 def report_interrupt(written: str = "nothing was written") -> int:
-    """Say that Ctrl-C ended the run, and what is left of it."""
+    """Report that Ctrl-C ended the run, and what it had written."""
     print(f"interrupted; {written}", file=sys.stderr)  # noqa: T201
     return INTERRUPTED
 
 
 @contextmanager
 def _plain_warnings() -> Iterator[None]:
-    """Warnings as one line each: where in the code they arose is of no use here."""
+    """Print warnings as one line each, without their place in the code."""
 
     def show(
         message: Warning | str,
@@ -76,11 +78,11 @@ def _failed(message: str) -> int:
 
 
 def _finished(code: int) -> int:
-    """The exit code; 1 when stdout did not take everything."""
+    """The exit code: 1 where stdout did not take everything."""
     try:
         sys.stdout.flush()
     except OSError as error:
-        # Python flushes stdout once more when it ends; there has to be somewhere to flush to.
+        # Python flushes stdout once more at its end, and needs somewhere to flush to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if code == 0 and not isinstance(error, BrokenPipeError):
             return _failed(f"Cannot write to stdout: {error.strerror}.")
@@ -89,7 +91,7 @@ def _finished(code: int) -> int:
 
 
 def _prepare_streams() -> None:
-    """Streams that are closed swallow what is written; one that cannot show a character shows ``?``."""
+    """Let closed streams swallow what is written, and let stdout show ``?`` for characters that it lacks."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, io.StringIO())

@@ -1,0 +1,135 @@
+"""Earlier runs into the same folder: their rows, and checks that nothing has changed since."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from apportion.cli.items import Item
+from apportion.cli.options.method import MethodOptions
+from apportion.cli.options.model import ModelOptions
+from apportion.cli.options.prompt import PromptOptions
+from apportion.cli.options.target import TargetOptions
+from apportion.errors import InputError
+from apportion.results.run_folder import FAILED, OK, ResultsFolder
+
+if TYPE_CHECKING:
+    from apportion.explainer import Explainer
+
+__all__ = ["EarlierRuns", "decisive_arguments"]
+
+
+def decisive_arguments(
+    model: ModelOptions, prompt: PromptOptions, target: TargetOptions, method: MethodOptions
+) -> dict[str, Any]:
+    """Options that decide the results of a dataset, as JSON values by name. Files count by their content.
+
+    The model itself counts by its fingerprint, and prompts by the hashes of their rows.
+    """
+    placement = {name: getattr(model, name) for name in ("backend", "dtype", "backend_option")}
+    options = {**placement, **asdict(prompt), **asdict(target), **asdict(method)}
+    found = {name: list(v) if isinstance(v, tuple) else v for name, v in options.items() if v not in (None, ())}
+    if prompt.document:
+        digests = {str(path): hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in prompt.document}
+        found["document"] = [f"{path} ({digest})" for path, digest in digests.items()]
+    return found
+
+
+DEFAULTS = decisive_arguments(ModelOptions(), PromptOptions(), TargetOptions(), MethodOptions())
+"""Values for folders that are older than an option."""
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierRuns:
+    """Earlier runs into one folder.
+
+    Attributes:
+        path: of the folder.
+        manifest: the arguments and the model of the first of them; ``None`` if there was none.
+        ended: the last line of each row that has ended, by its id.
+    """
+
+    path: Path
+    manifest: Mapping[str, Any] | None
+    ended: Mapping[str, Mapping[str, Any]]
+
+    @classmethod
+    def of(cls, folder: ResultsFolder) -> EarlierRuns:
+        """The content of a folder.
+
+        Raises:
+            ResultError: it is damaged.
+        """
+        return cls(folder.path, folder.manifest(), folder.ended())
+
+    def rows_to_skip(self, items: Sequence[Item], *, retry_failed: bool) -> dict[str, Mapping[str, Any]]:
+        """Rows that need no other attempt, by id: finished ones, and failed ones that are still the same."""
+        hashes = {item.id: item.hash for item in items}
+        return {
+            row_id: line
+            for row_id, line in self.ended.items()
+            if line["status"] == OK or (not retry_failed and hashes.get(row_id) == line["hash"])
+        }
+
+    def check(self, arguments: Mapping[str, Any], items: Sequence[Item]) -> None:
+        """Refuse to mix results of other arguments or other rows.
+
+        Raises:
+            InputError: with what differs.
+        """
+        if self.manifest is not None:
+            self._check_arguments(self.manifest["arguments"], arguments)
+            self._check_rows(items)
+        elif self.ended:
+            raise InputError(f"{self.path} holds results but no run.json that describes them. {self._ways_out()}")
+
+    def check_model(self, explainer: Explainer) -> None:
+        """Refuse to mix results of two models.
+
+        Raises:
+            InputError: the folder belongs to another one.
+        """
+        if self.manifest is not None and self.manifest["fingerprint"] != explainer.session.fingerprint():
+            raise InputError(
+                f"{self.path} was started with another model, {self.manifest['model']} (fingerprint "
+                f"{self.manifest['fingerprint']}); this is {explainer.session.info.model} ({explainer.session.fingerprint()}). "
+                f"{self._ways_out()}"
+            )
+
+    def _check_arguments(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+        changes = [
+            f"--{name.replace('_', '-')} was {_shown(before, name)} and is now {_shown(now, name)}"
+            for name in sorted({**before, **now})
+            if before.get(name) != now.get(name)
+        ]
+        if changes:
+            raise InputError(f"{self.path} was started with other arguments: {'; '.join(changes)}. {self._ways_out()}")
+
+    def _check_rows(self, items: Sequence[Item]) -> None:
+        """Refuse a dataset whose finished rows have changed; rows may be added, and failed ones fixed."""
+        known = {item.id: item for item in items}
+        for row_id, line in self.ended.items():
+            if line["status"] == FAILED:
+                continue
+            if row_id not in known:
+                raise InputError(
+                    f"{self.path} has a row {row_id!r} that is no longer in the dataset. {self._ways_out()}"
+                )
+            if line["hash"] != known[row_id].hash:
+                raise InputError(
+                    f"Row {row_id!r} ({known[row_id].record.place}) has changed since its result was written to "
+                    f"{self.path}. {self._ways_out()}"
+                )
+
+    def _ways_out(self) -> str:
+        rows = len(self.ended)
+        there = f"deletes the {rows} row{'' if rows == 1 else 's'} there and starts again" if rows else "starts again"
+        return f"Repeat the earlier command, name another --out, or add --restart, which {there}."
+
+
+def _shown(arguments: Mapping[str, Any], name: str) -> str:
+    value = arguments.get(name, DEFAULTS.get(name))
+    return "not given" if value is None else repr(value)

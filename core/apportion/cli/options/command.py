@@ -1,0 +1,98 @@
+"""Commands made from functions that take groups of options.
+
+A group is a frozen dataclass. Its fields are options: type, default and help stand together, and a tuple is an option
+that may be repeated. A function that takes groups becomes a command with all their options.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, make_dataclass
+from functools import partial
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import typer
+from typer.core import TyperCommand
+
+__all__ = ["NO_VALUE", "Without", "add_command", "in_panel"]
+
+NO_VALUE = " "
+"""Metavar of options without a value, for which typer would print a type."""
+
+
+def in_panel(panel: str) -> Callable[..., Any]:
+    """``typer.Option`` for the options in one panel of the help."""
+    return partial(typer.Option, rich_help_panel=panel)
+
+
+class Without:
+    """Options of a group that a command lacks: ``Annotated[OutputOptions, Without("save", "plot")]``.
+
+    The function still gets the whole group, with the defaults of these fields.
+
+    Args:
+        names: of the fields.
+    """
+
+    def __init__(self, *names: str) -> None:
+        self.names = frozenset(names)
+
+
+def add_command(app: typer.Typer, function: Callable[..., None], *, panel: str, epilog: str | None = None) -> None:
+    """Turn a function into a command that has its name, and its docstring as help.
+
+    Args:
+        app: gets the command.
+        function: takes groups of options and nothing else.
+        panel: where the help of ``app`` lists the command.
+        epilog: ends the help of the command.
+    """
+    hints = get_type_hints(function, include_extras=True)
+    groups = {name: _Group.of(hints[name]) for name in inspect.signature(function).parameters}
+    # Typer takes options from the signature of a callable, and the signature of a dataclass is its fields.
+    every_option = make_dataclass(
+        function.__name__, [option for group in groups.values() for option in group.options()], kw_only=True
+    )
+
+    class Command(TyperCommand):
+        """Hands the options to the function, in their groups."""
+
+        def invoke(self, ctx: Any) -> Any:
+            typed = vars(super().invoke(ctx))
+            return ctx.invoke(function, **{name: group.filled(typed) for name, group in groups.items()})
+
+    app.command(function.__name__, cls=Command, help=inspect.getdoc(function), epilog=epilog, rich_help_panel=panel)(
+        every_option
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """A group of options in one command."""
+
+    group: type
+    hints: Mapping[str, Any]
+    defaults: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, annotation: Any) -> _Group:
+        group, *notes = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
+        left_out = {name for note in notes if isinstance(note, Without) for name in note.names}
+        defaults = {one.name: one.default for one in fields(group) if one.name not in left_out}
+        if unknown := left_out - {one.name for one in fields(group)}:
+            raise TypeError(f"{group.__name__} has no options {sorted(unknown)} that could be left out.")
+        return cls(group, get_type_hints(group, include_extras=True), defaults)
+
+    def options(self) -> Iterator[tuple[str, Any, Any]]:
+        """Fields for typer, which knows repeatable options as lists, and their absence as ``None``."""
+        for name, default in self.defaults.items():
+            kind, *notes = get_args(self.hints[name])
+            if get_origin(kind) is tuple:
+                kind, default = list[get_args(kind)[0]], None  # type: ignore[misc]
+            yield name, Annotated[kind, *notes], field(default=default)
+
+    def filled(self, typed: Mapping[str, Any]) -> Any:
+        """Make the group from the values of a command line, with defaults for the rest."""
+        given = {name: typed[name] for name in self.defaults if typed[name] is not None}
+        return self.group(**{name: tuple(v) if isinstance(v, list) else v for name, v in given.items()})

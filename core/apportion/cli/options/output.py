@@ -1,0 +1,68 @@
+"""Files and views of a result, the run log, and the progress bar."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from apportion.cli.options.command import NO_VALUE, in_panel
+
+__all__ = ["OUTPUT", "OutputOptions"]
+
+OUTPUT = "Output"
+"""The panel."""
+
+_option = in_panel(OUTPUT)
+
+
+@dataclass(frozen=True, slots=True)
+class OutputOptions:
+    """Files and views of a result, the run log, and the progress bar."""
+
+    as_json: Annotated[
+        bool,
+        _option("--json", metavar=NO_VALUE, help="Print the result as JSON on stdout, and nothing else there."),
+    ] = False
+    save: Annotated[
+        Path | None,
+        _option(
+            metavar="FILE.json",
+            help="Save the result to a file that `apportion show` reads. An existing file is replaced.",
+        ),
+    ] = None
+    plot: Annotated[
+        Path | None,
+        _option(
+            metavar="FILE",
+            help="Draw the result to a .png, .svg, .pdf or .html file. An existing file is replaced.",
+        ),
+    ] = None
+    view: Annotated[
+        str | None,
+        _option(
+            metavar="NAME",
+            show_default="terminal; with --plot: heatmap, or html for .html",
+            help="View to draw with --plot, or to print without it: heatmap, bar, html, terminal, or one that a plugin "
+            "adds.",
+        ),
+    ] = None
+    view_option: Annotated[
+        tuple[str, ...],
+        _option(metavar="KEY=VALUE", help="Option of the view. Values are read as JSON or else as text. Repeatable."),
+    ] = ()
+    run_log: Annotated[
+        Path | None,
+        _option(
+            metavar="FILE",
+            help="Append one line of JSON about the run to this file: its request, its cost and its outcome.",
+        ),
+    ] = None
+    no_progress: Annotated[
+        bool,
+        _option(
+            "--no-progress",
+            metavar=NO_VALUE,
+            help="Hide the progress bar, which is only ever shown in a terminal, on stderr.",
+        ),
+    ] = False

@@ -1,0 +1,153 @@
+"""The prompt, and the features that it is cut into."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from apportion.cli.options.command import NO_VALUE, in_panel
+
+__all__ = ["PromptOptions"]
+
+_option = in_panel("Features")
+
+
+@dataclass(frozen=True, slots=True)
+class PromptOptions:
+    """The prompt: a text, a template, a chat or a question about documents, and its features."""
+
+    prompt: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="PROMPT",
+            help="The prompt; '-' reads it from stdin. Leave it out to use --prompt-file, --template or --chat.",
+        ),
+    ] = None
+    prompt_file: Annotated[
+        Path | None,
+        _option(
+            metavar="FILE",
+            help="Read the prompt from this UTF-8 file. A single line break at the end is dropped, as it is from "
+            "stdin.",
+        ),
+    ] = None
+    input: Annotated[
+        str | None,
+        _option(
+            metavar="NAME",
+            help="Type of the prompt, as a plugin names it; see `apportion plugins`.",
+        ),
+    ] = None
+    input_option: Annotated[
+        tuple[str, ...],
+        _option(
+            metavar="NAME=VALUE",
+            help="Option of that type. Values are read as JSON or else as text. Repeatable.",
+        ),
+    ] = ()
+    by: Annotated[
+        str | None,
+        _option(
+            metavar="UNIT",
+            show_default="words; turns with --chat; documents with --document",
+            help="Unit to cut the prompt into: words, tokens, sentences or paragraphs; for a chat also turns or roles.",
+        ),
+    ] = None
+    text_baseline: Annotated[
+        str | None,
+        _option(
+            metavar="TEXT",
+            show_default="absent pieces are removed",
+            help="Text that replaces an absent piece of the prompt.",
+        ),
+    ] = None
+    baseline_id: Annotated[
+        int | None, _option(metavar="ID", min=0, help="The same, as a token id; needs --by tokens.")
+    ] = None
+    keep: Annotated[
+        tuple[str, ...],
+        _option(metavar="TEXT", help="Piece of the prompt that is always present and gets no score. Repeatable."),
+    ] = ()
+    keep_index: Annotated[
+        tuple[int, ...], _option(metavar="N", help="The same, by its position from 0; -1 is the last. Repeatable.")
+    ] = ()
+    template: Annotated[
+        str | None,
+        _option(
+            metavar="TEXT",
+            help="Prompt with slots, each a feature: '{name} lives in {city}'. Write literal braces as {{ and }}.",
+        ),
+    ] = None
+    value: Annotated[
+        tuple[str, ...], _option(metavar="SLOT=TEXT", help="Text in a slot: name=Dave. Repeat it for each slot.")
+    ] = ()
+    baseline: Annotated[
+        tuple[str, ...],
+        _option(
+            metavar="SLOT=TEXT",
+            show_default="empty",
+            help="Text in a slot whose feature is absent: name=Sarah. Repeat a slot to add alternatives; results are "
+            "averaged over them. 'city,state=Seattle,WA' changes slots together; write a JSON list where the values "
+            "have commas.",
+        ),
+    ] = ()
+    group: Annotated[
+        tuple[str, ...],
+        _option(metavar="SLOT,SLOT", help="Slots that form one feature with one score: name,pronoun. Repeatable."),
+    ] = ()
+    draws: Annotated[
+        int | None,
+        _option(
+            metavar="N",
+            min=1,
+            show_default="16",
+            help="Maximum number of combinations of alternative baselines to average over.",
+        ),
+    ] = None
+    chat: Annotated[
+        str | None,
+        _option(
+            metavar="FILE.json",
+            help="Conversation ('-' for stdin), written with the model's chat template: a list of messages with role "
+            "and content, or an object with 'messages', 'tools' and other arguments of ap.Chat. The user's last turn "
+            "is kept, unless --keep or --keep-index names something else.",
+        ),
+    ] = None
+    document: Annotated[
+        tuple[Path, ...],
+        _option(
+            metavar="FILE",
+            help="Document that the prompt asks about. The features are the documents, or with --by pieces of them. "
+            "Repeatable.",
+        ),
+    ] = ()
+    layout: Annotated[
+        str | None,
+        _option(
+            metavar="TEXT",
+            show_default=r"Context: {context}\n\nQuery: {question}",
+            help="Layout of the documents and the question in the prompt.",
+        ),
+    ] = None
+    as_chat: Annotated[
+        bool,
+        _option(
+            "--as-chat",
+            metavar=NO_VALUE,
+            help="Send the documents and the question as a user message, in the model's chat template.",
+        ),
+    ] = False
+
+    @property
+    def kept(self) -> tuple[str | int, ...]:
+        """Pieces that are always present, by text or position."""
+        return (*self.keep, *self.keep_index)
+
+    @property
+    def files(self) -> list[Path]:
+        """Files to read."""
+        chat = [] if self.chat in (None, "-") else [Path(str(self.chat))]
+        return [*([] if self.prompt_file is None else [self.prompt_file]), *chat, *self.document]

@@ -1,0 +1,99 @@
+"""The output that is explained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from apportion.cli.options.command import in_panel
+from apportion.cli.parse import json_pairs, token_ids, usage_error
+
+__all__ = ["TargetOptions"]
+
+_option = in_panel("Target")
+
+
+@dataclass(frozen=True, slots=True)
+class TargetOptions:
+    """The target, its target function, and the generation of a target."""
+
+    target: Annotated[
+        str | None,
+        _option(
+            "--target",
+            "-t",
+            metavar="TEXT",
+            show_default="the model's own continuation",
+            help="Output to explain, with its leading space: ' playing golf'.",
+        ),
+    ] = None
+    target_ids: Annotated[str | None, _option(metavar="ID,ID", help="The same, as token ids: 504,2471.")] = None
+    target_fn: Annotated[
+        str,
+        _option(
+            metavar="NAME",
+            help="Property of the output to explain: log_prob (nats), prob, entropy, …; see `apportion targets`.",
+        ),
+    ] = "log_prob"
+    contrast: Annotated[
+        str | None,
+        _option(
+            metavar="TEXT",
+            help="Text to compare the target with, for contrastive target functions such as contrast_prob_diff.",
+        ),
+    ] = None
+    contrast_ids: Annotated[str | None, _option(metavar="ID,ID", help="The same, as token ids: 504,2471.")] = None
+    target_option: Annotated[
+        tuple[str, ...],
+        _option(
+            metavar="NAME=VALUE",
+            help="Option of the target function: top_k=20. Repeatable; see `apportion targets show NAME`.",
+        ),
+    ] = ()
+    max_new_tokens: Annotated[
+        int | None,
+        _option(
+            metavar="N", min=1, show_default="25", help="Maximum number of tokens of the model's own continuation."
+        ),
+    ] = None
+    generate: Annotated[
+        tuple[str, ...],
+        _option(
+            metavar="KEY=VALUE",
+            show_default="greedy",
+            help="Option of the generation: do_sample=true. Repeatable.",
+        ),
+    ] = ()
+
+    def arguments(self) -> dict[str, Any]:
+        """Arguments of ``Explainer.attribute``.
+
+        Raises:
+            typer.BadParameter: options that cannot be read or do not go together.
+        """
+        return {
+            "target": _text_or_ids("--target", self.target, self.target_ids),
+            "target_fn": self.target_fn,
+            "contrast": _text_or_ids("--contrast", self.contrast, self.contrast_ids),
+            "target_options": json_pairs("--target-option", self.target_option, "top_k=20"),
+            "generate": self._generation(),
+        }
+
+    def _generation(self) -> dict[str, Any] | None:
+        options = json_pairs("--generate", self.generate, "do_sample=true")
+        if self.max_new_tokens is not None:
+            if "max_new_tokens" in options:
+                usage_error("--max-new-tokens", "--generate max_new_tokens=… is given too; leave one of them out.")
+            options["max_new_tokens"] = self.max_new_tokens
+        if options and (self.target is not None or self.target_ids is not None):
+            flag = "--generate" if self.generate else "--max-new-tokens"
+            usage_error(flag, "this is for a target that the model generates, and the target is given.")
+        return options or None
+
+
+def _text_or_ids(flag: str, text: str | None, ids: str | None) -> str | list[int] | None:
+    if ids is None:
+        return text
+    if text is not None:
+        usage_error(f"{flag}-ids", f"{flag} is given too; leave one of them out.")
+    return token_ids(f"{flag}-ids", ids)
