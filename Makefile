@@ -27,10 +27,11 @@ test: ready-test ## run all tests
 test-fast: ready-test ## run the quick tests only
 	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
-check: ready-check ready-test ## lint, formatting and types
+check: ready-check ready-test ## lint, formatting, types and layers
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache --no-logo
 
 bench: ready-bench ## time apportion beside its peers on the same model, in one run; BENCH="--readme --long" for more
 	@$(BIN)/python -m benchmarks.speed --out benchmarks/results $(BENCH)

@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from apportion.game.game import Game
     from apportion.hooks.hookspecs import Settings, hookimpl
     from apportion.hooks.registry import Register
-    from apportion.prompts import Chat, Documents, Template, Text
+    from apportion.prompts.chat import Chat
+    from apportion.prompts.documents import Documents
+    from apportion.prompts.template import Template
+    from apportion.prompts.text import Text
     from apportion.protocols.backend import (
         Available,
         Backend,
@@ -83,7 +86,10 @@ _HOMES = {
     "protocols.row": ("Media", "ModelInput", "Row"),
     "protocols.inside": ("Inside", "Trace"),
     "protocols.progress": ("ProgressEvent",),
-    "prompts": ("Chat", "Documents", "Template", "Text"),
+    "prompts.chat": ("Chat",),
+    "prompts.documents": ("Documents",),
+    "prompts.template": ("Template",),
+    "prompts.text": ("Text",),
     "results.provenance": ("Provenance",),
     "hooks.registry": ("Register",),
     "protocols.request": ("Request",),

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from apportion.benchmarking import texts
 from apportion.errors import unknown_name
-from apportion.prompts import Documents, Template, Text
+from apportion.prompts.documents import Documents
+from apportion.prompts.template import Template
+from apportion.prompts.text import Text
 
 if TYPE_CHECKING:
     from apportion.explainer import Explainer

@@ -11,8 +11,8 @@ from apportion.cli.options.prompt import PromptOptions
 from apportion.cli.parse import usage_error
 from apportion.cli.reading import read_text, without_last_line_break
 from apportion.errors import InputError, unknown_name
-from apportion.prompts import Chat, Documents
-from apportion.prompts.documents import LAYOUT
+from apportion.prompts.chat import Chat
+from apportion.prompts.documents import LAYOUT, Documents
 
 __all__ = ["chat_of", "chat_prompt", "documents_prompt"]
 

@@ -95,8 +95,8 @@ class EarlierRuns:
         if self.manifest is not None and self.manifest["fingerprint"] != explainer.session.fingerprint():
             raise InputError(
                 f"{self.path} was started with another model, {self.manifest['model']} (fingerprint "
-                f"{self.manifest['fingerprint']}); this is {explainer.session.info.model} ({explainer.session.fingerprint()}). "
-                f"{self._ways_out()}"
+                f"{self.manifest['fingerprint']}); this is {explainer.session.info.model} "
+                f"({explainer.session.fingerprint()}). {self._ways_out()}"
             )
 
     def _check_arguments(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -10,7 +10,8 @@ from apportion.cli.options.prompt import PromptOptions
 from apportion.cli.parse import json_or_text, pair, split_names, usage_error
 from apportion.cli.plugin_input import plugin_prompt
 from apportion.cli.reading import read_text, without_last_line_break
-from apportion.prompts import Template, Text
+from apportion.prompts.template import Template
+from apportion.prompts.text import Text
 
 __all__ = ["build_prompt"]
 

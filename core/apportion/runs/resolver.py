@@ -14,7 +14,7 @@ from apportion.errors import CapabilityError, InputError, PluginError, listing, 
 from apportion.game.method_runner import rehearse
 from apportion.hooks.object_check import protocol_faults
 from apportion.options import check_options, checked_seed, named_options, whole_number
-from apportion.prompts import Text
+from apportion.prompts.text import Text
 from apportion.protocols.backend import Session
 from apportion.protocols.inputs import InputAdapter, PromptRenderer
 from apportion.protocols.methods import Method

@@ -15,7 +15,7 @@ from apportion.errors import BackendError, CapabilityError, InputError
 from apportion.explainer import Explainer
 from apportion.hooks.object_check import object_faults
 from apportion.models.dtypes import DTYPES
-from apportion.prompts import Text
+from apportion.prompts.text import Text
 from apportion.protocols.backend import (
     Available,
     Backend,

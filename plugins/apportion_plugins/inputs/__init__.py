@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING
 
 from apportion.hooks.hookspecs import hookimpl
 from apportion.hooks.registry import Register
-from apportion.prompts import Chat, Documents, Template, Text
+from apportion.prompts.chat import Chat
+from apportion.prompts.documents import Documents
+from apportion.prompts.template import Template
+from apportion.prompts.text import Text
 
 if TYPE_CHECKING:
     from apportion.protocols.inputs import InputAdapter

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from jaxtyping import Bool
 from torch import Tensor
 
-from apportion.prompts import Documents
+from apportion.prompts.documents import Documents
 from apportion.protocols.row import ModelInput
 from apportion.rendering.context import AdaptContext
 from apportion_plugins.inputs.chat_template import ChatWriter, check_control_tokens

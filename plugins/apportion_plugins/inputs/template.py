@@ -12,7 +12,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from apportion.errors import InputError
-from apportion.prompts import Template
+from apportion.prompts.template import Template
 from apportion.protocols.features import Feature, Segment
 from apportion.protocols.inputs import Alternatives
 from apportion.protocols.row import ModelInput

@@ -6,7 +6,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from apportion.errors import InputError, check_encodable
-from apportion.prompts import Text
+from apportion.prompts.text import Text
 from apportion.protocols.features import Level, Segment
 from apportion.protocols.inputs import InputAdapter
 from apportion.protocols.row import ModelInput
