@@ -24,22 +24,20 @@ from triton.compiler import ASTSource
 from apportion_backends.triton.tiles import Tiles
 
 # `apportion_backends.triton.linear_logprob` is a module and, inside, a function of the same name.
-linear, embedding, prefix = (
-    import_module(f"apportion_backends.triton.{name}")
-    for name in ("linear_logprob", "masked_embedding", "shared_prefix_attention")
+linear, prefix = (
+    import_module(f"apportion_backends.triton.{name}") for name in ("linear_logprob", "shared_prefix_attention")
 )
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 POINTERS = {
-    "target": "*i64", "ids": "*i64", "baseline_ids": "*i64", "words": "*i32", "features": "*i32", "lengths": "*i32",
-    "top_ids": "*i32",
-    **dict.fromkeys(("hidden", "weight", "bias", "slopes", "query", "key", "value", "baseline", "out"), "*{dtype}"),
+    "target": "*i64", "lengths": "*i32", "top_ids": "*i32",
+    **dict.fromkeys(("hidden", "weight", "bias", "slopes", "query", "key", "value", "out"), "*{dtype}"),
     **dict.fromkeys(
         ("maxima", "sums", "chosen_logits", "weighted_sums", "top_logits", "log_probs", "logits", "entropies",
          "normalizers", "far", "far_sums"), "*fp32",
     ),
 }  # fmt: skip
-ANY = ("n_rows", "n_slices", "n_queries", "n_suffix", "n_prefix", "n_tokens", "n_words", "n_heads", "first", "end")
+ANY = ("n_rows", "n_slices", "n_queries", "n_suffix", "n_prefix", "n_heads", "first", "end")
 """Sizes that are any number."""
 FLOATS = ("inverse_temperature", "temperature", "soft_cap", "scaling")
 
@@ -61,9 +59,6 @@ def kernels(dtype: torch.dtype) -> Iterator[tuple[str, Any, dict[str, object], M
     yield "target", linear._target_kernel, target, {"logits": "*fp32"}, small
     merging = {"ENTROPY": True, "BLOCK_R": linear.MERGED_ROWS, "BLOCK_S": 64}
     yield "merge", linear._merge_kernel, merging, {}, small
-    for by_id in (True, False):
-        cut = {"BY_ID": by_id, "BLOCK_L": embedding.BLOCK_TOKENS, "BLOCK_D": embedding.BLOCK_CHANNELS}
-        yield f"embedding, by id {by_id}", embedding._kernel, cut, {}, small
     for channels in (64, 128, 256):
         tiles = prefix._Tiles.of(channels, dtype)
         cut = {"SHARED": 4, "UPCAST": False, "BLOCK_M": tiles.queries, "BLOCK_N": tiles.keys, "BLOCK_D": channels}

@@ -13,7 +13,6 @@ pytest.importorskip("triton", reason="triton is not installed")
 
 from apportion_backends.triton import linear_logprob as head
 from apportion_backends.triton.linear_logprob import linear_logprob, linear_logprob_reference
-from apportion_backends.triton.masked_embedding import masked_embedding, masked_embedding_reference, pack_coalitions
 from apportion_backends.triton.runtime import interpreting
 from apportion_backends.triton.shared_prefix_attention import (
     shared_prefix_attention,
@@ -123,9 +122,6 @@ def test_vectors_may_lie_scattered() -> None:
     for target in (pairs[:, 0], pairs[:1, 1].expand(3)):
         found, wanted = (f(hidden, weight, target, bias) for f in (linear_logprob, linear_logprob_reference))
         assert torch.allclose(found.log_prob, wanted.log_prob, atol=1e-5)
-        words = pack_coalitions(torch.tensor([[True, False, True, False]], device=DEVICE))
-        embedded = [f(words, target, target, weight, target) for f in (masked_embedding, masked_embedding_reference)]
-        assert torch.equal(*embedded)
         states = draw(3, 2, 4, 16), draw(3, 1, 4, 16), draw(3, 1, 4, 16), draw(1, 9, 16), draw(1, 9, 16)
         near = [f(*states, target) for f in (shared_prefix_attention, shared_prefix_attention_reference)]
         assert torch.allclose(*near, atol=1e-5)
@@ -203,44 +199,6 @@ def test_what_does_not_fit_is_refused(change: dict[str, object], message: str) -
     moved = {name: value.to(DEVICE) if isinstance(value, torch.Tensor) else value for name, value in change.items()}
     with pytest.raises(ValueError, match=message):
         linear_logprob(**(fitting | moved))  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("dtype", [*DTYPES, torch.float64])
-@pytest.mark.parametrize(("rows", "tokens", "features", "width"), [(1, 1, 1, 1), (5, 37, 33, 65), (3, 16, 64, 128)])
-def test_masked_embeddings_are_exact(dtype: torch.dtype, rows: int, tokens: int, features: int, width: int) -> None:
-    generator = torch.Generator().manual_seed(0)
-    coalitions = torch.rand(rows, features, generator=generator) < 0.5
-    coalitions[0, features - 1] = True  # the last bit of a word is its sign
-    of_token = torch.randint(-1, features, (tokens,), generator=generator).int().to(DEVICE)
-    of_token[-1] = features - 1
-    ids, others = (torch.randint(0, 50, (tokens,), generator=generator).to(DEVICE) for _ in range(2))
-    table, words = poisoned(draw(50, width, dtype=dtype)), pack_coalitions(coalitions.to(DEVICE))
-    for baseline in (others, poisoned(draw(tokens, width, dtype=dtype, seed=2)), draw(width, dtype=dtype, seed=3)):
-        found = masked_embedding(words, of_token, ids, table, baseline)
-        assert torch.equal(found, masked_embedding_reference(words, of_token, ids, table, baseline))
-    by_hand = torch.stack(
-        [
-            torch.stack(
-                [
-                    table[ids[t]] if of_token[t] < 0 or coalitions[n, of_token[t].cpu()] else table[others[t]]
-                    for t in range(tokens)
-                ]
-            )
-            for n in range(rows)
-        ]
-    )
-    assert torch.equal(masked_embedding(words, of_token, ids, table, others), by_hand)
-
-
-def test_masked_embedding_refuses_what_does_not_fit() -> None:
-    words, one = pack_coalitions(torch.ones(1, 3, dtype=torch.bool, device=DEVICE)), targets(1, 1)
-    with pytest.raises(ValueError, match="words must be int32"):
-        masked_embedding(words.long(), one, one, draw(4, 8), one)
-    with pytest.raises(ValueError, match=r"must be \[1, 8\] or \[8\]"):
-        masked_embedding(words, one, one, draw(4, 8), draw(3))
-    if interpreting():
-        with pytest.raises(ValueError, match="Tokens must be between 0 and 3"):
-            masked_embedding(words, one, one + 9, draw(4, 8), one)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
