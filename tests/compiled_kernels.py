@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from importlib import import_module, resources
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -30,34 +31,31 @@ linear, prefix = (
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 POINTERS = {
-    "target": "*i64", "lengths": "*i32", "top_ids": "*i32",
+    "target": "*i64", "lengths": "*i32",
     **dict.fromkeys(("hidden", "weight", "bias", "slopes", "query", "key", "value", "out"), "*{dtype}"),
     **dict.fromkeys(
-        ("maxima", "sums", "chosen_logits", "weighted_sums", "top_logits", "log_probs", "logits", "entropies",
-         "normalizers", "far", "far_sums"), "*fp32",
+        ("maxima", "sums", "log_probs", "logits", "normalizers", "far", "far_sums"), "*fp32",
     ),
 }  # fmt: skip
 ANY = ("n_rows", "n_slices", "n_queries", "n_suffix", "n_prefix", "n_heads", "first", "end")
 """Sizes that are any number."""
-FLOATS = ("inverse_temperature", "temperature", "soft_cap", "scaling")
+FLOATS = ("soft_cap", "scaling")
 
 
 def kernels(dtype: torch.dtype) -> Iterator[tuple[str, Any, dict[str, object], Mapping[str, str], Any]]:
     """Name, kernel, constants, types that differ, tiles."""
     weight = torch.empty(128_256, 4096, dtype=dtype, device="meta")
-    flags = {"HAS_BIAS": True, "HAS_CAP": True}
     for rows in (1, 100_000):
-        for asked in ({"ENTROPY": False, "TOP": 0}, {"ENTROPY": True, "TOP": 8}):
-            plain = not asked["ENTROPY"]
-            tiles = Tiles.of(rows, weight, plain=plain)
-            cut = linear._Head(weight, None, 1.0, None, tiles)._cut(tiles)
-            constants = {**cut, **asked, "HAS_BIAS": not plain, "HAS_CAP": not plain}
-            yield f"slices of {rows} rows, top {asked['TOP']}", linear._slices_kernel, constants, {}, tiles
-        yield f"slopes of {rows} rows", linear._slopes_kernel, {**cut, **flags}, {}, tiles
+        for bias, cap in product((False, True), repeat=2):
+            tiles = Tiles.of(rows, weight, bare=not (bias or cap))
+            for name, cut in (("slices", tiles), ("slopes", tiles.for_gradient())):
+                constants = {**linear._Head(weight, None, None, cut)._cut(cut), "HAS_BIAS": bias, "HAS_CAP": cap}
+                title = f"{name} of {rows} rows, bias {bias}, cap {cap}"
+                yield title, getattr(linear, f"_{name}_kernel"), constants, {}, cut
     small = Tiles(16, 16, 16, 1, 4, 1)
-    target = {**flags, "BLOCK_R": linear.TARGET_ROWS, "BLOCK_D": linear.TARGET_CHANNELS}
+    target = {"HAS_BIAS": True, "HAS_CAP": True, "BLOCK_R": linear.TARGET_ROWS, "BLOCK_D": linear.TARGET_CHANNELS}
     yield "target", linear._target_kernel, target, {"logits": "*fp32"}, small
-    merging = {"ENTROPY": True, "BLOCK_R": linear.MERGED_ROWS, "BLOCK_S": 64}
+    merging = {"BLOCK_R": linear.MERGED_ROWS, "BLOCK_S": 64}
     yield "merge", linear._merge_kernel, merging, {}, small
     for channels in (64, 128, 256):
         tiles = prefix._Tiles.of(channels, dtype)

@@ -19,7 +19,6 @@ pytest.importorskip("triton", reason="triton is not installed")
 
 from apportion_backends.triton import trial
 from apportion_backends.triton.costs import LEAST_PREFIX, Costs
-from apportion_backends.triton.linear_logprob import HeadScores
 from apportion_backends.triton.runtime import interpreting
 
 PROMPT = "Dave lives in Palm Coast, FL. He likes"
@@ -153,7 +152,7 @@ def test_a_head_that_is_more_than_a_product_stays_with_torch() -> None:
     ("broken", "said"),
     [
         (lambda *_, **__: 1 / 0, "failed here (ZeroDivisionError: division by zero)"),
-        (lambda hidden, *_, **__: HeadScores(torch.zeros(len(hidden)), torch.zeros(len(hidden))), "is off by"),
+        (lambda hidden, *_, **__: torch.zeros(len(hidden)), "is off by"),
     ],
 )
 def test_a_kernel_that_does_not_work_here_is_not_used(

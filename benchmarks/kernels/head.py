@@ -85,7 +85,7 @@ def _product(hidden: Tensor, weight: Tensor, target: Tensor) -> Call:
 
 
 def _fused(hidden: Tensor, weight: Tensor, target: Tensor) -> Call:
-    return lambda: linear_logprob(hidden, weight, target).log_prob
+    return lambda: linear_logprob(hidden, weight, target)
 
 
 def _torch(hidden: Tensor, weight: Tensor, target: Tensor) -> Call:

@@ -91,7 +91,7 @@ class TritonSession:
 
             def score(states: Float[Tensor, "R D"], ids: Int[Tensor, " R"]) -> Float[Tensor, " R"]:
                 states = states.to(head.weight.dtype)
-                return linear_logprob(states, head.weight, ids, head.bias, soft_cap=head.soft_cap).log_prob
+                return linear_logprob(states, head.weight, ids, head.bias, soft_cap=head.soft_cap)
 
             found = at_targets(score, self._inner.hidden(batch), batch)
         # A copy made outside inference mode is an ordinary tensor, which its receiver may change.

@@ -64,10 +64,11 @@ def _fault_of_head(session: TorchSession, rows: list[Row]) -> str:
         states = session.hidden(batch)[:, 0]
         target = batch.target_ids[:, 0].to(states.device)
         expected = target_log_probs(states, head, target)
-        for tiles in dict.fromkeys(Tiles.of(rows, head.weight) for rows in (len(states), MANY_ROWS)):
+        bare = head.bias is None and head.soft_cap is None
+        for tiles in dict.fromkeys(Tiles.of(rows, head.weight, bare=bare) for rows in (len(states), MANY_ROWS)):
             try:
                 found = linear_logprob(states, head.weight, target, head.bias, soft_cap=head.soft_cap, tiles=tiles)
-                worst = float((found.log_prob - expected).abs().max())
+                worst = float((found - expected).abs().max())
             except Exception as error:
                 # A driver, a compiler or a device that this kernel was never run with; PyTorch goes on.
                 return f"failed here ({type(error).__name__}: {str(error)[:200]})"
