@@ -10,7 +10,7 @@ from torch import Tensor
 
 from apportion.errors import InputError
 from apportion.protocols.targets import Needs, Scores, Target
-from apportion_plugins.targets.columns import chosen_logits, summed
+from apportion_plugins.targets.columns import chosen_logits, columns, summed
 
 __all__ = ["Entropy", "Logit", "TopPSize", "check_top_p", "nucleus"]
 
@@ -65,7 +65,7 @@ class TopPSize:
         """Counts at each target position, and their mean for the whole target."""
         assert scores.logits is not None
         sizes = nucleus(scores.logits, self.top_p).sum(-1).double()
-        return torch.cat([sizes.mean(1, keepdim=True), sizes], dim=1)
+        return columns(sizes.mean(1), sizes)
 
 
 def check_top_p(top_p: float) -> float:

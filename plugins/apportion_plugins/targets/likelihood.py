@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from apportion.protocols.targets import Needs, Scores, Target
+from apportion_plugins.targets.columns import summed
 
 __all__ = ["CrossEntropy", "LogProb", "Perplexity", "Prob"]
 
@@ -20,8 +20,7 @@ class LogProb:
     def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:
         """Natural logarithms."""
         assert scores.log_probs is not None
-        log_probs = scores.log_probs.double()
-        return torch.cat([log_probs.sum(1, keepdim=True), log_probs], dim=1)
+        return summed(scores.log_probs)
 
 
 class Prob(LogProb):
