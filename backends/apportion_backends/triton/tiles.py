@@ -1,4 +1,4 @@
-"""How the product of hidden states and the head's weights is cut into programs and tiles."""
+"""Tile sizes for the product of hidden states and the head's weights."""
 
 from __future__ import annotations
 
