@@ -33,10 +33,10 @@ class _AlongRanking:
         """Measure from no features to all of them, along the ranking.
 
         Args:
-            game: what to ask.
+            game: scores coalitions.
             values: one score for each feature.
             rng: not used; nothing is drawn.
-            steps: the most points of a curve after the first. Each point of a curve is one evaluation.
+            steps: the most points of a curve after the first; a point takes about one evaluation.
 
         Raises:
             InputError: ``steps`` is below 1.

@@ -28,7 +28,7 @@ class _TopShares:
         """One evaluation for each different number of features, and one for the full prompt.
 
         Args:
-            game: what to ask.
+            game: scores coalitions.
             values: one score for each feature.
             rng: not used; nothing is drawn.
             shares: of the features, each above 0 and at most 1; rounded to whole features, halves up, at least one.

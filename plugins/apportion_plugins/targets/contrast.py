@@ -1,8 +1,8 @@
-"""The target against another one: why this and not that (Yin and Neubig 2022, arXiv 2202.10419).
+"""The target against a contrast: why this and not that (Yin and Neubig 2022, arXiv 2202.10419).
 
-Both targets are scored after the same prompt, each with its own tokens before the next. For the values of single
-tokens they stand side by side from the left: a target token past the contrast's end is compared with nothing, and
-contrast tokens past the target's end count for the whole only.
+Both are scored after the same prompt, each token given the target's or contrast's own tokens before it. For values of
+single tokens the two are aligned from the left: a target token past the contrast's end is compared with nothing, and
+contrast tokens past the target's end count for the whole target only.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ class ContrastLogProbDiff:
     unit = "nats"
 
     def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:
-        """Differences of sums over all tokens of each, and of tokens side by side."""
+        """Differences of the sums over all tokens, and of aligned tokens."""
         return _difference(*_log_probs(scores))
 
 
 class ContrastProb:
-    """The probability of the contrast; rows hold the probabilities of its tokens, 0 past its end."""
+    """The probability of the contrast, and of each of its tokens; 0 past its end."""
 
     needs = Needs.LOG_PROBS
     contrastive = True
@@ -69,14 +69,14 @@ class ContrastLogits:
 
 
 class ContrastLogitsDiff:
-    """The target's logits minus those of the contrast; for single tokens the log-odds, as the softmax cancels."""
+    """The target's logits minus those of the contrast; for single tokens the log-odds, as the normalizer cancels."""
 
     needs = Needs.LOGITS
     contrastive = True
     unit = "logits"
 
     def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:
-        """Differences of sums over all tokens of each, and of tokens side by side."""
+        """Differences of the sums over all tokens, and of aligned tokens."""
         return _difference(*_logits(scores, target))
 
 
