@@ -1,4 +1,4 @@
-"""Compile every Triton kernel for NVIDIA GPUs, which takes none, and print what each one needs, as JSON.
+"""Compile every Triton kernel for NVIDIA GPUs, without one, and print the resources that each needs, as JSON.
 
 ``python tests/compiled_kernels.py bf16 90 fp32 80``: pairs of a dtype and a compute capability. Run by
 ``test_triton_compiles.py`` in a process of its own, where kernels are not interpreted.
@@ -38,12 +38,12 @@ POINTERS = {
     ),
 }  # fmt: skip
 ANY = ("n_rows", "n_slices", "n_queries", "n_suffix", "n_prefix", "n_heads", "first", "end")
-"""Sizes that are any number."""
+"""Sizes that need not be multiples of 16."""
 FLOATS = ("soft_cap", "scaling")
 
 
 def kernels(dtype: torch.dtype) -> Iterator[tuple[str, Any, dict[str, object], Mapping[str, str], Any]]:
-    """Name, kernel, constants, types that differ, tiles."""
+    """Name, kernel, constants, exceptions to POINTERS, and tiles."""
     weight = torch.empty(128_256, 4096, dtype=dtype, device="meta")
     for rows in (1, 100_000):
         for bias, cap in product((False, True), repeat=2):
@@ -67,7 +67,7 @@ def kernels(dtype: torch.dtype) -> Iterator[tuple[str, Any, dict[str, object], M
 def compiled(
     kernel: Any, constants: dict[str, object], other: Mapping[str, str], tiles: Any, dtype: str, capability: int
 ) -> Any:
-    """As a launch does it with tensors and sizes that are multiples of 16, as those of models are."""
+    """Compile as for a launch with tensors and sizes that are multiples of 16, as those of models are."""
     types = {
         name: "constexpr" if name in constants else "fp32" if name in FLOATS
         else (other.get(name) or POINTERS.get(name, "i32")).format(dtype=dtype)
@@ -86,7 +86,7 @@ def compiled(
 
 
 def needs(cubin: bytes) -> dict[str, int]:
-    """Registers, and bytes of local memory, which is where what does not fit into them goes."""
+    """Registers, and bytes of stack and local memory, where registers spill."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()

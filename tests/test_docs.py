@@ -79,7 +79,7 @@ def test_the_code_on_extending_runs(page: Path, tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.slow
 def test_the_examples_on_extending_keep_their_contracts(tmp_path: Path) -> None:
-    """Each page's files, as a reader would have them."""
+    """Each page's files, as a reader would save them."""
     folders = []
     for page in EXAMPLES:
         folders.append(tmp_path / page.stem)
@@ -171,7 +171,7 @@ def without_self(signature: inspect.Signature) -> inspect.Signature:
 
 
 def parsed(text: str) -> inspect.Signature:
-    """Of ``name(a, *, b, **options) -> X``."""
+    """The signature in a text such as ``name(a, *, b, **options) -> X``."""
     return signature_of(ast.parse(f"def {text}: ...").body[0])
 
 
@@ -184,14 +184,14 @@ def classes_in(source: str) -> Iterator[tuple[str, dict[str, inspect.Signature]]
 
 
 def protocols(kind: str) -> dict[str, dict[str, inspect.Signature]]:
-    """The methods of every protocol in the module of this kind's."""
+    """Methods of all protocols in the module that defines this kind's."""
     module = importlib.import_module(f"apportion.protocols.{PROTOCOLS[kind][0].split('.')[0]}")
     members = [member for member in vars(module).values() if getattr(member, "_is_protocol", False)]
     return {m.__name__: protocol_methods(m) for m in members if m.__module__ == module.__name__}
 
 
 def protocol_methods(protocol: type) -> dict[str, inspect.Signature]:
-    """Methods and their signatures; for one typed ``Callable[..., X]``, the signature that the docstring gives."""
+    """Methods and their signatures; for one typed ``Callable[..., X]``, the signature in the docstring."""
     methods = {name: member for name, member in vars(protocol).items() if inspect.isfunction(member)}
     public = [name for name in methods if name == "__call__" or not name.startswith("_")]
     found = {name: without_self(inspect.signature(methods[name])) for name in public}
@@ -201,9 +201,9 @@ def protocol_methods(protocol: type) -> dict[str, inspect.Signature]:
 
 
 def deviation(found: inspect.Signature, wanted: inspect.Signature) -> str:
-    """How the parameters differ from the protocol's in name, order or kind; defaults and annotations may differ.
+    """The difference from the protocol's parameters in name, order or kind; defaults and annotations are ignored.
 
-    Where the protocol has ``**options``, further keyword-only parameters with defaults are allowed.
+    If the protocol has ``**options``, keyword-only parameters with defaults may be added.
     """
     ours, theirs = (
         {p.name: p.kind for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD}
@@ -232,14 +232,14 @@ def test_examples_and_templates_have_the_protocols_signatures(kind: str) -> None
 
 
 def test_quoted_signatures_are_the_protocols() -> None:
-    """Such as ``load(model, …)``, where the dots stand for parameters that are left out."""
+    """For instance ``load(model, …)``, where the dots stand for omitted parameters."""
     known: dict[str, list[inspect.Signature]] = {}
     for methods in (methods for kind in KINDS for methods in protocols(kind).values()):
         for name, signature in methods.items():
             known.setdefault(name, []).append(signature)
     quoted = set()
     for page in sorted(EXTEND.glob("*.md")):
-        # Without quotation marks, equals signs and numbers, which calls have.
+        # Calls have quotation marks, equals signs or numbers; signatures do not.
         for text, name in re.findall(r"`(([a-z_]+)[(][a-z_, *…]*[)])(?: -> \w+)?`", page.read_text(encoding="utf-8")):
             if name in known:
                 quoted.add(name)
@@ -249,7 +249,7 @@ def test_quoted_signatures_are_the_protocols() -> None:
 
 
 def without_the_rest(quoted: inspect.Signature, signature: inspect.Signature) -> tuple[inspect.Signature, ...]:
-    """Both with no more parameters than are quoted, where dots stand for the rest."""
+    """Both signatures, cut down to the quoted parameters if dots stand for the rest."""
     names = [name for name in quoted.parameters if name != "_"]
     if len(names) == len(quoted.parameters):
         return quoted, signature
@@ -291,7 +291,7 @@ REASONS = {
     f"{METHODS}1 / 0": "ZeroDivisionError: division by zero (in apportion_register_methods, apportion_half.py, line 4)",
     "import sys\nsys.exit(3)": "SystemExit: 3",
 }
-"""What the page on debugging says of these modules."""
+"""Modules that fail to load, and the reasons that the page on debugging gives."""
 
 
 def failure(source: str, *, times: int = 1) -> str:

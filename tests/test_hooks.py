@@ -31,7 +31,7 @@ VERSION_1 = {
     "apportion_recall": ("request", "session", "prompts", "target_ids"),
     "apportion_score": ("session", "batch", "request"),
 }
-"""Hooks and arguments that plugins written for version 1 rely on. Add to it; take nothing away."""
+"""Hooks and arguments that plugins written for version 1 rely on. Add to it, but remove nothing."""
 
 
 def test_hooks_only_gain_arguments() -> None:
@@ -150,7 +150,7 @@ def test_a_run_that_fails_still_ends() -> None:
 
 
 class Fewer:
-    """A plugin of the first days, before hooks gained arguments."""
+    """A plugin written before hooks gained arguments."""
 
     @ap.hookimpl(wrapper=True)
     def apportion_score(self, batch: ap.ScoringBatch) -> Any:
@@ -210,7 +210,7 @@ def test_a_wrong_recall_is_the_plugins_fault() -> None:
 
 
 class Failing:
-    """Fails in one hook, by whatever error."""
+    """Raises an error in one hook."""
 
     def __init__(self, hook: str, error: Exception) -> None:
         self.hook, self.error = hook, error
@@ -265,7 +265,7 @@ def test_the_models_own_errors_are_nobodys_fault() -> None:
 
 
 class Odd:
-    """Gives adapters that are none."""
+    """Returns objects that are not adapters."""
 
     def __init__(self, found: object) -> None:
         self.found = found

@@ -1,4 +1,4 @@
-"""Fused kernels equal their references: on a GPU where there is one, and in Triton's interpreter otherwise."""
+"""Fused kernels equal their references: on a GPU if there is one, in Triton's interpreter otherwise."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(
 )
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 SMALL = Tiles(16, 16, 16, 3, 4, 1)
-"""Every loop has several steps, and the last one a tail."""
+"""Every loop has several steps, the last one incomplete."""
 
 
 def draw(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> torch.Tensor:
@@ -35,7 +35,7 @@ def draw(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> torc
 
 
 def poisoned(tensor: torch.Tensor) -> torch.Tensor:
-    """The same values as a view into memory that is NaN everywhere else: whatever is read beyond the end, shows."""
+    """The same values as a view into memory that is NaN elsewhere, so that reads out of bounds show."""
     room = torch.full([size + 3 for size in tensor.shape], torch.nan, dtype=tensor.dtype, device=tensor.device)
     view = room[tuple(slice(1, size + 1) for size in tensor.shape)]
     view.copy_(tensor)
@@ -65,7 +65,7 @@ def test_log_probs(dtype: torch.dtype, rows: int, width: int, vocabulary: int) -
 @settings(max_examples=15, deadline=None)
 @given(rows=st.integers(1, 40), vocabulary=st.integers(1, 90), slices=st.integers(1, 9), seed=st.integers(0, 9))
 def test_the_cut_changes_nothing(rows: int, vocabulary: int, slices: int, seed: int) -> None:
-    """More slices than tiles, too; twice the same bits."""
+    """More slices than tiles too; results are bitwise reproducible."""
     hidden, weight, target = draw(rows, 20, seed=seed), draw(vocabulary, 20, seed=seed + 1), targets(rows, vocabulary)
     tiles = dataclasses.replace(SMALL, slices=slices)
     found = linear_logprob(hidden, weight, target, tiles=tiles)
@@ -81,7 +81,7 @@ def test_large_logits_stay_finite() -> None:
     assert torch.allclose(found, wanted, rtol=1e-5)
 
 
-def test_what_is_not_finite_stays_so() -> None:
+def test_nan_and_infinity_are_not_hidden() -> None:
     hidden, weight, target = draw(4, 16), draw(40, 16, seed=1), targets(4, 40)
     hidden[1], hidden[2, 3] = torch.nan, torch.inf
     found = linear_logprob(hidden, weight, target, tiles=SMALL)
@@ -90,7 +90,7 @@ def test_what_is_not_finite_stays_so() -> None:
 
 
 @pytest.mark.parametrize("closed", [slice(0, 64), slice(30, 64), slice(1, 99), slice(64, 100)])
-def test_tokens_that_cannot_come(closed: slice) -> None:
+def test_tokens_of_probability_zero(closed: slice) -> None:
     """Whole tiles and whole slices of them, at either end."""
     hidden, weight, bias = draw(3, 16), draw(100, 16, seed=1), torch.zeros(100, device=DEVICE)
     bias[closed] = -torch.inf
@@ -100,7 +100,7 @@ def test_tokens_that_cannot_come(closed: slice) -> None:
         assert torch.allclose(ours, wanted, atol=1e-5)
 
 
-def test_vectors_may_lie_scattered() -> None:
+def test_vectors_need_not_be_contiguous() -> None:
     hidden, weight, bias = draw(3, 16), draw(40, 16, seed=1), draw(80, seed=2)[::2]
     pairs = torch.tensor([[1, 9], [2, 9], [3, 9]], device=DEVICE)
     for target in (pairs[:, 0], pairs[:1, 1].expand(3)):
@@ -118,7 +118,7 @@ def test_nothing_to_score() -> None:
 @pytest.mark.parametrize("soft_cap", [None, 3.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_gradients_reach_the_hidden_states(dtype: torch.dtype, soft_cap: float | None) -> None:
-    """Of the reference by finite differences in fp64, and of the kernel by the reference."""
+    """The reference by finite differences in fp64, the kernel by the reference."""
     hidden, weight, bias = draw(5, 18), draw(53, 18, seed=1), draw(53, seed=2)
     target = targets(5, 53)
 
@@ -129,7 +129,7 @@ def test_gradients_reach_the_hidden_states(dtype: torch.dtype, soft_cap: float |
     upstream = draw(5, seed=3)
     x, y = (hidden.to(dtype).to(kind, copy=True).requires_grad_() for kind in (dtype, torch.float64))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(head, "SLOPES_BYTES", 4 * 5 * 16)  # several slices, the last one with a tail
+        patch.setattr(head, "SLOPES_BYTES", 4 * 5 * 16)  # several slices, the last one incomplete
         ours = linear_logprob(x, weight.to(dtype), target, bias.to(dtype), tiles=SMALL, soft_cap=soft_cap)
         ours.backward(upstream)
     (exact(y) * upstream.double()).sum().backward()
@@ -151,7 +151,7 @@ def test_gradients_that_would_be_wrong_are_refused() -> None:
         shared_prefix_attention(query, draw(1, 1, 4, 16), draw(1, 1, 4, 16), draw(1, 9, 16), draw(1, 9, 16))
 
 
-def test_small_weights_of_rows_keep_their_precision_in_half() -> None:
+def test_small_upstream_gradients_keep_their_precision_in_half() -> None:
     hidden, weight, target = draw(5, 18), draw(53, 18, seed=1), targets(5, 53)
     found = []
     for scale in (1.0, 1e-4):
@@ -173,7 +173,7 @@ def test_small_weights_of_rows_keep_their_precision_in_half() -> None:
         ({"bias": torch.zeros(3)}, r"bias must be \[V\] = \[50\]"),
     ],
 )
-def test_what_does_not_fit_is_refused(change: dict[str, object], message: str) -> None:
+def test_bad_arguments_are_refused(change: dict[str, object], message: str) -> None:
     fitting = {"hidden": draw(4, 8), "weight": draw(50, 8), "target": targets(4, 50), "bias": None}
     moved = {name: value.to(DEVICE) if isinstance(value, torch.Tensor) else value for name, value in change.items()}
     with pytest.raises(ValueError, match=message):
@@ -188,7 +188,7 @@ def test_what_does_not_fit_is_refused(change: dict[str, object], message: str) -
 def test_attention_to_a_shared_prefix(
     dtype: torch.dtype, rows: int, heads: int, groups: int, suffix: int, prefix: int, channels: int
 ) -> None:
-    """Grouped heads, odd sizes, no prefix, and prefixes of different lengths; by the reference in fp64."""
+    """Grouped heads, odd sizes, no prefix, and prefixes of different lengths, against the reference in fp64."""
     query = poisoned(draw(rows, heads, suffix, channels, dtype=dtype))
     own = [poisoned(draw(rows, groups, suffix, channels, dtype=dtype, seed=seed)) for seed in (1, 2)]
     common = [poisoned(draw(groups, prefix, channels, dtype=dtype, seed=seed)) for seed in (3, 4)]
@@ -207,7 +207,7 @@ def test_attention_without_suffix_is_empty() -> None:
     assert shared_prefix_attention(nothing, nothing[:, :2], nothing[:, :2], common, common).shape == (2, 4, 0, 16)
 
 
-def test_attention_refuses_what_does_not_fit() -> None:
+def test_attention_refuses_bad_arguments() -> None:
     query, own, common = draw(2, 4, 3, 16), draw(2, 2, 3, 16), draw(2, 7, 16)
     with pytest.raises(ValueError, match="H a multiple of G"):
         shared_prefix_attention(query[:, :3], own, own, common, common)
