@@ -1,7 +1,7 @@
-"""Everything that needs a GPU, in one go: ``python -m benchmarks.gpu --out benchmarks/results``.
+"""All benchmarks that need a GPU: ``python -m benchmarks.gpu --out benchmarks/results``.
 
-Without one it writes the same tables with "not measured". ``--tiny`` does everything on small shapes, on a CPU in
-Triton's interpreter if need be, to see that it works.
+Without a GPU it writes the same tables with "not measured". ``--tiny`` runs everything on small shapes, on a CPU in
+Triton's interpreter if need be, to check that it works.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PACKAGES = ("torch", "triton", "transformers", "captum", "liger-kernel", "cut-cr
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and write."""
+    """Measure, print, and write the page."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description="kernels and whole runs on a GPU")
     parser.add_argument("--out", type=Path, help="folder for gpu.md (default: only print)")
     parser.add_argument("--tiny", action="store_true", help="small shapes, on a CPU too; the figures mean nothing")
@@ -42,49 +42,49 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def page(device: str | None, *, tiny: bool) -> str:
-    """All tables.
+    """The page with all tables.
 
     Args:
         device: ``None`` to measure nothing.
         tiny: small shapes.
     """
-    # Kernels are defined on import, after it is settled whether they are interpreted.
+    # Kernels are defined on import, which must come after the choice to interpret them.
     from benchmarks.kernels import attention, head, runs
 
     lines = ["# On a GPU", "", _machine(device), ""]
     lines += ["## Log-probabilities from hidden states", "", HEAD, ""]
     for shape in head.TINY if tiny else head.SHAPES:
         _say(f"head {shape}")
-        found = head.compare_heads(shape, device) if device else nobody(head.CONTENDERS)
+        found = head.compare_heads(shape, device) if device else unmeasured(head.CONTENDERS)
         title = f"{shape.rows:,} rows, D = {shape.width:,}, V = {shape.vocabulary:,}, {_name(shape.dtype)}"
         lines += [f"**{title}**", "", _kernel_table(found), ""]
-    lines += ["## Attention behind a shared prefix", "", ATTENTION, ""]
+    lines += ["## Attention with a shared prefix", "", ATTENTION, ""]
     for case in attention.TINY if tiny else attention.SHAPES:
         _say(f"attention {case}")
         title = f"N = {case.rows}, P = {case.prefix:,}, suffixes of {case.suffix}, {_name(case.dtype)}"
-        found = attention.compare_attention(case, device) if device else nobody(attention.CONTENDERS)
+        found = attention.compare_attention(case, device) if device else unmeasured(attention.CONTENDERS)
         lines += [f"**{title}**", "", _kernel_table(found), ""]
     lines += ["## Whole runs", "", RUNS, ""]
     for work in runs.TINY if tiny else runs.RUNS:
         _say(work.name)
         dtype = torch.float32 if device == "cpu" else torch.bfloat16
-        unknown = (runs.Ran(one, 0.0, None) for one in nobody(runs.CONTENDERS))
+        unknown = (runs.Ran(one, 0.0, None) for one in unmeasured(runs.CONTENDERS))
         ran = runs.run(work, device, dtype) if device else unknown
         size = f"{work.rows:,} × ({work.shared + work.own} + {work.targets}) tokens, {work.shared} of them shared"
         lines += [f"**{work.name}**, {_name(dtype)}: {size}", "", _run_table(ran), ""]
     return "\n".join(lines)
 
 
-HEAD = """Medians, with a lower and an upper fifth in brackets. Memory is what is taken beyond inputs. The error is the
-largest of 64 rows from fp64 on the same inputs. The first line is the product alone, done with nothing."""
+HEAD = """Medians, with the 20th and 80th percentile in brackets. Memory excludes the inputs. The error is the largest
+difference of 64 rows from fp64 on the same inputs. The first line is the product alone, discarded."""
 ATTENTION = """The kernel reads one copy of the prefix; PyTorch's attention needs one for every row and a mask."""
-RUNS = """Random weights. The share is of the measured rate of matrix products: the least arithmetic (every distinct
-beginning once) divided by that rate and by the time. Captum's time is extrapolated from a few evaluations."""
+RUNS = """Random weights. The share is the least arithmetic (each distinct prefix once), divided by the time and by the
+measured rate of matrix products. Captum's time is extrapolated from a few evaluations."""
 
 
-def nobody(names: Iterable[str]) -> Iterator[Contender]:
-    """Who would be measured."""
-    # Not at the top: this imports kernels, see ``page``.
+def unmeasured(names: Iterable[str]) -> Iterator[Contender]:
+    """Rows of a table that was not measured."""
+    # Not at the top: this defines kernels, see ``page``.
     from benchmarks.kernels.timing import Contender
 
     return (Contender(name, None, note="not measured") for name in names)
@@ -92,7 +92,7 @@ def nobody(names: Iterable[str]) -> Iterator[Contender]:
 
 def _machine(device: str | None) -> str:
     if device is None:
-        return "**Not measured**: no GPU was at hand. `python -m benchmarks.gpu --out benchmarks/results` measures."
+        return "**Not measured**: no GPU was available. `python -m benchmarks.gpu --out benchmarks/results` measures."
     name = torch.cuda.get_device_name() if device == "cuda" else "a CPU, interpreted: the figures mean nothing"
     return f"{name}; {', '.join(f'{package} {_version(package)}' for package in PACKAGES)}."
 
@@ -105,7 +105,7 @@ def _version(package: str) -> str:
 
 
 def _kernel_table(found: Iterable) -> str:
-    lines = ["| who | ms | × the first | memory | error |", "|---|---:|---:|---:|---:|"]
+    lines = ["| implementation | ms | × the first | memory | error |", "|---|---:|---:|---:|---:|"]
     first = None
     for one in found:
         if one.timed is None:
@@ -120,7 +120,7 @@ def _kernel_table(found: Iterable) -> str:
 
 
 def _run_table(found: Iterable) -> str:
-    lines = ["| who | seconds | evaluations/s | share | memory | notes |", "|---|---:|---:|---:|---:|---|"]
+    lines = ["| implementation | seconds | evaluations/s | share | memory | notes |", "|---|---:|---:|---:|---:|---|"]
     for ran in found:
         one = ran.contender
         if one.timed is None:

@@ -1,4 +1,4 @@
-"""Compile every Triton kernel for NVIDIA GPUs, which takes none, and print what each one needs, as JSON.
+"""Compile every Triton kernel for NVIDIA GPUs, without one, and print the resources that each needs, as JSON.
 
 ``python tests/compiled_kernels.py bf16 90 fp32 80``: pairs of a dtype and a compute capability. Run by
 ``test_triton_compiles.py`` in a process of its own, where kernels are not interpreted.
@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from importlib import import_module, resources
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,46 +25,38 @@ from triton.compiler import ASTSource
 from apportion_backends.triton.tiles import Tiles
 
 # `apportion_backends.triton.linear_logprob` is a module and, inside, a function of the same name.
-linear, embedding, prefix = (
-    import_module(f"apportion_backends.triton.{name}")
-    for name in ("linear_logprob", "masked_embedding", "shared_prefix_attention")
+linear, prefix = (
+    import_module(f"apportion_backends.triton.{name}") for name in ("linear_logprob", "shared_prefix_attention")
 )
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 POINTERS = {
-    "target": "*i64", "ids": "*i64", "baseline_ids": "*i64", "words": "*i32", "features": "*i32", "lengths": "*i32",
-    "top_ids": "*i32",
-    **dict.fromkeys(("hidden", "weight", "bias", "slopes", "query", "key", "value", "baseline", "out"), "*{dtype}"),
+    "target": "*i64", "lengths": "*i32",
+    **dict.fromkeys(("hidden", "weight", "bias", "slopes", "query", "key", "value", "out"), "*{dtype}"),
     **dict.fromkeys(
-        ("maxima", "sums", "chosen_logits", "weighted_sums", "top_logits", "log_probs", "logits", "entropies",
-         "normalizers", "far", "far_sums"), "*fp32",
+        ("maxima", "sums", "log_probs", "logits", "normalizers", "far", "far_sums"), "*fp32",
     ),
 }  # fmt: skip
-ANY = ("n_rows", "n_slices", "n_queries", "n_suffix", "n_prefix", "n_tokens", "n_words", "n_heads", "first", "end")
-"""Sizes that are any number."""
-FLOATS = ("inverse_temperature", "temperature", "soft_cap", "scaling")
+ANY = ("n_rows", "n_slices", "n_queries", "n_suffix", "n_prefix", "n_heads", "first", "end")
+"""Sizes that need not be multiples of 16."""
+FLOATS = ("soft_cap", "scaling")
 
 
 def kernels(dtype: torch.dtype) -> Iterator[tuple[str, Any, dict[str, object], Mapping[str, str], Any]]:
-    """Name, kernel, constants, types that differ, tiles."""
+    """Name, kernel, constants, exceptions to POINTERS, and tiles."""
     weight = torch.empty(128_256, 4096, dtype=dtype, device="meta")
-    flags = {"HAS_BIAS": True, "HAS_CAP": True}
     for rows in (1, 100_000):
-        for asked in ({"ENTROPY": False, "TOP": 0}, {"ENTROPY": True, "TOP": 8}):
-            plain = not asked["ENTROPY"]
-            tiles = Tiles.of(rows, weight, plain=plain)
-            cut = linear._Head(weight, None, 1.0, None, tiles)._cut(tiles)
-            constants = {**cut, **asked, "HAS_BIAS": not plain, "HAS_CAP": not plain}
-            yield f"slices of {rows} rows, top {asked['TOP']}", linear._slices_kernel, constants, {}, tiles
-        yield f"slopes of {rows} rows", linear._slopes_kernel, {**cut, **flags}, {}, tiles
+        for bias, cap in product((False, True), repeat=2):
+            tiles = Tiles.of(rows, weight, bare=not (bias or cap))
+            for name, cut in (("slices", tiles), ("slopes", tiles.for_gradient())):
+                constants = {**linear._Head(weight, None, None, cut)._cut(cut), "HAS_BIAS": bias, "HAS_CAP": cap}
+                title = f"{name} of {rows} rows, bias {bias}, cap {cap}"
+                yield title, getattr(linear, f"_{name}_kernel"), constants, {}, cut
     small = Tiles(16, 16, 16, 1, 4, 1)
-    target = {**flags, "BLOCK_R": linear.TARGET_ROWS, "BLOCK_D": linear.TARGET_CHANNELS}
+    target = {"HAS_BIAS": True, "HAS_CAP": True, "BLOCK_R": linear.TARGET_ROWS, "BLOCK_D": linear.TARGET_CHANNELS}
     yield "target", linear._target_kernel, target, {"logits": "*fp32"}, small
-    merging = {"ENTROPY": True, "BLOCK_R": linear.MERGED_ROWS, "BLOCK_S": 64}
+    merging = {"BLOCK_R": linear.MERGED_ROWS, "BLOCK_S": 64}
     yield "merge", linear._merge_kernel, merging, {}, small
-    for by_id in (True, False):
-        cut = {"BY_ID": by_id, "BLOCK_L": embedding.BLOCK_TOKENS, "BLOCK_D": embedding.BLOCK_CHANNELS}
-        yield f"embedding, by id {by_id}", embedding._kernel, cut, {}, small
     for channels in (64, 128, 256):
         tiles = prefix._Tiles.of(channels, dtype)
         cut = {"SHARED": 4, "UPCAST": False, "BLOCK_M": tiles.queries, "BLOCK_N": tiles.keys, "BLOCK_D": channels}
@@ -74,7 +67,7 @@ def kernels(dtype: torch.dtype) -> Iterator[tuple[str, Any, dict[str, object], M
 def compiled(
     kernel: Any, constants: dict[str, object], other: Mapping[str, str], tiles: Any, dtype: str, capability: int
 ) -> Any:
-    """As a launch does it with tensors and sizes that are multiples of 16, as those of models are."""
+    """Compile as for a launch with tensors and sizes that are multiples of 16, as those of models are."""
     types = {
         name: "constexpr" if name in constants else "fp32" if name in FLOATS
         else (other.get(name) or POINTERS.get(name, "i32")).format(dtype=dtype)
@@ -93,7 +86,7 @@ def compiled(
 
 
 def needs(cubin: bytes) -> dict[str, int]:
-    """Registers, and bytes of local memory, which is where what does not fit into them goes."""
+    """Registers, and bytes of stack and local memory, where registers spill."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()

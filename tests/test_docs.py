@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
+import inspect
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +23,7 @@ from apportion.hooks.manager import AUTOLOAD_VARIABLE, DISABLE_VARIABLE, SWITCHE
 from apportion.hooks.registry import KINDS
 from apportion.hooks.validation import hook_names
 from apportion.scaffold.distribution import KINDS as NEW_KINDS
+from apportion.scaffold.distribution import Distribution
 from apportion.testing.check.report import examine
 
 ROOT = Path(__file__).parent.parent
@@ -75,7 +79,7 @@ def test_the_code_on_extending_runs(page: Path, tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.slow
 def test_the_examples_on_extending_keep_their_contracts(tmp_path: Path) -> None:
-    """Each page's files, as a reader would have them."""
+    """Each page's files, as a reader would save them."""
     folders = []
     for page in EXAMPLES:
         folders.append(tmp_path / page.stem)
@@ -150,6 +154,113 @@ def test_every_built_in_is_in_the_directory() -> None:
         assert f"- **`{switch}`** is `{path}`" in observers
 
 
+# --- signatures in the examples, the templates and the text -----------------------------------------------------------
+
+
+def signature_of(function: ast.FunctionDef) -> inspect.Signature:
+    """Without ``self``; annotations are text, and defaults ``None``."""
+    function.args.defaults = [ast.Constant(None) for _ in function.args.defaults]
+    function.args.kw_defaults = [default and ast.Constant(None) for default in function.args.kw_defaults]
+    namespace: dict[str, object] = {}
+    exec(f"from __future__ import annotations\ndef found({ast.unparse(function.args)}): ...", namespace)
+    return without_self(inspect.signature(namespace["found"]))
+
+
+def without_self(signature: inspect.Signature) -> inspect.Signature:
+    return signature.replace(parameters=[p for p in signature.parameters.values() if p.name != "self"])
+
+
+def parsed(text: str) -> inspect.Signature:
+    """The signature in a text such as ``name(a, *, b, **options) -> X``."""
+    return signature_of(ast.parse(f"def {text}: ...").body[0])
+
+
+def classes_in(source: str) -> Iterator[tuple[str, dict[str, inspect.Signature]]]:
+    """Each class with its methods; the code is not run."""
+    for found in ast.walk(ast.parse(source)):
+        if isinstance(found, ast.ClassDef):
+            methods = [member for member in found.body if isinstance(member, ast.FunctionDef)]
+            yield found.name, {method.name: signature_of(method) for method in methods}
+
+
+def protocols(kind: str) -> dict[str, dict[str, inspect.Signature]]:
+    """Methods of all protocols in the module that defines this kind's."""
+    module = importlib.import_module(f"apportion.protocols.{PROTOCOLS[kind][0].split('.')[0]}")
+    members = [member for member in vars(module).values() if getattr(member, "_is_protocol", False)]
+    return {m.__name__: protocol_methods(m) for m in members if m.__module__ == module.__name__}
+
+
+def protocol_methods(protocol: type) -> dict[str, inspect.Signature]:
+    """Methods and their signatures; for one typed ``Callable[..., X]``, the signature in the docstring."""
+    methods = {name: member for name, member in vars(protocol).items() if inspect.isfunction(member)}
+    public = [name for name in methods if name == "__call__" or not name.startswith("_")]
+    found = {name: without_self(inspect.signature(methods[name])) for name in public}
+    for name in inspect.get_annotations(protocol):
+        found[name] = parsed(re.search(rf"``({name}[(][^`]*)``", inspect.getdoc(protocol))[1])
+    return found
+
+
+def deviation(found: inspect.Signature, wanted: inspect.Signature) -> str:
+    """The difference from the protocol's parameters in name, order or kind; defaults and annotations are ignored.
+
+    If the protocol has ``**options``, keyword-only parameters with defaults may be added.
+    """
+    ours, theirs = (
+        {p.name: p.kind for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD}
+        for signature in (found, wanted)
+    )
+    if len(theirs) < len(wanted.parameters):
+        options = [p.name for p in found.parameters.values() if p.kind is p.KEYWORD_ONLY and p.default is not p.empty]
+        ours = {name: kind for name, kind in ours.items() if name in theirs or name not in options}
+    return "" if list(ours.items()) == list(theirs.items()) else f"{found} should be {wanted}"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_examples_and_templates_have_the_protocols_signatures(kind: str) -> None:
+    new = Distribution.of("my-own", kind[:-1])
+    page = "\n".join(code for _, code in python_blocks(EXTEND / f"{kind}.md"))
+    for place, source in (("the page", page), ("the template", new.files()[f"{new.module}.py"])):
+        implemented = set()
+        for name, methods in classes_in(source):
+            for protocol, wanted in protocols(kind).items():
+                if wanted.keys() <= methods.keys():
+                    implemented.add(protocol)
+                    wrong = {part: deviation(methods[part], wanted[part]) for part in wanted}
+                    assert not any(wrong.values()), f"{name} of {place} is not a {protocol}: {wrong}"
+        missing = {protocol.split(".")[1] for protocol in PROTOCOLS[kind]} - implemented
+        assert not missing, f"{place} has no class with all methods of {missing}"
+
+
+def test_quoted_signatures_are_the_protocols() -> None:
+    """For instance ``load(model, …)``, where the dots stand for omitted parameters."""
+    known: dict[str, list[inspect.Signature]] = {}
+    for methods in (methods for kind in KINDS for methods in protocols(kind).values()):
+        for name, signature in methods.items():
+            known.setdefault(name, []).append(signature)
+    quoted = set()
+    for page in sorted(EXTEND.glob("*.md")):
+        # Calls have quotation marks, equals signs or numbers; signatures do not.
+        for text, name in re.findall(r"`(([a-z_]+)[(][a-z_, *…]*[)])(?: -> \w+)?`", page.read_text(encoding="utf-8")):
+            if name in known:
+                quoted.add(name)
+                reasons = [deviation(*without_the_rest(parsed(text.replace("…", "*_")), one)) for one in known[name]]
+                assert "" in reasons, f"{page.name} quotes {text}: {reasons}"
+    assert {"run", "sample", "render", "__call__", "availability", "load", "measure"} <= quoted
+
+
+def without_the_rest(quoted: inspect.Signature, signature: inspect.Signature) -> tuple[inspect.Signature, ...]:
+    """Both signatures, cut down to the quoted parameters if dots stand for the rest."""
+    names = [name for name in quoted.parameters if name != "_"]
+    if len(names) == len(quoted.parameters):
+        return quoted, signature
+    return tuple(
+        one.replace(parameters=[p for name, p in one.parameters.items() if name in names])
+        for one in (quoted, signature)
+    )
+
+
+# --- the page on debugging -------------------------------------------------------------------------------------
+
 HOOK = "import apportion as ap\n@ap.hookimpl\n"
 METHODS = f"{HOOK}def apportion_register_methods(register):\n    "
 REASONS = {
@@ -180,7 +291,7 @@ REASONS = {
     f"{METHODS}1 / 0": "ZeroDivisionError: division by zero (in apportion_register_methods, apportion_half.py, line 4)",
     "import sys\nsys.exit(3)": "SystemExit: 3",
 }
-"""What the page on debugging says of these modules."""
+"""Modules that fail to load, and the reasons that the page on debugging gives."""
 
 
 def failure(source: str, *, times: int = 1) -> str:

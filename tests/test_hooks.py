@@ -1,20 +1,15 @@
-"""The hooks: each is called when its documentation says, they only gain arguments, and what goes away is announced."""
+"""The hooks: each is called when its documentation says, and they only gain arguments."""
 
 from __future__ import annotations
 
 import inspect
-import subprocess
-import sys
-import warnings
 from typing import Any
 
 import pytest
 import torch
 
 import apportion as ap
-from apportion.hooks import api_version as compatibility
 from apportion.hooks import hookspecs
-from apportion.hooks.api_version import Deprecation, PluginDeprecationWarning
 from apportion.hooks.hookspecs import API_VERSION
 from apportion.hooks.manager import load_plugins
 from apportion.hooks.validation import hook_names
@@ -36,7 +31,7 @@ VERSION_1 = {
     "apportion_lookup": ("request", "session", "prompts", "target_ids"),
     "apportion_score": ("session", "batch", "request"),
 }
-"""Hooks and arguments that plugins written for version 1 rely on. Add to it; take nothing away."""
+"""Hooks and arguments that plugins written for version 1 rely on. Add to it, but remove nothing."""
 
 
 def test_hooks_only_gain_arguments() -> None:
@@ -45,7 +40,7 @@ def test_hooks_only_gain_arguments() -> None:
         assert name in hook_names(), f"the hook {name} of API version 1 is gone"
         found = tuple(inspect.signature(getattr(hookspecs, name)).parameters)
         missing = set(arguments) - set(found)
-        assert not missing, f"{name} lost {missing}; deprecate, and raise the API version"
+        assert not missing, f"{name} lost {missing}; raise the API version"
     assert set(hook_names()) == set(VERSION_1), "a new hook: add it here, so that it stays"
 
 
@@ -155,7 +150,7 @@ def test_a_run_that_fails_still_ends() -> None:
 
 
 class Fewer:
-    """A plugin of the first days, before hooks gained arguments."""
+    """A plugin written before hooks gained arguments."""
 
     @ap.hookimpl(wrapper=True)
     def apportion_score(self, batch: ap.ScoringBatch) -> Any:
@@ -215,7 +210,7 @@ def test_a_wrong_recall_is_the_plugins_fault() -> None:
 
 
 class Failing:
-    """Fails in one hook, by whatever error."""
+    """Raises an error in one hook."""
 
     def __init__(self, hook: str, error: Exception) -> None:
         self.hook, self.error = hook, error
@@ -270,7 +265,7 @@ def test_the_models_own_errors_are_nobodys_fault() -> None:
 
 
 class Odd:
-    """Gives adapters that are none."""
+    """Returns objects that are not adapters."""
 
     def __init__(self, found: object) -> None:
         self.found = found
@@ -349,7 +344,7 @@ def test_hooks_that_would_never_run_are_refused() -> None:
         load_plugins(Everything())
 
 
-# --- versions and deprecations -------------------------------------------------------------------------------------
+# --- versions --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -365,43 +360,6 @@ def test_plugins_for_other_versions_are_refused(version: object, message: str) -
     plugin = type("Dated", (Everything,), {"APPORTION_API_VERSION": version})()
     with pytest.raises(ap.PluginError, match=message):
         load_plugins([plugin])
-
-
-GOING = (
-    Deprecation("apportion_lookup", "prompts", 2, "Read others instead."),
-    Deprecation("apportion_after_run", None, 2, "Use apportion_on_progress."),
-)
-
-
-def test_what_goes_away_is_announced_with_the_plugins_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compatibility, "DEPRECATIONS", GOING)
-    with pytest.warns(PluginDeprecationWarning) as caught:
-        load_plugins([Everything()])
-    assert sorted(str(warning.message) for warning in caught) == [
-        "The plugin 'Everything' (object) uses 'apportion_after_run', which goes away in plugin API version 2. "
-        "Use apportion_on_progress.",
-        "The plugin 'Everything' (object) uses the argument 'prompts' of 'apportion_lookup', which goes away in plugin "
-        "API version 2. Read others instead.",
-    ]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        load_plugins([Fewer()])
-
-
-def test_deprecations_warn_once_a_process() -> None:
-    program = """
-import apportion as ap
-from apportion.hooks import api_version as compatibility
-from apportion.hooks.manager import load_plugins
-compatibility.DEPRECATIONS = (compatibility.Deprecation("apportion_after_run", None, 2, "Use another."),)
-class Old:
-    @ap.hookimpl
-    def apportion_after_run(self, request): ...
-for _ in range(3):
-    load_plugins([Old()])
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stderr.count("The plugin 'Old'") == 1, done.stderr
 
 
 def test_a_sampler_named_by_default_is_resolved() -> None:

@@ -1,4 +1,4 @@
-"""The built-in metrics against numbers worked out by hand, and against every coalition."""
+"""The built-in metrics against numbers computed by hand, and by brute force over all coalitions."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_an_additive_game_by_hand(name: str, options: dict[str, object], wanted:
 
 
 def test_metrics_of_all_coalitions_agree_with_brute_force() -> None:
-    """Five features have 32 coalitions, fewer than are drawn: nothing is left to chance."""
+    """Five features have 32 coalitions, fewer than are drawn, so nothing is random."""
     known, n = random_moebius(5, 3, seed=4), 5
     values = torch.randn(n, generator=generator(9), dtype=torch.float64)
     phi, everyone = values.tolist(), set(range(n))
@@ -96,7 +96,7 @@ def test_the_truth_beats_random_values(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["lds", "infidelity", "sensitivity_n"])
 def test_standard_errors_are_of_the_right_size(name: str) -> None:
-    """What metrics say of their error is how much they vary from seed to seed, within a factor."""
+    """Reported errors match the spread over seeds, within a factor of two."""
     known = random_moebius(10, 2, seed=3)
     found = [measure(name, known, 0.7 * known.shapley + 0.3, seed) for seed in range(40)]
     spread = float(torch.tensor([m.value for m in found], dtype=torch.float64).std())
@@ -114,8 +114,8 @@ def test_a_score_that_never_changes_is_measured(name: str) -> None:
     assert "normalised" not in found.extras
 
 
-def test_features_of_equal_value_leave_together() -> None:
-    """Between the ends of the group the score is on a straight line, whichever feature is listed first."""
+def test_features_of_equal_value_are_removed_together() -> None:
+    """Within a group of ties the score is interpolated, whichever feature is listed first."""
     known = random_moebius(5, 5, seed=6)
     game = ap.Game.from_function(known, 5)
     ranking = Ranking.of(torch.tensor([1.0, 2.0, 1.0 + 1e-12, 1.0, 0.0], dtype=torch.float64))

@@ -1,4 +1,4 @@
-"""The backend ``triton``: which kernels it uses and says so, and what it says where it cannot run."""
+"""The backend ``triton``: the kernels that it uses, its notes on them, and its messages where it cannot run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ pytest.importorskip("triton", reason="triton is not installed")
 
 from apportion_backends.triton import trial
 from apportion_backends.triton.costs import LEAST_PREFIX, Costs
-from apportion_backends.triton.linear_logprob import HeadScores
 from apportion_backends.triton.runtime import interpreting
 
 PROMPT = "Dave lives in Palm Coast, FL. He likes"
@@ -63,7 +62,7 @@ def test_the_result_says_what_was_fused(family: str, dtype: torch.dtype, options
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("family", ["llama", "gpt2", "phi3", "mixtral"])
 def test_packed_rows_read_what_they_share_from_one_copy(family: str, dtype: torch.dtype) -> None:
-    """Prompts of several batches: from the second on, all rows go on from what is kept."""
+    """Several batches: from the second on, all rows continue from kept keys and values."""
     prompt = ap.Template("The beginning of all is {a}, {b}, {c} and {d}.", dict.fromkeys("abcd", "x"), {"a": "yy"})
     found = []
     for backend, options in (("triton", {"kernels": "always"}), ("torch", {})):
@@ -78,7 +77,7 @@ def test_packed_rows_read_what_they_share_from_one_copy(family: str, dtype: torc
     assert ours.token_values == pytest.approx(theirs.token_values, abs=1e-5 if dtype == torch.float32 else 0.02)
 
 
-def test_what_the_torch_session_computed_is_not_called_fused() -> None:
+def test_what_torch_computed_is_not_called_fused() -> None:
     with explainer(dtype=torch.bfloat16) as one:
         logits = one.attribute("a b", " c", method="ablation", target_fn="entropy").provenance.notes
         log_probs = one.attribute("a b", " c", method="ablation").provenance.notes
@@ -100,7 +99,7 @@ def test_a_model_that_was_changed_is_tried_again(change: Callable[[torch.nn.Modu
 
 
 def transposed(head: torch.nn.Linear) -> None:
-    """The same weights, whose last dimension is not contiguous."""
+    """Give the head the same weights, not contiguous in the last dimension."""
     head.weight = torch.nn.Parameter(head.weight.detach().T.contiguous().T)
 
 
@@ -153,7 +152,7 @@ def test_a_head_that_is_more_than_a_product_stays_with_torch() -> None:
     ("broken", "said"),
     [
         (lambda *_, **__: 1 / 0, "failed here (ZeroDivisionError: division by zero)"),
-        (lambda hidden, *_, **__: HeadScores(torch.zeros(len(hidden)), torch.zeros(len(hidden))), "is off by"),
+        (lambda hidden, *_, **__: torch.zeros(len(hidden)), "is off by"),
     ],
 )
 def test_a_kernel_that_does_not_work_here_is_not_used(
@@ -185,7 +184,7 @@ def test_an_unknown_choice_of_kernels_is_refused() -> None:
 
 
 def program(code: str, **environment: str) -> str:
-    """What a Python of its own prints."""
+    """The output of a separate Python process."""
     known = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     path = os.pathsep.join(sys.path)
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Kernels compile for real GPUs and fit onto them: the interpreter knows neither shared memory nor registers."""
+"""Kernels compile for real GPUs and fit: the interpreter checks neither shared memory nor registers."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import pytest
 pytest.importorskip("triton", reason="triton is not installed")
 
 SHARED = 227 * 1024
-"""Bytes that one program may have on an H100."""
+"""Bytes of shared memory per program on an H100."""
 SPILLED = 32
-"""Bytes of registers that may be kept elsewhere: a few, outside of loops."""
+"""Bytes of registers that may spill: a few, outside of loops."""
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Attention of N rows behind a shared prefix: the kernel beside PyTorch's with a copy for every row."""
+"""Attention of N rows with a shared prefix: the kernel, and PyTorch's attention with a copy for every row."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["CONTENDERS", "SHAPES", "TINY", "AttentionShape", "compare_attention"
 
 @dataclass(frozen=True, slots=True)
 class AttentionShape:
-    """Rows, prefix and suffix tokens; heads as in Llama 3 8B."""
+    """Numbers of rows, prefix and suffix tokens; heads of Llama 3 8B."""
 
     rows: int
     prefix: int
@@ -37,7 +37,7 @@ TINY = (AttentionShape(3, 40, 5, 4, 2, 16, torch.float32),)
 
 
 def compare_attention(shape: AttentionShape, device: str) -> Iterator[Contender]:
-    """The kernel first."""
+    """Time the kernel, then PyTorch."""
     draw = torch.Generator(device).manual_seed(0)
 
     def made(*sizes: int) -> Tensor:

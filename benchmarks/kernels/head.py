@@ -1,4 +1,4 @@
-"""Log-probabilities of target tokens: the fused kernel beside PyTorch, liger-kernel and cut-cross-entropy."""
+"""Log-probabilities of target tokens: the fused kernel, PyTorch, liger-kernel and cut-cross-entropy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CHECKED_ROWS = 64
 
 @dataclass(frozen=True, slots=True)
 class HeadShape:
-    """Rows of hidden states, their width, and the vocabulary."""
+    """Numbers of hidden states, channels, and tokens of the vocabulary."""
 
     rows: int
     width: int
@@ -41,7 +41,7 @@ TINY = (HeadShape(40, 32, 300, torch.float32),)
 
 
 def compare_heads(shape: HeadShape, device: str) -> Iterator[Contender]:
-    """The bare product first; then all who give log-probabilities."""
+    """Time the bare product, then everything that computes log-probabilities."""
     draw = torch.Generator(device).manual_seed(0)
     hidden = torch.randn(shape.rows, shape.width, generator=draw, device=device).to(shape.dtype)
     weight = (torch.randn(shape.vocabulary, shape.width, generator=draw, device=device) / shape.width**0.5).to(
@@ -73,7 +73,7 @@ def _exact(hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
 
 
 def _product(hidden: Tensor, weight: Tensor, target: Tensor) -> Call:
-    """Of slices of the rows, so that it fits; nothing is done with it."""
+    """The product alone, discarded; a slice of the rows at a time, so that it fits into memory."""
     rows = max(1, min(len(hidden), 2**31 // weight.shape[0]))
     out = torch.empty(rows, len(weight), dtype=hidden.dtype, device=hidden.device)
 
@@ -85,7 +85,7 @@ def _product(hidden: Tensor, weight: Tensor, target: Tensor) -> Call:
 
 
 def _fused(hidden: Tensor, weight: Tensor, target: Tensor) -> Call:
-    return lambda: linear_logprob(hidden, weight, target).log_prob
+    return lambda: linear_logprob(hidden, weight, target)
 
 
 def _torch(hidden: Tensor, weight: Tensor, target: Tensor) -> Call:

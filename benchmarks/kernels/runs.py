@@ -1,4 +1,4 @@
-"""Whole runs of models with random weights: many prompts with a common beginning, by both backends and by Captum."""
+"""Whole runs of models with random weights: many prompts with a common prefix, by both backends and by Captum."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from apportion_backends.triton.backend import TritonBackend
 __all__ = ["CONTENDERS", "RUNS", "TINY", "Ran", "RunShape", "run"]
 
 CAPTUM_FEATURES = 4
-"""Captum does one forward for each perturbation, so a few show what many take."""
+"""Captum runs one forward per perturbation, so a few are enough to extrapolate from."""
 GEMM_SHAPES = ((4096, 4096, 4096), (8192, 4096, 14336), (8192, 14336, 4096), (16384, 4096, 4096))
 
 
 @dataclass(frozen=True, slots=True)
 class RunShape:
-    """A model, and how many prompts of what length.
+    """A model, and the number and length of the prompts.
 
     Attributes:
-        name: in tables.
+        name: of the model, for tables.
         config: of the model.
-        rows: prompts.
-        shared: tokens with which all begin.
-        own: tokens that follow.
+        rows: number of prompts.
+        shared: prefix tokens that all prompts share.
+        own: tokens after the prefix.
         targets: tokens to score.
     """
 
@@ -71,12 +71,12 @@ TINY = (RunShape("a tiny Llama", tiny.config("llama"), rows=6, shared=20, own=5,
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """A backend's or a peer's run.
+    """One run of a backend or a peer.
 
     Attributes:
         contender: time and memory.
-        rate: evaluations a second.
-        share: of the rate of matrix products that the least arithmetic reaches; ``None`` for peers.
+        rate: evaluations per second.
+        share: of the measured matrix-product rate, counting the least arithmetic possible; ``None`` for peers.
     """
 
     contender: Contender
@@ -85,7 +85,7 @@ class Ran:
 
 
 def run(shape: RunShape, device: str, dtype: torch.dtype) -> Iterator[Ran]:
-    """Ours by each backend, then Captum's two paths on fewer perturbations."""
+    """Run each of our backends, then Captum's two paths on fewer perturbations."""
     torch.manual_seed(0)
     with torch.device(device):
         model = transformers.AutoModelForCausalLM.from_config(shape.config, dtype=dtype).eval()
@@ -138,7 +138,7 @@ def _scored(
 
 
 def _captum(name: str, shape: RunShape, loaded: TorchSession, device: str, default_path: bool) -> Ran:
-    """Bytes are tokens here, so texts of the same lengths."""
+    """Run Captum on a text; every byte is a token of the tiny tokenizer, so the lengths are the same."""
     own = shape.own // CAPTUM_FEATURES
     names = [f"slot{i}" for i in range(CAPTUM_FEATURES)]
     template = "x" * shape.shared + "".join(f"{{{name}}}" for name in names)

@@ -12,18 +12,18 @@ import torch
 __all__ = ["Contender", "Timed", "measure"]
 
 TRIES = 5
-"""On a CPU, where this only shows that it works."""
+"""Repetitions on a CPU, where a run only shows that the benchmark works."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """What a call took.
+    """Time and memory of a call.
 
     Attributes:
         median: seconds.
-        low: of a fifth of the calls at most.
-        high: of four fifths at most.
-        extra_bytes: the most memory beyond what was held before; ``None`` where that is not counted.
+        low: seconds, the 20th percentile (on a CPU the minimum).
+        high: seconds, the 80th percentile (on a CPU the maximum).
+        extra_bytes: peak memory beyond what was allocated before; ``None`` where it is not measured.
     """
 
     median: float
@@ -37,10 +37,10 @@ class Contender:
     """A row of a table.
 
     Attributes:
-        name: who.
+        name: of the implementation.
         timed: ``None`` if it could not run.
-        error: the largest difference from fp64 on the same inputs, where that is asked.
-        note: why it could not run, or what a reader should know.
+        error: largest difference from fp64 on the same inputs; ``None`` where it is not measured.
+        note: the reason why it could not run, or a remark.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Contender:
 
 
 def measure(call: Callable[[], object], device: str) -> Timed:
-    """Median, lower and upper fifth, and peak memory."""
+    """Measure the median, the 20th and 80th percentile, and peak memory."""
     if device == "cpu":
         seconds = []
         for _ in range(TRIES):

@@ -1,4 +1,4 @@
-"""Fused kernels for GPUs, in place of parts of the torch backend."""
+"""The Triton backend: fused GPU kernels in place of parts of the torch backend."""
 
 from __future__ import annotations
 

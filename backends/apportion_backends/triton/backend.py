@@ -1,4 +1,4 @@
-"""The backend itself: whether Triton can run here, and loading a model into a session."""
+"""The backend: a check that Triton can run here, and loading a model into a session."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ __all__ = ["TritonBackend"]
 
 
 class TritonBackend:
-    """Scores with the torch backend, and fuses what costs memory and precision on a GPU."""
+    """The torch backend, with the operations fused that cost memory and precision on a GPU."""
 
     @property
     def info(self) -> BackendInfo:
-        """What it is; ``backend="auto"`` prefers it on a GPU, and never takes the interpreter."""
+        """Name and capabilities; ``backend="auto"`` prefers it on a GPU, and never uses the interpreter."""
         return BackendInfo(
             name="triton",
             devices=("cuda",),
@@ -35,7 +35,7 @@ class TritonBackend:
         )
 
     def availability(self) -> Available | Unavailable:
-        """Available with a CUDA device, or where kernels are interpreted."""
+        """Available with a CUDA device, or in Triton's interpreter."""
         if importlib.util.find_spec("triton") is None:
             return Unavailable("triton is not installed", "pip install 'apportion[triton]'; it needs Linux")
         from apportion_backends.triton.runtime import interpreting
@@ -44,16 +44,16 @@ class TritonBackend:
             return Unavailable(
                 f"this PyTorch ({torch.__version__}) finds no CUDA device",
                 "Use a machine with an NVIDIA GPU and a CUDA build of torch, or backend='torch'; to try the kernels on "
-                "a CPU, slowly, set TRITON_INTERPRET=1 before Python starts",
+                "a CPU (slow), set TRITON_INTERPRET=1 before Python starts",
             )
         try:
             import triton
-        except Exception as error:  # a library of the system that is missing, a version that does not fit PyTorch
+        except Exception as error:  # such as a missing system library, or a version that does not match PyTorch
             return Unavailable(
-                f"triton is installed and cannot be imported ({type(error).__name__}: {error})",
-                f"Install the version that PyTorch {torch.__version__} comes with",
+                f"triton is installed but cannot be imported ({type(error).__name__}: {error})",
+                f"Install the version that PyTorch {torch.__version__} requires",
             )
-        where = torch.cuda.get_device_name() if torch.cuda.is_available() else "interpreted (slow; for tests)"
+        where = torch.cuda.get_device_name() if torch.cuda.is_available() else "interpreted (slow, for tests)"
         return Available(f"triton {triton.__version__}, {where}")
 
     def claims(self, spec: ModelSpec) -> bool:
@@ -69,26 +69,27 @@ class TritonBackend:
         memory_budget: int | None = None,
         kernels: str = "auto",
     ) -> TritonSession:
-        """Load the model as the torch backend does, and try the kernels on it.
+        """Load the model as the torch backend does, then try the kernels on it.
 
         Args:
-            spec: the model; an object is moved in place when a device is named.
-            device: ``None`` keeps a user's model where it is.
+            spec: the model; an object is moved in place if a device is named.
+            device: ``None`` leaves a user's model where it is.
             dtype: ``None`` keeps the weights' dtype. A user's model is copied before it is cast.
-            memory_budget: bytes a batch may take; ``None``: half of the GPU's free memory.
-            kernels: ``"auto"``, where they pay; ``"always"``, wherever they give the right numbers.
+            memory_budget: bytes that a batch may take; ``None`` for half of the GPU's free memory.
+            kernels: ``"auto"`` uses them where they are faster; ``"always"``, wherever they give the right numbers.
 
         Raises:
-            BackendError: no such device or dtype here, or the model is on a CPU and kernels are not interpreted.
+            BackendError: the device or dtype does not exist here, ``kernels`` is neither of the two, or the model is on
+                a CPU and kernels are not interpreted.
             ModelError: the model is not causal.
         """
-        # triton is imported here, so that listing backends stays quick.
+        # Imported here, so that listing backends stays fast.
         from apportion_backends.triton.runtime import interpreting
         from apportion_backends.triton.session import TritonSession
 
         if kernels not in ("auto", "always"):
             raise BackendError(f"The option kernels={kernels!r} of the backend 'triton' must be 'auto' or 'always'.")
-        # Before the model is loaded and tried: `backend="auto"` goes on to the next one.
+        # Checked before the model is loaded, so that backend="auto" moves on quickly.
         place = "cuda" if torch.cuda.is_available() else "cpu"
         where = device or str(getattr(spec.objects, "device", place))
         if not (where.startswith("cuda") or interpreting()):

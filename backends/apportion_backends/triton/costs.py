@@ -1,4 +1,4 @@
-"""When a kernel takes the place of PyTorch's operations."""
+"""The cost model: which kernels replace PyTorch's operations."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from apportion_backends.triton.runtime import DTYPES
 __all__ = ["Costs"]
 
 LEAST_PREFIX = 512
-"""Tokens of a shared prefix from which on one kernel beats two attentions and their merging by PyTorch. Estimated, not
-measured."""
+"""Shared prefix tokens at which one kernel beats PyTorch's two attention calls and their merge. An estimate, not a
+measurement."""
 
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """The cost model: which kernels to use for a batch.
+    """Decides which kernels to use for a model.
 
     Attributes:
         dtype: of the model's weights.
-        always: use every kernel wherever it gives the right numbers, for tests and measurements.
+        always: use every kernel that gives the right numbers, for tests and benchmarks.
     """
 
     dtype: torch.dtype
@@ -29,19 +29,19 @@ class Costs:
 
     @property
     def head(self) -> bool:
-        """Whether log-probabilities are fused with the head's product.
+        """True to fuse log-probabilities with the head's product.
 
-        Of half-precision weights PyTorch must make fp32 copies, slice by slice, for logits that are exact enough, and
-        then multiplies without tensor cores; the kernel multiplies what is there and sums in fp32. In fp32 both
-        multiply the same way, and PyTorch's own product is the faster one.
+        For half-precision weights, exact logits take PyTorch fp32 copies, slice by slice, and products without tensor
+        cores; the kernel multiplies the weights as they are and accumulates in fp32. For fp32 weights both multiply
+        alike, and PyTorch's product is faster.
         """
         return self.dtype in DTYPES and (self.always or self.dtype != torch.float32)
 
     @property
     def least_prefix(self) -> int | None:
-        """Tokens that rows share from which on attention to them is fused with that to the rest; ``None`` for never.
+        """The shortest shared prefix, in tokens, whose attention is fused; ``None`` for never.
 
-        In fp32 a tile's queries, keys and sums do not fit into registers.
+        In fp32, a tile's queries, keys and sums do not fit into registers.
         """
         if self.dtype not in DTYPES:
             return None

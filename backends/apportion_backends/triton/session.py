@@ -1,4 +1,4 @@
-"""The session: that of the torch backend, some of whose parts are fused."""
+"""The session: the torch backend's, with the head and shared prefixes fused."""
 
 from __future__ import annotations
 
@@ -30,32 +30,32 @@ __all__ = ["TritonSession"]
 
 
 class TritonSession:
-    """A ``transformers`` model whose head and prefixes are fused where that pays; all else is the torch session's.
+    """A torch session that fuses the head and shared prefixes where that is faster.
 
-    Kernels are tried first; again where the model's head was exchanged or cast since.
+    Kernels are tried before they are used, and again after the model's head was replaced or cast.
 
     Args:
-        inner: the torch session.
-        always: use every kernel wherever it gives the right numbers.
+        inner: the torch session, which does everything else.
+        always: use every kernel that gives the right numbers.
     """
 
     def __init__(self, inner: TorchSession, *, always: bool = False) -> None:
         self._inner = inner
         self._always = always
-        self._said: dict[str, None] = {}
+        self._notes: dict[str, None] = {}
         # What gradient methods need they get from the torch backend: kernels have no backward here.
         self.capabilities: frozenset[Capability] = inner.capabilities - {Capability.GRADIENTS, Capability.HIDDEN_STATES}
         self._try()
 
     @property
     def info(self) -> SessionInfo:
-        """With a sentence on each thing that was fused since the last ``release``, or why it was not."""
+        """Device, dtype and limits; notes say what was fused since the last ``release``, or why it was not."""
         info = self._inner.info
-        return replace(info, backend="triton", notes=(*info.notes, *self._said))
+        return replace(info, backend="triton", notes=(*info.notes, *self._notes))
 
     @property
     def layout(self) -> Layout:
-        """That of the torch session."""
+        """The torch session's layout."""
         return self._inner.layout
 
     @property
@@ -70,44 +70,44 @@ class TritonSession:
 
     @property
     def model(self) -> PreTrainedModel:
-        """The model.
+        """The model that scores.
 
         Raises:
-            BackendError: the session was closed.
+            BackendError: the session is closed.
         """
         return self._inner.model
 
     def row_bytes(self, prefix: int, suffix: int, targets: int) -> int:
-        """As much as the torch session takes, which is no less."""
+        """The torch session's estimate, which is an upper bound here too."""
         return self._inner.row_bytes(prefix, suffix, targets)
 
     def log_probs(self, batch: ScoringBatch) -> Float[Tensor, "B T"]:
-        """Log-probabilities of the target in every row, in fp32.
+        """Log-probabilities of the target tokens in every row, in fp32, on the CPU.
 
         Raises:
             BatchTooLargeError: memory ran out.
         """
-        if self._inner.linear_head and _kind(self.model) != self._tried:
+        if self._inner.linear_head and _head_kind(self.model) != self._tried:
             self._try()
         left_to_torch = self._why_not_fused()
         if left_to_torch:
-            self._said[left_to_torch] = None
+            self._notes[left_to_torch] = None
             return self._inner.log_probs(batch)
-        self._say_fused("log-probabilities were fused with the head (linear_logprob)")
+        self._note_fused("log-probabilities were fused with the head (linear_logprob)")
         with scoring_mode(self.model), translate_out_of_memory():
             head = Head.of(self.model)
 
             def score(states: Float[Tensor, "R D"], ids: Int[Tensor, " R"]) -> Float[Tensor, " R"]:
                 states = states.to(head.weight.dtype)
-                return linear_logprob(states, head.weight, ids, head.bias, soft_cap=head.soft_cap).log_prob
+                return linear_logprob(states, head.weight, ids, head.bias, soft_cap=head.soft_cap)
 
             found = at_targets(score, self._inner.hidden(batch), batch)
-        # A copy made outside inference mode is an ordinary tensor, which its receiver may change.
+        # A copy made outside inference mode is an ordinary tensor, which the caller may modify.
         return found.cpu().clone()
 
     def logits(self, batch: ScoringBatch, rows: int) -> Iterator[Float[Tensor, "b T V"]]:
-        """The torch session's."""
-        self._said["logits for the target function were computed by PyTorch"] = None
+        """The torch session's logits."""
+        self._notes["logits for the target function were computed by PyTorch"] = None
         return self._inner.logits(batch, rows)
 
     def generate(
@@ -125,45 +125,45 @@ class TritonSession:
         return self._inner.checksum()
 
     def release(self) -> None:
-        """Forget what was encoded, and what was said of it."""
-        self._said = {}
+        """Forget what was encoded, and the notes on it."""
+        self._notes = {}
         self._inner.release()
 
     def close(self) -> None:
-        """Let go of the model; idempotent."""
+        """Release the model; idempotent."""
         self._inner.close()
 
     def _try(self) -> None:
-        """Try the kernels on the model as it is, and use what works and pays."""
+        """Try the kernels on the model as it is, and choose which to use."""
         self._costs = Costs(self.model.dtype, always=self._always)
         self._trial = try_kernels(self._inner, self._costs)
-        self._tried = _kind(self.model) if self._inner.linear_head else None
+        self._tried = _head_kind(self.model) if self._inner.linear_head else None
         least = self._costs.least_prefix if self._trial.prefixes else None
         self._inner.attend_by(None if least is None else TrunkAttention(least, self._attend))
 
     def _attend(self, *tensors: Tensor, scaling: float | None) -> Tensor:
-        self._say_fused("a shared prefix was read from one copy (shared_prefix_attention)")
+        self._note_fused("a shared prefix was read from one copy (shared_prefix_attention)")
         return shared_prefix_attention(*tensors, scaling=scaling)
 
     def _why_not_fused(self) -> str:
-        """Why PyTorch computes log-probabilities; nothing if the kernel does."""
+        """The reason why PyTorch computes log-probabilities; empty if the kernel does."""
         if not self._inner.linear_head:
             return "the head of this model is more than a product, so PyTorch computed it"
         if not self._costs.head:
             dtype = str(self._costs.dtype).removeprefix("torch.")
-            return f"log-probabilities of {dtype} models are computed by PyTorch, which is as good there"
+            return f"log-probabilities of {dtype} models are computed by PyTorch, which is as exact"
         if not self._trial.head:
             return f"log-probabilities were computed by PyTorch: the kernel {self._trial.fault}"
         return ""
 
-    def _say_fused(self, sentence: str) -> None:
+    def _note_fused(self, sentence: str) -> None:
         if interpreting():
-            self._said["Triton kernels were interpreted, which is slow and for tests"] = None
-        self._said[sentence] = None
+            self._notes["Triton kernels were interpreted, which is slow and meant for tests"] = None
+        self._notes[sentence] = None
 
 
-def _kind(model: PreTrainedModel) -> tuple[object, ...]:
-    """What of a head decides whether the kernel can read it."""
+def _head_kind(model: PreTrainedModel) -> tuple[object, ...]:
+    """The properties of a head that decide if the kernel can read it."""
     head = Head.of(model)
     weight, bias = head.weight, head.bias
     return weight.dtype, weight.shape, weight.stride(), bias is None or bias.dtype, head.soft_cap, model.dtype

@@ -1,9 +1,9 @@
-"""Attention of many rows that begin alike: to one copy of the common prefix, and causally to what each row adds.
+"""Attention of many rows to one copy of their shared prefix, and causally to each row's own suffix.
 
-The first kernel takes the queries of all rows together, so that keys and values of the prefix are read once for a
-block of them and never copied. The second goes through each row's own keys, beginning from what the first one found:
-attention to two sets of keys is merged by the logarithms of their sums (Hydragen, Juravsky et al., arXiv 2402.05099).
-Queries that share a head of keys, as in grouped-query attention, are rows of one tile.
+The first kernel handles the queries of all rows together, so the prefix's keys and values are read once per block of
+queries and never copied. The second continues with each row's own keys: attention to two sets of keys is merged with
+their log-sum-exps (Hydragen, Juravsky et al., arXiv 2402.05099). Query heads that share a head of keys, as in
+grouped-query attention, are rows of one tile.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from apportion_backends.triton.runtime import DTYPES, interpreting, launching, p
 __all__ = ["shared_prefix_attention", "shared_prefix_attention_reference"]
 
 MOST_CHANNELS = 256
-"""The largest head: a tile's queries, keys and sums stay on the chip."""
+"""Channels of the largest supported head: a tile's queries, keys and sums stay on the chip."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ def _attend(
     q, key, value, highest, total, found, visible, first, after, key_stride, value_stride, channels, scaling,
     UPCAST: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """Go on with a soft-max: to keys ``first`` to ``after``, of which a query sees those before its ``visible``."""
+    """Continue an online softmax over keys ``first`` to ``after`` - 1; a query sees the keys before its ``visible``."""
     inner = tl.arange(0, BLOCK_D)
     inside = inner < channels
     for start in range(first, after, BLOCK_N):
@@ -63,7 +63,7 @@ def _attend(
         scores = tl.dot(q, k, input_precision="tf32x3") * scaling
         scores = tl.where(places[None, :] < visible[:, None], scores, float("-inf"))
         higher = tl.maximum(highest, tl.max(scores, 1))
-        # A query that has seen nothing yet has no maximum.
+        # A query that has seen no key yet has no maximum.
         base = tl.where(higher == float("-inf"), 0.0, higher)
         shrink = tl.exp(highest - base)
         p = tl.exp(scores - base[:, None])
@@ -80,7 +80,7 @@ def _prefix_kernel(
     q_row, q_head, q_token, k_head, k_token, v_head, v_token, scaling,
     SHARED: tl.constexpr, UPCAST: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """A block of the queries of all rows and of the heads that share keys, and the whole prefix."""
+    """Attention to the prefix, for a block of queries of any rows and of the heads that share keys."""
     group = tl.program_id(1)
     flat = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     asked = flat < n_queries
@@ -115,7 +115,7 @@ def _suffix_kernel(
     q_row, q_head, q_token, k_row, k_head, k_token, v_row, v_head, v_token, scaling,
     SHARED: tl.constexpr, UPCAST: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """A block of one row's queries, of heads that share keys, and the row's own keys up to each query."""
+    """Causal attention to a row's own keys, for a block of its queries, continuing from the prefix."""
     groups = n_heads // SHARED
     row = (tl.program_id(1) // groups).to(tl.int64)
     group = tl.program_id(1) % groups
@@ -153,22 +153,25 @@ def shared_prefix_attention(
     *,
     scaling: float | None = None,
 ) -> Float[Tensor, "B H S D"]:
-    """Causal attention of rows that each are the beginning of one prefix and then their own suffix.
+    """Causal attention of rows that share a prefix, or part of it, followed by their own suffixes.
 
-    Suffixes are padded on the right: no query sees what comes after it.
+    Suffixes are padded on the right, where causal queries do not look.
 
     Args:
-        query: of the suffixes; fp32, bf16 or fp16. H is a multiple of G, and D at most 256.
+        query: of the suffixes; fp32, bf16 or fp16. H is a multiple of G, and D is at most 256.
         key: of the suffixes.
         value: of the suffixes.
-        prefix_key: of the prefix, once.
-        prefix_value: the same.
-        prefix_lengths: how much of the prefix each row begins with, 0 to P; ``None`` for all of it.
-        scaling: of scores; ``None`` for 1/√D.
+        prefix_key: of the prefix, one copy.
+        prefix_value: of the prefix, one copy.
+        prefix_lengths: prefix tokens that each row sees, 0 to P; ``None`` for all of them.
+        scaling: of attention scores; ``None`` for 1/√D.
+
+    Returns:
+        Attention outputs of the suffixes, in the dtype of ``query``. There is no gradient.
 
     Raises:
-        ValueError: shapes, dtypes or devices do not fit, or a gradient is asked for, which there is none; or a length
-            is out of its range (looked up only in the interpreter: on a GPU it would wait for the device).
+        ValueError: shapes, dtypes or devices do not match, a gradient is required, or a length is out of range. Only
+            the interpreter checks lengths: on a GPU the check would wait for the device.
     """
     _check(query, key, value, prefix_key, prefix_value, prefix_lengths)
     rows, heads, suffix, channels = query.shape
@@ -216,7 +219,7 @@ def shared_prefix_attention_reference(
     *,
     scaling: float | None = None,
 ) -> Float[Tensor, "B H S D"]:
-    """The same in plain PyTorch, with the prefix copied for every row; in fp32, or in fp64 if that is given."""
+    """The same in plain PyTorch, with a copy of the prefix per row; in fp32, or in fp64 for fp64 inputs."""
     rows, heads, suffix, channels = query.shape
     prefix = prefix_key.shape[1]
     dtype = torch.promote_types(query.dtype, torch.float32)
@@ -256,13 +259,13 @@ def _check(
             f"multiple of G; these are {', '.join(str(list(part.shape)) for part in tensors)}."
         )
     if channels > MOST_CHANNELS:
-        raise ValueError(f"Heads of {channels} channels are too large; at most {MOST_CHANNELS}.")
+        raise ValueError(f"Heads of {channels} channels are too large; the limit is {MOST_CHANNELS}.")
     if len({part.dtype for part in tensors}) != 1 or query.dtype not in DTYPES:
-        raise ValueError(f"All parts must have one dtype of {', '.join(map(str, DTYPES))}.")
+        raise ValueError(f"All tensors must have one dtype of {', '.join(map(str, DTYPES))}.")
     if torch.is_grad_enabled() and any(part.requires_grad for part in tensors):
-        raise ValueError("This attention has no gradient; call it in torch.no_grad() or inference mode.")
+        raise ValueError("shared_prefix_attention has no gradient; call it under torch.no_grad() or in inference mode.")
     if channels > 1 and any(part.stride(-1) != 1 for part in tensors):
-        raise ValueError("The last dimension of all parts must be contiguous.")
+        raise ValueError("The last dimension of every tensor must be contiguous.")
     if lengths is None:
         return
     if tuple(lengths.shape) != (rows,) or lengths.dtype not in (torch.int64, torch.int32):

@@ -1,9 +1,9 @@
-"""How the product of hidden states and the head's weights is cut into programs and tiles."""
+"""Tile sizes for the product of hidden states and the head's weights."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jaxtyping import Float
 from torch import Tensor
@@ -15,15 +15,15 @@ __all__ = ["Tiles"]
 
 @dataclass(frozen=True, slots=True)
 class Tiles:
-    """How the work is cut; all but ``slices`` are powers of two, 16 or more.
+    """Sizes of tiles and programs; all but ``slices`` are powers of two, 16 or more.
 
     Attributes:
-        rows: of a block.
+        rows: hidden states of a tile.
         vocabulary: tokens of a tile.
-        inner: channels that one step multiplies.
-        slices: of the vocabulary, each a program of its own.
-        warps: of a program.
-        stages: of loads that run ahead.
+        inner: channels multiplied in one step.
+        slices: parts of the vocabulary, each processed by its own program.
+        warps: per program.
+        stages: loads in flight.
     """
 
     rows: int
@@ -34,19 +34,19 @@ class Tiles:
     stages: int
 
     @classmethod
-    def of(cls, rows: int, weight: Float[Tensor, "V D"], *, plain: bool = True) -> Tiles:
-        """A choice for these sizes, by what fits into registers and shared memory of an H100 (and, smaller, an A100).
+    def of(cls, rows: int, weight: Float[Tensor, "V D"], *, bare: bool = True) -> Tiles:
+        """Tiles that fit into registers and shared memory of an H100 (most also of an A100).
 
-        Few rows get more slices, so that there are programs enough to fill the device.
+        Few rows get more slices, so that there are enough programs to fill the device.
 
         Args:
-            rows: of hidden states.
+            rows: number of hidden states.
             weight: of the head.
-            plain: only log-probabilities are asked for; all else takes registers.
+            bare: neither bias nor soft cap, which take registers.
         """
         vocabulary, width = weight.shape
         if interpreting():
-            # Every step is a call of NumPy: few, large ones. Slices and steps are still more than one each.
+            # Every step is a NumPy call, so few and large ones; still more than one slice and one step.
             return cls(
                 power_of_two(max(16, min(rows, 64))), power_of_two(max(16, min(vocabulary // 3, 2048))),
                 power_of_two(max(16, min(width, 128))), 2, 4, 1,
@@ -55,5 +55,9 @@ class Tiles:
         blocks = math.ceil(rows / block)
         slices = max(1, min(64, 8 if blocks > 64 else math.ceil(512 / blocks), math.ceil(vocabulary / 256)))
         half = weight.dtype.itemsize == 2
-        wide = 256 if plain and half and block == 128 else 128 if plain or not half else 64
+        wide = 256 if bare and half and block == 128 else 128
         return cls(block, wide, 64 if half else 32, slices, 8 if block >= 64 else 4, 3 if half else 2)
+
+    def for_gradient(self) -> Tiles:
+        """Narrower tiles, which leave registers for the derivatives."""
+        return replace(self, vocabulary=min(self.vocabulary, 64))

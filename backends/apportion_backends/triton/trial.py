@@ -1,4 +1,4 @@
-"""Kernels are tried before they are used: with the model's own weights, on a few tokens, beside PyTorch."""
+"""A trial of the kernels before they are used: the model's own weights, a few tokens, compared with PyTorch."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from apportion_backends.triton.tiles import Tiles
 
 __all__ = ["Trial", "try_kernels"]
 
-LARGEST_DIFFERENCE = 1e-3
-"""Nats between two ways of adding up the same products in fp32."""
+HEAD_TOLERANCE = 1e-3
+"""Nats by which two orders of summation in fp32 may differ."""
 MANY_ROWS = 4096
-"""Rows of a large batch, whose tiles are others than those of a few rows."""
-OF_ATTENTION = {torch.bfloat16: 0.1, torch.float16: 0.02}
-"""How far hidden states may differ, as a share of their spread: each layer rounds to their dtype."""
+"""Rows of a large batch, which gets other tiles than a few rows."""
+ATTENTION_TOLERANCE = {torch.bfloat16: 0.1, torch.float16: 0.02}
+"""Tolerated difference of hidden states, relative to their standard deviation: each layer rounds to the dtype."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What came out.
+    """Outcome of trying the kernels.
 
     Attributes:
         head: the fused head gives the right log-probabilities.
-        prefixes: packed rows get the right hidden states with the fused attention to what they share.
-        fault: what the fused head did instead.
+        prefixes: packed rows get the right hidden states with the fused attention to shared prefixes.
+        fault: what went wrong with the fused head; empty if nothing did.
     """
 
     head: bool
@@ -44,7 +44,7 @@ class Trial:
 
 
 def try_kernels(session: TorchSession, costs: Costs) -> Trial:
-    """Run those that the cost model may choose."""
+    """Try the kernels that the cost model may choose."""
     vocabulary = session.model.config.get_text_config().vocab_size
     ids = torch.randint(0, vocabulary, (2, 9), generator=torch.Generator().manual_seed(0)).tolist()
     target = (ids[1][0],)
@@ -57,37 +57,38 @@ def try_kernels(session: TorchSession, costs: Costs) -> Trial:
 
 
 def _fault_of_head(session: TorchSession, rows: list[Row]) -> str:
-    """What the kernel does wrong, with the tiles of few rows and of many; nothing if it is right."""
+    """The kernel's fault, with the tiles of few rows or of many; empty if there is none."""
     batch = ScoringBatch(tuple(rows))
     with scoring_mode(session.model):
         head = Head.of(session.model)
         states = session.hidden(batch)[:, 0]
         target = batch.targets()[0][:, 0].to(states.device)
         expected = target_log_probs(states, head, target)
-        for tiles in dict.fromkeys(Tiles.of(rows, head.weight) for rows in (len(states), MANY_ROWS)):
+        bare = head.bias is None and head.soft_cap is None
+        for tiles in dict.fromkeys(Tiles.of(rows, head.weight, bare=bare) for rows in (len(states), MANY_ROWS)):
             try:
                 found = linear_logprob(states, head.weight, target, head.bias, soft_cap=head.soft_cap, tiles=tiles)
-                worst = float((found.log_prob - expected).abs().max())
+                worst = float((found - expected).abs().max())
             except Exception as error:
-                # A driver, a compiler or a device that this kernel was never run with; PyTorch goes on.
+                # A driver, compiler or device that the kernel has never run with; PyTorch takes over.
                 return f"failed here ({type(error).__name__}: {str(error)[:200]})"
-            if not worst <= LARGEST_DIFFERENCE:
+            if not worst <= HEAD_TOLERANCE:
                 return f"is off by {worst:.2g} nats here"
     return ""
 
 
 def _same_behind_prefix(session: TorchSession, rows: list[Row]) -> bool:
-    """Whether packed rows get the same hidden states with the kernel."""
+    """True if packed rows get the same hidden states with the kernel."""
     model = session.model
     with scoring_mode(model):
         theirs = PackedModel(model).hidden(rows)[1:]
         fused = PackedModel(model, fused=TrunkAttention(1, shared_prefix_attention))
         try:
             fused.hidden(rows[:1])
-            # These go on from what is kept of the first.
+            # These continue from the keys and values kept of the first row.
             ours = fused.hidden(rows[1:])
         except Exception:
-            # As above; or heads that are too large.
+            # As above, or the heads are too large.
             return False
     scale = float(theirs.double().std()) or 1.0
-    return float((ours - theirs).abs().max()) <= OF_ATTENTION.get(model.dtype, 1e-4) * scale
+    return float((ours - theirs).abs().max()) <= ATTENTION_TOLERANCE.get(model.dtype, 1e-4) * scale

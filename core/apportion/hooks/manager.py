@@ -19,7 +19,7 @@ from apportion._version import __version__
 from apportion.errors import ApportionError, InputError, PluginError
 from apportion.files import cache_dir
 from apportion.hooks import hookspecs
-from apportion.hooks.api_version import check_api_version, warn_deprecated
+from apportion.hooks.api_version import check_api_version
 from apportion.hooks.hookspecs import API_VERSION, PROJECT, Settings
 from apportion.hooks.registry import KINDS, Entry, Registry, checked_entry
 from apportion.hooks.validation import blamed, check_plugin, explained
@@ -209,14 +209,7 @@ class Plugins:
             raise
         for entry in entries:
             self.registries[entry.kind].add(entry)
-        implementations = [
-            (caller.name, implementation)
-            for caller in self._manager.get_hookcallers(plugin) or ()
-            for implementation in caller.get_hookimpls()
-            if implementation.plugin is plugin
-        ]
-        warn_deprecated(name, distribution, implementations)
-        hooks = tuple(sorted(hook for hook, _ in implementations))
+        hooks = tuple(sorted(caller.name for caller in self._manager.get_hookcallers(plugin) or ()))
         self.loaded.append(LoadedPlugin(name, distribution, hooks))
 
     def _collect(self, name: str, plugin: object) -> list[Entry]:

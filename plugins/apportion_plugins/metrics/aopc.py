@@ -20,8 +20,8 @@ ORDERS = ("most", "least", "difference")
 class Aopc:
     """Area over the perturbation curve of the first features (Samek et al. 2017, arXiv 1509.06321).
 
-    The mean over k = 1 … L of v(N) − v(N without the k highest). The paper's mean has k = 0, which is 0, as well: it is
-    L/(L + 1) of this one. ``deletion`` looks at the whole curve, this at its beginning.
+    The mean over k = 1 … L of v(N) − v(N without the k highest). The paper's mean includes k = 0, whose term is 0, so
+    it is L/(L + 1) times this one. ``deletion`` measures the whole curve, this metric its beginning.
     """
 
     higher_is_better = True
@@ -38,16 +38,16 @@ class Aopc:
         """L + 1 evaluations, 2L + 1 for ``order="difference"``.
 
         Args:
-            game: what to ask.
+            game: scores coalitions.
             values: one score for each feature.
             rng: not used; nothing is drawn.
-            steps: L, how many features are removed one after another; all if there are fewer.
-            order: ``"most"``: the highest first. ``"least"``: the lowest first, as v(N without them) − v(N), so that
-                higher is better here too. ``"difference"``: the sum of both, which is by how much more the highest
-                are missed than the lowest.
+            steps: L, the number of features removed one after another; all of them if there are fewer.
+            order: ``"most"`` removes the highest first. ``"least"`` removes the lowest first and measures
+                v(N without them) − v(N), so that higher is better here too. ``"difference"`` is the sum of the two:
+                how much more the highest matter than the lowest.
 
         Raises:
-            InputError: ``steps`` is below 1, or another order.
+            InputError: ``steps`` is below 1, or ``order`` is none of these.
         """
         if order not in ORDERS:
             raise InputError(f"order={order!r} must be one of {', '.join(map(repr, ORDERS))}.")

@@ -24,11 +24,34 @@ __all__ = ["AreaBetween", "Deletion", "Insertion"]
 NO_CHANGE = 1e-9
 
 
-class _Curve:
-    """What the metrics that are areas under a curve share."""
+class _AlongRanking:
+    """Scores along the ranking, at evenly spaced numbers of features; a subclass turns them into its measure."""
+
+    def measure(
+        self, game: Game, values: Float[Tensor, " F"], *, rng: torch.Generator, steps: int = 100
+    ) -> Measurement:
+        """Measure from no features to all of them, along the ranking.
+
+        Args:
+            game: scores coalitions.
+            values: one score for each feature.
+            rng: not used; nothing is drawn.
+            steps: the most points of a curve after the first; a point takes about one evaluation.
+
+        Raises:
+            InputError: ``steps`` is below 1.
+        """
+        return self._measured(game, Ranking.of(values), _counts(game.n_features, steps))
+
+    def _measured(self, game: Game, ranking: Ranking, counts: Sequence[int]) -> Measurement:
+        raise NotImplementedError
+
+
+class _Curve(_AlongRanking):
+    """A metric that is the area under one curve."""
 
     def plot(self, evaluations: Sequence[Evaluation]) -> Figure:
-        """Deletion and insertion curves, whichever were measured.
+        """Plot the deletion and insertion curves, whichever were measured.
 
         Args:
             evaluations: of one target.
@@ -42,34 +65,21 @@ class Deletion(_Curve):
     """Area under the score while features are removed, the highest first (RISE, Petsiuk et al. 2018, arXiv 1806.07421).
 
     The mean of v(N without the k highest) − v(∅) over the share k/F of features removed, by the trapezoidal rule, in
-    the unit of the score. Lower is better: a faithful ranking loses the score early.
+    the unit of the score. Lower is better: a faithful ranking loses the score early. It takes F + 1 evaluations, or
+    about ``steps`` + 1 for more features than that.
 
-    RISE takes probabilities, which have a zero. Here the score of the prompt without features is the zero, so that
-    a constant added to all scores changes nothing. It is not divided by v(N) − v(∅), which may be 0 or negative (and
-    would turn the direction round): compare values of one prompt, or see ``normalised`` in the extras.
+    RISE uses probabilities, which have a zero. Here the score of the prompt without features is the zero, so adding
+    a constant to all scores changes nothing. The area is not divided by v(N) − v(∅), which may be 0 or negative (and
+    would then reverse the direction): compare values of one prompt, or see ``normalised`` in the extras.
 
-    The lowest first is ``insertion`` read backwards, and costs nothing more.
+    Removing the lowest first is ``insertion`` read backwards, and costs nothing more.
     """
 
     higher_is_better = False
 
-    def measure(
-        self, game: Game, values: Float[Tensor, " F"], *, rng: torch.Generator, steps: int = 100
-    ) -> Measurement:
-        """F + 1 evaluations, or about ``steps`` + 1 for more features than that.
-
-        Args:
-            game: what to ask.
-            values: one score for each feature.
-            rng: not used; nothing is drawn.
-            steps: the most points of the curve after the first.
-
-        Raises:
-            InputError: ``steps`` is below 1.
-        """
-        counts = _counts(game.n_features, steps)
-        scores, _ = Ranking.of(values).scores(game, without=counts)
-        return _measured(counts, scores, empty=scores[-1], full=scores[0])
+    def _measured(self, game: Game, ranking: Ranking, counts: Sequence[int]) -> Measurement:
+        scores, _ = ranking.scores(game, without=counts)
+        return _area_under(counts, scores, empty=scores[-1], full=scores[0])
 
 
 class Insertion(_Curve):
@@ -77,73 +87,46 @@ class Insertion(_Curve):
 
     The mean of v(the k highest) − v(∅) over the share k/F of features added, by the trapezoidal rule, in the unit of
     the score. Higher is better: a faithful ranking regains the score early. As for ``deletion``, the score without
-    features is the zero, and nothing is divided by v(N) − v(∅).
+    features is the zero, and nothing is divided by v(N) − v(∅). The evaluations are as many as those of ``deletion``;
+    two of them are the same.
     """
 
     higher_is_better = True
 
-    def measure(
-        self, game: Game, values: Float[Tensor, " F"], *, rng: torch.Generator, steps: int = 100
-    ) -> Measurement:
-        """F + 1 evaluations, or about ``steps`` + 1 for more features than that; two are those of ``deletion``.
-
-        Args:
-            game: what to ask.
-            values: one score for each feature.
-            rng: not used; nothing is drawn.
-            steps: the most points of the curve after the first.
-
-        Raises:
-            InputError: ``steps`` is below 1.
-        """
-        counts = _counts(game.n_features, steps)
-        _, scores = Ranking.of(values).scores(game, only=counts)
-        return _measured(counts, scores, empty=scores[0], full=scores[-1])
+    def _measured(self, game: Game, ranking: Ranking, counts: Sequence[int]) -> Measurement:
+        _, scores = ranking.scores(game, only=counts)
+        return _area_under(counts, scores, empty=scores[0], full=scores[-1])
 
 
-class AreaBetween:
+class AreaBetween(_AlongRanking):
     """Area between the curves of removing the lowest and the highest features first (after Samek et al. 2017).
 
     Removing the lowest first is adding the highest first, read backwards; so this is ``insertion`` − ``deletion``, and
-    its evaluations are theirs. In the unit of the score; higher is better, and 0 is no better than no order.
+    its evaluations are theirs. In the unit of the score. Higher is better, and 0 is no better than a random order.
     """
 
     higher_is_better = True
 
-    def measure(
-        self, game: Game, values: Float[Tensor, " F"], *, rng: torch.Generator, steps: int = 100
-    ) -> Measurement:
-        """2F evaluations, or about 2 ``steps`` for more features than that.
-
-        Args:
-            game: what to ask.
-            values: one score for each feature.
-            rng: not used; nothing is drawn.
-            steps: the most points of each curve after the first.
-
-        Raises:
-            InputError: ``steps`` is below 1.
-        """
-        counts = _counts(game.n_features, steps)
-        removed, added = Ranking.of(values).scores(game, without=counts, only=counts)
+    def _measured(self, game: Game, ranking: Ranking, counts: Sequence[int]) -> Measurement:
+        removed, added = ranking.scores(game, without=counts, only=counts)
         between = _area(counts, added) - _area(counts, removed)
         change = float(removed[0] - added[0])
         return Measurement(between, extras={"change": change} | _normalised(between, change))
 
 
 def _counts(n_features: int, steps: int) -> list[int]:
-    """Numbers of features from none to all, evenly spread."""
+    """Numbers of features from none to all, evenly spaced."""
     steps = min(whole_number("steps", steps, least=1), n_features)
     return [(2 * n_features * step + steps) // (2 * steps) for step in range(steps + 1)]
 
 
 def _area(counts: Sequence[int], scores: Float[Tensor, " C"]) -> float:
-    # Relative to one of them: what all scores have in common must not cost digits.
+    # Relative to the first, so that a large constant in all scores costs no precision.
     share = torch.tensor(counts, dtype=torch.float64) / counts[-1]
     return float(torch.trapezoid(scores - scores[0], share) + scores[0])
 
 
-def _measured(counts: Sequence[int], scores: Float[Tensor, " C"], empty: Tensor, full: Tensor) -> Measurement:
+def _area_under(counts: Sequence[int], scores: Float[Tensor, " C"], empty: Tensor, full: Tensor) -> Measurement:
     area, change = _area(counts, scores - empty), float(full - empty)
     shares = [count / counts[-1] for count in counts]
     curve: dict[str, Any] = {"shares": shares, "scores": scores.tolist(), "change": change}
@@ -151,5 +134,5 @@ def _measured(counts: Sequence[int], scores: Float[Tensor, " C"], empty: Tensor,
 
 
 def _normalised(area: float, change: float) -> dict[str, float]:
-    """As a part of v(N) − v(∅), where that says something: not where the features together change or lower nothing."""
+    """The area as a share of v(N) − v(∅); left out where the features together do not raise the score."""
     return {"normalised": area / change} if change > NO_CHANGE else {}

@@ -1,4 +1,4 @@
-"""Distinct coalitions, drawn evenly, and what is known of a mean or correlation over them."""
+"""Distinct coalitions, drawn uniformly, and statistics over them."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from apportion_plugins.samplers.tables import all_coalitions
 __all__ = ["FEWEST", "Drawn", "any_coalitions", "checked_draws", "coalitions_of_size", "correlation"]
 
 FEWEST = 4
-"""Draws that a standard error of a correlation takes."""
+"""Draws that the standard error of a correlation requires."""
 _FEW = 4
-"""Where there are at most this many times as many coalitions as are wanted, they are listed and then drawn from."""
+"""Up to this many times the number of draws, all coalitions are listed first and then drawn from."""
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """Different coalitions, each as likely as any other.
+    """Distinct coalitions, drawn uniformly.
 
     Attributes:
-        mask: one a row.
-        left: the share of all there are that was not drawn; 0 when they are all here.
+        mask: one coalition per row.
+        left: the share of all coalitions that was not drawn; 0 if ``mask`` has all of them.
     """
 
     mask: Bool[Tensor, "S F"]
     left: float
 
     def mean_error(self, numbers: Float[Tensor, " S"]) -> float | None:
-        """The standard error of a mean over the draws; ``None`` when nothing was left out."""
+        """The standard error of a mean over the draws; ``None`` if all coalitions were drawn."""
         return float(numbers.std() * math.sqrt(self.left / len(numbers))) if self.left else None
 
 
 def any_coalitions(n_features: int, count: int, rng: torch.Generator) -> Drawn:
-    """Coalitions out of all 2^F, the empty and the full one among them; all of them if there are no more."""
+    """Draws from all 2^F coalitions, the empty and the full one included; all of them if there are no more."""
     total = 2**n_features
 
     def draw() -> Bool[Tensor, " F"]:
@@ -50,7 +50,7 @@ def any_coalitions(n_features: int, count: int, rng: torch.Generator) -> Drawn:
 
 
 def coalitions_of_size(n_features: int, size: int, count: int, rng: torch.Generator) -> Drawn:
-    """Coalitions of one size; all of them if there are no more."""
+    """Draws from the coalitions of one size; all of them if there are no more."""
 
     def every() -> Bool[Tensor, "S F"]:
         chosen = torch.tensor(list(itertools.combinations(range(n_features), size)))
@@ -63,16 +63,16 @@ def coalitions_of_size(n_features: int, size: int, count: int, rng: torch.Genera
 
 
 def checked_draws(option: str, count: object) -> int:
-    """How many coalitions to draw, as an option gives it.
+    """The number of coalitions to draw, from an option.
 
     Raises:
-        InputError: not a whole number of at least 4.
+        InputError: it is not a whole number of at least 4.
     """
     return whole_number(option, count, least=FEWEST)
 
 
 def correlation(a: Float[Tensor, " S"], b: Float[Tensor, " S"]) -> float:
-    """Pearson's correlation; 0 where one of them is constant up to rounding."""
+    """Pearson's correlation; 0 if either is constant up to rounding."""
     parts = []
     for numbers in (a, b):
         centred = numbers - numbers.mean()

@@ -19,8 +19,34 @@ __all__ = ["Comprehensiveness", "Sufficiency"]
 SHARES = (0.01, 0.05, 0.1, 0.2, 0.5)
 
 
-class Comprehensiveness:
-    """What the target loses without the highest features (ERASER, DeYoung et al. 2020, arXiv 1911.03429).
+class _TopShares:
+    """Mean loss of score over shares of the highest features; a subclass says which features are absent."""
+
+    def measure(
+        self, game: Game, values: Float[Tensor, " F"], *, rng: torch.Generator, shares: Sequence[float] = SHARES
+    ) -> Measurement:
+        """One evaluation for each different number of features, and one for the full prompt.
+
+        Args:
+            game: scores coalitions.
+            values: one score for each feature.
+            rng: not used; nothing is drawn.
+            shares: of the features, each above 0 and at most 1; rounded to whole features, halves up, at least one.
+
+        Raises:
+            InputError: a share is out of range.
+        """
+        counts = _counts(shares, game.n_features)
+        lost = self._lost(game, Ranking.of(values), counts)
+        extras = {"shares": list(shares), "features": counts, "losses": lost.tolist()}
+        return Measurement(float(lost.mean()), extras=extras)
+
+    def _lost(self, game: Game, ranking: Ranking, counts: Sequence[int]) -> Float[Tensor, " C"]:
+        raise NotImplementedError
+
+
+class Comprehensiveness(_TopShares):
+    """Loss of score without the highest features (ERASER, DeYoung et al. 2020, arXiv 1911.03429).
 
     The mean of v(N) − v(N without the top) over the top 1, 5, 10, 20 and 50 % of features, the paper's area over the
     perturbation curve. In the unit of the score, where the paper has probabilities. Higher is better.
@@ -28,27 +54,13 @@ class Comprehensiveness:
 
     higher_is_better = True
 
-    def measure(
-        self, game: Game, values: Float[Tensor, " F"], *, rng: torch.Generator, shares: Sequence[float] = SHARES
-    ) -> Measurement:
-        """One evaluation for each different number of features, and the full prompt.
-
-        Args:
-            game: what to ask.
-            values: one score for each feature.
-            rng: not used; nothing is drawn.
-            shares: of the features, each above 0 and at most 1; rounded to whole features, halves up, at least one.
-
-        Raises:
-            InputError: a share that is none.
-        """
-        counts = _counts(shares, game.n_features)
-        scores, _ = Ranking.of(values).scores(game, without=[0, *counts])
-        return _measured(shares, counts, scores[0] - scores[1:])
+    def _lost(self, game: Game, ranking: Ranking, counts: Sequence[int]) -> Float[Tensor, " C"]:
+        scores, _ = ranking.scores(game, without=[0, *counts])
+        return scores[0] - scores[1:]
 
 
-class Sufficiency:
-    """What the target loses when only the highest features are left (ERASER, DeYoung et al. 2020, arXiv 1911.03429).
+class Sufficiency(_TopShares):
+    """Loss of score with the highest features alone (ERASER, DeYoung et al. 2020, arXiv 1911.03429).
 
     The mean of v(N) − v(the top alone) over the top 1, 5, 10, 20 and 50 % of features, in the unit of the score. Lower
     is better; below 0, the top alone raises the score more than the whole prompt does.
@@ -56,35 +68,16 @@ class Sufficiency:
 
     higher_is_better = False
 
-    def measure(
-        self, game: Game, values: Float[Tensor, " F"], *, rng: torch.Generator, shares: Sequence[float] = SHARES
-    ) -> Measurement:
-        """One evaluation for each different number of features, and the full prompt.
-
-        Args:
-            game: what to ask.
-            values: one score for each feature.
-            rng: not used; nothing is drawn.
-            shares: of the features, each above 0 and at most 1; rounded to whole features, halves up, at least one.
-
-        Raises:
-            InputError: a share that is none.
-        """
-        counts = _counts(shares, game.n_features)
-        full, scores = Ranking.of(values).scores(game, without=[0], only=counts)
-        return _measured(shares, counts, full - scores)
+    def _lost(self, game: Game, ranking: Ranking, counts: Sequence[int]) -> Float[Tensor, " C"]:
+        full, scores = ranking.scores(game, without=[0], only=counts)
+        return full - scores
 
 
 def _counts(shares: object, n_features: int) -> list[int]:
-    """How many features each share is."""
+    """The number of features of each share."""
     if isinstance(shares, str) or not isinstance(shares, Sequence) or not shares:
         raise InputError(f"shares={shares!r:.80} must be a list of numbers such as {list(SHARES)}.")
     for share in shares:
         if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
             raise InputError(f"shares has {share!r}; each must be above 0 and at most 1, such as 0.2 for 20 %.")
     return [max(1, math.floor(share * n_features + 0.5)) for share in shares]
-
-
-def _measured(shares: Sequence[float], counts: list[int], lost: Float[Tensor, " C"]) -> Measurement:
-    extras = {"shares": list(shares), "features": counts, "losses": lost.tolist()}
-    return Measurement(float(lost.mean()), extras=extras)

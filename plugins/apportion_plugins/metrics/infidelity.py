@@ -14,26 +14,26 @@ __all__ = ["Infidelity"]
 
 
 class Infidelity:
-    """Mean squared error of predicting a loss by the values of what was removed (Yeh et al. 2019, arXiv 1901.09392).
+    """Mean squared error of losses predicted from the values of removed features (Yeh et al. 2019, arXiv 1901.09392).
 
-    The mean of (Σ φᵢ over i in R − (v(N) − v(N without R)))² over random sets R, each feature in R with probability one
-    half: the paper's definition with removal as the perturbation. In the unit of the score, squared; lower is
-    better, and 0 is exact. It judges the values themselves: double them, and a good attribution becomes a bad one.
+    The mean of (Σ φᵢ over i in R − (v(N) − v(N without R)))² over random sets R, which contain each feature with
+    probability one half: the paper's definition with removal as the perturbation. In the unit of the score, squared;
+    lower is better, and 0 is exact. It judges magnitudes: doubling the values makes a good attribution a bad one.
 
-    ``scaled`` in the extras is the error after multiplying the values by ``scale``, the best single factor (as
-    Captum's ``normalize=True``); for methods whose values have no unit, such as gradients.
+    ``scaled`` in the extras is the error after multiplying the values by ``scale``, the best single factor (Captum's
+    ``normalize=True``), for methods whose values have no unit, such as gradients.
     """
 
     higher_is_better = False
 
     def measure(self, game: Game, values: Float[Tensor, " F"], *, rng: torch.Generator, draws: int = 64) -> Measurement:
-        """As many evaluations as draws, and the full prompt.
+        """One evaluation per draw, and one for the full prompt.
 
         Args:
-            game: what to ask.
+            game: scores coalitions.
             values: one score for each feature.
             rng: draws the sets.
-            draws: how many different sets to draw, at least 4; all 2^F if there are fewer.
+            draws: number of distinct sets to draw, at least 4; all 2^F if there are fewer.
 
         Raises:
             InputError: ``draws`` is below 4.

@@ -1,4 +1,4 @@
-"""Features from the highest value to the lowest, and the scores on the way."""
+"""Features from the highest value to the lowest, and the scores along that order."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from apportion.game.game import Game
 __all__ = ["Ranking", "mean_ranks"]
 
 TIE = 1e-9
-"""Parts of the range of some numbers that two of them may differ by and count as equal: rounding, not a rank."""
+"""Difference, relative to the range of all numbers, up to which two count as equal: rounding, not rank."""
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Features by value, the highest first, where features of equal value have no order among themselves.
+    """Features by value, the highest first; features of equal value are tied.
 
-    They leave (or come) together. Where only some of them would leave, the score is read off the straight line
+    Tied features are removed (or added) together. Where only some of them would be, the score is interpolated linearly
     between none and all of them: the mean over their orders, if they do not interact. So no result depends on the
-    order in which features are listed, and values that are all equal are judged like a straight line.
+    order in which features are listed, and values that are all equal give a straight line.
 
     Attributes:
         order: features, highest first.
-        edges: numbers of features that cut no group of equal values, from 0 to F.
+        edges: numbers of features that split no group of tied features, from 0 to F.
     """
 
     order: Int[Tensor, " F"]
@@ -43,12 +43,12 @@ class Ranking:
     def scores(
         self, game: Game, *, without: Sequence[int] = (), only: Sequence[int] = ()
     ) -> tuple[Float[Tensor, " W"], Float[Tensor, " O"]]:
-        """Scores of the whole target without the highest features, and with them alone, in one question.
+        """Scores of the whole target without the highest features, and with them alone, in one call of the game.
 
         Args:
-            game: what to ask.
-            without: how many of the highest are absent, each from 0 to F.
-            only: how many of the highest are all that is present.
+            game: scores coalitions.
+            without: numbers of highest features to remove, each from 0 to F.
+            only: numbers of highest features to keep, alone.
         """
         counts = torch.tensor([*without, *only])
         low = torch.searchsorted(self.edges, counts, right=True) - 1
@@ -61,13 +61,13 @@ class Ranking:
         asked = highest ^ absent.repeat(2)[:, None]
         at_start, at_end = game.values(asked)[:, 0].chunk(2)
         share = (counts - start).double() / (end - start).clamp_min(1)
-        # Not start + share·(end − start): where nothing is cut, the score is to be exactly what was asked.
+        # Not start + share·(end − start), which would round where no group is split.
         found = torch.where(share == 0, at_start, (1 - share) * at_start + share * at_end)
         return found[: len(without)], found[len(without) :]
 
 
 def mean_ranks(numbers: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
-    """The rank of each number, the lowest first; equal ones share their mean rank."""
+    """The rank of each number, the lowest first; ties share their mean rank."""
     order, group = _grouped(numbers)
     size = torch.bincount(group)
     ranks = torch.empty(len(numbers), dtype=torch.float64)
@@ -76,7 +76,7 @@ def mean_ranks(numbers: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
 
 
 def _grouped(numbers: Float[Tensor, " N"]) -> tuple[Int[Tensor, " N"], Int[Tensor, " N"]]:
-    """The order from the lowest number to the highest, and along it the number of the group of equal ones."""
+    """The order from the lowest number to the highest, and the group of ties at each place of it."""
     order = torch.argsort(numbers, stable=True)
     ordered = numbers[order]
     rounding = TIE * (ordered[-1] - ordered[0]) + 1e-12 * ordered.abs().max()

@@ -19,11 +19,11 @@ SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
 class SensitivityN:
-    """Correlation of the values of n removed features with what the target loses (Ancona et al. 2018).
+    """Correlation of the values of n removed features with the loss of score (Ancona et al. 2018, arXiv 1711.06104).
 
-    arXiv 1711.06104. For a number n, Pearson's correlation of Σ φᵢ over i in R with v(N) − v(N without R) over random
-    sets R of n features; by default its mean over n = 10, 30, 50, 70 and 90 % of the features. 1 is a perfect
-    prediction, 0 none. A number whose sums or losses are all the same, as for n = F, counts as 0.
+    Pearson's correlation of Σ φᵢ over i in R with v(N) − v(N without R), over random sets R of n features; by default
+    its mean over n = 10, 30, 50, 70 and 90 % of the features. 1 is a perfect prediction, 0 is none. If all sums or all
+    losses are equal, as for n = F, the correlation counts as 0.
     """
 
     higher_is_better = True
@@ -37,18 +37,18 @@ class SensitivityN:
         n: int | float | None = None,
         draws: int = 32,
     ) -> Measurement:
-        """As many evaluations as draws for each number of features.
+        """One evaluation per draw, for each number of features.
 
         Args:
-            game: what to ask.
+            game: scores coalitions.
             values: one score for each feature.
             rng: draws the sets.
-            n: how many features are removed, or (below 1) which share of them; ``None`` for the mean over five shares.
+            n: number of features to remove, or (below 1) the share of them; ``None`` for the mean over five shares.
                 Shares are rounded to whole features, halves up, at least one and at most all but one.
-            draws: how many different sets of each size to draw, at least 4; all sets of a size if there are fewer.
+            draws: number of distinct sets of each size to draw, at least 4; all sets of a size if there are fewer.
 
         Raises:
-            InputError: an ``n`` that is neither a number of features nor a share, or ``draws`` below 4.
+            InputError: ``n`` is neither a number of features nor a share, or ``draws`` is below 4.
         """
         sizes = _sizes(n, game.n_features)
         count = checked_draws("draws", draws)
@@ -57,7 +57,7 @@ class SensitivityN:
         scores = game.values(~removed)[:, 0]
         lengths = [len(part.mask) for part in drawn]
         predicted = torch.split(removed.double() @ values.double(), lengths)
-        # v(N) is the same in all of them, so what is lost correlates like what is left, with the sign reversed.
+        # v(N) is a constant, so the loss correlates like the score, with the sign reversed.
         left = torch.split(scores, lengths)
         found = [correlation(p, -actual) for p, actual in zip(predicted, left, strict=True)]
         variances = [_variance(r, part) for r, part in zip(found, drawn, strict=True)]
@@ -66,7 +66,7 @@ class SensitivityN:
 
 
 def _variance(r: float, drawn: Drawn) -> float:
-    """Of a correlation over some of all sets there are; 0 over all of them."""
+    """The variance of a correlation over drawn sets; 0 if all sets were drawn."""
     return (1 - r**2) ** 2 / (len(drawn.mask) - 3) * drawn.left if drawn.left else 0.0
 
 

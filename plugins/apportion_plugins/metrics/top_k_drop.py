@@ -1,4 +1,4 @@
-"""What the highest features are worth together."""
+"""Loss of score without the highest features."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class TopKDrop:
     higher_is_better = True
 
     def measure(self, game: Game, values: Float[Tensor, " F"], *, rng: torch.Generator, k: int = 1) -> Measurement:
-        """2 evaluations.
+        """Two evaluations.
 
         Args:
-            game: what to ask.
+            game: scores coalitions.
             values: one score for each feature.
             rng: not used; nothing is drawn.
-            k: how many features are removed together; all if there are fewer. The paper has 1, 3 and 5.
+            k: number of features to remove; all of them if there are fewer. The paper uses 1, 3 and 5.
 
         Raises:
             InputError: ``k`` is below 1.

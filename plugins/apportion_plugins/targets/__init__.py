@@ -1,4 +1,4 @@
-"""Target functions: what of the model's output is explained."""
+"""Target functions: the part of the model's output that is explained."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What target functions share: the whole target beside its tokens, and tokens of two targets side by side."""
+"""Columns of values: the whole target, then its tokens; and the tokens of two targets side by side."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ from torch import Tensor
 
 from apportion.protocols.targets import Target
 
-__all__ = ["aligned", "chosen_logits", "summed"]
+__all__ = ["aligned", "chosen_logits", "columns", "summed"]
+
+
+def columns(whole: Float[Tensor, " S"], tokens: Float[Tensor, "S T"]) -> Float[Tensor, "S K"]:
+    """A value for the whole target, then one for each token."""
+    return torch.cat([whole[:, None], tokens], dim=1)
 
 
 def summed(tokens: Float[Tensor, "S T"]) -> Float[Tensor, "S K"]:
-    """The sum over the tokens for the whole target, then each of them; float64."""
+    """The sum over the tokens for the whole target, then each token; float64."""
     tokens = tokens.double()
-    return torch.cat([tokens.sum(1, keepdim=True), tokens], dim=1)
+    return columns(tokens.sum(1), tokens)
 
 
 def chosen_logits(logits: Float[Tensor, "S T V"], target: Target) -> Float[Tensor, "S T"]:
@@ -25,9 +30,9 @@ def chosen_logits(logits: Float[Tensor, "S T V"], target: Target) -> Float[Tenso
 
 
 def aligned(contrast: Float[Tensor, "S C"], tokens: int) -> Float[Tensor, "S T"]:
-    """The contrast's tokens beside the target's, one to one from the left.
+    """Values of the contrast's tokens, aligned with the target's from the left.
 
-    A target token past the contrast's end stands beside 0; contrast tokens past the target's end have no row.
+    A target token past the contrast's end is compared with 0; contrast tokens past the target's end are dropped.
     """
     beside = torch.zeros(len(contrast), tokens, dtype=contrast.dtype, device=contrast.device)
     shared = min(tokens, contrast.shape[1])

@@ -1,18 +1,17 @@
-"""The target against another one: why this and not that (Yin and Neubig 2022, arXiv 2202.10419).
+"""The target against a contrast: why this and not that (Yin and Neubig 2022, arXiv 2202.10419).
 
-Both targets are scored after the same prompt, each with its own tokens before the next. For the values of single
-tokens they stand side by side from the left: a target token past the contrast's end is compared with nothing, and
-contrast tokens past the target's end count for the whole only.
+Both are scored after the same prompt, each token given the target's or contrast's own tokens before it. For values of
+single tokens the two are aligned from the left: a target token past the contrast's end is compared with nothing, and
+contrast tokens past the target's end count for the whole target only.
 """
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from apportion.protocols.targets import Needs, Scores, Target
-from apportion_plugins.targets.columns import aligned, chosen_logits
+from apportion_plugins.targets.columns import aligned, chosen_logits, columns
 
 __all__ = ["ContrastLogProbDiff", "ContrastLogits", "ContrastLogitsDiff", "ContrastProb", "ContrastProbDiff"]
 
@@ -25,13 +24,12 @@ class ContrastLogProbDiff:
     unit = "nats"
 
     def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:
-        """Differences of sums over all tokens of each, and of tokens side by side."""
-        ours, theirs = _log_probs(scores)
-        return _columns(ours.sum(1) - theirs.sum(1), ours - aligned(theirs, ours.shape[1]))
+        """Differences of the sums over all tokens, and of aligned tokens."""
+        return _difference(*_log_probs(scores))
 
 
 class ContrastProb:
-    """The probability of the contrast; rows hold the probabilities of its tokens, 0 past its end."""
+    """The probability of the contrast, and of each of its tokens; 0 past its end."""
 
     needs = Needs.LOG_PROBS
     contrastive = True
@@ -40,7 +38,7 @@ class ContrastProb:
     def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:
         """Probabilities in [0, 1]."""
         ours, theirs = _log_probs(scores)
-        return _columns(theirs.sum(1).exp(), aligned(theirs.exp(), ours.shape[1]))
+        return columns(theirs.sum(1).exp(), aligned(theirs.exp(), ours.shape[1]))
 
 
 class ContrastProbDiff:
@@ -54,7 +52,7 @@ class ContrastProbDiff:
         """Differences in [−1, 1]."""
         ours, theirs = _log_probs(scores)
         whole = ours.sum(1).exp() - theirs.sum(1).exp()
-        return _columns(whole, ours.exp() - aligned(theirs.exp(), ours.shape[1]))
+        return columns(whole, ours.exp() - aligned(theirs.exp(), ours.shape[1]))
 
 
 class ContrastLogits:
@@ -67,20 +65,19 @@ class ContrastLogits:
     def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:
         """Logits before the softmax."""
         ours, theirs = _logits(scores, target)
-        return _columns(theirs.sum(1), aligned(theirs, ours.shape[1]))
+        return columns(theirs.sum(1), aligned(theirs, ours.shape[1]))
 
 
 class ContrastLogitsDiff:
-    """The target's logits minus those of the contrast; for single tokens the log-odds, as the softmax cancels."""
+    """The target's logits minus those of the contrast; for single tokens the log-odds, as the normalizer cancels."""
 
     needs = Needs.LOGITS
     contrastive = True
     unit = "logits"
 
     def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:
-        """Differences of sums over all tokens of each, and of tokens side by side."""
-        ours, theirs = _logits(scores, target)
-        return _columns(ours.sum(1) - theirs.sum(1), ours - aligned(theirs, ours.shape[1]))
+        """Differences of the sums over all tokens, and of aligned tokens."""
+        return _difference(*_logits(scores, target))
 
 
 def _log_probs(scores: Scores) -> tuple[Float[Tensor, "S T"], Float[Tensor, "S C"]]:
@@ -94,5 +91,5 @@ def _logits(scores: Scores, target: Target) -> tuple[Float[Tensor, "S T"], Float
     return chosen_logits(scores.logits, target), chosen_logits(scores.contrast.logits, target.contrast)
 
 
-def _columns(whole: Float[Tensor, " S"], tokens: Float[Tensor, "S T"]) -> Float[Tensor, "S K"]:
-    return torch.cat([whole[:, None], tokens], dim=1)
+def _difference(ours: Float[Tensor, "S T"], theirs: Float[Tensor, "S C"]) -> Float[Tensor, "S K"]:
+    return columns(ours.sum(1) - theirs.sum(1), ours - aligned(theirs, ours.shape[1]))

@@ -1,4 +1,4 @@
-"""What a prompt adds to the model's knowledge of the target, over a reference prompt."""
+"""Information about the target that a prompt adds over a reference prompt."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ __all__ = ["PCXMI", "InContextPVI", "KLDivergence"]
 class PCXMI:
     """Pointwise conditional cross-mutual information, ``log p(y | x) − log p(y | reference)``, in nats.
 
-    Positive where the prompt helps (Fernandes et al. 2021, arXiv 2105.03482); Inseq gives minus this, in bits. The
-    reference does not depend on the features, so the attributions are those of ``log_prob``; the scores say how much
-    the whole prompt adds.
+    Positive where the prompt helps (Fernandes et al. 2021, arXiv 2105.03482); Inseq returns its negative, in bits. The
+    reference does not depend on the features, so the attributions equal those of ``log_prob``; the scores tell how
+    much the whole prompt adds.
 
     Args:
-        reference: the prompt that is compared with: ``"empty"`` (no features), ``"full"``, or its text.
+        reference: the prompt to compare with: ``"empty"`` (no features), ``"full"``, or its text.
     """
 
     needs = Needs.LOG_PROBS
@@ -35,7 +35,7 @@ class PCXMI:
         self.reference = _checked(reference)
 
     def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:
-        """Differences of logarithms, of the whole target and of each token."""
+        """Differences of log-probabilities, for the whole target and for each token."""
         assert scores.log_probs is not None and scores.reference is not None
         assert scores.reference.log_probs is not None
         return summed(scores.log_probs.double() - scores.reference.log_probs.double())
@@ -45,7 +45,7 @@ class InContextPVI(PCXMI):
     """In-context pointwise V-information, ``log₂ p(y | x) − log₂ p(y)``, in bits (Lu et al. 2023, arXiv 2310.12300).
 
     Args:
-        reference: the prompt that is compared with; ``""``: none, the target follows the start token.
+        reference: the prompt to compare with; ``""`` for none: the target follows the start token.
     """
 
     unit = "bits"
@@ -54,24 +54,25 @@ class InContextPVI(PCXMI):
         super().__init__(reference=reference)
 
     def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:
-        """Differences of logarithms to the base 2."""
+        """Differences of log-probabilities, to the base 2."""
         return super().__call__(scores, target) / math.log(2)
 
 
 class KLDivergence:
     """``KL(P ‖ Q)`` at each target position, P after the reference prompt and Q after this one, and their sum; nats.
 
-    How far the prompt moves the model's predictions, whichever token is the target. It is 0 for the reference itself:
-    with ``reference="full"`` features whose absence moves the predictions get negative values. As in Inseq, P and Q
-    may be cut down to the likeliest tokens of P and made to sum to 1 again, first by ``top_p``, then by ``top_k``.
+    It measures how far the prompt shifts the model's predictions, whichever token is the target. It is 0 for the
+    reference itself: with ``reference="full"``, features whose absence shifts the predictions get negative values. As
+    in Inseq, P and Q may be truncated to the most likely tokens of P and renormalised, first by ``top_p``, then by
+    ``top_k``.
 
     Args:
-        reference: the prompt that is compared with: ``"full"`` (all features), ``"empty"``, or its text.
-        top_k: how many of the likeliest tokens count; ``None`` for all.
-        top_p: the probability that those which count hold together.
+        reference: the prompt to compare with: ``"full"`` (all features), ``"empty"``, or its text.
+        top_k: number of most likely tokens to keep; ``None`` for all.
+        top_p: share of the probability that the kept tokens hold.
 
     Raises:
-        InputError: ``top_k`` is below 1, or ``top_p`` no share of the probability.
+        InputError: ``top_k`` is below 1, or ``top_p`` is not above 0 and at most 1.
     """
 
     needs = Needs.LOGITS

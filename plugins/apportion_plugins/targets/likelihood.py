@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from apportion.protocols.targets import Needs, Scores, Target
+from apportion_plugins.targets.columns import summed
 
 __all__ = ["CrossEntropy", "LogProb", "Perplexity", "Prob"]
 
@@ -20,12 +20,11 @@ class LogProb:
     def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:
         """Natural logarithms."""
         assert scores.log_probs is not None
-        log_probs = scores.log_probs.double()
-        return torch.cat([log_probs.sum(1, keepdim=True), log_probs], dim=1)
+        return summed(scores.log_probs)
 
 
 class Prob(LogProb):
-    """The exponential of every entry of ``LogProb``."""
+    """The probability of the target, and of each token: the exponential of every entry of ``LogProb``."""
 
     unit = "probability"
 
@@ -35,25 +34,25 @@ class Prob(LogProb):
 
 
 class CrossEntropy(LogProb):
-    """``-log p``: how surprising the target is. Positive values make it *less* likely."""
+    """``-log p``, the surprisal of the target. A feature with a positive value makes the target *less* likely."""
 
     unit = "nats"
 
     def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:
-        """Minus the natural logarithms."""
+        """Negative natural logarithms."""
         return -super().__call__(scores, target)
 
 
 class Perplexity(LogProb):
     """``exp`` of the mean cross-entropy of the target's tokens, and of each token's own; at least 1.
 
-    Inseq takes 2 to the power of a cross-entropy in nats, which is another number.
+    Inseq raises 2, not e, to a cross-entropy in nats, which gives another number.
     """
 
     unit = "perplexity"
 
     def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:
-        """How many equally likely tokens would be as hard to guess."""
+        """Numbers of equally likely tokens that would be as hard to predict."""
         surprise = -super().__call__(scores, target)
         surprise[:, 0] /= len(target.ids)
         return surprise.exp()
