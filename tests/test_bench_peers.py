@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,8 +40,8 @@ def peer(package: str = "torch", tolerance: float | None = 1e-3, error: float = 
     """One that gives our values, and an error more."""
     from benchmarks.speed.peer import Peer
 
-    def prepare(model: ap.ModelSpec):
-        explainer = ap.Explainer(model, progress=False, share_prefixes=False)
+    def prepare(session: Any):
+        explainer = ap.Explainer((session.model, session.tokenizer), progress=False, share_prefixes=False)
 
         def run() -> np.ndarray:
             if error == np.inf:

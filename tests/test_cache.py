@@ -25,12 +25,11 @@ from torch import nn
 import apportion as ap
 from apportion.cli import main
 from apportion.testing import tiny
+from apportion_backends.torch.checksum import model_checksum
 from apportion_plugins.cache import EvaluationCache
-from apportion_plugins.cache.checksum import model_checksum
 from apportion_plugins.cache.file import CacheFile
 from apportion_plugins.cache.rows import pack, unpack
 from apportion_plugins.cache.store import Store
-from apportion_plugins.cache.unseen import UnseenError
 
 PROMPT, TARGET = "a b c d e", "xyz"
 
@@ -293,7 +292,7 @@ def test_whatever_a_module_holds_is_in_its_checksum(one: Any, other: Any) -> Non
 
 
 def test_weights_that_are_not_in_memory_have_no_checksum() -> None:
-    with pytest.raises(UnseenError, match=r"the weights 'held' are not in memory"):
+    with pytest.raises(ap.CapabilityError, match=r"the weights 'held' are not in memory"):
         model_checksum(Holder(torch.empty(2, device="meta")))
 
 
@@ -365,16 +364,17 @@ def test_scores_of_plugin_objects_are_not_cached() -> None:
 
 
 class OtherSession:
-    """A session that does not show its model; what it says of itself is its checksum."""
+    """A session with a checksum of its own, or none."""
 
-    def __init__(self, inner: Any, checksum: str | None) -> None:
-        self.inner = inner
-        if checksum is not None:
-            self.checksum = checksum
+    def __init__(self, inner: Any, stated: str | None) -> None:
+        self.inner, self.stated = inner, stated
+
+    def checksum(self) -> str:
+        if self.stated is None:
+            raise ap.CapabilityError("the server does not say which weights it scores with")
+        return self.stated
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("model", "checksum"):
-            raise AttributeError(name)
         return getattr(self.inner, name)
 
 
@@ -384,7 +384,7 @@ class OtherBackend:
 
         self.inner, self.checksum = TorchBackend(), checksum
         self.info = self.inner.info
-        self.availability = self.inner.availability
+        self.availability, self.claims = self.inner.availability, self.inner.claims
 
     def load(self, *args: Any, **options: Any) -> Any:
         return OtherSession(self.inner.load(*args, **options), self.checksum)
@@ -395,7 +395,7 @@ def test_a_session_has_to_tell_what_it_scores_with() -> None:
         explainer = ap.Explainer((tiny.model(), tiny.tokenizer()), backend=OtherBackend(checksum), cache=True)
         return cost(explainer.attribute(PROMPT, TARGET, method="ablation"))
 
-    with pytest.warns(RuntimeWarning, match="does not tell which weights it scores with"):
+    with pytest.warns(RuntimeWarning, match="the server does not say which weights it scores with"):
         assert run(None) == (6, 0)
     assert [run("one"), run("one"), run("two")] == [(6, 0), (0, 6), (6, 0)]
 
@@ -457,8 +457,8 @@ def foreign_database(path: Path) -> None:
     ("make", "why"),
     [
         (lambda path: path.mkdir(), "is a folder"),
-        (lambda path: path.write_text("dear diary"), "is no evaluation cache of apportion: file is not a database"),
-        (lambda path: path.write_bytes(b"x" * 5000), "is no evaluation cache of apportion: file is not a database"),
+        (lambda path: path.write_text("dear diary"), "is not an evaluation cache of apportion: file is not a database"),
+        (lambda path: path.write_bytes(b"x" * 5000), "is not an evaluation cache of apportion: file is not a database"),
         (foreign_database, "it is a database of another application"),
         (os.mkfifo, "is neither a file nor free"),
     ],

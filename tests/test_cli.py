@@ -243,7 +243,18 @@ def test_generated_target(attribute: Run) -> None:
 def test_flags_reach_the_library(run: Run, calls: list[dict[str, Any]], tmp_path: Path) -> None:
     words = ["--by", "tokens", "--baseline-id", "7", "--keep", "a", "--keep-index", "-1", "--target-ids", "1, 2"]
     words += ["--memory-budget", "1.5KiB", "--device", "cpu", "--dtype", "float64", "--backend", "torch"]
-    words += ["--no-share-prefixes", "--no-progress", "--budget", "40", "--seed", "2", "--target-fn", "prob"]
+    words += [
+        "--tokenizer",
+        "t",
+        "--no-share-prefixes",
+        "--no-progress",
+        "--budget",
+        "40",
+        "--seed",
+        "2",
+        "--target-fn",
+        "prob",
+    ]
     words += ["--contrast", " no", "--target-option", "top_k=3", "--until", "0.5"]
     words += ["--method", "permutation", "--option", "antithetic=false", "-o", "n-permutations=6"]
     words += ["--cache", "--run-log", str(tmp_path / "runs.jsonl"), "--backend-option", "compile=true"]
@@ -252,6 +263,7 @@ def test_flags_reach_the_library(run: Run, calls: list[dict[str, Any]], tmp_path
     assert calls == [
         {
             "model": "m",
+            "tokenizer": "t",
             "backend": "torch",
             "device": "cpu",
             "dtype": "float64",
@@ -567,7 +579,7 @@ def test_a_picture_that_fails_costs_nothing_else(
 def test_a_result_that_json_cannot_hold_is_still_shown(
     attribute: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Attribution, "to_dict", lambda self: {"extras": object()})
+    monkeypatch.setattr(Attribution, "to_dict", lambda self: {"extras": {"x": object()}})
     ended = attribute("a b", "--target", "x", "--save", tmp_path / "a.json", "--plot", tmp_path / "a.png")
     assert ended.code == 1
     assert ended.err.startswith("error: The result cannot be written as JSON")

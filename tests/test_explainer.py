@@ -345,7 +345,10 @@ class Absent:
     def availability(self) -> ap.Unavailable:
         return ap.Unavailable("its package is missing", "pip install absent")
 
-    def load(self, model: ap.ModelSpec, **options: object) -> ap.Session:
+    def claims(self, spec: ap.ModelSpec) -> bool:
+        return True
+
+    def load(self, spec: ap.ModelSpec, **options: object) -> ap.Session:
         raise AssertionError("an unavailable backend is never loaded")
 
 
@@ -439,9 +442,9 @@ def test_methods_are_held_to_their_protocol(explainer: ap.Explainer, estimate: o
 
 def test_methods_that_need_more_than_the_backend_gives(explainer: ap.Explainer) -> None:
     class Gradient(Half):
-        requires = frozenset({ap.Capability.GRADIENTS})
+        requires = frozenset({ap.Capability.IMAGES})
 
-    with pytest.raises(ap.CapabilityError, match="'Gradient' needs gradients, which the backend 'torch' does not give"):
+    with pytest.raises(ap.CapabilityError, match="'Gradient' needs images, which the backend 'torch' does not give"):
         explainer.attribute("a b c", "d", method=Gradient())
 
 

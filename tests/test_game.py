@@ -84,6 +84,6 @@ def test_values_that_are_not_finite_name_their_coalition(value: float) -> None:
         game.values(masks("100", "101"))
 
 
-def test_white_box_says_what_is_missing() -> None:
+def test_the_inside_says_what_is_missing() -> None:
     with pytest.raises(ap.CapabilityError, match="only scores prompts.*apportion backends"):
-        ap.Game.from_function(Counting(), 3).white_box()
+        ap.Game.from_function(Counting(), 3).inside()

@@ -28,8 +28,8 @@ VERSION_1 = {
     "apportion_before_run": ("request",),
     "apportion_after_run": ("request", "attribution"),
     "apportion_on_progress": ("event",),
-    "apportion_lookup": ("request", "session", "prompts", "target_ids"),
-    "apportion_score": ("session", "batch", "request"),
+    "apportion_lookup": ("request", "session", "rows"),
+    "apportion_score": ("session", "batch", "request", "read"),
 }
 """Hooks and arguments that plugins written for version 1 rely on. Add to it, but remove nothing."""
 
@@ -96,8 +96,8 @@ class Everything:
         self.called("before_run")
 
     @ap.hookimpl
-    def apportion_lookup(self, request: ap.Request, session: ap.Session, prompts: Any) -> None:
-        self.called("recall")
+    def apportion_lookup(self, request: ap.Request, session: ap.Session, rows: Any) -> None:
+        self.called("lookup")
 
     @ap.hookimpl
     def apportion_score(self, session: ap.Session, batch: ap.ScoringBatch, request: ap.Request) -> None:
@@ -125,7 +125,7 @@ def test_hooks_are_called_in_the_documented_order() -> None:
         observer.calls.clear()
         explainer.attribute("one two", " three", method="ablation")
     assert observer.calls == [
-        "adapt_input", "before_run", "recall", "on_progress:score", "score", "on_progress:score", "after_run",
+        "adapt_input", "before_run", "lookup", "on_progress:score", "score", "on_progress:score", "after_run",
         "on_progress:end",
     ]  # fmt: skip
     assert set(VERSION_1) == {name for name in dir(Everything) if name.startswith("apportion_")}, (
@@ -173,13 +173,13 @@ class Remembers:
         self.value, self.known = value, known
 
     @ap.hookimpl
-    def apportion_lookup(self, request: ap.Request, prompts: Any) -> torch.Tensor:
-        found = torch.full((len(prompts), len(request.target.ids)), torch.nan)
+    def apportion_lookup(self, rows: Any) -> torch.Tensor:
+        found = torch.full((len(rows), len(rows[0].target)), torch.nan)
         found[: self.known] = self.value
         return found
 
 
-def test_what_is_recalled_is_neither_planned_nor_scored() -> None:
+def test_what_is_known_is_neither_planned_nor_scored() -> None:
     with tiny_explainer(plugins=[Remembers(-1.0, 2)]) as explainer:
         result = explainer.attribute("one two", "x", method="ablation")
     assert (result.provenance.evaluations, result.provenance.cached) == (1, 2)
@@ -190,7 +190,7 @@ def test_what_is_recalled_is_neither_planned_nor_scored() -> None:
         )
 
 
-def test_of_two_that_recall_the_last_is_believed() -> None:
+def test_of_two_that_know_a_row_the_last_is_believed() -> None:
     first, last = Remembers(-1.0, 3), type("Other", (Remembers,), {})(-2.0, 1)
     with tiny_explainer(plugins=[first, last]) as explainer:
         result = explainer.attribute("one two", "x", method="ablation")
@@ -199,10 +199,10 @@ def test_of_two_that_recall_the_last_is_believed() -> None:
     assert result.provenance.evaluations == 0
 
 
-def test_a_wrong_recall_is_the_plugins_fault() -> None:
+def test_a_wrong_lookup_is_the_plugins_fault() -> None:
     class Wrong:
         @ap.hookimpl
-        def apportion_lookup(self, prompts: Any) -> torch.Tensor:
+        def apportion_lookup(self, rows: Any) -> torch.Tensor:
             return torch.zeros(1, 1)
 
     with tiny_explainer(plugins=[Wrong()]) as explainer, pytest.raises(ap.PluginError, match="apportion_lookup gave"):

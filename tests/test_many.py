@@ -22,7 +22,8 @@ from rich.console import Console
 import apportion as ap
 from apportion.runs.coroutine import questions_of
 from apportion.testing import tiny
-from apportion_plugins.cache import EvaluationCache, keys
+from apportion_backends.torch import session as session_module
+from apportion_plugins.cache import EvaluationCache
 from apportion_plugins.progress import ProgressBar
 
 PROMPTS = [f"{name} plays {what} and" for name, what in zip(["Ann", "Bo", "Cy", "Di", "Ed"], "abcde", strict=True)]
@@ -338,7 +339,7 @@ def test_closing_early_ends_everything(watched: ap.Explainer, watcher: Watcher) 
     assert len(ends) == len(watcher.before)
     assert watcher.events[-1].stage == "close"
     assert watcher.events[-1].error is None
-    assert watched.session.kept == ()
+    assert watched.session.kept is None
     assert_same(watched.attribute("a b", " x"), watched.attribute("a b", " x"))
 
 
@@ -475,8 +476,8 @@ def test_the_run_log_has_a_line_for_each(tmp_path: Path) -> None:
 
 def test_the_cache_takes_one_checksum_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[object] = []
-    real = keys.model_checksum
-    monkeypatch.setattr(keys, "model_checksum", lambda model: taken.append(model) or real(model))
+    real = session_module.model_checksum
+    monkeypatch.setattr(session_module, "model_checksum", lambda model: taken.append(model) or real(model))
     cache = EvaluationCache(tmp_path / "cache.sqlite3")
     with ap.Explainer((tiny.model(), tiny.tokenizer()), plugins=[cache], progress=False) as explainer:
         first = list(explainer.attribute_many(PROMPTS, target=" x", at_once=2, method="permutation", budget=12))

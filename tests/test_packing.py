@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import apportion as ap
 from apportion.models.spec import model_spec
-from apportion.protocols.row import Row
+from apportion.protocols.row import ModelInput, Row
 from apportion.scoring.plan import plan
 from apportion.scoring.prefix_tree import minimum_tokens, reused_tokens
 from apportion.testing import reference, tiny
@@ -66,7 +66,7 @@ def test_every_node_attends_along_its_path(
     for row, places in zip(rows, pack.predicts.tolist(), strict=True):
         for n, place in enumerate(places[: len(row.target)]):
             of_node[place] = row.read[: len(row.prompt) + n]
-    depths = reused_tokens(rows, kept)
+    depths = reused_tokens(rows, ModelInput(kept) if kept else None)
     nodes = [row.read[:n] for row, depth in zip(rows, depths, strict=True) for n in range(depth + 1, len(row.read) + 1)]
     assert all(nodes[place] == beginning for place, beginning in of_node.items()), "targets are read at other tokens"
     assert len(pack.ids) == len(pack.positions) == -(-len(nodes) // step) * step
@@ -121,13 +121,13 @@ def test_long_rows_equal_single_ones(family: str, batch_tokens: int) -> None:
     if batch_tokens > 1000:
         assert made.forwarded_tokens == minimum_tokens(rows)
     for batch in made.batches:
-        found = session.log_probs(made.tensors(batch))
+        found = session.log_probs(made.scoring_batch(batch))
         for i, ours in zip(batch.rows, found, strict=True):
             expected = reference.log_probs(tiny.model(family), rows[i].prompt, rows[i].target)
             assert torch.allclose(ours[: len(expected)].double(), expected, atol=1e-9, rtol=0)
-    assert session.kept == made.kept != ()
+    assert session.kept == made.kept is not None
     session.release()
-    assert session.kept == ()
+    assert session.kept is None
 
 
 def test_rows_within_a_sliding_window_are_packed() -> None:
@@ -143,7 +143,7 @@ def test_rows_within_a_sliding_window_are_packed() -> None:
     for part, packed in ((rows, True), (too_long, False)):
         made = plan(part, session.layout, session.row_bytes, 10**9)
         assert {batch.packed for batch in made.batches} == {packed}
-        found = session.log_probs(made.tensors(made.batches[0]))
+        found = session.log_probs(made.scoring_batch(made.batches[0]))
         for i, ours in zip(made.batches[0].rows, found, strict=True):
             expected = reference.log_probs(model, part[i].prompt, part[i].target)
             assert torch.allclose(ours.double(), expected, atol=1e-9, rtol=0)
@@ -157,7 +157,7 @@ def test_the_models_own_attention_is_put_back() -> None:
     with pytest.raises(IndexError):
         session.log_probs(ap.ScoringBatch.of([(1, 2, 3), (1, 2, 10**6)], (5,), packed=True))
     assert loaded.objects.config._attn_implementation == before
-    assert session.kept == (1, 2, 4), "a forward that failed changes nothing"
+    assert session.kept == ModelInput((1, 2, 4)), "a forward that failed changes nothing"
 
 
 def test_weights_that_are_trained_or_exchanged_between_runs_are_seen() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apportion.protocols.backend import Layout
-from apportion.protocols.row import Row
+from apportion.protocols.row import ModelInput, Row
 from apportion.scoring.plan import Plan, plan
 from apportion.scoring.prefix_tree import common_prefix, minimum_tokens
 
@@ -37,7 +37,7 @@ def planned(
         "batch_overhead": 0,
     } | layout  # fmt: skip
     rows = [prompt if isinstance(prompt, Row) else Row(prompt, (7, 8)) for prompt in prompts]
-    return plan(rows, Layout(**settings), row_bytes, budget, kept)
+    return plan(rows, Layout(**settings), row_bytes, budget, ModelInput(kept) if kept else None)
 
 
 def distinct_beginnings(made: Plan) -> int:
@@ -81,9 +81,9 @@ def test_every_row_is_planned_once_within_the_budget(
     made = planned(rows, way, budget, padding=padding, batch_overhead=overhead)
     assert sorted(row for batch in made.batches for row in batch.rows) == list(range(len(rows)))
     for batch in made.batches:
-        tensors = made.tensors(batch)
-        assert tensors.rows == [rows[i] for i in batch.rows]
-        assert tensors.suffix_lengths.min() >= 1
+        given = made.scoring_batch(batch)
+        assert given.rows == tuple(rows[i] for i in batch.rows)
+        assert given.padded().suffix_lengths.min() >= 1
         assert len(batch.rows) == 1 or made.bytes(batch, row_bytes) <= budget + 3 * batch.packed
         if not padding and not batch.packed:
             assert len({(len(rows[i].prompt), len(rows[i].target)) for i in batch.rows}) == 1

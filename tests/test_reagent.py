@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,10 +32,14 @@ def game_of(scored: list[int] | None = None, budget: int | None = None) -> ap.Ga
         first, second = 0.1 + 0.8 * there[:, 3].double(), 0.1 + 0.8 * there[:, 5].double()
         return torch.stack([first * second, first, second], 1)
 
-    def view() -> TokenView:
+    def view(charge: Callable[[int], None]) -> TokenView:
+        def counted(prompts: Sequence[tuple[int, ...]], target_fn: ap.TargetFunction) -> torch.Tensor:
+            charge(len(prompts))
+            return score(prompts, target_fn)
+
         target = ap.Target((1, 2), ("a", "b"), "ab")
         return TokenView(
-            prompt, (None, *range(F)), target, "log_prob", score, lambda: torch.zeros(P, 20, dtype=torch.float64)
+            prompt, (None, *range(F)), target, "log_prob", counted, lambda: torch.zeros(P, 20, dtype=torch.float64)
         )
 
     return ap.Game([str(i) for i in range(F)], 3, lambda mask: [], lambda rows: torch.empty(0), tokens=view,
@@ -130,13 +134,25 @@ def test_on_a_model_with_words_and_with_another_model_for_the_replacements(expla
         run(ap.Game.from_function(lambda mask: mask.sum(1), 3))
 
 
-def test_tokens_belong_to_the_feature_that_most_of_their_text_lies_in(explainer: ap.Explainer) -> None:
+class Requests:
+    """Keeps the request of each run."""
+
+    def __init__(self) -> None:
+        self.last: ap.Request | None = None
+
+    @ap.hookimpl
+    def apportion_before_run(self, request: ap.Request) -> None:
+        self.last = request
+
+
+def test_tokens_belong_to_the_feature_that_most_of_their_text_lies_in() -> None:
     """White space goes with the word after it, whatever the tokenizer puts where; special tokens to nobody."""
-    tokenizer = tiny.tokenizer(adds_start=True)
-    for prompt in (ap.Text("ab  cd e"), ap.Text("ab cd", by="tokens"), ap.Template("x {a}y", {"a": "ab"})):
-        adapter = explainer._resolver.adapter(prompt, None, 0)
-        ids = explainer._resolver.request(prompt=prompt, target=" x").renderer.full()
-        owners = features_of_tokens(adapter, tiny.tokenizer(), ids)
-        assert len(owners) == len(ids)
-        assert {o for o in owners if o is not None} == set(range(len(adapter.features)))
-    assert tokenizer is not None
+    seen = Requests()
+    with ap.Explainer((tiny.model(), tiny.tokenizer(adds_start=True)), plugins=[seen], progress=False) as explainer:
+        for prompt in (ap.Text("ab  cd e"), ap.Text("ab cd", by="tokens"), ap.Template("x {a}y", {"a": "ab"})):
+            explainer.attribute(prompt, " x", method="ablation")
+            adapter, ids = seen.last.adapter, seen.last.renderer.full().ids
+            owners = features_of_tokens(adapter, tiny.tokenizer(), ids)
+            assert len(owners) == len(ids)
+            assert owners[0] is None
+            assert {o for o in owners if o is not None} == set(range(len(adapter.features)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import weakref
 from typing import Any
 
 import numpy as np
@@ -100,12 +101,21 @@ def test_what_cannot_be_refined_is_refused(explainer: ap.Explainer, tmp_path: An
 
 
 def test_what_was_scored_is_forgotten_with_the_result() -> None:
-    with ap.Explainer((tiny.model(), tiny.tokenizer())) as explainer:
+    class Watching:
+        """Knows how to reach what a run keeps, without keeping it."""
+
+        @ap.hookimpl
+        def apportion_before_run(self, request: ap.Request) -> None:
+            self.renderer = weakref.ref(request.renderer)
+
+    watching = Watching()
+    with ap.Explainer((tiny.model(), tiny.tokenizer()), plugins=[watching]) as explainer:
         result = explainer.attribute("a b c", " x")
-        assert len(explainer._past._runs) == 1
+        gc.collect()
+        assert watching.renderer() is not None
         del result
         gc.collect()
-        assert len(explainer._past._runs) == 0
+        assert watching.renderer() is None
 
 
 def test_until_ends_when_the_errors_are_small_enough(explainer: ap.Explainer) -> None:

@@ -51,7 +51,7 @@ evaluation.plot()
 Console(quiet=True).print(explainer.plugins["visualizers"].get("terminal").make().render_evaluations([evaluation]))
 mamba = ap.Explainer((tiny.model("mamba"), tiny.tokenizer()))
 mamba.attribute("one two", "x", method="shapley")
-batch = ap.ScoringBatch.of([(1, 2, 3), (1, 2, 3, 4)], (1,), (5, 6))
+batch = ap.ScoringBatch.of([(1, 2, 3), (1, 2, 3, 4)], (5, 6), prefix_length=1)
 assert explainer.session.log_probs(batch).shape == (2, 2)
 assert next(explainer.session.logits(batch, 2)).shape[:2] == (2, 2)
 try:

@@ -52,9 +52,13 @@ def score(loaded: ap.ModelSpec, inputs: list[ModelInput], target: tuple[int, ...
 
 
 def scorer_of(session: ap.Session, goal: ap.Target, **options: bool) -> Scorer:
-    readout = Readout(session, goal, LogProb(), lambda s, b: s.log_probs(b))
     batches = Batches(session, share=options.get("share_prefixes", True))
-    return Scorer(session, readout, batches, report=lambda event: None)
+
+    def score_batch(*, session: ap.Session, batch: ap.ScoringBatch, read: ap.Read) -> torch.Tensor:
+        return read(session, batch)
+
+    readout = Readout(session, goal, LogProb())
+    return Scorer(session, readout, batches, score_batch=score_batch, lookup=None, report=lambda event: None)
 
 
 @pytest.mark.parametrize("share", [True, False], ids=["shared-prefix", "whole-rows"])
@@ -106,7 +110,7 @@ def altered(forward_embedding: type[nn.Module]) -> ap.ModelSpec:
 
 def assert_equals_single_rows(loaded: ap.ModelSpec, prefix: int = 20) -> None:
     inputs = rows_with_prefix(prefix)
-    expected = torch.stack([reference.sequence_and_tokens(loaded.model, row.ids, TARGET) for row in inputs])
+    expected = torch.stack([reference.sequence_and_tokens(loaded.objects, row.ids, TARGET) for row in inputs])
     assert torch.allclose(score(loaded, inputs, TARGET), expected, atol=1e-9)
 
 
@@ -203,10 +207,12 @@ def test_target_functions_see_a_few_rows_of_logits_at_a_time(monkeypatch: pytest
 
 def test_generation_settings_of_the_model_do_not_change_greedy() -> None:
     model = copy.deepcopy(tiny.model())
-    plain = TorchBackend().load(model_spec((model, tiny.tokenizer()))).generate((1, 2, 3), {}, seed=0)
+    plain = TorchBackend().load(model_spec((model, tiny.tokenizer()))).generate(ModelInput((1, 2, 3)), {}, seed=0)
     model.generation_config.repetition_penalty = 5.0
     model.generation_config.num_beams = 3
-    assert TorchBackend().load(model_spec((model, tiny.tokenizer()))).generate((1, 2, 3), {}, seed=0) == plain
+    assert (
+        TorchBackend().load(model_spec((model, tiny.tokenizer()))).generate(ModelInput((1, 2, 3)), {}, seed=0) == plain
+    )
 
 
 class ScaledHead(nn.Linear):
@@ -332,6 +338,7 @@ class OutOfMemorySession:
         self.inner, self.most, self.sizes = inner, most, []
         self.info, self.layout, self.capabilities = inner.info, inner.layout, inner.capabilities
         self.row_bytes, self.close, self.release = inner.row_bytes, inner.close, inner.release
+        self.kept = None
 
     def log_probs(self, batch: ap.ScoringBatch) -> torch.Tensor:
         self.sizes.append(batch.n_rows)
@@ -402,25 +409,27 @@ def test_cuda_equals_cpu() -> None:
     inputs = rows_with_prefix(20)
     cpu = score(model_spec((tiny.model(), tiny.tokenizer())), inputs, TARGET)
     explainer = ap.Explainer((copy.deepcopy(tiny.model()), tiny.tokenizer()), device="cuda")
-    gpu = score(explainer.model, inputs, TARGET)
+    goal = ap.Target(TARGET, tuple(map(str, TARGET)), "")
+    gpu = scorer_of(explainer.session, goal)(inputs)
     assert torch.allclose(cpu, gpu, atol=1e-9)
 
 
 def test_generation_is_greedy_and_reproducible(explainer: ap.Explainer) -> None:
     session = explainer.session
     assert isinstance(session, session_module.TorchSession)
-    greedy = session.generate((1, 2, 3), {}, seed=0)
+    greedy = session.generate(ModelInput((1, 2, 3)), {}, seed=0)
     assert 1 <= len(greedy) <= 25
     scores = session.model(torch.tensor([[1, 2, 3]])).logits[0, -1]
     assert greedy[0] == int(scores.argmax())
     state = torch.random.get_rng_state()
     sampled = [
-        session.generate((1, 2, 3), {"do_sample": True, "temperature": 2.0, "max_new_tokens": 8}, seed=7) for _ in "ab"
+        session.generate(ModelInput((1, 2, 3)), {"do_sample": True, "temperature": 2.0, "max_new_tokens": 8}, seed=7)
+        for _ in "ab"
     ]
     assert sampled[0] == sampled[1]
     assert torch.equal(state, torch.random.get_rng_state()), "the caller's random state is untouched"
     with pytest.raises(ap.InputError, match="max_new_tokenz"):
-        session.generate((1, 2, 3), {"max_new_tokenz": 5}, seed=0)
+        session.generate(ModelInput((1, 2, 3)), {"max_new_tokenz": 5}, seed=0)
 
 
 @pytest.mark.slow

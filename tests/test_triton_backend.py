@@ -93,7 +93,7 @@ def test_a_model_that_was_changed_is_tried_again(change: Callable[[torch.nn.Modu
     found = []
     for backend in ("triton", "torch"):
         with ap.Explainer((copy.deepcopy(model), tiny.tokenizer()), backend=backend, progress=False) as one:
-            change(one.model.model)
+            change(one.session.model)
             found.append(one.attribute("one two", " x", method="ablation").values)
     assert found[0] == pytest.approx(found[1], abs=0.02)
 

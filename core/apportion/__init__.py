@@ -50,9 +50,10 @@ if TYPE_CHECKING:
     from apportion.protocols.metrics import Measurement, Metric
     from apportion.protocols.model import ModelSpec
     from apportion.protocols.progress import ProgressEvent
+    from apportion.protocols.read import Read
     from apportion.protocols.request import Request
     from apportion.protocols.row import Media, ModelInput, Row
-    from apportion.protocols.targets import Needs, Read, Scores, Target, TargetFunction
+    from apportion.protocols.targets import Needs, Scores, Target, TargetFunction
     from apportion.protocols.visualizers import Visualizer
     from apportion.rendering.context import AdaptContext
     from apportion.results.attribution import Attribution
@@ -92,9 +93,10 @@ _HOMES = {
     "prompts.text": ("Text",),
     "results.provenance": ("Provenance",),
     "hooks.registry": ("Register",),
+    "protocols.read": ("Read",),
     "protocols.request": ("Request",),
     "results.run_folder": ("load_results",),
-    "protocols.targets": ("Needs", "Read", "Scores", "Target", "TargetFunction"),
+    "protocols.targets": ("Needs", "Scores", "Target", "TargetFunction"),
     "protocols.visualizers": ("Visualizer",),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

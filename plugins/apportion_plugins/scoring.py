@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from apportion.protocols.backend import Session
     from apportion.protocols.batch import ScoringBatch
-    from apportion.protocols.targets import Read
+    from apportion.protocols.read import Read
 
 
 @hookimpl(trylast=True)

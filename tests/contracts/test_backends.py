@@ -75,7 +75,6 @@ class TestTritonWherePays(TestTriton):
 class TestEcho(BackendContract):
     """Without any model: what is expected is known in closed form."""
 
-    name = "echo"
     families = ("echo",)
     dtypes = ("float64",)
 

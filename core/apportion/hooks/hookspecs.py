@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from apportion.protocols.batch import ScoringBatch
     from apportion.protocols.inputs import InputAdapter
     from apportion.protocols.progress import ProgressEvent
+    from apportion.protocols.read import Read
     from apportion.protocols.request import Request
     from apportion.protocols.row import Row
-    from apportion.protocols.targets import Read
     from apportion.rendering.context import AdaptContext
 
 __all__ = ["API_VERSION", "PROJECT", "Settings", "hookimpl", "hookspec"]

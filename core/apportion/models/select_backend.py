@@ -86,7 +86,12 @@ def open_session(
     failure: Exception | None = None
     claimed = False
     for candidate in candidates:
-        if not candidate.claims(spec):
+        try:
+            claims = candidate.claims(spec)
+        except Exception as error:  # a plugin's mistake, which must not keep other backends from running
+            notes.append(f"backend {candidate.info.name!r} passed over: its claims() failed ({error!r})")
+            continue
+        if not claims:
             continue
         claimed = True
         state = availability_of(candidate)

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from apportion.protocols.backend import Session
-    from apportion.protocols.batch import ScoringBatch
-
-__all__ = ["EMPTY", "FULL", "Needs", "Read", "Scores", "Target", "TargetFunction"]
+__all__ = ["EMPTY", "FULL", "Needs", "Scores", "Target", "TargetFunction"]
 
 FULL, EMPTY = "full", "empty"
 """Prompts that a target function may refer to by name: with all features, and with none."""
@@ -29,21 +25,6 @@ class Needs(enum.Enum):
 
     LOG_PROBS = "log_probs"
     LOGITS = "logits"
-
-
-class Read(Protocol):
-    """Scores a batch with a session, and gives one line of numbers for each row.
-
-    Attributes:
-        needs: ``LOG_PROBS``: what it gives are log-probabilities of the target tokens, ``Float[B, T]``. ``LOGITS``: it
-            gives what a target function makes of logits, which nobody else can use.
-    """
-
-    needs: Needs
-
-    def __call__(self, session: Session, batch: ScoringBatch) -> Tensor:
-        """Score the batch."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

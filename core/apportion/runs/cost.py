@@ -203,22 +203,21 @@ class _Rehearsal:
 
 def _rate(plan: Plan, scorer: Scorer) -> float:
     """Tokens a second in the widest batch of a plan, or as much of it as a calibration may take."""
-    session, readout = scorer.session, scorer.readout
-    readout.prepare(lambda batch, read: read(session, batch))
+    scorer.readout.prepare(scorer.score)
     batch = max(plan.batches, key=plan.read)
     rows = max(1, CALIBRATION_TOKENS * len(batch.rows) // max(1, plan.read(batch)))
     part = batch.part(0, rows)
     # The first time encodes the prefix and warms up.
-    readout(session, plan.scoring_batch(batch.part(0, 1)))
+    scorer.score(plan.scoring_batch(batch.part(0, 1)))
     started = time.perf_counter()
-    readout(session, plan.scoring_batch(part))
+    scorer.score(plan.scoring_batch(part))
     return plan.read(part) / (time.perf_counter() - started)
 
 
 def _inner_rate(question: EmbeddedScoring) -> float:
     """Tokens a second of a forward and a backward through the inside, for one row."""
     row = replace(question, embedded=question.embedded[:1].detach().requires_grad_())
-    question.readout.prepare(lambda batch, read: read(question.session, batch))
+    question.readout.prepare(question.scorer.score)
     seconds = 0.0
     for _ in range(2):  # the first time warms up
         started = time.perf_counter()

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     from apportion.protocols.backend import Session
     from apportion.protocols.batch import ScoringBatch
+    from apportion.protocols.read import Read
     from apportion.protocols.request import Request
     from apportion.protocols.row import Row
-    from apportion.protocols.targets import Read
 
 __all__ = ["EvaluationCache"]
 
