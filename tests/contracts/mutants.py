@@ -22,6 +22,7 @@ from apportion.testing import (
     TargetContract,
     VisualizerContract,
 )
+from apportion.testing.echo import EchoBackend, EchoSession, echo_logits, echo_spec
 from apportion_backends.torch.backend import TorchBackend
 from apportion_backends.torch.session import TorchSession
 from apportion_plugins.methods.ablation import Ablation
@@ -424,6 +425,9 @@ class BackendMutant(BackendContract):
     def close(self, session):
         TorchSession.close(session)
 
+    session_members: dict[str, object] = {}
+    backend_members: dict[str, object] = {}
+
     @pytest.fixture
     def backend(self):
         outer = self
@@ -435,14 +439,19 @@ class BackendMutant(BackendContract):
             def close(self):
                 outer.close(self)
 
+        for name, member in self.session_members.items():
+            setattr(Session, name, member)
+
         class Mutant(TorchBackend):
             """Changed."""
 
-            def load(self, model, *, device=None, dtype=None, memory_budget=None):
-                session = super().load(model, device=device, dtype=dtype, memory_budget=memory_budget)
+            def load(self, spec, *, device=None, dtype=None, memory_budget=None):
+                session = super().load(spec, device=device, dtype=dtype, memory_budget=memory_budget)
                 session.__class__ = Session
                 return session
 
+        for name, member in self.backend_members.items():
+            setattr(Mutant, name, member)
         return Mutant()
 
 
@@ -450,8 +459,9 @@ class TestBackendIgnoresPadding(BackendMutant):
     """Reads every row to its padded end."""
 
     def changed(self, session, batch):
-        lengths = torch.full_like(batch.suffix_lengths, batch.suffix_ids.shape[1])
-        return super().changed(session, dataclasses.replace(batch, suffix_lengths=lengths))
+        width = max(len(row.prompt) for row in batch.rows)
+        rows = [dataclasses.replace(row, prompt=row.prompt + (0,) * (width - len(row.prompt))) for row in batch.rows]
+        return super().changed(session, dataclasses.replace(batch, rows=tuple(rows)))
 
 
 class TestBackendOffByOnePosition(BackendMutant):
@@ -463,11 +473,10 @@ class TestBackendStalePrefix(BackendMutant):
     """Keeps the first prefix that it saw."""
 
     def changed(self, session, batch):
-        kept = getattr(session, "kept", None)
-        if kept is None and len(batch.prefix_ids):
-            session.kept = kept = batch.prefix_ids
-        if kept is not None and len(kept) == len(batch.prefix_ids):
-            batch = dataclasses.replace(batch, prefix_ids=kept)
+        stale = vars(session).setdefault("stale", batch.prefix)
+        if stale and len(stale) == batch.prefix_length:
+            rows = [dataclasses.replace(row, prompt=stale + row.prompt[len(stale) :]) for row in batch.rows]
+            batch = dataclasses.replace(batch, rows=tuple(rows))
         return super().changed(session, batch)
 
 
@@ -484,12 +493,116 @@ class TestBackendRowsSeeEachOther(BackendMutant):
 
 class TestBackendDropsThePrefix(BackendMutant):
     def changed(self, session, batch):
-        return super().changed(session, dataclasses.replace(batch, prefix_ids=batch.prefix_ids[:0]))
+        rows = [dataclasses.replace(row, prompt=row.prompt[batch.prefix_length :]) for row in batch.rows]
+        return super().changed(session, dataclasses.replace(batch, rows=tuple(rows), prefix_length=0))
 
 
 class TestBackendScoresAfterClose(BackendMutant):
     def close(self, session):
         pass
+
+
+class TestBackendForgetsWhatItKeeps(BackendMutant):
+    """Says that it keeps nothing, so that a plan reads too much, and counts it."""
+
+    session_members = {"kept": None}
+
+
+class TestBackendHasAnotherFingerprintEachTime(BackendMutant):
+    session_members = {"fingerprint": lambda self: str(id(self))}
+
+
+class TestBackendClaimsNothing(BackendMutant):
+    backend_members = {"claims": lambda self, spec: False}
+
+
+class TestBackendGradientOfHalf(BackendMutant):
+    """Half of each embedding is cut off from the gradient."""
+
+    dtypes = ("float64",)
+    session_members = {
+        "logits_of": lambda self, embeddings, target: TorchSession.logits_of(
+            self, (embeddings + embeddings.detach()) / 2, target
+        )
+    }
+
+
+class TestBackendReadsEmbeddingsOneLate(BackendMutant):
+    session_members = {"embeddings": lambda self, ids: TorchSession.embeddings(self, ids).roll(1, 0)}
+
+
+class TestBackendTracesNothingOfUnknownModules(BackendMutant):
+    session_members = {"trace": lambda self, ids, **asked: TorchSession.trace(self, ids, hidden=True)}
+
+
+class TestBackendLeavesAHook(BackendMutant):
+    def traced(self, ids, **asked):
+        handle = self.model.register_forward_hook(lambda *_: None)
+        found = TorchSession.trace(self, ids, **asked)
+        del handle
+        return found
+
+    session_members = {"trace": traced}
+
+
+class EchoMutant(BackendContract):
+    """The backend without a model, changed."""
+
+    families = ("echo",)
+    dtypes = ("float64",)
+    media = tuple(ap.Media.of("image", name.encode()) for name in ("red", "blue"))
+    options: dict[str, object] = {}
+    members: dict[str, object] = {}
+
+    @pytest.fixture
+    def backend(self):
+        session = type("Changed", (EchoSession,), self.members)
+
+        class Mutant(EchoBackend):
+            """Changed."""
+
+            def load(self, spec, *, device, dtype, memory_budget):
+                made = super().load(spec, device=device, dtype=dtype, memory_budget=memory_budget)
+                made.__class__ = session
+                return made
+
+        return Mutant(**self.options)
+
+    def spec(self, family, dtype):
+        return echo_spec()
+
+    def expected_logits(self, family, dtype, prompt, target, media=()):
+        return echo_logits(prompt, target, media)
+
+
+class TestBackendMixesItsLanes(EchoMutant):
+    """Answers in the order of arrival, whoever asked."""
+
+    options = {"lanes": 3}
+
+    def answers(self, batch):
+        found = EchoSession.log_probs(self, batch)
+        queue = vars(self).setdefault("queue", [found])
+        queue.append(found)
+        return queue.pop(0)[: batch.n_rows] if len(queue[0]) >= batch.n_rows else found
+
+    members = {"log_probs": answers}
+
+
+class TestBackendDoesNotLookAtMedia(EchoMutant):
+    options = {"images": True}
+
+    def blind(self, batch):
+        rows = tuple(dataclasses.replace(row, media=()) for row in batch.rows)
+        return EchoSession.log_probs(self, dataclasses.replace(batch, rows=rows))
+
+    members = {"log_probs": blind}
+
+
+class TestBackendSharesTargetsApart(EchoMutant):
+    """Says that it reads targets apart, and promises prefixes."""
+
+    members = {"layout": ap.Layout(padding=True, prefix_sharing=False, batch_tokens=64, joint=False, packing=True)}
 
 
 # --- visualizers
@@ -623,6 +736,10 @@ class TestControlInput(InputMutant):
 
 class TestControlBackend(BackendMutant):
     pass
+
+
+class TestControlEcho(EchoMutant):
+    options = {"images": True}
 
 
 class TestControlVisualizer(VisualizerMutant):

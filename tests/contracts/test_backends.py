@@ -77,6 +77,7 @@ class TestEcho(BackendContract):
 
     families = ("echo",)
     dtypes = ("float64",)
+    media = tuple(ap.Media.of("image", name.encode()) for name in ("red", "blue"))
 
     @pytest.fixture
     def backend(self) -> EchoBackend:
@@ -85,8 +86,8 @@ class TestEcho(BackendContract):
     def spec(self, family: str, dtype: str) -> ap.ModelSpec:
         return echo_spec()
 
-    def expected_logits(self, family: str, dtype: str, prompt, target):
-        return echo_logits(prompt, target)
+    def expected_logits(self, family: str, dtype: str, prompt, target, media=()):
+        return echo_logits(prompt, target, media)
 
 
 class TestEchoInLanes(TestEcho):

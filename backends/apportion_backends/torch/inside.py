@@ -17,6 +17,9 @@ from apportion_backends.torch.modes import evaluating
 
 __all__ = ["embeddings", "logits_of", "trace"]
 
+INSTALLED = "_output_capturing_hooks_installed"
+"""The mark of ``transformers.utils.output_capturing`` on models that have its hooks."""
+
 
 def embeddings(model: PreTrainedModel, ids: tuple[int, ...]) -> Float[Tensor, "L D"]:
     """Input embeddings of tokens, detached."""
@@ -62,11 +65,25 @@ def trace(
             "The torch backend does not give attention weights yet; ask for hidden states or modules."
         )
     outputs: dict[str, Tensor] = {}
-    with evaluating(model), torch.no_grad(), _recorded(model, modules, outputs):
+    with evaluating(model), torch.no_grad(), _same_hooks(model), _recorded(model, modules, outputs):
         row = torch.tensor([ids], device=model.device)
         found = model(row, use_cache=False, return_dict=True, output_hidden_states=hidden)
     states = tuple(layer[0] for layer in found.hidden_states) if hidden else ()
     return Trace(states, modules=outputs)
+
+
+@contextmanager
+def _same_hooks(model: nn.Module) -> Iterator[None]:
+    """Afterwards the model has the hooks that it had: transformers leaves some where hidden states were asked for."""
+    before = [(module, list(module._forward_hooks), INSTALLED in vars(module)) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, hooks, installed in before:
+            for key in [key for key in module._forward_hooks if key not in hooks]:
+                del module._forward_hooks[key]
+            if not installed and INSTALLED in vars(module):
+                delattr(module, INSTALLED)
 
 
 @contextmanager

@@ -83,7 +83,8 @@ def require_gradient(readout: Readout, name: str) -> None:
         other = torch.randn(logits[0].shape, generator=draw)
         reference = readout.scores_of(other, readout.targets[0]) if readout.has_reference else None
         values = readout.applied(*scores, reference=reference)
-        found = values.requires_grad and torch.autograd.grad(values.sum(), logits, allow_unused=True)[0] is not None
+        slopes = torch.autograd.grad(values.sum(), logits, allow_unused=True) if values.requires_grad else ()
+        found = any(slope is not None for slope in slopes)
     if not found:
         raise CapabilityError(
             f"The target function {name!r} has no gradient: its values are counts, or are cut off from the logits "

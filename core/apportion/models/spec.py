@@ -47,8 +47,8 @@ def model_spec(model: object, tokenizer: object = None, processor: object = None
 
 
 def is_url(source: str) -> bool:
-    """Whether a source is the address of a server."""
-    return source.startswith(("http://", "https://"))
+    """Whether a source is an address, such as that of a server, and not a name or file."""
+    return "://" in source
 
 
 def files_of(source: str) -> tuple[str, Mapping[str, str]]:

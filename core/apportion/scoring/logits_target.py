@@ -63,5 +63,5 @@ class OfLogits:
                 f"give a value for each token, {[rows, tokens]}, or for the whole target and each token, "
                 f"{[rows, 1 + tokens]}."
             )
-        found = found.detach().double()
+        found = found.double()
         return found if found.shape[1] > tokens else torch.cat([found.sum(1, keepdim=True), found], dim=1)

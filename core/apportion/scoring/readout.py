@@ -149,7 +149,12 @@ class Readout:
         assert isinstance(session, LogitsSession)
         after = [replace(batch, rows=tuple(replace(row, target=ids) for row in batch.rows)) for ids in self.targets]
         rows = self._rows_at_once(sum(map(len, self.targets)))
-        for parts in zip(*(session.logits(one, rows) for one in after), strict=True):
+        streams = zip(*(session.logits(one, rows) for one in after), strict=True)
+        while True:
+            with self._turns.lent():
+                parts = next(streams, None)
+            if parts is None:
+                return
             yield tuple(Scores(logits=part) for part in parts)
 
     def _rows_at_once(self, tokens: int) -> int:

@@ -29,7 +29,7 @@ from apportion.protocols.backend import (
 from apportion.protocols.batch import ScoringBatch
 from apportion.protocols.inside import InsideSession
 from apportion.protocols.model import ModelSpec
-from apportion.protocols.row import ModelInput, Row
+from apportion.protocols.row import Media, ModelInput, Row
 from apportion.scoring.batches import Batches
 from apportion.testing import reference, tiny
 from apportion.testing.contract import Contract
@@ -55,12 +55,14 @@ class BackendContract(Contract):
         dtypes: of the weights.
         tolerances: the largest difference from the reference in nats, by dtype.
         device: where it runs; ``None`` for its own choice.
+        media: two different ones, for backends that read more than text.
     """
 
     families: ClassVar[Sequence[str]] = ("llama", "gpt2", "qwen3")
     dtypes: ClassVar[Sequence[str]] = ("float32",)
     tolerances: ClassVar[Mapping[str, float]] = {"float64": 1e-9, "float32": 1e-4, "bfloat16": 0.2, "float16": 0.03}
     device: ClassVar[str | None] = None
+    media: ClassVar[Sequence[Media]] = ()
 
     @pytest.fixture
     def backend(self) -> Backend:
@@ -79,14 +81,17 @@ class BackendContract(Contract):
         return tiny.spec(family, DTYPES[dtype])
 
     def expected_logits(
-        self, family: str, dtype: str, prompt: Sequence[int], target: Sequence[int]
+        self, family: str, dtype: str, prompt: Sequence[int], target: Sequence[int], media: Sequence[Media] = ()
     ) -> Float[Tensor, "T V"]:
         """The reference, in float64; override it together with ``spec``."""
+        assert not media, "Override expected_logits: the tiny models read text only."
         return reference.logits(tiny.model(family, DTYPES[dtype]), prompt, target)
 
-    def expected(self, family: str, dtype: str, prompt: Sequence[int], target: Sequence[int]) -> Float[Tensor, " T"]:
+    def expected(
+        self, family: str, dtype: str, prompt: Sequence[int], target: Sequence[int], media: Sequence[Media] = ()
+    ) -> Float[Tensor, " T"]:
         """Log-probability of each target token by the reference."""
-        logits = self.expected_logits(family, dtype, prompt, target)
+        logits = self.expected_logits(family, dtype, prompt, target, media)
         return logits.log_softmax(-1)[torch.arange(len(target)), torch.tensor(target)]
 
     def tolerance(self, family: str, dtype: str) -> float:
@@ -233,6 +238,20 @@ class BackendContract(Contract):
                 worst = float((found[row].double() - expected).abs().max())
                 assert worst <= self.tolerance(self.families[0], dtype), f"A row is off by {worst:.3g} nats in lanes."
 
+    def test_media_are_read(self, backend: Backend, dtype: str) -> None:
+        """Rows with the same tokens and other media, in one batch, have scores of their own."""
+        with self.session(backend, dtype=dtype) as session:
+            if Capability.IMAGES not in session.capabilities:
+                pytest.skip("it reads text only")
+            assert len(set(self.media)) >= 2, "Name two different media in the attribute `media`."
+            rows = tuple(Row((1, 2, 3, 4), TARGET, media) for media in ((), *((one,) for one in self.media)))
+            for row, ours in zip(rows, session.log_probs(ScoringBatch(rows)), strict=True):
+                expected = self.expected(self.families[0], dtype, row.prompt, row.target, row.media)
+                worst = float((ours.double() - expected).abs().max())
+                assert worst <= self.tolerance(self.families[0], dtype), (
+                    f"A row with {len(row.media)} media is off by {worst:.3g} nats."
+                )
+
     def test_it_names_the_model_it_scores(self, backend: Backend) -> None:
         """Two sessions of one model have one fingerprint and checksum; ``claims`` opens nothing and never raises."""
         spec = self.spec(self.families[0], self.dtypes[0])
@@ -374,6 +393,7 @@ class BackendContract(Contract):
             if not isinstance(session, InsideSession):
                 pytest.skip("it gives no access to the model's inside")
             ids = (1, 2, 3, 4, 5)
+            before = hooks_of(self.spec(family, self.dtypes[0]).objects)
             if Capability.HIDDEN_STATES in session.capabilities:
                 found = session.trace(ids, hidden=True)
                 assert len(found.hidden) > 1
@@ -389,6 +409,7 @@ class BackendContract(Contract):
                     assert float(weights.triu(1).abs().max()) == 0.0, "A token attends to later ones."
             with pytest.raises(InputError, match="no-such-module"):
                 session.trace(ids, modules=("no-such-module",))
+            assert hooks_of(self.spec(family, self.dtypes[0]).objects) == before, "A trace left hooks on the model."
 
     def test_closing_is_final_and_idempotent(self, backend: Backend) -> None:
         """``close`` twice is fine; then scoring is refused in words and ``info`` stays; ``release`` loses nothing."""
@@ -431,6 +452,12 @@ def scored(session: Session, rows: Rows, prefix: int, target: tuple[int, ...]) -
         batch = ScoringBatch.of([rows[i] for i in alike], target, prefix_length=shared)
         found[alike] = session.log_probs(batch).double()
     return found
+
+
+def hooks_of(model: object) -> list[int]:
+    """The forward hooks on a torch module and all modules in it; none of anything else."""
+    modules = list(model.modules()) if isinstance(model, torch.nn.Module) else []
+    return [key for module in modules for key in (*module._forward_hooks, *module._forward_pre_hooks)]
 
 
 def _ignore(_: str) -> None: ...

@@ -25,7 +25,9 @@ from apportion.testing import tiny
 __all__ = ["EchoBackend", "EchoSession", "apportion_register_backends", "echo_logits", "echo_spec"]
 
 MODULUS = 9973
-PATIENCE = 0.5
+ADDRESS = "echo://"
+"""Of the model; backends that open files leave addresses to others."""
+PATIENCE = 0.2
 """Seconds that a batch waits for company, where batches go out in lanes."""
 
 
@@ -46,11 +48,11 @@ def echo_logits(prompt: Sequence[int], target: Sequence[int], media: Sequence[Me
 
 def echo_spec() -> ModelSpec:
     """The model that an ``EchoBackend`` opens, with a tokenizer of one token for each byte."""
-    return ModelSpec("echo", tiny.tokenizer())
+    return ModelSpec(ADDRESS, tiny.tokenizer())
 
 
 class EchoBackend:
-    """Opens the model called ``echo``.
+    """Opens the model ``echo://``.
 
     Args:
         lanes: batches at once. Above 1, they are answered in the reverse order in which they came in.
@@ -77,8 +79,8 @@ class EchoBackend:
         return Available("a rule over token ids")
 
     def claims(self, spec: ModelSpec) -> bool:
-        """Only the model of this name."""
-        return spec.objects is None and spec.source == "echo"
+        """Only the model of this address."""
+        return spec.objects is None and spec.source == ADDRESS
 
     def load(self, spec: ModelSpec, *, device: str | None, dtype: str | None, memory_budget: int | None) -> EchoSession:
         """Open it.
@@ -88,7 +90,7 @@ class EchoBackend:
             BackendError: a device but the CPU, a dtype but float64.
         """
         if not self.claims(spec):
-            raise ModelError(f"The backend 'echo' opens the model 'echo', not {spec.source!r}.")
+            raise ModelError(f"The backend 'echo' opens the model '{ADDRESS}', not {spec.source!r}.")
         if device not in (None, "cpu") or dtype not in (None, "float64"):
             raise BackendError(f"The backend 'echo' computes on 'cpu' in 'float64', not on {device!r} in {dtype!r}.")
         tokenizer = spec.tokenizer if isinstance(spec.tokenizer, PreTrainedTokenizerBase) else tiny.tokenizer()
