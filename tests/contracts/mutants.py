@@ -602,7 +602,8 @@ class TestBackendDoesNotLookAtMedia(EchoMutant):
 class TestBackendSharesTargetsApart(EchoMutant):
     """Says that it reads targets apart, and promises prefixes."""
 
-    members = {"layout": ap.Layout(padding=True, prefix_sharing=False, batch_tokens=64, joint=False, packing=True)}
+    layout = ap.Layout(padding=True, prefix_sharing=False, batch_tokens=64, joint=False, packing=True)
+    members = {"layout": property(lambda self, layout=layout: layout)}
 
 
 # --- visualizers
