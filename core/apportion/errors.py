@@ -76,21 +76,6 @@ def listing(names: Iterable[str], limit: int = 12) -> str:
     return ", ".join(shown[:limit]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def check_encodable(what: str, text: str) -> None:
-    """Refuse text that is not Unicode: lone surrogates, which come from bytes in another encoding.
-
-    Raises:
-        InputError: with the position of the character.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(
-            f"The {what} has a character that is not Unicode text at position {error.start}: "
-            f"{text[error.start]!r}. Decode the bytes it comes from with their own encoding."
-        ) from error
-
-
 def suggestion(name: str, available: Iterable[str]) -> str:
     """``Did you mean 'shapley'? `` (with the trailing space), or an empty string."""
     close = difflib.get_close_matches(name, list(available), n=1, cutoff=0.6)

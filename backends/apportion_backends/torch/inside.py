@@ -29,7 +29,7 @@ def embeddings(model: PreTrainedModel, ids: tuple[int, ...]) -> Float[Tensor, "L
 
 
 def logits_of(
-    model: PreTrainedModel, embedded: Float[Tensor, "B P D"], target: tuple[int, ...], *, keeps_rows: bool
+    model: PreTrainedModel, embedded: Float[Tensor, "B P D"], target: tuple[int, ...], *, supports_logits_to_keep: bool
 ) -> Float[Tensor, "B T V"]:
     """Logits at the position before each target token, fp32 or better; differentiable.
 
@@ -37,7 +37,7 @@ def logits_of(
         model: what reads.
         embedded: input embeddings of prompts of one length.
         target: token ids that follow each of them; the last one is predicted and not read.
-        keeps_rows: the model takes ``logits_to_keep``.
+        supports_logits_to_keep: the model takes ``logits_to_keep``.
     """
     rows, prompt, _ = embedded.shape
     with evaluating(model):
@@ -45,9 +45,9 @@ def logits_of(
         if len(target) > 1:
             tail = embeddings(model, target[:-1])
             embedded = torch.cat([embedded, tail.expand(rows, -1, -1).to(embedded.dtype)], dim=1)
-        extra = {"logits_to_keep": len(target)} if keeps_rows else {}
+        extra = {"logits_to_keep": len(target)} if supports_logits_to_keep else {}
         logits: Tensor = model(inputs_embeds=embedded, use_cache=False, return_dict=True, **extra).logits
-    logits = logits if keeps_rows else logits[:, prompt - 1 :]
+    logits = logits if supports_logits_to_keep else logits[:, prompt - 1 :]
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 

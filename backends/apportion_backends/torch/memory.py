@@ -17,7 +17,7 @@ __all__ = ["ActivationSize", "translate_out_of_memory"]
 class ActivationSize:
     """An upper estimate of the activations of one row, from the sizes in the model's configuration."""
 
-    def __init__(self, model: PreTrainedModel, *, linear_head: bool, keeps_rows: bool) -> None:
+    def __init__(self, model: PreTrainedModel, *, linear_head: bool, supports_logits_to_keep: bool) -> None:
         config = model.config.get_text_config()
         self.element = model.dtype.itemsize
         self.hidden = int(config.hidden_size)
@@ -31,7 +31,7 @@ class ActivationSize:
         self.eager = getattr(model.config, "_attn_implementation", "") == "eager"
         self.vocabulary = int(config.vocab_size)
         self.linear_head = linear_head
-        self.keeps_rows = keeps_rows
+        self.supports_logits_to_keep = supports_logits_to_keep
 
     def __call__(self, prefix: int, suffix: int, targets: int) -> int:
         """Bytes for a row of ``prefix + suffix`` prompt tokens and ``targets`` target tokens."""
@@ -42,7 +42,7 @@ class ActivationSize:
         # An attention mask appears when the queries are fewer than the keys.
         mask = read * (prefix + read) if prefix else 0
         # Without a plain head the model makes logits itself, for all positions if it cannot choose.
-        rows = targets if self.linear_head or self.keeps_rows else read
+        rows = targets if self.linear_head or self.supports_logits_to_keep else read
         held = self.hidden + (0 if self.linear_head else 3 * self.vocabulary)
         return self.element * (layer + keys_and_values + scores + mask) + max(4, self.element) * rows * held
 

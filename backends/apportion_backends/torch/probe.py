@@ -17,7 +17,7 @@ from apportion_backends.torch.modes import scoring_mode
 from apportion_backends.torch.packed import PackedModel, longest_packed_row
 from apportion_backends.torch.prefix import PrefixStore
 
-__all__ = ["Traits", "outside", "probe"]
+__all__ = ["Traits", "probe"]
 
 # The largest difference between two ways of computing the same logits, in units of their standard deviation.
 # LIKE: the same operations on the same shapes, where rounding is the same too and only what is really seen
@@ -41,7 +41,7 @@ class Traits:
         packing_limit: how long they may be; ``None`` for any length.
         linear_head: logits are the output embedding, soft-capped where the configuration says so, applied to the base
             model's last hidden state.
-        keeps_rows: the model takes ``logits_to_keep`` as positions for each row.
+        supports_logits_to_keep: the model takes ``logits_to_keep`` as positions for each row.
     """
 
     batching: bool
@@ -50,7 +50,7 @@ class Traits:
     packing: bool
     packing_limit: int | None
     linear_head: bool
-    keeps_rows: bool
+    supports_logits_to_keep: bool
 
     def notes(self) -> tuple[str, ...]:
         """Sentences for results, for what is out of the ordinary."""
@@ -71,13 +71,6 @@ def probe(model: PreTrainedModel) -> Traits:
     """
     with scoring_mode(model):
         return _Probe(model).traits()
-
-
-def outside(model: PreTrainedModel) -> tuple[int, ...]:
-    """What decides about shortcuts around the model's own forward: another one, or hooks there, forbid them."""
-    parts = [part for part in (model, model.get_output_embeddings()) if isinstance(part, nn.Module)]
-    hooks = [key for part in parts for key in (*part._forward_hooks, *part._forward_pre_hooks)]
-    return (*map(id, parts), *(id(vars(part).get("forward")) for part in parts), *hooks)
 
 
 class _Probe:
@@ -112,7 +105,7 @@ class _Probe:
             packing=regular and linear_head and self._same_packed(),
             packing_limit=self.window,
             linear_head=linear_head,
-            keeps_rows=self._same_with_kept_rows(),
+            supports_logits_to_keep=self._same_with_kept_rows(),
         )
 
     def _first_forward(self) -> Float[Tensor, "B S V"]:

@@ -24,7 +24,8 @@ from apportion_backends.torch.modes import scoring_mode
 from apportion_backends.torch.packed import PackedModel
 from apportion_backends.torch.packed_attention import TrunkAttention
 from apportion_backends.torch.prefix import PrefixStore
-from apportion_backends.torch.probe import Traits, outside, probe
+from apportion_backends.torch.probe import Traits, probe
+from apportion_backends.torch.twin import module_overrides
 
 if TYPE_CHECKING:
     from transformers import Cache, PreTrainedModel
@@ -94,7 +95,7 @@ class TorchSession:
     @property
     def layout(self) -> Layout:
         """How rows are to be laid out; where the model's outside was exchanged since, it is tried again."""
-        if self._model is not None and outside(self._model) != self._outside:
+        if self._model is not None and module_overrides(self._model) != self._overrides:
             self._take(self._model, probe(self._model))
         traits = self._traits
         on_gpu = self.info.device != "cpu"
@@ -257,7 +258,9 @@ class TorchSession:
             BatchTooLargeError: memory ran out.
         """
         with translate_out_of_memory():
-            return inside.logits_of(self.model, embeddings, target, keeps_rows=self._traits.keeps_rows)
+            return inside.logits_of(
+                self.model, embeddings, target, supports_logits_to_keep=self._traits.supports_logits_to_keep
+            )
 
     def trace(
         self, ids: tuple[int, ...], *, hidden: bool = False, attentions: bool = False, modules: Sequence[str] = ()
@@ -296,16 +299,18 @@ class TorchSession:
 
     def _take(self, model: PreTrainedModel, traits: Traits) -> None:
         """What follows from what the model allows."""
-        self._traits, self._outside = traits, outside(model)
+        self._traits, self._overrides = traits, module_overrides(model)
         self._packed = None
-        self.row_bytes = ActivationSize(model, linear_head=traits.linear_head, keeps_rows=traits.keeps_rows)
+        self.row_bytes = ActivationSize(
+            model, linear_head=traits.linear_head, supports_logits_to_keep=traits.supports_logits_to_keep
+        )
 
     def _own_logits(self, batch: ScoringBatch) -> Float[Tensor, "B T V"]:
         """The model's own logits at those positions, where they are more than its head."""
         ids, keep = self._laid_out(batch.padded())
-        extra = {"logits_to_keep": keep} if self._traits.keeps_rows else {}
+        extra = {"logits_to_keep": keep} if self._traits.supports_logits_to_keep else {}
         logits: Tensor = self.model(ids, **extra, **self._cache(batch)).logits
-        if self._traits.keeps_rows:
+        if self._traits.supports_logits_to_keep:
             return logits
         return logits.gather(1, keep.to(logits.device)[:, :, None].expand(-1, -1, logits.shape[-1]))
 

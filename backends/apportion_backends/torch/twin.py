@@ -7,11 +7,12 @@ from collections.abc import Hashable
 from itertools import chain
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from apportion_backends.torch.onednn import exchange_products
 
-__all__ = ["Twin"]
+__all__ = ["Twin", "module_overrides"]
 
 
 class Twin:
@@ -38,6 +39,13 @@ class Twin:
     def is_of(self, model: PreTrainedModel) -> bool:
         """Whether this is still the twin of a model."""
         return model is self._original and _parts(model) == self._parts
+
+
+def module_overrides(model: PreTrainedModel) -> tuple[int, ...]:
+    """What forbids shortcuts around the model's own forward: another forward, or hooks, on the model or its head."""
+    parts = [part for part in (model, model.get_output_embeddings()) if isinstance(part, nn.Module)]
+    hooks = [key for part in parts for key in (*part._forward_hooks, *part._forward_pre_hooks)]
+    return (*map(id, parts), *(id(vars(part).get("forward")) for part in parts), *hooks)
 
 
 def _parts(model: torch.nn.Module) -> list[Hashable]:

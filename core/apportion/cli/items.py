@@ -14,9 +14,10 @@ from apportion.cli.dataset import Record, read_records
 from apportion.cli.options.prompt import PromptOptions
 from apportion.cli.parse import pair, usage_error
 from apportion.cli.prompting import build_prompt
-from apportion.errors import InputError, check_encodable, listing
+from apportion.errors import InputError, listing
 from apportion.options import checked_seed
 from apportion.prompts.template import placeholders
+from apportion.rendering.encoder import check_encodable
 
 __all__ = ["Columns", "Item", "read_items"]
 

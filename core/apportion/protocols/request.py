@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from apportion.options import named_options
-
 if TYPE_CHECKING:
     from apportion.protocols.inputs import InputAdapter, PromptRenderer
     from apportion.protocols.methods import Method
@@ -33,6 +31,7 @@ class Request:
         method_reason: why ``"auto"`` chose it.
         options: the method's options, samplers resolved.
         given_options: the same as the user typed them.
+        all_options: these, and the defaults of the others.
         generation: options of the generation, where the model wrote the target.
         target_fn_name: how results call the target function.
         target_fn: the target function.
@@ -56,6 +55,7 @@ class Request:
     method_reason: str
     options: Mapping[str, Any]
     given_options: Mapping[str, Any]
+    all_options: Mapping[str, Any]
     generation: Mapping[str, object]
     target_fn_name: str
     target_fn: TargetFunction
@@ -66,9 +66,3 @@ class Request:
     seed: int
     until: float | None = None
     scorers: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def all_options(self) -> dict[str, Any]:
-        """The method's options as the user would type them, defaults included."""
-        defaults = {name: parameter.default for name, parameter in named_options(self.method.run).items()}
-        return defaults | dict(self.given_options)

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from apportion.errors import check_encodable
-from apportion.rendering.encoder import Encoder
+from apportion.rendering.encoder import Encoder, check_encodable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -8,12 +8,13 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from apportion.errors import InputError
 from apportion.rendering.safe_splits import borders
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["Encoder"]
+__all__ = ["Encoder", "check_encodable"]
 
 Ids = tuple[int, ...]
 
@@ -31,7 +32,7 @@ class Encoder:
     """Tokenises texts in stretches where that is known to give the ids of the whole text, and whole elsewhere.
 
     Prompts of coalitions are made of the same words. Where a tokenizer is sure to begin a new token
-    (``token_borders``), each stretch between two such borders is tokenised once, and texts are put together from
+    (``safe_splits``), each stretch between two such borders is tokenised once, and texts are put together from
     them. The longest text of each call is tokenised whole as well, to be compared.
 
     Args:
@@ -110,3 +111,18 @@ class Encoder:
             RuntimeWarning,
             stacklevel=3,
         )
+
+
+def check_encodable(name: str, text: str) -> None:
+    """Refuse text that is not Unicode: lone surrogates, which come from bytes in another encoding.
+
+    Raises:
+        InputError: with the position of the character.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"The {name} has a character that is not Unicode text at position {error.start}: "
+            f"{text[error.start]!r}. Decode the bytes it comes from with their own encoding."
+        ) from error

@@ -11,7 +11,7 @@ import torch
 
 from apportion.protocols.methods import Estimate
 from apportion.results.attribution import Attribution
-from apportion.results.provenance import Provenance, versions
+from apportion.results.provenance import Provenance
 from apportion.results.ranking import top_agreement
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def assemble(
     session: Session,
     plugins: Plugins,
     notes: tuple[str, ...],
+    versions: Mapping[str, str],
     seconds: float,
 ) -> Attribution:
     """Put numbers, names and provenance together.
@@ -45,6 +46,7 @@ def assemble(
         session: where it ran.
         plugins: for ``Attribution.plot``.
         notes: on the choice of the backend.
+        versions: of the packages that took part.
         seconds: of the whole run.
     """
     info, values = session.info, _array(estimate.values)
@@ -73,7 +75,7 @@ def assemble(
         backend=info.backend,
         device=info.device,
         dtype=info.dtype,
-        versions=versions(),
+        versions=versions,
         notes=(*notes, *info.notes, *request.renderer.notes, *tally.notes, *estimate.notes),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )

@@ -291,6 +291,7 @@ class Resolver:
             "method": made,
             "method_reason": reason,
             "options": self._options(f"{name} (chosen by 'auto')" if reason else name, made, given),
+            "all_options": {option: p.default for option, p in named_options(made.run).items()} | dict(given),
             "coalition_budget": None if limit is None else max(1, limit // renderer.draws),
         }
 

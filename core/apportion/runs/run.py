@@ -1,4 +1,4 @@
-"""A run under way, and what its method asks of the session."""
+"""Runs: one under way, what its method asks of the session, and those that ended."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from weakref import WeakKeyDictionary
 
 from torch import Tensor
 
+from apportion.errors import InputError
 from apportion.game.game import Memory
 from apportion.protocols.progress import ProgressEvent, Report
+from apportion.results.attribution import Attribution
 from apportion.scoring.scorer import Scorer, Tally
 
 if TYPE_CHECKING:
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
     from apportion.protocols.row import ModelInput
     from apportion.scoring.readout import Readout
 
-__all__ = ["Ask", "Call", "EmbeddedScoring", "Question", "Run", "Scoring", "Tracing", "answered"]
+__all__ = ["Ask", "Call", "EmbeddedScoring", "Past", "PastRuns", "Question", "Run", "Scoring", "Tracing", "answered"]
 
 
 @dataclass(slots=True)
@@ -59,6 +62,51 @@ class Run:
     def report(self, event: ProgressEvent) -> None:
         """Tell observers, and whose run it is."""
         self.watch(replace(event, request=self.request, request_id=self.id))
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """A run that ended well.
+
+    Attributes:
+        request: what was asked.
+        tally: what it cost.
+        memory: every value that was scored.
+        seconds: how long it took.
+    """
+
+    request: Request
+    tally: Tally
+    memory: Memory
+    seconds: float
+
+
+class PastRuns:
+    """Runs by their results."""
+
+    def __init__(self) -> None:
+        self._runs: WeakKeyDictionary[Attribution, Past] = WeakKeyDictionary()
+
+    def keep(self, result: Attribution, run: Past) -> None:
+        """Keep a run until its result is gone."""
+        self._runs[result] = run
+
+    def of(self, result: Attribution) -> Past:
+        """The run that made this result.
+
+        Raises:
+            InputError: it was made by another explainer, or read from a file.
+        """
+        if not isinstance(result, Attribution):
+            raise InputError(f"A result of `attribute` is needed, not {type(result).__name__}: {result!r:.80}.")
+        found = self._runs.get(result)
+        if found is None:
+            raise InputError(
+                "This result was not made by this explainer (it was read from a file, copied, or made by another "
+                "explainer), so what it scored is not at hand. Run attribute() again with the same arguments; with "
+                "Explainer(cache=True) nothing is scored twice."
+            )
+        return found
 
 
 @runtime_checkable

@@ -19,10 +19,10 @@ from apportion.protocols.inside import Inside, InsideSession, Trace
 from apportion.protocols.progress import ProgressEvent, Report
 from apportion.protocols.row import ModelInput
 from apportion.protocols.targets import Needs, TargetFunction
+from apportion.results.provenance import versions
 from apportion.runs.assemble import assemble
-from apportion.runs.history import Past, PastRuns
 from apportion.runs.resolver import Resolver
-from apportion.runs.run import Ask, Call, EmbeddedScoring, Run, Scoring, Tracing, answered
+from apportion.runs.run import Ask, Call, EmbeddedScoring, Past, PastRuns, Run, Scoring, Tracing, answered
 from apportion.runs.target_text import Targets
 from apportion.scoring.batches import Batches
 from apportion.scoring.readout import Readout
@@ -63,6 +63,7 @@ class Stages:
         self._session = session
         self._notes = notes
         self._share = share
+        self._versions = versions()
         self._targets = Targets(session)
         self.resolver = Resolver(plugins, session, self._targets)
 
@@ -148,6 +149,7 @@ class Stages:
             session=self._session,
             plugins=self._plugins,
             notes=self._notes,
+            versions=self._versions,
             seconds=seconds,
         )
         self.past.keep(attribution, Past(request, run.tally, run.memory, seconds))

@@ -8,10 +8,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from apportion.errors import CapabilityError, InputError, check_encodable
+from apportion.errors import CapabilityError, InputError
 from apportion.protocols.backend import Capability, GenerateSession, Session
 from apportion.protocols.row import ModelInput
 from apportion.protocols.targets import Target
+from apportion.rendering.encoder import check_encodable
 from apportion.rendering.token_texts import token_texts
 
 __all__ = ["Targets"]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -14,9 +17,8 @@ from apportion.protocols.backend import Session
 from apportion.protocols.batch import ScoringBatch
 from apportion.protocols.row import ModelInput, Row
 from apportion.scoring.plan import Batch, Plan, plan, read_again
-from apportion.scoring.turns import Turns
 
-__all__ = ["Batches", "Read"]
+__all__ = ["Batches", "Read", "Turns"]
 
 Read = Callable[[ScoringBatch], Tensor]
 """Gives one row of a tensor for each row of a batch."""
@@ -66,49 +68,99 @@ class Batches:
             BatchTooLargeError: not even one row fits into memory.
         """
         schedule = self.plan(rows, also, self._session.kept)
-        lanes = self._layout.lanes
-        if lanes > 1 and all(batch.independent for batch in schedule.batches):
-            yield from self._in_lanes(schedule, read, note, lanes)
+        left = deque(schedule.batches)
+        if self._layout.lanes > 1 and all(batch.independent for batch in left):
+            yield from self._in_lanes(schedule, left, read, note)
             return
-        for batch in schedule.batches:
-            size = self._row_limit or len(batch.rows)
-            for start in range(0, len(batch.rows), size):
-                part = batch.part(start, start + size)
-                yield part, self._read(schedule, part, read, note), [schedule.costs[row] for row in part.rows]
+        while left:
+            batch = self._next(left)
+            failure = None
+            try:
+                found = read(schedule.scoring_batch(batch))
+            except (BatchTooLargeError, torch.OutOfMemoryError) as error:
+                failure = str(error)
+            # Outside the except block, so that the failed batch's tensors are free before the next try.
+            if failure is not None:
+                left.extendleft(self._halves(schedule, batch, failure, note))
+                continue
+            yield batch, found, [schedule.costs[row] for row in batch.rows]
 
     def _in_lanes(
-        self, schedule: Plan, read: Read, note: Callable[[str], None], lanes: int
+        self, schedule: Plan, left: deque[Batch], read: Read, note: Callable[[str], None]
     ) -> Iterator[tuple[Batch, Tensor, list[int]]]:
         """As many batches as there are lanes at once; each result is named by its batch."""
-        left = iter(schedule.batches)
         under_way: dict[Future[Tensor], Batch] = {}
-        pool = ThreadPoolExecutor(lanes, thread_name_prefix="apportion-lane")
+        pool = ThreadPoolExecutor(self._layout.lanes, thread_name_prefix="apportion-lane")
         try:
-            while True:
-                while len(under_way) < lanes and (batch := next(left, None)) is not None:
-                    under_way[pool.submit(self._read, schedule, batch, read, note)] = batch
-                if not under_way:
-                    return
+            while left or under_way:
+                while left and len(under_way) < self._layout.lanes:
+                    batch = self._next(left)
+                    under_way[pool.submit(read, schedule.scoring_batch(batch))] = batch
                 for future in wait(under_way, return_when=FIRST_COMPLETED).done:
                     batch = under_way.pop(future)
+                    error = future.exception()
+                    if isinstance(error, BatchTooLargeError | torch.OutOfMemoryError):
+                        left.extendleft(self._halves(schedule, batch, str(error), note))
+                        continue
                     yield batch, future.result(), [schedule.costs[row] for row in batch.rows]
         finally:
             # After an error or Ctrl-C nothing more goes out, and nothing is left behind.
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _read(self, schedule: Plan, batch: Batch, read: Read, note: Callable[[str], None]) -> Tensor:
-        try:
-            return read(schedule.scoring_batch(batch))
-        except (BatchTooLargeError, torch.OutOfMemoryError) as error:
-            if len(batch.rows) == 1:
-                raise BatchTooLargeError(
-                    f"A single prompt of {len(schedule.rows[batch.rows[0]].prompt)} tokens does not fit into the "
-                    f"memory of {self._session.info.device}. Use a shorter prompt, a smaller dtype or another "
-                    f"device. ({error})"
-                ) from error
-        # Outside the except block, so that the failed batch's tensors are free before the next try.
+    def _next(self, left: deque[Batch]) -> Batch:
+        """The next batch, or as much of it as is known to fit; the rest stays."""
+        batch = left.popleft()
+        if self._row_limit is not None and len(batch.rows) > self._row_limit:
+            left.appendleft(batch.part(self._row_limit, len(batch.rows)))
+            batch = batch.part(0, self._row_limit)
+        return batch
+
+    def _halves(self, schedule: Plan, batch: Batch, failure: str, note: Callable[[str], None]) -> list[Batch]:
+        """What is read instead of a batch that did not fit, the second half first.
+
+        Raises:
+            BatchTooLargeError: it was a single row.
+        """
+        if len(batch.rows) == 1:
+            raise BatchTooLargeError(
+                f"A single prompt of {len(schedule.rows[batch.rows[0]].prompt)} tokens does not fit into the "
+                f"memory of {self._session.info.device}. Use a shorter prompt, a smaller dtype or another "
+                f"device. ({failure})"
+            )
         half = len(batch.rows) // 2
         self._row_limit = min(half, self._row_limit or half)
         note(f"memory ran out on a batch of {len(batch.rows)} rows; went on with {half}")
-        halves = (batch.part(0, half), batch.part(half, len(batch.rows)))
-        return torch.cat([self._read(schedule, part, read, note) for part in halves])
+        return [batch.part(half, len(batch.rows)), batch.part(0, half)]
+
+
+class Turns:
+    """A lock that is held while plugins work on a batch, and lent while the session scores it.
+
+    So plugins are called one at a time, also where a session scores several batches at once.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._mine = threading.local()
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Nobody else's turn."""
+        with self._lock:
+            self._mine.held = True
+            try:
+                yield
+            finally:
+                self._mine.held = False
+
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """Others may take their turn meanwhile; outside a turn nothing happens."""
+        if not getattr(self._mine, "held", False):
+            yield
+            return
+        self._lock.release()
+        try:
+            yield
+        finally:
+            self._lock.acquire()

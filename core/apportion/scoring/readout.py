@@ -15,7 +15,7 @@ from apportion.protocols.batch import ScoringBatch
 from apportion.protocols.inside import InsideSession
 from apportion.protocols.row import ModelInput, Row
 from apportion.protocols.targets import Needs, Scores, Target, TargetFunction
-from apportion.scoring.turns import Turns
+from apportion.scoring.batches import Turns
 
 __all__ = ["LOGITS_BYTES", "FlatLogits", "Readout", "check_shape"]
 

@@ -285,13 +285,16 @@ def read_together(pending: Sequence[PendingScores], batches: Batches) -> None:
         rows = list(askers)
 
         def read(batch: ScoringBatch, askers: dict[Row, list[PendingScores]] = askers) -> Tensor:
+            """Pass the plugins for the run of the first row."""
             return askers[batch.rows[0]][0].scorer.score(batch)
+
+        score = read if len(group) > 1 else group[0].scorer.score
 
         def note(text: str, group: Sequence[PendingScores] = group) -> None:
             for one in group:
                 one.scorer.tally.notes.append(text)
 
-        for batch, found, costs in batches.run(rows, read, note, group[0].also):
+        for batch, found, costs in batches.run(rows, score, note, group[0].also):
             shares: dict[int, list[tuple[Row, Tensor, int]]] = {}
             for number, numbers, tokens in zip(batch.rows, found, costs, strict=True):
                 for place, one in enumerate(askers[rows[number]]):

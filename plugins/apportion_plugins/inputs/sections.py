@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from apportion.errors import check_encodable
+from apportion.rendering.encoder import check_encodable
 from apportion_plugins.inputs.levels import Grouping, of_pieces
 from apportion_plugins.inputs.marks import marked
 from apportion_plugins.inputs.pieces import Pieces, cut

@@ -5,12 +5,13 @@ from __future__ import annotations
 from jaxtyping import Bool
 from torch import Tensor
 
-from apportion.errors import InputError, check_encodable
+from apportion.errors import InputError
 from apportion.prompts.text import Text
 from apportion.protocols.features import Level, Segment
 from apportion.protocols.inputs import InputAdapter
 from apportion.protocols.row import ModelInput
 from apportion.rendering.context import AdaptContext
+from apportion.rendering.encoder import check_encodable
 from apportion.rendering.token_texts import token_texts
 from apportion_plugins.inputs.levels import coarser, nested, of_pieces, of_starts
 from apportion_plugins.inputs.naming import kept_indices
