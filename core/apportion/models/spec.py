@@ -54,7 +54,7 @@ def is_url(source: str) -> bool:
 def files_of(source: str) -> tuple[str, Mapping[str, str]]:
     """The folder or hub id behind a source, and the options that ``from_pretrained`` needs for it.
 
-    The demo model is fetched if need be.
+    The demo model is fetched, and a GGUF file converted, if that was not done before.
 
     Raises:
         ModelError: there is no such file or folder, or the demo model cannot be fetched.
@@ -67,7 +67,10 @@ def files_of(source: str) -> tuple[str, Mapping[str, str]]:
     if path.suffix == ".gguf":
         if not path.is_file():
             raise ModelError(f"There is no file {path}.")
-        return str(path.parent), {"gguf_file": path.name}
+        from apportion.models.gguf import converted
+
+        folder = converted(path)
+        return (str(path.parent), {"gguf_file": path.name}) if folder is None else (str(folder), {})
     if path.exists():
         return str(path), {}
     if path.is_absolute() or source.startswith((".", "~")):

@@ -1,0 +1,168 @@
+"""GGUF files, converted once: reading one takes many times as long as reading safetensors.
+
+A file is converted into the user's cache folder, filed under a hash of its content, and the conversion is used only if
+it gives the logits and token ids of the file itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from apportion.errors import ModelError
+from apportion.files import cache_dir, write_atomically
+from apportion.models.quiet import quiet_transformers
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["convert", "converted", "require_packages", "settle"]
+
+SAMPLE = "Dave's 3 cats – Ünïcödé, 中文, 🙂 – live in  Palm Coast;\n\tthey like <s>music</s>. "
+LARGEST_DIFFERENCE = 1e-4
+"""Between logits of the file's own model and of the converted one, in units of their spread."""
+
+
+def converted(path: Path) -> Path | None:
+    """The folder that a GGUF file was converted into, now if need be; ``None`` if it has to be read as it is.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        ModelError: a package is missing that reading GGUF takes.
+    """
+    target = cache_dir() / "models" / f"gguf-{_digest(path)}"
+    if (target / "config.json").is_file():
+        return target
+    from rich.console import Console
+
+    console = Console(file=sys.stderr)
+    size = f"{path.stat().st_size / 2**20:,.0f} MB"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            tempfile.TemporaryDirectory(dir=target.parent) as folder,
+            # The bar of transformers would draw over ours.
+            contextlib.redirect_stderr(io.StringIO()),
+            console.status(f"Converting {path.name} once ({size}) into {target} …"),
+        ):
+            work = Path(folder) / "model"
+            convert(path, work)
+            settle(work, target)
+    except ModelError:
+        raise
+    except Exception as error:  # damaged files and unusual models fail in many ways; reading the file says how
+        warnings.warn(
+            f"{path.name} could not be converted, so it is read as it is, which takes longer "
+            f"({type(error).__name__}: {error!s:.200}).",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
+    console.print(f"Converted {path.name} once ({size}); later starts read {target}.", highlight=False)
+    return target
+
+
+def convert(source: Path, target: Path) -> None:
+    """Write the model and tokenizer of a GGUF file as safetensors, dequantised to fp32.
+
+    Raises:
+        ModelError: a package is missing.
+        ValueError: the converted model or tokenizer gives something else than the file's own.
+    """
+    require_packages(source.name)
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    options: dict[str, Any] = {"gguf_file": source.name}
+    with quiet_transformers():
+        tokenizer = AutoTokenizer.from_pretrained(source.parent, **options)
+        loaded = AutoModelForCausalLM.from_pretrained(source.parent, dtype=torch.float32, **options)
+        _without_quantization(loaded).save_pretrained(target)
+        tokenizer.save_pretrained(target)
+        _check_same(loaded, AutoModelForCausalLM.from_pretrained(target, dtype=torch.float32))
+        _check_same_tokens(tokenizer, AutoTokenizer.from_pretrained(target))
+
+
+def require_packages(name: str) -> None:
+    """Refuse to go on where a package is missing that reading GGUF takes.
+
+    Args:
+        name: of the model, for the message.
+
+    Raises:
+        ModelError: with what to install.
+    """
+    try:
+        import accelerate  # noqa: F401
+        import gguf  # noqa: F401
+    except ImportError as error:
+        raise ModelError(
+            f'{name} needs the packages gguf and accelerate once: pip install "apportion[gguf]".'
+        ) from error
+
+
+def settle(work: Path, target: Path) -> None:
+    """Move a finished folder to its place."""
+    try:
+        work.rename(target)
+    except OSError:
+        # Another process was faster; its copy is the same.
+        if not (target / "config.json").is_file():
+            raise
+
+
+def _without_quantization(loaded: PreTrainedModel) -> PreTrainedModel:
+    """The same weights in a fresh model: one loaded from GGUF refuses to be saved."""
+    config = type(loaded.config)(**{k: v for k, v in loaded.config.to_dict().items() if k != "quantization_config"})
+    plain = type(loaded)(config)
+    plain.load_state_dict(loaded.state_dict())
+    return plain
+
+
+def _check_same(original: PreTrainedModel, other: PreTrainedModel) -> None:
+    import torch
+
+    draw = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, original.config.get_text_config().vocab_size, (1, 12), generator=draw)
+    with torch.inference_mode():
+        ours, theirs = (model.eval()(ids, use_cache=False).logits for model in (other, original))
+    worst, spread = float((ours - theirs).abs().max()), float(theirs.std())
+    if not worst <= LARGEST_DIFFERENCE * spread:
+        raise ValueError(f"the converted model's logits differ by {worst:.2g}")
+
+
+def _check_same_tokens(original: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> None:
+    for text in (SAMPLE, SAMPLE.strip(), f" {SAMPLE}"):
+        if original(text)["input_ids"] != other(text)["input_ids"]:
+            raise ValueError("the converted tokenizer gives other token ids")
+
+
+def _digest(path: Path) -> str:
+    """A hash of the file's content, remembered by path, size and time of change."""
+    state = path.stat()
+    about = repr((str(path.resolve()), state.st_size, state.st_mtime_ns))
+    name = hashlib.blake2b(about.encode(), digest_size=16).hexdigest()
+    note = cache_dir() / "models" / "gguf-digests" / f"{name}.json"
+    try:
+        known = json.loads(note.read_bytes())
+        if isinstance(known, str) and len(known) == 32:
+            return known
+    except (OSError, ValueError):
+        pass
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    try:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(note, json.dumps(found).encode())
+    except OSError:
+        pass  # it is taken again next time
+    return found
