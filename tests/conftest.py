@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
 import pytest
+
+# Before torch and SciPy read them, here and in the processes that tests start. Threads that spin while they wait, and
+# several for matrices of fifty rows, take the cores of the other worker and make nothing faster.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import torch
 
 if not torch.cuda.is_available():
@@ -21,6 +28,17 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # For the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Workers that share the tests begin with what is slow: the rest evens out when each of them ends."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: (not item.get_closest_marker("demo"), not item.get_closest_marker("slow")))
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from looking at half a million objects that stay, again and again."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
