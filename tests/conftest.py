@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ if not torch.cuda.is_available():
 
 import apportion as ap
 from apportion.testing import tiny
+from forks import Forks
 
 THREADS = max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 """This process's share of the machine. Threads that wait for cores taken by another worker make runs twice as long."""
@@ -66,3 +68,11 @@ def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny.model().save_pretrained(folder)
     tiny.tokenizer().save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """Starts Python programs that need torch, without the seconds that its import takes."""
+    made = Forks()
+    yield made
+    made.close()

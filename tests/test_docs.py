@@ -6,7 +6,6 @@ import importlib.util
 import os
 import re
 import shutil
-import subprocess
 import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -21,6 +20,7 @@ from apportion.hooks.registry import KINDS
 from apportion.hooks.validation import hook_names
 from apportion.scaffold.distribution import KINDS as NEW_KINDS
 from apportion.testing.check.report import examine
+from forks import Forks
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -74,7 +74,7 @@ def test_the_code_on_extending_runs(page: Path, tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.slow
-def test_the_examples_on_extending_keep_their_contracts(tmp_path: Path) -> None:
+def test_the_examples_on_extending_keep_their_contracts(tmp_path: Path, forks: Forks) -> None:
     """Each page's files, as a reader would have them."""
     folders = []
     for page in EXAMPLES:
@@ -84,15 +84,8 @@ def test_the_examples_on_extending_keep_their_contracts(tmp_path: Path) -> None:
                 file = tmp_path / page.stem / title
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_text(block, encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib"]
-    done = subprocess.run(
-        [*command, *[str(folder) for folder in folders]],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([*map(str, folders), *sys.path]), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    path = {"PYTHONPATH": os.pathsep.join([*map(str, folders), *sys.path])}
+    done = forks.pytest("--import-mode=importlib", *folders, cwd=tmp_path, env=path)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
     assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 100
 
