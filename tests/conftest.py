@@ -43,6 +43,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_unconfigure() -> None:
+    """Let extension modules find what they have to free."""
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def _threads(request: pytest.FixtureRequest) -> None:
     """Tiny models are quickest on one thread; the real one takes its share of what there is."""
