@@ -718,12 +718,10 @@ def test_the_least_recently_used_rows_go_first(default: Path) -> None:
         return {number.to_bytes(8, "big") + i.to_bytes(16, "big"): os.urandom(60) for i in range(100)}
 
     batches = [batch(i) for i in range(40)]
-    sizes = []
     for i, rows in enumerate(batches):
         opened = store()
         opened.put(rows)
         opened.get(list(batches[0]))  # in use all the time
-        sizes.append(opened._file.path.stat().st_size)
         opened.close()
         now[0] += 4000
         assert default.stat().st_size <= limit, i

@@ -260,10 +260,10 @@ def test_where_nothing_is_sure_texts_are_tokenised_whole(name: str) -> None:
         assert Encoder(tokenizer)(texts) == whole(tokenizer, texts, True)
 
 
-def test_a_wrong_border_is_seen_and_said() -> None:
+def test_a_wrong_border_is_seen_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("apportion.rendering.encoder.borders", lambda tokenizer: re.compile("v"))
     tokenizer = sure("llama-3")
     encoder = Encoder(tokenizer)
-    encoder._border, encoder._ready = re.compile("v"), True
     texts = ["Dave lives here"] * FEWEST
     with pytest.warns(RuntimeWarning, match="'Dave lives here'.*Texts are tokenised whole"):
         assert encoder(texts) == whole(tokenizer, texts, True)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import apportion as ap
+from apportion.game.game import Memory
 from apportion.game.stopping import run_until
 from apportion.protocols.methods import Estimate
 from apportion.testing import games, tiny
@@ -100,12 +101,17 @@ def test_what_cannot_be_refined_is_refused(explainer: ap.Explainer, tmp_path: An
 
 
 def test_what_was_scored_is_forgotten_with_the_result() -> None:
-    with ap.Explainer((tiny.model(), tiny.tokenizer())) as explainer:
-        result = explainer.attribute("a b c", " x")
-        assert len(explainer._past._runs) == 1
-        del result
+    def memories() -> int:
         gc.collect()
-        assert len(explainer._past._runs) == 0
+        return sum(type(one) is Memory for one in gc.get_objects())
+
+    with ap.Explainer((tiny.model(), tiny.tokenizer())) as explainer:
+        before = memories()
+        result = explainer.attribute("a b c", " x")
+        assert memories() == before + 1
+        assert result.provenance.evaluations == 8
+        del result
+        assert memories() == before
 
 
 def test_until_ends_when_the_errors_are_small_enough(explainer: ap.Explainer) -> None:
