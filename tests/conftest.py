@@ -33,9 +33,17 @@ os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Workers that share the tests begin with what is slow: the rest evens out when each of them ends."""
+    """Workers that share the tests begin with the demo model and what else is slow or needs forks.
+
+    So one worker has most of these, and the rest, which is quick, evens out how long the workers take.
+    """
+
+    def quick(item: pytest.Item) -> tuple[bool, bool]:
+        slow = item.get_closest_marker("slow") or "forks" in getattr(item, "fixturenames", ())
+        return not item.get_closest_marker("demo"), not slow
+
     if "PYTEST_XDIST_WORKER" in os.environ:
-        items.sort(key=lambda item: (not item.get_closest_marker("demo"), not item.get_closest_marker("slow")))
+        items.sort(key=quick)
 
 
 def pytest_collection_finish() -> None:
