@@ -174,6 +174,8 @@ def serve(path: str) -> str:
 def become(connection: socket.socket) -> str:
     """Fork once more, and say how the program ended; comes back in the fork that is to run it."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    # A test runner in the background ignores Ctrl-C, and so would what it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     message, streams, *_ = socket.recv_fds(connection, 1 << 16, 3)
     while not message.endswith(b"\n"):
         message += connection.recv(1 << 16)
