@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 OUT := out
+# Workers that wait must not spin, and nested runs read bytecode that is there; tests/conftest.py sets the rest.
+PYTEST := OMP_WAIT_POLICY=passive OPENBLAS_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= \
+  $(BIN)/python -m pytest -n 2 --dist worksteal
 
 # One stamp for each set of extras: installed again when the requirements change.
 ready-%: pyproject.toml constraints.txt
@@ -22,10 +25,10 @@ demo: ready-demo ## explain a real model's answer: a picture in the terminal, ou
 	@$(BIN)/python examples/demo.py --out $(OUT)
 
 test: ready-test ## run all tests
-	@$(BIN)/python -m pytest -n 2 --dist worksteal
+	@$(PYTEST)
 
 test-fast: ready-test ## run the quick tests only
-	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+	@$(PYTEST) -m "not slow"
 
 check: ready-check ready-test ## lint, formatting, types and layers
 	@$(BIN)/ruff check

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+# Before torch and SciPy read them, here and in the processes that tests start. Threads that spin while they wait, and
+# several for matrices of fifty rows, take the cores of the other worker and make nothing faster.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import torch
 
 if not torch.cuda.is_available():
@@ -14,6 +22,7 @@ if not torch.cuda.is_available():
 
 import apportion as ap
 from apportion.testing import tiny
+from forks import Forks
 
 THREADS = max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 """This process's share of the machine. Threads that wait for cores taken by another worker make runs twice as long."""
@@ -21,6 +30,30 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # For the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Workers that share the tests begin with the demo model and what else is slow or needs forks.
+
+    So one worker has most of these, and the rest, which is quick, evens out how long the workers take.
+    """
+
+    def quick(item: pytest.Item) -> tuple[bool, bool]:
+        slow = item.get_closest_marker("slow") or "forks" in getattr(item, "fixturenames", ())
+        return not item.get_closest_marker("demo"), not slow
+
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=quick)
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from looking at half a million objects that stay, again and again."""
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Let extension modules find what they have to free."""
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)
@@ -48,3 +81,11 @@ def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny.model().save_pretrained(folder)
     tiny.tokenizer().save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """Starts Python programs that need torch, without the seconds that its import takes."""
+    made = Forks()
+    yield made
+    made.close()

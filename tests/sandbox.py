@@ -1,4 +1,7 @@
-"""A virtual environment of its own that sees everything installed here: pip works in it, offline and in seconds."""
+"""A virtual environment of its own that sees everything installed here: pip works in it, offline and in seconds.
+
+What is not pip is run by forks, which find what is installed in it and have imported torch already.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ import venv
 from dataclasses import dataclass
 from pathlib import Path
 
+from forks import Forks
+
 
 @dataclass(frozen=True)
 class Sandbox:
@@ -18,15 +23,19 @@ class Sandbox:
     folder: Path
 
     @classmethod
-    def create(cls, folder: Path) -> Sandbox:
+    def create(cls, folder: Path, forks: Forks) -> Sandbox:
         """Make it: no packages of its own, this environment's behind it, and the commands that users type."""
         venv.create(folder, with_pip=False)
         site = Path(sysconfig.get_path("purelib", vars={"base": str(folder)}))
         paths = [path for path in sys.path if path and Path(path).is_dir() and not path.startswith(sys.base_prefix)]
         (site / "outer.pth").write_text("\n".join(paths))
-        for command in ("pip", "pytest", "apportion"):
-            script = folder / "bin" / command
-            script.write_text(f'#!/bin/sh\nexec "{folder}/bin/python" -m {command} "$@"\n')
+        python = forks.command(packages=site)
+        commands = {name: f"{python} -m {name}" for name in ("pytest", "apportion")}
+        commands |= {"python": python, "pip": f'exec "{folder}/bin/python3" -m pip'}
+        for name, command in commands.items():
+            script = folder / "bin" / name
+            script.unlink(missing_ok=True)
+            script.write_text(f'#!/bin/sh\n{command} "$@"\n')
             script.chmod(0o755)
         return cls(folder)
 

@@ -30,6 +30,7 @@ from apportion_plugins.cache import EvaluationCache
 from apportion_plugins.cache.file import CacheFile
 from apportion_plugins.cache.rows import pack, unpack
 from apportion_plugins.cache.store import Store
+from forks import Forks
 
 PROMPT, TARGET = "a b c d e", "xyz"
 
@@ -717,12 +718,10 @@ def test_the_least_recently_used_rows_go_first(default: Path) -> None:
         return {number.to_bytes(8, "big") + i.to_bytes(16, "big"): os.urandom(60) for i in range(100)}
 
     batches = [batch(i) for i in range(40)]
-    sizes = []
     for i, rows in enumerate(batches):
         opened = store()
         opened.put(rows)
         opened.get(list(batches[0]))  # in use all the time
-        sizes.append(opened._file.path.stat().st_size)
         opened.close()
         now[0] += 4000
         assert default.stat().st_size <= limit, i
@@ -767,16 +766,9 @@ QUICK = "result = explain('a b c d e')\nprint(*result.values.tolist(), flush=Tru
 SLOW = "explain('a b c d e f g h', plugins=[Slow()], memory_budget=1)"  # row by row
 
 
-def process(program: str, *arguments: object) -> subprocess.Popen[str]:
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, "-c", program, *map(str, arguments)]
-    return subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def test_a_killed_process_leaves_what_it_scored(default: Path, folder: Path) -> None:
+def test_a_killed_process_leaves_what_it_scored(default: Path, folder: Path, forks: Forks) -> None:
     folder.mkdir()
-    killed = process(PROCESS + QUICK + SLOW, default)
-    assert killed.stdout is not None
+    killed = forks.start(PROCESS + QUICK + SLOW, default)
     values = killed.stdout.readline()
     for _ in range(20):
         assert killed.stdout.readline() == "batch\n"
@@ -795,10 +787,9 @@ def test_a_killed_process_leaves_what_it_scored(default: Path, folder: Path) -> 
     assert cost(explain(prompt="a b c d e f g h")) == (0, 256)
 
 
-@pytest.mark.slow
-def test_two_runs_at_once(default: Path, folder: Path) -> None:
+def test_two_runs_at_once(default: Path, folder: Path, forks: Forks) -> None:
     folder.mkdir()
-    ended = [running.communicate(timeout=60) for running in [process(PROCESS + QUICK, default) for _ in range(3)]]
+    ended = [running.communicate() for running in [forks.start(PROCESS + QUICK, default) for _ in range(3)]]
     expected = " ".join(repr(value) for value in explain(False).values.tolist())
     assert ended == [(f"{expected}\n", "")] * 3
     assert cost(explain()) == (0, 32)
@@ -822,10 +813,10 @@ for _ in range(15):
 """
 
 
-def test_many_processes_write_and_clear_one_file(default: Path, folder: Path) -> None:
+def test_many_processes_write_and_clear_one_file(default: Path, folder: Path, forks: Forks) -> None:
     """They begin it together, and it is too small for what they write."""
-    writers = [process(WRITER, default, i) for i in range(4)]
-    assert [writer.communicate(timeout=60) for writer in writers] == [("", "")] * 4
+    writers = [forks.start(WRITER, default, i) for i in range(4)]
+    assert [writer.communicate() for writer in writers] == [("", "")] * 4
     assert default.stat().st_size <= 200_000
     with contextlib.closing(sqlite3.connect(default)) as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)

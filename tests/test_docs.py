@@ -8,7 +8,6 @@ import inspect
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
@@ -25,6 +24,7 @@ from apportion.hooks.validation import hook_names
 from apportion.scaffold.distribution import KINDS as NEW_KINDS
 from apportion.scaffold.distribution import Distribution
 from apportion.testing.check.report import examine
+from forks import Forks
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -35,6 +35,17 @@ def python_blocks(page: Path) -> list[tuple[str, str]]:
     """The title (a file's name, if there is one) and the code of each block."""
     text = page.read_text(encoding="utf-8")
     return re.findall(r'^```python(?: title="([^"]+)")?\n(.*?)^```', text, flags=re.S | re.M)
+
+
+@pytest.fixture
+def page_explainer(smollm2: ap.Explainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a page opens the demo model it gets the one that is open; the README opens its own."""
+    opens = ap.Explainer
+
+    def explainer(model: object, **options: object) -> ap.Explainer:
+        return smollm2 if model == "smollm2" and not options else opens(model, **options)
+
+    monkeypatch.setattr(ap, "Explainer", explainer)
 
 
 @pytest.mark.demo
@@ -52,7 +63,11 @@ def python_blocks(page: Path) -> list[tuple[str, str]]:
         "docs/how-to/same-as-captum.md",
     ],
 )
-def test_the_code_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_code_runs(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    if page != "README.md":
+        request.getfixturevalue("page_explainer")
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {"__name__": "page"}
     for _, block in python_blocks(ROOT / page):
@@ -78,7 +93,7 @@ def test_the_code_on_extending_runs(page: Path, tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.slow
-def test_the_examples_on_extending_keep_their_contracts(tmp_path: Path) -> None:
+def test_the_examples_on_extending_keep_their_contracts(tmp_path: Path, forks: Forks) -> None:
     """Each page's files, as a reader would save them."""
     folders = []
     for page in EXAMPLES:
@@ -88,15 +103,8 @@ def test_the_examples_on_extending_keep_their_contracts(tmp_path: Path) -> None:
                 file = tmp_path / page.stem / title
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_text(block, encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib"]
-    done = subprocess.run(
-        [*command, *[str(folder) for folder in folders]],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([*map(str, folders), *sys.path]), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    path = {"PYTHONPATH": os.pathsep.join([*map(str, folders), *sys.path])}
+    done = forks.pytest("--import-mode=importlib", *folders, cwd=tmp_path, env=path)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
     assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 100
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from forks import Forks
 from sandbox import Sandbox
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "apportion-hello"
@@ -30,8 +31,8 @@ PYTHON
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_the_hello_wheel(tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sandbox = Sandbox.create(tmp_path / "venv")
+def test_the_hello_wheel(tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch, forks: Forks) -> None:
+    sandbox = Sandbox.create(tmp_path / "venv", forks)
     monkeypatch.setenv("MODEL", str(tiny_model_dir))
     (tmp_path / "prompt.txt").write_text("one\ntwo\nthree\n")
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -29,9 +30,19 @@ def test_every_public_name_resolves() -> None:
     for name in ap.__all__:
         assert getattr(ap, name) is not None
     assert dir(ap) == ap.__all__
-    assert set(ap._HOME_OF) | {"__version__"} == set(ap.__all__)
     with pytest.raises(AttributeError, match="no attribute 'Explainr'"):
         ap.Explainr
+
+
+def test_nothing_else_is_public() -> None:
+    """Of the names that modules offer, those in `__all__` can be had from the package, and no others."""
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "core" / "apportion").rglob("*.py")]
+    lists = [node.value for tree in trees for node in tree.body if isinstance(node, ast.Assign)
+             and [getattr(target, "id", "") for target in node.targets] == ["__all__"]]  # fmt: skip
+    offered = {name for found in lists for name in ast.literal_eval(found)}
+    assert len(offered) > 300
+    reached = {name for name in offered if not isinstance(getattr(ap, name, None), ModuleType | None)}
+    assert reached == set(ap.__all__)
 
 
 def test_reading_a_result_needs_no_torch() -> None:

@@ -18,6 +18,7 @@ from apportion.hooks.hookspecs import API_VERSION
 from apportion.hooks.manager import BUILT_INS, load_plugins
 from apportion.hooks.validation import hook_names
 from apportion.testing import tiny
+from forks import Forks
 
 BROKEN = {
     "broken-import": ("import no_such_package", "ModuleNotFoundError: No module named 'no_such_package'"),
@@ -102,11 +103,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-def run(site: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(site), *sys.path])} | environment
-    return subprocess.run([sys.executable, *arguments], env=env, capture_output=True, text=True, check=False)
-
-
 LISTING = """
 import json
 from apportion.hooks.manager import load_plugins
@@ -120,15 +116,19 @@ print(json.dumps({
 """
 
 
-def listing(site: Path, **environment: str) -> Mapping[str, Any]:
-    done = run(site, "-c", LISTING, **environment)
+def path(site: Path) -> dict[str, str]:
+    return {"PYTHONPATH": os.pathsep.join([str(site), *sys.path])}
+
+
+def listing(forks: Forks, site: Path, **environment: str) -> Mapping[str, Any]:
+    done = forks.run(LISTING, env=path(site) | environment)
     assert done.returncode == 0, done.stderr
     found: Mapping[str, Any] = json.loads(done.stdout)
     return found
 
 
-def test_broken_plugins_are_reported_with_distribution_and_reason(site: Path) -> None:
-    found = listing(site)
+def test_broken_plugins_are_reported_with_distribution_and_reason(site: Path, forks: Forks) -> None:
+    found = listing(forks, site)
     assert set(found["failed"]) == set(BROKEN)
     for name, (_, reason) in BROKEN.items():
         distribution, error = found["failed"][name]
@@ -140,21 +140,21 @@ def test_broken_plugins_are_reported_with_distribution_and_reason(site: Path) ->
     assert "mine" not in found["methods"], "a plugin that failed leaves nothing behind"
 
 
-def test_attribution_runs_beside_broken_plugins(site: Path, tiny_model_dir: Path) -> None:
+def test_attribution_runs_beside_broken_plugins(site: Path, tiny_model_dir: Path, forks: Forks) -> None:
     program = (
         "import sys, apportion as ap; r = ap.Explainer(sys.argv[1]).attribute('a b c', 'd', method='half', budget=8);"
         "print(r.provenance.method, len(r.values))"
     )
-    done = run(site, "-c", program, str(tiny_model_dir))
+    done = forks.run(program, tiny_model_dir, env=path(site))
     assert done.stdout.split() == ["half", "3"], done.stderr
 
 
-def test_the_environment_switches_plugins_off(site: Path) -> None:
-    found = listing(site, APPORTION_DISABLE_PLUGINS="half, broken-import")
+def test_the_environment_switches_plugins_off(site: Path, forks: Forks) -> None:
+    found = listing(forks, site, APPORTION_DISABLE_PLUGINS="half, broken-import")
     assert sorted(found["disabled"]) == ["broken-import", "half"]
     assert "half" not in found["methods"]
     assert "broken-import" not in found["failed"]
-    nothing = listing(site, APPORTION_PLUGIN_AUTOLOAD="0")
+    nothing = listing(forks, site, APPORTION_PLUGIN_AUTOLOAD="0")
     assert not nothing["failed"]
     assert set(nothing["loaded"]) == {name.split(":")[0] for name in BUILT_INS}
 

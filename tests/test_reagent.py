@@ -11,7 +11,7 @@ import torch
 
 import apportion as ap
 from apportion.game.token_view import TokenView, features_of_tokens
-from apportion.testing import tiny
+from apportion.testing import tiny, tiny_explainer
 from apportion_plugins.methods.reagent import Reagent, TargetAmongTop
 
 P, F = 7, 6
@@ -135,24 +135,28 @@ def test_on_a_model_with_words_and_with_another_model_for_the_replacements(expla
 
 
 class Requests:
-    """Keeps the request of each run."""
+    """Keeps what runs were asked to do."""
 
     def __init__(self) -> None:
-        self.last: ap.Request | None = None
+        self.seen: list[ap.Request] = []
 
     @ap.hookimpl
     def apportion_before_run(self, request: ap.Request) -> None:
-        self.last = request
+        self.seen.append(request)
 
 
-def test_tokens_belong_to_the_feature_that_most_of_their_text_lies_in() -> None:
+@pytest.mark.parametrize("adds_start", [False, True])
+def test_tokens_belong_to_the_feature_that_most_of_their_text_lies_in(adds_start: bool) -> None:
     """White space goes with the word after it, whatever the tokenizer puts where; special tokens to nobody."""
-    seen = Requests()
-    with ap.Explainer((tiny.model(), tiny.tokenizer(adds_start=True)), plugins=[seen], progress=False) as explainer:
+    requests, tokenizer = Requests(), tiny.tokenizer(adds_start=adds_start)
+    with tiny_explainer(plugins=[requests], adds_start=adds_start) as explainer:
         for prompt in (ap.Text("ab  cd e"), ap.Text("ab cd", by="tokens"), ap.Template("x {a}y", {"a": "ab"})):
             explainer.attribute(prompt, " x", method="ablation")
-            adapter, ids = seen.last.adapter, seen.last.renderer.full().ids
-            owners = features_of_tokens(adapter, tiny.tokenizer(), ids)
-            assert len(owners) == len(ids)
-            assert owners[0] is None
-            assert {o for o in owners if o is not None} == set(range(len(adapter.features)))
+    assert len(requests.seen) == 3
+    for request in requests.seen:
+        ids = request.renderer.full().ids
+        owners = features_of_tokens(request.adapter, tokenizer, ids)
+        assert len(owners) == len(ids)
+        assert {o for o in owners if o is not None} == set(range(len(request.adapter.features)))
+        assert (ids[0] == tokenizer.bos_token_id) is adds_start
+        assert not adds_start or owners[0] is None

@@ -266,10 +266,11 @@ def test_the_path_stays_when_the_folder_changes(path: Path, monkeypatch: pytest.
 
 APPENDING = """
 import sys
-from pathlib import Path
-from apportion_plugins.run_log import _append
-for i in range(300):
-    _append(Path(sys.argv[1]), (sys.argv[2] * 5000 + "\\n").encode())
+import apportion as ap
+from apportion_plugins.run_log import RunLog
+log, end = RunLog(sys.argv[1]), ap.ProgressEvent("end", error=ap.ScoreError(sys.argv[2] * 5000))
+for _ in range(300):
+    log.apportion_on_progress(end)
 """
 
 
@@ -287,10 +288,10 @@ def test_processes_and_threads_share_a_log(path: Path) -> None:
         thread.start()
     for worker in (*threads, *processes):
         worker.join() if isinstance(worker, threading.Thread) else worker.wait()
-    found = path.read_text().splitlines()
-    assert sorted(line[0] for line in found if line[0] != "{") == ["a"] * 300 + ["b"] * 300 + ["c"] * 300
-    assert all(set(line) == {line[0]} and len(line) == 5000 for line in found if line[0] != "{")
-    ran = [json.loads(line) for line in found if line[0] == "{"]
+    found = lines(path)
+    failed = [run["error"]["message"] for run in found if run["error"]]
+    assert sorted(failed) == ["a" * 5000] * 300 + ["b" * 5000] * 300 + ["c" * 5000] * 300
+    ran = [run for run in found if not run["error"]]
     assert sorted((run["request"]["prompt"]["text"], run["evaluations"]) for run in ran) == [
         *[("a b", 4)] * 10,
         *[("c d e", 8)] * 10,

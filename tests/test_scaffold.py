@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from apportion.cli import main
 from apportion.hooks.manager import load_plugins
 from apportion.hooks.registry import KINDS as REGISTRIES
 from apportion.scaffold.distribution import KINDS, Distribution, write_distribution
+from forks import Forks
 
 
 def test_every_kind_of_extension_can_be_begun() -> None:
@@ -22,20 +22,12 @@ def test_every_kind_of_extension_can_be_begun() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_the_tests_of_new_plugins_pass_at_once(tmp_path: Path) -> None:
+def test_the_tests_of_new_plugins_pass_at_once(tmp_path: Path, forks: Forks) -> None:
     """In one process, and each plugin loads, registers its name, and passes the plugin check."""
     folders = [write_distribution(Distribution.of(f"my-{kind}", kind), tmp_path) for kind in KINDS]
-    path = os.pathsep.join([*map(str, folders), *sys.path])
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib"]
-    tests = [str(folder / "tests") for folder in folders]
-    done = subprocess.run(
-        [*command, *tests],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    path = {"PYTHONPATH": os.pathsep.join([*map(str, folders), *sys.path])}
+    tests = [folder / "tests" for folder in folders]
+    done = forks.pytest("--import-mode=importlib", *tests, cwd=tmp_path, env=path)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
     assert " passed" in done.stdout
     program = f"""
@@ -50,7 +42,8 @@ for kind in {KINDS}:
         assert not finding.faults, finding
         assert finding.tried and "not tried" not in finding.tried, finding
 """
-    subprocess.run([sys.executable, "-c", program], env=os.environ | {"PYTHONPATH": path}, check=True)
+    checked = forks.run(program, env=path)
+    assert checked.returncode == 0, checked.stderr
 
 
 def test_the_command_says_what_to_do_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,9 +6,7 @@ pass wrong types on purpose.
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
+from forks import Forks
 
 PROGRAM = """
 import sys
@@ -31,7 +29,7 @@ prompts = [
 for prompt in prompts:
     for method in ("auto", "ablation", "permutation"):
         for target in (None, " t", [1, 2]):
-            result = explainer.attribute(prompt, target, method=method, target_fn="prob")
+            result = explainer.attribute(prompt, target, method=method, target_fn="prob", budget=64)
             assert result.token_values.shape == (len(result.target_tokens), len(result.features))
     for view in ("heatmap", "bar", "html", "terminal"):
         Console(quiet=True).print(result.plot(view))
@@ -64,7 +62,6 @@ print("all shapes hold")
 """
 
 
-def test_the_pipeline_keeps_its_signatures() -> None:
-    root = Path(__file__).parent.parent
-    done = subprocess.run([sys.executable, "-c", PROGRAM], cwd=root, capture_output=True, text=True, check=False)
+def test_the_pipeline_keeps_its_signatures(forks: Forks) -> None:
+    done = forks.run(PROGRAM)
     assert done.stdout.strip() == "all shapes hold", done.stderr[-3000:]

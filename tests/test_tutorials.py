@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from forks import Forks
 from sandbox import Sandbox
 
 ROOT = Path(__file__).parent.parent
@@ -16,8 +17,8 @@ BLOCK = re.compile(r'^```(sh|python)(?: title="([^"]+)")?\n(.*?)^```', flags=re.
 @pytest.mark.demo
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_write_your_first_method(tmp_path: Path) -> None:
-    sandbox = Sandbox.create(tmp_path / "venv")
+def test_write_your_first_method(tmp_path: Path, forks: Forks) -> None:
+    sandbox = Sandbox.create(tmp_path / "venv", forks)
     page = (ROOT / "docs/tutorials/first-method.md").read_text(encoding="utf-8")
     where, output = tmp_path, ""
     for language, title, text in BLOCK.findall(page):

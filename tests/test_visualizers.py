@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import subprocess
 import sys
@@ -15,18 +16,17 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
-from matplotlib import font_manager
 from matplotlib.figure import Figure
 from rich.cells import cell_len
 from rich.console import Console
 
 import apportion as ap
-from apportion_plugins.visualizers import fonts
 from apportion_plugins.visualizers.canvas import PlotFigure
 from apportion_plugins.visualizers.html_style import colour_class
 from apportion_plugins.visualizers.labels import ellipsis, one_line, prose, token_labels
 from apportion_plugins.visualizers.numbers import Numbers
 from apportion_plugins.visualizers.palette import DARK, LIGHT, MIDDLE, strengths, text_on
+from forks import Forks
 
 PROVENANCE = ap.Provenance(
     "permutation",
@@ -286,16 +286,24 @@ def test_figures_show_themselves_in_notebooks_without_pyplot() -> None:
     assert png.startswith(b"\x89PNG") and size["width"] == int(figure.bbox.width)
 
 
-def test_missing_fonts_give_one_note_instead_of_warnings(monkeypatch: pytest.MonkeyPatch) -> None:
-    bundled = [font for font in font_manager.fontManager.ttflist if font.name.startswith("DejaVu")]
-    monkeypatch.setattr(font_manager.fontManager, "ttflist", bundled)
-    fonts._characters.cache_clear()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        figure = of_words("北京 是 ok", [" 🙂"]).plot("heatmap")
-        figure.savefig(io.BytesIO(), format="png")
-    fonts._characters.cache_clear()
-    texts = texts_of(figure)
+FEW_FONTS = """
+import io, json, warnings
+from matplotlib import font_manager
+from test_visualizers import of_words, texts_of
+manager = font_manager.fontManager
+manager.ttflist = [font for font in manager.ttflist if font.name.startswith("DejaVu")]
+warnings.simplefilter("error")
+figure = of_words("北京 是 ok", [" 🙂"]).plot("heatmap")
+figure.savefig(io.BytesIO(), format="png")
+print(json.dumps(texts_of(figure)))
+"""
+
+
+def test_missing_fonts_give_one_note_instead_of_warnings(forks: Forks) -> None:
+    """In a process of its own: what the fonts have is looked up once."""
+    done = forks.run(FEW_FONTS)
+    assert done.returncode == 0, done.stderr
+    texts = json.loads(done.stdout)
     assert {"▯▯ #0", "U+662F #1", "ok #2", "U+1F642"} <= set(texts)
     notes = " ".join(texts)
     assert "3 Chinese, Japanese or Korean characters" in notes and "1 emoji character," in notes

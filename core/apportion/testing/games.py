@@ -7,6 +7,7 @@ chance that the others are there, leave-one-out loses the coefficients of all se
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Mapping
@@ -44,12 +45,17 @@ class KnownGame:
 
     def __call__(self, mask: Bool[Tensor, "S F"]) -> Float[Tensor, " S"]:
         """v of each coalition, float64."""
+        members, weights = self._sets
+        inside = mask.double() @ members.T == members.sum(1)
+        return (inside * weights).sum(1)
+
+    @functools.cached_property
+    def _sets(self) -> tuple[Float[Tensor, "C F"], Float[Tensor, " C"]]:
+        """The sets as rows of ones, and their coefficients; filling the rows takes longer than all that reads them."""
         members = torch.zeros(len(self.coefficients), self.n, dtype=torch.float64)
         for row, chosen in enumerate(self.coefficients):
             members[row, list(chosen)] = 1.0
-        weights = torch.tensor(list(self.coefficients.values()), dtype=torch.float64)
-        inside = mask.double() @ members.T == members.sum(1)
-        return (inside * weights).sum(1)
+        return members, torch.tensor(list(self.coefficients.values()), dtype=torch.float64)
 
     def truth(self, estimand: str) -> Float[Tensor, " F"] | None:
         """What every feature should get, or ``None`` for an estimand that is not among ``ESTIMANDS``."""
