@@ -24,6 +24,7 @@ from apportion.cli.options.prompt import PromptOptions
 from apportion.results.run_folder import ResultsFolder
 from apportion.testing import tiny
 from commands import Ended, Run
+from forks import Forks
 
 ROWS: list[dict[str, Any]] = [
     {"prompt": "Ann plays tea and", "target": " golf", "id": "ann"},
@@ -345,7 +346,7 @@ def apportion_score(batch):
 
 
 @pytest.fixture
-def process(tmp_path: Path, tiny_model_dir: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+def process(tmp_path: Path, tiny_model_dir: Path, forks: Forks) -> Callable[..., subprocess.CompletedProcess[str]]:
     """``apportion run`` in a process of its own, which a plugin may end and which notes what is scored."""
     plugin = tmp_path / "site"
     info = plugin / "deadly-1.0.dist-info"
@@ -356,18 +357,9 @@ def process(tmp_path: Path, tiny_model_dir: Path) -> Callable[..., subprocess.Co
 
     def call(*words: object, log: Path, **environment: str) -> subprocess.CompletedProcess[str]:
         code = "import sys; from apportion.cli import main; sys.exit(main())"
-        command = [sys.executable, "-c", code, "run", *map(str, words), "--model", str(tiny_model_dir)]
         paths = os.pathsep.join([str(plugin), *[path for path in sys.path if path]])
-        known = {"PYTHONPATH": paths, "ROWS_LOG": str(log), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-        # A test runner in the background ignores Ctrl-C, and so would what it starts.
-        return subprocess.run(
-            command,
-            env=os.environ | known | environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-        )
+        known = {"PYTHONPATH": paths, "ROWS_LOG": str(log), "HF_HUB_OFFLINE": "1"}
+        return forks.run(code, "run", *words, "--model", tiny_model_dir, env=known | environment)
 
     return call
 
