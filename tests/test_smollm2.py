@@ -87,11 +87,11 @@ def test_a_shared_prefix_changes_nothing(smollm2: ap.Explainer) -> None:
 @pytest.mark.parametrize("name", WORKS)
 def test_what_is_benchmarked_reads_hardly_more_than_its_prefix_tree(smollm2: ap.Explainer, name: str) -> None:
     """Counted on a narrow model with SmolLM2's tokens; the tree by another implementation than the planner's."""
-    loaded = smollm2.model
+    session = smollm2.session
     with torch.random.fork_rng():
         config = transformers.LlamaConfig(
-            vocab_size=loaded.objects.config.vocab_size,
-            max_position_embeddings=loaded.objects.config.max_position_embeddings,
+            vocab_size=session.model.config.vocab_size,
+            max_position_embeddings=session.model.config.max_position_embeddings,
             hidden_size=16,
             intermediate_size=16,
             num_hidden_layers=1,
@@ -99,6 +99,6 @@ def test_what_is_benchmarked_reads_hardly_more_than_its_prefix_tree(smollm2: ap.
         )
         narrow = transformers.LlamaForCausalLM(config).eval()
     watcher = Watcher()
-    with ap.Explainer((narrow, loaded.tokenizer), progress=False, plugins=[watcher]) as explainer:
+    with ap.Explainer((narrow, session.tokenizer), progress=False, plugins=[watcher]) as explainer:
         least, result = need(explainer, watcher, work(name))
     assert least.tokens <= result.provenance.forwarded_tokens <= 1.15 * least.tokens

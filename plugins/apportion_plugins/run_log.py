@@ -106,7 +106,7 @@ class RunLog:
     @hookimpl(tryfirst=True)
     def apportion_on_progress(self, event: ProgressEvent) -> None:
         """Count batches and time; write the line at the end."""
-        if not event.request_id:
+        if event.stage in ("items", "close"):
             return
         run = self._run(event.request_id)
         if event.stage != "end":
@@ -116,7 +116,7 @@ class RunLog:
             return
         run.turn("")
         run.request = run.request or event.request
-        del self._runs[event.request_id]
+        self._runs.pop(event.request_id, None)
         try:
             _append(self._path, _line(_record(run, event)))
         except OSError as error:
