@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from filelock import FileLock, Timeout
 
 from apportion.errors import InputError, ResultError
 from apportion.files import write_atomically
@@ -63,15 +64,17 @@ class ResultsFolder:
             InputError: another process has it, it is no folder, or something else is in it.
         """
         self._make()
-        lock = sqlite3.connect(self.path / LOCK, timeout=0, isolation_level=None)
-        with contextlib.closing(lock):
-            try:
-                lock.execute("BEGIN EXCLUSIVE")
-            except sqlite3.OperationalError as error:
-                raise InputError(
-                    f"Another process is writing to {self.path} ({error}). Wait for it, or name another --out."
-                ) from error
+        lock = FileLock(self.path / LOCK)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout as error:
+            raise InputError(
+                f"Another process is writing to {self.path}. Wait for it, or name another --out."
+            ) from error
+        try:
             yield
+        finally:
+            lock.release()
 
     def manifest(self) -> dict[str, Any] | None:
         """What was asked when the folder was begun; ``None`` for a new one.

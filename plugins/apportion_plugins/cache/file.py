@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 __all__ = ["CacheFile", "DamagedError", "UnavailableError", "translated"]
 
 APPLICATION_ID = 0x6170706F  # "appo"
@@ -230,16 +232,15 @@ class CacheFile:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         """One process at a time; the lock of one that dies is gone with it."""
+        lock = FileLock(f"{self.path}.lock", timeout=TIMEOUT)
         try:
-            lock = sqlite3.connect(f"{self.path}.lock", timeout=TIMEOUT, isolation_level=None)
-        except sqlite3.Error as error:
+            lock.acquire()
+        except (OSError, Timeout) as error:
             raise UnavailableError(f"{error} ({self.path}.lock)") from error
-        with contextlib.closing(lock):
-            try:
-                lock.execute("BEGIN EXCLUSIVE")
-            except sqlite3.Error as error:
-                raise UnavailableError(f"{error} ({self.path}.lock)") from error
+        try:
             yield
+        finally:
+            lock.release()
 
 
 def _create(database: sqlite3.Connection) -> None:
