@@ -371,6 +371,27 @@ class Twice(GradientTimesInput):
         return super().run(game, budget=budget, rng=rng)
 
 
+class Inference(GradientTimesInput):
+    """Queries the game in inference mode, as a perturbation method may."""
+
+    requires = frozenset()
+
+    def run(self, game: ap.Game, *, budget: int | None, rng: torch.Generator) -> ap.Estimate:
+        with torch.inference_mode():
+            value = game.values(torch.ones(1, game.n_features, dtype=torch.bool))
+        return ap.Estimate(value.expand(game.n_features, -1).clone())
+
+
+def test_modes_of_one_method_do_not_reach_another(llama: ap.Explainer) -> None:
+    """Each run of attribute_many has a thread of its own, and with it PyTorch's modes."""
+    items = [{"prompt": WORDS, "method": method} for method in (Inference(), GradientTimesInput()) * 3]
+    for at_once in (1, 6):
+        found = [result.values for result in llama.attribute_many(items, target=TARGET, at_once=at_once)]
+        expected = llama.attribute(WORDS, TARGET, **GRADIENT).values
+        for values in found[1::2]:
+            np.testing.assert_allclose(values, expected)
+
+
 def test_an_estimate_runs_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """But for the calibration, which is one row, twice."""
     with ap.Explainer((tiny.model(), tiny.tokenizer()), progress=False) as explainer:
