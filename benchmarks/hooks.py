@@ -75,7 +75,8 @@ class AtOnce(TorchBackend):
 
 def explainers(backend: object) -> tuple[ap.Explainer, ap.Explainer]:
     """One without and one with five observers; distinct classes, because plugins are told apart by name."""
-    model = ap.Explainer("smollm2", progress=False).model
+    session = ap.Explainer("smollm2", progress=False).session
+    model = session.model, session.tokenizer  # type: ignore[attr-defined]
     observers = [type(f"Observer{i}", (Observer,), {})() for i in range(OBSERVERS)]
     return (
         ap.Explainer(model, backend=backend, progress=False),

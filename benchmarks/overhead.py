@@ -26,9 +26,9 @@ import apportion as ap
 from apportion.game.game import Game
 from apportion.hooks.manager import load_plugins
 from apportion.models.demo import demo_model_path
-from apportion.options import with_sampler
 from apportion.rendering.context import AdaptContext
 from apportion.rendering.renderer import Renderer
+from apportion.runs.resolver import with_sampler
 
 FEATURES, EVALUATIONS, OUTPUTS = 64, 2048, 9
 PARTS = ("adapting", "drawing", "rendering", "tokenising", "game", "fitting")

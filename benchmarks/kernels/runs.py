@@ -15,11 +15,12 @@ from apportion.benchmarking.floor import ModelShape, optimal_flops
 from apportion.benchmarking.gemm import gemm_rate
 from apportion.benchmarking.tree import prefix_tree
 from apportion.protocols.backend import Backend, ScoringBatch, Session
+from apportion.protocols.model import ModelSpec
 from apportion.protocols.row import Row
 from apportion.scoring.batches import Batches
 from apportion.testing import tiny
 from apportion_backends.torch.backend import TorchBackend
-from apportion_backends.torch.session import TorchSession
+from apportion_backends.torch.loading import open_model
 from apportion_backends.triton.backend import TritonBackend
 
 __all__ = ["CONTENDERS", "RUNS", "TINY", "Ran", "RunShape", "run"]
@@ -89,7 +90,7 @@ def run(shape: RunShape, device: str, dtype: torch.dtype) -> Iterator[Ran]:
     torch.manual_seed(0)
     with torch.device(device):
         model = transformers.AutoModelForCausalLM.from_config(shape.config, dtype=dtype).eval()
-    loaded = TorchSession(model, tiny.tokenizer(), name=shape.name, owned=False)
+    spec = ModelSpec(shape.name, tiny.tokenizer(), objects=model)
     rows = _rows(shape)
     sequences = [row.read for row in rows]
     tree = prefix_tree(sequences)
@@ -101,11 +102,11 @@ def run(shape: RunShape, device: str, dtype: torch.dtype) -> Iterator[Ran]:
         (TritonBackend(), {"kernels": "always"}),
     )
     for name, (backend, options) in zip(CONTENDERS[:3], ours, strict=True):
-        timed, notes = _scored(backend, options, loaded, rows, device)
+        timed, notes = _scored(backend, options, spec, rows, device)
         share = flops / rate / timed.median
         yield Ran(Contender(name, timed, note=notes), len(rows) / timed.median, share)
     for name, default_path in zip(CONTENDERS[3:], (False, True), strict=True):
-        yield _captum(name, shape, loaded, device, default_path)
+        yield _captum(name, shape, spec, device, default_path)
 
 
 def _rows(shape: RunShape) -> list[Row]:
@@ -119,9 +120,9 @@ def _rows(shape: RunShape) -> list[Row]:
 
 
 def _scored(
-    backend: Backend, options: dict[str, str], loaded: TorchSession, rows: list[Row], device: str
+    backend: Backend, options: dict[str, str], spec: ModelSpec, rows: list[Row], device: str
 ) -> tuple[Timed, str]:
-    session: Session = backend.load(loaded, device=None, dtype=None, memory_budget=None, **options)
+    session: Session = backend.load(spec, device=None, dtype=None, memory_budget=None, **options)
     few = rows[: max(2, len(rows) // 50)]
     for _ in Batches(session).run(few, session.log_probs, print):
         pass
@@ -137,7 +138,7 @@ def _scored(
     return Timed(seconds, seconds, seconds, extra), notes
 
 
-def _captum(name: str, shape: RunShape, loaded: TorchSession, device: str, default_path: bool) -> Ran:
+def _captum(name: str, shape: RunShape, spec: ModelSpec, device: str, default_path: bool) -> Ran:
     """Run Captum on a text; every byte is a token of the tiny tokenizer, so the lengths are the same."""
     own = shape.own // CAPTUM_FEATURES
     names = [f"slot{i}" for i in range(CAPTUM_FEATURES)]
@@ -146,7 +147,7 @@ def _captum(name: str, shape: RunShape, loaded: TorchSession, device: str, defau
     baselines = dict.fromkeys(names, "z" * own)
     peer = captum.slots("FeatureAblation", template, values, baselines, "y" * shape.targets, default_path=default_path)
     try:
-        work = peer.prepare(loaded)
+        work = peer.prepare(open_model(spec))
         held = _reset(device)
         started = time.perf_counter()
         work()

@@ -16,6 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import apportion as ap
 from apportion.benchmarking import texts
 from apportion.models.spec import model_spec
+from apportion_backends.torch.loading import open_model
 
 __all__ = ["EVALUATIONS", "narrow", "peak"]
 

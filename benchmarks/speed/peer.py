@@ -8,6 +8,7 @@ from importlib import metadata
 
 import numpy as np
 
+from apportion_backends.torch.loading import OpenModel
 from apportion_backends.torch.session import TorchSession
 
 __all__ = ["Peer", "Run"]
@@ -30,7 +31,7 @@ class Peer:
     """
 
     package: str
-    prepare: Callable[[TorchSession], Run]
+    prepare: Callable[[OpenModel | TorchSession], Run]
     tolerance: float | None = None
     note: str = ""
     wrong: bool = False
