@@ -79,7 +79,7 @@ class _Walk:
         self.digest.update(len(encoded).to_bytes(8, "little") + encoded)
 
     def first_time(self, thing: object) -> bool:
-        """Whether this object was not met before; from then on its number stands for it."""
+        """True when an object is met for the first time; its number represents it from then on."""
         new = id(thing) not in self._numbers
         if new:
             self._numbers[id(thing)] = len(self._numbers)
@@ -132,7 +132,7 @@ class _Walk:
                 self.digest.update(part)
 
     def configuration(self, config: Any, depth: int) -> None:
-        """What a model's configuration says, and the implementations chosen by it."""
+        """The settings of a configuration, and the implementations that it selects."""
         if self.first_time(config) and depth < DEEPEST:
             settings = {key: value for key, value in config.to_dict().items() if key not in SAVED}
             self.value("configuration", settings, depth + 1)
@@ -176,7 +176,7 @@ def _is_configuration(value: object) -> bool:
 
 
 def _parts(value: Any) -> Iterable[tuple[str, Any]]:
-    """What a container holds; nothing of objects unknown to us."""
+    """The contents of a container; nothing for objects of unknown types."""
     if isinstance(value, Mapping):
         return [(stable(repr(key)), item) for key, item in value.items() if key not in BOOKKEEPING]
     if isinstance(value, list | tuple):

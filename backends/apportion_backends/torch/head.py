@@ -48,7 +48,7 @@ class Head:
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> Head:
-        """What the model's output embedding and its configuration say; whether that is all, ``probe`` tries."""
+        """Read it from the model's output embedding and configuration; ``probe`` checks that there is no more to it."""
         layer = model.get_output_embeddings()
         cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
         return cls(layer.weight, getattr(layer, "bias", None), cap)

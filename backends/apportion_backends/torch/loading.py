@@ -37,7 +37,7 @@ class OpenModel:
 
 
 def is_transformers_pair(spec: ModelSpec) -> bool:
-    """Whether a spec holds a transformers model and a tokenizer of transformers."""
+    """True if a spec holds a model and a tokenizer of transformers."""
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     return isinstance(spec.objects, PreTrainedModel) and isinstance(spec.tokenizer, PreTrainedTokenizerBase)

@@ -78,7 +78,7 @@ def few_sizes(rows: int) -> int:
 
 @cache
 def multiplies(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether this PyTorch has such products of such matrices, and they are right."""
+    """True if this PyTorch multiplies such matrices by oneDNN, and the products are right."""
     if device.type != "cpu" or dtype != torch.float32 or not torch.backends.mkldnn.is_available():
         return False
     draw = torch.Generator().manual_seed(0)
@@ -119,7 +119,7 @@ def _is_gated_unit(module: nn.Module) -> bool:
 
 
 def _fuses(module: nn.Module) -> bool:
-    """Whether a module of that form computes what the form suggests, tried on a few random numbers."""
+    """True if a module computes what its form suggests, checked on a few random numbers."""
     inner = cast(nn.Linear, module.gate_proj).in_features
     x = torch.randn(1, 3, inner, generator=torch.Generator().manual_seed(0))
     try:

@@ -21,7 +21,7 @@ __all__ = ["PackedModel", "longest_packed_row"]
 
 
 def longest_packed_row(model: PreTrainedModel) -> int | None:
-    """How long rows may be that are packed; ``None`` for any length, 0 if the model does not allow it.
+    """The longest row that may be packed; ``None`` for any length, 0 if the model does not allow packing.
 
     A layer with a sliding window attends to all that came before while rows are no longer than the window.
     """

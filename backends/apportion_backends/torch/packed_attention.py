@@ -44,7 +44,7 @@ class TrunkAttention:
 
 @dataclass(slots=True)
 class Packing:
-    """What the attention of every layer needs in one forward.
+    """Shared state of the attention of all layers in one forward.
 
     Attributes:
         pack: where everything lies.
@@ -103,7 +103,7 @@ def packed_attention(
 
 
 def _check_plain(arguments: Mapping[str, Any]) -> None:
-    """What transformers hands to an attention, beside what ours knows, changes no score.
+    """Check that none of the extra arguments from transformers would change a score.
 
     Raises:
         ValueError: it does: a soft cap, a sink, or a bias by position.
@@ -180,7 +180,7 @@ def _with_sum(
 
 
 def merges_attention(device: torch.device, dtype: torch.dtype, size: int) -> bool:
-    """Whether this PyTorch gives the sums that merging needs, for such tensors."""
+    """True if this PyTorch returns the sums that merging needs, for such tensors."""
     draw = torch.Generator().manual_seed(0)
     query, key, value = (torch.randn(1, 2, 3, size, generator=draw).to(device, dtype) for _ in range(3))
     try:

@@ -1,4 +1,4 @@
-"""Where everything lies in a packed batch: rows in the order of their prefix tree, each distinct token once.
+"""Layout of a packed batch: rows in the order of their prefix tree, each distinct token once.
 
 A row adds what is new of it, a segment, to one long row of nodes. Its path (all its tokens, from the first to the
 last) runs through kept tokens, segments of rows before it, and its own. This module only computes indices.

@@ -1,4 +1,4 @@
-"""What a model allows, found by trying it on a few random tokens instead of knowing its name."""
+"""Finding out what a model allows: it is tried on a few random tokens instead of recognised by name."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ REFUSALS = (TypeError, ValueError, AttributeError, RuntimeError, IndexError, Ass
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """How a model's rows may be laid out and its head used.
+    """The shortcuts that a model allows for the layout of rows and for its head.
 
     Attributes:
         batching: rows of one length may share a batch.

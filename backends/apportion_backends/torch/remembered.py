@@ -1,8 +1,8 @@
-"""What the probe found of a model is remembered, so that the next start need not try the model again.
+"""A file cache of what the probe found, so that the next start need not try the model again.
 
-Only for models that apportion loaded itself from files: a user may have changed an object in ways that no fingerprint
-shows. What was found is filed under everything that it may depend on: configuration and weights, versions, device,
-dtype, the machine's instructions, and the code that tries models.
+Only models that apportion loaded from files are cached: a user may have changed an object in ways that no fingerprint
+shows. The key covers everything that the findings may depend on: configuration and weights, versions, device, dtype,
+the machine's instruction set, and the code of the probe.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["remembered_traits"]
 
 
 def remembered_traits(model: PreTrainedModel) -> Traits:
-    """The traits of a model that was just loaded from files: looked up, or else found by trying it.
+    """The traits of a model that was just loaded from files, from the cache or by probing it.
 
     Raises:
         ModelError: the model is not causal, or gives numbers that are not finite.
@@ -41,7 +41,7 @@ def remembered_traits(model: PreTrainedModel) -> Traits:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(asdict(found)).encode())
     except OSError:
-        pass  # a cache folder that cannot be written only costs time
+        pass  # an unwritable cache folder only costs time
     return found
 
 

@@ -94,7 +94,7 @@ class TorchSession:
 
     @property
     def layout(self) -> Layout:
-        """How rows are to be laid out; where the model's outside was exchanged since, it is tried again."""
+        """The layout that this model allows; the model is probed again if its forward, head or hooks were replaced."""
         if self._model is not None and module_overrides(self._model) != self._overrides:
             self._take(self._model, probe(self._model))
         traits = self._traits
@@ -112,12 +112,12 @@ class TorchSession:
 
     @property
     def linear_head(self) -> bool:
-        """Whether logits are what ``Head`` makes of ``hidden``."""
+        """True if ``Head`` computes the logits from ``hidden``."""
         return self._traits.linear_head
 
     @property
     def kept(self) -> ModelInput | None:
-        """What the next packed batch goes on from, or the encoded prefix."""
+        """The last packed row or the encoded prefix, from which the next batch continues."""
         holder = self._packed or self._prefixes
         return ModelInput(holder.kept) if holder is not None and holder.kept else None
 
@@ -203,7 +203,7 @@ class TorchSession:
         return ids[:, : width - 1].to(device), (where - 1).to(device)
 
     def _prefix(self, batch: ScoringBatch) -> Cache:
-        """What every row reads before its own tokens, encoded.
+        """The encoded prefix of every row.
 
         Raises:
             BackendError: the model keeps a state that cannot be shared.
@@ -298,7 +298,7 @@ class TorchSession:
         self.release()
 
     def _take(self, model: PreTrainedModel, traits: Traits) -> None:
-        """What follows from what the model allows."""
+        """Set everything that follows from the model's traits."""
         self._traits, self._overrides = traits, module_overrides(model)
         self._packed = None
         self.row_bytes = ActivationSize(
@@ -315,7 +315,7 @@ class TorchSession:
         return logits.gather(1, keep.to(logits.device)[:, :, None].expand(-1, -1, logits.shape[-1]))
 
     def _cache(self, batch: ScoringBatch) -> dict[str, Any]:
-        """How the forward gets the prefix."""
+        """Arguments by which a forward gets the prefix."""
         if not batch.prefix_length:
             return {"use_cache": False, "return_dict": True}
         return {"past_key_values": self._prefix(batch), "use_cache": True, "return_dict": True}

@@ -37,19 +37,19 @@ class Twin:
             exchange_products(self.model)
 
     def is_of(self, model: PreTrainedModel) -> bool:
-        """Whether this is still the twin of a model."""
+        """True if this is still the twin of a model."""
         return model is self._original and _parts(model) == self._parts
 
 
 def module_overrides(model: PreTrainedModel) -> tuple[int, ...]:
-    """What forbids shortcuts around the model's own forward: another forward, or hooks, on the model or its head."""
+    """Replaced forwards and hooks on the model or its head, which rule out shortcuts around the model's own forward."""
     parts = [part for part in (model, model.get_output_embeddings()) if isinstance(part, nn.Module)]
     hooks = [key for part in parts for key in (*part._forward_hooks, *part._forward_pre_hooks)]
     return (*map(id, parts), *(id(vars(part).get("forward")) for part in parts), *hooks)
 
 
 def _parts(model: torch.nn.Module) -> list[Hashable]:
-    """What a model is made of, in a few thousand steps."""
+    """The modules, tensors and hooks that make up a model."""
     return [
         (
             id(module),

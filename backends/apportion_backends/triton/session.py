@@ -60,7 +60,7 @@ class TritonSession:
 
     @property
     def kept(self) -> ModelInput | None:
-        """What was read and is kept."""
+        """The rows or prefix that the torch session keeps."""
         return self._inner.kept
 
     @property

@@ -17,7 +17,7 @@ DTYPES = {
 
 
 def torch_dtype(name: str | torch.dtype) -> torch.dtype:
-    """The dtype of a name; one that is a dtype already stays as it is.
+    """The dtype of a name; a dtype is returned unchanged.
 
     Raises:
         BackendError: not one of ``DTYPES``.

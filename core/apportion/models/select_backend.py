@@ -1,4 +1,4 @@
-"""Which backend runs: the one that was named, or the best that works."""
+"""Choosing the backend that runs: the one that was named, or the best that works."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def check_memory_budget(memory_budget: object) -> None:
 
 
 def availability_of(backend: Backend) -> Available | Unavailable:
-    """Whether a backend can run here; one that fails to tell cannot."""
+    """The availability of a backend; one whose ``availability`` raises is unavailable."""
     try:
         return backend.availability()
     except Exception as error:  # a plugin's mistake, which must not keep other backends from running

@@ -47,7 +47,7 @@ def model_spec(model: object, tokenizer: object = None, processor: object = None
 
 
 def is_url(source: str) -> bool:
-    """Whether a source is an address, such as that of a server, and not a name or file."""
+    """True if a source is an address, such as that of a server, and not a name or file."""
     return "://" in source
 
 
