@@ -265,7 +265,7 @@ def test_a_wrong_border_is_seen_and_said() -> None:
     encoder = Encoder(tokenizer)
     encoder._border, encoder._ready = re.compile("v"), True
     texts = ["Dave lives here"] * FEWEST
-    with pytest.warns(RuntimeWarning, match="'Dave lives here'.*Texts are tokenised whole"):
+    with pytest.warns(RuntimeWarning, match="'Dave lives here'.*Texts are now tokenised whole"):
         assert encoder(texts) == whole(tokenizer, texts, True)
     assert encoder(texts) == whole(tokenizer, texts, True)
 
