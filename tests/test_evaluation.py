@@ -123,7 +123,7 @@ def test_a_metric_without_a_direction_is_refused() -> None:
     class Undecided(Faulty):
         higher_is_better = "yes"
 
-    with pytest.raises(ap.PluginError, match="The metric 'odd' must state higher_is_better"):
+    with pytest.raises(ap.PluginError, match="The metric 'odd' must have True or False as higher_is_better"):
         measure_all(game(), RESULT, {"odd": (Undecided(0.0), {})})
 
 

@@ -248,7 +248,7 @@ BAD = [
     ({"prompt": "a b", "methd": "x"}, "(chosen by 'auto')\" has no option 'methd'"),
     ({"target": "x"}, "Item 1 (the first is 0): A dict in place of a prompt holds arguments of attribute()"),
     ({"prompt": "a b", "at_once": 3}, "at_once"),
-    ("", "Item 1 (the first is 0): The prompt is empty"),
+    ("", "Item 1 (the first is 0): The prompt must not be empty"),
     ({"prompt": "a b", "method": "shaply"}, "Did you mean 'shapley'?"),
     ({"prompt": "a b c d", "method": "shapley", "budget": 3}, "Item 1 (the first is 0): "),
     (7, "Item 1 (the first is 0): No input adapter takes a int"),

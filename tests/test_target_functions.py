@@ -92,7 +92,7 @@ def test_references(explainer: ap.Explainer) -> None:
     assert divergence.full_value == pytest.approx(0, abs=1e-12)
     assert divergence.base_value > 0
     alternatives = ap.Template("{a} {b}", {"a": "x", "b": "y"}, {"a": ["p", "q"]})
-    with pytest.raises(ap.InputError, match="one prompt is needed"):
+    with pytest.raises(ap.InputError, match="a single prompt is needed"):
         explainer.attribute(alternatives, " six", **options)
 
 
@@ -113,7 +113,7 @@ def test_any_function_of_logits(explainer: ap.Explainer) -> None:
 
     both = explainer.attribute(PROMPT, " six", method="shapley", target_fn=first_and_each)
     np.testing.assert_allclose(both.values, both.token_values[0], atol=1e-12)
-    with pytest.raises(ap.InputError, match=r"'<lambda>' gave torch.float64 \[8\] for logits"):
+    with pytest.raises(ap.InputError, match=r"'<lambda>' returned torch.float64 \[8\] for logits"):
         explainer.attribute(PROMPT, " six", method="shapley", target_fn=lambda logits: logits.sum((1, 2)))
 
 
@@ -140,7 +140,7 @@ def test_any_function_of_logits(explainer: ap.Explainer) -> None:
         ({"target_options": {5: 5}}, "must be a dict"),
         ({"target_fn": "kl_divergence", "target_options": {"reference": None}}, "reference=None must be 'full'"),
         ({"target_fn": lambda logits: logits / [0]}, "given as target_fn failed on logits of shape"),
-        ({"target_fn": lambda logits: logits[..., 0] * 1j}, "gave torch.complex"),
+        ({"target_fn": lambda logits: logits[..., 0] * 1j}, "returned torch.complex"),
         ({"method": "reagent", "target_fn": "entropy"}, "reagent explains the drop of the target's probability"),
         ({"method": "kernel_shap", "sampler": 5}, "sampler=5 is neither a name"),
         ({"method": "interactions", "index": None}, "interaction index is called 'None'"),
