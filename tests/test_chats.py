@@ -400,5 +400,5 @@ def test_the_whole_pipeline(method: str) -> None:
         result = explainer.attribute(prompt, "Rome", method=method)
         assert result.feature_names == ("system", "user", "assistant")
         assert any("helpful AI" in note for note in result.provenance.notes)
-        with pytest.raises(ap.InputError, match="a Chat brings its own features"):
+        with pytest.raises(ap.InputError, match="a Chat defines its own features"):
             explainer.attribute(prompt, "Rome", features="words")

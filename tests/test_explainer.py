@@ -252,19 +252,19 @@ BAD_CALLS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"method": "shapely"}, ap.UnknownNameError, "No method is called 'shapely'. Did you mean 'shapley'.*ablation"),
     ({"method": 3}, ap.InputError, "method=3 is neither a name nor an object with `run`"),
     ({"target_fn": "logprob"}, ap.UnknownNameError, "No target is called 'logprob'. Did you mean 'log_prob'"),
-    ({"target_fn": 3}, ap.InputError, "target_fn=3 is neither a name, nor a TargetFunction"),
+    ({"target_fn": 3}, ap.InputError, "target_fn=3 must be a name, a TargetFunction"),
     ({"prompt": ""}, ap.InputError, "The prompt must not be empty"),
     ({"prompt": 3}, ap.InputError, "No input adapter takes a int: 3. Pass a str, or one of: text, template"),
-    ({"prompt": TEMPLATE, "features": "words"}, ap.InputError, "a Template brings its own features"),
+    ({"prompt": TEMPLATE, "features": "words"}, ap.InputError, "a Template defines its own features"),
     ({"features": "wrods"}, ap.InputError, "No granularity is called 'wrods'. Did you mean 'words'"),
     ({"target": ""}, ap.InputError, "The target '' is empty"),
     ({"target": []}, ap.InputError, "The target is an empty list of token ids"),
     ({"target": [1, 999]}, ap.InputError, "The target id 999 is outside the vocabulary of 260 tokens"),
-    ({"target": [1.5]}, ap.InputError, r"must be a text, token ids or None; it is \[1.5\]"),
-    ({"target": 3}, ap.InputError, "must be a text, token ids or None; it is 3"),
-    ({"target": "x", "generate": {}}, ap.InputError, "leave one of them out"),
+    ({"target": [1.5]}, ap.InputError, r"must be a string, token ids or None; it is \[1.5\]"),
+    ({"target": 3}, ap.InputError, "must be a string, token ids or None; it is 3"),
+    ({"target": "x", "generate": {}}, ap.InputError, "omit generate= or target="),
     ({"target": None, "generate": {"max_tokens": 3}}, ap.InputError, "cannot generate with.*max_tokens"),
-    ({"target": b" x"}, ap.InputError, "must be a text, token ids or None"),
+    ({"target": b" x"}, ap.InputError, "must be a string, token ids or None"),
     ({"target": "a\udcff"}, ap.InputError, "The target has an invalid Unicode character at position 1"),
     ({"prompt": "a \udcff b"}, ap.InputError, "The prompt has an invalid Unicode character"),
     ({"target": None, "generate": [1]}, ap.InputError, r"generate=\[1\] must be a dict"),
@@ -444,7 +444,7 @@ def test_methods_that_need_more_than_the_backend_gives(explainer: ap.Explainer) 
     class Gradient(Half):
         requires = frozenset({ap.Capability.IMAGES})
 
-    with pytest.raises(ap.CapabilityError, match="'Gradient' needs images, which the backend 'torch' does not give"):
+    with pytest.raises(ap.CapabilityError, match="'Gradient' needs images, which the backend 'torch' does not"):
         explainer.attribute("a b c", "d", method=Gradient())
 
 

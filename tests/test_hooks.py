@@ -286,8 +286,11 @@ class OddAdapter:
 @pytest.mark.parametrize(
     ("found", "message"),
     [
-        ("x", "apportion_adapt_input returned 'x' for this Text; an adapter has `features` and `render`"),
-        (OddAdapter(), "a segment of feature 3; there are 1 features, numbered from 0"),
+        (
+            "x",
+            "apportion_adapt_input returned 'x' for this Text; it must return an adapter with `features` and `render`",
+        ),
+        (OddAdapter(), "a segment of feature 3, but there are 1 features, numbered from 0"),
     ],
 )
 def test_adapters_are_held_to_their_protocol(found: object, message: str) -> None:

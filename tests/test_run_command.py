@@ -291,7 +291,9 @@ def test_a_folder_of_something_else_is_left_alone(run: Run, data: Path, tmp_path
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.tex").write_text("all of it")
-    assert "is not empty and holds no results of `apportion run` (it holds thesis.tex)" in run(data, "--out", mine).err
+    assert (
+        "is not empty, but has no results of `apportion run` (it contains thesis.tex)" in run(data, "--out", mine).err
+    )
     assert [file.name for file in mine.iterdir()] == ["thesis.tex"]
     for place in (mine / "thesis.tex", mine / "thesis.tex" / "deeper" / "down"):
         assert f"{mine / 'thesis.tex'} is a file" in run(data, "--out", place).err
