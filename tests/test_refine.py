@@ -144,6 +144,34 @@ def test_until_ends_with_the_budget_and_says_so(explainer: ap.Explainer) -> None
     assert (more.provenance.evaluations, more.std_error) == (1024, None)
 
 
+def test_max_std_error_is_an_alias_of_until(explainer: ap.Explainer) -> None:
+    options = {"method": "kernel_shap", "budget": 100}
+    until = explainer.attribute(WORDS, " x", until=1.0, **options)
+    alias = explainer.attribute(WORDS, " x", max_std_error=1.0, **options)
+    (many,) = explainer.attribute_many([WORDS], target=" x", max_std_error=1.0, **options)
+    refined = explainer.refine(alias, max_std_error=1e-12, budget=200)
+    for result in (alias, many):
+        np.testing.assert_array_equal(result.values, until.values)
+        assert (result.provenance.until, result.provenance.evaluations) == (1.0, until.provenance.evaluations)
+    assert (refined.provenance.until, refined.provenance.evaluations) == (1e-12, 200)
+    assert explainer.estimate(WORDS, " x", max_std_error=1.0, **options).at_most
+
+
+def test_only_one_name_of_the_limit_is_accepted(explainer: ap.Explainer) -> None:
+    result = explainer.attribute(WORDS, " x", method="kernel_shap", budget=50)
+    both = {"until": 0.1, "max_std_error": 0.1}
+    for call in (
+        lambda: explainer.attribute(WORDS, " x", **both),
+        lambda: explainer.estimate(WORDS, " x", **both),
+        lambda: explainer.refine(result, **both),
+        lambda: list(explainer.attribute_many([WORDS], target=" x", **both)),
+    ):
+        with pytest.raises(ap.InputError, match="max_std_error= is an alias of until=; give only one of them"):
+            call()
+    with pytest.raises(ap.InputError, match="max_std_error=-1 must be a standard error"):
+        explainer.refine(result, max_std_error=-1)
+
+
 def test_the_steps_of_until() -> None:
     """Never more than half as much again, and a method that refuses a small budget gets a larger one."""
     known, budgets = games.random_moebius(12, 4), []

@@ -109,6 +109,7 @@ class Explainer:
         target_options: Mapping[str, object] | None = None,
         budget: int | None = None,
         until: float | None = None,
+        max_std_error: float | None = None,
         seed: int = 0,
         generate: Mapping[str, object] | None = None,
         **method_options: Any,
@@ -133,6 +134,7 @@ class Explainer:
             until: the largest standard error allowed, in the unit of the target function (nats for ``"log_prob"``). The
                 run continues in growing steps until every standard error of ``values`` is at most this, or the budget
                 (4096 if none is given) is spent.
+            max_std_error: alias of ``until``; give only one of them.
             seed: seed of every random draw.
             generate: options of the generation, such as ``{"max_new_tokens": 40}``; only with ``target=None``.
             **method_options: options of the method; unknown ones are rejected, with a list of the available ones.
@@ -156,6 +158,7 @@ class Explainer:
             "target_options": target_options,
             "budget": budget,
             "until": until,
+            "max_std_error": max_std_error,
             "seed": seed,
             "generate": generate,
             **method_options,
@@ -224,7 +227,14 @@ class Explainer:
         """
         return attributions(self._stages, prompts, shared, at_once=at_once, on_error=on_error, on_finish=on_finish)
 
-    def refine(self, result: Attribution, *, budget: int | None = None, until: float | None = None) -> Attribution:
+    def refine(
+        self,
+        result: Attribution,
+        *,
+        budget: int | None = None,
+        until: float | None = None,
+        max_std_error: float | None = None,
+    ) -> Attribution:
         """Continue from a result with a larger budget, without scoring anything twice.
 
         The new result is that of ``attribute`` with the same arguments and the larger budget. Scores are kept for as
@@ -234,6 +244,7 @@ class Explainer:
             result: a result of this explainer's ``attribute`` or ``refine``.
             budget: maximum number of distinct evaluations in total, including those of ``result``.
             until: the largest standard error allowed, as in ``attribute``; the budget is then 4096 if none is given.
+            max_std_error: alias of ``until``; give only one of them.
 
         Returns:
             A new result; its ``provenance`` counts the evaluations and the time of both.
@@ -248,7 +259,7 @@ class Explainer:
         with stages.run() as run:
             past = stages.past.of(result)
             spent = result.provenance.evaluations + result.provenance.cached
-            run.request = request = stages.resolver.larger(past.request, run.id, budget, until, spent)
+            run.request = request = stages.resolver.larger(past.request, run.id, budget, until, max_std_error, spent)
             run.memory, run.tally, run.before = past.memory, past.tally.copy(), past.seconds
             stages.begin(run)
             game = stages.game(run, stages.batches())

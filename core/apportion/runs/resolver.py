@@ -93,6 +93,7 @@ class Resolver:
         target_options: Mapping[str, Any] | None = None,
         budget: int | None = None,
         until: float | None = None,
+        max_std_error: float | None = None,
         seed: int = 0,
         generate: Mapping[str, object] | None = None,
         **method_options: Any,
@@ -105,7 +106,7 @@ class Resolver:
             InputError: an argument is invalid.
             CapabilityError: the session lacks a capability that the method needs.
         """
-        budget, until = _limits(budget, until)
+        budget, until = _limits(budget, until, max_std_error)
         seed = checked_seed(seed)
         if target is not None and generate is not None:
             raise InputError("generate= applies only if the model writes the target; omit generate= or target=.")
@@ -143,16 +144,24 @@ class Resolver:
         given = None if target is None else self._targets.given("target", target)
         return Draft(full, given, other, generate or {}, seed, parts)
 
-    def larger(self, request: Request, request_id: str, budget: int | None, until: float | None, spent: int) -> Request:
+    def larger(
+        self,
+        request: Request,
+        request_id: str,
+        budget: int | None,
+        until: float | None,
+        max_std_error: float | None,
+        spent: int,
+    ) -> Request:
         """Return the request with a larger budget; ``"auto"`` chooses again, for the new budget.
 
         Raises:
             InputError: neither limit is given, or the budget is not larger.
         """
-        if budget is None and until is None:
+        budget, until = _limits(budget, until, max_std_error)
+        if budget is None:
             raise InputError("Give budget= (total evaluations) or until= (the largest standard error allowed).")
-        budget, until = _limits(budget, until)
-        if budget is not None and budget <= spent:
+        if budget <= spent:
             raise InputError(f"budget={budget} must be larger than the {spent} evaluations of this result.")
         method = "auto" if request.method_reason else request.method
         features = len(request.adapter.features)
@@ -298,15 +307,18 @@ class Resolver:
         return with_sampler(method.run, options, self._plugins["samplers"])
 
 
-def _limits(budget: int | None, until: float | None) -> tuple[int | None, float | None]:
-    """Check the budget and ``until``; with ``until``, the budget gets a default."""
+def _limits(budget: int | None, until: float | None, max_std_error: float | None) -> tuple[int | None, float | None]:
+    """Check the budget and ``until`` or its alias; with ``until``, the budget gets a default."""
     budget = None if budget is None else whole_number("budget", budget, least=1)
-    if until is None:
+    if until is not None and max_std_error is not None:
+        raise InputError("max_std_error= is an alias of until=; give only one of them.")
+    name, limit = ("until", until) if max_std_error is None else ("max_std_error", max_std_error)
+    if limit is None:
         return budget, None
-    number = isinstance(until, int | float | np.integer | np.floating) and not isinstance(until, bool)
-    if not number or not 0 < until < math.inf:
-        raise InputError(f"until={until!r} must be a standard error, a number above 0 such as 0.05.")
-    return UNTIL_BUDGET if budget is None else budget, float(until)
+    number = isinstance(limit, int | float | np.integer | np.floating) and not isinstance(limit, bool)
+    if not number or not 0 < limit < math.inf:
+        raise InputError(f"{name}={limit!r} must be a standard error, a number above 0 such as 0.05.")
+    return UNTIL_BUDGET if budget is None else budget, float(limit)
 
 
 def _name_of(thing: object) -> str:
