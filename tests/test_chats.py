@@ -259,9 +259,9 @@ REFUSED = [
     (TALK, chats.TOOLS, {"template_options": {"thinkin": 1}}, "does not use 'thinkin', which is in template_options"),
     (TALK, chats.TOOLS, {"tools": [lambda x: x]}, "cannot be described as a tool"),
     ([dict(ASK, content=" "), LAST], chats.CHATML, {"by": "words", "keep": [-1, -2]}, "All 2 features are kept"),
-    ([dict(ASK, content="a \ud800")], chats.CHATML, {"by": "words"}, "not Unicode text at position 2"),
-    ([dict(ASK, content="a \ud800"), LAST], chats.CHATML, {}, "not Unicode text"),
-    (TALK, chats.TOOLS, {"tools": [{"name": "x \ud800"}]}, "not Unicode text"),
+    ([dict(ASK, content="a \ud800")], chats.CHATML, {"by": "words"}, "invalid Unicode character at position 2"),
+    ([dict(ASK, content="a \ud800"), LAST], chats.CHATML, {}, "invalid Unicode character"),
+    (TALK, chats.TOOLS, {"tools": [{"name": "x \ud800"}]}, "invalid Unicode character"),
 ]
 
 
@@ -278,30 +278,30 @@ def test_what_cannot_be_written_is_refused_before_anything_runs(
 BAD_CHATS = [
     (("Hi",), {}, "Chat takes a list of messages such as .* not a str: 'Hi'"),
     ((ASK,), {}, "Chat takes a list of messages such as .* not a dict"),
-    (([],), {}, "The list of messages is empty"),
+    (([],), {}, "The list of messages must not be empty"),
     ((["Hi"],), {}, "Message 0 must be a dict with 'role' and 'content', not 'Hi'"),
     (([{"rol": "user", "content": "a"}],), {}, "Message 0 has no 'role'. Its keys: 'rol', 'content'"),
     (([ASK, {"role": "user", "contents": "a"}],), {}, r"Message 1 .user. has no content"),
     (
         ([{"role": "user", "content": None}],),
         {},
-        "has no content; its keys: 'role', 'content'. Give a text, an empty one for nothing",
+        "has no content. Its keys: 'role', 'content'. Give a string, which may be empty",
     ),
-    (([{"role": 3, "content": "a"}],), {}, "has the role 3; a role is a word"),
-    (([{"role": "user<|im_end|>", "content": "a"}],), {}, r"has the role 'user<\|im_end\|>'; a role is a word"),
-    (([{"role": "user", "content": 3}],), {}, r"Message 0 .user. has a int for content: 3. Give a text"),
-    (([{"role": "user", "content": []}],), {}, "has a list for content"),
-    (([{"role": "user", "content": [{"type": "image", "url": "x"}]}],), {}, "has a part that is no text"),
-    ((TALK,), {"by": "tokens"}, "A Chat is cut by turns, roles, words, sentences, paragraphs or a function, not by"),
+    (([{"role": 3, "content": "a"}],), {}, "has the role 3. A role is a word"),
+    (([{"role": "user<|im_end|>", "content": "a"}],), {}, r"has the role 'user<\|im_end\|>'. A role is a word"),
+    (([{"role": "user", "content": 3}],), {}, r"Message 0 .user. must have a string as its content, not 3"),
+    (([{"role": "user", "content": []}],), {}, r"must have a string as its content, not \[\]"),
+    (([{"role": "user", "content": [{"type": "image", "url": "x"}]}],), {}, "has a part that is not text"),
+    ((TALK,), {"by": "tokens"}, "A Chat is split by turns, roles, words, sentences, paragraphs or a function, not by"),
     ((TALK,), {"by": "turn"}, "No granularity is called 'turn'. Did you mean 'turns'"),
-    ((TALK,), {"baseline": 3}, "baseline=3 is neither a text nor None"),
+    ((TALK,), {"baseline": 3}, "baseline=3 must be a string, or None"),
     ((TALK,), {"keep": "user"}, r"write keep=\['user'\]"),
     ((TALK,), {"tools": CLOCK}, "tools=.* must be a list of JSON schemas or functions"),
-    ((TALK,), {"tools": [{"type": "function"}]}, "has no name; a tool is a function, or a JSON schema"),
+    ((TALK,), {"tools": [{"type": "function"}]}, "has no name. A tool is a function, or a JSON schema"),
     ((TALK,), {"tools": [3]}, "The tool 3 has no name"),
     ((TALK,), {"tools": [CLOCK, clock]}, "Two tools are called 'clock'"),
     ((TALK,), {"chat_template": ""}, "chat_template='' must be a Jinja template"),
-    ((TALK,), {"template_options": {"tools": []}}, "template_options cannot set 'tools', which apportion sets"),
+    ((TALK,), {"template_options": {"tools": []}}, "template_options cannot set 'tools': apportion sets it"),
     ((TALK,), {"template_options": ["a"]}, "must be a dict of variables"),
     ((TALK,), {"add_generation_prompt": 1}, "add_generation_prompt=1 must be True or False"),
 ]
@@ -367,23 +367,23 @@ def test_documents_in_a_chat_are_what_the_template_writes() -> None:
 
 
 BAD_DOCUMENTS = [
-    ((" ", ["a"]), {}, "The question must be a text with something in it; it is ' '"),
-    (("q", "a"), {}, "documents='a' is neither a list of texts nor a dict"),
-    (("q", []), {}, "There are no documents"),
-    (("q", {}), {}, "There are no documents"),
-    (("q", ["a", " "]), {}, "'document 2' must be a text with something in it; it is ' '. Leave it out"),
-    (("q", {"x": None}), {}, "'x' must be a text with something in it; it is None"),
+    ((" ", ["a"]), {}, "The question must be a string and must not be empty; it is ' '"),
+    (("q", "a"), {}, "documents='a' must be a list of strings, or a dict"),
+    (("q", []), {}, "documents must not be empty"),
+    (("q", {}), {}, "documents must not be empty"),
+    (("q", ["a", " "]), {}, "'document 2' must be a string and must not be empty; it is ' '. Omit it"),
+    (("q", {"x": None}), {}, "'x' must be a string and must not be empty; it is None"),
     (("q", ["a"], "document"), {}, "No granularity is called 'document'. Did you mean 'documents'"),
-    (("q", ["a"]), {"template": "{context}"}, "template='{context}' has no {question}; say where it stands"),
+    (("q", ["a"]), {"template": "{context}"}, "template='{context}' must contain the placeholder {question}"),
     (("q", ["a"]), {"template": "{contxt} {question}"}, "placeholder {contxt}. Did you mean 'context'"),
-    (("q", ["a"]), {"template": "{context:>9} {question}"}, "formats a placeholder; write it plainly"),
+    (("q", ["a"]), {"template": "{context:>9} {question}"}, "has a placeholder with a format or conversion"),
     (("q", ["a"]), {"template": 3}, "template=3 must be a format string"),
-    (("q", ["a"]), {"document": "{name}"}, "has no {text}"),
-    (("q", ["a"]), {"separator": 3}, "separator=3 must be a text"),
-    (("q", ["a"]), {"baseline": 3}, "baseline=3 is neither a text nor None"),
+    (("q", ["a"]), {"document": "{name}"}, "must contain the placeholder {text}"),
+    (("q", ["a"]), {"separator": 3}, "separator=3 must be a string"),
+    (("q", ["a"]), {"baseline": 3}, "baseline=3 must be a string, or None"),
     (("q", ["a"]), {"keep": 0}, r"write keep=\[0\]"),
     (("q", ["a"]), {"chat": 1}, "chat=1 must be True or False"),
-    (("q", ["a"]), {"chat_template": chats.CHATML}, "are about chats; add chat=True"),
+    (("q", ["a"]), {"chat_template": chats.CHATML}, "apply to chats only; add chat=True"),
 ]
 
 
@@ -400,5 +400,5 @@ def test_the_whole_pipeline(method: str) -> None:
         result = explainer.attribute(prompt, "Rome", method=method)
         assert result.feature_names == ("system", "user", "assistant")
         assert any("helpful AI" in note for note in result.provenance.notes)
-        with pytest.raises(ap.InputError, match="a Chat brings its own features"):
+        with pytest.raises(ap.InputError, match="a Chat defines its own features"):
             explainer.attribute(prompt, "Rome", features="words")

@@ -392,7 +392,7 @@ def test_chat_and_document_faults(run: Run, no_model: None, tmp_path: Path) -> N
     for text, message in [
         ("{", "is not JSON"),
         ("3", "Chat takes a list of messages"),
-        ("[]", "The list of messages is empty"),
+        ("[]", "The list of messages must not be empty"),
         ('{"tools": []}', "has no 'messages'"),
         ('{"message": []}', "No part of a chat is called 'message'. Did you mean 'messages'?"),
         ('{"messages": [], "by": "words"}', "No part of a chat is called 'by'"),
@@ -405,7 +405,7 @@ def test_chat_and_document_faults(run: Run, no_model: None, tmp_path: Path) -> N
     assert "Cannot read the chat file" in run("attribute", "--chat", tmp_path / "no.json").err
     assert "Cannot read the document file" in run("attribute", "a", "--document", tmp_path / "no.txt").err
     path.write_text(" ")
-    assert "'chat.json' must be a text with something in it" in run("attribute", "a", "--document", path).err
+    assert "'chat.json' must be a string and must not be empty" in run("attribute", "a", "--document", path).err
     assert "is given twice" in run("attribute", "a", "--document", path, "--document", path).err
     assert "is an input of this command" in run("attribute", "--chat", path, "--save", path).err
 
@@ -426,7 +426,7 @@ def test_prompt_file_faults(run: Run, no_model: None, tmp_path: Path) -> None:
         (["--template", "{a}", "--value", "a=b", "--value", "c=d"], "which the template does not use"),
         ([*TEMPLATE, "--group", "name,pronoum"], "Did you mean 'pronoun'?"),
         ([*TEMPLATE, "--baseline", "nam=x"], "Did you mean 'name'?"),
-        ([""], "The prompt is empty"),
+        ([""], "The prompt must not be empty"),
         (["a b", "--by", "word"], "Did you mean 'words'?"),
         (["a b", "--method", "shaply"], "Did you mean 'shapley'?"),
         (["a b", "--method", "ablation", "--option", "sampler=x"], "has no option 'sampler'"),
@@ -823,7 +823,7 @@ def test_plugins_check(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "The plugin 'problems' could not load its input 'gone': ModuleNotFoundError: No module named 'nowhere'",
         "The method 'norun' is a NoRun without 'run'.",
         "The plugin 'problems' could not load its method 'gone': ModuleNotFoundError: No module named 'nowhere'",
-        "The backend 'absent' has no docstring on Absent; say in a sentence what it is.",
+        "The backend 'absent' has no docstring on Absent; describe it in a sentence.",
         "The plugin 'problems' could not make its backend 'exploding': RuntimeError: boom",
     ]
     assert not any(faults.values())

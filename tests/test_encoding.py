@@ -265,7 +265,7 @@ def test_a_wrong_border_is_seen_and_said(monkeypatch: pytest.MonkeyPatch) -> Non
     tokenizer = sure("llama-3")
     encoder = Encoder(tokenizer)
     texts = ["Dave lives here"] * FEWEST
-    with pytest.warns(RuntimeWarning, match="'Dave lives here'.*Texts are tokenised whole"):
+    with pytest.warns(RuntimeWarning, match="'Dave lives here'.*Texts are now tokenised whole"):
         assert encoder(texts) == whole(tokenizer, texts, True)
     assert encoder(texts) == whole(tokenizer, texts, True)
 

@@ -81,7 +81,7 @@ def test_everything_is_refused_before_the_model_runs() -> None:
     for metrics, message in (
         (chosen("deletion", "top_k_drop", top_k_drop={"k": 0}), "k=0 must be a whole number of at least 1"),
         (chosen("deletion", "lds", lds={"mask": 9}), "The metric 'lds' has no option 'mask'. Did you mean 'masks'"),
-        ({}, "name at least one metric"),
+        ({}, "The list of metrics must not be empty"),
     ):
         with pytest.raises(ap.InputError, match=message):
             measure_all(untouched, RESULT, metrics)
@@ -123,7 +123,7 @@ def test_a_metric_without_a_direction_is_refused() -> None:
     class Undecided(Faulty):
         higher_is_better = "yes"
 
-    with pytest.raises(ap.PluginError, match="The metric 'odd' must state higher_is_better"):
+    with pytest.raises(ap.PluginError, match="The metric 'odd' must have True or False as higher_is_better"):
         measure_all(game(), RESULT, {"odd": (Undecided(0.0), {})})
 
 
@@ -177,7 +177,7 @@ def test_pictures(recwarn: pytest.WarningsRecorder) -> None:
     for figure in (one, several, only, flat, hostile):
         figure.savefig(io.BytesIO(), format="png")
     assert not recwarn.list
-    with pytest.raises(ap.InputError, match="Measure one that can: deletion, insertion"):
+    with pytest.raises(ap.InputError, match="Metrics that can: deletion, insertion"):
         evaluated("lds").plot()
     with pytest.raises(ap.InputError, match="'lds' is not among the metrics"):
         found.plot("lds")
@@ -189,7 +189,7 @@ def test_what_cannot_be_compared_is_refused() -> None:
     found = evaluated("lds")
     with pytest.raises(ap.InputError, match="differ in their target"):
         compare([found, dataclasses.replace(found, target="another")])
-    with pytest.raises(ap.InputError, match="at least one evaluation"):
+    with pytest.raises(ap.InputError, match="The list of evaluations must not be empty"):
         compare([])
     table = compare([found, dataclasses.replace(found, method="other")]).to_dataframe()
     assert list(table["method"]) == [RESULT.provenance.method, "other"]
@@ -218,7 +218,7 @@ def test_metrics_that_cannot_be_asked_are_refused(explainer: ap.Explainer, tmp_p
         ({"metrics": 5}, "must be a list of names or Metric objects"),
         ({"metrics": [5]}, "must be a list of names or Metric objects"),
         ({"seed": "x"}, "seed='x' must be a whole number"),
-        ({"metrics": []}, "name at least one metric"),
+        ({"metrics": []}, "The list of metrics must not be empty"),
         ({"metrics": ["lds"], "options": {"deletion": {}}}, "it is not measured"),
         ({"metrics": ["lds"], "options": {"lds": 3}}, "must hold a dict for each metric"),
         ({"metrics": ["lds"], "options": {"lds": {"mask": 3}}}, "no option 'mask'. Did you mean 'masks'"),

@@ -205,7 +205,7 @@ def test_a_wrong_lookup_is_the_plugins_fault() -> None:
         def apportion_lookup(self, rows: Any) -> torch.Tensor:
             return torch.zeros(1, 1)
 
-    with tiny_explainer(plugins=[Wrong()]) as explainer, pytest.raises(ap.PluginError, match="apportion_lookup gave"):
+    with tiny_explainer(plugins=[Wrong()]) as explainer, pytest.raises(ap.PluginError, match="lookup returned"):
         explainer.attribute("one two", "x", method="ablation")
 
 
@@ -286,8 +286,11 @@ class OddAdapter:
 @pytest.mark.parametrize(
     ("found", "message"),
     [
-        ("x", "apportion_adapt_input returned 'x' for this Text; an adapter has `features` and `render`"),
-        (OddAdapter(), "a segment of feature 3; there are 1 features, numbered from 0"),
+        (
+            "x",
+            "apportion_adapt_input returned 'x' for this Text; it must return an adapter with `features` and `render`",
+        ),
+        (OddAdapter(), "a segment of feature 3, but there are 1 features, numbered from 0"),
     ],
 )
 def test_adapters_are_held_to_their_protocol(found: object, message: str) -> None:
@@ -306,12 +309,12 @@ def method(**changes: Any) -> ap.Method:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"requires": []}, r"what it requires as a frozenset of Capability; it is \[\]"),
+        ({"requires": []}, r"a frozenset of Capability as requires; it is \[\]"),
         ({"run": lambda self, game: None}, r"cannot be called as run\(game, budget=…, rng=…\)"),
         ({"run": lambda self, game, k=1, *, budget, rng: None}, "has 'k' before the star; options are keyword-only"),
         ({"run": lambda self, game, *, budget, rng, k: None}, "missing a required argument: 'k'"),
-        ({"run": lambda self, game, *, budget, rng: ap.Estimate(torch.zeros(2, 2), notes="x")}, "notes 'x'; notes are"),
-        ({"run": lambda self, game, *, budget, rng: ap.Estimate(torch.zeros(2, 2), extras=3)}, "extras are a dict"),
+        ({"run": lambda self, game, *, budget, rng: ap.Estimate(torch.zeros(2, 2), notes="x")}, "notes must"),
+        ({"run": lambda self, game, *, budget, rng: ap.Estimate(torch.zeros(2, 2), extras=3)}, "extras must be a dict"),
     ],
 )
 def test_methods_are_held_to_their_protocol(changes: dict[str, Any], message: str) -> None:

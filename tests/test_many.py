@@ -246,9 +246,9 @@ def test_nothing_begins_before_it_is_asked_for(watched: ap.Explainer, watcher: W
 
 BAD = [
     ({"prompt": "a b", "methd": "x"}, "(chosen by 'auto')\" has no option 'methd'"),
-    ({"target": "x"}, "Item 1 (the first is 0): A dict in place of a prompt holds arguments of attribute()"),
+    ({"target": "x"}, "Item 1 (the first is 0): A dict in place of a prompt must hold arguments of attribute()"),
     ({"prompt": "a b", "at_once": 3}, "at_once"),
-    ("", "Item 1 (the first is 0): The prompt is empty"),
+    ("", "Item 1 (the first is 0): The prompt must not be empty"),
     ({"prompt": "a b", "method": "shaply"}, "Did you mean 'shapley'?"),
     ({"prompt": "a b c d", "method": "shapley", "budget": 3}, "Item 1 (the first is 0): "),
     (7, "Item 1 (the first is 0): No input adapter takes a int"),
@@ -302,10 +302,10 @@ class Table(list[str]):
         ({"prompts": "a b"}, "takes a list (or any iterable) of prompts, not 'a b'"),
         ({"prompts": {"prompt": "a"}}, "takes a list"),
         ({"prompts": 3}, "takes a list"),
-        ({"prompts": Table([])}, "a Table would give its columns. Pass its rows, such as df.to_dict('records')"),
+        ({"prompts": Table([])}, "a Table yields its columns. Pass its rows, such as df.to_dict('records')"),
         ({"prompts": [], "at_once": 0}, "at_once=0 must be a whole number of at least 1"),
         ({"prompts": [], "on_error": "skip"}, "on_error='skip' must be 'raise' or 'return'"),
-        ({"prompts": [], "on_finish": 3}, "on_finish=3 must be callable"),
+        ({"prompts": [], "on_finish": 3}, "on_finish=3 must be a function"),
         ({"prompts": [], "prompt": "a"}, "takes the prompts as its first argument"),
     ],
 )

@@ -202,7 +202,7 @@ class Registering:
     ("plugin", "message"),
     [
         (Registering("a b", object, summary="s"), "'a b' cannot be a method name"),
-        (Registering("ab", 3, summary="s"), "must be callable, or a text 'module:name'; it is 3"),
+        (Registering("ab", 3, summary="s"), "must be callable, or a string 'module:name'; it is 3"),
         (Registering("ab", object, summary=" "), "needs a summary"),
         (Registering("ab", object), "needs a summary"),
         (object(), "'object' implements no hook"),

@@ -155,7 +155,7 @@ def test_results_keep_it_and_say_it(explainer: ap.Explainer, tmp_path: Path) -> 
         (torch.zeros(5, 3), "replicates of shape (5, 3)"),
         (torch.zeros(1, 2), "two or more rows of 2"),
         (torch.full((5, 2), torch.nan), "not finite"),
-        ([[1.0, 2.0]], "no real tensor"),
+        ([[1.0, 2.0]], "not a real tensor"),
     ],
 )
 def test_wrong_replicates_are_refused(replicates: object, message: str) -> None:

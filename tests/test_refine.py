@@ -87,7 +87,7 @@ def test_what_cannot_be_refined_is_refused(explainer: ap.Explainer, tmp_path: An
     result = explainer.attribute(WORDS, " x", method="kernel_shap", budget=50)
     for options, message in (
         ({}, "Give budget="),
-        ({"budget": 50}, "not larger than the 50 evaluations"),
+        ({"budget": 50}, "must be larger than the 50 evaluations"),
         ({"budget": 0}, "whole number of at least 1"),
         ({"until": -1}, "until=-1 must be a standard error"),
         ({"until": float("nan")}, "until=nan"),
@@ -137,11 +137,39 @@ def test_until_ends_with_the_budget_and_says_so(explainer: ap.Explainer) -> None
     result = explainer.attribute(WORDS, " x", method="kernel_shap", until=1e-12, budget=100)
     assert result.provenance.evaluations == 100
     assert (result.provenance.until, result.provenance.budget) == (1e-12, 100)
-    assert any(note.startswith("the budget ended before") for note in result.provenance.notes)
+    assert any(note.startswith("the budget was spent before") for note in result.provenance.notes)
     exact = explainer.attribute("a b c", " x", until=1e-12)
     assert exact.provenance.evaluations == 8
     more = explainer.refine(result, until=1e-12, budget=2048)
     assert (more.provenance.evaluations, more.std_error) == (1024, None)
+
+
+def test_max_std_error_is_an_alias_of_until(explainer: ap.Explainer) -> None:
+    options = {"method": "kernel_shap", "budget": 100}
+    until = explainer.attribute(WORDS, " x", until=1.0, **options)
+    alias = explainer.attribute(WORDS, " x", max_std_error=1.0, **options)
+    (many,) = explainer.attribute_many([WORDS], target=" x", max_std_error=1.0, **options)
+    refined = explainer.refine(alias, max_std_error=1e-12, budget=200)
+    for result in (alias, many):
+        np.testing.assert_array_equal(result.values, until.values)
+        assert (result.provenance.until, result.provenance.evaluations) == (1.0, until.provenance.evaluations)
+    assert (refined.provenance.until, refined.provenance.evaluations) == (1e-12, 200)
+    assert explainer.estimate(WORDS, " x", max_std_error=1.0, **options).at_most
+
+
+def test_only_one_name_of_the_limit_is_accepted(explainer: ap.Explainer) -> None:
+    result = explainer.attribute(WORDS, " x", method="kernel_shap", budget=50)
+    both = {"until": 0.1, "max_std_error": 0.1}
+    for call in (
+        lambda: explainer.attribute(WORDS, " x", **both),
+        lambda: explainer.estimate(WORDS, " x", **both),
+        lambda: explainer.refine(result, **both),
+        lambda: list(explainer.attribute_many([WORDS], target=" x", **both)),
+    ):
+        with pytest.raises(ap.InputError, match="max_std_error= is an alias of until=; give only one of them"):
+            call()
+    with pytest.raises(ap.InputError, match="max_std_error=-1 must be a standard error"):
+        explainer.refine(result, max_std_error=-1)
 
 
 def test_the_steps_of_until() -> None:
@@ -177,4 +205,4 @@ def test_until_without_errors_changes_nothing_and_says_so(explainer: ap.Explaine
         until = explainer.attribute(WORDS, " x", method=method, budget=budget, until=0.1)
         np.testing.assert_array_equal(plain.values, until.values)
         assert plain.provenance.evaluations == until.provenance.evaluations
-        assert "until changed nothing: these values have no sampling error" in until.provenance.notes
+        assert "until had no effect: these values have no sampling error" in until.provenance.notes

@@ -66,7 +66,7 @@ def edited(path: Path, **changes: object) -> Path:
 def test_what_is_not_known_is_refused(tmp_path: Path) -> None:
     path = result().save(tmp_path / "r.json")
     good = path.read_text()
-    with pytest.raises(ap.ResultError, match="schema version 2; this apportion reads version 1. Upgrade"):
+    with pytest.raises(ap.ResultError, match="schema version 2; this version of apportion reads 1. Upgrade"):
         ap.Attribution.load(edited(path, version=2))
     path.write_text(good)
     with pytest.raises(ap.ResultError, match="damaged: ValueError: unknown fields colour"):

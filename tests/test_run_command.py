@@ -184,7 +184,7 @@ def test_bad_rows_are_refused_before_the_model_is_loaded(run: Run, tmp_path: Pat
     data = jsonl(tmp_path / "d.jsonl", [{"prompt": "a b"}, "", *BAD])
     ended = run(data, "--out", out)
     assert ended.code == 1
-    assert "d.jsonl, line 3, cannot be attributed: The prompt is empty" in ended.err
+    assert "d.jsonl, line 3, cannot be attributed: The prompt must not be empty" in ended.err
     assert "Nor can 5 more: line 4, line 6, line 7, line 8, line 9." in ended.err
     assert "--skip-errors" in ended.err
     assert not out.exists()
@@ -198,7 +198,7 @@ def test_bad_rows_and_failures_are_written_down(run: Run, tmp_path: Path, out: P
     assert ended.code == 1
     found = {line["id"]: line for line in lines(out)}
     assert {i for i, line in found.items() if line["status"] == "ok"} == {"1", "4", "9"}
-    assert "line 2: The prompt is empty" in found["2"]["error"]["message"]
+    assert "line 2: The prompt must not be empty" in found["2"]["error"]["message"]
     assert "a whole number is needed" in found["5"]["error"]["message"]
     assert "context length" in found["10"]["error"]["message"]
     assert "row 10 failed: " in ended.err
@@ -239,13 +239,13 @@ def test_bad_rows_and_failures_are_written_down(run: Run, tmp_path: Path, out: P
             "d.jsonl",
             '{"prompt": "a", "target": "\\ud800"}\n',
             [],
-            "The text in the column 'target' has a character that",
+            "The text in the column 'target' has an invalid Unicode character",
         ),
         (
             "d.jsonl",
             '{"prompt": [{"role": "user", "content": "\\ud800"}]}\n',
             [],
-            "line 1, cannot be attributed: The text in the column 'prompt' has a character that",
+            "line 1, cannot be attributed: The text in the column 'prompt' has an invalid Unicode character",
         ),
         ("d.jsonl", '{"prompt": "a"}\n', ["--method", "shaply"], "Did you mean 'shapley'"),
         ("d.jsonl", '{"prompt": "a"}\n', ["--group", "a,b"], "there is no --template"),
@@ -292,7 +292,9 @@ def test_a_folder_of_something_else_is_left_alone(run: Run, data: Path, tmp_path
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.tex").write_text("all of it")
-    assert "is not empty and holds no results of `apportion run` (it holds thesis.tex)" in run(data, "--out", mine).err
+    assert (
+        "is not empty, but has no results of `apportion run` (it contains thesis.tex)" in run(data, "--out", mine).err
+    )
     assert [file.name for file in mine.iterdir()] == ["thesis.tex"]
     for place in (mine / "thesis.tex", mine / "thesis.tex" / "deeper" / "down"):
         assert f"{mine / 'thesis.tex'} is a file" in run(data, "--out", place).err

@@ -61,14 +61,14 @@ def test_the_command_says_what_to_do_next(tmp_path: Path, capsys: pytest.Capture
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["Random Subset"], "use small letters, digits and dashes, a letter first such as 'random-subset'"),
+        (["Random Subset"], "use lowercase letters, digits and dashes, a letter first such as 'random-subset'"),
         (["shapley"], "There is a method called 'shapley' already, of the plugin 'apportion_plugins.methods'"),
         (["x", "--kind", "methods"], "No kind of plugin is called 'methods'. Did you mean 'method'?"),
-        (["taken"], "is there already; choose another name"),
-        (["x", "--into", "file"], "There is no folder file; make it, or name another with --into"),
-        (["3"], "cannot be the name of a plugin"),
-        (["plugins"], "would need a module 'apportion_plugins', which is taken"),
-        (["none"], "would need a module 'apportion_none', which is taken"),
+        (["taken"], "already exists; choose another name"),
+        (["x", "--into", "file"], "There is no folder file; create it, or name another one with --into"),
+        (["3"], "cannot be a plugin name"),
+        (["plugins"], "needs a module 'apportion_plugins', which is taken"),
+        (["none"], "needs a module 'apportion_none', which is taken"),
         (["auto"], "cannot be called 'auto'"),
     ],
 )  # fmt: skip
@@ -84,7 +84,7 @@ def test_mistakes_are_refused(
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     write_distribution(Distribution.of("mine", "method"), tmp_path)
-    with pytest.raises(ap.PluginError, match="is there already"):
+    with pytest.raises(ap.PluginError, match="already exists"):
         write_distribution(Distribution.of("mine", "input"), tmp_path)
     assert "mine" not in load_plugins()["methods"]
 

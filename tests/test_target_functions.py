@@ -92,7 +92,7 @@ def test_references(explainer: ap.Explainer) -> None:
     assert divergence.full_value == pytest.approx(0, abs=1e-12)
     assert divergence.base_value > 0
     alternatives = ap.Template("{a} {b}", {"a": "x", "b": "y"}, {"a": ["p", "q"]})
-    with pytest.raises(ap.InputError, match="one prompt is needed"):
+    with pytest.raises(ap.InputError, match="a single prompt is needed"):
         explainer.attribute(alternatives, " six", **options)
 
 
@@ -113,38 +113,38 @@ def test_any_function_of_logits(explainer: ap.Explainer) -> None:
 
     both = explainer.attribute(PROMPT, " six", method="shapley", target_fn=first_and_each)
     np.testing.assert_allclose(both.values, both.token_values[0], atol=1e-12)
-    with pytest.raises(ap.InputError, match=r"'<lambda>' gave torch.float64 \[8\] for logits"):
+    with pytest.raises(ap.InputError, match=r"'<lambda>' returned torch.float64 \[8\] for logits"):
         explainer.attribute(PROMPT, " six", method="shapley", target_fn=lambda logits: logits.sum((1, 2)))
 
 
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"target_fn": "contrast_prob"}, "'contrast_prob' compares with another target: give contrast="),
-        ({"contrast": " x"}, "'log_prob' compares with nothing. Contrastive ones: .*contrast_logits_diff"),
-        ({"target_fn": "contrast_prob", "contrast": ""}, "The contrast '' is empty: the tokenizer makes no tokens"),
+        ({"target_fn": "contrast_prob"}, "'contrast_prob' compares with another target; give contrast="),
+        ({"contrast": " x"}, "'log_prob' is not contrastive. Contrastive ones: .*contrast_logits_diff"),
+        ({"target_fn": "contrast_prob", "contrast": ""}, "The contrast '' is empty: the tokenizer returns no tokens"),
         (
             {"target_fn": "contrast_prob", "contrast": []},
             "The contrast is an empty list of token ids; give",
         ),
         ({"target_fn": "contrast_prob", "contrast": [10**6]}, "The contrast id 1000000 is outside the vocabulary"),
-        ({"target_fn": "contrast_prob", "contrast": 7}, "The contrast must be a text, token ids"),
-        ({"target_fn": "contrast_prob", "contrast": " six"}, "is the target itself"),
+        ({"target_fn": "contrast_prob", "contrast": 7}, "The contrast must be a string, token ids"),
+        ({"target_fn": "contrast_prob", "contrast": " six"}, "is equal to the target"),
         ({"target_fn": "kl_divergence", "target_options": {"topk": 3}}, "no option 'topk'. Did you mean 'top_k'"),
         ({"target_fn": "kl_divergence", "target_options": {"top_k": 0}}, "top_k=0 must be a whole number"),
         ({"target_fn": "top_p_size", "target_options": {"top_p": 1.5}}, "top_p=1.5 must be a share"),
         ({"target_fn": "pcxmi", "target_options": {"reference": 3}}, "reference=3 must be 'full', 'empty' or"),
         ({"target_options": {"x": 1}}, "The target 'log_prob' has no option 'x'"),
         ({"target_options": "x"}, "target_options='x' must be a dict"),
-        ({"target_fn": len, "target_options": {"x": 1}}, "goes with the name of a target function"),
+        ({"target_fn": len, "target_options": {"x": 1}}, "requires the name of a target function"),
         ({"target_options": {5: 5}}, "must be a dict"),
         ({"target_fn": "kl_divergence", "target_options": {"reference": None}}, "reference=None must be 'full'"),
         ({"target_fn": lambda logits: logits / [0]}, "given as target_fn failed on logits of shape"),
-        ({"target_fn": lambda logits: logits[..., 0] * 1j}, "gave torch.complex"),
+        ({"target_fn": lambda logits: logits[..., 0] * 1j}, "returned torch.complex"),
         ({"method": "reagent", "target_fn": "entropy"}, "reagent explains the drop of the target's probability"),
-        ({"method": "kernel_shap", "sampler": 5}, "sampler=5 is neither a name"),
+        ({"method": "kernel_shap", "sampler": 5}, "sampler=5 must be a name"),
         ({"method": "interactions", "index": None}, "interaction index is called 'None'"),
-        ({"target_fn": 3}, "target_fn=3 is neither a name, nor a TargetFunction"),
+        ({"target_fn": 3}, "target_fn=3 must be a name, a TargetFunction"),
         ({"target_fn": "entrop"}, "Did you mean 'entropy'"),
     ],
 )

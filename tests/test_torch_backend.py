@@ -356,7 +356,7 @@ def test_out_of_memory_halves_the_batch_and_says_so() -> None:
     expected = score(loaded, inputs, TARGET)
     assert torch.allclose(scorer(inputs), expected)
     assert session.sizes == [5, 2, 2, 1], "what is known not to fit is not tried"
-    assert scorer.tally.notes[0] == "memory ran out on a batch of 5 rows; went on with 2"
+    assert scorer.tally.notes[0] == "memory ran out on a batch of 5 rows; continued with 2"
     scorer(inputs)
     assert max(session.sizes[4:]) <= 2, "the limit is remembered"
     session.most = 0

@@ -1,6 +1,6 @@
-"""apportion: which parts of a prompt made a language model say what it said.
+"""apportion: find out which parts of a prompt made a language model say what it said.
 
-Names are imported when they are first used, so that ``import apportion`` stays light.
+Names are imported on first use, so that ``import apportion`` stays fast.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Every error that apportion raises on purpose.
+"""All errors that apportion raises on purpose.
 
-A message says what happened, with which value, what is available, and what to do.
+A message says what happened, quotes the value, lists what is available, and suggests a fix.
 """
 
 from __future__ import annotations
@@ -24,51 +24,51 @@ __all__ = [
 
 
 class ApportionError(Exception):
-    """Base of all errors raised by apportion; catch this one to catch them all."""
+    """Base class of all errors raised by apportion; catch it to catch any of them."""
 
 
 class InputError(ApportionError, ValueError):
-    """A prompt, target or option that cannot be attributed as given."""
+    """A prompt, target or option is invalid."""
 
 
 class BudgetError(InputError):
-    """A budget too small for the method, or a method that asked for more than its budget."""
+    """The budget is too small for the method, or the method exceeded its budget."""
 
 
 class UnknownNameError(InputError):
-    """A name (method, backend, option, …) that nothing is registered under."""
+    """Nothing is registered under a name (of a method, backend, option, …)."""
 
 
 class ModelError(ApportionError):
-    """A model that cannot be loaded or cannot be scored."""
+    """A model cannot be loaded or cannot be scored."""
 
 
 class BackendError(ApportionError):
-    """A backend that is unavailable on this machine."""
+    """A backend is unavailable on this machine."""
 
 
 class CapabilityError(BackendError):
-    """A method or target function asked for something that the backend cannot do."""
+    """A method or target function needs something that the backend cannot do."""
 
 
 class BatchTooLargeError(ApportionError, MemoryError):
-    """A session ran out of memory on one batch; the batch is halved and scoring goes on."""
+    """A session ran out of memory on a batch; the batch is halved and scoring continues."""
 
 
 class ScoreError(ApportionError):
-    """A model or target function gave a value that is not finite."""
+    """A model or target function returned a value that is not finite."""
 
 
 class PluginError(ApportionError):
-    """A plugin that breaks a rule of the plugin system."""
+    """A plugin breaks a rule of the plugin system."""
 
 
 class ResultError(ApportionError):
-    """A saved result that cannot be read, or a view of a result that does not exist."""
+    """A saved result cannot be read, or a requested view of a result does not exist."""
 
 
 def listing(names: Iterable[str], limit: int = 12) -> str:
-    """``a, b, c`` with the rest counted: what an error shows as available."""
+    """Join names as ``a, b, c and 3 more``, for the list of available names in an error."""
     shown = [str(name) for name in names]
     if not shown:
         return "none"
@@ -77,19 +77,19 @@ def listing(names: Iterable[str], limit: int = 12) -> str:
 
 
 def suggestion(name: str, available: Iterable[str]) -> str:
-    """``Did you mean 'shapley'? `` (with the trailing space), or an empty string."""
+    """Return ``Did you mean 'shapley'? `` (with the trailing space), or an empty string."""
     close = difflib.get_close_matches(name, list(available), n=1, cutoff=0.6)
     return f"Did you mean {close[0]!r}? " if close else ""
 
 
 def unknown_name(kind: str, name: str, available: Iterable[str], hint: str = "") -> UnknownNameError:
-    """The error for a name that is not among ``available``.
+    """Build the error for a name that is not among ``available``.
 
     Args:
-        kind: what was looked up, as a user would say it (``"method"``).
-        name: what was asked for.
-        available: what there is.
-        hint: what else to do, a sentence.
+        kind: kind of thing that was looked up, as a user would call it (``"method"``).
+        name: name that was requested.
+        available: names that exist.
+        hint: one more sentence of advice.
     """
     names = sorted(available)
     text = f"No {kind} is called {name!r}. {suggestion(name, names)}Available: {listing(names)}."

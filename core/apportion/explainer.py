@@ -1,4 +1,4 @@
-"""The one pipeline: from a prompt and a target to an attribution."""
+"""The pipeline from a prompt and a target to an attribution."""
 
 from __future__ import annotations
 
@@ -35,26 +35,27 @@ __all__ = ["Explainer"]
 
 
 class Explainer:
-    """Explains one model's outputs.
+    """Attributes one model's outputs to features of its prompts.
 
     Args:
         model: ``"smollm2"`` (the demo model), a hub id, a folder, a ``.gguf`` file, a pair of ``transformers``
-            objects ``(model, tokenizer)``, or what else a backend opens, such as the address of a server.
-        tokenizer: an object, or the name or folder of one, where it does not come with the model.
-        processor: the same for models that read more than text.
-        backend: a backend's name, a ``Backend``, or ``"auto"`` for the best one available. Only ``"auto"``
-            falls back; results say which backend ran.
-        device: such as ``"cpu"`` or ``"cuda"``; the backend's choice if ``None``. Naming one moves a model
-            that was passed as an object.
-        dtype: such as ``"float32"`` (the default for models that apportion loads) or ``"bfloat16"``.
-        memory_budget: bytes that a batch may take besides the model; the backend's choice if ``None``.
-        backend_options: of the backend that is named, such as ``{"compile": True}`` of ``"torch"``.
-        share_prefixes: encode a prefix that all prompts of a batch share once, where the model allows it.
+            objects ``(model, tokenizer)``, or anything else that a backend can open, such as the address of a server.
+        tokenizer: a tokenizer object, or the name or folder of one; ``None`` for the model's own tokenizer.
+        processor: the same, for models that read more than text.
+        backend: a backend's name, a ``Backend``, or ``"auto"`` for the best one available. Only ``"auto"`` falls back
+            to another backend; results state which one ran.
+        device: device, such as ``"cpu"`` or ``"cuda"``; ``None`` leaves the choice to the backend. If a device is
+            given, a model that was passed as an object is moved there.
+        dtype: dtype of the weights, such as ``"float32"`` (the default for models that apportion loads) or
+            ``"bfloat16"``.
+        memory_budget: bytes that a batch may use, in addition to the model; ``None`` leaves the choice to the backend.
+        backend_options: options of the named backend, such as ``{"compile": True}`` for ``"torch"``.
+        share_prefixes: encode a prefix that all prompts of a batch share only once, if the model allows it.
         plugins: modules or objects with hook implementations, for this explainer only.
-        progress: a progress bar in terminals and notebooks.
-        cache: remember scores in a file, so that no prompt is ever scored twice with the same model and target;
-            ``True`` for the file in the user's cache folder, or the path of another.
-        run_log: append a line of JSON about each run to this file.
+        progress: show a progress bar in terminals and notebooks.
+        cache: store scores in a file, so that no prompt is ever scored twice with the same model and target; ``True``
+            for the file in the user's cache folder, or the path of another file.
+        run_log: path of a file to which a line of JSON is appended for each run.
 
     Raises:
         ModelError: the model cannot be loaded or scored.
@@ -108,40 +109,44 @@ class Explainer:
         target_options: Mapping[str, object] | None = None,
         budget: int | None = None,
         until: float | None = None,
+        max_std_error: float | None = None,
         seed: int = 0,
         generate: Mapping[str, object] | None = None,
         **method_options: Any,
     ) -> Attribution:
-        """Which parts of the prompt made the model say the target.
+        """Attribute a target to the features of a prompt: find out which parts made the model say it.
 
         Args:
-            prompt: a ``str``, ``Text``, ``Template``, or what a plugin's input adapter takes.
-            target: a text (encoded without special tokens), token ids, or ``None`` for the model's own
-                greedy continuation of up to 25 tokens.
-            method: a method's name, a ``Method``, or ``"auto"``: exact Shapley values while 2^F evaluations
-                fit the budget, else sampled ones; the result says which and why.
-            features: how a plain ``str`` is cut: what ``Text`` takes as ``by``.
-            target_fn: what of the model's output is explained: ``"log_prob"``, ``"prob"``, another registered name
-                (``apportion targets``), a ``TargetFunction``, or any function of the logits at the positions that
-                predict the target, ``Float[S, T, V]``, which gives a value for each token, ``Float[S, T]`` (their sum
-                stands for the whole target), or for the whole and each token, ``Float[S, 1 + T]``.
-            contrast: for contrastive target functions: the text or token ids that the target is compared with.
-            target_options: of the target function, such as ``{"top_k": 20}``.
-            budget: the most distinct model evaluations.
-            until: go on in growing steps until every standard error of ``values`` is at most this, or the budget
-                (4096 if none is given) ends. In the unit of the target function: nats for ``"log_prob"``.
-            seed: of every random draw.
-            generate: options of the generation, such as ``{"max_new_tokens": 40}``; with ``target=None`` only.
-            **method_options: of the method; unknown ones are refused with a list of those there are.
+            prompt: a ``str``, ``Text``, ``Template``, ``Chat``, ``Documents``, or a prompt of a plugin's input adapter.
+            target: a text (encoded without special tokens), token ids, or ``None`` for the model's own greedy
+                continuation of up to 25 tokens.
+            method: a method's name, a ``Method``, or ``"auto"``: exact Shapley values if 2^F evaluations fit the
+                budget, else sampled ones; the result states the choice and the reason.
+            features: granularity of a plain ``str``, as ``by`` of ``Text``.
+            target_fn: the function of the model's output to explain: ``"log_prob"``, ``"prob"``, another registered
+                name (``apportion targets``), a ``TargetFunction``, or any function of the logits at the positions that
+                predict the target, ``Float[S, T, V]``. Such a function returns a value per token, ``Float[S, T]``,
+                whose sum is the value of the whole target; or the values of the whole target and each token,
+                ``Float[S, 1 + T]``.
+            contrast: text or token ids to compare the target with, for contrastive target functions.
+            target_options: options of the target function, such as ``{"top_k": 20}``.
+            budget: maximum number of distinct model evaluations.
+            until: the largest standard error allowed, in the unit of the target function (nats for ``"log_prob"``). The
+                run continues in growing steps until every standard error of ``values`` is at most this, or the budget
+                (4096 if none is given) is spent.
+            max_std_error: alias of ``until``; give only one of them.
+            seed: seed of every random draw.
+            generate: options of the generation, such as ``{"max_new_tokens": 40}``; only with ``target=None``.
+            **method_options: options of the method; unknown ones are rejected, with a list of the available ones.
 
         Returns:
-            One score for each feature and target token.
+            One score per feature, for the whole target and for each target token.
 
         Raises:
-            InputError: anything about the call that cannot work, before the model runs.
+            InputError: an argument is invalid; raised before the model runs.
             BudgetError: the budget is too small for the method.
-            CapabilityError: the backend cannot do what the method or target function needs.
-            ScoreError: the model gave a value that is not finite.
+            CapabilityError: the backend lacks a capability that the method or target function needs.
+            ScoreError: the model returned a value that is not finite.
         """
         arguments = {
             "prompt": prompt,
@@ -153,6 +158,7 @@ class Explainer:
             "target_options": target_options,
             "budget": budget,
             "until": until,
+            "max_std_error": max_std_error,
             "seed": seed,
             "generate": generate,
             **method_options,
@@ -196,56 +202,64 @@ class Explainer:
         on_finish: Callable[[int, Attribution | Exception], None] | None = None,
         **shared: Any,
     ) -> Iterator[Attribution | Exception]:
-        """Attribute many prompts; what their runs ask is scored in the same batches.
+        """Attribute many prompts; the inputs of their runs are scored in the same batches.
 
-        Results are what ``attribute`` gives for each prompt, up to the rounding of other batches. They come one by
-        one, in the order of the prompts; runs begin when they are asked for. Until the last one is there, or the
-        iterator is closed, the model must not change.
+        Results equal those of ``attribute`` for each prompt, up to rounding, because batches differ. They are yielded
+        one by one, in the order of the prompts. Runs start when a result is requested. The model must not change until
+        the last result has been yielded or the iterator is closed.
 
         Args:
-            prompts: any iterable, read as it goes. An item is a prompt, or a dict of arguments of ``attribute``, which
-                go before the shared ones: ``{"prompt": …, "target": …, "seed": …}``.
-            at_once: the most runs under way. More of them fill batches better, and take more memory.
-            on_error: ``"raise"`` ends everything with the first error, when it is that item's turn; ``"return"`` gives
-                the error in place of the item's result, and goes on.
-            on_finish: called with the number of an item, from 0, and its result or error, as soon as the run ends,
+            prompts: any iterable, consumed lazily. An item is a prompt, or a dict of arguments of ``attribute`` that
+                override the shared ones: ``{"prompt": …, "target": …, "seed": …}``.
+            at_once: maximum number of runs in progress. More runs fill batches better, but use more memory.
+            on_error: ``"raise"`` ends everything with the first error, when it is that item's turn; ``"return"`` yields
+                the error in place of the item's result, and continues.
+            on_finish: called with the number of an item, from 0, and its result or error, as soon as its run ends,
                 which may be before its turn.
             **shared: arguments of ``attribute`` for all prompts.
 
         Returns:
-            An iterator; closing it, or an error, ends all runs that are under way.
+            An iterator; closing it, or an error, ends all runs in progress.
 
         Raises:
-            InputError: arguments that cannot work; when it is iterated, whatever ``attribute`` raises, with the number
-                of the item.
+            InputError: an argument is invalid; during iteration, any error of ``attribute``, with the number of the
+                item.
         """
         return attributions(self._stages, prompts, shared, at_once=at_once, on_error=on_error, on_finish=on_finish)
 
-    def refine(self, result: Attribution, *, budget: int | None = None, until: float | None = None) -> Attribution:
-        """Go on from a result with a larger budget, without scoring anything twice.
+    def refine(
+        self,
+        result: Attribution,
+        *,
+        budget: int | None = None,
+        until: float | None = None,
+        max_std_error: float | None = None,
+    ) -> Attribution:
+        """Continue from a result with a larger budget, without scoring anything twice.
 
-        The new result is what ``attribute`` with the same arguments and the larger budget gives. Results remember
-        what was scored for as long as they live and their explainer does; those read from a file do not.
+        The new result is that of ``attribute`` with the same arguments and the larger budget. Scores are kept for as
+        long as the result and the explainer live; a result read from a file has none.
 
         Args:
-            result: of this explainer's ``attribute`` or ``refine``.
-            budget: the most distinct evaluations in all, those of ``result`` included.
-            until: as in ``attribute``; the budget is 4096 then, if none is given.
+            result: a result of this explainer's ``attribute`` or ``refine``.
+            budget: maximum number of distinct evaluations in total, including those of ``result``.
+            until: the largest standard error allowed, as in ``attribute``; the budget is then 4096 if none is given.
+            max_std_error: alias of ``until``; give only one of them.
 
         Returns:
             A new result; its ``provenance`` counts the evaluations and the time of both.
 
         Raises:
-            InputError: neither ``budget`` nor ``until`` is given, the budget is not larger, or the result is not one
-                of this explainer's.
+            InputError: neither ``budget`` nor ``until`` is given, the budget is not larger, or the result was not made
+                by this explainer.
             BudgetError: the budget is too small for the method.
-            ScoreError: the model gave a value that is not finite.
+            ScoreError: the model returned a value that is not finite.
         """
         stages = self._stages
         with stages.run() as run:
             past = stages.past.of(result)
             spent = result.provenance.evaluations + result.provenance.cached
-            run.request = request = stages.resolver.larger(past.request, run.id, budget, until, spent)
+            run.request = request = stages.resolver.larger(past.request, run.id, budget, until, max_std_error, spent)
             run.memory, run.tally, run.before = past.memory, past.tally.copy(), past.seconds
             stages.begin(run)
             game = stages.game(run, stages.batches())
@@ -260,21 +274,21 @@ class Explainer:
         seed: int = 0,
         options: Mapping[str, Mapping[str, object]] | None = None,
     ) -> Evaluation:
-        """How faithful a result is: metrics ask the model about coalitions of its features.
+        """Measure the faithfulness of a result with metrics, which evaluate coalitions of its features.
 
-        What the run scored already is not scored again, nor is what another metric or evaluation asked for.
+        Coalitions that the run, another metric or another evaluation has already scored are not scored again.
 
         Args:
-            result: of this explainer's ``attribute`` or ``refine``.
-            metrics: names (``apportion metrics``) or ``Metric`` objects; ``None`` for all that are installed.
-            seed: of every draw of the metrics.
-            options: of metrics, by name: ``{"lds": {"masks": 128}}``.
+            result: a result of this explainer's ``attribute`` or ``refine``.
+            metrics: names (``apportion metrics``) or ``Metric`` objects; ``None`` for all installed metrics.
+            seed: seed of every random draw of the metrics.
+            options: options of metrics, by name: ``{"lds": {"masks": 128}}``.
 
         Returns:
-            What each metric found; ``show()`` prints it and ``plot()`` draws the curves.
+            The measurement of each metric; ``show()`` prints them, and ``plot()`` draws the curves.
 
         Raises:
-            InputError: the result is not one of this explainer's, an unknown metric or option.
+            InputError: the result was not made by this explainer, or a metric or option is unknown.
             PluginError: a metric failed.
         """
         stages = self._stages
@@ -286,26 +300,26 @@ class Explainer:
             return measure_all(stages.game(run, stages.batches()), result, chosen, seed=seed)
 
     def target_of(self, result: Attribution) -> tuple[int, ...]:
-        """The token ids of a result's target, to explain the same one again.
+        """Return the token ids of a result's target, to explain the same target again.
 
         Raises:
-            InputError: the result is not one of this explainer's.
+            InputError: the result was not made by this explainer.
         """
         return self._stages.past.of(result).request.target.ids
 
     def estimate(self, prompt: object, target: str | Sequence[int] | None = None, **arguments: Any) -> Cost:
-        """What ``attribute`` with these arguments would cost, before anything long starts.
+        """Estimate the cost of ``attribute`` with these arguments, before a long run.
 
-        Runs the method on made-up values, plans what it asks for, and forwards about 2,000 tokens to find the rate.
-        A target that is not given is generated, as ``attribute`` would.
+        Runs the method on made-up values, plans its evaluations, and forwards about 2,000 tokens to measure the rate.
+        If no target is given, it is generated, as in ``attribute``.
 
         Args:
             prompt: as in ``attribute``.
             target: as in ``attribute``.
-            **arguments: all other arguments of ``attribute``; unknown ones are refused as it does.
+            **arguments: all other arguments of ``attribute``; unknown ones are rejected.
 
         Raises:
-            InputError, BudgetError, CapabilityError: what ``attribute`` would refuse.
+            InputError, BudgetError, CapabilityError: ``attribute`` would raise the same error.
         """
         stages = self._stages
         with stages.run() as run:
@@ -314,7 +328,7 @@ class Explainer:
             return estimate_cost(request, stages.scorer(run, request, batches), partial(stages.game, run, batches))
 
     def close(self) -> None:
-        """Close the session, which lets go of the model; idempotent. ``with Explainer(…) as explainer:`` does it."""
+        """Close the session and release the model; idempotent. ``with Explainer(…) as explainer:`` closes it too."""
         self.session.close()
 
     def __enter__(self) -> Explainer:
@@ -327,5 +341,5 @@ class Explainer:
         try:
             self.plugins.call("apportion_on_progress", event=event)
         except Exception as error:
-            # Watching a run must not end it, nor hide why it ended.
+            # An observer's error must neither end a run nor hide the run's own error.
             warnings.warn(explained(error), RuntimeWarning, stacklevel=2)

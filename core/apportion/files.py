@@ -1,4 +1,4 @@
-"""Files: where the cache is, and how nothing is ever half written."""
+"""The cache folder, and files that are never left half-written."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ __all__ = ["cache_dir", "file_to_write", "write_atomically"]
 
 
 def cache_dir() -> Path:
-    """The user's cache folder for apportion; ``APPORTION_CACHE`` moves it. Not created here."""
+    """The user's cache folder for apportion, or ``APPORTION_CACHE`` if set. This function does not create it."""
     chosen = os.environ.get("APPORTION_CACHE")
     return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("apportion", appauthor=False))
 
 
 def file_to_write(argument: str, path: object) -> Path:
-    """A path that the user named for a file that may not exist yet; absolute, so that ``chdir`` does not move it.
+    """Check the path of a file that may not exist yet, and make it absolute so that ``chdir`` does not affect it.
 
     Args:
-        argument: how messages call it, such as ``"cache"``.
-        path: a ``str`` or ``Path``; ``~`` is the user's home.
+        argument: name of the argument, for messages, such as ``"cache"``.
+        path: a ``str`` or ``Path``; ``~`` is the user's home folder.
 
     Raises:
-        InputError: another type, a folder, or a file in a folder that does not exist.
+        InputError: the path has another type, is a folder, or is in a folder that does not exist.
     """
     if not isinstance(path, str | os.PathLike) or not os.fspath(path) or "\0" in str(path):
         raise InputError(f"{argument}={path!r} must be the path of a file.")
@@ -39,15 +39,15 @@ def file_to_write(argument: str, path: object) -> Path:
             raise InputError(
                 f"{argument}={str(path)!r}: there is no folder {found.parent}. Create it, or name another file."
             )
-    except (OSError, RuntimeError) as error:  # no permission to look there; no home folder
+    except (OSError, RuntimeError) as error:  # no permission, or no home folder
         raise InputError(f"{argument}={str(path)!r} cannot be used: {error}.") from error
     return found
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old one or the whole new one, even after Ctrl-C.
+    """Write a file so that a reader sees either the old content or all of the new content, even after Ctrl-C.
 
-    A link is followed. What is no regular file (a pipe, a device) is written to as it is.
+    Links are followed. A pipe or a device is written to directly.
 
     Raises:
         OSError: the folder does not exist or cannot be written.
@@ -60,7 +60,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
-        # mkstemp makes files private; a result should get the permissions of any new file.
+        # mkstemp creates private files; a result should get the default permissions of a new file.
         umask = os.umask(0)
         os.umask(umask)
         Path(name).chmod(0o666 & ~umask)

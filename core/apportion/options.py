@@ -1,4 +1,4 @@
-"""Options of plugins: the keyword-only parameters that they name, and nothing else."""
+"""Options of plugins: their named keyword-only parameters, and nothing else."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from apportion.errors import InputError, listing, suggestion
 __all__ = ["PLACEMENT", "check_options", "checked_seed", "named_options", "whole_number"]
 
 PLACEMENT = frozenset({"device", "dtype", "memory_budget"})
-"""What every backend's ``load`` takes: arguments of ``Explainer``, not options of a backend."""
+"""Arguments that every backend's ``load`` takes; they are arguments of ``Explainer``, not options of a backend."""
 RESERVED = frozenset({"budget", "rng"})
-"""Keyword arguments that apportion passes to every method or metric; not options."""
+"""Keyword arguments that apportion passes to every method or metric; they are not options."""
 
 
 def whole_number(name: str, value: object, *, least: int) -> int:
-    """The number that an argument or option gives; numbers of NumPy are taken too.
+    """Convert an argument or option to an ``int``; NumPy integers are accepted too.
 
     Raises:
-        InputError: it is no whole number, or is below ``least``.
+        InputError: the value is not a whole number, or is below ``least``.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
         raise InputError(f"{name}={value!r} must be a whole number of at least {least}.")
@@ -29,10 +29,10 @@ def whole_number(name: str, value: object, *, least: int) -> int:
 
 
 def checked_seed(seed: object) -> int:
-    """A seed of a generator.
+    """Check the seed of a generator.
 
     Raises:
-        InputError: it is no whole number from 0 to 2^63 − 1.
+        InputError: the seed is not a whole number from 0 to 2^63 − 1.
     """
     found = whole_number("seed", seed, least=0)
     if found >= 2**63:
@@ -41,7 +41,7 @@ def checked_seed(seed: object) -> int:
 
 
 def named_options(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The options that a function names, in order."""
+    """The options that a function declares, in order."""
     parameters = inspect.signature(function).parameters.values()
     return {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in RESERVED}
 
@@ -49,16 +49,16 @@ def named_options(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 def check_options(
     owner: str, function: Callable[..., Any], options: Mapping[str, object], apart: Set[str] = frozenset()
 ) -> None:
-    """Refuse options that a function does not name, even when a catch-all would swallow them.
+    """Reject options that a function does not declare, even if a catch-all parameter would accept them.
 
     Args:
-        owner: how the message calls it, such as ``"method 'shapley'"``.
-        function: what will be called with the options.
-        options: what the user gave.
-        apart: keyword-only parameters that are no options.
+        owner: name of the function's owner, for the message, such as ``"method 'shapley'"``.
+        function: function that will be called with the options.
+        options: options that the user gave.
+        apart: keyword-only parameters that are not options.
 
     Raises:
-        InputError: an unknown option; the message lists the options there are.
+        InputError: an option is unknown; the message lists the available ones.
     """
     known = [name for name in named_options(function) if name not in apart]
     for option in options:

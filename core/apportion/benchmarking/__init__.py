@@ -1,5 +1,5 @@
-"""How fast a machine scores prompts, and how fast it could: what ``apportion bench`` and ``benchmarks/`` share.
+"""Benchmarks shared by ``apportion bench`` and ``benchmarks/``: the speed at which a machine scores prompts.
 
-A time says little on its own. Beside it stand the arithmetic that the answer takes at the least (``tree``, ``floor``)
-and the rate at which the same machine, in the same minute, multiplies matrices (``gemm``).
+A time means little on its own. It is compared with the minimum arithmetic that a case requires (``tree``, ``floor``)
+and with the rate at which the same machine multiplies matrices in the same minute (``gemm``).
 """

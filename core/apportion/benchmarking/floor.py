@@ -1,4 +1,4 @@
-"""The arithmetic that an answer takes at the least."""
+"""The minimum number of arithmetic operations that scoring requires."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ["ModelShape", "optimal_flops"]
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """What of a model decides how much it computes.
+    """Dimensions of a model that determine how much it computes.
 
     Attributes:
-        body: weights of the matrices that every token passes, without embeddings and output layer.
-        head: weights of the output layer, H · V.
-        attention: for each layer of attention the width of all its heads together, and how far back it sees (``None``
-            for all the way).
+        body: number of weights in the matrices that every token passes through, without embeddings and output layer.
+        head: number of weights in the output layer, H · V.
+        attention: for each attention layer, the total width of its heads, and the length of its window (``None`` for no
+            window).
     """
 
     body: int
@@ -30,20 +30,20 @@ class ModelShape:
 
     @classmethod
     def of(cls, model: object) -> ModelShape:
-        """The shape of a causal language model of ``transformers``.
+        """Determine the shape of a causal language model of ``transformers``.
 
-        Of a mixture of experts the weights count that one token passes.
+        In a mixture of experts, only the weights that one token passes through count.
 
         Raises:
-            ModelError: the model has no output layer that could be counted.
+            ModelError: the model has no output layer.
         """
         head = getattr(model, "get_output_embeddings", lambda: None)()
         if not isinstance(model, nn.Module) or head is None or getattr(head, "weight", None) is None:
             raise ModelError(
-                f"A {type(model).__name__} has no output layer (`get_output_embeddings`), so what it has to compute "
+                f"A {type(model).__name__} has no output layer (`get_output_embeddings`), so its operations "
                 "cannot be counted. Benchmark a causal language model of transformers."
             )
-        # Tied weights are one parameter, which is both.
+        # Tied weights are a single parameter that is both.
         aside = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)} | {id(head.weight)}
         matrices = [(n, p) for n, p in model.named_parameters() if p.ndim >= 2 and id(p) not in aside]
         config = getattr(model, "config", None)
@@ -53,15 +53,15 @@ class ModelShape:
 
 
 def optimal_flops(shape: ModelShape, tree: PrefixTree, target_tokens: int) -> int:
-    """Floating-point operations of scoring a tree of prompts, each followed by a target, if nothing is done twice.
+    """Floating-point operations to score a tree of prompts, each with a target, if nothing is computed twice.
 
-    Two for each weight and token, two for each weight of the output layer, row and target token, and in each layer
-    four (scores, and the sum they weight) for each channel and pair of a token and one it sees. Norms, activations,
-    rotations and soft-maxima are not counted: they are no matrix products, and small.
+    Counts two operations per weight and token; two per weight of the output layer, row and target token; and in each
+    layer four per channel and pair of a token and one it attends to (two for the attention scores, two for the weighted
+    sum). Norms, activations, rotary embeddings and softmax are not counted: they are not matrix products, and small.
 
     Args:
-        shape: of the model.
-        tree: of the sequences prompt + target, without the last target token, which is not read.
+        shape: shape of the model.
+        tree: tree of the sequences prompt + target, without the last target token, which is not read.
         target_tokens: T.
     """
     windows: dict[int | None, int] = {}
@@ -72,7 +72,7 @@ def optimal_flops(shape: ModelShape, tree: PrefixTree, target_tokens: int) -> in
 
 
 def _active_experts(config: Any) -> float:
-    """The share of the experts that a token passes."""
+    """Fraction of the experts that a token passes through."""
     used = getattr(config, "num_experts_per_tok", None)
     there = getattr(config, "num_local_experts", None) or getattr(config, "num_experts", None)
     return used / there if used and there else 1.0

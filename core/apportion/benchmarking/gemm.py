@@ -1,4 +1,4 @@
-"""How fast this machine multiplies matrices, now."""
+"""The rate at which this machine currently multiplies matrices."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ["SHAPES", "gemm_rate"]
 Product = Callable[[], torch.Tensor]
 
 SHAPES = ((512, 576, 1536), (1024, 576, 1536), (1024, 1536, 576), (1024, 1024, 1024), (2048, 2048, 2048))
-"""Rows, inner width and columns: those of a small model's layers, and two square ones."""
+"""Rows, inner dimension and columns of the products: those of a small model's layers, and two square ones."""
 TRY_SECONDS = 0.02
-"""What a try takes at least: a small product is repeated, so that neither the clock's grain nor a launch matters."""
+"""Minimum duration of a try; small products are repeated, so that clock resolution and launches do not matter."""
 
 
 def gemm_rate(
@@ -26,14 +26,14 @@ def gemm_rate(
     shapes: Sequence[tuple[int, int, int]] = SHAPES,
     tries: int = 5,
 ) -> float:
-    """Operations per second: for each shape the best of some tries, and of these the median.
+    """Operations per second: the median over shapes of the best of several tries.
 
     Args:
-        device: where.
-        dtype: of the matrices; of a model whose speed is compared with it.
-        onednn: by oneDNN instead of ``torch.mm``; on a CPU, in single precision.
-        shapes: of the products.
-        tries: for each shape.
+        device: device to measure.
+        dtype: dtype of the matrices; use that of the model to compare with.
+        onednn: use oneDNN instead of ``torch.mm``; only on a CPU, in single precision.
+        shapes: shapes of the products.
+        tries: number of tries per shape.
     """
     product = _by_onednn if onednn else _by_torch
     return statistics.median(_best(product(device, dtype, shape), shape, tries) for shape in shapes)
@@ -67,13 +67,13 @@ def _best(product: Product, shape: tuple[int, int, int], tries: int) -> float:
         _wait(out)
         return time.perf_counter() - started
 
-    seconds(1)  # the first one sets things up
+    seconds(1)  # the first product includes one-time setup
     repeats = max(1, round(TRY_SECONDS / seconds(1)))
     flops = repeats * 2 * rows * inner * columns
     return max(flops / seconds(repeats) for _ in range(tries))
 
 
 def _wait(tensor: torch.Tensor) -> None:
-    """Until the device has done what it was given."""
+    """Wait until the device has finished."""
     if tensor.device.type == "cuda":
         torch.cuda.synchronize(tensor.device)

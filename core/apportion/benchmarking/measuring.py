@@ -1,4 +1,4 @@
-"""One work on one model: time, counts, and the share of what the machine could do."""
+"""Measurement of one case on one model: time, counts, and the achieved fraction of the machine's speed."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ __all__ = ["Measured", "Need", "Stopwatch", "need", "rate_beside"]
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a work takes at the least.
+    """Minimum requirements of a case.
 
     Attributes:
-        evaluations: distinct prompts.
-        tokens: nodes of the prefix tree of prompts and target.
-        flops: operations for them.
+        evaluations: number of distinct prompts.
+        tokens: number of nodes in the prefix tree of prompts and target.
+        flops: number of operations for these tokens.
     """
 
     evaluations: int
@@ -39,22 +39,22 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What was measured of one work.
+    """Measurements of one case.
 
     Attributes:
-        case: the name of the work.
-        summary: what it is.
-        backend: what scored.
-        device: where.
-        dtype: of the weights.
-        seconds: of each run, after a first one that does not count.
-        scoring_seconds: of the fastest run, inside the session.
-        evaluations: distinct prompts scored.
-        forwarded_tokens: tokens that the model read for them, padding included.
-        least_tokens: tokens of the prefix tree: what it had to read.
-        least_flops: operations that these take.
-        gemm_rate: operations per second in matrix products by ``torch.mm``, measured beside the runs.
-        onednn_rate: the same by oneDNN, where that multiplies such matrices.
+        case: name of the case.
+        summary: description of the case.
+        backend: name of the backend.
+        device: device that the session runs on.
+        dtype: dtype of the weights.
+        seconds: duration of each run in seconds, after a first run that does not count.
+        scoring_seconds: time in seconds that the fastest run spent in the session.
+        evaluations: number of distinct prompts scored.
+        forwarded_tokens: number of tokens that the model read, padding included.
+        least_tokens: minimum number of tokens to read, from the prefix tree.
+        least_flops: number of operations for these tokens.
+        gemm_rate: operations per second of matrix products by ``torch.mm``, measured around the runs.
+        onednn_rate: the same by oneDNN, if it supports such matrices.
     """
 
     case: str
@@ -73,31 +73,31 @@ class Measured:
 
     @property
     def median(self) -> float:
-        """Seconds of a run."""
+        """Median duration of a run in seconds."""
         return statistics.median(self.seconds)
 
     @property
     def floor_seconds(self) -> float:
-        """What the least arithmetic takes at the rate of matrix products."""
+        """Time in seconds that the minimum arithmetic takes at the rate of matrix products."""
         return self.least_flops / self.gemm_rate
 
     @property
     def share_of_floor(self) -> float:
-        """How much of a run the least arithmetic would fill at the rate of ``torch.mm``."""
+        """Fraction of a run that the minimum arithmetic would take at the rate of ``torch.mm``."""
         return self.floor_seconds / self.median
 
     @property
     def share_of_best(self) -> float:
-        """The same, if the faster of both products counts."""
+        """The same fraction at the rate of ``torch.mm`` or oneDNN, whichever is higher."""
         return self.share_of_floor * self.gemm_rate / max(self.gemm_rate, self.onednn_rate or 0.0)
 
     @property
     def share_beside_scoring(self) -> float:
-        """How much of the fastest run was planning, rendering and the method's own work."""
+        """Fraction of the fastest run spent outside the session: planning, rendering and the method itself."""
         return 1 - self.scoring_seconds / min(self.seconds)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, the derived ones included."""
+        """Convert to plain values, derived ones included."""
         return asdict(self) | {
             "seconds": list(self.seconds),
             "median_seconds": self.median,
@@ -111,12 +111,12 @@ class Measured:
 
 
 def need(explainer: Explainer, watcher: Watcher, work: Work) -> tuple[Need, Attribution]:
-    """Run a work once and count what it takes at the least; also what it gave.
+    """Run a case once, and return its minimum requirements and its result.
 
     Args:
-        explainer: with ``watcher`` among its plugins.
-        watcher: sees what is asked.
-        work: what to run.
+        explainer: explainer with ``watcher`` among its plugins.
+        watcher: records the evaluated prompts.
+        work: the case to run.
     """
     watcher.reset(keeps=True)
     result = work.run(explainer)
@@ -126,31 +126,32 @@ def need(explainer: Explainer, watcher: Watcher, work: Work) -> tuple[Need, Attr
 
 
 def rate_beside(explainer: Explainer) -> float:
-    """The rate of matrix products where and how a session computes; in fp32 where PyTorch knows no such dtype."""
+    """Rate of matrix products on the session's device in its dtype, or in fp32 if PyTorch lacks that dtype."""
     info = explainer.session.info
     return gemm_rate(info.device, DTYPES.get(info.dtype, DTYPES["float32"]))
 
 
 def onednn_rate_beside(explainer: Explainer) -> float | None:
-    """The same by oneDNN; ``None`` where it multiplies no such matrices."""
+    """The same by oneDNN; ``None`` if it does not support such matrices."""
     info = explainer.session.info
     if info.device != "cpu" or info.dtype != "float32":
         return None
     try:
         return gemm_rate(onednn=True)
     except (AttributeError, RuntimeError, NotImplementedError):
-        return None  # a PyTorch without it
+        return None  # PyTorch was built without it
 
 
 class Stopwatch:
-    """Times a work, some runs now and perhaps some more later; the rate of matrix products is taken around each lot.
+    """Times a case, in one or several groups of runs.
 
-    The highest rate counts: a machine that was disturbed while it was measured could do more.
+    The rate of matrix products is measured before and after each group. The highest rate counts, because a disturbed
+    measurement is too low.
 
     Args:
-        explainer: with ``watcher`` among its plugins; no cache, or nothing is scored twice.
-        watcher: takes the time in the session.
-        work: what to time.
+        explainer: explainer with ``watcher`` among its plugins, and without a cache, which would skip scoring.
+        watcher: measures the time spent in the session.
+        work: the case to time.
         tick: called after each run.
     """
 
@@ -161,7 +162,7 @@ class Stopwatch:
         self.work = work
         self._watcher = watcher
         self._tick = tick
-        # The first run pays for memory and threads; it is the one that is counted, and not timed.
+        # The first run allocates memory and starts threads, so it is used for counting and not timed.
         self.need, self.result = need(explainer, watcher, work)
         self.first_seconds = self.result.provenance.seconds
         self._first = (self.first_seconds, watcher.seconds)
@@ -171,7 +172,7 @@ class Stopwatch:
         self._onednn_rates: list[float] = []
 
     def time(self, repeats: int) -> None:
-        """Some runs; with 0, the first one counts as well."""
+        """Time a number of runs; with 0, the first run counts instead."""
         if repeats == 0:
             self._runs.append(self._first)
         self._take_rates()
@@ -184,7 +185,7 @@ class Stopwatch:
         self._take_rates()
 
     def measured(self) -> Measured:
-        """All runs so far, of which there must be one."""
+        """Measurements of all runs so far; at least one is required."""
         info, provenance = self.explainer.session.info, self.result.provenance
         return Measured(
             case=self.work.name,

@@ -1,4 +1,4 @@
-"""The prompts that are timed. Written for it; nothing in them is true."""
+"""Prompts for benchmarks, written for this purpose. Their content is fictional."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def document() -> str:
 
 
 def words(count: int) -> str:
-    """The first words of the document, as often as it takes."""
+    """The first ``count`` words of the document, which is repeated if necessary."""
     there = document().split()
     return " ".join((there * (count // len(there) + 1))[:count])
 
@@ -114,7 +114,7 @@ LABEL = " Repairs"
 
 
 def examples() -> dict[str, str]:
-    """The examples by the names of their slots in ``FEW_SHOT``."""
+    """The examples, by the names of their slots in ``FEW_SHOT``."""
     return {
         f"example_{i}": f"\nLetter: {letter}\nDepartment: {label}\n"
         for i, (letter, label) in enumerate(_EXAMPLES, start=1)

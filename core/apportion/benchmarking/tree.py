@@ -1,6 +1,6 @@
-"""The least that a model has to read: every distinct beginning of the token sequences once.
+"""The minimum number of tokens that a model has to read: each distinct prefix of the token sequences once.
 
-Counted here from sorted sequences, and not by the planner, whose work is measured with it.
+This is counted from sorted sequences, independently of the planner, because it serves to assess the planner.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ __all__ = ["PrefixTree", "prefix_tree"]
 
 @dataclass(frozen=True, slots=True)
 class PrefixTree:
-    """The prefix tree of token sequences; a node is a token after all that came before it.
+    """The prefix tree of token sequences; a node is a token together with all tokens before it.
 
     Attributes:
-        rows: distinct sequences.
-        branches: the nodes that each sequence adds to those before it, as positions ``start`` (not included) to
-            ``end``, counted from 1.
+        rows: number of distinct sequences.
+        branches: nodes that each sequence adds to the tree, as positions ``start`` (exclusive) to ``end``, counted
+            from 1.
     """
 
     rows: int
@@ -26,32 +26,32 @@ class PrefixTree:
 
     @property
     def nodes(self) -> int:
-        """Tokens to read."""
+        """Number of tokens to read."""
         return sum(end - start for start, end in self.branches)
 
     def attended(self, window: int | None = None) -> int:
-        """Pairs of a token and one that it sees, itself included.
+        """Number of pairs of a token and one that it attends to, itself included.
 
         Args:
-            window: how many tokens it sees at most; ``None`` for all before it.
+            window: maximum number of tokens that it attends to; ``None`` for no limit.
         """
         return sum(_pairs(end, window) - _pairs(start, window) for start, end in self.branches)
 
 
 def prefix_tree(sequences: Iterable[Sequence[int]]) -> PrefixTree:
-    """The tree of these sequences, in any order, repeated ones counting once."""
+    """Build the tree of these sequences, in any order; repeated ones count once."""
     branches: list[tuple[int, int]] = []
     before: tuple[int, ...] = ()
     distinct = sorted({tuple(sequence) for sequence in sequences})
     for sequence in distinct:
-        # Sorted, a sequence shares with the one before it as much as with any of those before.
+        # In sorted order, no earlier sequence has a longer prefix in common than the previous one.
         branches.append((_shared(before, sequence), len(sequence)))
         before = sequence
     return PrefixTree(len(distinct), tuple(branches))
 
 
 def _shared(a: tuple[int, ...], b: tuple[int, ...]) -> int:
-    """How many leading tokens are the same."""
+    """Number of leading tokens that are equal."""
     shared = 0
     for x, y in zip(a, b, strict=False):
         if x != y:
@@ -61,6 +61,6 @@ def _shared(a: tuple[int, ...], b: tuple[int, ...]) -> int:
 
 
 def _pairs(length: int, window: int | None) -> int:
-    """What the first ``length`` tokens of a sequence see."""
+    """Number of such pairs for the first ``length`` tokens of a sequence."""
     full = length if window is None else min(length, window)
     return full * (full + 1) // 2 + (length - full) * full

@@ -1,4 +1,4 @@
-"""An observer plugin: which prompts a run asked for, and how long scoring them took."""
+"""An observer plugin that records the evaluated prompts of a run, and the time spent scoring."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["Watcher"]
 
 
 class Watcher:
-    """Give it to ``Explainer(plugins=[…])``.
+    """Records evaluated prompts and scoring time; pass it to ``Explainer(plugins=[…])``.
 
     Attributes:
-        keeps: whether sequences are kept; off while time is taken, because copying them takes some.
-        sequences: what was read for each distinct prompt: its tokens, and those of the target but the last.
-        seconds: spent in the session. What is left of a run is planning, rendering and the method's own work.
+        keeps: true if sequences are recorded; off during timing, because copying them takes time.
+        sequences: tokens read for each distinct prompt: those of the prompt, and all but the last of the target.
+        seconds: time in seconds spent in the session. The rest of a run is planning, rendering and the method itself.
     """
 
     def __init__(self) -> None:
@@ -31,20 +31,20 @@ class Watcher:
         self.seconds = 0.0
 
     def reset(self, *, keeps: bool) -> None:
-        """Before a run."""
+        """Reset before a run."""
         self.keeps = keeps
         self.sequences = set()
         self.seconds = 0.0
 
     @hookimpl
     def apportion_lookup(self, rows: Sequence[Row]) -> None:
-        """Knows nothing; sees all that is asked, before it is laid out in batches."""
+        """Record all rows before they are divided into batches; returns no scores."""
         if self.keeps:
             self.sequences.update(row.read for row in rows)
 
     @hookimpl(wrapper=True)
     def apportion_score(self) -> Generator[None, Tensor, Tensor]:
-        """Takes the time of a batch."""
+        """Measure the time of a batch."""
         started = time.perf_counter()
         try:
             return (yield)

@@ -1,4 +1,4 @@
-"""What is timed: prompts, targets and methods that need nothing but a model."""
+"""Benchmark cases: prompts, targets and methods that need only a model."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Work:
     """One call of ``Explainer.attribute``.
 
     Attributes:
-        name: in tables and flags.
-        summary: what is done, in a few words.
-        prompt: makes the prompt; called once.
-        target: the output that is explained.
+        name: name of the case in tables and flags.
+        summary: short description.
+        prompt: makes the prompt; called once per run.
+        target: the output to explain.
         arguments: all other arguments of the call.
     """
 
@@ -38,15 +38,15 @@ class Work:
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def run(self, explainer: Explainer) -> Attribution:
-        """Do it."""
+        """Run the case."""
         return explainer.attribute(self.prompt(), self.target, **self.arguments)
 
 
 def work(name: str) -> Work:
-    """The work of this name.
+    """Look up a case by name.
 
     Raises:
-        UnknownNameError: there is none.
+        UnknownNameError: the name is unknown.
     """
     if name not in WORKS:
         raise unknown_name("case", name, WORKS)

@@ -1,1 +1,1 @@
-"""What a method asks: the game, its token view, and how a method is run and stopped."""
+"""The game that methods query, its token view, and code that runs and stops methods."""

@@ -1,4 +1,4 @@
-"""The game: a value for every coalition of features, each distinct model input scored once."""
+"""The game: a value for every coalition of features. Each distinct model input is scored once."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ Score = Callable[[Sequence[Any]], Float[Tensor, "N K"]]
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What was rendered and scored; games that go on from one another share it.
+    """Rendered coalitions and scored inputs; games that continue from one another share it.
 
     Attributes:
         rendered: the inputs of each coalition, whose values are averaged.
-        scored: the value of each input.
+        scored: the values of each input.
     """
 
     rendered: dict[bytes, tuple[Hashable, ...]] = field(default_factory=dict)
@@ -39,23 +39,23 @@ class Memory:
 
 
 class Game:
-    """The value function v that methods ask; ``v(S)`` has K outputs, the whole target and each token.
+    """The value function v that methods query; ``v(S)`` has K outputs, the whole target and each token.
 
-    Coalitions that were asked before come from memory. Coalitions that render to the same input are
-    scored once. ``evaluations`` counts the distinct inputs that were asked for in this game, those that the
-    memory knew from another one included, so that a run that goes on counts as one that began anew; ``scored``
-    counts those that were not known.
+    Coalitions that were evaluated before come from memory, and coalitions that render to the same input are scored
+    once. ``evaluations`` counts the distinct inputs that were queried in this game, including those already in memory
+    from another game. So a continued run counts the same as a new one. ``scored`` counts only inputs that were not in
+    memory.
 
     Args:
-        feature_names: one for each feature; for error messages.
+        feature_names: one name per feature, for error messages.
         n_outputs: K.
-        render: coalitions to inputs; an ``Alternatives`` is averaged with equal weights.
-        score: distinct inputs to values.
-        budget: the most distinct inputs to ask for; ``None`` for no limit.
-        levels: coarser cuts of the features, the coarsest first.
-        tokens: gives the prompt as tokens, where there is a prompt; takes what counts its evaluations.
-        inside: gives access to the model's inside, where the session allows it; takes what counts its evaluations.
-        memory: of games of the same model, prompt and target; a new one if ``None``.
+        render: maps coalitions to inputs; the values of an ``Alternatives`` are averaged with equal weights.
+        score: maps distinct inputs to values.
+        budget: maximum number of distinct inputs to query; ``None`` for no limit.
+        levels: coarser groupings of the features, the coarsest first.
+        tokens: returns the prompt as tokens, if there is a prompt; its argument counts evaluations.
+        inside: returns access to the model's internals, if the session allows it; its argument counts evaluations.
+        memory: memory of games with the same model, prompt and target; a new one if ``None``.
     """
 
     def __init__(
@@ -94,13 +94,13 @@ class Game:
         n_outputs: int = 1,
         budget: int | None = None,
     ) -> Game:
-        """A game without a model, for tests and teaching.
+        """Make a game without a model, for tests and teaching.
 
         Args:
-            function: coalitions ``Bool[S, F]`` to values ``Float[S]`` or ``Float[S, K]``.
+            function: maps coalitions ``Bool[S, F]`` to values ``Float[S]`` or ``Float[S, K]``.
             n_features: F.
             n_outputs: K.
-            budget: the most distinct coalitions to evaluate.
+            budget: maximum number of distinct coalitions to evaluate; ``None`` for no limit.
         """
 
         def score(rows: Sequence[Any]) -> Float[Tensor, "N K"]:
@@ -114,19 +114,19 @@ class Game:
 
     @property
     def evaluations(self) -> int:
-        """Distinct inputs asked for so far, and what ``tokens()`` and ``inside()`` evaluated."""
+        """Number of distinct inputs queried so far, plus evaluations through ``tokens()`` and ``inside()``."""
         return len(self._asked) + self._extra_evaluations
 
     def values(self, mask: Bool[Tensor, "S F"]) -> Float[Tensor, "S K"]:
-        """v of every coalition, float64 on the CPU.
+        """Evaluate v for every coalition, float64 on the CPU.
 
         Args:
-            mask: one coalition a row; ``True`` means that the feature is present.
+            mask: one coalition per row; ``True`` means that the feature is present.
 
         Raises:
             InputError: the mask's shape or dtype does not fit the game.
-            BudgetError: more distinct inputs than the budget allows; nothing is scored then.
-            ScoreError: a value that is not finite, with the coalition that gave it.
+            BudgetError: the coalitions need more distinct inputs than the budget allows; nothing is scored then.
+            ScoreError: a value is not finite; the message names its coalition.
         """
         mask = self._checked(mask)
         keys = _keys(mask)
@@ -140,16 +140,16 @@ class Game:
         return torch.stack([self._value(key) for key in keys])
 
     def known(self, mask: Bool[Tensor, " F"]) -> Float[Tensor, " K"] | None:
-        """v of one coalition if it was scored already, else ``None``; never scores anything."""
+        """Return v of one coalition if it has already been scored, else ``None``; never scores anything."""
         (key,) = _keys(self._checked(mask[None]))
         inputs = self._memory.rendered.get(key, (None,))
         return self._value(key) if all(i in self._memory.scored for i in inputs) else None
 
     def inside(self) -> Inside:
-        """The model's inside, for gradient and internals methods; what they evaluate counts in this game.
+        """Access to the model's gradients and internals, for white-box methods; their evaluations count in this game.
 
         Raises:
-            CapabilityError: the backend does not give access to it, or the target function has no gradient.
+            CapabilityError: the backend does not provide access, or the target function has no gradient.
         """
         if self._inside is None:
             raise CapabilityError(
@@ -160,13 +160,13 @@ class Game:
         return self._inside(self._charge)
 
     def tokens(self) -> TokenView:
-        """The prompt as tokens, for methods that put others in their places; what they score counts in this game.
+        """The prompt as tokens, for methods that replace tokens; their evaluations count in this game.
 
         Raises:
-            CapabilityError: this game has no prompt, or its tokens cannot be told apart by feature.
+            CapabilityError: this game has no prompt, or the feature of its tokens cannot be determined.
         """
         if self._tokens is None:
-            raise CapabilityError("This game has no prompt whose tokens could be replaced; ask for coalitions.")
+            raise CapabilityError("This game has no prompt whose tokens can be replaced; evaluate coalitions.")
         return self._tokens(self._charge)
 
     def _charge(self, evaluations: int) -> None:
@@ -188,7 +188,7 @@ class Game:
         return values[0] if len(values) == 1 else torch.stack(values).mean(0)
 
     def _render_new(self, first: Mapping[bytes, int], mask: Bool[Tensor, "S F"]) -> None:
-        """Render coalitions that the memory does not know, given by the row where each comes first."""
+        """Render coalitions that are not in memory; ``first`` maps each to the first row that has it."""
         new = [key for key in first if key not in self._memory.rendered]
         if not new:
             return
@@ -199,7 +199,7 @@ class Game:
             self._memory.rendered[key] = item.inputs if isinstance(item, Alternatives) else (item,)
 
     def _score_new(self, first: Mapping[bytes, int], mask: Bool[Tensor, "S F"]) -> None:
-        """Score the inputs of these coalitions that the memory does not know."""
+        """Score the inputs of these coalitions that are not in memory."""
         asked = dict.fromkeys(i for key in first for i in self._memory.rendered[key] if i not in self._asked)
         self._check_budget(len(asked))
         new = [i for i in asked if i not in self._memory.scored]
@@ -213,7 +213,7 @@ class Game:
     def _check_budget(self, new: int) -> None:
         if self.budget is not None and self.evaluations + new > self.budget:
             raise BudgetError(
-                f"{self.evaluations + new} distinct evaluations are needed, and the budget is {self.budget}. "
+                f"{self.evaluations + new} distinct evaluations are needed, but the budget is {self.budget}. "
                 "Raise the budget, or choose a method that needs fewer."
             )
 

@@ -1,4 +1,4 @@
-"""The model around a prompt, counted like any other evaluation of the game."""
+"""Access to the model's internals, with evaluations counted like any others of the game."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ def inside_of(
     values: Callable[[Float[Tensor, "B P D"]], Float[Tensor, "B K"]],
     trace: Callable[[tuple[int, ...], bool, bool, tuple[str, ...]], Trace],
 ) -> Inside:
-    """The inside of a request's full prompt.
+    """Access to the model's internals for the full prompt of a request.
 
     Args:
-        request: what is explained.
-        session: whose tokenizer made the prompt.
-        charge: counts evaluations, before they are made.
-        embeddings: of tokens.
-        values: of prompts given by their embeddings.
-        trace: internals of one forward over tokens.
+        request: the run's request.
+        session: session whose tokenizer encoded the prompt.
+        charge: counts evaluations before they are made.
+        embeddings: returns the embeddings of tokens.
+        values: returns the values of prompts given by their embeddings.
+        trace: returns internals of one forward pass over tokens.
 
     Raises:
-        CapabilityError: tokens and features cannot be laid beside each other.
+        CapabilityError: tokens cannot be matched with features.
     """
     ids = request.renderer.full().ids
 
     def counted_values(embedded: Float[Tensor, "B P D"]) -> Float[Tensor, "B K"]:
         if not isinstance(embedded, Tensor) or embedded.ndim != 3 or embedded.shape[1] != len(ids):
             shape = list(embedded.shape) if isinstance(embedded, Tensor) else type(embedded).__name__
-            raise InputError(f"values() takes embeddings of shape [B, {len(ids)}, D], one for each token, not {shape}.")
+            raise InputError(f"values() takes embeddings of shape [B, {len(ids)}, D], one per token, not {shape}.")
         charge(len(embedded))
         return values(embedded)
 
@@ -66,14 +66,14 @@ def inside_of(
 
 
 def require_gradient(readout: Readout, name: str) -> None:
-    """Refuse a target function whose values do not depend on logits in a differentiable way, on made-up logits.
+    """Reject a target function whose values have no gradient with respect to the logits, checked on random logits.
 
     Args:
-        readout: with the target function.
-        name: of the target function.
+        readout: readout with the target function.
+        name: name of the target function.
 
     Raises:
-        CapabilityError: it has no gradient.
+        CapabilityError: the target function has no gradient.
     """
     with torch.enable_grad():
         draw = torch.Generator().manual_seed(0)
@@ -87,7 +87,7 @@ def require_gradient(readout: Readout, name: str) -> None:
         found = any(slope is not None for slope in slopes)
     if not found:
         raise CapabilityError(
-            f"The target function {name!r} has no gradient: its values are counts, or are cut off from the logits "
+            f"The target function {name!r} has no gradient: its values are counts, or are detached from the logits "
             "(detach, argmax, comparisons). Use a differentiable one such as 'log_prob' or 'prob', or a perturbation "
             "method."
         )

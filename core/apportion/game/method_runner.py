@@ -1,4 +1,4 @@
-"""Running a method, and holding it to its protocol."""
+"""Runs methods, and checks that they follow their protocol."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ __all__ = ["check_estimate", "rehearse", "run_method", "up_to_first_question"]
 
 
 def check_estimate(name: str, estimate: object, n_features: int, n_outputs: int) -> Estimate:
-    """Hold a method to its protocol: shapes, finite values, no negative errors.
+    """Check an estimate against the protocol: shapes, finite values, no negative errors.
 
     Raises:
-        PluginError: what it returned is not an estimate of this game.
+        PluginError: the return value is not an estimate of this game.
     """
     if not isinstance(estimate, Estimate):
         raise PluginError(f"The method {name!r} returned {type(estimate).__name__}, not an apportion.Estimate.")
@@ -32,7 +32,7 @@ def check_estimate(name: str, estimate: object, n_features: int, n_outputs: int)
         if tensor is None:
             continue
         if not isinstance(tensor, Tensor) or tensor.is_complex():
-            raise PluginError(f"The method {name!r} returned {part} that are no real tensor: {tensor!r:.80}.")
+            raise PluginError(f"The method {name!r} returned {part} that are not a real tensor: {tensor!r:.80}.")
         if tuple(tensor.shape) != wanted:
             raise PluginError(
                 f"The method {name!r} returned {part} of shape {tuple(tensor.shape)}; this game has "
@@ -45,10 +45,12 @@ def check_estimate(name: str, estimate: object, n_features: int, n_outputs: int)
     ):
         raise PluginError(
             f"The method {name!r} returned the estimand {estimate.estimand!r}, the unit {estimate.unit!r} and extras "
-            f"{estimate.extras!r:.80}; the first two are texts or None, and extras are a dict."
+            f"{estimate.extras!r:.80}; the first two must be strings or None, and extras must be a dict."
         )
     if isinstance(estimate.notes, str) or not all(isinstance(note, str) for note in estimate.notes):
-        raise PluginError(f"The method {name!r} returned notes {estimate.notes!r:.80}; notes are a tuple of sentences.")
+        raise PluginError(
+            f"The method {name!r} returned notes {estimate.notes!r:.80}; notes must be a tuple of sentences."
+        )
     if not bool(torch.isfinite(estimate.values).all()):
         raise PluginError(f"The method {name!r} returned values that are not finite: {estimate.values}.")
     if estimate.std_error is not None and bool(((estimate.std_error < 0) | estimate.std_error.isinf()).any()):
@@ -61,32 +63,32 @@ def check_estimate(name: str, estimate: object, n_features: int, n_outputs: int)
 def _check_replicates(name: str, estimate: Estimate, n_features: int) -> None:
     found: object = estimate.replicates
     if not isinstance(found, Tensor) or found.is_complex():
-        raise PluginError(f"The method {name!r} returned replicates that are no real tensor: {found!r:.80}.")
+        raise PluginError(f"The method {name!r} returned replicates that are not a real tensor: {found!r:.80}.")
     if found.ndim != 2 or found.shape[0] < 2 or found.shape[1] != n_features:
         raise PluginError(
-            f"The method {name!r} returned replicates of shape {tuple(found.shape)}; they are two or more rows of "
-            f"{n_features} values, one for each feature."
+            f"The method {name!r} returned replicates of shape {tuple(found.shape)}; they must be two or more rows of "
+            f"{n_features} values, one per feature."
         )
     if not bool(torch.isfinite(found).all()):
         raise PluginError(f"The method {name!r} returned replicates that are not finite.")
     if estimate.std_error is None:
         raise PluginError(
-            f"The method {name!r} returned replicates without standard errors, which says that its values are exact. "
-            "Return std_error as well, NaN where unknown."
+            f"The method {name!r} returned replicates without standard errors, which mean that its values are exact. "
+            "Return std_error as well, with NaN where unknown."
         )
 
 
 def run_method(request: Request, game: Game, budget: int | None = None) -> Estimate:
-    """Run the method of a request and hold it to its protocol.
+    """Run the method of a request, and check its estimate against the protocol.
 
     Args:
-        request: what was asked.
-        game: what to ask.
-        budget: the most distinct coalitions in this step of a run that goes on ``until`` it knows enough. ``None``:
-            the whole run, with the request's own budget.
+        request: the run's request.
+        game: the game to query.
+        budget: maximum number of distinct coalitions in one step of a run with ``until``. ``None`` for the whole run,
+            with the request's own budget.
 
     Raises:
-        PluginError: what the method returned is not an estimate of this game.
+        PluginError: the return value is not an estimate of this game.
         BudgetError: the budget is too small for the method.
     """
     limit = request.coalition_budget
@@ -106,21 +108,21 @@ def run_method(request: Request, game: Game, budget: int | None = None) -> Estim
 
 
 class _FirstQuestionError(Exception):
-    """What is rehearsed got as far as asking the model."""
+    """Ends a rehearsal when it first queries the game."""
 
 
 def rehearse(method: Method, n_features: int, budget: int | None, seed: int, options: Mapping[str, Any]) -> None:
-    """Run a method up to its first question, so that it refuses what it must before the model runs.
+    """Run a method up to its first query, so that invalid arguments are rejected before the model runs.
 
     Raises:
-        InputError: whatever the method refuses: a budget too small, an option out of range.
+        InputError: the method rejects its arguments, such as a budget that is too small or an option out of range.
     """
     rng = torch.Generator().manual_seed(seed)
     up_to_first_question(lambda game: method.run(game, budget=budget, rng=rng, **options), n_features)
 
 
 def up_to_first_question(run: Callable[[Game], object], n_features: int) -> None:
-    """Call something that asks a game, and end it when it does; what it raises before that is raised."""
+    """Call a function that queries a game, and end it at its first query; errors before that are raised."""
     asked = False
 
     def ask(_: object) -> NoReturn:
@@ -134,6 +136,6 @@ def up_to_first_question(run: Callable[[Game], object], n_features: int) -> None
     except _FirstQuestionError:
         return
     except Exception:
-        # What is made of the interruption itself says nothing.
+        # An error caused by the interruption itself means nothing.
         if not asked:
             raise

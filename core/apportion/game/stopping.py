@@ -1,4 +1,4 @@
-"""Runs that end when they know enough: the same method with a growing budget, nothing scored twice."""
+"""Runs that stop at a given standard error: the method is run with increasing budgets, and nothing is scored twice."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ __all__ = ["run_until"]
 Run = Callable[[int], Estimate]
 
 LEAST = 32
-"""Coalitions of the first step, where the budget has as many."""
+"""Number of coalitions in the first step, or the whole budget if that is smaller."""
 
 
 def run_until(run: Run, game: Game, limit: int, until: float) -> Estimate:
-    """Run a method with growing budgets until every standard error of the whole target is small enough.
+    """Run a method with increasing budgets until every standard error of the whole target is small enough.
 
-    Samplers go on with the same draws when their budget grows, so that a step scores only what is new in it. A
-    method that draws anew ends when the game's own budget does; its last estimate counts.
+    With a larger budget, samplers repeat their draws and add more, so that a step scores only new coalitions. A method
+    that draws different coalitions each time stops when the game's own budget is spent; its last estimate is returned.
 
     Args:
-        run: the method, given a budget of coalitions.
-        game: what it asks; counts the evaluations.
+        run: runs the method with a budget of coalitions.
+        game: the game that it queries, which counts the evaluations.
         limit: the largest budget.
-        until: the standard error that is small enough.
+        until: the largest standard error allowed.
 
     Raises:
         BudgetError: the largest budget is too small for the method.
@@ -46,7 +46,7 @@ def run_until(run: Run, game: Game, limit: int, until: float) -> Estimate:
             budget = min(limit, 2 * budget)
             continue
         if estimate.std_error is None and budget < limit:
-            budget = limit  # nothing to wait for: what it would have done without `until`
+            budget = limit  # there are no errors to reduce, so run as without `until`
             continue
         worst = _largest_error(estimate)
         if worst <= until or budget == limit:
@@ -55,25 +55,25 @@ def run_until(run: Run, game: Game, limit: int, until: float) -> Estimate:
 
 
 def _largest_error(estimate: Estimate) -> float:
-    """Of the whole target; infinite where it is not known yet."""
+    """Largest standard error of the whole target; infinite if one is still unknown."""
     if estimate.std_error is None:
         return 0.0
     return float(estimate.std_error[:, 0].nan_to_num(math.inf).max())
 
 
 def _next(budget: int, worst: float, until: float) -> int:
-    """What the errors' fall with the root of the budget suggests, in even steps that are neither tiny nor rash."""
+    """Next budget: even, 1.1 to 1.5 times the last, and enough for ``until`` if errors shrink with its square root."""
     wanted = budget * (worst / until) ** 2
     return 2 * math.ceil(min(max(wanted, 1.1 * budget), 1.5 * budget) / 2)
 
 
 def _told(estimate: Estimate, game: Game, until: float) -> Estimate:
     if estimate.std_error is None:
-        return replace(estimate, notes=(*estimate.notes, "until changed nothing: these values have no sampling error"))
+        return replace(estimate, notes=(*estimate.notes, "until had no effect: these values have no sampling error"))
     worst = _largest_error(estimate)
     if worst <= until:
-        note = f"ended after {game.evaluations} evaluations: every standard error is at most {until:g}"
+        note = f"stopped after {game.evaluations} evaluations: every standard error is at most {until:g}"
     else:
         known = f"the largest standard error is {worst:.3g}" if math.isfinite(worst) else "no standard error is known"
-        note = f"the budget ended before every standard error was at most {until:g}: {known}"
+        note = f"the budget was spent before every standard error was at most {until:g}: {known}"
     return replace(estimate, notes=(*estimate.notes, note))

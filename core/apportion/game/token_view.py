@@ -1,4 +1,4 @@
-"""The full prompt as tokens, for methods that put other tokens in their places."""
+"""The full prompt as tokens, for methods that replace tokens."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Charge", "Predict", "ScoreTokens", "TokenView", "features_of_tokens", "predictions", "token_view"]
 
 Charge = Callable[[int], None]
-"""Counts evaluations that are no coalitions, before they are made; raises where the budget does not hold them."""
+"""Counts evaluations other than of coalitions, before they are made; raises if they exceed the budget."""
 
 ScoreTokens = Callable[[Sequence[tuple[int, ...]], TargetFunction], Float[Tensor, "N K"]]
 Predict = Callable[[tuple[int, ...], int | None], Float[Tensor, "P V"]]
@@ -34,16 +34,16 @@ Predict = Callable[[tuple[int, ...], int | None], Float[Tensor, "P V"]]
 
 @dataclass(frozen=True, slots=True)
 class TokenView:
-    """What a method needs that replaces tokens of the prompt instead of asking for coalitions.
+    """View of the prompt for methods that replace its tokens instead of evaluating coalitions.
 
     Attributes:
         prompt_ids: the prompt with all features, special tokens included.
-        feature_of: the feature of each of its P tokens; ``None`` for those that belong to none.
-        target: what is explained.
-        target_fn: the name of the target function that the run asks about.
-        score: values of prompts, given as token ids, by a target function; each counts as an evaluation.
-        predictions: logits of the model for each of the P tokens, given those before it (for the first one, given the
-            start token); ``Float[P, V]`` on the CPU, from one forward that does not count.
+        feature_of: the feature of each of the prompt's P tokens; ``None`` for a token that belongs to no feature.
+        target: the output to explain.
+        target_fn: name of the run's target function.
+        score: computes the values of prompts, given as token ids, with a target function; each counts as an evaluation.
+        predictions: returns the model's logits for each of the P tokens, given the tokens before it (the start token
+            for the first one); ``Float[P, V]`` on the CPU, from one forward pass that does not count.
     """
 
     prompt_ids: tuple[int, ...]
@@ -55,17 +55,17 @@ class TokenView:
 
 
 def token_view(request: Request, session: Session, score: ScoreTokens, predict: Predict, charge: Charge) -> TokenView:
-    """The view of a request's full prompt.
+    """The token view of a request's full prompt.
 
     Args:
-        request: what is explained.
-        session: whose tokenizer made the prompt.
-        score: values of prompts by a target function.
-        predict: gives the logits for each token of a prompt, see ``predictions``.
-        charge: counts evaluations, before they are made.
+        request: the run's request.
+        session: session whose tokenizer encoded the prompt.
+        score: computes the values of prompts with a target function.
+        predict: returns the logits for each token of a prompt; see ``predictions``.
+        charge: counts evaluations before they are made.
 
     Raises:
-        CapabilityError: tokens and features cannot be laid beside each other.
+        CapabilityError: tokens cannot be matched with features.
     """
     ids = request.renderer.full().ids
 
@@ -86,10 +86,10 @@ def token_view(request: Request, session: Session, score: ScoreTokens, predict: 
 def features_of_tokens(
     adapter: InputAdapter, tokenizer: PreTrainedTokenizerBase, prompt_ids: Sequence[int]
 ) -> tuple[int | None, ...]:
-    """The feature of each token: the adapter's own word, or the segment that most of the token's text lies in.
+    """The feature of each token: as the adapter states it, or of the segment that contains most of the token's text.
 
     Raises:
-        CapabilityError: the prompt's text and its tokens cannot be laid beside each other.
+        CapabilityError: the prompt's tokens cannot be matched with its text.
     """
     stated = getattr(adapter, "feature_of_token", None)
     if stated is not None:
@@ -98,8 +98,8 @@ def features_of_tokens(
     text = "".join(segment.text for segment in segments)
     if not tokenizer.is_fast or not segments:
         raise CapabilityError(
-            "Which tokens belong to which feature cannot be told for this prompt: the "
-            + ("tokenizer gives no offsets" if segments else "input adapter gives no segments")
+            "The feature of each token of this prompt cannot be determined: the "
+            + ("tokenizer provides no offsets" if segments else "input adapter provides no segments")
             + ". Use Text(..., by='tokens'), whose features are tokens."
         )
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
@@ -109,18 +109,19 @@ def features_of_tokens(
             inside = [_owner(owners[start:stop]) for start, stop in encoded["offset_mapping"]]
             return (*[None] * before, *inside, *[None] * (len(prompt_ids) - len(ids) - before))
     raise CapabilityError(
-        "Which tokens belong to which feature cannot be told for this prompt: its text, put together from its "
-        "segments, has other tokens. Use Text(..., by='tokens'), whose features are tokens."
+        "The feature of each token of this prompt cannot be determined: the text of its segments has other tokens "
+        "than the prompt. Use Text(..., by='tokens'), whose features are tokens."
     )
 
 
 def predictions(session: Session, ids: tuple[int, ...], start: int | None) -> Float[Tensor, "P V"]:
-    """Logits for each token of a prompt, given those before it, from one forward.
+    """Logits for each token of a prompt, given the tokens before it, from one forward pass.
 
     Args:
-        session: what predicts; it has logits.
+        session: a session with logits.
         ids: the prompt.
-        start: what the first token is predicted from; ``None``: nothing is known of it, and all tokens are alike.
+        start: token from which the first token is predicted; if ``None``, the first token has equal logits for the
+            whole vocabulary.
     """
     assert isinstance(session, LogitsSession)
     first, rest = ((start,), ids) if start is not None else (ids[:1], ids[1:])
@@ -131,12 +132,12 @@ def predictions(session: Session, ids: tuple[int, ...], start: int | None) -> Fl
 
 
 def _owners(segments: Sequence[Segment]) -> list[tuple[int | None, bool]]:
-    """The feature of each character, and whether there is anything to see of it."""
+    """The feature of each character, and whether the character is visible."""
     return [(segment.feature, not char.isspace()) for segment in segments for char in segment.text]
 
 
 def _owner(chars: Sequence[tuple[int | None, bool]]) -> int | None:
-    """The feature that most visible characters belong to, the first of equals; of white space, any."""
+    """The feature of most visible characters, or of most characters if all are white space; the first wins a tie."""
     seen = [feature for feature, visible in chars if visible] or [feature for feature, _ in chars]
     counted = {feature: seen.count(feature) for feature in dict.fromkeys(seen)}
     return max(counted, key=lambda feature: counted[feature]) if counted else None

@@ -1,1 +1,1 @@
-"""Finding and checking extensions: hook specifications, registries and the plugin manager."""
+"""Hook specifications, registries and the plugin manager, which find and check extensions."""

@@ -1,4 +1,4 @@
-"""The plugin API version that a plugin was written for, and whether this apportion has it."""
+"""Check of the plugin API version that a plugin was written for."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ["check_api_version"]
 
 
 def check_api_version(plugin: object) -> None:
-    """Refuse a plugin written for another API version; one that states none is assumed to fit.
+    """Reject a plugin written for another API version; a plugin that states none is assumed to fit.
 
     Raises:
-        PluginError: with both versions, and which side to upgrade.
+        PluginError: the versions differ; the message states both, and which side to upgrade.
     """
     version = getattr(plugin, "APPORTION_API_VERSION", API_VERSION)
     if isinstance(version, bool) or not isinstance(version, int):

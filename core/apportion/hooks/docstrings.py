@@ -1,4 +1,4 @@
-"""What a docstring says: its description, and its notes on parameters. Google, NumPy and Sphinx styles."""
+"""Parsing of docstrings in Google, NumPy and Sphinx styles: the description, and notes on parameters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["description", "parameter_notes"]
 
 
 def description(thing: Any) -> str:
-    """A docstring up to its first section (``Args:``, ``Raises:``, …)."""
+    """The part of a docstring before its first section (``Args:``, ``Raises:``, …)."""
     try:
         found = parse(_text(thing))
     except ParseError:
@@ -21,7 +21,7 @@ def description(thing: Any) -> str:
 
 
 def parameter_notes(function: Any) -> dict[str, str]:
-    """What is said of each parameter, in one line each; nothing if there is no such section."""
+    """The description of each parameter, on one line each; empty if there is no such section."""
     try:
         found = parse(_text(function))
     except ParseError:

@@ -1,4 +1,4 @@
-"""Loading plugins: each by itself, so that a broken one is reported and the others work."""
+"""The plugin manager. Plugins are loaded separately, so that a broken one is reported and the others work."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ BUILT_INS = (
     "apportion_plugins.visualizers",
     "apportion_plugins.scoring",
 )
-"""Modules that come with apportion; plugins loaded later are asked before them."""
+"""Modules that come with apportion; hooks of plugins loaded later are called before theirs."""
 
 SWITCHED = {
     "progress": "apportion_plugins.progress:ProgressBar",
     "cache": "apportion_plugins.cache:EvaluationCache",
     "run_log": "apportion_plugins.run_log:RunLog",
 }
-"""Built-in plugins that an argument of ``Explainer`` turns on: ``True`` makes one as it is, another value with it."""
+"""Built-in plugins that an argument of ``Explainer`` turns on; a value other than ``True`` is passed to the plugin."""
 
 ENTRY_POINT_GROUP = "apportion"
 DISABLE_VARIABLE = "APPORTION_DISABLE_PLUGINS"
@@ -54,12 +54,12 @@ AUTOLOAD_VARIABLE = "APPORTION_PLUGIN_AUTOLOAD"
 
 @dataclass(frozen=True, slots=True)
 class LoadedPlugin:
-    """A plugin that works.
+    """A loaded plugin.
 
     Attributes:
-        name: of its entry point, module or class.
+        name: name of its entry point, module or class.
         distribution: ``"package version"``, or ``"built-in"``, or ``"object"`` for ``plugins=[…]``.
-        hooks: the hooks it implements.
+        hooks: hooks that it implements.
     """
 
     name: str
@@ -69,12 +69,12 @@ class LoadedPlugin:
 
 @dataclass(frozen=True, slots=True)
 class FailedPlugin:
-    """A plugin that was left out, and why.
+    """A plugin that could not be loaded.
 
     Attributes:
-        name: of its entry point.
+        name: name of its entry point.
         distribution: ``"package version"``.
-        error: one sentence.
+        error: the reason, in one sentence.
     """
 
     name: str
@@ -86,14 +86,14 @@ class Plugins:
     """Loaded plugins, their hooks and their registries.
 
     Args:
-        disabled: names of plugins to leave out.
+        disabled: names of plugins not to load.
 
     Attributes:
-        loaded: those that work.
-        failed: those that were left out, and why.
-        disabled: those that the user left out.
-        off: built-in ones that an argument of ``Explainer`` turns on, by the name of the argument.
-        registries: what the plugins registered, by kind.
+        loaded: plugins that work.
+        failed: plugins that could not be loaded.
+        disabled: plugins that the user disabled.
+        off: switched-off built-in plugins, each with the argument of ``Explainer`` that turns it on.
+        registries: registered names, by kind.
     """
 
     def __init__(self, disabled: Sequence[str] = ()) -> None:
@@ -110,15 +110,15 @@ class Plugins:
 
     @property
     def hook(self) -> pluggy.HookRelay:
-        """The hooks of all plugins, as pluggy gives them: errors come as they are."""
+        """The hooks of all plugins, from pluggy; errors are not translated."""
         return self._manager.hook
 
     def call(self, hook: str, **arguments: object) -> Any:
         """Call a hook of all plugins.
 
         Raises:
-            PluginError: an installed plugin failed in it; the message names the plugin, the hook and the line. Errors
-                of apportion's own kinds, and those of built-in plugins, come as they are.
+            PluginError: a plugin failed in the hook; the message names the plugin, the hook and the line. Subclasses of
+                ``ApportionError``, and errors of built-in plugins, are raised unchanged.
         """
         caller = getattr(self._manager.hook, hook)
         try:
@@ -135,32 +135,32 @@ class Plugins:
         return self.registries[kind]
 
     def entries_of(self, plugin: str) -> list[Entry]:
-        """Everything that one plugin registered."""
+        """All entries that one plugin registered."""
         return [entry for registry in self.registries.values() for entry in registry if entry.plugin == plugin]
 
     def add(self, name: str, distribution: str, load: Callable[[], object]) -> None:
-        """Load one plugin, or record why not.
+        """Load one plugin, or record why it failed.
 
         Args:
-            name: how listings call it.
-            distribution: where it comes from.
-            load: imports it; may raise anything.
+            name: name in listings.
+            distribution: package that provides it.
+            load: imports it; may raise any error.
         """
         if name in self._disabled:
             self.disabled.append(name)
             return
         try:
-            # What a plugin prints while it loads does not belong into our results.
+            # Output that a plugin prints while it loads must not mix with results on stdout.
             with contextlib.redirect_stdout(sys.stderr):
                 self._register(name, distribution, load())
         except (Exception, SystemExit) as error:
             self.failed.append(FailedPlugin(name, distribution, explained(error)))
 
     def require(self, plugin: object) -> None:
-        """Load a plugin object given in code, if it is not loaded already; its faults are the caller's to see.
+        """Load a plugin object passed in code, unless it is already loaded.
 
         Raises:
-            PluginError: it cannot be loaded.
+            PluginError: the plugin cannot be loaded.
         """
         if self._manager.is_registered(plugin):
             return
@@ -171,7 +171,7 @@ class Plugins:
             raise PluginError(f"The plugin {name!r} cannot be loaded: {explained(error)}") from error
 
     def scorers(self) -> tuple[tuple[str, str], ...]:
-        """Name and distribution of the plugins, besides the built-in ones, that may answer ``apportion_score``."""
+        """Name and distribution of each plugin that may score batches (``apportion_score``), except built-in ones."""
         distributions = {plugin.name: plugin.distribution for plugin in self.loaded}
         return tuple(
             (found.plugin_name, distributions[found.plugin_name])
@@ -180,16 +180,16 @@ class Plugins:
         )
 
     def only(self, plugin: str, hook: str) -> Callable[..., Any]:
-        """A hook of one plugin, to try it out."""
+        """A hook of one plugin only, to try it out."""
         others = [other for other in self._manager.get_plugins() if self._manager.get_name(other) != plugin]
         return self._manager.subset_hook_caller(hook, remove_plugins=others)
 
     def visualize(self, kind: str, attribution: object, options: Mapping[str, Any]) -> Any:
-        """A view of a result by the visualizer of this name.
+        """Render a result with the visualizer of this name.
 
         Raises:
-            UnknownNameError: no visualizer of that name.
-            InputError: an option that the visualizer does not have.
+            UnknownNameError: there is no visualizer of this name.
+            InputError: an option is unknown to the visualizer.
         """
         visualizer = self["visualizers"].get(kind).make()
         check_options(f"visualizer {kind!r}", visualizer.render, options)
@@ -213,7 +213,7 @@ class Plugins:
         self.loaded.append(LoadedPlugin(name, distribution, hooks))
 
     def _collect(self, name: str, plugin: object) -> list[Entry]:
-        """Run the plugin's registration hooks; nothing is registered until all of them succeeded."""
+        """Run the plugin's registration hooks; nothing is registered until all of them have succeeded."""
         entries: list[Entry] = []
         others = [other for other in self._manager.get_plugins() if other is not plugin]
         for kind in KINDS:
@@ -237,16 +237,16 @@ class Plugins:
 def load_plugins(plugins: Sequence[object] = (), switches: Mapping[str, object] | None = None) -> Plugins:
     """Load the built-ins, then the installed plugins, then ``plugins``.
 
-    The environment has two switches: ``APPORTION_DISABLE_PLUGINS=a,b`` leaves plugins out, and
-    ``APPORTION_PLUGIN_AUTOLOAD=0`` loads no installed plugin.
+    Two environment variables have an effect: ``APPORTION_DISABLE_PLUGINS=a,b`` disables these plugins, and
+    ``APPORTION_PLUGIN_AUTOLOAD=0`` disables all installed plugins.
 
     Args:
         plugins: modules or objects with hook implementations.
-        switches: values for ``SWITCHED``; what is missing or false is off.
+        switches: values for ``SWITCHED``; missing and false ones are off.
 
     Raises:
-        PluginError: one of ``plugins`` or ``switches`` cannot be loaded; installed ones that cannot are only recorded.
-        InputError: a value that a switch does not take.
+        PluginError: one of ``plugins`` or ``switches`` cannot be loaded; a failed installed plugin is only recorded.
+        InputError: a switch does not accept its value.
     """
     if not isinstance(plugins, Sequence) or isinstance(plugins, str):
         raise InputError(f"plugins={plugins!r:.80} must be a list of modules or objects with hooks: plugins=[…].")
@@ -271,15 +271,15 @@ def load_plugins(plugins: Sequence[object] = (), switches: Mapping[str, object] 
 
 
 def switched(switch: str, value: object) -> object:
-    """The built-in plugin that an argument of ``Explainer`` turns on.
+    """Make the built-in plugin that an argument of ``Explainer`` turns on.
 
     Args:
         switch: one of ``SWITCHED``.
-        value: ``True`` makes the plugin as it is, another value is passed to it.
+        value: ``True`` for the plugin's defaults; any other value is passed to the plugin.
 
     Raises:
-        InputError: a value that it does not take.
-        PluginError: it cannot be loaded.
+        InputError: the plugin does not accept the value.
+        PluginError: the plugin cannot be loaded.
     """
     module, name = SWITCHED[switch].split(":")
     try:
@@ -296,5 +296,5 @@ def switched(switch: str, value: object) -> object:
 
 @functools.cache
 def installed_plugins() -> Plugins:
-    """The installed plugins, loaded once a process; for results that were read from a file."""
+    """The installed plugins, loaded once per process, for results that were read from a file."""
     return load_plugins()

@@ -1,4 +1,4 @@
-"""What can be said about an extension without running it: its parts, its signatures, its documentation."""
+"""Checks of an extension without running it: its parts, signatures and documentation."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "backends": ("info", "availability", "load"),
     "metrics": ("higher_is_better", "measure"),
 }
-"""What an object of each kind must have."""
+"""Attributes that an object of each kind must have."""
 
 RUNNERS: Mapping[str, str] = {"methods": "run", "visualizers": "render", "metrics": "measure"}
-"""The function whose keyword-only parameters are the options of that kind."""
+"""The method whose keyword-only parameters are the options, for each kind."""
 
 _CALLS: Mapping[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "samplers": ("sample", ("n_features", "budget", "rng"), ()),
@@ -32,24 +32,24 @@ _CALLS: Mapping[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "backends": ("load", ("model",), ("device", "dtype", "memory_budget")),
     "metrics": ("measure", ("game", "values"), ("rng",)),
 }
-"""How apportion calls each kind: the function, positional arguments, keyword arguments."""
+"""The call that apportion makes to each kind: function, positional arguments, keyword arguments."""
 
 LONGEST_SUMMARY = 100
 
 
 def summary_faults(summary: str) -> Iterator[str]:
-    """What is wrong with the line that listings show."""
+    """Find faults in the summary that listings show."""
     if "\n" in summary:
-        yield "its summary has several lines; listings show one."
+        yield "its summary has several lines; it must be one line, for listings."
     elif len(summary) > LONGEST_SUMMARY:
         yield f"its summary has {len(summary)} characters; keep it under {LONGEST_SUMMARY}, for listings."
 
 
 def object_faults(kind: str, made: object) -> list[str]:
-    """What is wrong with an object that a factory made; clauses that go on from its name.
+    """Find faults of an object that a factory made. Each fault continues a sentence that begins with the object's name.
 
     Args:
-        kind: such as ``"methods"``.
+        kind: kind of object, such as ``"methods"``.
         made: the object; for inputs, the prompt's class.
     """
     missing = _missing_parts(kind, made)
@@ -57,7 +57,7 @@ def object_faults(kind: str, made: object) -> list[str]:
 
 
 def protocol_faults(kind: str, made: object) -> list[str]:
-    """The faults that would break a run: missing parts, signatures, attributes of other types."""
+    """Find faults that would break a run: missing parts, wrong signatures, attributes of the wrong type."""
     return _missing_parts(kind, made) or [*_call_faults(kind, made), *_attribute_faults(kind, made)]
 
 
@@ -81,7 +81,7 @@ def _call_faults(kind: str, made: object) -> Iterator[str]:
             yield f"has {extra.name!r} before the star; options are keyword-only parameters, after `*`."
     for option in _options(kind, made).values():
         if option.default is inspect.Parameter.empty:
-            yield f"has an option {option.name!r} without a default; nobody else can fill it in."
+            yield f"has an option {option.name!r} without a default; every option needs one."
 
 
 def _attribute_faults(kind: str, made: Any) -> Iterator[str]:
@@ -90,23 +90,23 @@ def _attribute_faults(kind: str, made: Any) -> Iterator[str]:
 
     if kind == "methods":
         if not isinstance(made.estimand, str) or not made.estimand.strip():
-            yield f"must name its estimand in words; it is {made.estimand!r}."
+            yield f"must have a non-empty string as its estimand; it is {made.estimand!r}."
         requires = made.requires
         if not isinstance(requires, frozenset) or not all(isinstance(c, Capability) for c in requires):
-            yield f"must state what it requires as a frozenset of Capability; it is {requires!r}."
+            yield f"must have a frozenset of Capability as requires; it is {requires!r}."
     elif kind == "targets" and not isinstance(made.needs, Needs):
-        yield f"must state what it needs as a Needs; it is {made.needs!r}."
+        yield f"must have a Needs as needs; it is {made.needs!r}."
     elif kind == "metrics" and not isinstance(made.higher_is_better, bool):
-        yield f"must state higher_is_better as True or False; it is {made.higher_is_better!r}."
+        yield f"must have True or False as higher_is_better; it is {made.higher_is_better!r}."
     elif kind == "backends" and not isinstance(made.info, BackendInfo):
         yield f"must have a BackendInfo as info; it is {made.info!r}."
 
 
 def _documentation_faults(kind: str, made: object) -> Iterator[str]:
     described = made if isinstance(made, type) else type(made)
-    # A dataclass without a docstring is given its signature.
+    # Python sets the docstring of a dataclass without one to its signature.
     if not description(described) or description(described).startswith(f"{described.__name__}("):
-        yield f"has no docstring on {described.__name__}; say in a sentence what it is."
+        yield f"has no docstring on {described.__name__}; describe it in a sentence."
     notes = _notes(kind, made)
     for option in _options(kind, made):
         if not notes.get(option):

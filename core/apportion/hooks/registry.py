@@ -1,4 +1,4 @@
-"""Names and the factories behind them: one registry for each kind of extension."""
+"""Registries of names and factories, one for each kind of extension."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ KINDS = ("inputs", "samplers", "methods", "targets", "visualizers", "backends", 
 LONGEST_NAME = 60
 
 Factory = Callable[..., Any] | str
-"""Something that makes the object when called without arguments, or ``"module:name"`` of it."""
+"""A callable that makes the object when called without arguments, or its path ``"module:name"``."""
 
 Register = Callable[..., None]
-"""``register(name, factory, *, summary)``, what a registration hook is given."""
+"""``register(name, factory, *, summary)``, which is passed to registration hooks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +28,11 @@ class Entry:
     """One registered name.
 
     Attributes:
-        kind: which registry, such as ``"methods"``.
-        name: what users type.
-        factory: makes the object; a text is imported when it is first needed.
+        kind: name of the registry, such as ``"methods"``.
+        name: the name that users type.
+        factory: makes the object; a string is imported on first use.
         summary: one line for listings.
-        plugin: who registered it.
+        plugin: name of the plugin that registered it.
     """
 
     kind: str
@@ -42,10 +42,10 @@ class Entry:
     plugin: str
 
     def load(self) -> Callable[..., Any]:
-        """The factory itself, imported if it was given as a text.
+        """Return the factory itself, imported if it was given as a string.
 
         Raises:
-            PluginError: it cannot be imported; the message names plugin, kind and cause.
+            PluginError: the factory cannot be imported; the message names plugin, kind and cause.
         """
         try:
             return _imported(self.factory) if isinstance(self.factory, str) else self.factory
@@ -53,13 +53,13 @@ class Entry:
             raise self._fault("load", error) from error
 
     def make(self, **options: Any) -> Any:
-        """A new object.
+        """Make a new object.
 
         Args:
             **options: keyword-only parameters of the factory.
 
         Raises:
-            InputError: an option that the factory does not have, or a value that it refuses.
+            InputError: an option is unknown to the factory, or has a value that it rejects.
             PluginError: the factory failed; the message names plugin, kind and cause.
         """
         factory = self.load()
@@ -97,10 +97,10 @@ class Registry:
         return list(self._entries)
 
     def get(self, name: str) -> Entry:
-        """The entry of a name.
+        """Look up the entry of a name.
 
         Raises:
-            UnknownNameError: with the names there are, and the closest.
+            UnknownNameError: the name is unknown; the message lists the known names, and suggests the closest.
         """
         if name not in self._entries:
             hint = "A plugin that fails to load registers nothing: see `apportion plugins list`."
@@ -123,20 +123,20 @@ class Registry:
 
 
 def checked_entry(kind: str, plugin: str, name: object, factory: object, summary: object) -> Entry:
-    """An entry from what a plugin passed to ``register``.
+    """Make an entry from the arguments that a plugin passed to ``register``.
 
     Raises:
-        PluginError: a name that cannot be typed, a factory that cannot be called, no summary.
+        PluginError: the name cannot be typed, the factory cannot be called, or there is no summary.
     """
     if not isinstance(name, str) or not _can_be_typed(name):
         raise PluginError(
             f"{name!r:.80} cannot be a {kind[:-1]} name; use letters, digits, '_' and '-', {LONGEST_NAME} at most."
         )
     if name == "auto":
-        raise PluginError(f"A {kind[:-1]} cannot be called 'auto': that asks apportion to choose one.")
+        raise PluginError(f"A {kind[:-1]} cannot be called 'auto', which is reserved for the automatic choice.")
     if not callable(factory) and not (isinstance(factory, str) and factory.count(":") == 1):
         raise PluginError(
-            f"The factory of the {kind[:-1]} {name!r} must be callable, or a text 'module:name'; it is {factory!r}."
+            f"The factory of the {kind[:-1]} {name!r} must be callable, or a string 'module:name'; it is {factory!r}."
         )
     if not isinstance(summary, str) or not summary.strip():
         raise PluginError(f"The {kind[:-1]} {name!r} needs a summary, one line for listings.")

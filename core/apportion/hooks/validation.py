@@ -1,4 +1,4 @@
-"""Whether an object is a plugin at all, and what went wrong in one: sentences for its author."""
+"""Checks that an object is a plugin, and explanations of a plugin's errors for its author."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _MACHINERY = (_OWN, str(Path(pluggy.__file__).parent), "<frozen importlib")
 
 
 def hook_names() -> list[str]:
-    """All hooks, in the order of ``hookspecs``."""
+    """Names of all hooks, in the order of ``hookspecs``."""
     return [name for name in vars(hookspecs) if name.startswith("apportion_")]
 
 
 def check_plugin(name: str, plugin: object) -> None:
-    """Refuse what pluggy would accept and never call, or refuse in words of its own.
+    """Reject plugins that pluggy would accept but never call, or reject with an unclear message.
 
     Raises:
-        PluginError: a class instead of an object, a hook that is not marked, a hook or argument that does not exist,
-            no hook at all.
+        PluginError: the plugin is a class instead of an object, has no hook, has an unmarked hook, or uses a hook or an
+            argument that does not exist.
     """
     if isinstance(plugin, type):
         raise PluginError(f"{plugin.__name__} is a class; pass an object of it: {plugin.__name__}().")
@@ -72,18 +72,18 @@ def _check_arguments(name: str, function: object) -> None:
 
 
 def blamed(error: BaseException, implementations: Iterable[pluggy.HookImpl]) -> str | None:
-    """The plugin whose implementation an error was raised in, or ``None`` where it is nobody's."""
+    """The plugin whose implementation raised an error, or ``None`` if there is none."""
     owners = {}
     for implementation in implementations:
         function = inspect.unwrap(getattr(implementation.function, "__func__", implementation.function))
         owners[getattr(function, "__code__", None)] = implementation.plugin_name
     codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
-    # The innermost: an error passes through the wrappers around it.
+    # Take the innermost one, because an error also passes through wrappers.
     return next((owners[code] for code in reversed(codes) if code in owners), None)
 
 
 def explained(error: BaseException) -> str:
-    """One line: what happened and, for anything but our own errors, where in the plugin."""
+    """Describe an error on one line; unless it is one of apportion's own, say where in the plugin it happened."""
     if isinstance(error, ApportionError):
         return str(error)
     text = " ".join(f"{type(error).__name__}: {error}".split())

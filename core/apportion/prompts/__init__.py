@@ -1,1 +1,1 @@
-"""Prompts as users write them: which parts are features. Input adapters give these descriptions their meaning."""
+"""Prompts as users write them, with a definition of their features. Input adapters implement these definitions."""

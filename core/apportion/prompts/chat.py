@@ -1,4 +1,4 @@
-"""A conversation, as chat models read it."""
+"""A conversation for chat models."""
 
 from __future__ import annotations
 
@@ -17,43 +17,42 @@ _RESERVED = (
     "messages", "padding", "return_assistant_tokens_mask", "return_dict", "return_tensors",
     "sanitize_control_tokens", "tokenize", "tokenizer_kwargs", "tools", "truncation",
 )  # fmt: skip
-"""What ``apply_chat_template`` takes that is not the template's own."""
+"""Parameters of ``apply_chat_template`` that are not variables of the template."""
 
 
 @dataclass(frozen=True)
 class Chat:
-    """A conversation whose turns, or pieces of them, are features; each tool is one too.
+    """A conversation whose turns, or pieces of them, are features; each tool is also a feature.
 
-    The model's own chat template writes the prompt of every coalition, so that roles, control tokens and the start
-    token stand where the model knows them, and are never perturbed by themselves. With all features present
-    the model reads exactly what ``tokenizer.apply_chat_template`` gives for the messages.
+    The model's own chat template writes the prompt of every coalition. So roles, control tokens and the start token are
+    where the model expects them, and are never perturbed on their own. With all features present, the model reads
+    exactly the output of ``tokenizer.apply_chat_template`` for the messages.
 
     Args:
-        messages: dicts with ``"role"`` and ``"content"`` (a text, or a list of text parts), and whatever else the
-            template reads, such as ``"tool_calls"``.
-        by: ``"turns"`` (default: an absent turn is gone with its framing), ``"roles"`` (all turns of a role are one
-            feature), or how the contents are cut while the framing of every turn stays: ``"sentences"``,
+        messages: dicts with ``"role"`` and ``"content"`` (a string, or a list of text parts), and any other keys that
+            the template reads, such as ``"tool_calls"``.
+        by: ``"turns"`` (default; an absent turn is removed together with its framing) or ``"roles"`` (all turns of a
+            role are one feature). To split the contents and keep the framing of every turn, use ``"sentences"``,
             ``"words"``, ``"paragraphs"``, or a function from a text to its pieces.
-        baseline: the text that replaces an absent turn's content (the turn itself stays) or an absent piece.
-            ``None`` removes them. Some templates demand that roles alternate; for them use ``baseline=""``.
-        keep: what is always present and gets no score: texts of features or whole turns, roles, names of tools,
-            indices (of turns or pieces, then tools), or a function that says so of a text. ``None`` keeps the
-            last turn of the user by turns and roles, since without a question nothing is answered, and keeps
-            nothing when contents are cut; ``()`` keeps nothing.
-        tools: JSON schemas of tools, or documented functions with type hints; each is a feature, and an absent
-            one is not shown to the template.
-        chat_template: a Jinja template, or the name of one of several that the tokenizer has; its default one
-            unless given.
+        baseline: the text that replaces the content of an absent turn (the turn itself stays) or an absent piece.
+            ``None`` removes them. Some templates require roles to alternate; use ``baseline=""`` with them.
+        keep: parts that are always present and get no score: texts of features or whole turns, roles, names of tools,
+            indices (of turns or pieces, then tools), or a function from a text to ``True`` or ``False``. With ``None``,
+            the user's last turn is kept if ``by`` is ``"turns"`` or ``"roles"``, because there is nothing to answer
+            without a question; nothing is kept if contents are split. ``()`` keeps nothing.
+        tools: JSON schemas of tools, or documented functions with type hints; each is a feature, and an absent one is
+            not passed to the template.
+        chat_template: a Jinja template, or the name of one of the tokenizer's templates; ``None`` for its default.
         template_options: further variables of the template, such as ``{"enable_thinking": False}``.
-        add_generation_prompt: begin the assistant's answer after the last turn. Where the last turn is the
-            assistant's own, the target continues it instead. ``False`` ends with the last turn as it is.
-        allow_control_tokens: take contents that hold control tokens, such as ``"<|im_end|>"``, and read them as
-            control tokens, as ``apply_chat_template`` does; the result then says so. Otherwise they are refused,
-            since they would pass for framing.
+        add_generation_prompt: begin the assistant's answer after the last turn. If the last turn is the assistant's,
+            the target continues it instead. ``False`` ends the prompt with the last turn.
+        allow_control_tokens: accept contents with control tokens, such as ``"<|im_end|>"``, and read them as control
+            tokens, as ``apply_chat_template`` does; the result then says so. Otherwise they are rejected, because the
+            model would take them for framing.
 
     Raises:
-        InputError: no messages, a message without role or content, a content that is no text, a tool without name,
-            an unknown ``by``, an option that is not the template's.
+        InputError: there are no messages, a message has no role or content, a content is not text, a tool has no name,
+            ``by`` is unknown, or an option is not a variable of the template.
     """
 
     messages: Sequence[Mapping[str, object]]
@@ -73,11 +72,11 @@ class Chat:
                 f"{type(self.messages).__name__}: {self.messages!r:.80}."
             )
         if not self.messages:
-            raise InputError("The list of messages is empty; there is nothing to attribute to.")
+            raise InputError("The list of messages must not be empty.")
         for number, message in enumerate(self.messages):
             _check_message(number, message)
         if self.by == "tokens":
-            raise InputError(f"A Chat is cut by {listing(CHAT_CUTS)} or a function, not by 'tokens'.")
+            raise InputError(f"A Chat is split by {listing(CHAT_CUTS)} or a function, not by 'tokens'.")
         check_by(self.by, CHAT_CUTS)
         check_baseline(self.baseline)
         if self.keep is not None:
@@ -85,9 +84,9 @@ class Chat:
         if isinstance(self.tools, str | Mapping) or not isinstance(self.tools, Sequence):
             raise InputError(f"tools={self.tools!r:.80} must be a list of JSON schemas or functions.")
         names = [tool_name(tool) for tool in self.tools]
-        twice = [name for i, name in enumerate(names) if name in names[:i]]
-        if twice:
-            raise InputError(f"Two tools are called {twice[0]!r}; give one of them another name.")
+        repeated = [name for i, name in enumerate(names) if name in names[:i]]
+        if repeated:
+            raise InputError(f"Two tools are called {repeated[0]!r}; rename one of them.")
         check_chat_options(self.chat_template, self.template_options)
         for name in ("add_generation_prompt", "allow_control_tokens"):
             if not isinstance(getattr(self, name), bool):
@@ -95,16 +94,16 @@ class Chat:
 
     @classmethod
     def example(cls) -> Chat:
-        """A small one, for trying things out (``apportion plugins check``)."""
+        """A small example, for trying things out (``apportion plugins check``)."""
         messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Name a city."}]
         return cls(messages, keep=(), chat_template=CHATML, baseline="")
 
 
 def check_chat_options(chat_template: object, template_options: object) -> None:
-    """Refuse what a chat template cannot be applied with.
+    """Reject a chat template or options that cannot be used.
 
     Raises:
-        InputError: a template that is no text, options that are no dict or are not the template's own.
+        InputError: the template is not a string, or the options are not a dict of the template's variables.
     """
     if not isinstance(chat_template, str | None) or chat_template == "":
         raise InputError(f"chat_template={chat_template!r} must be a Jinja template, or None for the tokenizer's own.")
@@ -112,14 +111,14 @@ def check_chat_options(chat_template: object, template_options: object) -> None:
         raise InputError(f"template_options={template_options!r} must be a dict of variables of the chat template.")
     for name in template_options:
         if name in _RESERVED:
-            raise InputError(f"template_options cannot set {name!r}, which apportion sets; see the arguments of Chat.")
+            raise InputError(f"template_options cannot set {name!r}: apportion sets it. See the arguments of Chat.")
 
 
 def tool_name(tool: object) -> str:
-    """What a tool is called.
+    """Name of a tool.
 
     Raises:
-        InputError: neither a function nor a JSON schema with a name.
+        InputError: the tool is neither a function nor a JSON schema with a name.
     """
     if callable(tool):
         name: object = getattr(tool, "__name__", None)
@@ -130,7 +129,7 @@ def tool_name(tool: object) -> str:
         name = None
     if not isinstance(name, str) or not name.strip():
         raise InputError(
-            f"The tool {tool!r:.80} has no name; a tool is a function, or a JSON schema such as "
+            f"The tool {tool!r:.80} has no name. A tool is a function, or a JSON schema such as "
             "{'type': 'function', 'function': {'name': 'get_time', 'parameters': {…}}}."
         )
     return name
@@ -143,17 +142,17 @@ def _check_message(number: int, message: object) -> None:
     if "role" not in message:
         raise InputError(f"{what} has no 'role'. Its keys: {listing(map(repr, message))}.")
     role = message["role"]
-    # A role is joined to control tokens by many templates; it must not be able to close them.
+    # Many templates put a role inside control tokens; it must not be able to close them.
     if not isinstance(role, str) or not re.fullmatch(r"\w[\w .-]*", role):
         raise InputError(
-            f"{what} has the role {role!r:.80}; a role is a word such as 'system', 'user', 'assistant' or 'tool'."
+            f"{what} has the role {role!r:.80}. A role is a word such as 'system', 'user', 'assistant' or 'tool'."
         )
     content = message.get("content")
     if content is None:
         if not message.get("tool_calls"):
             raise InputError(
-                f"{what} ({role}) has no content; its keys: {listing(map(repr, message))}. Give a text, an empty one "
-                "for nothing; only a message with 'tool_calls' goes without."
+                f"{what} ({role}) has no content. Its keys: {listing(map(repr, message))}. Give a string, which may be "
+                "empty; only a message with 'tool_calls' needs no content."
             )
     elif not isinstance(content, str):
         _check_parts(f"{what} ({role})", content)
@@ -161,10 +160,10 @@ def _check_message(number: int, message: object) -> None:
 
 def _check_parts(what: str, content: object) -> None:
     if isinstance(content, Mapping) or not isinstance(content, Sequence) or not content:
-        raise InputError(f"{what} has a {type(content).__name__} for content: {content!r:.80}. Give a text.")
+        raise InputError(f"{what} must have a string as its content, not {content!r:.80}.")
     for part in content:
         if not isinstance(part, Mapping) or part.get("type") != "text" or not isinstance(part.get("text"), str):
             raise InputError(
-                f"{what} has a part that is no text: {part!r:.80}. A Chat takes texts and parts such as "
-                "{'type': 'text', 'text': 'Hi'}; images and sounds are not for it."
+                f"{what} has a part that is not text: {part!r:.80}. A Chat takes strings and parts such as "
+                "{'type': 'text', 'text': 'Hi'}, but no images or audio."
             )

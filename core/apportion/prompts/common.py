@@ -1,4 +1,4 @@
-"""What several kinds of prompts say in the same way: how they are cut, and what is always present."""
+"""Parameters that several kinds of prompts share: how they are split, and which parts are always present."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-"""As many models have it: every turn the same."""
+"""The ChatML format of many models, with the same framing for every turn."""
 
 PIECES = ("words", "sentences", "paragraphs")
-"""Cuts of any text."""
+"""Ways to split any text."""
 GRANULARITIES = ("words", "tokens", "sentences", "paragraphs")
-"""Cuts of a text that is the whole prompt."""
+"""Ways to split a text that is the whole prompt."""
 
 Splitter = Callable[[str], Sequence[str]]
 Keep = Sequence[str | int] | Callable[[str], bool]
 
 
 def check_by(by: object, names: Sequence[str]) -> None:
-    """Refuse what says of no text how to cut it.
+    """Reject an invalid ``by``.
 
     Raises:
-        InputError: neither one of ``names`` nor a function.
+        InputError: ``by`` is neither one of ``names`` nor a function.
     """
     if isinstance(by, str):
         if by not in names:
@@ -37,10 +37,10 @@ def check_by(by: object, names: Sequence[str]) -> None:
 
 
 def check_keep(keep: object) -> None:
-    """Refuse what says of no feature that it is kept.
+    """Reject an invalid ``keep``.
 
     Raises:
-        InputError: neither a list nor a function.
+        InputError: ``keep`` is neither a list nor a function.
     """
     if isinstance(keep, str | int):
         raise InputError(f"keep={keep!r} is one feature; write keep=[{keep!r}].")
@@ -49,10 +49,10 @@ def check_keep(keep: object) -> None:
 
 
 def check_baseline(baseline: object) -> None:
-    """Refuse what cannot stand in a text.
+    """Reject an invalid ``baseline``.
 
     Raises:
-        InputError: neither a text nor ``None``.
+        InputError: ``baseline`` is neither a string nor ``None``.
     """
     if not isinstance(baseline, str | None):
-        raise InputError(f"baseline={baseline!r} is neither a text nor None (absent features are removed).")
+        raise InputError(f"baseline={baseline!r} must be a string, or None to remove absent features.")

@@ -1,4 +1,4 @@
-"""A question about documents, as in retrieval-augmented generation."""
+"""A question about documents, as in retrieval-augmented generation (RAG)."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ __all__ = ["LAYOUT", "Documents"]
 
 CUTS = ("documents", *PIECES)
 LAYOUT = "Context: {context}\n\nQuery: {question}"
-"""ContextCite's."""
+"""ContextCite's layout."""
 
 
 @dataclass(frozen=True)
 class Documents:
     """A question and the documents to answer it from; the documents, or pieces of them, are features.
 
-    The question is always present. An absent document is gone with the separator before it, and one whose
-    pieces are all absent is gone too. The layout, and sentences as features, are those of ContextCite
+    The question is always present. An absent document is removed together with the separator before it, and so is a
+    document whose pieces are all absent. The layout, and sentences as features, are those of ContextCite
     (Cohen-Wang et al. 2024).
 
     Args:
-        question: what is asked.
-        documents: the texts, in a list, or in a dict by their names.
+        question: the question.
+        documents: the texts, in a list, or in a dict by name.
         by: ``"documents"`` (default), ``"sentences"``, ``"paragraphs"``, ``"words"``, or a function from a text to
             its pieces.
         template: the prompt as a format string with ``{context}`` for the documents and ``{question}``.
-        document: one document in the context, as a format string with ``{text}``, and ``{name}`` if it is to be read.
-        separator: what stands between documents.
+        document: one document in the context, as a format string with ``{text}`` and optionally ``{name}``.
+        separator: text between documents.
         baseline: the text that replaces an absent document or piece; ``None`` removes it.
-        keep: what is always present and gets no score: texts of features, names or texts of whole documents,
-            indices, or a function that says so of a text.
+        keep: parts that are always present and get no score: texts of features, names or texts of whole documents,
+            indices, or a function from a text to ``True`` or ``False``.
         chat: send the prompt as a user's message, in the model's chat template.
-        chat_template: a Jinja template, or the name of one of several that the tokenizer has; its default one
-            unless given. For ``chat=True``, as the following ones.
+        chat_template: a Jinja template, or the name of one of the tokenizer's templates; ``None`` for its default.
+            This and the following arguments require ``chat=True``.
         template_options: further variables of the chat template.
         allow_control_tokens: as for ``Chat``.
 
     Raises:
-        InputError: no question, no documents, an empty document, a layout without its placeholders, an unknown
-            ``by``, chat options without ``chat=True``.
+        InputError: the question or a document is empty, there are no documents, a layout lacks a placeholder,
+            ``by`` is unknown, or chat options are given without ``chat=True``.
     """
 
     question: str
@@ -65,11 +65,11 @@ class Documents:
 
     def __post_init__(self) -> None:
         if not isinstance(self.question, str) or not self.question.strip():
-            raise InputError(f"The question must be a text with something in it; it is {self.question!r:.80}.")
+            raise InputError(f"The question must be a string and must not be empty; it is {self.question!r:.80}.")
         if isinstance(self.documents, str) or not isinstance(self.documents, Mapping | Sequence):
-            raise InputError(f"documents={self.documents!r:.80} is neither a list of texts nor a dict of them by name.")
+            raise InputError(f"documents={self.documents!r:.80} must be a list of strings, or a dict of them by name.")
         if not self.documents:
-            raise InputError("There are no documents; there is nothing to attribute to.")
+            raise InputError("documents must not be empty.")
         named = isinstance(self.documents, Mapping)
         names = self.documents if named else [f"document {i}" for i in range(1, len(self.documents) + 1)]
         object.__setattr__(self, "names", tuple(map(str, names)))
@@ -77,12 +77,12 @@ class Documents:
         object.__setattr__(self, "texts", tuple(texts))
         for name, text in zip(self.names, self.texts, strict=True):
             if not isinstance(text, str) or not text.strip():
-                raise InputError(f"{name!r} must be a text with something in it; it is {text!r:.80}. Leave it out.")
+                raise InputError(f"{name!r} must be a string and must not be empty; it is {text!r:.80}. Omit it.")
         check_by(self.by, CUTS)
         _check_layout("template", self.template, needed=("context", "question"))
         _check_layout("document", self.document, needed=("text",), optional=("name",))
         if not isinstance(self.separator, str):
-            raise InputError(f"separator={self.separator!r} must be a text.")
+            raise InputError(f"separator={self.separator!r} must be a string.")
         check_baseline(self.baseline)
         check_keep(self.keep)
         check_chat_options(self.chat_template, self.template_options)
@@ -91,13 +91,13 @@ class Documents:
                 raise InputError(f"{name}={getattr(self, name)!r} must be True or False.")
         if not self.chat and (self.chat_template is not None or self.template_options or self.allow_control_tokens):
             raise InputError(
-                "chat_template, template_options and allow_control_tokens are about chats; add chat=True, or leave "
-                "them out."
+                "chat_template, template_options and allow_control_tokens apply to chats only; add chat=True, or omit "
+                "them."
             )
 
     @classmethod
     def example(cls) -> Documents:
-        """A small one, for trying things out (``apportion plugins check``)."""
+        """A small example, for trying things out (``apportion plugins check``)."""
         return cls("Where is Dave?", ["Dave left.", "He is in Rome."], chat=True, chat_template=CHATML)
 
 
@@ -109,11 +109,13 @@ def _check_layout(name: str, layout: object, *, needed: tuple[str, ...], optiona
     for slot in found:
         if slot not in known:
             raise InputError(
-                f"{name}={layout!r:.80} has the placeholder {{{slot}}}. {suggestion(slot, known)}There are: "
+                f"{name}={layout!r:.80} has an unknown placeholder {{{slot}}}. {suggestion(slot, known)}Available: "
                 f"{listing(f'{{{each}}}' for each in known)}."
             )
     missing = [slot for slot in needed if slot not in found]
     if missing:
-        raise InputError(f"{name}={layout!r:.80} has no {{{missing[0]}}}; say where it stands.")
+        raise InputError(f"{name}={layout!r:.80} must contain the placeholder {{{missing[0]}}}.")
     if any(spec or conversion for _, slot, spec, conversion in string.Formatter().parse(layout) if slot):
-        raise InputError(f"{name}={layout!r:.80} formats a placeholder; write it plainly, such as {{{needed[0]}}}.")
+        raise InputError(
+            f"{name}={layout!r:.80} has a placeholder with a format or conversion; write {{{needed[0]}}} alone."
+        )

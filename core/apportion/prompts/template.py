@@ -15,24 +15,24 @@ __all__ = ["Template", "placeholders"]
 
 @dataclass(frozen=True)
 class Template:
-    """A prompt with slots, each slot (or group of slots) a feature.
+    """A prompt with slots; each slot, or group of slots, is a feature.
 
     Args:
         template: a format string (``"{name} lives in {city}"`` or ``"{} lives in {}"``), or a function
             that takes the slots' values (by name, or by position for a list) and returns the prompt.
         values: the slots' values: a dict, or a list for positional slots.
-        baselines: what stands in a slot when its feature is absent, in the form of ``values``; slots
-            that are not mentioned become empty. In a dict, a list of texts gives several alternatives,
-            and a tuple of slots as key gives alternatives that change together:
-            ``{"name": ["Sarah", "Mary"], ("city", "state"): [("Seattle", "WA"), ("Austin", "TX")]}``.
-            Every coalition is averaged over the same draws from their product.
+        baselines: the value of each slot when its feature is absent, in the same form as ``values``; slots that are
+            not mentioned become empty. In a dict, a list of strings gives several alternatives, and a tuple of
+            slots as a key gives alternatives that change together:
+            ``{"name": ["Sarah", "Mary"], ("city", "state"): [("Seattle", "WA"), ("Austin", "TX")]}``. Every
+            coalition is averaged over the same draws from their product.
         groups: tuples of slots that are perturbed together and get one score.
-        draws: the most combinations of alternative baselines to average over; all of them when there
-            are no more than this, otherwise that many distinct ones drawn with the run's seed.
+        draws: maximum number of combinations of alternative baselines to average over. If there are more
+            combinations, this many distinct ones are drawn with the run's seed.
 
     Raises:
-        InputError: a placeholder without value, a value or baseline for an unknown slot, an unknown or
-            repeated slot in ``groups``, an alternative of the wrong length.
+        InputError: a placeholder has no value, a value or baseline is given for an unknown slot, a slot in
+            ``groups`` is unknown or repeated, or an alternative has the wrong length.
     """
 
     template: str | Callable[..., str]
@@ -45,25 +45,25 @@ class Template:
 
     def __post_init__(self) -> None:
         if isinstance(self.values, str) or not isinstance(self.values, Mapping | Sequence):
-            raise InputError(f"values={self.values!r} is neither a dict nor a list.")
+            raise InputError(f"values={self.values!r} must be a dict or a list.")
         positional = not isinstance(self.values, Mapping)
         names = [str(i) for i in range(len(self.values))] if positional else [str(k) for k in self.values]
         object.__setattr__(self, "positional", positional)
         object.__setattr__(self, "slots", tuple(names))
         if not names:
-            raise InputError("A template needs at least one value; values is empty.")
+            raise InputError("A template needs at least one value; values must not be empty.")
         whole_number("draws", self.draws, least=1)
         self._check_placeholders()
         self._check_values()
         self._check_groups()
         if isinstance(self.baselines, str) or not isinstance(self.baselines, Mapping | Sequence | None):
-            raise InputError(f"baselines={self.baselines!r} is neither a dict nor a list.")
+            raise InputError(f"baselines={self.baselines!r} must be a dict or a list.")
         self.alternatives()
 
     def _check_placeholders(self) -> None:
         if not isinstance(self.template, str):
             if not callable(self.template):
-                raise InputError(f"template={self.template!r} is neither a format string nor a function.")
+                raise InputError(f"template={self.template!r} must be a format string or a function.")
             return
         wanted = placeholders(self.template)
         missing = [name for name in wanted if name not in self.slots]
@@ -82,31 +82,31 @@ class Template:
 
     def _check_values(self) -> None:
         if not isinstance(self.template, str):
-            return  # a function may take what it likes
+            return  # a function may take values of any type
         given = self.values.items() if isinstance(self.values, Mapping) else zip(self.slots, self.values, strict=True)
         for slot, value in given:
             _check_fills(slot, value, "value")
         if isinstance(self.values, Mapping) and any(slot.isdigit() for slot in self.slots):
-            raise InputError("Slots with numbers take a list: values=[…] instead of a dict.")
+            raise InputError("Numbered slots need a list: values=[…] instead of a dict.")
 
     def _check_groups(self) -> None:
         seen: dict[str, Sequence[str | int]] = {}
         for group in self.groups:
             if isinstance(group, str):
-                raise InputError(f"The group {group!r} is a text; write a tuple of slots such as ({group!r},).")
+                raise InputError(f"The group {group!r} is a string; write a tuple of slots such as ({group!r},).")
             for slot in map(str, group):
                 if slot not in self.slots:
                     raise unknown_name("slot", slot, self.slots, f"It is named in the group {tuple(group)!r}.")
                 if slot in seen:
                     raise InputError(
                         f"The slot {slot!r} is in two groups, {tuple(seen[slot])!r} and {tuple(group)!r}; "
-                        "a slot can be perturbed with one group only."
+                        "a slot can be in one group only."
                     )
                 seen[slot] = group
 
     @classmethod
     def example(cls) -> Template:
-        """A small one, for trying things out (``apportion plugins check``)."""
+        """A small example, for trying things out (``apportion plugins check``)."""
         return cls("{name} is a {job}. {name} likes", {"name": "Dave", "job": "lawyer"}, {"name": "Sarah"})
 
     def feature_slots(self) -> tuple[tuple[str, ...], ...]:
@@ -115,7 +115,7 @@ class Template:
         return tuple(dict.fromkeys(of_slot.get(slot, (slot,)) for slot in self.slots))
 
     def alternatives(self) -> list[tuple[tuple[str, ...], list[tuple[object, ...]]]]:
-        """``(slots, choices)`` per independent baseline: one choice is one value for each of the slots."""
+        """Return ``(slots, choices)`` for each independent baseline; a choice has one value per slot."""
         if self.baselines is None:
             return [((slot,), [("",)]) for slot in self.slots]
         given: Iterable[tuple[object, object]]
@@ -124,15 +124,15 @@ class Template:
         else:
             if len(self.baselines) != len(self.slots):
                 raise InputError(
-                    f"{len(self.baselines)} baselines are given for {len(self.slots)} slots; a list needs one "
-                    "for each (or use a dict)."
+                    f"{len(self.baselines)} baselines are given for {len(self.slots)} slots; a list needs one per "
+                    "slot. Use a dict to give fewer."
                 )
             given = zip(self.slots, self.baselines, strict=True)
         found = [self._alternative(key, value) for key, value in given]
         named = list(chain.from_iterable(slots for slots, _ in found))
-        twice = sorted({slot for slot in named if named.count(slot) > 1})
-        if twice:
-            raise InputError(f"The slot {twice[0]!r} has two baselines; give it one.")
+        repeated = sorted({slot for slot in named if named.count(slot) > 1})
+        if repeated:
+            raise InputError(f"The slot {repeated[0]!r} has two baselines; give it only one.")
         return found + [((slot,), [("",)]) for slot in self.slots if slot not in named]
 
     def _alternative(self, key: object, value: object) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
@@ -142,7 +142,7 @@ class Template:
                 raise unknown_name("slot", slot, self.slots, f"A baseline is given for {key!r}.")
         choices = _choices(value, joint=isinstance(key, tuple))
         if not choices:
-            raise InputError(f"The list of baselines for {key!r} is empty; leave it out to remove the slot.")
+            raise InputError(f"The list of baselines for {key!r} must not be empty; omit it to leave the slot empty.")
         if not isinstance(key, tuple):
             for choice in choices if isinstance(self.template, str) else ():
                 _check_fills(str(key), choice, "baseline")
@@ -150,7 +150,7 @@ class Template:
         for choice in choices:
             if not isinstance(choice, tuple | list) or len(choice) != len(slots):
                 raise InputError(
-                    f"The baseline {choice!r} of {key!r} must be a tuple of {len(slots)} values, one for each slot."
+                    f"The baseline {choice!r} of {key!r} must be a tuple of {len(slots)} values, one per slot."
                 )
         return slots, [tuple(choice) for choice in choices if isinstance(choice, tuple | list)]
 
@@ -158,23 +158,23 @@ class Template:
 def _check_fills(slot: str, value: object, what: str) -> None:
     if value is None or isinstance(value, list | tuple | dict | set | bytes):
         raise InputError(
-            f"The {what} {value!r} of the slot {slot!r} is a {type(value).__name__}; give a text or a number"
-            f"{' (an empty text for nothing)' if value is None else ''}."
+            f"The {what} {value!r} of the slot {slot!r} is a {type(value).__name__}; give a string or a number"
+            f"{' (an empty string for nothing)' if value is None else ''}."
         )
 
 
 def _choices(value: object, *, joint: bool) -> list[object]:
-    """The alternatives in a baseline; under a tuple of slots one tuple is one joint choice."""
+    """The alternatives in a baseline; for a tuple of slots, a tuple is one joint choice."""
     if isinstance(value, list) or (isinstance(value, tuple) and not joint):
         return list(value)
     return [value]
 
 
 def placeholders(template: str) -> list[str]:
-    """The slots of a format string, each once, in order; ``{}`` counts as ``0``, ``1``, …
+    """The distinct slots of a format string, in order; ``{}`` counts as ``0``, ``1``, …
 
     Raises:
-        InputError: the string is no valid format string, or uses attributes or items of a slot.
+        InputError: the string is not a valid format string, or uses attributes or items of a slot.
     """
     names: list[str] = []
     automatic = 0

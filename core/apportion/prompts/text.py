@@ -1,4 +1,4 @@
-"""A prompt that is cut into pieces."""
+"""A prompt that is split into pieces."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ __all__ = ["Text"]
 
 @dataclass(frozen=True)
 class Text:
-    """A prompt cut into tokens, words, sentences, paragraphs, or pieces of your own.
+    """A prompt split into tokens, words, sentences, paragraphs, or custom pieces.
 
-    With all features present the text is exactly the one given. An absent feature is removed with the
-    white space before it, or replaced by ``baseline``; when the beginning is removed, what begins the prompt
-    then follows the white space with which the text begins (mostly none) instead of its own.
+    With all features present, the text is exactly the given one. An absent feature is removed together with the white
+    space before it, or replaced by ``baseline``. If the beginning is removed, the first remaining piece follows the
+    leading white space of the text (usually none) instead of the white space before it.
 
     Args:
         text: the prompt.
-        by: ``"words"`` (default; scripts without spaces are cut into characters), ``"tokens"`` (of the
-            model's tokenizer), ``"sentences"``, ``"paragraphs"``, or a function from the text to its
-            pieces, such as a word segmenter; what lies between the pieces goes with the next one.
-        baseline: what replaces an absent feature: a text, or for ``by="tokens"`` also a token id.
-            ``None`` removes it.
-        keep: features that are always present and get no score: their texts or indices (negative ones
-            count from the end), or a function that says so of a feature's text.
+        by: ``"words"`` (default; scripts without spaces are split into characters), ``"tokens"`` (of the model's
+            tokenizer), ``"sentences"``, ``"paragraphs"``, or a function from the text to its pieces, such as a word
+            segmenter; text between two pieces goes with the second.
+        baseline: replacement of an absent feature: a string, or for ``by="tokens"`` also a token id. ``None`` removes
+            it.
+        keep: features that are always present and get no score: their texts or indices (negative ones count from the
+            end), or a function from a feature's text to ``True`` or ``False``.
 
     Raises:
         InputError: the text is blank, ``by`` is unknown, or a token id is given for other pieces.
@@ -41,13 +41,13 @@ class Text:
         if not isinstance(self.text, str):
             raise InputError(f"Text takes a str, not {type(self.text).__name__}: {self.text!r}.")
         if not self.text.strip():
-            raise InputError(f"The prompt is empty ({self.text!r}); there is nothing to attribute to.")
+            raise InputError(f"The prompt must not be empty; it is {self.text!r}.")
         check_by(self.by, GRANULARITIES)
         if isinstance(self.baseline, bool) or not isinstance(self.baseline, str | int | None):
-            raise InputError(f"baseline={self.baseline!r} is not a text, a token id or None.")
+            raise InputError(f"baseline={self.baseline!r} must be a string, a token id or None.")
         if isinstance(self.baseline, int) and self.by != "tokens":
             raise InputError(
-                f"baseline={self.baseline} is a token id, which fits by='tokens' only (by={self.by!r}). "
-                "Pass a text, or None to remove absent features."
+                f"baseline={self.baseline} is a token id, which requires by='tokens' (by={self.by!r}). "
+                "Pass a string, or None to remove absent features."
             )
         check_keep(self.keep)

@@ -1,1 +1,1 @@
-"""The words that plugins speak: protocols and the data that they exchange."""
+"""Protocols that plugins implement, and the data that they exchange."""

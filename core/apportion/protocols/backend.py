@@ -1,7 +1,7 @@
-"""Backends, sessions, and what they say about themselves.
+"""Backends, sessions, and their descriptions.
 
-A backend opens a model in a session; a session scores batches. All sessions are held to one
-contract: the numbers of one-row-at-a-time scoring in fp32 or better.
+A backend opens a model in a session, and the session scores batches. All sessions follow one contract: they return
+the numbers of one-row-at-a-time scoring in fp32 or better.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = [
 
 
 class Capability(enum.Enum):
-    """What a session can do; ``requires`` of a method and ``capabilities`` of a session speak these."""
+    """Something that a session can do; used in ``requires`` of a method and ``capabilities`` of a session."""
 
     LOG_PROBS = "log_probs"
     LOGITS = "logits"
@@ -50,13 +50,13 @@ class Capability(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class BackendInfo:
-    """What a backend is, known without loading anything.
+    """Description of a backend, known without loading anything.
 
     Attributes:
-        name: the name users type.
-        devices: device types it runs on (``"cpu"``, ``"cuda"``).
-        capabilities: what its sessions can do at best; a session says what it does for its model.
-        priority: ``backend="auto"`` takes the available backend of highest priority.
+        name: the name that users type.
+        devices: types of device that it runs on (``"cpu"``, ``"cuda"``).
+        capabilities: everything that its sessions may be able to do; each session states what it can do with its model.
+        priority: ``backend="auto"`` takes the available backend with the highest priority.
         summary: one line for listings.
     """
 
@@ -69,14 +69,14 @@ class BackendInfo:
 
 @dataclass(frozen=True, slots=True)
 class Available:
-    """The backend can be used here."""
+    """The backend can be used on this machine."""
 
     detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Unavailable:
-    """The backend cannot be used here: why, and what to install or do."""
+    """The backend cannot be used on this machine: the reason, and a hint on what to install or do."""
 
     reason: str
     hint: str = ""
@@ -84,22 +84,24 @@ class Unavailable:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The way a session wants its rows laid out, as found by checking its model.
+    """Layout of rows that a session accepts, determined by checking its model.
 
     Attributes:
-        padding: rows of different lengths may share a batch, padded on the right; otherwise the prompts of a
-            batch have one length, and its targets have.
+        padding: rows of different lengths may share a batch, padded on the right; otherwise all prompts of a batch must
+            have the same length, and so must all targets.
         prefix_sharing: a prefix may be encoded once for all rows.
-        batch_tokens: tokens a batch holds when the device is busy; more cost memory and gain nothing.
-        batch_overhead: what one more forward costs, in tokens; a prefix is shared where it saves more.
-        packing: batches may be ``packed``: the session reads each distinct beginning of the rows once, and keeps
-            the keys and values of the last row's tokens, from which the next packed batch goes on.
-        packing_limit: how long rows may be that are packed; ``None`` for any length.
-        packing_overhead: how much longer a token takes in a packed batch, as a share.
-        joint: prompt and target are read as one sequence. ``False`` for encoder–decoder models, which read the
-            prompt in one place and the target in another: they share no prefixes, and each has a limit of its own.
-        lanes: batches that may be under way at once. Above 1, ``log_probs`` and ``logits`` are called from that
-            many threads, for batches that do not go on from one another.
+        batch_tokens: number of tokens in a batch that keeps the device busy; a larger batch costs memory and is no
+            faster.
+        batch_overhead: cost of one more forward pass, in tokens; a prefix is shared if that saves more.
+        packing: batches may be ``packed``: the session reads each distinct prefix of the rows once, and keeps the keys
+            and values of the last row's tokens, from which the next packed batch continues.
+        packing_limit: length of the longest row that may be packed; ``None`` for no limit.
+        packing_overhead: extra time per token in a packed batch, as a fraction.
+        joint: prompt and target are read as one sequence. ``False`` for encoder–decoder models, which read the prompt
+            in the encoder and the target in the decoder: these share no prefixes, and each part has its own length
+            limit.
+        lanes: number of batches that may be in progress at once. Above 1, ``log_probs`` and ``logits`` are called from
+            that many threads, for batches that do not continue from one another.
     """
 
     padding: bool
@@ -115,19 +117,19 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class SessionInfo:
-    """Where and how a session runs, for results and error messages.
+    """Description of a session: its device, dtype and limits, for results and error messages.
 
     Attributes:
         backend: the backend's name.
-        device: such as ``"cpu"`` or ``"cuda:0"``.
-        dtype: of the model's weights, such as ``"float32"``.
-        context_length: the most tokens of prompt and target together, if the model has a limit; where the layout is
-            not ``joint``, of each of them.
-        memory_budget: bytes that a batch may take besides the model.
-        vocabulary: how many token ids the model knows; ``None`` if that cannot be told.
-        notes: sentences on choices made for this model, shown in results.
-        model: the name that results show.
-        weights_bytes: memory of the weights; ``None`` if that cannot be told.
+        device: device, such as ``"cpu"`` or ``"cuda:0"``.
+        dtype: dtype of the model's weights, such as ``"float32"``.
+        context_length: maximum number of tokens of prompt and target together, or of each of them if the layout is not
+            ``joint``; ``None`` if the model has no limit.
+        memory_budget: bytes that a batch may use, in addition to the model.
+        vocabulary: number of token ids that the model knows; ``None`` if unknown.
+        notes: sentences about choices made for this model, shown in results.
+        model: the model's name, shown in results.
+        weights_bytes: memory of the weights in bytes; ``None`` if unknown.
     """
 
     backend: str
@@ -145,8 +147,8 @@ class SessionInfo:
 class Session(Protocol):
     """A model, loaded and ready to score. ``close`` may be called twice.
 
-    Sessions that have ``LOGITS`` are a ``LogitsSession`` too, those that have ``GENERATE`` a ``GenerateSession``, those
-    that have ``GRADIENTS``, ``HIDDEN_STATES`` or ``ATTENTIONS`` an ``InsideSession``.
+    A session with the capability ``LOGITS`` is also a ``LogitsSession``. One with ``GENERATE`` is also a
+    ``GenerateSession``. One with ``GRADIENTS``, ``HIDDEN_STATES`` or ``ATTENTIONS`` is also an ``InsideSession``.
     """
 
     @property
@@ -156,12 +158,12 @@ class Session(Protocol):
 
     @property
     def layout(self) -> Layout:
-        """The way rows are to be laid out."""
+        """Layout of rows that the session accepts."""
         ...
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """What this session can do with this model."""
+        """Everything that this session can do with this model."""
         ...
 
     @property
@@ -171,20 +173,20 @@ class Session(Protocol):
 
     @property
     def kept(self) -> ModelInput | None:
-        """What was read and is kept from one batch to the next: the planner lets the next batch go on from there.
+        """The tokens whose state is kept from one batch to the next, so that the next batch can continue from there.
 
-        The tokens of the last packed row, or the encoded prefix; ``None`` for sessions that keep nothing.
+        These are the tokens of the last packed row, or the encoded prefix; ``None`` for sessions that keep nothing.
         """
         ...
 
     def row_bytes(self, prefix: int, suffix: int, targets: int) -> int:
-        """An upper estimate of the memory that one row takes while it is scored."""
+        """Upper estimate of the memory, in bytes, that one row takes while it is scored."""
         ...
 
     def log_probs(self, batch: ScoringBatch) -> Float[Tensor, "B T"]:
         """Log-probability of every target token in every row, fp32 or better, on the CPU.
 
-        Values beyond the length of a row's target are not read.
+        Values past the end of a row's target are ignored.
 
         Raises:
             BatchTooLargeError: memory ran out; the caller halves the batch.
@@ -192,19 +194,20 @@ class Session(Protocol):
         ...
 
     def fingerprint(self) -> str:
-        """A short name of the model as it is now, for results; cheap, so a small change may go unseen."""
+        """A short hash of the model in its current state, for results; cheap, so it may miss a small change."""
         ...
 
     def checksum(self) -> str:
-        """A text that differs whenever other scores have to be expected; caches file scores under it.
+        """A string that differs whenever scores may differ; caches store scores under it.
 
         Raises:
-            CapabilityError: nobody can tell; the message says why, as in "the model has a forward hook".
+            CapabilityError: no checksum can cover the model; the message says why, as in "the model has a forward
+                hook".
         """
         ...
 
     def release(self) -> None:
-        """Forget what is kept from one batch to the next, such as prefixes; called at the end of each run."""
+        """Discard what is kept between batches, such as prefixes; called at the end of each run."""
         ...
 
     def close(self) -> None:
@@ -220,8 +223,8 @@ class LogitsSession(Session, Protocol):
         """Logits at the position before each target token, fp32 or better, on the session's device.
 
         Args:
-            batch: what to score.
-            rows: how many rows are handed over at once (fewer at the end), in their order.
+            batch: rows to score.
+            rows: number of rows to yield at once (fewer at the end), in order.
 
         Raises:
             BatchTooLargeError: memory ran out; the caller halves the batch.
@@ -236,16 +239,16 @@ class GenerateSession(Session, Protocol):
     def generate(
         self, prompt: ModelInput, options: Mapping[str, object], seed: int, room: int | None = None
     ) -> tuple[int, ...]:
-        """The model's continuation of a prompt, greedy unless ``options`` say otherwise.
+        """Generate the model's continuation of a prompt, greedily unless ``options`` say otherwise.
 
         Args:
-            prompt: what is continued.
-            options: of the generation.
-            seed: for options that sample.
-            room: the most tokens that fit into the context.
+            prompt: prompt to continue.
+            options: options of the generation.
+            seed: seed for options that sample.
+            room: maximum number of tokens that fit into the context.
 
         Raises:
-            InputError: an option that the model's generation does not know.
+            InputError: an option is unknown to the model's generation.
         """
         ...
 
@@ -260,18 +263,18 @@ class Backend(Protocol):
         ...
 
     def availability(self) -> Available | Unavailable:
-        """Whether it can be used here; cheap, and never raises."""
+        """Check whether the backend can be used on this machine; cheap, and never raises."""
         ...
 
     def claims(self, spec: ModelSpec) -> bool:
-        """Whether ``backend="auto"`` may try it for this model; cheap, and opens nothing."""
+        """True if ``backend="auto"`` may try this backend for the model; cheap, and opens nothing."""
         ...
 
     def load(self, spec: ModelSpec, *, device: str | None, dtype: str | None, memory_budget: int | None) -> Session:
         """Open the model; ``None`` leaves the choice to the backend.
 
         Raises:
-            BackendError: the device or dtype does not exist here.
+            BackendError: the device or dtype is not available on this machine.
             ModelError: the model does not exist, cannot be read, or cannot be scored.
         """
         ...

@@ -22,9 +22,9 @@ class PaddedBatch:
     Attributes:
         prefix_ids: shared by every row.
         suffix_ids: the rest of each prompt.
-        suffix_lengths: how much of each row of ``suffix_ids`` counts; at least 1.
+        suffix_lengths: number of tokens in each row of ``suffix_ids``, without the padding; at least 1.
         target_ids: the target of each row.
-        target_lengths: how much of each row of ``target_ids`` counts; at least 1.
+        target_lengths: number of tokens in each row of ``target_ids``, without the padding; at least 1.
     """
 
     prefix_ids: Int[Tensor, " P"]
@@ -42,7 +42,7 @@ class ScoringBatch:
         rows: prompts, targets and media.
         prefix_length: leading prompt tokens that all rows share and that are encoded once; 0 for sessions without
             ``PREFIX_CACHE``, and less than the length of any prompt.
-        packed: read each distinct beginning of the rows once; only for sessions whose layout says ``packing``.
+        packed: read each distinct prefix of the rows once; only for sessions whose layout allows ``packing``.
     """
 
     rows: tuple[Row, ...]
@@ -69,7 +69,7 @@ class ScoringBatch:
         return _padded([row.target for row in self.rows])
 
     def padded(self) -> PaddedBatch:
-        """The rows as tensors; made anew by each call."""
+        """The rows as tensors; each call builds new ones."""
         suffixes = _padded([row.prompt[self.prefix_length :] for row in self.rows])
         return PaddedBatch(torch.tensor(self.prefix, dtype=torch.long), *suffixes, *self.targets())
 

@@ -1,4 +1,4 @@
-"""Features: the parts of a prompt that get a score. No tensors here, so that results load fast."""
+"""Features: the parts of a prompt that get a score. This module imports no tensors, so that results load fast."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ class Feature:
     """One part of a prompt that gets one score.
 
     Attributes:
-        name: unique within its prompt; what tables and plots call it.
-        text: what stands in the prompt when the feature is present.
-        members: the parts that are perturbed together, when there are several (a group of slots).
-        baseline: what stands there when it is absent; ``""`` when it is removed.
+        name: name shown in tables and plots; unique within the prompt.
+        text: text of the prompt when the feature is present.
+        members: the parts that are perturbed together, if there are several (a group of slots).
+        baseline: text that replaces it when the feature is absent; ``""`` if it is removed.
     """
 
     name: str
@@ -26,7 +26,7 @@ class Feature:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A stretch of the full prompt, for display: its text and the feature it belongs to, if any."""
+    """A span of the full prompt, for display: its text and the feature it belongs to, if any."""
 
     text: str
     feature: int | None = None
@@ -34,12 +34,12 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """A coarser cut of the same features, such as the sentences of a text whose features are its words.
+    """A coarser grouping of the same features, such as the sentences of a text whose features are its words.
 
     Attributes:
-        name: of the cut: ``"sentences"``.
+        name: name of the grouping, such as ``"sentences"``.
         groups: the group that each feature belongs to, numbered from 0 in the order of the prompt.
-        texts: what to call each group.
+        texts: a label for each group.
     """
 
     name: str

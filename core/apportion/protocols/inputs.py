@@ -1,8 +1,8 @@
 """The protocol that turns a prompt into features and model inputs.
 
-An input adapter names the F features of a prompt and renders coalitions: for every row of a
-``Bool[S, F]`` mask it gives the model input in which the features that are ``True`` are present and
-the others absent (removed, or replaced by their baseline).
+An input adapter names the F features of a prompt and renders coalitions: for every row of a ``Bool[S, F]`` mask it
+returns the model input in which the features that are ``True`` are present, and the others are absent (removed, or
+replaced by their baseline).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ __all__ = ["Alternatives", "InputAdapter", "PromptRenderer"]
 class Alternatives:
     """Several renderings of one coalition, whose values are averaged with equal weights.
 
-    An adapter with K baseline draws returns K inputs for every coalition, in the same order of
-    draws, so that every coalition is averaged over the same draws and efficiency holds.
+    An adapter with K baseline draws returns K inputs for every coalition, always in the same order. So every coalition
+    is averaged over the same draws, and efficiency holds.
     """
 
     inputs: tuple[ModelInput, ...]
@@ -33,18 +33,18 @@ class Alternatives:
 
 @runtime_checkable
 class InputAdapter(Protocol):
-    """A prompt, cut into features.
+    """A prompt, split into features.
 
-    Optional attributes, read when they exist:
+    Optional attributes, read if they exist:
 
-    - ``segments``: ``Sequence[Segment]``, the full prompt in order, for coloured text.
+    - ``segments``: ``Sequence[Segment]``, the full prompt in order, for highlighted text.
     - ``draws``: ``int``, inputs per coalition when ``render`` returns ``Alternatives`` (default 1).
-    - ``notes``: ``Sequence[str]``, sentences that belong into the result.
-    - ``feature_of_token``: ``Sequence[int | None]``, the feature of each token of the full prompt, where its segments
-      and the tokenizer's offsets cannot tell.
-    - ``levels``: ``Sequence[Level]``, coarser cuts of the features, the coarsest first, each nested in the one
-      before: documents, then their sentences, when the features are words. Each has fewer groups than there
-      are features, and two or more.
+    - ``notes``: ``Sequence[str]``, sentences to include in the result.
+    - ``feature_of_token``: ``Sequence[int | None]``, the feature of each token of the full prompt, for prompts whose
+      segments and tokenizer offsets do not determine it.
+    - ``levels``: ``Sequence[Level]``, coarser groupings of the features, the coarsest first, each nested in the one
+      before: documents, then their sentences, when the features are words. Each has at least two groups, and fewer
+      groups than there are features.
     """
 
     @property
@@ -59,11 +59,11 @@ class InputAdapter(Protocol):
 
 @runtime_checkable
 class PromptRenderer(Protocol):
-    """An adapter's ``render``, whose inputs can be scored: ``request.renderer``."""
+    """An adapter's ``render`` with inputs that can be scored: ``request.renderer``."""
 
     @property
     def draws(self) -> int:
-        """Inputs of each coalition."""
+        """Number of inputs per coalition."""
         ...
 
     @property
@@ -72,7 +72,7 @@ class PromptRenderer(Protocol):
         ...
 
     def __call__(self, mask: Bool[Tensor, "S F"]) -> Sequence[ModelInput | Alternatives]:
-        """Inputs of at least one token each."""
+        """Render coalitions to inputs of at least one token each."""
         ...
 
     def full(self) -> ModelInput:
@@ -80,5 +80,5 @@ class PromptRenderer(Protocol):
         ...
 
     def start(self) -> int | None:
-        """The token that a prompt without any text begins with, if the tokenizer has one."""
+        """The token that an empty prompt begins with, if the tokenizer has one."""
         ...

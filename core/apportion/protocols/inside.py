@@ -1,4 +1,4 @@
-"""Access to a model's inside, for gradient and internals methods."""
+"""Access to a model's gradients and internals, for white-box methods."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["Inside", "InsideSession", "Trace"]
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Internals of one forward over the prompt and all but the last target token, L tokens in all.
+    """Internals of one forward pass over the prompt and all but the last target token, L tokens in total.
 
     Attributes:
-        hidden: the embeddings, then the output of each layer, D wide, as the model itself gives them; empty unless
-            asked for.
-        attentions: the attention weights of each layer, H heads each; empty unless asked for.
+        hidden: the embeddings, then the output of each layer, of width D, as the model returns them; empty unless
+            requested.
+        attentions: the attention weights of each layer, H heads each; empty unless requested.
         modules: the output of each named module.
     """
 
@@ -32,17 +32,18 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class Inside:
-    """The model around one prompt and target, as a white-box method sees it: ``game.inside()``.
+    """Access to the model's internals for one prompt and target, as white-box methods get it: ``game.inside()``.
 
-    Everything that it does counts in the game: evaluations, tokens, and the budget.
+    Everything done through it counts in the game: evaluations, tokens, and the budget.
 
     Attributes:
         prompt_ids: the prompt with all features, special tokens included.
-        feature_of: the feature of each of its P tokens; ``None`` for those that belong to none.
-        embeddings: the input embeddings of the prompt, detached.
-        values: values of B prompts given by their input embeddings, by the run's own target function: column 0 for the
-            whole target, then one for each token. Differentiable with respect to its argument; B evaluations.
-        trace: internals of one forward, one evaluation: ``trace(hidden=True, attentions=True, modules=["lm_head"])``.
+        feature_of: the feature of each of the prompt's P tokens; ``None`` for a token that belongs to no feature.
+        embeddings: returns the input embeddings of the prompt, detached.
+        values: computes the values of B prompts from their input embeddings, with the run's target function: column 0
+            for the whole target, then one column per token. Differentiable with respect to its argument; B evaluations.
+        trace: returns internals of one forward pass:
+            ``trace(hidden=True, attentions=True, modules=["lm_head"])``; one evaluation.
     """
 
     prompt_ids: tuple[int, ...]
@@ -56,7 +57,7 @@ class Inside:
 class InsideSession(Session, Protocol):
     """A session with the capability ``GRADIENTS``, ``HIDDEN_STATES`` or ``ATTENTIONS``.
 
-    Whatever happens, the model is left as it was: mode, flags and hooks.
+    Even after an error, the model's mode, flags and hooks are left unchanged.
     """
 
     def embeddings(self, ids: tuple[int, ...]) -> Float[Tensor, "L D"]:
@@ -67,8 +68,8 @@ class InsideSession(Session, Protocol):
         """Logits at the position before each target token, fp32 or better; differentiable.
 
         Args:
-            embeddings: of the prompts.
-            target: token ids that follow each of them.
+            embeddings: input embeddings of the prompts.
+            target: token ids that follow each prompt.
 
         Raises:
             BatchTooLargeError: memory ran out.
@@ -78,10 +79,10 @@ class InsideSession(Session, Protocol):
     def trace(
         self, ids: tuple[int, ...], *, hidden: bool = False, attentions: bool = False, modules: Sequence[str] = ()
     ) -> Trace:
-        """Internals of one forward over these tokens.
+        """Internals of one forward pass over these tokens.
 
         Raises:
-            InputError: there is no module of this name.
-            CapabilityError: the model does not give attention weights.
+            InputError: a module does not exist.
+            CapabilityError: the model does not return attention weights.
         """
         ...

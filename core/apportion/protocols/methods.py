@@ -1,4 +1,4 @@
-"""Methods, samplers, and what they return."""
+"""Methods, samplers, and their return types."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ __all__ = ["Coalitions", "Estimate", "Method", "Sampler"]
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a method found.
+    """Result of a method.
 
     Attributes:
         values: the attribution of each of the game's K outputs to each feature.
-        std_error: standard errors of ``values``; ``None`` when they are exact, NaN where unknown.
-        estimand: what ``values`` estimate, when it differs from the method's ``estimand``.
-        extras: anything else worth keeping with the result; numbers, texts, lists and arrays.
+        std_error: standard errors of ``values``; ``None`` if the values are exact, NaN where unknown.
+        estimand: the quantity that ``values`` estimate, if it differs from the method's ``estimand``.
+        extras: anything else worth keeping with the result: numbers, strings, lists and arrays.
         notes: sentences that a reader of the result should know.
-        unit: what one unit of ``values`` is, where it is not that of the target function.
-        replicates: what ``values[:, 0]`` could have been with other draws, two or more of them: a bootstrap of what
-            was asked, spread like ``std_error``. They tell whether the features that come first would come first
-            again; without them independent normal errors are assumed.
+        unit: unit of ``values``, if it differs from that of the target function.
+        replicates: at least two bootstrap replicates of ``values[:, 0]``, resampled from the evaluated coalitions, with
+            the spread of ``std_error``. They show whether the ranking of the features is stable; without them, errors
+            are assumed to be independent and normal.
     """
 
     values: Float[Tensor, "F K"]
@@ -45,12 +45,12 @@ class Coalitions:
     """Coalitions that a sampler drew, and the weight of each in a regression.
 
     Attributes:
-        mask: one coalition a row; rows may repeat.
-        weight: above 0.
-        draw: rows of one number were drawn together, such as a coalition and its complement; ``None``: each by
-            itself. Standard errors take what was drawn together as one.
-        share: how much of what could have been drawn in a row's place was drawn; 1 where it was everything, which
-            brings no sampling error. ``None``: 0 throughout.
+        mask: one coalition per row; rows may repeat.
+        weight: weight of each row, above 0.
+        draw: number of the draw that each row belongs to; rows drawn together, such as a coalition and its complement,
+            share a number. Standard errors treat them as one draw. ``None`` if each row was drawn separately.
+        share: sampling fraction of each row: the drawn fraction of the coalitions that could have been drawn in its
+                place. At 1, all of them were drawn, and the row adds no sampling error. ``None`` for 0 throughout.
     """
 
     mask: Bool[Tensor, "S F"]
@@ -63,28 +63,28 @@ class Coalitions:
 class Method(Protocol):
     """An attribution method: ``run(game, *, budget, rng, **options) -> Estimate``.
 
-    ``estimand`` names what is computed (``"Shapley value"``); ``requires`` is empty for methods that
-    only ask for values of coalitions. Options of a method are keyword-only parameters of ``run``, each
-    with a default; ``budget`` and ``rng`` are always passed. An option called ``sampler`` arrives as a
-    ``Sampler`` wherever its value, given or default, is the name of a registered one.
+    ``estimand`` names the quantity that is estimated (``"Shapley value"``). ``requires`` is empty for methods that need
+    only the values of coalitions. Options of a method are keyword-only parameters of ``run``, each with a default;
+    ``budget`` and ``rng`` are always passed. If the value of an option called ``sampler``, given or default, is the
+    name of a registered sampler, the method receives the ``Sampler`` itself.
 
-    An optional attribute ``adaptive`` is ``True`` where what a method asks depends on what it was told, so that its
-    cost is not known before.
+    The optional attribute ``adaptive`` is ``True`` if the coalitions that a method queries depend on earlier values, so
+    that its cost is not known in advance.
     """
 
     @property
     def estimand(self) -> str:
-        """What the values estimate."""
+        """Name of the quantity that the values estimate."""
         ...
 
     @property
     def requires(self) -> frozenset[Capability]:
-        """What the session must be able to do, beyond log-probabilities."""
+        """Capabilities that the session must have, in addition to log-probabilities."""
         ...
 
-    # The options stand for ``**options: Any``, which mypy would demand of every method.
+    # Not a method with ``**options: Any``: mypy would then require that of every method.
     run: Callable[..., Estimate]
-    """Ask the game, at most ``budget`` coalitions (``None``: its own choice), drawing from ``rng`` only."""
+    """Query at most ``budget`` coalitions (``None``: as many as the method chooses), drawing only from ``rng``."""
 
 
 @runtime_checkable
@@ -92,5 +92,5 @@ class Sampler(Protocol):
     """Draws coalitions for a regression method."""
 
     def sample(self, n_features: int, budget: int, rng: torch.Generator) -> Coalitions:
-        """At most ``budget`` distinct coalitions over ``n_features`` features, reproducible by ``rng``."""
+        """Draw at most ``budget`` distinct coalitions of ``n_features`` features, reproducibly given ``rng``."""
         ...

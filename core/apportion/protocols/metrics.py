@@ -1,4 +1,4 @@
-"""Faithfulness metrics: how well an attribution predicts what the model does."""
+"""Faithfulness metrics, which measure how well an attribution predicts what the model does."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["Measurement", "Metric"]
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a metric found.
+    """Result of a metric.
 
     Attributes:
-        value: the measure itself.
-        std_error: its standard error, for metrics that draw; ``None`` when it is exact.
-        extras: anything else worth keeping, such as the points of a curve; numbers, texts, lists and arrays.
+        value: the measured value.
+        std_error: its standard error, for metrics that sample; ``None`` if the value is exact.
+        extras: anything else worth keeping, such as the points of a curve: numbers, strings, lists and arrays.
     """
 
     value: float
@@ -26,22 +26,22 @@ class Measurement:
 
 @runtime_checkable
 class Metric(Protocol):
-    """Judges the attribution of one output by asking the game.
+    """Measures the faithfulness of an attribution by querying the game.
 
-    ``measure(game, values, *, rng, **options) -> Measurement``: ``game`` has the same features as the
-    attribution, and what it has scored already costs nothing; ``values`` is ``Float[F]``, one score for each
-    feature, to be judged against the game's first output (the whole target). ``rng`` is the only source of
-    randomness. Options are keyword-only parameters with defaults.
+    ``measure(game, values, *, rng, **options) -> Measurement``: ``game`` has the same features as the attribution, and
+    coalitions that it has already scored cost nothing. ``values`` is ``Float[F]``, one score per feature, to be
+    compared with the game's first output (the whole target). ``rng`` is the only source of randomness. Options are
+    keyword-only parameters with defaults.
 
-    A metric whose ``extras`` are worth a picture may also have ``plot(evaluations, **options)``, which draws the
-    ``Evaluation`` objects of one target as a matplotlib ``Figure``; ``Evaluation.plot`` finds it.
+    A metric whose ``extras`` can be plotted may also have ``plot(evaluations, **options)``, which draws the
+    ``Evaluation`` objects of one target as a matplotlib ``Figure``; ``Evaluation.plot`` calls it.
     """
 
     @property
     def higher_is_better(self) -> bool:
-        """Whether a larger value means a more faithful attribution."""
+        """True if a larger value means a more faithful attribution."""
         ...
 
-    # The options stand for ``**options: Any``, which mypy would demand of every metric.
+    # Not a method with ``**options: Any``: mypy would then require that of every metric.
     measure: Callable[..., Measurement]
-    """Judge one value for each feature by asking the game."""
+    """Measure one value per feature by querying the game."""

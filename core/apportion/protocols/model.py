@@ -1,4 +1,4 @@
-"""What the user named as the model, before anything is loaded."""
+"""The user's specification of a model, before anything is loaded."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ __all__ = ["ModelSpec"]
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """A model that a backend is asked to open.
+    """Specification of a model for a backend to open.
 
-    Nothing is loaded before a backend was chosen: ``Backend.claims`` looks at the spec, ``Backend.load`` opens it.
+    Nothing is loaded until a backend has been chosen: ``Backend.claims`` inspects the spec, ``Backend.load`` opens it.
 
     Attributes:
-        source: a name, hub id, folder, ``.gguf`` file or URL; for objects the name that results show.
-        tokenizer: a tokenizer object, or the name or folder of one; ``None`` for the model's own.
-        processor: the same for models that read more than text.
-        config: settings for whoever opens the model, such as the revision of a hub id.
-        objects: the model itself where the user passed an object; whose kind it is, a backend knows.
+        source: a name, hub id, folder, ``.gguf`` file or URL; for an object, the name that results show.
+        tokenizer: a tokenizer object, or the name or folder of one; ``None`` for the model's own tokenizer.
+        processor: the same, for models that read more than text.
+        config: settings for opening the model, such as the revision of a hub id.
+        objects: the model itself, if the user passed an object; the backend knows its type.
     """
 
     source: str

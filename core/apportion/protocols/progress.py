@@ -1,4 +1,4 @@
-"""What a run reports while it works. Showing it is a plugin's business."""
+"""Events that a run reports while it works. Plugins display them."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ class ProgressEvent:
     """One step of a run, or of ``attribute_many``, whose runs take turns.
 
     Attributes:
-        stage: of a run ``"generate"``, ``"score"``, or ``"end"``, which closes it even when it failed. Around the runs
-            of ``attribute_many`` ``"items"``, at its beginning, after each batch and after each run, and ``"close"``,
-            however it ended.
-        done: rows scored of the present request for values; with ``"items"``, runs that have ended.
-        total: rows of that request; with ``"items"``, all runs, or 0 where nobody knows how many there will be.
-        evaluations: distinct model inputs scored in the whole run so far; with ``"items"``, in all of them.
-        seconds: with the stages ``"end"`` and ``"close"``, wall-clock time of the whole.
-        error: with the stages ``"end"`` and ``"close"``, what ended it; ``None`` when it succeeded.
-        request: what the run was asked; ``None`` before that is resolved, and where the event is about many runs.
-        request_id: the id of the run's request, from its first event on; empty where the event is about many runs.
+        stage: ``"generate"``, ``"score"`` or ``"end"`` for a single run; ``"end"`` is reported even if the run failed.
+            ``attribute_many`` also reports ``"items"``, at the start, after each batch and after each run, and
+            ``"close"`` at the end, even after an error.
+        done: number of rows scored in the current request for values; for ``"items"``, number of runs that have ended.
+        total: number of rows in that request; for ``"items"``, number of runs, or 0 if unknown.
+        evaluations: distinct model inputs scored so far in the whole run; for ``"items"``, in all runs.
+        seconds: for ``"end"`` and ``"close"``, total wall-clock time in seconds.
+        error: for ``"end"`` and ``"close"``, the error that ended it; ``None`` on success.
+        request: the run's request; ``None`` until it is resolved, and for events about many runs.
+        request_id: id of the run's request, from the first event on; empty for events about many runs.
     """
 
     stage: str
@@ -40,4 +40,4 @@ class ProgressEvent:
 
 
 Report = Callable[[ProgressEvent], None]
-"""Where a run sends its progress."""
+"""Callback that receives a run's progress events."""

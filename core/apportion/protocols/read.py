@@ -1,4 +1,4 @@
-"""The innermost step of scoring, which hooks are given."""
+"""The innermost step of scoring, which is passed to hooks."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ __all__ = ["Read"]
 
 
 class Read(Protocol):
-    """Scores a batch with a session, and gives one line of numbers for each row."""
+    """Scores a batch with a session, and returns one row of numbers for each row of the batch."""
 
     @property
     def needs(self) -> Needs:
-        """``LOG_PROBS``: it gives log-probabilities of the target tokens, ``Float[B, T]``.
+        """``LOG_PROBS`` if it returns log-probabilities of the target tokens, ``Float[B, T]``.
 
-        ``LOGITS``: it gives what a target function makes of logits, which nobody else can use.
+        ``LOGITS`` if it returns values that a target function computed from logits; they are of no use to anything
+        else.
         """
         ...
 

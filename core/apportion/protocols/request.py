@@ -1,4 +1,4 @@
-"""What a run was asked to do, with every name resolved."""
+"""The request of a run, with every name resolved."""
 
 from __future__ import annotations
 
@@ -20,28 +20,29 @@ class Request:
     """One call of ``attribute``, checked and resolved; observers receive it.
 
     Attributes:
-        id: names the run; events and hooks about it carry the same.
-        model: the name of what is explained.
-        prompt: as the user gave it.
-        adapter: its features.
-        renderer: coalitions to inputs that can be scored.
-        target: what is explained, generated already if the user gave none.
-        method_name: the method that runs, after ``"auto"`` was resolved.
+        id: id of the run, which also appears in its events and hooks.
+        model: name of the model.
+        prompt: the prompt as the user gave it.
+        adapter: splits the prompt into features.
+        renderer: renders coalitions to inputs that can be scored.
+        target: the output to explain, generated already if the user gave none.
+        method_name: name of the method that runs, after ``"auto"`` is resolved.
         method: the method itself.
-        method_reason: why ``"auto"`` chose it.
-        options: the method's options, samplers resolved.
-        given_options: the same as the user typed them.
-        all_options: these, and the defaults of the others.
-        generation: options of the generation, where the model wrote the target.
-        target_fn_name: how results call the target function.
+        method_reason: the reason why ``"auto"`` chose it; empty if the user did.
+        options: the method's options, with samplers resolved.
+        given_options: the method's options as the user gave them.
+        all_options: the given options, and the defaults of the others.
+        generation: options of the generation, if the model wrote the target.
+        target_fn_name: name of the target function in results.
         target_fn: the target function.
-        target_options: its options as the user typed them.
-        reference: the prompt that the target function compares all others with; ``None``: it does not.
-        budget: the most distinct evaluations; ``None`` for no limit.
-        coalition_budget: the same in coalitions, which take one evaluation for each baseline draw.
-        until: the standard error below which sampling may end; ``None``: it spends the budget.
-        seed: of every draw.
-        scorers: name and distribution of plugins, besides the built-in ones, that may score batches.
+        target_options: its options as the user gave them.
+        reference: the prompt that the target function compares all others with; ``None`` if it compares with none.
+        budget: maximum number of distinct evaluations; ``None`` for no limit.
+        coalition_budget: the same limit in coalitions; each takes one evaluation per baseline draw.
+        until: largest standard error allowed; the run stops once every standard error of the whole target is at most
+            this. ``None`` to spend the whole budget.
+        seed: seed of every random draw.
+        scorers: name and distribution of each plugin that may score batches, except built-in ones.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""Rows and model inputs: what is scored by itself, whatever batch it stands in."""
+"""Rows and model inputs: the units of scoring, which get the same scores in any batch."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ __all__ = ["Media", "ModelInput", "Row"]
 
 @dataclass(frozen=True, slots=True, order=True)
 class Media:
-    """Something besides tokens that a model reads with a prompt, such as an image.
+    """Non-text input that a model reads with a prompt, such as an image.
 
-    Two media are equal when kind and digest are: caches, the evaluation memory and the planner compare those.
+    Two media are equal if their kind and digest are equal; caches, the evaluation memory and the planner rely on that.
 
     Attributes:
-        kind: such as ``"image"``.
-        digest: a hash of the content, in hexadecimal.
-        data: the content, in whatever form the session takes; not compared.
+        kind: kind of input, such as ``"image"``.
+        digest: hash of the content, in hexadecimal.
+        data: the content, in any form that the session accepts; not compared.
     """
 
     kind: str
@@ -28,7 +28,7 @@ class Media:
 
     @classmethod
     def of(cls, kind: str, data: bytes | np.ndarray) -> Media:
-        """Media with the digest of these bytes, or of this array's shape, dtype and values."""
+        """Make media with the digest of these bytes, or of this array's shape, dtype and values."""
         digest = hashlib.blake2b(digest_size=16)
         if isinstance(data, np.ndarray):
             digest.update(f"{data.shape}{data.dtype.str}".encode())
@@ -40,9 +40,9 @@ class Media:
 
 @dataclass(frozen=True, slots=True)
 class ModelInput:
-    """What the model reads before the target: token ids, special tokens included, and media in their order.
+    """The input that the model reads before the target: token ids, special tokens included, and media in order.
 
-    Where media stand among the tokens is for the model's own placeholder tokens to say.
+    The model's own placeholder tokens mark the positions of media among the tokens.
     """
 
     ids: tuple[int, ...]
@@ -50,10 +50,10 @@ class ModelInput:
     _hash: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # Adapters may give lists; inputs are compared and remembered, so they must not change.
+        # Adapters may pass lists; inputs are dict keys, so they must be immutable.
         object.__setattr__(self, "ids", tuple(self.ids))
         object.__setattr__(self, "media", tuple(self.media))
-        # A game looks each input up several times, and tuples do not remember their hash.
+        # A game looks up each input several times, and tuples do not cache their hash.
         object.__setattr__(self, "_hash", hash((self.ids, self.media)))
 
     def __hash__(self) -> int:
@@ -67,7 +67,7 @@ class Row:
     Attributes:
         prompt: token ids, at least one.
         target: token ids, at least one.
-        media: what the prompt shows besides its tokens.
+        media: non-text inputs of the prompt.
     """
 
     prompt: tuple[int, ...]
@@ -76,5 +76,5 @@ class Row:
 
     @property
     def read(self) -> tuple[int, ...]:
-        """The token ids that a causal model reads: the last target token is predicted only."""
+        """The token ids that a causal model reads: all but the last target token, which is only predicted."""
         return self.prompt + self.target[:-1]

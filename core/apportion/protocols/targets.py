@@ -12,15 +12,15 @@ from torch import Tensor
 __all__ = ["EMPTY", "FULL", "Needs", "Scores", "Target", "TargetFunction"]
 
 FULL, EMPTY = "full", "empty"
-"""Prompts that a target function may refer to by name: with all features, and with none."""
+"""Prompts that a target function may refer to by name: the one with all features, and the one with none."""
 
 
 class Needs(enum.Enum):
-    """What a target function reads.
+    """The scores that a target function needs.
 
-    ``LOG_PROBS``: the log-probability of each target token, the cheapest: the session never keeps the
-    vocabulary. ``LOGITS``: the whole vocabulary at each target position, handed over a few rows at a time
-    and never stacked over all perturbations.
+    ``LOG_PROBS``: the log-probability of each target token. This is the cheapest, because the session never stores
+    scores of the whole vocabulary. ``LOGITS``: scores of the whole vocabulary at each target position, passed a few
+    rows at a time and never stacked over all perturbations.
     """
 
     LOG_PROBS = "log_probs"
@@ -29,14 +29,14 @@ class Needs(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The output that is explained.
+    """The output to explain.
 
     Attributes:
         ids: its T token ids.
-        tokens: a readable text for each of them.
-        text: the whole.
-        generated: whether the model wrote it (``target=None``).
-        contrast: another target that it is compared with, of any length.
+        tokens: readable text of each token.
+        text: text of the whole target.
+        generated: true if the model wrote it (``target=None``).
+        contrast: another target to compare it with, of any length.
     """
 
     ids: tuple[int, ...]
@@ -48,13 +48,14 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What a session found for S model inputs; the field that the target function ``needs`` is set.
+    """Scores of S model inputs; the field that the target function ``needs`` is set.
 
     Attributes:
-        log_probs: natural logarithms, fp32 or better.
-        logits: at the positions that predict each target token.
-        contrast: the same for the contrast target, after the same prompts; for functions that are ``contrastive``.
-        reference: the same for one prompt (S = 1) that all are compared with; for functions with a ``reference``.
+        log_probs: natural logarithms of probabilities, fp32 or better.
+        logits: logits at the positions that predict each target token.
+        contrast: scores of the contrast target after the same prompts, for functions that are ``contrastive``.
+        reference: scores of the one prompt (S = 1) that all others are compared with, for functions with a
+            ``reference``.
     """
 
     log_probs: Float[Tensor, "S T"] | None = None
@@ -65,24 +66,24 @@ class Scores:
 
 @runtime_checkable
 class TargetFunction(Protocol):
-    """Turns scores into values: column 0 for the whole target, then one column for each token.
+    """Turns scores into values: column 0 for the whole target, then one column per token.
 
-    Optional attributes, read when they exist:
+    Optional attributes, read if they exist:
 
-    - ``contrastive``: ``True`` for functions that compare with another target (``contrast=``), which is then scored
-      after the same prompts and must be given.
-    - ``reference``: a prompt that all prompts are compared with: ``"full"`` (all features), ``"empty"`` (none), or any
-      other text, which is a prompt of its own.
-    - ``unit``: what one unit of the values is, such as ``"nats"``; for tables and plots.
+    - ``contrastive``: ``True`` for functions that compare with another target (``contrast=``). That target must be
+      given, and is scored after the same prompts.
+    - ``reference``: a prompt that all prompts are compared with: ``"full"`` (all features), ``"empty"`` (no features),
+      or the text of another prompt.
+    - ``unit``: unit of the values, such as ``"nats"``, for tables and plots.
 
     Options of a target function are keyword-only parameters of its constructor (``target_options={…}``).
     """
 
     @property
     def needs(self) -> Needs:
-        """Which field of ``Scores`` is read."""
+        """The field of ``Scores`` that is read."""
         ...
 
     def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:
-        """Values of S inputs, K = 1 + T. Called once for each batch, or part of one."""
+        """Compute the values of S inputs, K = 1 + T. Called once per batch, or per part of a batch."""
         ...

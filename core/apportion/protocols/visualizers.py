@@ -1,4 +1,4 @@
-"""What a view of a result is."""
+"""Visualizers: views of a result."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ __all__ = ["Visualizer"]
 
 @runtime_checkable
 class Visualizer(Protocol):
-    """Makes a picture of a result.
+    """Renders a view of a result.
 
-    ``render(attribution, **options)`` returns what suits it: a matplotlib ``Figure``, an HTML ``str``, a
-    rich renderable. Options are keyword-only parameters of ``render`` with defaults. Annotate what ``render``
-    returns: ``apportion attribute --view`` sees from it, before a model is loaded, whether a view is a picture
-    (an annotation with ``Figure``), HTML (``str``), or something for the terminal.
+    ``render(attribution, **options)`` returns a matplotlib ``Figure``, an HTML ``str`` or a rich renderable. Options
+    are keyword-only parameters of ``render`` with defaults. Annotate the return type of ``render``: from it,
+    ``apportion attribute --view`` knows before it loads a model whether a view is a picture (an annotation with
+    ``Figure``), HTML (``str``), or meant for the terminal.
 
     A visualizer may also have ``render_evaluations(evaluations)`` for the ``Evaluation`` objects of one target;
-    ``Evaluation.show`` prints what the visualizer called ``"terminal"`` makes of them.
+    ``Evaluation.show`` prints the output of the visualizer called ``"terminal"``.
     """
 
     render: Callable[..., Any]
-    """``render(attribution, **options)``: the view, which the caller shows or saves."""
+    """``render(attribution, **options)`` returns the view, which the caller shows or saves."""

@@ -1,1 +1,1 @@
-"""From coalitions to model inputs: token ids of prompts that are nearly alike."""
+"""Rendering of coalitions to model inputs, and tokenisation of many similar prompts."""

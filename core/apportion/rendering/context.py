@@ -1,4 +1,4 @@
-"""What an input adapter may use while it cuts a prompt."""
+"""The context in which an input adapter splits a prompt."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["AdaptContext"]
 
 @dataclass(frozen=True, slots=True)
 class AdaptContext:
-    """What an adapter may use while it cuts a prompt.
+    """Context in which an adapter splits a prompt.
 
     Attributes:
         tokenizer: the model's tokenizer.
-        seed: the run's seed, for adapters that draw.
-        request_id: of the run's request.
+        seed: the run's seed, for adapters that sample.
+        request_id: id of the run's request.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -30,16 +30,18 @@ class AdaptContext:
     _encoder: Encoder = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # It remembers what it has tokenised, for as long as the prompt lives.
+        # It caches tokenised text for as long as the prompt lives.
         object.__setattr__(self, "_encoder", Encoder(self.tokenizer))
 
     def encode(self, texts: Sequence[str], *, special_tokens: bool = True) -> list[tuple[int, ...]]:
-        """Token ids of each text, those of the tokenizer on the whole text; many texts at once take the least time.
+        """Tokenise each text; the ids are those that the tokenizer returns for the whole text.
+
+        Passing many texts in one call is fastest.
 
         Args:
             texts: whole prompts.
-            special_tokens: with the special tokens that the tokenizer adds to a prompt; ``False`` for texts that
-                hold them already, as those do that a chat template has written.
+            special_tokens: include the special tokens that the tokenizer adds to a prompt; ``False`` for texts that
+                already contain them, such as the output of a chat template.
         """
         for text in texts:
             check_encodable("prompt", text)

@@ -1,4 +1,4 @@
-"""From many texts that are nearly alike to token ids: each stretch of text is tokenised once."""
+"""Tokenisation of many similar texts: each span of text is tokenised once."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ __all__ = ["Encoder", "check_encodable"]
 Ids = tuple[int, ...]
 
 FEWEST = 16
-"""With fewer texts there is little to gain."""
+"""Minimum number of texts; with fewer, little time is saved."""
 ANCHOR = "a"
-"""Stretches but the first are tokenised after it, as they never stand at the beginning of a text."""
+"""All spans but the first are tokenised after this text, because they never begin a text."""
 BLOCK = 128
-"""Texts that are cut before they are put together: what is new in them is tokenised in one call."""
+"""Number of texts that are split at a time; their new spans are tokenised in one call."""
 MOST = 200_000
-"""Stretches that are remembered; texts without spaces are one stretch each."""
+"""Maximum number of cached spans; a text without spaces is a single span."""
 
 
 class Encoder:
-    """Tokenises texts in stretches where that is known to give the ids of the whole text, and whole elsewhere.
+    """Tokenises texts in spans if that is known to give the ids of the whole text, and whole otherwise.
 
-    Prompts of coalitions are made of the same words. Where a tokenizer is sure to begin a new token
-    (``safe_splits``), each stretch between two such borders is tokenised once, and texts are put together from
-    them. The longest text of each call is tokenised whole as well, to be compared.
+    Prompts of different coalitions consist of the same words. A tokenizer is certain to begin a new token at some
+    borders (``safe_splits``). Each span between two borders is tokenised once, and texts are assembled from spans. As a
+    check, the longest text of each call is also tokenised whole and compared.
 
     Args:
-        tokenizer: of the model.
+        tokenizer: the model's tokenizer.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -47,22 +47,22 @@ class Encoder:
         self._later: dict[str, Ids] = {}
 
     def __call__(self, texts: Sequence[str], *, special_tokens: bool = True) -> list[Ids]:
-        """Token ids of each text.
+        """Tokenise each text.
 
         Args:
             texts: whole prompts.
-            special_tokens: with the special tokens that the tokenizer adds to a prompt.
+            special_tokens: include the special tokens that the tokenizer adds to a prompt.
         """
         found = self._in_stretches(texts, special_tokens) if len(texts) >= FEWEST else None
         return self._whole(texts, special_tokens) if found is None else found
 
     def _in_stretches(self, texts: Sequence[str], special_tokens: bool) -> list[Ids] | None:
-        """The ids, or ``None`` where texts have to be tokenised whole."""
+        """Return the ids, or ``None`` if texts have to be tokenised whole."""
         if not self._ready:
             self._border, self._ready = borders(self._tokenizer), True
         if self._border is None:
             return None
-        # The special tokens around a text are the same whatever the text is.
+        # The special tokens around a text do not depend on the text.
         before, after = self._around() if special_tokens else ((), ())
         found: list[Ids] = []
         for start in range(0, len(texts), BLOCK):
@@ -79,7 +79,7 @@ class Encoder:
         return found
 
     def _learn(self, first: set[str], later: set[str]) -> None:
-        """Tokenise the stretches that are new."""
+        """Tokenise new spans."""
         if len(self._first) + len(self._later) > MOST:
             self._first, self._later = {}, {}
         new = [*(first - self._first.keys())]
@@ -105,24 +105,24 @@ class Encoder:
     def _refuse(self, text: str) -> None:
         self._border = None
         warnings.warn(
-            f"Tokenising {text[:40]!r}… in stretches did not give the tokens of the whole text with "
-            f"{type(self._tokenizer).__name__}, which it should. Texts are tokenised whole, which is slower and right; "
-            "please report the model.",
+            f"Tokenising {text[:40]!r}… in spans did not give the tokens of the whole text with "
+            f"{type(self._tokenizer).__name__}. Texts are now tokenised whole, which is correct but slower; please "
+            "report the model.",
             RuntimeWarning,
             stacklevel=3,
         )
 
 
 def check_encodable(name: str, text: str) -> None:
-    """Refuse text that is not Unicode: lone surrogates, which come from bytes in another encoding.
+    """Reject text that is not valid Unicode: lone surrogates, which come from bytes in another encoding.
 
     Raises:
-        InputError: with the position of the character.
+        InputError: the text has such a character; the message gives its position.
     """
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise InputError(
-            f"The {name} has a character that is not Unicode text at position {error.start}: "
-            f"{text[error.start]!r}. Decode the bytes it comes from with their own encoding."
+            f"The {name} has an invalid Unicode character at position {error.start}: "
+            f"{text[error.start]!r}. Decode the original bytes with the right encoding."
         ) from error

@@ -1,4 +1,4 @@
-"""From coalitions to model inputs that can be scored."""
+"""Rendering of coalitions to model inputs that can be scored."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ __all__ = ["Renderer"]
 
 
 class Renderer:
-    """An adapter's ``render``, with prompts that came out empty made to begin with the start token.
+    """An adapter's ``render``, with empty prompts replaced by the start token.
 
-    The first target token is predicted from what comes before it, so a prompt needs one token. A coalition
-    without any text is scored after the model's beginning-of-sequence token (or end-of-text token, which
-    separates documents in training), and the result says so.
+    The first target token is predicted from the tokens before it, so a prompt needs at least one token. A coalition
+    without any text is scored after the model's beginning-of-sequence token (or its end-of-text token, which separates
+    documents in training), and the result says so.
 
     Args:
-        adapter: of the prompt.
-        tokenizer: of the model.
+        adapter: the prompt's adapter.
+        tokenizer: the model's tokenizer.
     """
 
     def __init__(self, adapter: InputAdapter, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -41,7 +41,7 @@ class Renderer:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the result should say about the inputs."""
+        """Notes about the inputs, for the result."""
         return tuple(self._notes)
 
     def full(self) -> ModelInput:
@@ -50,10 +50,10 @@ class Renderer:
         return item.inputs[0] if isinstance(item, Alternatives) else item
 
     def reference(self, name: object) -> ModelInput | None:
-        """A prompt to compare with: ``"full"``, ``"empty"``, or a text; ``None`` stays ``None``.
+        """Render the prompt to compare with: ``"full"``, ``"empty"``, or a text; ``None`` stays ``None``.
 
         Raises:
-            InputError: it is none of these, or has no single prompt because baselines have alternatives.
+            InputError: ``name`` is none of these, or is not a single prompt because baselines have alternatives.
         """
         if name is None:
             return None
@@ -67,13 +67,13 @@ class Renderer:
         (item,) = self(torch.zeros(1, len(self._adapter.features), dtype=torch.bool))
         if isinstance(item, Alternatives):
             raise InputError(
-                "The prompt without features has alternative baselines here, and one prompt is needed to compare with; "
-                "give its text: target_options={'reference': '…'}."
+                "The prompt without features has alternative baselines, but a single prompt is needed to compare with. "
+                "Give its text: target_options={'reference': '…'}."
             )
         return item
 
     def __call__(self, mask: Bool[Tensor, "S F"]) -> Sequence[ModelInput | Alternatives]:
-        """Inputs of at least one token each."""
+        """Render coalitions to inputs of at least one token each."""
         return [self._started(item) for item in self._adapter.render(mask)]
 
     def _started(self, item: ModelInput | Alternatives) -> ModelInput | Alternatives:
@@ -82,7 +82,7 @@ class Renderer:
         return item if item.ids else self._empty(item.media)
 
     def start(self) -> int | None:
-        """The token that a prompt without any text begins with, if the tokenizer has one."""
+        """The token that an empty prompt begins with, if the tokenizer has one."""
         tokenizer = self._tokenizer
         start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
         return start if isinstance(start, int) else None
@@ -91,7 +91,7 @@ class Renderer:
         start = self.start()
         if start is None:
             raise InputError(
-                "A coalition leaves no text at all, and the tokenizer has no start token to predict from. "
+                "A coalition leaves no text, and the tokenizer has no start token to predict from. "
                 "Use keep=, a baseline, or a template with fixed text."
             )
         token = self._tokenizer.convert_ids_to_tokens(start)

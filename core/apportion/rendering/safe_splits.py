@@ -1,19 +1,20 @@
-"""Where a tokenizer is sure to begin a new token, whatever else the text says.
+"""Positions in a text at which a tokenizer is certain to begin a new token.
 
-A fast tokenizer is a pipeline: added tokens are taken out of the text, the rest is normalised and cut into words, each
-word becomes tokens by itself, and special tokens are put around all. A text may be tokenised in stretches if nothing in
-this pipeline looks over the border between two of them. The borders here are before a space (U+0020) that follows a
-character that is no white space; L is what stands before one, R what follows, the space first. Each part of the
-pipeline is accepted only where the following holds; anything else is refused, and its texts are tokenised whole.
+A fast tokenizer is a pipeline. It takes added tokens out of the text, normalises the rest and splits it into words
+(pre-tokenisation). Each word becomes tokens on its own, and special tokens are added around them. A text may be
+tokenised in spans if no part of this pipeline looks across the border between two spans. The borders used here lie
+before a space (U+0020) that follows a character that is not white space. L is the text before a border, and R is the
+text after it, which begins with the space. Each part of the pipeline is accepted only under the following conditions.
+If any part is not accepted, texts are tokenised whole.
 
-- *Added tokens*: none holds such a border, strips the white space after it, or asks what stands beside it.
-- *Normalisers* treat each character by itself, or compose characters, which a space never takes part in.
-- *Cutting into words*: never takes L's last character and the space into one word, and cuts L as if nothing came after
-  it and R as if nothing came before. That is so where characters are cut by their own kind, and for regular
-  expressions, matched from left to right, no alternative of which matches a space after anything but white space or
-  looks behind; those that look ahead do so after white space, which L does not end with.
-- *Without words*, byte-pair encoding sees the whole text. It merges only what makes a token of its vocabulary, so that
-  nothing is merged over the border if no such token holds one.
+- *Added tokens*: none contains such a border, strips the white space after it, or depends on its neighbours.
+- *Normalisers* treat each character separately, or compose characters, which never involves a space.
+- *Pre-tokenisers* never put L's last character and the space into one word. They split L as if nothing followed it, and
+  R as if nothing preceded it. This holds if they split by the kind of character. It also holds for a regular expression
+  that is matched from left to right, if no alternative looks behind or matches a space after anything but white space;
+  alternatives that look ahead do so after white space, and L does not end with white space.
+- *Without a pre-tokeniser*, byte-pair encoding sees the whole text. Every merge makes a token of the vocabulary, so
+  nothing is merged across a border if no token of the vocabulary contains one.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ __all__ = ["borders"]
 State = Mapping[str, Any]
 
 META = "\u2581"
-"""What stands for a space in SentencePiece vocabularies."""
+"""The character that represents a space in SentencePiece vocabularies."""
 BORDER = re.compile(r"\S ")
 
 _CONTRACTIONS = ("'s|'t|'re|'ve|'m|'ll|'d", "(?i:'s|'t|'re|'ve|'m|'ll|'d)")
@@ -64,7 +65,7 @@ ALTERNATIVES = (
     r"\s+(?!\S)",
     r"\s+",
 )
-"""Of the regular expressions of GPT-2, GPT-4, GPT-4o, Llama 3, Qwen and DeepSeek; above is what they have in common."""
+"""Alternatives in the regular expressions of GPT-2, GPT-4, GPT-4o, Llama 3, Qwen and DeepSeek."""
 
 _LONGEST_FIRST = sorted(ALTERNATIVES, key=len, reverse=True)
 _WHITE_SPACE = r"\s+"
@@ -72,11 +73,11 @@ _BY_KIND = ("Digits", "Punctuation")
 _DROP_SPACES = ("WhitespaceSplit", "Whitespace", "BertPreTokenizer")
 _COMPOSE = ("NFC", "NFD", "NFKC", "NFKD", "Lowercase")
 _REMOVE = ("StripAccents", "BertNormalizer")
-"""They may take characters away, so that L ends with white space; that changes nothing where white space is dropped."""
+"""These may remove characters, so that L ends with white space; that is harmless if white space is dropped."""
 
 
 def borders(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str] | None:
-    """Matches the space that each stretch but the first begins with; ``None`` where nothing is sure."""
+    """A pattern for the space that begins each span but the first; ``None`` if no border is certain."""
     if not _plain(tokenizer):
         return None
     core = tokenizer.backend_tokenizer
@@ -93,7 +94,7 @@ def borders(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str] | None:
         return None
     if getattr(core.model, "dropout", None) or not (found.cuts or _merges_stay_apart(core, found.space)):
         return None
-    # Not after what stands for a space, nor where a normaliser takes the text after an added token for a beginning.
+    # Not after the character for a space, nor where a normaliser treats the text after an added token as a beginning.
     never = {META} if found.space == META else set()
     if any(step["type"] == "Prepend" for step in normalising):
         never |= {token.content[-1:] for token in tokenizer.added_tokens_decoder.values()}
@@ -102,11 +103,11 @@ def borders(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str] | None:
 
 @dataclass(frozen=True, slots=True)
 class _Words:
-    """What the steps so far have made of a text.
+    """State of a text after some steps of the pipeline.
 
     Attributes:
-        space: what a space has become.
-        cuts: there is a border between words before it.
+        space: the character that now represents a space.
+        cuts: true if a space begins a new word.
     """
 
     space: str = " "
@@ -114,7 +115,7 @@ class _Words:
 
 
 def _plain(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """It is a pipeline, and nothing in Python comes before or after it."""
+    """True if the tokenizer is such a pipeline, with no Python code before or after it."""
     from transformers import PreTrainedTokenizerFast
 
     own = type(tokenizer)
@@ -124,12 +125,12 @@ def _plain(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def _steps(part: Any, inner: str) -> Iterable[State]:
-    """The steps of a part of the pipeline, sequences unpacked; ``{"type": …}`` without more for what is not known."""
+    """The steps of a part of the pipeline, with sequences unpacked; ``{"type": "unknown"}`` for an unknown step."""
     if part is None:
         return
     try:
         state = json.loads(part.__getstate__())
-    except Exception:  # a step that is written in Python has no state
+    except Exception:  # a step written in Python has no state
         yield {"type": "unknown"}
         return
     waiting = [state]
@@ -142,7 +143,7 @@ def _steps(part: Any, inner: str) -> Iterable[State]:
 
 
 def _normalising(steps: Iterable[State], cutting: list[State]) -> _Words | None:
-    """What a space is after all normalisers, or ``None`` if one is not known to leave borders alone."""
+    """The state after all normalisers, or ``None`` if one of them may affect borders."""
     drops = bool(cutting) and cutting[0]["type"] in _DROP_SPACES
     space = " "
     for step in steps:
@@ -161,7 +162,7 @@ def _cutting(steps: Iterable[State], words: _Words | None) -> _Words | None:
 
 
 def _cut(step: State, words: _Words) -> _Words | None:
-    """What one step makes of words; ``None`` if it is not known to leave borders alone."""
+    """The state after one more step; ``None`` if the step may affect borders."""
     kind, plain = step["type"], words.space == " "
     if kind in _BY_KIND:
         return words
@@ -182,14 +183,14 @@ def _split(step: State, words: _Words) -> _Words | None:
         return _Words(words.space, words.cuts or (words.space == " " and step["behavior"] in ("Isolated", "Removed")))
     found = _alternatives(pattern.get("Regex", ""))
     isolated = (step["behavior"], step["invert"]) in (("Isolated", False), ("Removed", True))
-    # Removed, inverted: what matches is kept; the rest is lost, and nothing is where white space matches.
+    # "Removed" and inverted keeps the matches and drops the rest; nothing is dropped if white space matches too.
     if found is None or not isolated or words.space != " ":
         return None
     return _Words(" ", words.cuts or _WHITE_SPACE in found)
 
 
 def _alternatives(pattern: str) -> list[str] | None:
-    """The alternatives of a regular expression, if all are known."""
+    """The alternatives of a regular expression, or ``None`` if one of them is unknown."""
     found: list[str] = []
     while True:
         known = next((a for a in _LONGEST_FIRST if pattern == a or pattern.startswith(f"{a}|")), None)
@@ -202,7 +203,7 @@ def _alternatives(pattern: str) -> list[str] | None:
 
 
 def _is_around(step: State) -> bool:
-    """It puts the same special tokens around any text, or none."""
+    """True if the step adds the same special tokens around any text, or none."""
     if step["type"] == "TemplateProcessing":
         return sum("Sequence" in part for part in step["single"]) == 1
     return step["type"] in ("ByteLevel", "BertProcessing", "RobertaProcessing")
@@ -216,7 +217,7 @@ def _added_tokens_stay_apart(tokenizer: PreTrainedTokenizerBase, normalising: li
 
 
 def _merges_stay_apart(core: Any, space: str) -> bool:
-    """Whether byte-pair encoding of a text without words merges nothing over a border."""
+    """True if byte-pair encoding without a pre-tokeniser never merges across a border."""
     model = core.model
     if type(model).__name__ != "BPE" or model.ignore_merges or space != META:
         return False

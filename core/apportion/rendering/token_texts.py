@@ -11,16 +11,16 @@ if TYPE_CHECKING:
 __all__ = ["token_texts"]
 
 CONTEXT = 4
-"""Tokens before a token that decide how it is decoded (a leading space, a joined character)."""
+"""Number of preceding tokens that can affect how a token is decoded (a leading space, a joined character)."""
 LONGEST = 8
-"""No character of UTF-8 takes more tokens than this."""
+"""Maximum number of tokens in one UTF-8 character."""
 SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 
 def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> tuple[str, ...]:
-    """The text that each token adds: no byte marks (``Ġ``, ``▁``), spaces kept.
+    """The text that each token adds, without byte marks (``Ġ``, ``▁``) but with spaces.
 
-    Several tokens that make up one character show that character with a number: ``🙂₁``, ``🙂₂``.
+    If several tokens make up one character, each shows that character with a number: ``🙂₁``, ``🙂₂``.
     """
     texts: list[str] = []
     while len(texts) < len(ids):
@@ -41,11 +41,11 @@ def _shortest_whole(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], star
 
 
 def _added(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], start: int, stop: int) -> str:
-    """What decoding up to ``stop`` adds to decoding up to ``start``."""
+    """The text that decoding up to ``stop`` adds to decoding up to ``start``."""
     first = max(0, start - CONTEXT)
     before = str(tokenizer.decode(list(ids[first:start]), clean_up_tokenization_spaces=False))
     upto = str(tokenizer.decode(list(ids[first:stop]), clean_up_tokenization_spaces=False))
-    # A context cut inside a character decodes differently; then the tokens speak for themselves.
+    # A context cut inside a character decodes differently; then decode the tokens without it.
     if not upto.startswith(before):
         return str(tokenizer.decode(list(ids[start:stop]), clean_up_tokenization_spaces=False))
     return upto[len(before) :]

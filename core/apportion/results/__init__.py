@@ -1,1 +1,1 @@
-"""What users hold: attributions, evaluations, tables and files of them."""
+"""Results for users: attributions, evaluations, and their tables and files."""

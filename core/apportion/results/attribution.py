@@ -1,4 +1,4 @@
-"""The result: numbers, their meaning, and where they come from."""
+"""The result of a run: values, their meaning, and their provenance."""
 
 from __future__ import annotations
 
@@ -27,32 +27,32 @@ __all__ = ["Attribution"]
 Array = np.ndarray
 
 EFFICIENT = ("Shapley value", "Owen value")
-"""Estimands whose values add up to the difference between the full and the empty prompt."""
+"""Estimands whose values sum to the difference between the full and the empty prompt."""
 
 
 @dataclass(frozen=True, eq=False)
 class Attribution:
-    """How much each feature of a prompt contributed to a target. Positive raises the target's score.
+    """Attribution of a target to the features of a prompt. A feature with a positive value raises the target's score.
 
-    All numbers are float64 NumPy arrays; F features, T target tokens. In nats for ``log_prob``.
+    Arrays are float64 NumPy arrays, with F features and T target tokens. For ``log_prob``, values are in nats.
 
     Attributes:
-        features: what was perturbed.
-        target_tokens: a readable text for each target token.
+        features: the features of the prompt.
+        target_tokens: readable text of each target token.
         values: attribution of the whole target to each feature.
-        token_values: one row for each target token.
-        std_error: standard errors of ``values``; ``None`` when they are exact, NaN where unknown.
-        token_std_error: the same for ``token_values``.
-        top_agreement: for k = 1, …, F the share of bootstrap replicates whose k features of largest magnitude are
-            those of ``values``; 1 where values are exact, ``None`` where standard errors are unknown.
-        estimand: what the values estimate, such as ``"Shapley value"``.
+        token_values: attribution of each target token, one row per token.
+        std_error: standard errors of ``values``; ``None`` if the values are exact, NaN where unknown.
+        token_std_error: standard errors of ``token_values``.
+        top_agreement: for k = 1, …, F, the fraction of bootstrap replicates whose k features of largest magnitude are
+            those of ``values``; 1 if the values are exact, ``None`` if standard errors are unknown.
+        estimand: name of the quantity that the values estimate, such as ``"Shapley value"``.
         base_value: score of the prompt without any feature; ``None`` if the method did not need it.
-        full_value: score of the prompt as given; ``None`` if the method did not need it.
-        segments: the prompt in order, with the feature of each stretch.
-        target_text: the target in one piece.
-        provenance: model, method, seed, cost, versions.
-        extras: whatever else the method reports.
-        plugins: where ``plot`` finds visualizers; not saved.
+        full_value: score of the full prompt; ``None`` if the method did not need it.
+        segments: spans of the prompt in order, each with its feature.
+        target_text: text of the whole target.
+        provenance: model, method, seed, cost and versions.
+        extras: additional results of the method.
+        plugins: plugins whose visualizers ``plot`` uses; not saved.
     """
 
     features: tuple[Feature, ...]
@@ -73,15 +73,14 @@ class Attribution:
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """The features' names, in the order of ``values``."""
+        """Names of the features, in the order of ``values``."""
         return tuple(feature.name for feature in self.features)
 
     @property
     def efficiency_gap(self) -> float | None:
         """``full − base − Σφ``: 0 for exact Shapley and Owen values, up to rounding.
 
-        ``None`` where it says nothing: the estimand does not promise efficiency, or the two ends were
-        not scored.
+        ``None`` if it has no meaning: the estimand is not efficient, or the full or the empty prompt was not scored.
         """
         if self.estimand not in EFFICIENT or self.base_value is None or self.full_value is None:
             return None
@@ -89,23 +88,23 @@ class Attribution:
 
     @property
     def ranking_stable(self) -> float | None:
-        """How sure the top is: the share of bootstrap replicates with the same three features of largest magnitude.
+        """Stability of the top features: the fraction of bootstrap replicates with the same three of largest magnitude.
 
-        Of as many features as there are, where there are fewer. Where the third ties with the fourth, the top is what
-        stands clear: fewer features, or more where all of them tie. ``None`` where it is unknown.
+        With fewer than three features, all of them count. If the third ties with the fourth, only features that are
+        clearly ahead count, or more than three if the first ones all tie. ``None`` if standard errors are unknown.
         """
         return None if self.top_agreement is None else float(self.top_agreement[top_size(self.values) - 1])
 
     @property
     def unit(self) -> str:
-        """What one unit of ``values`` is, such as ``"nats"`` or ``"probability"``."""
+        """Unit of ``values``, such as ``"nats"`` or ``"probability"``."""
         return self.provenance.unit
 
     def to_dataframe(self, *, per_token: bool = False) -> pd.DataFrame:
-        """A pandas table.
+        """Convert to a pandas ``DataFrame``.
 
         Args:
-            per_token: one row for each pair of target token and feature, instead of one for each feature.
+            per_token: one row per pair of target token and feature, instead of one per feature.
 
         Raises:
             ApportionError: pandas is not installed.
@@ -132,61 +131,61 @@ class Attribution:
         )
 
     def plot(self, kind: str = "heatmap", **options: Any) -> Any:
-        """A picture by a registered visualizer.
+        """Draw the result with a registered visualizer.
 
         Args:
             kind: ``"heatmap"`` (features × target tokens), ``"bar"`` (whole target, error bars), ``"html"``,
-                ``"terminal"``, ``"matrix"`` and ``"network"`` (results of ``interactions``), ``"tree"`` (of
-                ``hierarchical``), or what a plugin adds; see ``apportion views``.
-            **options: of the visualizer; unknown ones are refused.
+                ``"terminal"``, ``"matrix"`` and ``"network"`` (for results of ``interactions``), ``"tree"`` (for
+                results of ``hierarchical``), or a plugin's visualizer; see ``apportion views``.
+            **options: options of the visualizer; unknown ones are rejected.
 
         Returns:
-            What the visualizer makes: a matplotlib ``Figure`` for ``"heatmap"`` and ``"bar"``.
+            The visualizer's output: a matplotlib ``Figure`` for ``"heatmap"`` and ``"bar"``.
 
         Raises:
-            UnknownNameError: no visualizer of that name.
-            InputError: an option that the visualizer does not have.
+            UnknownNameError: there is no visualizer of this name.
+            InputError: an option is unknown to the visualizer.
         """
         from apportion.hooks.manager import installed_plugins
 
         return (self.plugins or installed_plugins()).visualize(kind, self, options)
 
     def show(self) -> None:
-        """Print it in the terminal: the coloured prompt, a table with bars, and what it cost."""
+        """Print the result in the terminal: the highlighted prompt, a table with bars, and the cost."""
         from rich.console import Console
 
         Console().print(self.plot("terminal"))
 
     def save(self, path: str | Path) -> Path:
-        """Write it as JSON, whole or not at all.
+        """Write the result to a JSON file, atomically.
 
         Raises:
-            ResultError: ``extras`` hold something that JSON cannot, or the file cannot be written.
+            ResultError: ``extras`` contain something that JSON cannot represent, or the file cannot be written.
         """
         return result_json.write(self.to_dict(), Path(path))
 
     @classmethod
     def load(cls, path: str | Path) -> Attribution:
-        """Read what ``save`` wrote.
+        """Read a result that ``save`` wrote.
 
         Raises:
-            ResultError: the file is missing, damaged, or of a schema this version does not know.
+            ResultError: the file is missing, damaged, or has a schema that this version does not know.
         """
         return cls(**result_json.read(Path(path)))
 
     def to_dict(self) -> dict[str, Any]:
-        """What ``save`` writes, as plain Python values."""
+        """Convert to plain Python values, as ``save`` writes them."""
         return result_json.to_dict(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        """For pickling and copying: everything but ``plugins``, which belong to a process."""
+        """State for pickling and copying, without ``plugins``, which cannot leave the process."""
         return self.__dict__ | {"plugins": None}
 
     def to_json(self, *, ascii_only: bool = False) -> str:
-        """The text that ``save`` writes; ``ascii_only`` escapes all other characters.
+        """Convert to JSON, as ``save`` writes it; ``ascii_only`` escapes all other characters.
 
         Raises:
-            ResultError: ``extras`` hold something that JSON cannot.
+            ResultError: ``extras`` contain something that JSON cannot represent.
         """
         return result_json.dumps(self.to_dict(), ascii_only=ascii_only)
 

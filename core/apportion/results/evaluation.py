@@ -1,4 +1,4 @@
-"""How faithful an attribution is: what its metrics found."""
+"""Evaluations: the faithfulness of attributions, measured by metrics."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What the metrics found about one attribution, in the order in which they were asked for.
+    """Measurements of one attribution by several metrics, in the order in which they were requested.
 
     Attributes:
-        measurements: what each metric found, by name; ``evaluation["lds"]`` for short.
-        higher_is_better: whether a larger value of the metric means a more faithful attribution.
-        options: of each metric, defaults included.
-        method: of the attribution.
-        estimand: of the attribution.
-        unit: of the scores that metrics compare, such as ``"nats"``.
-        target: the text that was explained.
-        n_features: of the attribution.
-        seed: of the metrics' draws.
-        evaluations: distinct model inputs that were scored for the metrics; what the run had scored cost nothing.
-        plugins: where views are found; not saved.
+        measurements: each metric's measurement, by name; ``evaluation["lds"]`` for short.
+        higher_is_better: for each metric, true if a larger value means a more faithful attribution.
+        options: options of each metric, defaults included.
+        method: the attribution's method.
+        estimand: the attribution's estimand.
+        unit: unit of the scores that metrics compare, such as ``"nats"``.
+        target: text of the target.
+        n_features: number of features.
+        seed: seed of the metrics' random draws.
+        evaluations: distinct model inputs that were scored for the metrics, without those that the run had scored.
+        plugins: plugins that provide views; not saved.
     """
 
     measurements: Mapping[str, Measurement]
@@ -62,23 +62,23 @@ class Evaluation:
         compare([self]).show()
 
     def plot(self, metric: str | None = None, **options: Any) -> Any:
-        """A picture by a metric that can draw what it found.
+        """Draw the measurements of one metric.
 
         Args:
-            metric: such as ``"deletion"``, which draws the deletion and insertion curves; ``None`` for the first one
-                that was measured and can draw.
-            **options: of the picture; unknown ones are refused.
+            metric: name of a metric that can draw, such as ``"deletion"``, which draws the deletion and insertion
+                curves; ``None`` for the first measured metric that can draw.
+            **options: options of the plot; unknown ones are rejected.
 
         Returns:
             A matplotlib ``Figure``.
 
         Raises:
-            InputError: no metric that was measured can draw, not this one, or an unknown option.
+            InputError: no measured metric can draw, this one cannot or was not measured, or an option is unknown.
         """
         return compare([self]).plot(metric, **options)
 
     def to_dataframe(self) -> pd.DataFrame:
-        """A pandas table, one row for each metric.
+        """Convert to a pandas ``DataFrame``, one row per metric.
 
         Raises:
             ApportionError: pandas is not installed.
@@ -86,7 +86,7 @@ class Evaluation:
         return compare([self]).to_dataframe().drop(columns=["method", "estimand"])
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain Python values; NaN becomes ``None``."""
+        """Convert to plain Python values; NaN becomes ``None``."""
         own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("measurements", "plugins")}
         found = {
             name: {"value": m.value, "std_error": m.std_error, "extras": m.extras}
@@ -96,21 +96,21 @@ class Evaluation:
         return data
 
     def to_json(self, *, ascii_only: bool = False) -> str:
-        """The same as JSON; ``ascii_only`` escapes all other characters.
+        """Convert to JSON; ``ascii_only`` escapes all other characters.
 
         Raises:
-            ResultError: extras or options hold something that JSON cannot.
+            ResultError: extras or options contain something that JSON cannot represent.
         """
         try:
             return json.dumps(self.to_dict(), ensure_ascii=ascii_only, indent=1, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise ResultError(
                 f"The evaluation cannot be written as JSON: {error}. The extras and options of its metrics "
-                f"({listing(self.measurements)}) may hold finite numbers, texts, lists, dicts and arrays only."
+                f"({listing(self.measurements)}) may contain only finite numbers, strings, lists, dicts and arrays."
             ) from error
 
     def __getstate__(self) -> dict[str, Any]:
-        """For pickling and copying: everything but ``plugins``, which belong to a process."""
+        """State for pickling and copying, without ``plugins``, which cannot leave the process."""
         return self.__dict__ | {"plugins": None}
 
 
@@ -126,11 +126,11 @@ class Comparison:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Everything that any of them measured."""
+        """Names of all metrics that any of the evaluations measured."""
         return tuple(dict.fromkeys(name for found in self.evaluations for name in found.measurements))
 
     def show(self) -> None:
-        """Print a table in the terminal: a row for each metric, a column for each attribution."""
+        """Print a table in the terminal, with a row per metric and a column per attribution."""
         from rich.console import Console
 
         view = self._plugins["visualizers"].get("terminal").make()
@@ -139,14 +139,14 @@ class Comparison:
         Console().print(view.render_evaluations(self.evaluations))
 
     def plot(self, metric: str | None = None, **options: Any) -> Any:
-        """A picture of all of them, as ``Evaluation.plot``.
+        """Draw all evaluations in one figure.
 
         Args:
-            metric: see there.
-            **options: see there.
+            metric: as for ``Evaluation.plot``.
+            **options: as for ``Evaluation.plot``.
 
         Raises:
-            InputError: see there.
+            InputError: as for ``Evaluation.plot``.
         """
         registry = self._plugins["metrics"]
         made = {name: registry.get(name).make() for name in self.metrics if name in registry}
@@ -156,14 +156,14 @@ class Comparison:
             can = sorted(entry.name for entry in registry if hasattr(entry.load(), "plot"))
             raise InputError(
                 f"{wanted} that were measured here ({listing(self.metrics)}) {'can' if metric is None else 'and can'} "
-                f"draw. Measure one that can: {listing(can)}."
+                f"draw. Metrics that can: {listing(can)}."
             )
         chosen = made[metric or able[0]]
-        check_options(f"picture of {metric or able[0]!r}", chosen.plot, options)
+        check_options(f"plot of {metric or able[0]!r}", chosen.plot, options)
         return chosen.plot(self.evaluations, **options)
 
     def to_dataframe(self) -> pd.DataFrame:
-        """A pandas table, one row for each attribution and metric.
+        """Convert to a pandas ``DataFrame``, one row per attribution and metric.
 
         Raises:
             ApportionError: pandas is not installed.
@@ -188,22 +188,22 @@ class Comparison:
 
 
 def compare(evaluations: Sequence[Evaluation]) -> Comparison:
-    """Evaluations side by side, to be shown, plotted, or made a table.
+    """Put evaluations side by side, to show, plot or tabulate them together.
 
     Args:
-        evaluations: of attributions of one target to the same features, by different methods.
+        evaluations: evaluations of attributions of one target to the same features, by different methods.
 
     Raises:
-        InputError: there are none, or they are not of one target and the same number of features.
+        InputError: the list is empty, or the evaluations differ in target, unit, number of features or seed.
     """
     found = tuple(evaluations)
     if not found:
-        raise InputError("compare needs at least one evaluation, and the list is empty.")
+        raise InputError("The list of evaluations must not be empty.")
     for name in ("target", "unit", "n_features", "seed"):
         different = {getattr(one, name) for one in found}
         if len(different) > 1:
             raise InputError(
-                f"These evaluations differ in their {name} ({listing(map(repr, sorted(different)))}), so that their "
+                f"These evaluations differ in their {name} ({listing(map(repr, sorted(different)))}), so their "
                 "numbers cannot be compared. Compare attributions of one prompt and target, evaluated with one seed."
             )
     return Comparison(found)

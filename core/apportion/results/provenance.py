@@ -1,4 +1,4 @@
-"""Where a result comes from."""
+"""The provenance of a result."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ __all__ = ["Provenance", "versions"]
 
 @dataclass(frozen=True)
 class Provenance:
-    """Everything needed to run it again, and to know what it cost.
+    """Everything needed to repeat a run, and its cost.
 
     Attributes:
-        method: the method that ran.
-        method_reason: why ``method="auto"`` chose it; empty when the user did.
+        method: name of the method that ran.
+        method_reason: the reason why ``method="auto"`` chose it; empty if the user did.
         options: the method's options, defaults included.
-        generation: options of the generation when the model wrote the target; ``None`` when it was given.
-        target_fn: the target function.
-        target_options: its options, as given.
-        contrast: what the target was compared with; ``None`` if it was not.
-        unit: what one unit of the values is.
-        budget: the most distinct evaluations allowed; ``None`` for no limit.
-        until: the standard error below which sampling was to end; ``None`` if none was asked for.
-        seed: of every random draw.
-        evaluations: distinct model inputs that were scored in this run, and in those that it goes on from.
-        cached: distinct model inputs whose scores a cache knew from an earlier run.
-        forwarded_tokens: tokens the model read for them.
-        seconds: wall-clock time of the run; runs of ``attribute_many`` overlap.
-        model: what was loaded, as the user named it.
-        fingerprint: a hash of the model's configuration and of a sample of its weights.
-        backend: what scored.
-        device: such as ``"cpu"``.
-        dtype: of the weights.
-        versions: of the packages that matter.
-        notes: choices made on the way that a reader should know.
-        created: ISO 8601, UTC.
+        generation: options of the generation if the model wrote the target; ``None`` if the target was given.
+        target_fn: name of the target function.
+        target_options: options of the target function, as given.
+        contrast: the text that the target was compared with; ``None`` if there was none.
+        unit: unit of the values.
+        budget: maximum number of distinct evaluations allowed; ``None`` for no limit.
+        until: the largest standard error allowed; ``None`` if no limit was given.
+        seed: seed of every random draw.
+        evaluations: distinct model inputs that were scored in this run, and in the runs that it continues.
+        cached: distinct model inputs whose scores were cached by an earlier run.
+        forwarded_tokens: number of tokens that the model read.
+        seconds: wall-clock time of the run in seconds; runs of ``attribute_many`` overlap.
+        model: the model, as the user named it.
+        fingerprint: hash of the model's configuration and of a sample of its weights.
+        backend: name of the backend.
+        device: device, such as ``"cpu"``.
+        dtype: dtype of the weights.
+        versions: versions of the packages that affect the values.
+        notes: choices made during the run that a reader should know.
+        created: date and time, in ISO 8601 and UTC.
     """
 
     method: str
@@ -70,14 +70,14 @@ class Provenance:
 
 
 def versions() -> dict[str, str]:
-    """Versions of apportion, Python and the packages that decide the numbers."""
+    """Versions of apportion, Python and the packages that affect the values."""
     found = {"apportion": __version__, "python": platform.python_version()}
     return found | {name: version for name in ("torch", "transformers", "tokenizers") if (version := _installed(name))}
 
 
 @functools.cache
 def _installed(package: str) -> str | None:
-    """Looked up once: a lookup reads the package's whole description."""
+    """Version of a package, cached because a lookup reads the package's whole description."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

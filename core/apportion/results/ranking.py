@@ -1,4 +1,4 @@
-"""Whether the features that come first would come first again."""
+"""Stability of the ranking of features."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from jaxtyping import Float64
 __all__ = ["TOP", "top_agreement", "top_size"]
 
 TOP = 3
-"""As many features as a reader is told of."""
+"""Number of top features whose stability is reported."""
 NORMAL_DRAWS = 1000
 _TIED = 1e-9
 
@@ -18,18 +18,18 @@ def top_agreement(
     std_error: Float64[np.ndarray, " F"] | None,
     replicates: Float64[np.ndarray, "R F"] | None = None,
 ) -> Float64[np.ndarray, " F"] | None:
-    """For k = 1, …, F the share of replicates whose k features of largest magnitude are those of the result.
+    """For k = 1, …, F, the fraction of replicates whose k features of largest magnitude are those of the result.
 
-    Where features tie, any of them may be counted to the k.
+    If features tie, any of them may count among the k.
 
     Args:
-        values: of the whole target.
-        std_error: ``None`` for exact values, which would come out the same: 1 for every k.
-        replicates: what the values could have been with other draws; ``None`` for independent normal numbers around
-            the values (with a seed of their own).
+        values: values of the whole target.
+        std_error: standard errors; ``None`` for exact values, whose agreement is 1 for every k.
+        replicates: bootstrap replicates of the values; ``None`` to draw independent normal numbers around the values,
+            with a fixed seed.
 
     Returns:
-        ``None`` where a standard error is unknown.
+        The fractions, or ``None`` if a standard error is unknown.
     """
     if std_error is None:
         return np.ones(len(values))
@@ -46,7 +46,7 @@ def top_agreement(
 
 
 def top_size(values: Float64[np.ndarray, " F"]) -> int:
-    """How many features the top has: 3, or fewer where the third ties with the fourth (more where all of them tie)."""
+    """Number of top features: 3, or fewer if the third ties with the fourth, or more if all of the first ones tie."""
     n = len(values)
     size = np.sort(np.abs(values))[::-1]
     apart = [k for k in range(1, n) if size[k - 1] - size[k] > _TIED * size[0]] + [n]

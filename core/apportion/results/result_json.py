@@ -1,4 +1,4 @@
-"""Results as JSON: a schema with a version, read strictly, written atomically."""
+"""Results as JSON, with a versioned schema. Reading is strict, and writing is atomic."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PLAIN = ("estimand", "base_value", "full_value", "target_text")
 
 
 def to_dict(result: Any) -> dict[str, Any]:
-    """Plain values of an ``Attribution`` for JSON; NaN becomes ``None``."""
+    """Convert an ``Attribution`` to plain values for JSON; NaN becomes ``None``."""
     data: dict[str, Any] = {"schema": SCHEMA, "version": SCHEMA_VERSION}
     data |= {name: getattr(result, name) for name in _PLAIN}
     data["features"] = [asdict(feature) for feature in result.features]
@@ -39,25 +39,25 @@ def to_dict(result: Any) -> dict[str, Any]:
 
 
 def dumps(data: Mapping[str, Any], *, ascii_only: bool = False) -> str:
-    """The text of a result's file, from what ``to_dict`` gave.
+    """Convert the output of ``to_dict`` to JSON.
 
     Raises:
-        ResultError: ``extras`` or options hold something that JSON cannot.
+        ResultError: ``extras`` or options contain something that JSON cannot represent.
     """
     try:
         return json.dumps(data, ensure_ascii=ascii_only, indent=1, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ResultError(
             f"The result cannot be written as JSON: {error}. Its extras ({listing(data['extras'])}) and method options "
-            "may hold finite numbers, texts, lists, dicts and arrays only."
+            "may contain only finite numbers, strings, lists, dicts and arrays."
         ) from error
 
 
 def write(data: Mapping[str, Any], path: Path) -> Path:
-    """Write what ``to_dict`` gave; a file that was there stays as it was unless the whole new one is written.
+    """Write the output of ``to_dict`` to a file; an existing file is replaced only once the new one is complete.
 
     Raises:
-        ResultError: not serialisable, or not writable.
+        ResultError: the data cannot be serialised, or the file cannot be written.
     """
     text = dumps(data)
     try:
@@ -68,10 +68,11 @@ def write(data: Mapping[str, Any], path: Path) -> Path:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The fields of the ``Attribution`` in a file, refusing what this version does not know.
+    """Read the fields of an ``Attribution`` from a file; unknown fields are rejected.
 
     Raises:
-        ResultError: missing, not JSON, another schema or version, missing or unknown fields.
+        ResultError: the file is missing, is not JSON, or has another schema or version, or fields are missing or
+            unknown.
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -83,20 +84,20 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def fields_of(data: object, place: str) -> dict[str, Any]:
-    """The fields of the ``Attribution`` that plain values hold, refusing what this version does not know.
+    """Convert plain values to the fields of an ``Attribution``; unknown fields are rejected.
 
     Args:
-        data: what ``to_dict`` gave.
-        place: where they were found, for messages.
+        data: output of ``to_dict``.
+        place: source of the data, for messages.
 
     Raises:
-        ResultError: another schema or version, missing or unknown fields.
+        ResultError: the schema or version is another one, or fields are missing or unknown.
     """
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         raise ResultError(f'{place} is not a saved attribution: it has no "schema": "{SCHEMA}".')
     if data.get("version") != SCHEMA_VERSION:
         raise ResultError(
-            f"{place} has schema version {data.get('version')!r}; this apportion reads version {SCHEMA_VERSION}. "
+            f"{place} has schema version {data.get('version')!r}; this version of apportion reads {SCHEMA_VERSION}. "
             "Upgrade apportion, or save the result again with a version that can read it."
         )
     try:
@@ -106,7 +107,7 @@ def fields_of(data: object, place: str) -> dict[str, Any]:
 
 
 def _fields(data: dict[str, Any]) -> dict[str, Any]:
-    # Files from before it was kept do not have it.
+    # Files from older versions do not have this field.
     data = {"top_agreement": None} | data
     known = {"schema", "version", "features", "target_tokens", "segments", "provenance", "extras"}
     _refuse_unknown("fields", data, known | set(_ARRAYS) | set(_PLAIN))
@@ -133,10 +134,10 @@ def _fields(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_types(data: Mapping[str, Any]) -> None:
-    """What views rely on; the rest of the provenance is only shown.
+    """Check the types that views rely on; the rest of the provenance is only displayed.
 
     Raises:
-        TypeError: naming the field.
+        TypeError: a field has the wrong type; the message names it.
     """
     n = len(data["features"])
     texts = [data["estimand"], data["target_text"], *data["target_tokens"], *data["provenance"]["notes"]]
@@ -145,15 +146,15 @@ def _check_types(data: Mapping[str, Any]) -> None:
     for text, feature in data["segments"]:
         texts.append(text)
         if feature is not None and (type(feature) is not int or not 0 <= feature < n):
-            raise TypeError(f"segment {text!r} names the feature {feature!r} of {n}")
+            raise TypeError(f"segment {text!r} refers to feature {feature!r} of {n}")
     wrong = next((text for text in texts if not isinstance(text, str)), None)
     if wrong is not None:
-        raise TypeError(f"{wrong!r} should be a text")
+        raise TypeError(f"{wrong!r} should be a string")
     for name in ("base_value", "full_value"):
         if data[name] is not None and type(data[name]) not in (int, float):
             raise TypeError(f"{name} is {data[name]!r}")
     if not isinstance(data["extras"], dict) or not n:
-        raise TypeError("there are no features, or extras are no object")
+        raise TypeError("there are no features, or extras is not an object")
 
 
 def _check_shapes(found: Mapping[str, Any]) -> None:
@@ -163,7 +164,7 @@ def _check_shapes(found: Mapping[str, Any]) -> None:
         raise ValueError(f"shapes {shapes[0]} and {shapes[1]} do not fit {wanted}")
     shares = found["top_agreement"]
     if shares is not None and (shares.shape != wanted[1:] or not ((shares >= 0) & (shares <= 1)).all()):
-        raise ValueError(f"top_agreement of shape {shares.shape} does not fit {wanted[1:]}, or is no share")
+        raise ValueError(f"top_agreement of shape {shares.shape} does not fit {wanted[1:]}, or is not between 0 and 1")
     for errors, shape in ((found["std_error"], wanted[1:]), (found["token_std_error"], wanted)):
         if errors is not None and (errors.shape != shape or (errors < 0).any()):
             raise ValueError(f"standard errors of shape {errors.shape} do not fit {shape}, or are negative")
@@ -195,7 +196,7 @@ def _array(value: Any) -> np.ndarray | None:
 
 
 def plain(value: Any) -> Any:
-    """Arrays and tensors to nested lists, NaN to ``None``."""
+    """Convert arrays and tensors to nested lists, and NaN to ``None``."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, Mapping):

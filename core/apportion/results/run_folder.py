@@ -1,4 +1,4 @@
-"""A folder of results that grows line by line, and survives whatever ends the process that writes it."""
+"""A folder of results that grows line by line, and survives a crash of the process that writes it."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ OK, FAILED = "ok", "failed"
 
 
 def load_results(path: str | Path) -> Iterator[tuple[str, Attribution]]:
-    """The results that ``apportion run`` wrote into a folder, with the ids of their rows; failed rows are left out.
+    """Read the results that ``apportion run`` wrote to a folder, with the ids of their rows; failed rows are omitted.
 
-    A folder that is still being written can be read too; a line that is not whole yet is not there yet.
+    The folder may still be in use by a run; an incomplete last line is ignored.
 
     Raises:
-        InputError: ``path`` is no path.
-        ResultError: there is no such folder, or (when it is read) a line of it is damaged.
+        InputError: ``path`` is not a path.
+        ResultError: the folder does not exist, or (when that line is read) a line is damaged.
     """
     if not isinstance(path, str | Path):
         raise InputError(f"load_results takes the folder of a run, not {path!r:.80}.")
@@ -45,10 +45,10 @@ def load_results(path: str | Path) -> Iterator[tuple[str, Attribution]]:
 
 
 class ResultsFolder:
-    """The output of ``apportion run``: what was asked (``run.json``), and a line for each row that has ended.
+    """The output of ``apportion run``: its arguments (``run.json``), and a line for each row that has ended.
 
     Args:
-        path: of the folder; it may not exist yet.
+        path: path of the folder, which may not exist yet.
     """
 
     def __init__(self, path: Path) -> None:
@@ -58,10 +58,10 @@ class ResultsFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Make the folder, and keep other processes out; the lock of one that dies is gone with it.
+        """Create the folder and lock it against other processes; the lock is released if the process dies.
 
         Raises:
-            InputError: another process has it, it is no folder, or something else is in it.
+            InputError: another process holds the lock, the path is not a folder, or the folder contains other files.
         """
         self._make()
         lock = FileLock(self.path / LOCK)
@@ -77,10 +77,10 @@ class ResultsFolder:
             lock.release()
 
     def manifest(self) -> dict[str, Any] | None:
-        """What was asked when the folder was begun; ``None`` for a new one.
+        """Read the arguments of the run that created the folder; ``None`` for a new folder.
 
         Raises:
-            ResultError: it cannot be read.
+            ResultError: the file cannot be read.
         """
         file = self.path / MANIFEST
         if not file.exists():
@@ -94,17 +94,17 @@ class ResultsFolder:
         return found
 
     def begin(self, facts: Mapping[str, Any]) -> None:
-        """Say what is asked, before the first result."""
+        """Write the arguments of the run, before the first result."""
         text = json.dumps({"schema": SCHEMA, "version": SCHEMA_VERSION, **facts}, ensure_ascii=False, indent=1)
         write_atomically(self.path / MANIFEST, text.encode("utf-8", "backslashreplace"))
 
     def clear(self) -> None:
-        """Forget all results; what was scored stays known, because it is true whatever is asked."""
+        """Delete all results; cached scores are kept, because they do not depend on the arguments."""
         for name in (LINES, MANIFEST):
             (self.path / name).unlink(missing_ok=True)
 
     def ended(self) -> dict[str, dict[str, Any]]:
-        """The last line of each row that has ended, without its result; a line that was cut off is taken away.
+        """Return the last line of each row that has ended, without its result; an incomplete last line is removed.
 
         Raises:
             ResultError: a line is damaged.
@@ -123,10 +123,10 @@ class ResultsFolder:
         }
 
     def add(self, line: Mapping[str, Any]) -> None:
-        """Write a line, which is on the disk when this returns.
+        """Append a line, and sync it to disk.
 
         Raises:
-            ResultError: it holds something that JSON cannot.
+            ResultError: the line contains something that JSON cannot represent.
         """
         try:
             text = json.dumps(line, ensure_ascii=False, allow_nan=False)
@@ -148,7 +148,7 @@ class ResultsFolder:
         others = sorted(file.name for file in self.path.iterdir())
         if others:
             raise InputError(
-                f"--out {self.path} is not empty and holds no results of `apportion run` (it holds {others[0]}). "
+                f"--out {self.path} is not empty, but has no results of `apportion run` (it contains {others[0]}). "
                 "Name a new folder."
             )
 
@@ -161,7 +161,7 @@ def _opened(path: Path) -> BinaryIO:
 
 
 def _lines(file: BinaryIO, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Whole lines with their numbers."""
+    """Complete lines, with their numbers."""
     with file:
         for number, raw in enumerate(file, 1):
             if not raw.endswith(b"\n"):
@@ -169,10 +169,10 @@ def _lines(file: BinaryIO, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             try:
                 line = json.loads(raw)
                 if not isinstance(line, dict) or "id" not in line or line.get("status") not in (OK, FAILED):
-                    raise ValueError("it is no line of `apportion run`")
+                    raise ValueError("it was not written by `apportion run`")
             except ValueError as error:
                 why = error.msg if isinstance(error, json.JSONDecodeError) else error
                 raise ResultError(
-                    f"Line {number} of {path} is damaged: {why}. Take it out; its row is attributed again then."
+                    f"Line {number} of {path} is damaged: {why}. Delete it; its row will then be attributed again."
                 ) from error
             yield number, line

@@ -1,4 +1,4 @@
-"""Tables need pandas, which is optional."""
+"""Tables, which need the optional dependency pandas."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["dataframe"]
 
 
 def dataframe(columns: Mapping[str, Any]) -> pd.DataFrame:
-    """A pandas table.
+    """Make a pandas ``DataFrame``.
 
     Raises:
         ApportionError: pandas is not installed.

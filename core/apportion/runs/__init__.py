@@ -1,1 +1,1 @@
-"""One call, or many: from arguments to a result."""
+"""Runs, single or concurrent, from the arguments of a call to its result."""

@@ -1,4 +1,4 @@
-"""From an estimate to the result that users hold."""
+"""Assembly of a result from a method's estimate."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ def assemble(
     versions: Mapping[str, str],
     seconds: float,
 ) -> Attribution:
-    """Put numbers, names and provenance together.
+    """Combine values, names and provenance.
 
     Args:
-        request: what was asked.
-        estimate: what the method found, checked.
-        game: its memory gives the scores of the empty and the full prompt, if the method asked for them.
-        tally: what it cost.
-        session: where it ran.
-        plugins: for ``Attribution.plot``.
-        notes: on the choice of the backend.
-        versions: of the packages that took part.
-        seconds: of the whole run.
+        request: the run's request.
+        estimate: the method's estimate, already checked.
+        game: its memory has the scores of the empty and the full prompt, if the method evaluated them.
+        tally: cost of the run.
+        session: session that the run used.
+        plugins: plugins for ``Attribution.plot``.
+        notes: notes on the choice of the backend.
+        versions: versions of packages.
+        seconds: duration of the whole run in seconds.
     """
     info, values = session.info, _array(estimate.values)
     errors = None if estimate.std_error is None else _array(estimate.std_error)
@@ -65,7 +65,7 @@ def assemble(
         budget=request.budget,
         until=request.until,
         seed=request.seed,
-        # What another run over the same memory had scored counts too: it is what this result took.
+        # Inputs that another run over the same memory had scored count too: this result needed them.
         evaluations=max(tally.evaluations, game.evaluations - tally.cached),
         cached=tally.cached,
         forwarded_tokens=tally.forwarded_tokens,
@@ -99,7 +99,7 @@ def assemble(
 
 
 def _plain(value: object) -> object:
-    """What a file can hold; objects, such as a sampler, by the name of their class."""
+    """Convert a value for a file; objects, such as a sampler, become the name of their class."""
     if isinstance(value, np.generic):
         return value.item()
     if value is None or isinstance(value, str | int | float | Sequence | Mapping | np.ndarray | torch.Tensor):
@@ -112,12 +112,12 @@ def _array(tensor: torch.Tensor) -> np.ndarray:
 
 
 def _fixed(array: np.ndarray) -> np.ndarray:
-    """Read-only: observers and views share a result with the user."""
+    """Make an array read-only, because observers and views share a result with the user."""
     array.setflags(write=False)
     return array
 
 
 def _known(game: Game, *, present: bool) -> float | None:
-    """The score with all features, or with none, if the method asked for it."""
+    """The score with all features, or with none, if the method evaluated it."""
     value = game.known(torch.full((game.n_features,), present))
     return None if value is None else float(value[0])

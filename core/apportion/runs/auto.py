@@ -1,4 +1,4 @@
-"""What ``method="auto"`` means."""
+"""The rule behind ``method="auto"``."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 __all__ = ["DEFAULT_BUDGET", "Choice", "choose_method"]
 
 DEFAULT_BUDGET = 1024
-"""Evaluations that ``method="auto"`` may spend when no budget is given: an exact table of 10 features."""
+"""Default budget of ``method="auto"`` in evaluations: enough for exact values of 10 features."""
 
 UNTIL_BUDGET = 4096
-"""Evaluations that a run with ``until`` may spend when no budget is given."""
+"""Default budget of a run with ``until``, in evaluations."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What ``method="auto"`` chose, and why."""
+    """The choice of ``method="auto"``, and the reason for it."""
 
     method: str
     budget: int
@@ -23,16 +23,16 @@ class Choice:
 
 
 def choose_method(n_features: int, budget: int | None, draws: int = 1) -> Choice:
-    """The rule behind ``method="auto"``.
+    """Choose a method for ``method="auto"``.
 
-    Exact Shapley values while their 2^F coalitions fit the budget; otherwise a regression on pairs of coalitions
-    if the budget holds the F pairs, besides the empty and the full coalition, from which it has standard errors;
-    otherwise leave-one-out. A budget too small even for that is refused by the method itself.
+    Exact Shapley values if their 2^F coalitions fit the budget. Otherwise, a regression on pairs of coalitions if the
+    budget allows F pairs plus the empty and the full coalition, which it needs for standard errors. Otherwise,
+    leave-one-out. If the budget is too small even for that, the method itself rejects it.
 
     Args:
         n_features: F.
-        budget: the most distinct evaluations; ``None`` for the default.
-        draws: evaluations that a coalition takes, one for each combination of alternative baselines.
+        budget: maximum number of distinct evaluations; ``None`` for the default.
+        draws: evaluations per coalition, one for each combination of alternative baselines.
     """
     limit = DEFAULT_BUDGET if budget is None else budget
     each = f" of {draws} evaluations each" if draws > 1 else ""

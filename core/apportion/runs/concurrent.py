@@ -1,4 +1,4 @@
-"""Many prompts: runs that take turns, so that what they ask is scored in the same batches."""
+"""Concurrent runs of many prompts. They take turns, so that their inputs are scored in the same batches."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Found = TypeVar("Found")
 Conversation = Generator[Question, Tensor, tuple["Estimate", "Game"]]
 
 REACH = 4
-"""Times ``at_once``: how far runs may get ahead of one that takes long, whose result is waited for."""
+"""Limit, as a multiple of ``at_once``, on how far other runs may get ahead of a slow one."""
 
 
 def attributions(
@@ -46,40 +46,41 @@ def attributions(
     on_error: str,
     on_finish: Callable[[int, Attribution | Exception], None] | None,
 ) -> Iterator[Attribution | Exception]:
-    """The results of many prompts, in their order; nothing begins before the first is asked for.
+    """Yield the results of many prompts, in order; nothing starts until the first is requested.
 
     Raises:
-        InputError: now, arguments that cannot work; later, what is wrong with an item, if errors are raised.
+        InputError: the arguments are invalid, immediately; or an item is invalid, during iteration, if errors are
+            raised.
     """
     at_once = whole_number("at_once", at_once, least=1)
     if on_error not in ("raise", "return"):
         raise InputError(f"on_error={on_error!r} must be 'raise' or 'return'.")
     if on_finish is not None and not callable(on_finish):
-        raise InputError(f"on_finish={on_finish!r} must be callable, with a number and an outcome.")
+        raise InputError(f"on_finish={on_finish!r} must be a function of a number and a result or error.")
     if "prompt" in shared:
         raise InputError("attribute_many takes the prompts as its first argument; prompt= is for one item.")
     if isinstance(prompts, str | Mapping) or not isinstance(prompts, Iterable):
         raise InputError(f"attribute_many takes a list (or any iterable) of prompts, not {prompts!r:.80}.")
     if hasattr(prompts, "columns"):
         raise InputError(
-            f"attribute_many takes prompts, and a {type(prompts).__name__} would give its columns. Pass its rows, such "
-            "as df.to_dict('records') with a column called 'prompt'."
+            f"attribute_many takes prompts, but iterating over a {type(prompts).__name__} yields its columns. Pass its "
+            "rows, such as df.to_dict('records') with a column called 'prompt'."
         )
     runs = _Runs(stages, prompts, shared, at_once, stops=on_error == "raise")
     return _closed_at_exit(_in_order(runs.outcomes(), on_error == "raise", on_finish))
 
 
 def arguments_of(item: object, shared: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The arguments of ``attribute`` for an item: a prompt, or a mapping of arguments that go before the shared ones.
+    """Arguments of ``attribute`` for an item: a prompt, or a mapping of arguments that override the shared ones.
 
     Raises:
-        InputError: a mapping without a prompt, or with keys that are no texts.
+        InputError: a mapping has no prompt, or has keys that are not strings.
     """
     if not isinstance(item, Mapping):
         return {**shared, "prompt": item}
     if "prompt" not in item or not all(isinstance(name, str) for name in item):
         raise InputError(
-            f"A dict in place of a prompt holds arguments of attribute(), of which 'prompt' is one: {dict(item)!r:.80}."
+            f"A dict in place of a prompt must hold arguments of attribute(), including 'prompt': {dict(item)!r:.80}."
         )
     return {**shared, **item}
 
@@ -89,7 +90,7 @@ def _in_order(
     raises: bool,
     on_finish: Callable[[int, Attribution | Exception], None] | None,
 ) -> Generator[Attribution | Exception, None, None]:
-    """Outcomes in the order of their numbers; an error is raised when it is its turn."""
+    """Yield outcomes in the order of their numbers; an error is raised when its turn comes."""
     held: dict[int, Attribution | Exception] = {}
     turn = 0
     with closing(outcomes):
@@ -100,14 +101,14 @@ def _in_order(
             while turn in held:
                 found = held.pop(turn)
                 if raises and isinstance(found, Exception):
-                    # Raised where the runs are, so that observers hear what ended them.
+                    # Raise it inside the generator of the runs, so that observers see the error that ended them.
                     outcomes.throw(_numbered(found, turn))
                 yield found
                 turn += 1
 
 
 def _closed_at_exit(iterator: Generator[Found, None, None]) -> Generator[Found, None, None]:
-    """Left open, it is closed before the interpreter takes away what its threads need."""
+    """Close an open iterator at exit, before the interpreter tears down what its threads need."""
 
     def close() -> None:
         left = alive()
@@ -120,7 +121,7 @@ def _closed_at_exit(iterator: Generator[Found, None, None]) -> Generator[Found, 
 
 
 def _numbered(error: Exception, number: int) -> Exception:
-    """The same error, and whose it is."""
+    """Add the number of the item to an error."""
     if isinstance(error, ApportionError):
         error.args = (f"Item {number} (the first is 0): {error}",)
     else:
@@ -130,7 +131,7 @@ def _numbered(error: Exception, number: int) -> Exception:
 
 @dataclass(slots=True)
 class _ActiveRun:
-    """A run under way: its number, and what it asks at the moment."""
+    """A run in progress, with its number and its pending question."""
 
     number: int
     run: Run
@@ -139,16 +140,16 @@ class _ActiveRun:
 
 
 class _Runs:
-    """Up to ``at_once`` runs, each in a thread of its own that waits for answers. One thread runs at a time.
+    """Up to ``at_once`` runs, each in its own thread, which waits for answers. Only one thread runs at a time.
 
-    When all of them wait, the caller's thread lays out what they ask in one plan and scores it.
+    When all of them are waiting, the caller's thread scores their inputs under one plan.
 
     Args:
-        stages: of each run.
+        stages: stages of each run.
         items: prompts, or mappings of arguments.
-        shared: arguments of all.
-        at_once: the most runs under way.
-        stops: after an error nothing more begins, and what comes after that item is given up.
+        shared: arguments for all items.
+        at_once: maximum number of runs in progress.
+        stops: after an error, start no more runs, and abandon runs of later items.
     """
 
     def __init__(
@@ -167,7 +168,7 @@ class _Runs:
         self._ended = self._evaluations = self._begun_runs = 0
 
     def outcomes(self) -> Generator[tuple[int, Attribution | Exception], None, None]:
-        """Numbers and results or errors, each as soon as it is there."""
+        """Yield the number and the result or error of each run as soon as it ends."""
         started = time.perf_counter()
         ended_by: BaseException | None = None
         self._report()
@@ -199,7 +200,7 @@ class _Runs:
             )
 
     def _begun(self) -> Iterator[tuple[int, Attribution | Exception]]:
-        """Let runs begin while there is room; some end at once."""
+        """Start runs while there is room, and yield outcomes of those that end immediately."""
         while self._more and len(self._active) < self._at_once:
             ahead = next(iter(self._active), None)
             if ahead is not None and self._ended + len(self._active) - ahead >= REACH * self._at_once:
@@ -221,7 +222,7 @@ class _Runs:
             yield from self._advanced(one, one.conversation.__next__)
 
     def _estimating(self, run: Run) -> Callable[[Ask], tuple[Estimate, Game]]:
-        """The run's method, whose questions go where it is told."""
+        """A function that runs the method and sends its questions to ``ask``."""
 
         def estimate(ask: Ask) -> tuple[Estimate, Game]:
             game = self._stages.game(run, self._batches, ask)
@@ -230,7 +231,7 @@ class _Runs:
         return estimate
 
     def _next(self) -> tuple[int, object]:
-        """The next item; −1 when there is none. Where prompts break off with an error, what is under way is ended."""
+        """Return the next item, or −1 if there is none. If the iterable fails, runs in progress are finished first."""
         try:
             return next(self._items, (-1, None))
         except Exception as error:
@@ -239,12 +240,12 @@ class _Runs:
             return -1, None
 
     def _answered(self) -> Iterator[tuple[int, Attribution | Exception]]:
-        """Answer all that wait, in the order of their numbers, and let each run up to its next question."""
+        """Answer all waiting runs, in the order of their numbers, and advance each to its next question."""
         active = list(self._active.values())
         answers = self._answers(active)
         for one in active:
             answer, conversation = answers[one.number], one.conversation
-            # Another that failed may have ended it meanwhile.
+            # Another run that failed may have ended this one in the meantime.
             if conversation is None or one.number not in self._active:
                 continue
             if isinstance(answer, Exception):
@@ -253,7 +254,7 @@ class _Runs:
                 yield from self._advanced(one, _call(conversation.send, answer))
 
     def _answers(self, active: list[_ActiveRun]) -> dict[int, Tensor | Exception]:
-        """What each is told: values, or why there are none."""
+        """The answer to each run: values, or the error that prevented them."""
         answers: dict[int, Tensor | Exception] = {}
         pending: dict[int, PendingScores] = {}
         for one in active:
@@ -277,7 +278,7 @@ class _Runs:
         return answers
 
     def _read(self, pending: Mapping[int, PendingScores]) -> dict[int, Exception]:
-        """Read what is asked, together; if that fails, each by itself, to see whose failure it is."""
+        """Score all pending inputs together; if that fails, score each run's separately to find the failing run."""
         try:
             read_together(list(pending.values()), self._batches)
             return {}
@@ -293,7 +294,7 @@ class _Runs:
         return failures
 
     def _advanced(self, one: _ActiveRun, step: Callable[[], Question]) -> Iterator[tuple[int, Attribution | Exception]]:
-        """Let a run go on up to its next question; if it ends instead, its outcome."""
+        """Advance a run to its next question; if it ends instead, yield its outcome."""
         try:
             one.question = step()
             return
@@ -322,7 +323,7 @@ class _Runs:
         return one.number, outcome
 
     def _give_up(self, active: list[_ActiveRun], ended_by: BaseException | None) -> None:
-        """End runs that nobody waits for any more; their threads are gone afterwards."""
+        """End runs whose results are no longer needed, and wait for their threads."""
         interrupted = isinstance(ended_by, KeyboardInterrupt)
         why = ended_by if interrupted else GeneratorExit("attribute_many ended before this run did")
         for one in active:

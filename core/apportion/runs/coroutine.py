@@ -1,4 +1,4 @@
-"""A function that asks and waits, as a generator of its questions."""
+"""A blocking function that asks questions, converted to a generator of its questions."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Result = TypeVar("Result")
 
 
 class _EndedError(BaseException):
-    """Nobody waits for the function any more; no ``except Exception`` of its own should keep it going."""
+    """Ends an abandoned function; a ``BaseException``, so that no ``except Exception`` in the function catches it."""
 
 
 class _Line(Generic[Question, Answer, Result]):
-    """What passes between the function's thread and its owner's; one of the two runs, and the other waits."""
+    """Channel between the function's thread and its owner's; one of the two runs while the other waits."""
 
     def __init__(self) -> None:
         self.owner, self.function = threading.Semaphore(0), threading.Semaphore(0)
@@ -29,11 +29,11 @@ class _Line(Generic[Question, Answer, Result]):
         self.refusal: BaseException | None = None
         self.failure: BaseException | None = None
         self.over = self.abandoned = False
-        # A function may ask from threads of its own: one after the other.
+        # A function may ask from several threads, but only one at a time.
         self._one = threading.Lock()
 
     def ask(self, question: Question) -> Answer:
-        """In the function's thread: hand over, and wait."""
+        """Send a question and wait for the answer; called in the function's thread."""
         with self._one:
             if self.abandoned:
                 raise _EndedError
@@ -48,7 +48,7 @@ class _Line(Generic[Question, Answer, Result]):
             return self.answer
 
     def run(self, function: Callable[[Callable[[Question], Answer]], Result]) -> None:
-        """In the function's thread: all of it."""
+        """Run the whole function; called in its thread."""
         try:
             self.result = function(self.ask)
         except BaseException as error:
@@ -60,20 +60,21 @@ class _Line(Generic[Question, Answer, Result]):
 def questions_of(
     function: Callable[[Callable[[Question], Answer]], Result],
 ) -> Generator[Question, Answer, Result]:
-    """A blocking function as a generator: it yields what the function asks, and is sent the answers.
+    """Convert a blocking function to a generator that yields the function's questions and receives the answers.
 
-    The function runs in a thread of its own, and only while the generator is being advanced, so that nothing ever
-    runs at the same time. ``throw`` raises where the function asked; ``close`` ends it there, and waits for its end.
+    The function runs in its own thread, and only while the generator is being advanced, so that the two never run at
+    the same time. ``throw`` raises an error where the function asked; ``close`` ends the function there, and waits for
+    it.
 
     Args:
-        function: takes ``ask``; what it returns is the generator's value, what it raises the generator raises.
+        function: takes ``ask``. Its return value is the generator's, and its errors are raised by the generator.
     """
     line: _Line[Question, Answer, Result] = _Line()
     context: Any = contextvars.copy_context()
-    # A daemon: what a second Ctrl-C leaves behind must not keep the process alive.
+    # A daemon, so that a thread left over after a second Ctrl-C does not keep the process alive.
     thread = threading.Thread(target=context.run, args=(line.run, function), name="apportion-run", daemon=True)
     try:
-        # Within: a Ctrl-C while it starts must not leave it waiting for ever.
+        # Inside the try block, so that a Ctrl-C during the start does not leave the thread waiting forever.
         thread.start()
         while True:
             line.owner.acquire()

@@ -1,4 +1,4 @@
-"""What a run would cost: the method is run on made-up values, and a little of the plan is timed."""
+"""Estimated cost of a run. The method is run on made-up values, and a small part of the plan is timed."""
 
 from __future__ import annotations
 
@@ -27,31 +27,31 @@ if TYPE_CHECKING:
 __all__ = ["Cost", "estimate_cost"]
 
 CALIBRATION_TOKENS = 2048
-"""Forwarded to find the rate: a second or two of a small model on a CPU."""
+"""Number of tokens forwarded to measure the rate; a small model on a CPU takes a second or two."""
 
 NEVER = 1e-12
-"""A standard error that no sampling reaches, so that a run goes on to the end of its budget."""
+"""A standard error too small to be reached, so that a run spends its whole budget."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a run is expected to cost.
+    """Expected cost of a run.
 
     Attributes:
-        method: the method that would run.
-        method_reason: why ``method="auto"`` chose it.
+        method: name of the method that would run.
+        method_reason: the reason why ``method="auto"`` chose it; empty if the user did.
         features: F.
         target_tokens: T.
-        evaluations: distinct model inputs to score; a cache may know some of them.
-        forwarded_tokens: tokens that the model would read for them, padding included.
-        whole_tokens: the same if every prompt was read whole.
-        batches: forwards.
-        seconds: of the whole run, from the rate of a short calibration.
-        tokens_per_second: that rate.
-        batch_bytes: upper estimate of the memory of the largest batch.
-        model_bytes: the weights; ``None`` if the session cannot tell.
-        at_most: what the run asks depends on what it finds. ``evaluations`` are the most that it may ask then, and
-            tokens, batches and time those of a run that asks them all, in steps as it would take them.
+        evaluations: distinct model inputs to score; some may be cached.
+        forwarded_tokens: number of tokens that the model would read, padding included.
+        whole_tokens: number of tokens that it would read if every prompt were read whole.
+        batches: number of forward passes.
+        seconds: duration of the whole run in seconds, estimated from a short calibration.
+        tokens_per_second: rate measured by the calibration.
+        batch_bytes: upper estimate of the memory of the largest batch, in bytes.
+        model_bytes: memory of the weights in bytes; ``None`` if unknown.
+        at_most: true if the evaluations depend on values found during the run. Then ``evaluations`` is the maximum, and
+            tokens, batches and time are those of a run that makes all of them, in the steps that it would take.
     """
 
     method: str
@@ -69,11 +69,11 @@ class Cost:
     at_most: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain Python values."""
+        """Convert to plain Python values."""
         return asdict(self)
 
     def show(self) -> None:
-        """Print it in the terminal."""
+        """Print the cost in the terminal."""
         from rich.console import Console
 
         Console().print(self._table())
@@ -88,10 +88,10 @@ class Cost:
 
     def _saved(self) -> str:
         saved = self.whole_tokens > self.forwarded_tokens
-        return f" ({self.whole_tokens:,} if every prompt was read whole)" if saved else ""
+        return f" ({self.whole_tokens:,} if every prompt were read whole)" if saved else ""
 
     def lines(self) -> list[tuple[str, str]]:
-        """Names and readable texts."""
+        """Labels and formatted values."""
         most, about = ("at most ", "up to about ") if self.at_most else ("", "")
         batches = f"{about}{self.batches:,} batch{'' if self.batches == 1 else 'es'}"
         target = f"{self.target_tokens:,} target token{'' if self.target_tokens == 1 else 's'}"
@@ -108,15 +108,15 @@ class Cost:
 
 
 def estimate_cost(request: Request, scorer: Scorer, game: Callable[[Ask], Game]) -> Cost:
-    """Run the method on made-up values and time a part of what it asks for.
+    """Run the method on made-up values, and time a small part of its evaluations.
 
-    What a method asks depends on its seed and not on the values, unless it is ``adaptive`` or has to go on ``until``
-    its errors are small; then the whole budget is what it may cost, in steps that go on to its end.
+    The coalitions that a method evaluates depend on its seed and not on the values, unless it is ``adaptive`` or runs
+    with ``until``. In these cases the run may cost the whole budget, and its steps are rehearsed to the end.
 
     Args:
-        request: what would be run.
+        request: request of the run.
         scorer: plans and scores the calibration, as it would for the run.
-        game: makes a game whose questions go where it is told.
+        game: makes a game that sends its questions to the given function.
 
     Raises:
         BudgetError: the budget is too small for the method.
@@ -146,7 +146,7 @@ def estimate_cost(request: Request, scorer: Scorer, game: Callable[[Ask], Game])
 
 
 class _Rehearsal:
-    """Answers questions with made-up values: rows are planned and forwards through the inside counted, not run."""
+    """Answers questions with made-up values; plans rows and counts white-box forward passes without running them."""
 
     def __init__(self) -> None:
         self.plans: list[Plan] = []
@@ -165,21 +165,21 @@ class _Rehearsal:
         return question.answer()
 
     def rate(self, scorer: Scorer) -> float:
-        """Tokens a second of a small part of what was asked; 0 if that was nothing."""
+        """Tokens per second, measured on a small part of the evaluations; 0 if there were none."""
         if self.plans:
             return _rate(self.plans[0], scorer)
         return _inner_rate(self._embedded) if self._embedded is not None else 0.0
 
     def _scored(self, scorer: Scorer, inputs: Sequence[ModelInput]) -> Float[Tensor, "N K"]:
         scorer.check(inputs)
-        # The session will go on from where the plan before ends.
+        # The session will continue from where the previous plan ends.
         self.plans.append(scorer.plan(inputs, self.plans[-1].kept if self.plans else None))
         self.evaluations += len(inputs)
-        # Below 0, as log-probabilities are, which is what some methods insist on.
+        # Below 0 like log-probabilities, because some methods insist on that.
         return -0.5 - torch.rand(len(inputs), scorer.readout.n_outputs, generator=self._draw, dtype=torch.float64)
 
     def _embedded_values(self, question: EmbeddedScoring) -> Float[Tensor, "B K"]:
-        """Smooth values with a gradient, without the model."""
+        """Compute smooth values with a gradient, without the model."""
         self._embedded = self._embedded or question
         rows, outputs = len(question.embedded), question.readout.n_outputs
         self.evaluations += rows
@@ -190,7 +190,7 @@ class _Rehearsal:
             return -0.5 - smooth[:, None] * torch.arange(1, outputs + 1, dtype=torch.float64)
 
     def _traced(self, question: Tracing) -> object:
-        """The real internals, whose shapes nobody else knows; one forward for each kind of question."""
+        """Return real internals, because only the model knows their shapes; one forward pass per kind of question."""
         asked = (question.hidden, question.attentions, question.modules)
         if asked not in self._traces:
             session, ids = question.session, question.ids
@@ -202,12 +202,12 @@ class _Rehearsal:
 
 
 def _rate(plan: Plan, scorer: Scorer) -> float:
-    """Tokens a second in the widest batch of a plan, or as much of it as a calibration may take."""
+    """Tokens per second in the largest batch of a plan, or in as much of it as a calibration may take."""
     scorer.readout.prepare(scorer.score)
     batch = max(plan.batches, key=plan.read)
     rows = max(1, CALIBRATION_TOKENS * len(batch.rows) // max(1, plan.read(batch)))
     part = batch.part(0, rows)
-    # The first time encodes the prefix and warms up.
+    # The first call encodes the prefix and warms up.
     scorer.score(plan.scoring_batch(batch.part(0, 1)))
     started = time.perf_counter()
     scorer.score(plan.scoring_batch(part))
@@ -215,11 +215,11 @@ def _rate(plan: Plan, scorer: Scorer) -> float:
 
 
 def _inner_rate(question: EmbeddedScoring) -> float:
-    """Tokens a second of a forward and a backward through the inside, for one row."""
+    """Tokens per second of a forward and a backward pass over embeddings, for one row."""
     row = replace(question, embedded=question.embedded[:1].detach().requires_grad_())
     question.readout.prepare(question.scorer.score)
     seconds = 0.0
-    for _ in range(2):  # the first time warms up
+    for _ in range(2):  # the first one warms up
         started = time.perf_counter()
         values = question.readout.of_embeddings(question.session, row.embedded)
         torch.autograd.grad(values[:, 0].sum(), row.embedded)

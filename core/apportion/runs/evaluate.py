@@ -1,4 +1,4 @@
-"""Running metrics, and holding them to their protocol."""
+"""Runs metrics, and checks that they follow their protocol."""
 
 from __future__ import annotations
 
@@ -33,28 +33,28 @@ def measure_all(
     *,
     seed: int = 0,
 ) -> Evaluation:
-    """Judge an attribution by each metric, in order.
+    """Evaluate an attribution with each metric, in order.
 
-    Everything that can be refused without the model is refused before any metric asks. Each metric draws from a
-    generator of its own, so that its numbers depend neither on which others run nor on their order.
+    Anything that can be rejected without the model is rejected before any metric queries the game. Each metric has its
+    own random generator, so that its measurement depends neither on the other metrics nor on their order.
 
     Args:
-        game: of the attribution's prompt and target; what it has scored already costs nothing.
-        attribution: to be judged.
+        game: game of the attribution's prompt and target; coalitions that it has already scored cost nothing.
+        attribution: the attribution to evaluate.
         metrics: each metric and its options, by name.
-        seed: of every random draw.
+        seed: seed of every random draw.
 
     Raises:
-        InputError: no metrics, another number of features, an unknown option or one out of range.
-        PluginError: a metric that breaks its protocol; the message names it.
+        InputError: there are no metrics, the number of features differs, or an option is unknown or out of range.
+        PluginError: a metric breaks its protocol; the message names it.
     """
     values = torch.tensor(attribution.values, dtype=torch.float64)
     if len(values) != game.n_features:
         raise InputError(
-            f"The attribution has {len(values)} features and the game {game.n_features}; they must be of one prompt."
+            f"The attribution has {len(values)} features, but the game has {game.n_features}; use the same prompt."
         )
     if not metrics:
-        raise InputError("There is nothing to measure: name at least one metric.")
+        raise InputError("The list of metrics must not be empty.")
     for name, (metric, options) in metrics.items():
         _check_metric(name, metric, options)
         with _blaming(name):
@@ -80,10 +80,10 @@ def measure_all(
 
 
 def check_measurement(name: str, found: object) -> Measurement:
-    """Hold a metric to its protocol: a finite value, an error that can be one, extras with names.
+    """Check a measurement against the protocol: a finite value, a valid standard error, and extras with names.
 
     Raises:
-        PluginError: what it returned is no measurement.
+        PluginError: the return value is not a valid measurement.
     """
     if not isinstance(found, Measurement):
         raise PluginError(f"The metric {name!r} returned {type(found).__name__}, not an apportion.Measurement.")
@@ -93,7 +93,7 @@ def check_measurement(name: str, found: object) -> Measurement:
     if error is not None and (not _is_number(error) or error < 0 or math.isinf(error)):
         raise PluginError(
             f"The metric {name!r} returned the standard error {error!r:.80}; it must be a float of at least 0, NaN "
-            "where it is unknown, or None where nothing was drawn."
+            "if it is unknown, or None if nothing was sampled."
         )
     if not isinstance(found.extras, Mapping):
         raise PluginError(f"The metric {name!r} returned extras {found.extras!r:.80}; they must be a dict.")
@@ -101,7 +101,7 @@ def check_measurement(name: str, found: object) -> Measurement:
 
 
 def generator_of(seed: int, name: str) -> torch.Generator:
-    """The generator of one metric: neither the method's nor another metric's."""
+    """Make the random generator of one metric, distinct from those of the method and of other metrics."""
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
@@ -109,7 +109,7 @@ def generator_of(seed: int, name: str) -> torch.Generator:
 def _measure(
     metric: Metric, name: str, values: Float[Tensor, " F"], seed: int, options: Mapping[str, Any], game: Game
 ) -> object:
-    # A copy, so that a metric that sorts in place spoils no other's numbers.
+    # A copy, so that a metric that sorts in place does not affect the others.
     return metric.measure(game, values.clone(), rng=generator_of(seed, name), **options)
 
 
@@ -129,7 +129,7 @@ def _is_number(value: object) -> bool:
 
 @contextmanager
 def _blaming(name: str) -> Iterator[None]:
-    """Errors that are not of apportion's own kinds name the metric.
+    """Convert errors other than apportion's own to a ``PluginError`` that names the metric.
 
     Raises:
         PluginError: the metric failed.

@@ -1,4 +1,4 @@
-"""From the arguments of ``attribute`` to a ``Request``: every name resolved, every mistake refused, no model run."""
+"""Turns the arguments of ``attribute`` into a ``Request``: resolves names and rejects mistakes without the model."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ __all__ = ["Draft", "Resolver", "with_sampler"]
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A request but for a target that the model has to write.
+    """A request that may still lack a target, which the model has to write.
 
     Attributes:
-        prompt: what is explained, with all features.
-        target: as the user gave it; ``None``: the model writes it.
-        contrast: what the target is compared with.
+        prompt: the prompt with all features.
+        target: the target that the user gave; ``None`` if the model has to write it.
+        contrast: the target to compare with, if there is one.
         generation: options of the generation.
-        seed: of the run.
-        parts: everything else of the request.
+        seed: seed of the run.
+        parts: all other fields of the request.
     """
 
     prompt: ModelInput
@@ -56,23 +56,23 @@ class Draft:
     parts: Mapping[str, Any]
 
     def request(self, target: Target) -> Request:
-        """The request, with the target that was given or written.
+        """Complete the request with the target that was given or generated.
 
         Raises:
-            InputError: the contrast is the target itself.
+            InputError: the contrast is equal to the target.
         """
         if self.contrast is not None and self.contrast.ids == target.ids:
-            raise InputError(f"The contrast {self.contrast.text!r} is the target itself; give another one.")
+            raise InputError(f"The contrast {self.contrast.text!r} is equal to the target; give another one.")
         return Request(target=replace(target, contrast=self.contrast), **self.parts)
 
 
 class Resolver:
-    """Resolves calls of one explainer.
+    """Resolves the arguments of one explainer's calls.
 
     Args:
-        plugins: where names are looked up.
-        session: says what it can do, and has the tokenizer.
-        targets: makes targets of it.
+        plugins: registries in which names are looked up.
+        session: session with its capabilities and tokenizer.
+        targets: makes targets for the session.
     """
 
     def __init__(self, plugins: Plugins, session: Session, targets: Targets) -> None:
@@ -93,22 +93,23 @@ class Resolver:
         target_options: Mapping[str, Any] | None = None,
         budget: int | None = None,
         until: float | None = None,
+        max_std_error: float | None = None,
         seed: int = 0,
         generate: Mapping[str, object] | None = None,
         **method_options: Any,
     ) -> Draft:
         """Check everything that can be checked without the model.
 
-        The arguments are those of ``Explainer.attribute``; others are options of the method.
+        The arguments are those of ``Explainer.attribute``; any others are options of the method.
 
         Raises:
-            InputError: any mistake in the arguments.
-            CapabilityError: the session cannot do what the method needs.
+            InputError: an argument is invalid.
+            CapabilityError: the session lacks a capability that the method needs.
         """
-        budget, until = _limits(budget, until)
+        budget, until = _limits(budget, until, max_std_error)
         seed = checked_seed(seed)
         if target is not None and generate is not None:
-            raise InputError("generate= sets how a target is written, and a target is given; leave one of them out.")
+            raise InputError("generate= applies only if the model writes the target; omit generate= or target=.")
         if generate is not None and not isinstance(generate, Mapping):
             raise InputError(f"generate={generate!r} must be a dict of options, such as {{'max_new_tokens': 40}}.")
         target_fn_name, target_fn_object = self._target_fn(
@@ -143,17 +144,25 @@ class Resolver:
         given = None if target is None else self._targets.given("target", target)
         return Draft(full, given, other, generate or {}, seed, parts)
 
-    def larger(self, request: Request, request_id: str, budget: int | None, until: float | None, spent: int) -> Request:
-        """The same request with a larger budget; ``"auto"`` chooses anew, as it would have with that budget.
+    def larger(
+        self,
+        request: Request,
+        request_id: str,
+        budget: int | None,
+        until: float | None,
+        max_std_error: float | None,
+        spent: int,
+    ) -> Request:
+        """Return the request with a larger budget; ``"auto"`` chooses again, for the new budget.
 
         Raises:
-            InputError: nothing is asked for, or the budget is not larger.
+            InputError: neither limit is given, or the budget is not larger.
         """
-        if budget is None and until is None:
-            raise InputError("Give budget= (evaluations in all) or until= (a standard error) to go on to.")
-        budget, until = _limits(budget, until)
-        if budget is not None and budget <= spent:
-            raise InputError(f"budget={budget} is not larger than the {spent} evaluations that this result has.")
+        budget, until = _limits(budget, until, max_std_error)
+        if budget is None:
+            raise InputError("Give budget= (total evaluations) or until= (the largest standard error allowed).")
+        if budget <= spent:
+            raise InputError(f"budget={budget} must be larger than the {spent} evaluations of this result.")
         method = "auto" if request.method_reason else request.method
         features = len(request.adapter.features)
         chosen = self._chosen(method, request.renderer, features, budget, request.given_options)
@@ -164,10 +173,10 @@ class Resolver:
     def metrics(
         self, metrics: Sequence[str | Metric] | None, options: Mapping[str, Mapping[str, Any]]
     ) -> dict[str, tuple[Metric, Mapping[str, Any]]]:
-        """Metrics and their options, by name.
+        """Resolve metrics and their options, by name.
 
         Raises:
-            InputError: an unknown name, something that is no metric, options of a metric that is not measured.
+            InputError: a name is unknown, an object is not a metric, or options are given for another metric.
         """
         registry = self._plugins["metrics"]
         if isinstance(metrics, str):
@@ -183,16 +192,16 @@ class Resolver:
             raise InputError(f"options={options!r} must hold a dict for each metric: {{'lds': {{'masks': 128}}}}.")
         for name in options:
             if name not in found:
-                raise unknown_name("metric", name, found, "Options are given for it, and it is not measured.")
+                raise unknown_name("metric", name, found, "Options are given for it, but it is not measured.")
         return {name: (metric, options.get(name, {})) for name, metric in found.items()}
 
     def adapter(self, prompt: object, features: object, seed: int, request_id: str = "") -> InputAdapter:
-        """The prompt's features and renderer, by the first plugin that claims it."""
+        """Find the adapter for a prompt, from the first plugin that claims it."""
         if isinstance(prompt, str):
             prompt = Text(prompt) if features is None else Text(prompt, by=features)  # type: ignore[arg-type]
         elif features is not None:
             raise InputError(
-                f"features= says how a plain text is cut; a {type(prompt).__name__} brings its own features."
+                f"features= applies to plain strings only; a {type(prompt).__name__} defines its own features."
             )
         context = AdaptContext(self._session.tokenizer, seed, request_id)
         found: InputAdapter | None = self._plugins.call("apportion_adapt_input", prompt=prompt, context=context)
@@ -203,19 +212,19 @@ class Resolver:
             )
         if not isinstance(found, InputAdapter):
             raise PluginError(
-                f"apportion_adapt_input returned {found!r:.80} for this {type(prompt).__name__}; an adapter has "
-                "`features` and `render`, and None means that a prompt is not the plugin's."
+                f"apportion_adapt_input returned {found!r:.80} for this {type(prompt).__name__}; it must return an "
+                "adapter with `features` and `render`, or None for a prompt that is not the plugin's."
             )
         names = [feature.name for feature in found.features]
         if not names:
-            raise InputError(f"This {type(prompt).__name__} has no features; there is nothing to attribute to.")
+            raise InputError(f"This {type(prompt).__name__} has no features; a prompt needs at least one.")
         name, times = Counter(names).most_common(1)[0]
         if times > 1:
             raise PluginError(f"The adapter {type(found).__name__} gave {times} features the name {name!r}.")
         for segment in getattr(found, "segments", ()):
             if segment.feature is not None and not 0 <= segment.feature < len(names):
                 raise PluginError(
-                    f"The adapter {type(found).__name__} gave a segment of feature {segment.feature}; there are "
+                    f"The adapter {type(found).__name__} has a segment of feature {segment.feature}, but there are "
                     f"{len(names)} features, numbered from 0."
                 )
         return found
@@ -226,7 +235,7 @@ class Resolver:
         if isinstance(given, str):
             name, made = given, self._plugins["targets"].get(given).make(**options)
         elif options:
-            raise InputError(f"target_options={dict(options)!r} goes with the name of a target function.")
+            raise InputError(f"target_options={dict(options)!r} requires the name of a target function.")
         elif isinstance(given, TargetFunction):
             name, made = _name_of(given), given
         elif callable(given) and not isinstance(given, type):
@@ -234,15 +243,15 @@ class Resolver:
             name = made.name
         else:
             raise InputError(
-                f"target_fn={given!r} is neither a name, nor a TargetFunction (with `needs`), nor a function of logits."
+                f"target_fn={given!r} must be a name, a TargetFunction (with `needs`), or a function of logits."
             )
         contrastive = bool(getattr(made, "contrastive", False))
         if contrastive and contrast is None:
-            raise InputError(f"The target function {name!r} compares with another target: give contrast=.")
+            raise InputError(f"The target function {name!r} compares with another target; give contrast=.")
         if contrast is not None and not contrastive:
             others = [e.name for e in self._plugins["targets"] if getattr(e.load(), "contrastive", False)]
             raise InputError(
-                f"contrast={contrast!r} is given, and the target function {name!r} compares with nothing. "
+                f"contrast={contrast!r} is given, but the target function {name!r} is not contrastive. "
                 f"Contrastive ones: {listing(others)}."
             )
         return name, made
@@ -258,9 +267,7 @@ class Resolver:
             name, made = method, self._plugins["methods"].get(method).make()
         elif isinstance(method, type) or not callable(getattr(method, "run", None)):
             kind = (
-                "a class; pass an object of it"
-                if isinstance(method, type)
-                else "neither a name nor an object with `run`"
+                "a class; pass an instance" if isinstance(method, type) else "neither a name nor an object with `run`"
             )
             raise InputError(f"method={method!r} is {kind}.")
         else:
@@ -271,7 +278,7 @@ class Resolver:
         if missing:
             raise CapabilityError(
                 f"The method {name!r} needs {listing(sorted(c.value for c in missing))}, which the backend "
-                f"{self._session.info.backend!r} does not give for this model. It gives: "
+                f"{self._session.info.backend!r} does not provide for this model. It provides: "
                 f"{listing(sorted(c.value for c in self._session.capabilities))}."
             )
         return name, made, reason, budget
@@ -284,7 +291,7 @@ class Resolver:
         budget: int | None,
         given: Mapping[str, Any],
     ) -> dict[str, Any]:
-        """The fields of a request that say which method runs, with which options and how many coalitions."""
+        """The fields of a request that define the method, its options and its budget of coalitions."""
         name, made, reason, limit = self._method(method, n_features, budget, renderer.draws)
         return {
             "method_name": name,
@@ -300,15 +307,18 @@ class Resolver:
         return with_sampler(method.run, options, self._plugins["samplers"])
 
 
-def _limits(budget: int | None, until: float | None) -> tuple[int | None, float | None]:
-    """The budget, which ``until`` needs, and ``until``, checked."""
+def _limits(budget: int | None, until: float | None, max_std_error: float | None) -> tuple[int | None, float | None]:
+    """Check the budget and ``until`` or its alias; with ``until``, the budget gets a default."""
     budget = None if budget is None else whole_number("budget", budget, least=1)
-    if until is None:
+    if until is not None and max_std_error is not None:
+        raise InputError("max_std_error= is an alias of until=; give only one of them.")
+    name, limit = ("until", until) if max_std_error is None else ("max_std_error", max_std_error)
+    if limit is None:
         return budget, None
-    number = isinstance(until, int | float | np.integer | np.floating) and not isinstance(until, bool)
-    if not number or not 0 < until < math.inf:
-        raise InputError(f"until={until!r} must be a standard error, a number above 0 such as 0.05.")
-    return UNTIL_BUDGET if budget is None else budget, float(until)
+    number = isinstance(limit, int | float | np.integer | np.floating) and not isinstance(limit, bool)
+    if not number or not 0 < limit < math.inf:
+        raise InputError(f"{name}={limit!r} must be a standard error, a number above 0 such as 0.05.")
+    return UNTIL_BUDGET if budget is None else budget, float(limit)
 
 
 def _name_of(thing: object) -> str:
@@ -316,16 +326,14 @@ def _name_of(thing: object) -> str:
 
 
 def with_sampler(function: Callable[..., Any], options: Mapping[str, Any], samplers: Registry) -> dict[str, Any]:
-    """Options in which an option ``sampler`` whose value, given or default, is a name has become the sampler.
+    """Replace the name of a sampler in the option ``sampler``, given or default, by the sampler itself.
 
     Raises:
-        UnknownNameError: no sampler of that name.
-        InputError: something that is neither a name nor a sampler.
+        UnknownNameError: there is no sampler of this name.
+        InputError: the value is neither a name nor a sampler.
     """
     default = named_options(function).get("sampler")
     given = options.get("sampler", default.default if default else None)
     if default is not None and not isinstance(given, str) and not callable(getattr(given, "sample", None)):
-        raise InputError(
-            f"sampler={given!r} is neither a name ({listing(samplers.names())}) nor an object with `sample`."
-        )
+        raise InputError(f"sampler={given!r} must be a name ({listing(samplers.names())}) or an object with `sample`.")
     return dict(options) | ({"sampler": samplers.get(given).make()} if isinstance(given, str) else {})

@@ -1,4 +1,4 @@
-"""Runs: one under way, what its method asks of the session, and those that ended."""
+"""Runs in progress, the questions that their methods ask the session, and runs that have ended."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ __all__ = ["Ask", "Call", "EmbeddedScoring", "Past", "PastRuns", "Question", "Ru
 
 @dataclass(slots=True)
 class Run:
-    """One run, from its first moment on.
+    """One run, from its start.
 
     Attributes:
-        watch: where its progress goes.
-        id: its name in events, hooks and logs.
-        request: what was asked; ``None`` until everything is resolved.
-        memory: every value that was scored.
-        tally: what it cost so far.
-        before: seconds that were spent by the run that it goes on from.
-        started: on the clock of ``time.perf_counter``.
+        watch: receives its progress events.
+        id: its id in events, hooks and logs.
+        request: its request; ``None`` until everything is resolved.
+        memory: all values that were scored.
+        tally: its cost so far.
+        before: seconds that the runs before it took, if it continues another one.
+        started: its start time, from ``time.perf_counter``.
     """
 
     watch: Report
@@ -50,29 +50,29 @@ class Run:
 
     @property
     def resolved(self) -> Request:
-        """The request of a run that has one."""
+        """The request, once it is resolved."""
         assert self.request is not None
         return self.request
 
     @property
     def seconds(self) -> float:
-        """Since it started."""
+        """Seconds since the start."""
         return time.perf_counter() - self.started
 
     def report(self, event: ProgressEvent) -> None:
-        """Tell observers, and whose run it is."""
+        """Report an event to observers, with the run's request and id."""
         self.watch(replace(event, request=self.request, request_id=self.id))
 
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """A run that ended well.
+    """A run that succeeded.
 
     Attributes:
-        request: what was asked.
-        tally: what it cost.
-        memory: every value that was scored.
-        seconds: how long it took.
+        request: its request.
+        tally: its cost.
+        memory: all values that were scored.
+        seconds: its duration in seconds.
     """
 
     request: Request
@@ -82,28 +82,28 @@ class Past:
 
 
 class PastRuns:
-    """Runs by their results."""
+    """Past runs, by their results."""
 
     def __init__(self) -> None:
         self._runs: WeakKeyDictionary[Attribution, Past] = WeakKeyDictionary()
 
     def keep(self, result: Attribution, run: Past) -> None:
-        """Keep a run until its result is gone."""
+        """Keep a run for as long as its result lives."""
         self._runs[result] = run
 
     def of(self, result: Attribution) -> Past:
-        """The run that made this result.
+        """Return the run that made this result.
 
         Raises:
-            InputError: it was made by another explainer, or read from a file.
+            InputError: the result was made by another explainer, or read from a file.
         """
         if not isinstance(result, Attribution):
-            raise InputError(f"A result of `attribute` is needed, not {type(result).__name__}: {result!r:.80}.")
+            raise InputError(f"The result must be an Attribution, not {type(result).__name__}: {result!r:.80}.")
         found = self._runs.get(result)
         if found is None:
             raise InputError(
                 "This result was not made by this explainer (it was read from a file, copied, or made by another "
-                "explainer), so what it scored is not at hand. Run attribute() again with the same arguments; with "
+                "explainer), so its scores are not in memory. Run attribute() again with the same arguments; with "
                 "Explainer(cache=True) nothing is scored twice."
             )
         return found
@@ -111,28 +111,28 @@ class PastRuns:
 
 @runtime_checkable
 class Question(Protocol):
-    """Something that a method needs from the session while it runs."""
+    """A request of a running method to the session."""
 
     def answer(self) -> Any:
-        """Ask the session now."""
+        """Get the answer from the session now."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """Values of inputs. Where log-probabilities are enough, they may be read together with those of other runs."""
+    """Scoring of inputs; if log-probabilities suffice, they may be read together with those of other runs."""
 
     scorer: Scorer
     inputs: Sequence[ModelInput]
 
     def answer(self) -> Tensor:
-        """Score them now."""
+        """Score the inputs now."""
         return self.scorer(self.inputs)
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedScoring:
-    """Values of prompts that are given by their input embeddings, for gradient methods."""
+    """Scoring of prompts given by their input embeddings, for gradient methods."""
 
     session: InsideSession
     readout: Readout
@@ -141,12 +141,12 @@ class EmbeddedScoring:
 
     @property
     def tokens(self) -> int:
-        """Tokens that the model reads."""
+        """Number of tokens that the model reads."""
         rows, prompt, _ = self.embedded.shape
         return int(rows * sum(prompt + len(target) - 1 for target in self.readout.targets))
 
     def answer(self) -> Tensor:
-        """Score them now, and count it."""
+        """Score the prompts now, and count the evaluations."""
         self.readout.prepare(self.scorer.score)
         values = self.readout.of_embeddings(self.session, self.embedded)
         self.scorer.count(len(self.embedded), self.tokens)
@@ -155,7 +155,7 @@ class EmbeddedScoring:
 
 @dataclass(frozen=True, slots=True)
 class Tracing:
-    """Internals of one forward."""
+    """Tracing of the internals of one forward pass."""
 
     session: InsideSession
     scorer: Scorer
@@ -165,7 +165,7 @@ class Tracing:
     modules: tuple[str, ...]
 
     def answer(self) -> Any:
-        """Trace it now, and count it."""
+        """Trace the forward pass now, and count it."""
         found = self.session.trace(self.ids, hidden=self.hidden, attentions=self.attentions, modules=self.modules)
         self.scorer.count(1, len(self.ids))
         return found
@@ -173,19 +173,19 @@ class Tracing:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Anything else, which no two runs have in common and which does not count."""
+    """Any other call, which runs cannot share and which does not count as an evaluation."""
 
     function: Callable[[], Tensor]
 
     def answer(self) -> Tensor:
-        """Call it now."""
+        """Call the function now."""
         return self.function()
 
 
 Ask = Callable[[Question], Any]
-"""The way in which the questions of a run reach the session."""
+"""Function that takes the questions of a run to the session."""
 
 
 def answered(question: Question) -> Any:
-    """Straight away, for a run that is alone."""
+    """Answer immediately, for a single run."""
     return question.answer()

@@ -1,4 +1,4 @@
-"""The stages that every run goes through, alone or beside others."""
+"""The stages of every run, single or concurrent."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ WHITE_BOX = frozenset({Capability.GRADIENTS, Capability.HIDDEN_STATES, Capabilit
 
 
 class Stages:
-    """Resolving, generating, scoring and assembling, for the runs of one explainer.
+    """Stages of the runs of one explainer: resolve, generate, score and assemble.
 
     Args:
         plugins: hooks and registries.
-        session: the open model.
-        notes: on the choice of the backend, for results.
-        share: whether what rows share may be read once.
-        report: where progress goes.
+        session: session of the open model.
+        notes: notes on the choice of the backend, for results.
+        share: shared prefixes may be read only once.
+        report: receives progress events.
 
     Attributes:
-        past: runs that ended, for as long as their results live.
-        resolver: looks names up.
+        past: past runs, kept for as long as their results live.
+        resolver: resolves arguments.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Stages:
 
     @contextmanager
     def run(self) -> Iterator[Run]:
-        """A run that is alone: however it ends, prefixes are forgotten and observers are told."""
+        """Context of a single run; at its end, even after an error, prefixes are released and observers notified."""
         run = Run(self.report)
         try:
             yield run
@@ -81,11 +81,11 @@ class Stages:
         self.end(run, None)
 
     def resolve(self, run: Run, arguments: Mapping[str, Any]) -> Request:
-        """The request of the arguments of ``attribute``: checked without the model, then with a target written by it.
+        """Turn the arguments of ``attribute`` into a request. A target that is not given is generated after the checks.
 
         Raises:
-            InputError: any mistake in the arguments.
-            CapabilityError: the session cannot do what the method needs.
+            InputError: an argument is invalid.
+            CapabilityError: the session lacks a capability that the method needs.
         """
         draft = self.resolver.draft(run.id, **arguments)
         target = draft.target
@@ -96,20 +96,20 @@ class Stages:
         return run.request
 
     def begin(self, run: Run) -> None:
-        """Tell observers what is going to be run."""
+        """Notify observers before the run."""
         self._plugins.call("apportion_before_run", request=run.resolved)
 
     def batches(self) -> Batches:
-        """Lays rows out; runs that take turns share it."""
+        """Make the planner of batches; concurrent runs share one."""
         return Batches(self._session, share=self._share)
 
     def game(self, run: Run, batches: Batches, ask: Ask | None = None) -> Game:
-        """What the method asks.
+        """Make the game that the method queries.
 
         Args:
-            run: whose request, memory and account it is.
-            batches: lays rows out.
-            ask: takes every question to the session; ``None``: straight away.
+            run: the run, with its request, memory and counts.
+            batches: plans and runs batches.
+            ask: takes every question to the session; ``None`` to answer immediately.
         """
         request, session = run.resolved, self._session
         scorer, put = self.scorer(run, request, batches), ask or answered
@@ -139,7 +139,7 @@ class Stages:
         )
 
     def finish(self, run: Run, estimate: Estimate, game: Game) -> Attribution:
-        """The result, which observers see."""
+        """Assemble the result, and pass it to observers."""
         request, seconds = run.resolved, run.before + run.seconds
         attribution = assemble(
             request,
@@ -157,15 +157,15 @@ class Stages:
         return attribution
 
     def end(self, run: Run, error: BaseException | None) -> None:
-        """Tell observers how a run ended."""
+        """Notify observers of the end of a run."""
         run.report(ProgressEvent("end", seconds=run.seconds, error=error))
 
     def release(self) -> None:
-        """The session lets go of what it kept from one batch to the next."""
+        """Make the session discard what it keeps between batches."""
         self._session.release()
 
     def scorer(self, run: Run, request: Request, batches: Batches) -> Scorer:
-        """Scores inputs for a request, on the account of a run."""
+        """Make the scorer of a request; it updates the run's counts."""
         readout = Readout(self._session, request.target, request.target_fn, request.reference, batches.turns)
         looks = request.target_fn.needs is Needs.LOG_PROBS
         return Scorer(
@@ -179,7 +179,7 @@ class Stages:
         )
 
     def _inside(self, request: Request, scorer: Scorer, put: Ask) -> Any:
-        """How the game gets at the model's inside; ``None`` where the session does not give it."""
+        """A function that gives the game access to the model's internals; ``None`` if the session does not allow it."""
         session = self._session
         if not isinstance(session, InsideSession) or not WHITE_BOX & session.capabilities:
             return None

@@ -1,4 +1,4 @@
-"""From what a user gives as target or contrast to token ids, and the target that the model writes."""
+"""Conversion of targets and contrasts to token ids, and generation of targets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Targets:
     """Makes targets for one session.
 
     Args:
-        session: whose tokenizer encodes them, and which generates.
+        session: session that encodes and generates targets.
     """
 
     def __init__(self, session: Session) -> None:
@@ -30,29 +30,29 @@ class Targets:
         self._tokenizer = session.tokenizer
 
     def given(self, name: str, given: object) -> Target:
-        """A target or contrast that the user gave, as a text or token ids.
+        """Make a target or contrast from a text or token ids.
 
         Args:
             name: ``"target"`` or ``"contrast"``, for messages.
             given: the text, without special tokens, or the ids.
 
         Raises:
-            InputError: it is empty, cannot be encoded, or is outside the vocabulary.
+            InputError: the target is empty, cannot be encoded, or has an id outside the vocabulary.
         """
         if not isinstance(given, str):
             return self._of_ids(self._checked_ids(name, given))
         check_encodable(name, given)
         ids = tuple(self._tokenizer(given, add_special_tokens=False)["input_ids"])
         if not ids:
-            raise InputError(f"The {name} {given!r} is empty: the tokenizer makes no tokens of it.")
+            raise InputError(f"The {name} {given!r} is empty: the tokenizer returns no tokens for it.")
         return replace(self._of_ids(ids), text=given)
 
     def written(self, prompt: ModelInput, options: Mapping[str, object], seed: int) -> Target:
-        """The target that the model writes after the prompt.
+        """Generate a target with the model.
 
         Raises:
             CapabilityError: the session cannot generate.
-            InputError: the model writes nothing, or its generation does not know an option.
+            InputError: the model generates nothing, or an option is unknown to its generation.
         """
         session = self._session
         if Capability.GENERATE not in session.capabilities or not isinstance(session, GenerateSession):
@@ -67,10 +67,10 @@ class Targets:
         return replace(self._of_ids(ids), generated=True)
 
     def check_prompt(self, prompt: ModelInput) -> None:
-        """Refuse a prompt that leaves no room for a target.
+        """Reject a prompt that leaves no room for a target.
 
         Raises:
-            InputError: with both lengths.
+            InputError: the prompt is too long; the message states both lengths.
         """
         limit, tokens = self._session.info.context_length, len(prompt.ids)
         if limit is not None and (tokens >= limit if self._session.layout.joint else tokens > limit):
@@ -86,10 +86,10 @@ class Targets:
         if isinstance(values, Sequence) and not isinstance(values, bytes):
             values = [int(i) if isinstance(i, np.integer) else i for i in values]
         if not isinstance(values, list) or not all(type(i) is int for i in values):
-            raise InputError(f"The {name} must be a text, token ids or None; it is {given!r:.80}.")
+            raise InputError(f"The {name} must be a string, token ids or None; it is {given!r:.80}.")
         if not values:
             hint = ", or None to generate" if name == "target" else ""
-            raise InputError(f"The {name} is an empty list of token ids; give at least one{hint}.")
+            raise InputError(f"The {name} is an empty list of token ids; give at least one id{hint}.")
         vocabulary = self._session.info.vocabulary
         wrong = [i for i in values if i < 0 or (vocabulary is not None and i >= vocabulary)]
         if wrong:

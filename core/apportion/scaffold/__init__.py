@@ -1,1 +1,1 @@
-"""Writing a new plugin: a distribution that works and whose tests pass."""
+"""Generates new plugins: working distributions whose tests pass."""

@@ -1,4 +1,4 @@
-"""From a name and a kind to the files of a distribution."""
+"""Generates the files of a distribution from a name and a kind."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ _USAGE: Mapping[str, str] = {
     "backend": 'ap.Explainer("smollm2", backend="$name")',
     "metric": (
         "from $module import $Class\n\n"
-        "$Class().measure(game, values, rng=torch.Generator())  # a Game, and one value for each feature"
+        "$Class().measure(game, values, rng=torch.Generator())  # a Game, and one value per feature"
     ),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """A plugin that is to be written.
+    """A plugin to generate.
 
     Attributes:
-        name: what users will type, such as ``"random_subset"``.
+        name: the name that users will type, such as ``"random_subset"``.
         kind: one of ``KINDS``.
     """
 
@@ -49,10 +49,10 @@ class Distribution:
 
     @classmethod
     def of(cls, name: str, kind: str) -> Distribution:
-        """From what a user typed: dashes or underscores, with or without the prefix ``apportion-``.
+        """Make one from user input: dashes or underscores, with or without the prefix ``apportion-``.
 
         Raises:
-            InputError: no such kind, or a name that cannot be a package.
+            InputError: the kind is unknown, or the name cannot be that of a package.
         """
         if kind not in KINDS:
             raise unknown_name("kind of plugin", kind, KINDS)
@@ -61,30 +61,30 @@ class Distribution:
             proposal = re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-0123456789")
             hint = f" such as {proposal!r}" if proposal else ""
             raise InputError(
-                f"{name!r} cannot be the name of a plugin; use small letters, digits and dashes, a letter first{hint}."
+                f"{name!r} cannot be a plugin name; use lowercase letters, digits and dashes, a letter first{hint}."
             )
         found = cls(plain.replace("-", "_"), kind)
         if found.name == "auto":
-            raise InputError("A plugin cannot be called 'auto': that asks apportion to choose one.")
+            raise InputError("A plugin cannot be called 'auto', which is reserved for the automatic choice.")
         if keyword.iskeyword(found.name.capitalize()) or importlib.util.find_spec(found.module) is not None:
-            raise InputError(f"{name!r} would need a module {found.module!r}, which is taken; choose another name.")
+            raise InputError(f"{name!r} needs a module {found.module!r}, which is taken; choose another name.")
         return found
 
     @property
     def folder(self) -> str:
-        """The distribution's name, and that of its folder."""
+        """Name of the distribution and of its folder."""
         return f"apportion-{self.name.replace('_', '-')}"
 
     @property
     def module(self) -> str:
-        """The module with the hooks."""
+        """Name of the module with the hooks."""
         return f"apportion_{self.name}"
 
     def files(self) -> dict[str, str]:
-        """The text of every file, by its path in the folder."""
+        """Contents of all files, by path in the folder."""
         words = self.name.replace("_", " ")
         camel = "".join(part.capitalize() for part in self.name.split("_"))
-        # Names that the templates use, such as rich's Table.
+        # Names that the templates already use, such as rich's Table.
         used = any(re.search(rf"\b{camel}\b", _template(f"{file}.py")) for file in (self.kind, f"test_{self.kind}"))
         names = {
             "name": self.name,
@@ -113,20 +113,20 @@ class Distribution:
 
 
 def write_distribution(distribution: Distribution, parent: Path) -> Path:
-    """Write the files into a new folder; nothing that is there is touched.
+    """Write the files to a new folder; existing files are never changed.
 
     Returns:
         The folder.
 
     Raises:
-        PluginError: the folder exists, or cannot be written.
+        PluginError: the folder already exists, or cannot be written.
     """
     folder = parent / distribution.folder
     try:
         if not parent.is_dir():
-            raise PluginError(f"There is no folder {parent}; make it, or name another with --into.")
+            raise PluginError(f"There is no folder {parent}; create it, or name another one with --into.")
         if folder.exists():
-            raise PluginError(f"{folder} is there already; choose another name, or another folder with --into.")
+            raise PluginError(f"{folder} already exists; choose another name, or another folder with --into.")
         for path, text in distribution.files().items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_text(text, encoding="utf-8")

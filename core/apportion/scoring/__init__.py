@@ -1,1 +1,1 @@
-"""From model inputs to values: plans, batches and what is read of them."""
+"""Scoring of model inputs: plans, batches, and the values read from them."""

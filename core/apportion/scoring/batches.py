@@ -1,4 +1,4 @@
-"""Rows through a session: planned, read batch by batch, halved where memory runs out."""
+"""Batches of rows: planned, scored one by one, and halved when memory runs out."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from apportion.scoring.plan import Batch, Plan, plan, read_again
 __all__ = ["Batches", "Read", "Turns"]
 
 Read = Callable[[ScoringBatch], Tensor]
-"""Gives one row of a tensor for each row of a batch."""
+"""Returns one row of a tensor for each row of a batch."""
 
 
 class Batches:
-    """Lays rows out for a session and runs them.
+    """Plans batches of rows for a session, and runs them.
 
     Args:
         session: the loaded model.
-        share: whether plans may read what rows share only once, where the session can.
+        share: plans may read shared prefixes only once, if the session supports it.
     """
 
     def __init__(self, session: Session, *, share: bool = True) -> None:
@@ -38,15 +38,15 @@ class Batches:
         self._layout = layout if share else replace(layout, prefix_sharing=False, packing=False)
         self._row_limit: int | None = None
         self.turns = Turns()
-        """Of the plugins, through whatever lane a batch goes out."""
+        """Taken by plugins that work on a batch, in any lane."""
 
     def plan(self, rows: Sequence[Row], also: Sequence[Sequence[Row]], kept: ModelInput | None) -> Plan:
-        """How rows would be scored.
+        """Plan how to score rows.
 
         Args:
-            rows: distinct.
-            also: rows with the same prompts and other targets, where each batch is read with those too.
-            kept: what the session keeps by then.
+            rows: distinct rows.
+            also: rows with the same prompts and other targets, if each batch is also read with those.
+            kept: tokens that the session will keep by then.
         """
         made = plan(rows, self._layout, self._session.row_bytes, self._session.info.memory_budget, kept)
         return read_again(made, also, kept) if also else made
@@ -54,15 +54,15 @@ class Batches:
     def run(
         self, rows: Sequence[Row], read: Read, note: Callable[[str], None], also: Sequence[Sequence[Row]] = ()
     ) -> Iterator[tuple[Batch, Tensor, list[int]]]:
-        """Batches as they were read, what was read of each, and how many tokens the model read for each of its rows.
+        """Score rows, and yield each batch with its scores and the number of tokens that the model read for each row.
 
-        Where the session has several lanes, batches may come in any order, and ``read`` is called from several threads.
+        If the session has several lanes, batches may come in any order, and ``read`` is called from several threads.
 
         Args:
-            rows: distinct.
+            rows: distinct rows.
             read: called with each batch.
-            note: told when memory ran out.
-            also: rows with the same prompts and other targets, if ``read`` reads each batch with those too.
+            note: called with a message when memory runs out.
+            also: rows with the same prompts and other targets, if ``read`` also reads each batch with those.
 
         Raises:
             BatchTooLargeError: not even one row fits into memory.
@@ -79,7 +79,7 @@ class Batches:
                 found = read(schedule.scoring_batch(batch))
             except (BatchTooLargeError, torch.OutOfMemoryError) as error:
                 failure = str(error)
-            # Outside the except block, so that the failed batch's tensors are free before the next try.
+            # Outside the except block, so that the failed batch's tensors are freed before the next attempt.
             if failure is not None:
                 left.extendleft(self._halves(schedule, batch, failure, note))
                 continue
@@ -88,7 +88,7 @@ class Batches:
     def _in_lanes(
         self, schedule: Plan, left: deque[Batch], read: Read, note: Callable[[str], None]
     ) -> Iterator[tuple[Batch, Tensor, list[int]]]:
-        """As many batches as there are lanes at once; each result is named by its batch."""
+        """Run as many batches at once as there are lanes; each result comes with its batch."""
         under_way: dict[Future[Tensor], Batch] = {}
         pool = ThreadPoolExecutor(self._layout.lanes, thread_name_prefix="apportion-lane")
         try:
@@ -104,11 +104,11 @@ class Batches:
                         continue
                     yield batch, future.result(), [schedule.costs[row] for row in batch.rows]
         finally:
-            # After an error or Ctrl-C nothing more goes out, and nothing is left behind.
+            # After an error or Ctrl-C, submit nothing more, and wait for running batches.
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _next(self, left: deque[Batch]) -> Batch:
-        """The next batch, or as much of it as is known to fit; the rest stays."""
+        """Take the next batch, or as much of it as is known to fit; the rest stays in the queue."""
         batch = left.popleft()
         if self._row_limit is not None and len(batch.rows) > self._row_limit:
             left.appendleft(batch.part(self._row_limit, len(batch.rows)))
@@ -116,10 +116,10 @@ class Batches:
         return batch
 
     def _halves(self, schedule: Plan, batch: Batch, failure: str, note: Callable[[str], None]) -> list[Batch]:
-        """What is read instead of a batch that did not fit, the second half first.
+        """Split a batch that did not fit; the second half comes first.
 
         Raises:
-            BatchTooLargeError: it was a single row.
+            BatchTooLargeError: the batch is a single row.
         """
         if len(batch.rows) == 1:
             raise BatchTooLargeError(
@@ -129,14 +129,14 @@ class Batches:
             )
         half = len(batch.rows) // 2
         self._row_limit = min(half, self._row_limit or half)
-        note(f"memory ran out on a batch of {len(batch.rows)} rows; went on with {half}")
+        note(f"memory ran out on a batch of {len(batch.rows)} rows; continued with {half}")
         return [batch.part(half, len(batch.rows)), batch.part(0, half)]
 
 
 class Turns:
-    """A lock that is held while plugins work on a batch, and lent while the session scores it.
+    """A lock that is held while plugins work on a batch, and released while the session scores it.
 
-    So plugins are called one at a time, also where a session scores several batches at once.
+    So plugins are called one at a time, even if a session scores several batches at once.
     """
 
     def __init__(self) -> None:
@@ -145,7 +145,7 @@ class Turns:
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """Nobody else's turn."""
+        """Hold the lock."""
         with self._lock:
             self._mine.held = True
             try:
@@ -155,7 +155,7 @@ class Turns:
 
     @contextmanager
     def lent(self) -> Iterator[None]:
-        """Others may take their turn meanwhile; outside a turn nothing happens."""
+        """Release the lock for others in the meantime; does nothing if this thread does not hold it."""
         if not getattr(self._mine, "held", False):
             yield
             return

@@ -1,4 +1,4 @@
-"""Any function of logits as a target function."""
+"""Target functions made from plain functions of logits."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from apportion.protocols.targets import Needs, Scores, Target
 __all__ = ["LogitsFunction", "OfLogits"]
 
 LogitsFunction = Callable[[Float[Tensor, "S T V"]], Tensor]
-"""From logits at the positions that predict the target to ``Float[S, T]``, or ``Float[S, 1 + T]``."""
+"""A function of the logits at the positions that predict the target; returns ``Float[S, T]`` or ``Float[S, 1 + T]``."""
 
 
 class OfLogits:
-    """A target function made of a plain function.
+    """A target function made from a plain function.
 
     Args:
-        function: from logits ``Float[S, T, V]`` to one value for each token, ``Float[S, T]``, whose sum stands for the
-            whole target; or to the value of the whole target and one for each token, ``Float[S, 1 + T]``.
+        function: maps logits ``Float[S, T, V]`` to one value per token, ``Float[S, T]``, whose sum is the value of the
+            whole target; or to the value of the whole target and one value per token, ``Float[S, 1 + T]``.
     """
 
     needs = Needs.LOGITS
@@ -32,10 +32,10 @@ class OfLogits:
         self.name = str(getattr(function, "__name__", type(function).__name__))
 
     def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:
-        """Values of S inputs.
+        """Compute the values of S inputs.
 
         Raises:
-            InputError: the function gave something else.
+            InputError: the function failed, or returned something else.
         """
         assert scores.logits is not None
         rows, tokens = scores.logits.shape[:2]
@@ -59,8 +59,8 @@ class OfLogits:
                 else f"{type(found).__name__} {found!r:.80}"
             )
             raise InputError(
-                f"The function {self.name!r} gave {shape} for logits of shape {list(scores.logits.shape)}; it must "
-                f"give a value for each token, {[rows, tokens]}, or for the whole target and each token, "
+                f"The function {self.name!r} returned {shape} for logits of shape {list(scores.logits.shape)}; it must "
+                f"return a value per token, {[rows, tokens]}, or values of the whole target and each token, "
                 f"{[rows, 1 + tokens]}."
             )
         found = found.double()

@@ -1,12 +1,12 @@
-"""From rows to batches, and what they cost. Knows nothing of models or devices.
+"""Plans that divide rows into batches, and the cost of these plans. Independent of models and devices.
 
-Three ways to lay rows out, of which the cheapest is taken:
+There are three strategies, and the cheapest is chosen:
 
-- **plain**: whole rows, sorted by length, so that little is padded.
-- **grouped**: rows that begin alike are put into groups whose common prefix is encoded once (``prefix_groups.py``).
+- **plain**: whole rows, sorted by length to minimise padding.
+- **grouped**: groups of rows with a common prefix, which is encoded once per group (``prefix_groups.py``).
 - **packed**: rows in the order of their prefix tree; each distinct token is read once (``prefix_tree.py``).
 
-Each is cut into batches that fill the device and fit a memory budget.
+Each strategy yields batches that keep the device busy and fit the memory budget.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ RowBytes = Callable[[int, int, int], int]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Rows that are scored together, by their numbers.
+    """Numbers of the rows that are scored together.
 
     Attributes:
-        rows: their numbers, in the order in which they are read.
-        prefix: how many leading tokens they share by a prefix that is encoded before.
+        rows: numbers of the rows, in the order in which they are read.
+        prefix: number of leading tokens in the common prefix, which is encoded beforehand.
         packed: each distinct token is read once.
     """
 
@@ -41,23 +41,23 @@ class Batch:
 
     @property
     def independent(self) -> bool:
-        """Whether it can be read at any time: it goes on from nothing that another batch leaves."""
+        """True if the batch can be read at any time, because it does not continue from another batch."""
         return not (self.packed or self.prefix)
 
     def part(self, start: int, stop: int) -> Batch:
-        """Some of the rows, laid out alike."""
+        """A batch with some of the rows and the same layout."""
         return Batch(self.rows[start:stop], self.prefix, self.packed)
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A way to lay rows out that was weighed.
+    """A strategy that was considered, and its cost.
 
     Attributes:
         name: ``"plain"``, ``"grouped"`` or ``"packed"``.
-        tokens: that the model reads, padding included.
-        forwards: of batches and of prefixes.
-        price: both, in tokens of a plain batch.
+        tokens: number of tokens that the model reads, padding included.
+        forwards: number of forward passes, over batches and over prefixes.
+        price: cost of both, in tokens of a plain batch.
     """
 
     name: str
@@ -68,15 +68,15 @@ class Way:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is scored in which order.
+    """Batches of rows, and the order in which they are scored.
 
     Attributes:
-        rows: prompts and targets, distinct.
-        batches: in order.
-        costs: tokens that the model reads for each row, padding included; a prefix is on the account of the first
+        rows: distinct prompts and targets.
+        batches: the batches, in order.
+        costs: number of tokens that the model reads for each row, padding included; a prefix is charged to the first
             row that it is encoded for.
-        ways: what was weighed, the one that was taken first.
-        kept: what the session keeps afterwards.
+        ways: the strategies that were considered, with the chosen one first.
+        kept: tokens that the session keeps afterwards.
         joint: prompt and target are read as one sequence, so that the last target token is not read.
     """
 
@@ -89,24 +89,24 @@ class Plan:
 
     @property
     def forwarded_tokens(self) -> int:
-        """Tokens the model reads under this plan, padding included."""
+        """Number of tokens that the model reads under this plan, padding included."""
         return sum(self.costs)
 
     @property
     def whole_tokens(self) -> int:
-        """Tokens that plain batches would read."""
+        """Number of tokens that the model would read in plain batches."""
         return next(way.tokens for way in self.ways if way.name == "plain")
 
     def read(self, batch: Batch) -> int:
-        """Tokens the model reads for a batch and the prefix that it is the first to need."""
+        """Number of tokens that the model reads for a batch, including a prefix that it is the first to need."""
         return sum(self.costs[row] for row in batch.rows)
 
     def scoring_batch(self, batch: Batch) -> ScoringBatch:
-        """A batch as the session takes it."""
+        """The batch in the form that the session takes."""
         return ScoringBatch(tuple(self.rows[row] for row in batch.rows), batch.prefix, batch.packed)
 
     def bytes(self, batch: Batch, row_bytes: RowBytes) -> int:
-        """Upper estimate of the memory that a batch takes."""
+        """Upper estimate of the memory that a batch takes, in bytes."""
         members = [self.rows[i] for i in batch.rows]
         if batch.packed:
             return sum(
@@ -118,7 +118,7 @@ class Plan:
 
     @property
     def reason(self) -> str:
-        """Why rows are laid out in this way, in words."""
+        """A sentence that compares the chosen strategy with the others."""
         taken, *others = self.ways
         sizes = [f"{way.name} {way.tokens:,} tokens in {way.forwards:,} forwards" for way in others]
         return f"{taken.name}: {taken.tokens:,} tokens in {taken.forwards:,} forwards" + (
@@ -129,20 +129,20 @@ class Plan:
 def plan(
     rows: Sequence[Row], layout: Layout, row_bytes: RowBytes, memory_budget: int, kept: ModelInput | None = None
 ) -> Plan:
-    """Lay distinct rows out in batches, in the cheapest way that the session offers.
+    """Divide distinct rows into batches, by the cheapest strategy that the session allows.
 
     Args:
         rows: prompts and targets.
-        layout: what the session wants.
-        row_bytes: memory of one row, from the lengths of ``(prefix, suffix, target)``.
-        memory_budget: bytes a batch may take; a single row is always allowed.
-        kept: what the session keeps from before.
+        layout: layout of rows that the session accepts.
+        row_bytes: memory of one row, given the lengths ``(prefix, suffix, target)``.
+        memory_budget: bytes that a batch may use; a single row is always allowed.
+        kept: tokens that the session keeps from before.
     """
     room = _Room(rows, layout, row_bytes, memory_budget)
     candidates = [("plain", _padded_batches(rows, [(list(range(len(rows))), 0)], room))]
     limit = layout.packing_limit
     if not layout.joint:
-        pass  # the prompt is read whole, in another place than the target
+        pass  # the encoder reads the prompt whole, so nothing is shared
     elif layout.packing and (limit is None or all(len(row.read) <= limit for row in rows)):
         candidates.insert(0, ("packed", _packed_batches(rows, room, kept)))
     elif layout.prefix_sharing and len(rows) > 1:
@@ -159,12 +159,12 @@ def plan(
 
 
 def read_again(schedule: Plan, others: Sequence[Sequence[Row]], kept: ModelInput | None) -> Plan:
-    """The same plan where each batch is read again with other targets, before the next one.
+    """Extend a plan so that each batch is read again with other targets, before the next batch.
 
     Args:
-        schedule: of the first rows.
+        schedule: plan of the first rows.
         others: rows with the same prompts, in the same order.
-        kept: as when the plan was made.
+        kept: tokens that the session keeps from before, as when the plan was made.
     """
     rows = [*schedule.rows, *(row for part in others for row in part)]
     n = len(schedule.rows)
@@ -180,7 +180,7 @@ def read_again(schedule: Plan, others: Sequence[Sequence[Row]], kept: ModelInput
 
 @dataclass(frozen=True, slots=True)
 class _Room:
-    """How much fits into a batch."""
+    """Capacity of a batch."""
 
     rows: Sequence[Row]
     layout: Layout
@@ -188,14 +188,17 @@ class _Room:
     memory_budget: int
 
     def padded(self, longest: Row, targets: int, prefix: int) -> int:
-        """Rows that a batch may hold whose longest prompt and target are these."""
+        """Maximum number of rows in a batch with this longest prompt and target."""
         suffix = len(longest.prompt) - prefix
         by_memory = self.memory_budget // max(1, self.row_bytes(prefix, suffix, targets))
         return max(1, min(by_memory, self.layout.batch_tokens // (suffix + targets)))
 
 
 def _padded_batches(rows: Sequence[Row], groups: Iterable[tuple[list[int], int]], room: _Room) -> list[Batch]:
-    """Rows of each group, longest first, cut where a batch is full or, without padding, where a length changes."""
+    """Batches of each group's rows, longest first; a new batch begins when one is full.
+
+    Without padding, a new batch also begins when a length changes.
+    """
     found: list[Batch] = []
     for members, prefix in groups:
         current: list[int] = []
@@ -216,14 +219,14 @@ def _padded_batches(rows: Sequence[Row], groups: Iterable[tuple[list[int], int]]
 
 
 def _packed_batches(rows: Sequence[Row], room: _Room, kept: ModelInput | None) -> list[Batch]:
-    """Rows in the order of their prefix tree, cut where a batch is full."""
+    """Batches of rows in the order of their prefix tree; a new batch begins when one is full."""
     order = in_tree_order(rows)
     found: list[Batch] = []
     current: list[int] = []
     tokens = held = 0
     depths = reused_tokens((rows[i] for i in order), kept)
     total = sum(len(rows[i].read) - reused for i, reused in zip(order, depths, strict=True))
-    # Batches of about one size: a small last one would read all weights for a few tokens.
+    # Batches of about equal size: a small last one would read all weights for a few tokens.
     even = total / max(1, -(-total // room.layout.batch_tokens))
     for i, reused in zip(order, depths, strict=True):
         row = rows[i]
@@ -245,7 +248,7 @@ def _packed_bytes(row: Row, reused: int, row_bytes: RowBytes) -> int:
 def _costs(
     rows: Sequence[Row], batches: Sequence[Batch], kept: ModelInput | None, *, joint: bool
 ) -> tuple[list[int], int, ModelInput | None]:
-    """Tokens read for each row, forwards, and what the session keeps afterwards."""
+    """Tokens read for each row, number of forward passes, and tokens that the session keeps afterwards."""
     costs = [0] * len(rows)
     forwards = len(batches)
     for batch in batches:
@@ -259,7 +262,7 @@ def _costs(
         for i in batch.rows:
             costs[i] = width
         prefix = ModelInput(members[0].prompt[: batch.prefix], members[0].media)
-        # A session keeps the longest prefix so far, and goes on from where the next one leaves it.
+        # A session keeps its prefix while that covers the next one, and otherwise continues from where they diverge.
         known = common_prefix(kept.ids, prefix.ids) if kept is not None and kept.media == prefix.media else 0
         if known < len(prefix.ids):
             costs[batch.rows[0]] += len(prefix.ids) - known
@@ -269,8 +272,8 @@ def _costs(
 
 
 def _width(rows: Sequence[Row], joint: bool) -> int:
-    """Tokens that each row of a padded batch reads."""
+    """Number of tokens that are read for each row of a padded batch."""
     if joint:
         return max(len(row.read) for row in rows)
-    # Read apart, the target follows a start token, and its last token is not read.
+    # Read separately, the target follows a start token, and its last token is not read.
     return max(len(row.prompt) for row in rows) + max(len(row.target) for row in rows)

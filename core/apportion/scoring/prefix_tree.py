@@ -1,4 +1,4 @@
-"""The prefix tree of token sequences: how much of each row has been read when it is its turn."""
+"""The prefix tree of token sequences, from which follows how much of each row has already been read."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ __all__ = ["common_prefix", "in_tree_order", "minimum_tokens", "reused_tokens", 
 
 
 def common_prefix(a: tuple[int, ...], b: tuple[int, ...]) -> int:
-    """How many leading tokens two sequences share."""
-    # Slices are compared at C speed, so halving beats looking at one token after the other.
+    """Number of leading tokens that two sequences share."""
+    # Slices are compared at C speed, so bisection beats comparing token by token.
     low, high = 0, min(len(a), len(b))
     while low < high:
         middle = (low + high + 1) // 2
@@ -23,10 +23,10 @@ def common_prefix(a: tuple[int, ...], b: tuple[int, ...]) -> int:
 
 
 def shared_prompt(a: Row, b: Row) -> int:
-    """Leading prompt tokens that two rows share, but for the last token of either prompt.
+    """Number of leading prompt tokens that two rows share, except for the last token of either prompt.
 
-    That one predicts the first target token, so it stays in its row. Rows with different media share nothing: the same
-    placeholder tokens stand for different content there.
+    The last token predicts the first target token, so it stays in its row. Rows with different media share nothing,
+    because the same placeholder tokens then represent different content.
     """
     if a.media != b.media:
         return 0
@@ -34,23 +34,24 @@ def shared_prompt(a: Row, b: Row) -> int:
 
 
 def in_tree_order(rows: Sequence[Row]) -> list[int]:
-    """The numbers of the rows in the order of their prefix tree; rows with the same media stay together."""
+    """Numbers of the rows in the order of their prefix tree; rows with the same media stay together."""
     return sorted(range(len(rows)), key=lambda i: (rows[i].media, rows[i].read))
 
 
 def reused_tokens(rows: Iterable[Row], kept: ModelInput | None = None) -> list[int]:
-    """For each row, how many leading tokens need not be read, when rows are read in this order in one forward.
+    """Number of leading tokens of each row that need not be read, if rows are read in this order in one forward pass.
 
-    A row goes on from the row before it, the first one from what is kept of an earlier forward. Of kept tokens only
-    keys and values are known, so the token that predicts a row's first target token is read in this forward.
+    A row continues from the row before it, and the first row continues from the tokens kept from an earlier forward
+    pass. Only keys and values of kept tokens are known, so the token that predicts a row's first target token must be
+    read in this forward pass.
 
     Args:
-        rows: in the order in which they are read.
-        kept: what was read before, whose keys and values are known.
+        rows: the rows, in the order in which they are read.
+        kept: tokens that were read before, with known keys and values.
     """
     found: list[int] = []
     before, media = (kept.ids, kept.media) if kept is not None else ((), ())
-    # Leading tokens of the row before that were not read in this forward.
+    # Leading tokens of the previous row that were not read in this forward pass.
     old = len(before)
     for row in rows:
         read = row.read
@@ -64,7 +65,7 @@ def reused_tokens(rows: Iterable[Row], kept: ModelInput | None = None) -> list[i
 
 
 def minimum_tokens(rows: Sequence[Row]) -> int:
-    """The nodes of the prefix tree: the fewest tokens that a model can read to score all rows."""
+    """Number of nodes in the prefix tree: the fewest tokens that a model can read to score all rows."""
     total = 0
     before: tuple[int, ...] = ()
     media: tuple[Media, ...] = ()

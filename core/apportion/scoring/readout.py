@@ -1,4 +1,4 @@
-"""From a batch to numbers: what the target function needs is read from the session, and no more."""
+"""Readout of a batch: the session computes only the scores that the target function needs."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from apportion.scoring.batches import Turns
 __all__ = ["LOGITS_BYTES", "FlatLogits", "Readout", "check_shape"]
 
 LOGITS_BYTES = 64 * 2**20
-"""Memory for the logits that a target function sees at once; a row of them is always allowed."""
+"""Maximum size in bytes of the logits passed to a target function at once; one row is always allowed."""
 
 ScoreBatch = Callable[[ScoringBatch, "Readout | FlatLogits"], Tensor]
 
 
 class Readout:
-    """Reads what one target function needs of batches: called with a session and a batch, it scores the batch.
+    """Scores a batch with a session, for one target function.
 
-    It is the ``read`` of the hook ``apportion_score``: log-probabilities ``Float[B, T]``, or, where the target function
-    needs logits, its values ``Float[B, K]``, as logits are too large to hand on.
+    It is the ``read`` of the hook ``apportion_score``. It returns log-probabilities ``Float[B, T]``, or, if the target
+    function needs logits, the function's values ``Float[B, K]``, because logits are too large to pass on.
 
     Args:
         session: the loaded model.
-        target: what follows every prompt, and what it is compared with.
+        target: the target that follows every prompt, with its contrast if it has one.
         target_fn: turns scores into values.
-        reference: the prompt that all are compared with, where the target function asks for one.
-        turns: lent while the session works.
+        reference: the prompt that all others are compared with, if the target function requires one.
+        turns: lock to release while the session works.
 
     Attributes:
-        needs: what is read.
+        needs: kind of scores that is read.
 
     Raises:
-        CapabilityError: the session cannot give what the target function needs.
+        CapabilityError: the session cannot return the scores that the target function needs.
     """
 
     def __init__(
@@ -62,13 +62,13 @@ class Readout:
         self._turns = turns or Turns()
         if self.needs is Needs.LOGITS and Capability.LOGITS not in session.capabilities:
             raise CapabilityError(
-                f"The target function needs logits, which the backend {session.info.backend!r} does not give. "
-                f"It gives: {', '.join(sorted(c.value for c in session.capabilities))}."
+                f"The target function needs logits, which the backend {session.info.backend!r} does not provide. "
+                f"It provides: {', '.join(sorted(c.value for c in session.capabilities))}."
             )
 
     @property
     def targets(self) -> tuple[tuple[int, ...], ...]:
-        """Token ids of what is scored after each prompt: the target, then its contrast."""
+        """Token ids of the targets that are scored after each prompt: the target, then its contrast if it has one."""
         contrast = self._target.contrast
         return (self._target.ids,) if contrast is None else (self._target.ids, contrast.ids)
 
@@ -78,11 +78,11 @@ class Readout:
         return 1 + len(self._target.ids)
 
     def __call__(self, session: Session, batch: ScoringBatch) -> Tensor:
-        """Score a batch with a session: ``Float[B, T]`` or ``Float[B, K]``, by ``needs``.
+        """Score a batch with a session; returns ``Float[B, T]`` or ``Float[B, K]``, depending on ``needs``.
 
         Raises:
             BatchTooLargeError: memory ran out.
-            PluginError: a session or target function gave another shape.
+            PluginError: a session or target function returned another shape.
         """
         if self.needs is Needs.LOG_PROBS:
             with self._turns.lent():
@@ -90,14 +90,14 @@ class Readout:
         return torch.cat([self.applied(*parts) for parts in self._logits(session, batch)])
 
     def width(self, batch: ScoringBatch) -> int:
-        """Columns of what is read of a batch."""
+        """Number of columns that a batch is read into."""
         return batch.n_targets if self.needs is Needs.LOG_PROBS else self.n_outputs
 
     def prepare(self, score: ScoreBatch) -> None:
-        """Read what all prompts are compared with, once, if the target function asks for it.
+        """Score the reference prompt, once, if the target function has one.
 
         Args:
-            score: gives what a ``read`` like this one reads of a batch.
+            score: scores a batch with a ``read`` such as this one.
         """
         if self._reference_prompt is None or self._reference is not None:
             return
@@ -112,12 +112,12 @@ class Readout:
     def applied(
         self, scores: Scores, contrast: Scores | None = None, *, reference: Scores | None = None
     ) -> Float[Tensor, "B K"]:
-        """Values of scores, float64 on the CPU; differentiable where the target function is.
+        """Apply the target function; values are float64 on the CPU, and differentiable if the function is.
 
         Args:
-            scores: after the target.
-            contrast: after the contrast, where there is one.
-            reference: of the prompt that all are compared with; ``None``: what ``prepare`` read.
+            scores: scores of the target.
+            contrast: scores of the contrast, if there is one.
+            reference: scores of the reference prompt; ``None`` for those from ``prepare``.
         """
         given = replace(scores, contrast=contrast, reference=reference or self._reference)
         found = scores.log_probs if scores.log_probs is not None else scores.logits
@@ -127,13 +127,13 @@ class Readout:
         return values.to("cpu", torch.float64)
 
     def of_embeddings(self, session: InsideSession, embedded: Float[Tensor, "B P D"]) -> Float[Tensor, "B K"]:
-        """Values of prompts that are given by their input embeddings; differentiable where the target function is."""
+        """Values of prompts given by their input embeddings; differentiable if the target function is."""
         with torch.enable_grad():
             logits = [session.logits_of(embedded, ids) for ids in self.targets]
             return self.applied(*(self.scores_of(part, ids) for part, ids in zip(logits, self.targets, strict=True)))
 
     def scores_of(self, logits: Float[Tensor, "B T V"], target: tuple[int, ...]) -> Scores:
-        """What the target function needs of the logits before each token of a target; differentiable."""
+        """Scores that the target function needs, from the logits before each target token; differentiable."""
         if self.needs is Needs.LOGITS:
             return Scores(logits=logits)
         log_probs = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
@@ -141,11 +141,11 @@ class Readout:
 
     @property
     def has_reference(self) -> bool:
-        """Whether all prompts are compared with one."""
+        """True if all prompts are compared with a reference prompt."""
         return self._reference_prompt is not None
 
     def _logits(self, session: Session, batch: ScoringBatch) -> Iterator[tuple[Scores, ...]]:
-        """Logits of the same rows after each target, a few rows at a time."""
+        """Logits of the same rows for each target, a few rows at a time."""
         assert isinstance(session, LogitsSession)
         after = [replace(batch, rows=tuple(replace(row, target=ids) for row in batch.rows)) for ids in self.targets]
         rows = self._rows_at_once(sum(map(len, self.targets)))
@@ -163,7 +163,7 @@ class Readout:
 
 
 class FlatLogits:
-    """Reads the logits of a single row as one line, ``Float[1, T·V]``."""
+    """Reads the logits of a single row, flattened to ``Float[1, T·V]``."""
 
     needs = Needs.LOGITS
 
@@ -175,11 +175,11 @@ class FlatLogits:
 
 
 def check_shape(what: str, found: object, wanted: tuple[int, int]) -> None:
-    """Hold a session, plugin or target function to the shape of what it gives.
+    """Check the shape of the return value of a session, plugin or target function.
 
     Raises:
-        PluginError: it gave something else.
+        PluginError: the value is not a tensor of the expected shape.
     """
     shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
     if shape != wanted:
-        raise PluginError(f"{what[0].upper()}{what[1:]} gave {shape} instead of a tensor of shape {wanted}.")
+        raise PluginError(f"{what[0].upper()}{what[1:]} returned {shape} instead of a tensor of shape {wanted}.")

@@ -1,4 +1,4 @@
-"""From model inputs to values: what is known is looked up, the rest is scored and the target function applied."""
+"""Values of model inputs: cached scores are looked up, the rest is scored, and the target function is applied."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ __all__ = ["PendingScores", "Scorer", "Tally", "read_together"]
 
 @dataclass(slots=True)
 class Tally:
-    """What scoring has cost so far; a run that goes on from another goes on counting.
+    """Cost of scoring so far; a run that continues another one continues its counts.
 
     Attributes:
-        evaluations: inputs scored.
-        cached: inputs whose scores were recalled.
-        forwarded_tokens: tokens that the model read for them.
-        notes: what a reader of the result should know.
+        evaluations: number of inputs scored.
+        cached: number of inputs whose scores were cached.
+        forwarded_tokens: number of tokens that the model read.
+        notes: sentences that a reader of the result should know.
     """
 
     evaluations: int = 0
@@ -40,7 +40,7 @@ class Tally:
     notes: list[str] = field(default_factory=list)
 
     def copy(self) -> Tally:
-        """To go on counting from, the original staying as it is."""
+        """A copy to continue counting from; the original does not change."""
         return replace(self, notes=[*self.notes])
 
 
@@ -50,12 +50,12 @@ class Scorer:
     Args:
         session: the loaded model.
         readout: reads scores and turns them into values of the target.
-        batches: lays rows out and runs them; those of several runs may share it.
-        score_batch: the hook ``apportion_score``, which every batch passes: takes ``session``, ``batch`` and ``read``.
-        lookup: the hook ``apportion_lookup``: what plugins know of some rows, NaN where they know nothing; takes
-            ``session`` and ``rows``. ``None``: nothing is looked up.
-        report: where progress goes.
-        tally: where to count; a new one if ``None``.
+        batches: plans and runs batches; several runs may share it.
+        score_batch: the hook ``apportion_score``, called with ``session``, ``batch`` and ``read`` for every batch.
+        lookup: the hook ``apportion_lookup``, called with ``session`` and ``rows``; returns known log-probabilities,
+            and NaN for unknown ones. ``None`` to look up nothing.
+        report: receives progress events.
+        tally: counts to update; new ones if ``None``.
     """
 
     def __init__(
@@ -78,11 +78,11 @@ class Scorer:
         self._batches = batches
 
     def __call__(self, inputs: Sequence[ModelInput]) -> Float[Tensor, "N K"]:
-        """Values of distinct inputs, in their order, float64 on the CPU.
+        """Values of distinct inputs, in order, float64 on the CPU.
 
         Raises:
             InputError: an input and the target exceed the model's context length, or a token id its vocabulary.
-            CapabilityError: the session does not take the media of an input.
+            CapabilityError: the session does not accept the media of an input.
             BatchTooLargeError: not even one row fits into memory.
         """
         pending = self.pending(inputs)
@@ -90,11 +90,11 @@ class Scorer:
         return pending.values()
 
     def pending(self, inputs: Sequence[ModelInput]) -> PendingScores:
-        """What has to be read for the values of distinct inputs.
+        """Prepare to score distinct inputs: look up known scores, and collect the rows that remain to be read.
 
         Raises:
             InputError: an input and the target exceed the model's context length, or a token id its vocabulary.
-            CapabilityError: the session does not take the media of an input.
+            CapabilityError: the session does not accept the media of an input.
         """
         self.check(inputs)
         rows = self.rows(inputs)
@@ -104,22 +104,22 @@ class Scorer:
         return PendingScores(self, rows[:1], [values], also=rows[1:])
 
     def rows(self, inputs: Sequence[ModelInput]) -> list[list[Row]]:
-        """Each input followed by each target: a list for each target."""
+        """Rows with each input and each target: one list per target."""
         return [[Row(item.ids, target, item.media) for item in inputs] for target in self.readout.targets]
 
     def plan(self, inputs: Sequence[ModelInput], kept: ModelInput | None) -> Plan:
-        """How these would be scored, going on from what the session will keep by then."""
+        """Plan how to score inputs, continuing from the tokens that the session will keep by then."""
         rows, *also = self.rows(inputs)
         if self.readout.needs is Needs.LOGITS:
             return self._batches.plan(rows, also, kept)
         return self._batches.plan([*rows, *(row for part in also for row in part)], (), kept)
 
     def score(self, batch: ScoringBatch, read: Readout | FlatLogits | None = None) -> Tensor:
-        """What is read of a batch, every plugin having had its turn.
+        """Score a batch through the plugins' hooks.
 
         Raises:
             BatchTooLargeError: memory ran out.
-            PluginError: a session or plugin gave another shape.
+            PluginError: a session or plugin returned another shape.
         """
         with self._batches.turns.taken():
             found: Tensor = self._score_batch(session=self.session, batch=batch, read=read or self.readout)
@@ -129,25 +129,25 @@ class Scorer:
         return found
 
     def count(self, evaluations: int, tokens: int) -> None:
-        """Put evaluations on the run's account that went past batches, and report them."""
+        """Count evaluations that were made outside batches, and report them."""
         self.tally.evaluations += evaluations
         self.tally.forwarded_tokens += tokens
         self.report(ProgressEvent("score", evaluations, evaluations, self.tally.evaluations))
 
     def check(self, inputs: Sequence[ModelInput]) -> None:
-        """Refuse what cannot be scored.
+        """Reject inputs that cannot be scored.
 
         Raises:
             InputError: an input and the target exceed the model's context length, or a token id its vocabulary.
-            CapabilityError: the session does not take the media of an input.
+            CapabilityError: the session does not accept the media of an input.
         """
         info = self.session.info
         targets = self.readout.targets
         largest = max(max(ids) for ids in (*(item.ids for item in inputs), *targets))
         if info.vocabulary is not None and largest >= info.vocabulary:
             raise InputError(
-                f"The tokenizer gave the token id {largest}, and the model's vocabulary has {info.vocabulary} tokens. "
-                "Use the model's own tokenizer, or resize the model's embedding for added tokens."
+                f"The tokenizer returned the token id {largest}, but the model's vocabulary has {info.vocabulary} "
+                "tokens. Use the model's own tokenizer, or resize the model's embedding for added tokens."
             )
         longest, target = max(len(item.ids) for item in inputs), max(map(len, targets))
         joint = self.session.layout.joint
@@ -155,16 +155,16 @@ class Scorer:
         if limit is not None and (longest + target if joint else max(longest, target)) > limit:
             raise InputError(
                 f"A prompt of {longest} tokens and a target of {target} exceed the model's context "
-                f"length of {limit} tokens{'' if joint else ' for each of them'}. Shorten the prompt, its baselines or "
+                f"length of {limit} tokens{'' if joint else ' each'}. Shorten the prompt, its baselines or "
                 "the target."
             )
         if any(item.media for item in inputs) and Capability.IMAGES not in self.session.capabilities:
             raise CapabilityError(
-                f"The prompt holds media, and the backend {info.backend!r} reads text only with this model."
+                f"The prompt contains media, but the backend {info.backend!r} reads only text with this model."
             )
 
     def _known(self, rows: Sequence[Row]) -> Float[Tensor, "N T"]:
-        """What plugins know already of rows with one target: NaN where nothing is known."""
+        """Look up log-probabilities of rows with one target; NaN for unknown rows."""
         shape = (len(rows), len(rows[0].target))
         found = torch.full(shape, torch.nan, dtype=torch.float64)
         for part in self._lookup(session=self.session, rows=rows) if self._lookup is not None else ():
@@ -174,12 +174,12 @@ class Scorer:
 
 
 class _Count:
-    """How far a request for values has come: counts for the run, and reports.
+    """Progress of one request for values; updates the run's counts and reports.
 
     Args:
-        scorer: of the run.
-        rows: that are read.
-        inputs: that they are of; an input has a row for each target.
+        scorer: the run's scorer.
+        rows: number of rows to read.
+        inputs: number of inputs that they belong to; an input has one row per target.
     """
 
     def __init__(self, scorer: Scorer, rows: int, inputs: int) -> None:
@@ -190,13 +190,13 @@ class _Count:
         self._done = 0
 
     def begin(self) -> None:
-        """Before anything is planned."""
+        """Start, before anything is planned."""
         self._report()
-        # What all are compared with is read first: a plan counts on what the session keeps.
+        # Read the reference prompt first: a plan depends on the tokens that the session keeps.
         self._scorer.readout.prepare(self._scorer.score)
 
     def add(self, rows: int, tokens: int) -> None:
-        """So many rows of a batch were read, with so many tokens."""
+        """Count rows that were read, and the tokens that they took."""
         self._done += rows
         self._scorer.tally.forwarded_tokens += tokens
         self._scorer.tally.evaluations = self._before + self._inputs_done
@@ -212,13 +212,13 @@ class _Count:
 
 
 class PendingScores:
-    """Inputs that one run asks about: what is known of them, and the rows that have to be read.
+    """Inputs of one run that are being scored: their known scores, and the rows that remain to be read.
 
     Args:
-        scorer: of the run.
-        rows: of the inputs, for each target that is read by itself.
-        found: what is known of them, one table for each of these targets; NaN where nothing is. They are filled in.
-        also: the same prompts with other targets, if each batch is read with those too.
+        scorer: the run's scorer.
+        rows: rows of the inputs, for each target that is read separately.
+        found: known scores, one table for each of these targets; NaN where unknown. The tables are filled in.
+        also: rows with the same prompts and other targets, if each batch is also read with those.
     """
 
     def __init__(
@@ -244,16 +244,16 @@ class PendingScores:
 
     @property
     def rows(self) -> Collection[Row]:
-        """What has to be read."""
+        """The rows that remain to be read."""
         return self._places.keys()
 
     @property
     def shares(self) -> bool:
-        """Whether its rows may be read together with those of other runs: only log-probabilities are the same."""
+        """True if its rows may be read together with rows of other runs: only log-probabilities can be shared."""
         return self.scorer.readout.needs is Needs.LOG_PROBS
 
     def take(self, found: Sequence[tuple[Row, Float[Tensor, " C"], int]]) -> None:
-        """What was read of some rows in one batch, and the tokens that it took."""
+        """Store the scores of some rows that were read in one batch, and count their tokens."""
         for row, numbers, _ in found:
             for which, i in self._places.pop(row):
                 table = self._found[which]
@@ -261,20 +261,20 @@ class PendingScores:
         self.count.add(len(found), sum(tokens for *_, tokens in found))
 
     def values(self) -> Float[Tensor, "N K"]:
-        """Values of all inputs, in their order, once everything was read; float64 on the CPU."""
+        """Values of all inputs, in order, after all rows have been read; float64 on the CPU."""
         if not self.shares:
             return self._found[0]
         return self.scorer.readout.applied(*(Scores(log_probs=part) for part in self._found))
 
 
 def read_together(pending: Sequence[PendingScores], batches: Batches) -> None:
-    """Read what several runs ask for, each distinct row once: under one plan, as far as they read the same.
+    """Read the rows that several runs need, each distinct row once, under one plan if the runs can share rows.
 
-    A row that several ask for counts for each of them; its tokens are on the account of the first. A batch passes the
-    plugins (the hook ``apportion_score``) for the run of its first row.
+    A row that several runs need counts as an evaluation of each; its tokens are charged to the first. A batch is passed
+    to plugins (the hook ``apportion_score``) with the request of its first row's run.
 
     Raises:
-        BatchTooLargeError: not even one row fits into memory. What was read by then has been taken.
+        BatchTooLargeError: not even one row fits into memory. Scores read up to then have been stored.
     """
     for group in _alike([one for one in pending if one.rows]):
         askers: dict[Row, list[PendingScores]] = {}
@@ -285,7 +285,7 @@ def read_together(pending: Sequence[PendingScores], batches: Batches) -> None:
         rows = list(askers)
 
         def read(batch: ScoringBatch, askers: dict[Row, list[PendingScores]] = askers) -> Tensor:
-            """Pass the plugins for the run of the first row."""
+            """Score the batch with the request of its first row's run."""
             return askers[batch.rows[0]][0].scorer.score(batch)
 
         score = read if len(group) > 1 else group[0].scorer.score
@@ -305,7 +305,7 @@ def read_together(pending: Sequence[PendingScores], batches: Batches) -> None:
 
 
 def _alike(pending: Sequence[PendingScores]) -> Iterator[list[PendingScores]]:
-    """Those that may be read together, and each other one by itself."""
+    """Group those that may be read together; each of the others is a group alone."""
     together = [one for one in pending if one.shares]
     if together:
         yield together
