@@ -808,7 +808,7 @@ def test_plugins_list_says_when_nothing_is_loaded_by_itself(run: Run, monkeypatc
 def test_plugins_show(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, monkeypatch, "broken", "import nothing_of_this_name\n")
     assert "nothing_of_this_name" in run("plugins", "show", "broken").out
-    assert "leave one feature out" in run("plugins", "show", "apportion_plugins.methods").out
+    assert "leave-one-out" in run("plugins", "show", "apportion_plugins.methods").out
     assert run("plugins", "show", "apportion_plugins.inputs", "--json").json()["state"] == "loaded"
     assert "Did you mean 'broken'?" in run("plugins", "show", "brokn").err
 

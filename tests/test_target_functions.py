@@ -141,7 +141,7 @@ def test_any_function_of_logits(explainer: ap.Explainer) -> None:
         ({"target_fn": "kl_divergence", "target_options": {"reference": None}}, "reference=None must be 'full'"),
         ({"target_fn": lambda logits: logits / [0]}, "given as target_fn failed on logits of shape"),
         ({"target_fn": lambda logits: logits[..., 0] * 1j}, "gave torch.complex"),
-        ({"method": "reagent", "target_fn": "entropy"}, "reagent explains the drop of the target's probability"),
+        ({"method": "reagent", "target_fn": "entropy"}, "reagent explains drops in the target's probability"),
         ({"method": "kernel_shap", "sampler": 5}, "sampler=5 is neither a name"),
         ({"method": "interactions", "index": None}, "interaction index is called 'None'"),
         ({"target_fn": 3}, "target_fn=3 is neither a name, nor a TargetFunction"),
