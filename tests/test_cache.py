@@ -847,5 +847,6 @@ def test_the_command_line(tiny_model_dir: Path, folder: Path, capsys: pytest.Cap
     assert main(words) == 0
     path = folder / "evaluations.sqlite3"
     assert capsys.readouterr().err == (
-        f"warning: The evaluation cache {path} cannot be used: {folder} is not a folder. This run continues without it.\n"
+        f"warning: The evaluation cache {path} cannot be used: {folder} is not a folder. "
+        "This run continues without it.\n"
     )
