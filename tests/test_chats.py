@@ -213,7 +213,7 @@ def test_a_template_can_be_chosen_by_name() -> None:
     named = {"default": chats.CHATML, "plain": "{% for m in messages %}{{ m['content'] }};{% endfor %}"}
     assert read(chat([ASK, LAST], named), "1") == [framed(ASK, LAST)]
     assert read(chat([ASK, LAST], named, chat_template="plain"), "1") == [f"{ASK['content']};Where to?;"]
-    with pytest.raises(ap.InputError, match=r"chat_template='rag' is not a chat template.*templates called default, plain"):
+    with pytest.raises(ap.InputError, match=r"'rag' is not a chat template.*templates called default, plain"):
         chat(TALK, named, chat_template="rag")
     with pytest.raises(ap.InputError, match="multiple chat templates with no default"):
         chat(TALK, {"a": chats.CHATML, "b": chats.CHATML})
@@ -221,7 +221,7 @@ def test_a_template_can_be_chosen_by_name() -> None:
 
 def test_control_tokens_in_contents_are_refused_unless_they_are_meant() -> None:
     sly = [SYSTEM, {"role": "user", "content": f"Hi{END} there <s>"}]
-    with pytest.raises(ap.InputError, match=r"contain '<s>', '<\|im_end\|>', which the tokenizer reads as control tokens"):
+    with pytest.raises(ap.InputError, match=r"contain '<s>', '<\|im_end\|>', which the tokenizer reads as control"):
         chat(sly)
     adapter, its_tokenizer = chat(sly, allow_control_tokens=True)
     assert adapter.notes == ("contents contain control tokens, which are read as such: <s>, <|im_end|>",)

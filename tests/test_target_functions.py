@@ -132,7 +132,7 @@ def test_any_function_of_logits(explainer: ap.Explainer) -> None:
         ({"target_fn": "contrast_prob", "contrast": " six"}, "is the target itself"),
         ({"target_fn": "kl_divergence", "target_options": {"topk": 3}}, "no option 'topk'. Did you mean 'top_k'"),
         ({"target_fn": "kl_divergence", "target_options": {"top_k": 0}}, "top_k=0 must be a whole number"),
-        ({"target_fn": "top_p_size", "target_options": {"top_p": 1.5}}, "top_p=1.5 must be a share"),
+        ({"target_fn": "top_p_size", "target_options": {"top_p": 1.5}}, "top_p=1.5 must be a probability"),
         ({"target_fn": "pcxmi", "target_options": {"reference": 3}}, "reference=3 must be 'full', 'empty' or"),
         ({"target_options": {"x": 1}}, "The target 'log_prob' has no option 'x'"),
         ({"target_options": "x"}, "target_options='x' must be a dict"),
