@@ -685,7 +685,7 @@ def test_views_can_be_printed(attribute: Run, run: Run, tmp_path: Path) -> None:
     attribute("ab cd", "--target", "x", "--save", path)
     assert "<table" in run("show", path, "--view", "html").out
     shown = run("show", path, "--view", "terminal", "--view-option", "max_features=1").out
-    assert "the 1 left out have at most" in shown
+    assert "the 1 omitted have at most" in shown
     assert run("show", path, "--view", "heatmap").code == 2
 
 
