@@ -1,10 +1,10 @@
-"""Shapley estimators on ten real games: squared error against evaluations, ours beside shap's and Captum's.
+"""Shapley estimators on ten real games: squared error against evaluations, for apportion, shap and Captum.
 
     make bench-estimators
     .venv/bin/python benchmarks/estimators.py --seeds 30 --out benchmarks/results
 
-Every game is a prompt for SmolLM2-135M, scored in full once (some 20 minutes on 2 cores; kept in ``--tables``). The
-estimators then run on the stored values, so that only coalitions are counted and nothing is timed.
+Every game is a prompt for SmolLM2-135M. All its coalitions are scored once (about 20 minutes on 2 cores) and kept in
+``--tables``. The estimators then run on the stored values: coalitions are counted, nothing is timed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from apportion_plugins.samplers.leverage import LeverageSampler
 MULTIPLES = (2, 3, 4, 6, 8, 12, 16)
 AIM_AT = 4
 DEVELOPED_ON = ("person", "trip", "capital", "story")
-"""Games that were looked at while ``gp_shap`` was made; the other six were not."""
+"""Games used while ``gp_shap`` was developed; the other six were held out."""
 
 OURS: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "gp_shap": (GaussianProcessShap, {"sampler": InformativeSampler()}),
@@ -50,7 +50,7 @@ Record = dict[str, Any]
 
 
 def our_records(game: TableGame, seed: int) -> list[Record]:
-    """One for each of our estimators and budgets."""
+    """Records of apportion's estimators, one per estimator and budget."""
     records = []
     for who, (method, options) in OURS.items():
         for times in MULTIPLES:
@@ -65,7 +65,7 @@ def our_records(game: TableGame, seed: int) -> list[Record]:
 
 
 def their_records(game: TableGame, seed: int) -> list[Record]:
-    """One for each peer and budget that it can meet."""
+    """Records of the peers, one per peer and budget that it can meet."""
     records = []
     for who, peer in PEERS.items():
         answers = peer(game, [times * game.n for times in MULTIPLES], seed)
@@ -85,13 +85,13 @@ def _record(
 
 
 def measure(game: TableGame, seeds: int) -> list[Record]:
-    """All records of one game."""
+    """Collect all records of one game."""
     torch.set_num_threads(1)
     return [record for seed in range(seeds) for record in our_records(game, seed) + their_records(game, seed)]
 
 
 class Results:
-    """Records, and what is read from them."""
+    """Records, and statistics of them."""
 
     def __init__(self, records: Sequence[Record]) -> None:
         self.games = list(dict.fromkeys(r["game"] for r in records))
@@ -100,20 +100,20 @@ class Results:
             self._of.setdefault((record["who"], record["times"], record["game"]), []).append(record)
 
     def errors(self, who: str, times: int, games: Sequence[str] | None = None) -> np.ndarray | None:
-        """Normalised mean squared errors over seeds, one for each game; ``None`` where a game has no point."""
+        """Normalised mean squared errors over seeds, one per game; ``None`` if a game has no record."""
         found = [self._of.get((who, times, game)) for game in games or self.games]
         if not all(found):
             return None
         return np.array([np.mean([r["error"] for r in records]) for records in found if records])
 
     def mean(self, what: str, who: str, times: int) -> float | None:
-        """Of ``distinct``, ``calls`` or ``inside``, over games and seeds."""
+        """Mean of ``distinct``, ``calls`` or ``inside`` over games and seeds."""
         found = [r[what] for game in self.games for r in self._of.get((who, times, game), []) if r[what] is not None]
         return float(np.mean(found)) if found else None
 
 
 def geometric(values: np.ndarray) -> float:
-    """The geometric mean: every game counts alike, whatever its size of error."""
+    """Geometric mean, which weights all games equally, however large their errors."""
     return float(np.exp(np.log(values).mean()))
 
 
@@ -125,7 +125,7 @@ SUMMARIES: dict[str, Callable[[np.ndarray], float]] = {
 
 
 def table(results: Results, summary: str) -> str:
-    """Errors of all estimators against budgets."""
+    """Table of the errors of all estimators at all budgets."""
     lines = [f"| {summary} over games | {' | '.join(f'{t}n' for t in MULTIPLES)} |", "|---|" + "---:|" * len(MULTIPLES)]
     for who in (*OURS, *PEERS):
         errors = [results.errors(who, times) for times in MULTIPLES]
@@ -139,7 +139,7 @@ def _shown(who: str) -> str:
 
 
 def by_game(results: Results, games: Sequence[TableGame]) -> str:
-    """Errors of every game at the aim's budget."""
+    """Table of the errors for each game at the budget of the target ratio."""
     lines = [
         "| game | features are | n | orders 1, 2, 3+ | gp_shap | kernel_shap | best peer | | ratio |",
         "|---|---|---:|---:|---:|---:|---:|---|---:|",
@@ -158,11 +158,11 @@ def by_game(results: Results, games: Sequence[TableGame]) -> str:
 
 
 def ratios(results: Results) -> str:
-    """Our best estimator to the best single peer at each budget."""
+    """Table of ratios of ``gp_shap`` to the best single peer at each budget."""
     lines = [f"| gp_shap ÷ best single peer | {' | '.join(f'{t}n' for t in MULTIPLES)} |",
              "|---|" + "---:|" * len(MULTIPLES)]  # fmt: skip
     unseen = [game for game in results.games if game not in DEVELOPED_ON]
-    for label, games in (("all ten games", results.games), (f"the {len(unseen)} not developed on", unseen)):
+    for label, games in (("all ten games", results.games), (f"the {len(unseen)} held out", unseen)):
         for summary, reduce in SUMMARIES.items():
             cells = []
             for times in MULTIPLES:
@@ -174,12 +174,12 @@ def ratios(results: Results) -> str:
 
 
 def counts(results: Results) -> str:
-    """What was really asked at the aim's budget, and coverage."""
+    """Tables of evaluations used at the budget of the target ratio, and of coverage."""
     lines = [f"| at {AIM_AT}n | distinct coalitions ÷ n | calls ÷ n |", "|---|---:|---:|"]
     for who in (*OURS, *PEERS):
         asked = [results.mean(what, who, AIM_AT) for what in ("distinct", "calls")]
         lines.append(f"| {_shown(who)} | " + " | ".join("–" if a is None else f"{a:.2f}" for a in asked) + " |")
-    cover = [f"| 95 % intervals hold | {' | '.join(f'{t}n' for t in MULTIPLES)} |", "|---|" + "---:|" * len(MULTIPLES)]
+    cover = [f"| 95 % coverage | {' | '.join(f'{t}n' for t in MULTIPLES)} |", "|---|" + "---:|" * len(MULTIPLES)]
     for who in OURS:
         shares = [results.mean("inside", who, times) for times in MULTIPLES]
         cover.append(f"| {who} | " + " | ".join("–" if s is None else f"{s:.0%}" for s in shares) + " |")
@@ -187,33 +187,32 @@ def counts(results: Results) -> str:
 
 
 def report(results: Results, games: Sequence[TableGame], seeds: int) -> str:
-    """The whole page."""
+    """Render the whole page."""
     names = ("apportion", "shap", "captum", "torch", "numpy", "transformers")
     packages = ", ".join(f"{name} {metadata.version(name)}" for name in names)
     parts = [
         "# Estimators of Shapley values on real games",
         f"Ten prompts for SmolLM2-135M, 8–12 features each, all 2ⁿ values known; {seeds} seeds. Error: "
-        f"‖φ̂ − φ‖² ÷ ‖φ‖², the mean over seeds. Python {platform.python_version()}, {packages}. One run of "
+        f"‖φ̂ − φ‖² ÷ ‖φ‖², mean over seeds. Python {platform.python_version()}, {packages}. One run of "
         "`make bench-estimators`.",
         "![Error against evaluations](estimators.png)",
         ratios(results),
-        "Budgets count *distinct* coalitions, and every peer gets its largest setting that stays within the budget "
-        "(coalitions asked again are free). shap's KernelExplainer runs without its feature selection; the row "
-        '"10 features" is its default; at 2n its regression may be '
-        "singular, and the picture ends at 2. `–`: no setting fits. `gp_shap` was developed on the games "
-        f"{', '.join(DEVELOPED_ON)}; the other six it met finished.",
+        "Budgets count *distinct* coalitions. Every peer gets its largest setting within the budget; repeated "
+        "coalitions are free. shap's KernelExplainer runs without its feature selection, which is its default and "
+        'shown in the row "10 features". At 2n its regression may be singular; the plot ends at 2. `–`: no setting '
+        f"fits. `gp_shap` was developed on the games {', '.join(DEVELOPED_ON)}; the other six were held out.",
         *(table(results, summary) for summary in SUMMARIES),
-        f"At {AIM_AT}n, game by game; orders: shares of single features, pairs, and larger sets in the variance over "
-        "all coalitions.",
+        f"Results for each game at {AIM_AT}n. Orders are the shares of single features, pairs and larger sets in the "
+        "variance over all coalitions.",
         by_game(results, games),
         counts(results),
-        "Intervals are ± 1.96 standard errors, where there are any.",
+        "Intervals are ± 1.96 standard errors, where an estimator gives them.",
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def plot(results: Results, path: Path) -> None:
-    """Geometric means against budgets, both axes logarithmic; ours solid, peers dashed."""
+    """Plot geometric means against budgets on logarithmic axes, apportion solid and peers dashed."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -237,7 +236,7 @@ def plot(results: Results, path: Path) -> None:
     axes.set_xticks(MULTIPLES, [str(t) for t in MULTIPLES])
     axes.minorticks_off()
     axes.set_xlim(1.85, 40)
-    axes.set_ylim(top=2)  # singular regressions of a peer at 2n are far above
+    axes.set_ylim(top=2)  # a peer's singular regressions at 2n are far above
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     bottom, top = np.log(axes.get_ylim())
@@ -251,12 +250,12 @@ def plot(results: Results, path: Path) -> None:
 
 
 def main() -> None:
-    """Measure, print, and write if asked to."""
+    """Measure, print the page, and save it if ``--out`` is given."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--seeds", type=int, default=30)
-    parser.add_argument("--workers", type=int, default=2, help="processes, each on one thread")
-    parser.add_argument("--tables", type=Path, default=Path("out/estimators"), help="folder of the games' values")
-    parser.add_argument("--records", type=Path, help="read the measurements from here if it exists, else write them")
+    parser.add_argument("--workers", type=int, default=2, help="number of single-threaded processes")
+    parser.add_argument("--tables", type=Path, default=Path("out/estimators"), help="folder for the values of games")
+    parser.add_argument("--records", type=Path, help="file of records; written if it does not exist")
     parser.add_argument("--out", type=Path, help="folder for estimators.md and estimators.png")
     arguments = parser.parse_args()
     games = real_games(arguments.tables)

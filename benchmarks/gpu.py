@@ -1,7 +1,7 @@
 """All benchmarks that need a GPU: ``python -m benchmarks.gpu --out benchmarks/results``.
 
-Without a GPU it writes the same tables with "not measured". ``--tiny`` runs everything on small shapes, on a CPU in
-Triton's interpreter if need be, to check that it works.
+Without a GPU, it writes the same tables with "not measured". ``--tiny`` runs everything on small shapes to check that
+it works; without a GPU, in Triton's interpreter.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ PACKAGES = ("torch", "triton", "transformers", "captum", "liger-kernel", "cut-cr
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print, and write the page."""
+    """Measure, print the page, and save it if ``--out`` is given."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description="kernels and whole runs on a GPU")
-    parser.add_argument("--out", type=Path, help="folder for gpu.md (default: only print)")
-    parser.add_argument("--tiny", action="store_true", help="small shapes, on a CPU too; the figures mean nothing")
+    parser.add_argument("--out", type=Path, help="folder for gpu.md (default: print only)")
+    parser.add_argument("--tiny", action="store_true", help="small shapes, also on a CPU; the numbers are meaningless")
     arguments = parser.parse_args(argv)
     device = "cuda" if torch.cuda.is_available() else "cpu" if arguments.tiny else None
     if device is None:
-        print(f"This PyTorch ({torch.__version__}) finds no CUDA device; nothing is measured.", file=sys.stderr)
+        print(f"This PyTorch ({torch.__version__}) finds no CUDA device, so nothing is measured.", file=sys.stderr)
     if device == "cpu":
         os.environ.setdefault("TRITON_INTERPRET", "1")
     text = page(device, tiny=arguments.tiny)
@@ -42,13 +42,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def page(device: str | None, *, tiny: bool) -> str:
-    """The page with all tables.
+    """Render the page with all tables.
 
     Args:
-        device: ``None`` to measure nothing.
-        tiny: small shapes.
+        device: device to measure on; ``None`` to measure nothing.
+        tiny: use small shapes.
     """
-    # Kernels are defined on import, which must come after the choice to interpret them.
+    # Kernels are defined on import, so TRITON_INTERPRET must be set before.
     from benchmarks.kernels import attention, head, runs
 
     lines = ["# On a GPU", "", _machine(device), ""]
@@ -76,15 +76,16 @@ def page(device: str | None, *, tiny: bool) -> str:
 
 
 HEAD = """Medians, with the 20th and 80th percentile in brackets. Memory excludes the inputs. The error is the largest
-difference of 64 rows from fp64 on the same inputs. The first line is the product alone, discarded."""
-ATTENTION = """The kernel reads one copy of the prefix; PyTorch's attention needs one for every row and a mask."""
-RUNS = """Random weights. The share is the least arithmetic (each distinct prefix once), divided by the time and by the
-measured rate of matrix products. Captum's time is extrapolated from a few evaluations."""
+difference from fp64 on the same inputs, over 64 rows. The first line is the matrix product alone, whose result is
+discarded."""
+ATTENTION = """The kernel reads one copy of the prefix. PyTorch's attention needs one for every row, and a mask."""
+RUNS = """Random weights. The share is the minimum arithmetic (each distinct prefix once), divided by the time and by
+the measured rate of matrix products. Captum's time is extrapolated from a few evaluations."""
 
 
 def unmeasured(names: Iterable[str]) -> Iterator[Contender]:
-    """Rows of a table that was not measured."""
-    # Not at the top: this defines kernels, see ``page``.
+    """Table rows for a measurement that was not made."""
+    # Not at the top, because this import defines kernels; see ``page``.
     from benchmarks.kernels.timing import Contender
 
     return (Contender(name, None, note="not measured") for name in names)
@@ -92,8 +93,8 @@ def unmeasured(names: Iterable[str]) -> Iterator[Contender]:
 
 def _machine(device: str | None) -> str:
     if device is None:
-        return "**Not measured**: no GPU was available. `python -m benchmarks.gpu --out benchmarks/results` measures."
-    name = torch.cuda.get_device_name() if device == "cuda" else "a CPU, interpreted: the figures mean nothing"
+        return "**Not measured**: no GPU was available. Run `python -m benchmarks.gpu --out benchmarks/results`."
+    name = torch.cuda.get_device_name() if device == "cuda" else "a CPU, interpreted: the numbers are meaningless"
     return f"{name}; {', '.join(f'{package} {_version(package)}' for package in PACKAGES)}."
 
 

@@ -1,10 +1,10 @@
-"""What five observer plugins cost: whole runs with and without them, and the hooks' own time.
+"""Overhead of five observer plugins: whole runs with and without them, and the time spent in hooks.
 
     .venv/bin/python benchmarks/hooks.py --repeats 9 --out benchmarks/results
 
-Whole runs differ by less than the machine's noise. So the hooks' own time is measured as well: the same runs on a
-session that answers at once, where hardly anything but the pipeline and its hooks is left, and the difference between
-five observers and none is divided by the time of the real run.
+Whole runs differ by less than the machine's noise. Therefore the time spent in hooks is measured, too. On a session
+that returns immediately, the same runs consist of little but the pipeline and its hooks. The difference between five
+observers and none is divided by the time of the real run.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ OBSERVERS = 5
 
 
 class Observer:
-    """Implements every hook of a run: two observers, a recall, a wrapper, progress."""
+    """Implements every hook of a run: before, lookup, a scoring wrapper, progress, after."""
 
     def __init__(self) -> None:
         self.seen = 0
@@ -61,7 +61,7 @@ class Observer:
 
 
 class AtOnce(TorchBackend):
-    """The torch backend, whose sessions answer without asking the model."""
+    """The torch backend with sessions that return immediately, without running the model."""
 
     def load(self, *args: Any, **options: Any) -> TorchSession:
         class Session(TorchSession):
@@ -74,7 +74,7 @@ class AtOnce(TorchBackend):
 
 
 def explainers(backend: object) -> tuple[ap.Explainer, ap.Explainer]:
-    """One without and one with five observers; distinct classes, because plugins are told apart by name."""
+    """Explainers without and with five observers; of distinct classes, because plugins are identified by name."""
     session = ap.Explainer("smollm2", progress=False).session
     model = session.model, session.tokenizer  # type: ignore[attr-defined]
     observers = [type(f"Observer{i}", (Observer,), {})() for i in range(OBSERVERS)]
@@ -85,7 +85,7 @@ def explainers(backend: object) -> tuple[ap.Explainer, ap.Explainer]:
 
 
 def medians(pair: tuple[ap.Explainer, ap.Explainer], case: dict[str, Any], repeats: int) -> list[float]:
-    """Median seconds without and with observers, runs taken in turn."""
+    """Median seconds without and with observers, alternating runs."""
     seconds: list[list[float]] = [[], []]
     for _ in range(repeats):
         for explainer, found in zip(pair, seconds, strict=True):
@@ -96,13 +96,13 @@ def medians(pair: tuple[ap.Explainer, ap.Explainer], case: dict[str, Any], repea
 
 
 def main() -> None:
-    """Measure, print, and write if asked to."""
+    """Measure, print the page, and save it if ``--out`` is given."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--out", type=Path, help="folder for hooks.md")
     arguments = parser.parse_args()
     real, instant = explainers("torch"), explainers(AtOnce())
-    lines = ["| run | without | with five observers | difference | hooks' own time | share of the run |"]
+    lines = ["| run | without | with five observers | difference | time in hooks | share of the run |"]
     lines += ["|---|---:|---:|---:|---:|---:|"]
     for name, case in CASES.items():
         for pair in (real, instant):
@@ -118,10 +118,10 @@ def main() -> None:
     packages = ", ".join(f"{p} {metadata.version(p)}" for p in ("apportion", "torch", "transformers", "pluggy"))
     page = "\n".join(
         [
-            "# What hooks cost\n",
+            "# Overhead of hooks\n",
             f"SmolLM2-135M, fp32, {torch.get_num_threads()} threads, {platform.machine()}, Python "
-            f"{platform.python_version()}, {packages}. Medians of {arguments.repeats} runs, taken in turn; the "
-            f"hooks' own time from {20 * arguments.repeats} runs on a session that answers at once. Each of the "
+            f"{platform.python_version()}, {packages}. Medians of {arguments.repeats} alternating runs. The "
+            f"time in hooks is from {20 * arguments.repeats} runs on a session that returns immediately. Each of the "
             "five observers implements all hooks of a run.\n",
             *lines,
         ]

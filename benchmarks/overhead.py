@@ -1,10 +1,10 @@
-"""What the host does besides scoring: 64 features, 2,048 evaluations, values made up at once.
+"""Host time outside scoring: 64 features, 2,048 evaluations, made-up values.
 
     .venv/bin/python benchmarks/overhead.py --repeats 3 --out benchmarks/results
 
-Seconds of cutting the prompt (adapting), of drawing coalitions, of turning them into texts (rendering) and these into
-token ids (tokenising), of the game's bookkeeping, and of fitting. The layout of batches is not among them, nor is
-the model.
+Measures the seconds spent on splitting the prompt (adapting), drawing coalitions, turning them into text (rendering)
+and the text into token ids (tokenising), on the game's bookkeeping, and on fitting. Batch planning and the model are
+not included.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ VERBS = ["finds", "paints", "leaves", "carries", "watches", "repairs", "remember
 
 
 def sentence(draw: random.Random, words: int) -> str:
-    """A sentence of so many words, or one more."""
+    """A sentence of ``words`` words, or one more."""
     middle = [draw.choice(NOUNS if i % 2 else VERBS) for i in range(words - 2)]
     return f"The {draw.choice(NOUNS)} {' '.join(middle)} near {draw.randrange(100)}."
 
 
 def prompts() -> dict[str, object]:
-    """Prompts of 64 features each, of every kind."""
+    """Prompts of every kind, each with 64 features."""
     draw = random.Random(0)
     sentences = [sentence(draw, 12) for _ in range(FEATURES)]
     slots = {f"s{i}": draw.choice(NOUNS) for i in range(FEATURES)}
@@ -68,7 +68,7 @@ def prompts() -> dict[str, object]:
 
 
 class Clock:
-    """Seconds in each of the nested parts; an outer part's time is what its inner ones leave."""
+    """Seconds in each of several nested parts; the time of inner parts is not counted in outer ones."""
 
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(PARTS, 0.0)
@@ -77,7 +77,7 @@ class Clock:
 
     @contextmanager
     def inside(self, part: str | None) -> Iterator[None]:
-        """Time is that part's; ``None``: nobody's."""
+        """Attribute time to this part; ``None`` for no part."""
         self._turn()
         self._open.append(part or "")
         yield
@@ -91,7 +91,7 @@ class Clock:
         self._since = now
 
     def around(self, part: str | None, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, its time being that part's."""
+        """Wrap a function so that its time is attributed to this part."""
 
         def timed(*args: Any, **options: Any) -> Any:
             with self.inside(part):
@@ -101,7 +101,7 @@ class Clock:
 
 
 class TimedContext(AdaptContext):
-    """A context whose encoding is tokenising."""
+    """A context whose encoding counts as tokenising."""
 
     clock: ClassVar[Clock]
 
@@ -112,14 +112,14 @@ class TimedContext(AdaptContext):
 
 
 class TimedSampler:
-    """A sampler whose draws are drawing."""
+    """A sampler whose calls count as drawing."""
 
     def __init__(self, sampler: Any, clock: Clock) -> None:
         self.sample = clock.around("drawing", sampler.sample)
 
 
 class TimedGame(Game):
-    """A game whose questions are the game's part."""
+    """A game whose calls count as bookkeeping of the game."""
 
     clock: Clock
 
@@ -130,7 +130,7 @@ class TimedGame(Game):
 
 
 def measured(plugins: Any, tokenizer: Any, prompt: object, name: str) -> tuple[dict[str, float], int]:
-    """Host seconds of one run by part, and how many distinct inputs it asked for."""
+    """Host seconds of one run by part, and its number of distinct inputs."""
     clock = Clock()
     with clock.inside("adapting"):
         TimedContext.clock = clock
@@ -155,12 +155,12 @@ def measured(plugins: Any, tokenizer: Any, prompt: object, name: str) -> tuple[d
 
 
 def medians(runs: list[dict[str, float]]) -> dict[str, float]:
-    """Of each part."""
+    """Median seconds of each part."""
     return {part: statistics.median(run[part] for run in runs) for part in PARTS}
 
 
 def table(title: str, rows: dict[str, tuple[dict[str, float], int]]) -> list[str]:
-    """Seconds by part in Markdown."""
+    """Render seconds by part as a Markdown table."""
     head = f"| {title} | evaluations | {' | '.join(PARTS)} | all |"
     lines = [head, f"|---|{'---:|' * (len(PARTS) + 2)}"]
     for name, (seconds, evaluations) in rows.items():
@@ -173,7 +173,7 @@ def main() -> None:
     """Measure every prompt with one method, and every method with one prompt."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--only", help="only prompts and methods whose name holds this")
+    parser.add_argument("--only", help="only prompts and methods whose name contains this")
     parser.add_argument("--out", type=Path, help="folder for overhead.md")
     given = parser.parse_args()
     from transformers import AutoTokenizer
@@ -194,7 +194,7 @@ def main() -> None:
         f"of {given.repeats} runs; {torch.get_num_threads()} threads, {platform.machine()}, Python "
         f"{platform.python_version()}, {versions}."
     )
-    lines = ["# What the host does besides scoring", "", about, ""]
+    lines = ["# Host time outside scoring", "", about, ""]
     lines += [*table("prompt, with `banzhaf`", by_prompt), "", *table("method, on words", by_method)]
     print("\n".join(lines))
     if given.out:

@@ -1,7 +1,7 @@
-"""Shapley estimators of shap and Captum, called for real on a game that looks its values up.
+"""The Shapley estimators of shap and Captum, run on a game that looks up its values.
 
-A peer's effort is set in its own unit (samples, permutations). For each budget it gets the largest setting whose
-*distinct* coalitions fit the budget, which favours peers that ask the same coalition twice; both counts are kept.
+A peer's effort is set in its own unit (samples, permutations). For each budget, it gets the largest setting whose
+*distinct* coalitions fit the budget. This favours peers that evaluate a coalition more than once; both counts are kept.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from torch import Tensor
 __all__ = ["PEERS", "Answer", "Asked"]
 
 MOST_CALLS = 4
-"""Times the budget: where a peer may stop looking for new coalitions."""
+"""Maximum number of calls, as a multiple of the budget."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What an estimator said.
+    """The result of an estimator.
 
     Attributes:
         values: Shapley values.
-        distinct: coalitions that it asked for.
-        calls: rows that it asked for, repeated ones included.
+        distinct: number of distinct coalitions that it evaluated.
+        calls: number of rows that it evaluated, including repeats.
     """
 
     values: Float[np.ndarray, " F"]
@@ -39,7 +39,7 @@ class Answer:
 
 
 class Asked:
-    """A table game as the functions that peers call, remembering the coalitions in the order asked."""
+    """A table game as the functions that peers call; records the coalitions in order."""
 
     def __init__(self, game: TableGame) -> None:
         self._game = game
@@ -47,21 +47,21 @@ class Asked:
         self.rows: list[int] = []
 
     def array(self, data: Float[np.ndarray, "S F"]) -> Float[np.ndarray, " S"]:
-        """For shap: 1 where a feature is present."""
+        """Function for shap; entries are 1 where a feature is present."""
         numbers = (np.asarray(data) > 0.5) @ self._bits
         self.rows += numbers.tolist()
         return self._game.table[numbers]
 
     def tensor(self, data: Float[Tensor, "S F"]) -> Float[Tensor, " S"]:
-        """For Captum."""
+        """Function for Captum."""
         return torch.from_numpy(self.array(data.numpy()))
 
     def answer(self, values: Float[np.ndarray, " F"]) -> Answer:
-        """What was asked, with what came of it."""
+        """Combine values with the number of evaluations so far."""
         return Answer(np.asarray(values, dtype=np.float64).reshape(-1), len(set(self.rows)), len(self.rows))
 
     def calls_within(self, budget: int) -> int:
-        """How many rows were asked before the first that would exceed so many distinct ones."""
+        """Number of rows evaluated before the number of distinct ones exceeds ``budget``."""
         seen: set[int] = set()
         for count, row in enumerate(self.rows):
             seen.add(row)
@@ -71,11 +71,11 @@ class Asked:
 
 
 Peer = Callable[[TableGame, Sequence[int], int], dict[int, Answer]]
-"""Answers for each budget that the peer can meet, from a game, budgets and a seed."""
+"""From a game, budgets and a seed to an answer for each budget that the peer can meet."""
 
 
 def shap_permutation(game: TableGame, budgets: Sequence[int], seed: int) -> dict[int, Answer]:
-    """shap.PermutationExplainer: pairs of an order and its reverse, one more while their coalitions fit."""
+    """shap.PermutationExplainer, with as many pairs of an order and its reverse as fit the budget."""
     import shap
 
     def run(pairs: int) -> Answer:
@@ -88,15 +88,15 @@ def shap_permutation(game: TableGame, budgets: Sequence[int], seed: int) -> dict
 
 
 def shap_kernel(game: TableGame, budgets: Sequence[int], seed: int) -> dict[int, Answer]:
-    """shap.KernelExplainer without its feature selection, which at 10 features and more only adds error here.
+    """shap.KernelExplainer without its feature selection, which only adds error here for 10 features or more.
 
-    The empty and the full coalition are evaluated besides ``nsamples``.
+    The empty and the full coalition are evaluated in addition to ``nsamples``.
     """
     return _shap_kernel(game, budgets, seed, False)
 
 
 def shap_kernel_selecting(game: TableGame, budgets: Sequence[int], seed: int) -> dict[int, Answer]:
-    """shap.KernelExplainer as it comes: values for ten features at most."""
+    """shap.KernelExplainer with its defaults, which give values for at most ten features."""
     return _shap_kernel(game, budgets, seed, "num_features(10)")
 
 
@@ -109,7 +109,7 @@ def _shap_kernel(game: TableGame, budgets: Sequence[int], seed: int, l1_reg: str
         explainer = shap.KernelExplainer(asked.array, np.zeros((1, game.n)))
         np.random.seed(seed)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a singular regression at small budgets is the peer's answer, too
+            warnings.simplefilter("ignore")  # a singular regression at a small budget also counts as the peer's answer
             values = explainer.shap_values(np.ones((1, game.n)), nsamples=budget - 2, l1_reg=l1_reg, silent=True)
         found[budget] = asked.answer(values)
     return found
@@ -123,7 +123,7 @@ def captum_kernel(game: TableGame, budgets: Sequence[int], seed: int) -> dict[in
 
 
 def captum_sampling(game: TableGame, budgets: Sequence[int], seed: int) -> dict[int, Answer]:
-    """captum.attr.ShapleyValueSampling: single orders after one call for the empty coalition."""
+    """captum.attr.ShapleyValueSampling: single orders, after one call for the empty coalition."""
     from captum.attr import ShapleyValueSampling
 
     return _captum(ShapleyValueSampling, game, budgets, seed, first=1, calls_each=game.n)
@@ -132,7 +132,7 @@ def captum_sampling(game: TableGame, budgets: Sequence[int], seed: int) -> dict[
 def _captum(
     method: Any, game: TableGame, budgets: Sequence[int], seed: int, *, first: int, calls_each: int
 ) -> dict[int, Answer]:
-    """A long run shows what is asked when; then one run for each budget with as many samples as fit."""
+    """Record a long run, then run with as many samples as fit each budget."""
 
     def run(samples: int) -> tuple[Asked, Answer]:
         asked = Asked(game)
@@ -158,7 +158,7 @@ def _captum(
 
 
 def _largest(run: Callable[[int], Answer], budgets: Sequence[int]) -> dict[int, Answer]:
-    """For each budget the answer of the largest setting, counted from 1, that fits it."""
+    """For each budget, the answer of the largest setting (counted from 1) that fits it."""
     found: dict[int, Answer] = {}
     setting, answer = 1, run(1)
     for budget in sorted(budgets):

@@ -1,4 +1,4 @@
-"""Ten prompts of different kinds as games of 8–12 features, each scored in full once and kept in a file."""
+"""Ten prompts of different kinds as games of 8–12 features; all coalitions are scored once and kept in a file."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Case:
     """A prompt, and the target whose log-probability is the game's value.
 
     Attributes:
-        name: for tables and files.
-        kind: of features.
-        prompt: what ``Explainer.attribute`` takes.
-        target: what the model is to have said.
+        name: name in tables and of files.
+        kind: kind of the features.
+        prompt: prompt for ``Explainer.attribute``.
+        target: target for ``Explainer.attribute``.
     """
 
     name: str
@@ -38,27 +38,27 @@ class Case:
 
 @dataclass(frozen=True)
 class TableGame:
-    """A game given by all its values, in the order of ``all_coalitions``."""
+    """A game given by its table of values, in the order of ``all_coalitions``."""
 
     case: Case
     table: Float[np.ndarray, " S"]
 
     @property
     def n(self) -> int:
-        """Features."""
+        """Number of features."""
         return len(self.table).bit_length() - 1
 
     def __call__(self, mask: Bool[Tensor, "S F"]) -> Float[Tensor, " S"]:
-        """v of each coalition, looked up."""
+        """Look up v of each coalition."""
         return torch.from_numpy(self.table)[(mask.long() << torch.arange(self.n)).sum(1)]
 
     @property
     def shapley(self) -> Float[np.ndarray, " F"]:
-        """The truth, from the whole table."""
+        """Exact Shapley values, from the whole table."""
         return shapley_of_table(torch.from_numpy(self.table)[:, None])[:, 0].numpy()
 
     def orders(self) -> list[float]:
-        """Shares of the variance over all coalitions that single features, pairs, triples … have (Walsh spectrum)."""
+        """Shares of single features, pairs, triples, … in the variance over all coalitions (Walsh spectrum)."""
         spectrum = self.table.copy()
         for i in range(self.n):
             halves = spectrum.reshape(-1, 2, 2**i)
@@ -69,7 +69,7 @@ class TableGame:
 
 
 class WholeTable:
-    """Asks for every coalition and keeps what it is told."""
+    """A method that evaluates every coalition and keeps the values."""
 
     estimand, requires = "none", frozenset()
 
@@ -79,7 +79,7 @@ class WholeTable:
 
 
 def real_games(folder: Path) -> list[TableGame]:
-    """All games; those without a file in ``folder`` are scored, which takes some minutes for all ten."""
+    """All games; those without a file in ``folder`` are scored first (about 20 minutes for all ten on 2 cores)."""
     folder.mkdir(parents=True, exist_ok=True)
     explainer: ap.Explainer | None = None
     games = []
@@ -94,13 +94,13 @@ def real_games(folder: Path) -> list[TableGame]:
             print(f"{case.name}: {result.provenance.evaluations} evaluations, {seconds:.0f} s", file=sys.stderr)
         with np.load(path) as stored:
             if str(stored["prompt"]) != repr(case.prompt) or str(stored["target"]) != case.target:
-                raise SystemExit(f"{path} holds another prompt or target than {case.name} has now; delete it.")
+                raise SystemExit(f"{path} was made with another prompt or target for {case.name}; delete it.")
             games.append(TableGame(case, stored["table"]))
     return games
 
 
 def cases() -> list[Case]:
-    """Templates, words, tokens, few-shot examples, sentences of documents, groups of slots."""
+    """Cases with slots, words, tokens, few-shot examples, sentences of documents, and groups of slots."""
     return [
         Case("person", "slots of a template", _person(), " playing golf, hiking, and cooking."),
         Case("trip", "groups of slots", _trip(), " fly to Paris, France."),

@@ -1,4 +1,4 @@
-"""The demo: which parts of a prompt about Dave made a small language model name these hobbies?"""
+"""Demo: which parts of a prompt about Dave made a small language model name these hobbies?"""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TARGET = " playing golf, hiking, and cooking."
 
 
 def prompt() -> ap.Template:
-    """Five slots in three features: what describes one thing is perturbed together."""
+    """A template with five slots in three features; slots that belong together are perturbed together."""
     return ap.Template(
         "{name} lives in {city}, {state} and is a {job}. {pronoun} personal interests include",
         values={"name": "Dave", "city": "Palm Coast", "state": "FL", "job": "lawyer", "pronoun": "His"},
@@ -22,7 +22,7 @@ def prompt() -> ap.Template:
 
 
 def main() -> None:
-    """Explain, show, and write picture and numbers."""
+    """Explain the target, show the result, and save its heat map and numbers."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for dave.png and dave.json")
     out: Path = parser.parse_args().out

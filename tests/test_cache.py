@@ -458,10 +458,10 @@ def foreign_database(path: Path) -> None:
     ("make", "why"),
     [
         (lambda path: path.mkdir(), "is a folder"),
-        (lambda path: path.write_text("dear diary"), "is not an evaluation cache of apportion: file is not a database"),
-        (lambda path: path.write_bytes(b"x" * 5000), "is not an evaluation cache of apportion: file is not a database"),
+        (lambda path: path.write_text("dear diary"), "is not an apportion evaluation cache: file is not a database"),
+        (lambda path: path.write_bytes(b"x" * 5000), "is not an apportion evaluation cache: file is not a database"),
         (foreign_database, "it is a database of another application"),
-        (os.mkfifo, "is neither a file nor free"),
+        (os.mkfifo, "exists but is not a regular file"),
     ],
 )
 def test_a_file_of_something_else_is_refused_and_left_alone(
@@ -500,7 +500,7 @@ def test_without_a_place_to_write_the_run_goes_on(tmp_path: Path, monkeypatch: p
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("APPORTION_CACHE", str(tmp_path / "file"))
     explainer = ap.Explainer((tiny.model(), tiny.tokenizer()), cache=True)
-    with pytest.warns(RuntimeWarning, match=r"cannot be used: .*file is not a folder\. This run goes on") as said:
+    with pytest.warns(RuntimeWarning, match=r"cannot be used: .*file is not a folder\. This run continues") as said:
         runs = [explainer.attribute(PROMPT, TARGET) for _ in range(2)]
     assert [cost(run) for run in runs] == [(32, 0), (32, 0)]
     assert len(said) == 1
@@ -838,5 +838,6 @@ def test_the_command_line(tiny_model_dir: Path, folder: Path, capsys: pytest.Cap
     assert main(words) == 0
     path = folder / "evaluations.sqlite3"
     assert capsys.readouterr().err == (
-        f"warning: The evaluation cache {path} cannot be used: {folder} is not a folder. This run goes on without it.\n"
+        f"warning: The evaluation cache {path} cannot be used: {folder} is not a folder. "
+        "This run continues without it.\n"
     )

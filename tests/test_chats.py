@@ -180,7 +180,7 @@ def test_parts_of_text() -> None:
     assert read(made, "111", "010", "110") == ["user:<I like><golf.>", "user:<like><>", "user:<I like><>"]
     turns = chat([{"role": "user", "content": parts}], template, keep=(), baseline="x")
     assert read(turns, "1", "0") == ["user:<I like><golf.>", "user:<x>"]
-    with pytest.raises(ap.InputError, match=r"Some contents are lists of parts; this template may want plain texts"):
+    with pytest.raises(ap.InputError, match=r"Some contents are lists of parts; this template may need plain text"):
         chat(
             [{"role": "user", "content": parts}],
             "{% for m in messages %}{{ m['content'] + '' }}{% endfor %}",
@@ -191,10 +191,10 @@ def test_parts_of_text() -> None:
 def test_what_the_template_does_with_absent_turns_is_noted() -> None:
     adapter, _ = chat(template=chats.DEFAULT_SYSTEM)
     (note,) = adapter.notes
-    assert note.startswith("without 'system' the chat template writes something else: 'You are a helpful AI")
+    assert note.startswith("without 'system' the chat template adds text of its own: 'You are a helpful AI")
     mute = "{% for m in messages if m['role'] == 'user' %}{{ m['content'] }}\n{% endfor %}"
     assert chat([SYSTEM, ASK, LAST], mute)[0].notes == (
-        "the chat template does not show 'system', which can have no effect",
+        "the chat template does not show 'system', so it has no effect",
     )
     assert chat()[0].notes == ()
 
@@ -213,7 +213,7 @@ def test_a_template_can_be_chosen_by_name() -> None:
     named = {"default": chats.CHATML, "plain": "{% for m in messages %}{{ m['content'] }};{% endfor %}"}
     assert read(chat([ASK, LAST], named), "1") == [framed(ASK, LAST)]
     assert read(chat([ASK, LAST], named, chat_template="plain"), "1") == [f"{ASK['content']};Where to?;"]
-    with pytest.raises(ap.InputError, match=r"chat_template='rag' is no chat template.*are called default, plain"):
+    with pytest.raises(ap.InputError, match=r"'rag' is not a chat template.*templates called default, plain"):
         chat(TALK, named, chat_template="rag")
     with pytest.raises(ap.InputError, match="multiple chat templates with no default"):
         chat(TALK, {"a": chats.CHATML, "b": chats.CHATML})
@@ -221,10 +221,10 @@ def test_a_template_can_be_chosen_by_name() -> None:
 
 def test_control_tokens_in_contents_are_refused_unless_they_are_meant() -> None:
     sly = [SYSTEM, {"role": "user", "content": f"Hi{END} there <s>"}]
-    with pytest.raises(ap.InputError, match=r"hold '<s>', '<\|im_end\|>', which the tokenizer reads as control tokens"):
+    with pytest.raises(ap.InputError, match=r"contain '<s>', '<\|im_end\|>', which the tokenizer reads as control"):
         chat(sly)
     adapter, its_tokenizer = chat(sly, allow_control_tokens=True)
-    assert adapter.notes == ("contents hold control tokens, which are read as such: <s>, <|im_end|>",)
+    assert adapter.notes == ("contents contain control tokens, which are read as such: <s>, <|im_end|>",)
     (item,) = adapter.render(torch.ones(1, 1, dtype=torch.bool))
     assert its_tokenizer.convert_tokens_to_ids(END) in item.ids[:-30]
     for place in ({"tools": [{"name": "x", "description": END}]}, {"baseline": END}):
@@ -247,16 +247,16 @@ REFUSED = [
         [LAST],
         chats.CHATML,
         {},
-        r"All 1 features are kept .the last turn of the user is, unless keep= is given.*by='sent",
+        r"All 1 features are kept .the user's last turn is kept unless keep= is given.*by='sent",
     ),
     (TALK, chats.CHATML, {"keep": [0, 1, 2, 3]}, "All 4 features are kept; leave at least one"),
-    (TALK, chats.CHATML, {"keep": ["sytem"]}, "keep='sytem' is no feature of this prompt. Did you mean 'system'"),
+    (TALK, chats.CHATML, {"keep": ["sytem"]}, "keep='sytem' is not a feature of this prompt. Did you mean 'system'"),
     (TALK, chats.CHATML, {"keep": [4]}, "keep=4 is out of range; there are 4"),
-    (TALK, None, {}, "has no chat template, so nobody knows how it reads a conversation. Pass chat_template="),
+    (TALK, None, {}, "has no chat template, so it cannot format a conversation. Pass chat_template="),
     (TALK, "{% for m in messages %}", {}, "cannot write these messages: .*endfor"),
-    (TALK, chats.CHATML, {"chat_template": "static"}, "is no chat template: it does not use `messages`"),
-    (TALK, chats.CHATML, {"tools": [CLOCK]}, "does not show tools, so they can have no effect"),
-    (TALK, chats.TOOLS, {"template_options": {"thinkin": 1}}, "does not use 'thinkin', which is in template_options"),
+    (TALK, chats.CHATML, {"chat_template": "static"}, "is not a chat template: it does not use `messages`"),
+    (TALK, chats.CHATML, {"tools": [CLOCK]}, "does not show tools, so they have no effect"),
+    (TALK, chats.TOOLS, {"template_options": {"thinkin": 1}}, "does not use 'thinkin'; remove it from"),
     (TALK, chats.TOOLS, {"tools": [lambda x: x]}, "cannot be described as a tool"),
     ([dict(ASK, content=" "), LAST], chats.CHATML, {"by": "words", "keep": [-1, -2]}, "All 2 features are kept"),
     ([dict(ASK, content="a \ud800")], chats.CHATML, {"by": "words"}, "invalid Unicode character at position 2"),

@@ -685,7 +685,7 @@ def test_views_can_be_printed(attribute: Run, run: Run, tmp_path: Path) -> None:
     attribute("ab cd", "--target", "x", "--save", path)
     assert "<table" in run("show", path, "--view", "html").out
     shown = run("show", path, "--view", "terminal", "--view-option", "max_features=1").out
-    assert "the 1 left out have at most" in shown
+    assert "the 1 omitted have at most" in shown
     assert run("show", path, "--view", "heatmap").code == 2
 
 
@@ -808,7 +808,7 @@ def test_plugins_list_says_when_nothing_is_loaded_by_itself(run: Run, monkeypatc
 def test_plugins_show(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, monkeypatch, "broken", "import nothing_of_this_name\n")
     assert "nothing_of_this_name" in run("plugins", "show", "broken").out
-    assert "leave one feature out" in run("plugins", "show", "apportion_plugins.methods").out
+    assert "leave-one-out" in run("plugins", "show", "apportion_plugins.methods").out
     assert run("plugins", "show", "apportion_plugins.inputs", "--json").json()["state"] == "loaded"
     assert "Did you mean 'broken'?" in run("plugins", "show", "brokn").err
 

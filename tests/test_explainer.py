@@ -272,7 +272,7 @@ BAD_CALLS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"seed": 2**64}, ap.InputError, "must be below 2\\^63"),
     ({"method": "permutation", "antithetic": "no"}, ap.InputError, "antithetic='no' must be True or False"),
     ({"method": "permutation", "n_permutations": "4"}, ap.InputError, "n_permutations='4' must be a positive"),
-    ({"method": "permutation", "n_permutations": 10**12}, ap.InputError, "more than memory holds"),
+    ({"method": "permutation", "n_permutations": 10**12}, ap.InputError, "do not fit into memory"),
     ({"n_permutations": 4}, ap.InputError, "method \"shapley .chosen by 'auto'.\" has no option 'n_permutations'"),
     ({"budget": 0}, ap.InputError, "budget=0 must be a whole number of at least 1"),
     ({"budget": 2.5}, ap.InputError, "budget=2.5 must be a whole number"),

@@ -140,7 +140,7 @@ def test_the_budget_goes_where_the_score_is() -> None:
     path = [row for row in tree if 37 in row["members"]]
     assert [row["value"] for row in path] == [5, 5, 5]
     assert tree[path[2]["parent"]] is path[1]
-    assert estimate.notes == ("60 features share the scores of groups that were not looked into",)
+    assert estimate.notes == ("60 features share the scores of groups that were not expanded",)
 
 
 @pytest.mark.parametrize("scores", ["ablation", "owen"])

@@ -99,11 +99,11 @@ def test_kept_features_are_always_present() -> None:
 def test_a_function_may_cut_the_text() -> None:
     adapter = text_adapter(ap.Text("a-b - c!", by=lambda text: ["a", "b", "c"]), CONTEXT)
     assert rows(adapter, "111", "101", "011") == ["a-b - c!", "a - c!", "-b - c!"]
-    with pytest.raises(ap.InputError, match="'z' does not stand in the text after 'a'"):
+    with pytest.raises(ap.InputError, match="'z' does not occur in the text after 'a'"):
         text_adapter(ap.Text("a b", by=lambda text: ["a", "z"]), CONTEXT)
-    with pytest.raises(ap.InputError, match="must return texts; it returned 3"):
+    with pytest.raises(ap.InputError, match="must return strings, not 3"):
         text_adapter(ap.Text("a b", by=lambda text: ["a", 3]), CONTEXT)
-    with pytest.raises(ap.InputError, match="must return a list of texts; it returned None"):
+    with pytest.raises(ap.InputError, match="must return a list of strings, not None"):
         text_adapter(ap.Text("a b", by=lambda text: None), CONTEXT)
     with pytest.raises(ap.InputError, match="no pieces"):
         text_adapter(ap.Text("a b", by=lambda text: []), CONTEXT)
@@ -133,7 +133,7 @@ def test_tokens_are_removed_or_replaced_and_special_tokens_stay() -> None:
     assert [item.ids for item in replaced.render(mask[1:])] == [(start, a, 7, c), (start, 7, 7, 7)]
     by_text = text_adapter(ap.Text("abc", by="tokens", baseline="ab"), context)
     assert [item.ids for item in by_text.render(mask[1:2])] == [(start, a, a, b, c)]
-    with pytest.raises(ap.InputError, match=r"baseline=999 is no token id of this tokenizer, which has \d+ tokens"):
+    with pytest.raises(ap.InputError, match=r"baseline=999 is not a valid token id: this tokenizer has \d+ tokens"):
         text_adapter(ap.Text("abc", by="tokens", baseline=999), context)
 
 
@@ -271,7 +271,7 @@ def test_bad_texts_are_refused(arguments: tuple[object, ...], message: str) -> N
 
 def test_bad_keep_is_refused() -> None:
     for keep, message in (
-        (["livs"], "keep='livs' is no feature of this prompt. Did you mean 'lives'"),
+        (["livs"], "keep='livs' is not a feature of this prompt. Did you mean 'lives'"),
         ([9], "keep=9 is out of range; there are 3 features"),
         (lambda text: True, "All 3 features are kept"),
     ):

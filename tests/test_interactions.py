@@ -163,10 +163,10 @@ def test_bad_options_and_budgets_are_refused_before_anything_is_asked() -> None:
         Interactions().run(game, budget=None, rng=draw, index="shaply")
     with pytest.raises(ap.BudgetError, match=r"10 features take at least 92 evaluations, and the budget is 91.*224"):
         Interactions().run(game, budget=91, rng=draw)
-    with pytest.raises(ap.InputError, match="200 features have 19,900 pairs; .* up to 128"):
+    with pytest.raises(ap.InputError, match="200 features have 19,900 pairs; the limit .* is 128"):
         Interactions().run(large, budget=None, rng=draw)
     assert game.evaluations == large.evaluations == 0
-    with pytest.raises(ap.BudgetError, match=r"this seed and a budget of 58 determine \d\d of 29 coefficients"):
+    with pytest.raises(ap.BudgetError, match=r"this seed and a budget of 58 determine only \d\d of 29 coefficients"):
         for seed in range(40):
             run(lambda mask: mask.sum(1).double(), 8, budget=58, seed=seed)
 
@@ -197,7 +197,7 @@ def texts_of(figure) -> list[str]:
 @pytest.mark.parametrize("kind", ["matrix", "network"])
 def test_pictures_say_what_is_missing(kind: str) -> None:
     result = sample_results()["exact"]
-    with pytest.raises(ap.ResultError, match=r"no interactions of features. .*method=\"interactions\""):
+    with pytest.raises(ap.ResultError, match=r"has no interactions. .*method=\"interactions\""):
         replace(result, extras={}).plot(kind)
     for wrong in (2, -1, True, "golf"):
         with pytest.raises(ap.InputError, match=r"must be the position of a target token.*0 ' golf', 1 ','"):
@@ -222,7 +222,7 @@ def test_the_matrix_shows_pairs_and_one_token() -> None:
     one = texts_of(result.plot("matrix", token=1))
     assert any("Token 1, “and”" in text for text in one) and texts != one
     few = texts_of(result.plot("matrix", max_features=3))
-    assert any("Shown: the 3 features with the largest Σ|interaction| of 8" in text for text in few)
+    assert any("Showing the 3 of 8 features with the largest Σ|interaction|" in text for text in few)
     assert any("of 28 pairs exclude 0" in text for text in texts)
 
 
@@ -238,4 +238,4 @@ def test_the_network_draws_the_strongest() -> None:
     assert curves(edges=1) == [max(curves())]
     assert strongest > 0
     texts = texts_of(Network().render(result, edges=3))
-    assert any("Shown: the 3 pairs with the largest |interaction| of 28" in text for text in texts)
+    assert any("Showing the 3 of 28 pairs with the largest |interaction|" in text for text in texts)

@@ -142,14 +142,14 @@ def test_a_budget_for_every_coalition_gives_exact_values() -> None:
     assert game.evaluations == 8
     assert estimate.std_error is None
     assert torch.allclose(estimate.values[:, 0], known.shapley, atol=1e-12)
-    assert estimate.notes == ("every coalition fitted the budget, so the values are exact",)
+    assert estimate.notes == ("the budget covered every coalition, so the values are exact",)
 
 
 def test_permutations_that_do_not_fit_are_said() -> None:
     game = ap.Game.from_function(games.random_moebius(8, 3), 8)
     estimate = PermutationShapley().run(game, budget=40, rng=rng(), n_permutations=100)
     walked = estimate.extras["n_permutations"]
-    assert estimate.notes == (f"{walked} of the 100 permutations asked for fitted the budget",)
+    assert estimate.notes == (f"only {walked} of the 100 requested permutations fit the budget",)
 
 
 @pytest.mark.parametrize(
@@ -292,5 +292,5 @@ def test_context_cite_takes_log_probabilities_only() -> None:
     certain = ap.Game.from_function(lambda mask: mask[:, 0].double() - 1, 4)
     found = ContextCite().run(certain, budget=None, rng=rng(), sampler=BernoulliSampler())
     assert found.values.argmax() == 0
-    assert found.notes[0].startswith("the response or one of its tokens is certain with 8 of 16 coalitions")
+    assert found.notes[0].startswith("the response or one of its tokens is certain for 8 of 16 coalitions")
     assert found.std_error is None

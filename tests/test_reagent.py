@@ -103,7 +103,7 @@ def test_the_budget_is_kept() -> None:
     ("options", "message"),
     [
         ({"keep_top_n": -1}, "keep_top_n=-1"),
-        ({"keep_top_n": 0}, "leaves the number of kept features to keep_ratio"),
+        ({"keep_top_n": 0}, "requires keep_ratio"),
         ({"invert_keep": "x"}, "invert_keep='x'"),
         ({"keep_ratio": "x"}, "keep_ratio='x'"),
         ({"keep_top_n": 0, "keep_ratio": 1.5}, "keep_ratio=1.5"),
@@ -111,7 +111,7 @@ def test_the_budget_is_kept() -> None:
         ({"num_probes": 0}, "num_probes=0"),
         ({"stopping_condition_top_k": 0}, "stopping_condition_top_k=0"),
         ({"max_probe_steps": 0}, "max_probe_steps=0"),
-        ({"replacement_model": 3}, "no model of transformers"),
+        ({"replacement_model": 3}, "is not a transformers model"),
     ],
 )
 def test_bad_parameters(options: dict[str, Any], message: str) -> None:

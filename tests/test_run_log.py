@@ -237,7 +237,7 @@ def test_a_log_that_cannot_be_written_warns(make: str, tmp_path: Path) -> None:
         path.mkdir()
     elif make == "pipe":
         os.mkfifo(path)
-    with pytest.warns(RuntimeWarning, match=rf"The run log {path} cannot be written: .*The run is not in it"):
+    with pytest.warns(RuntimeWarning, match=rf"The run log {path} cannot be written: .*This run is not logged"):
         assert runs.attribute("a b", "x").provenance.evaluations == 4
 
 
@@ -305,7 +305,7 @@ def test_the_command_line(tiny_model_dir: Path, path: Path, capsys: pytest.Captu
     assert lines(path)[0]["request"]["features"] == ["a", "b"]
     assert main([*words, "/dev/full"]) == 0
     assert capsys.readouterr().err == (
-        "warning: The run log /dev/full cannot be written: No space left on device. The run is not in it.\n"
+        "warning: The run log /dev/full cannot be written: No space left on device. This run is not logged.\n"
     )
     assert main([*words, str(path / "below" / "x")]) == 1
     assert "--run-log=" in capsys.readouterr().err

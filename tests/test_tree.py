@@ -32,7 +32,7 @@ def test_results_without_a_tree_and_bad_options_are_refused() -> None:
     with pytest.raises(ap.ResultError, match=r"method 'shapley' has no tree .*method=\"hierarchical\""):
         replace(result, extras={}).plot("tree")
     for damaged in ([], [{"text": "a"}], [{**result.extras["tree"][0], "parent": 0}], 5):
-        with pytest.raises(ap.ResultError, match="is damaged"):
+        with pytest.raises(ap.ResultError, match="is malformed"):
             replace(result, extras={"tree": damaged}).plot("tree")
     for wrong in (2, -1, True, "golf"):
         with pytest.raises(ap.InputError, match=r"must be the position of a target token.*0 ' golf', 1 ','"):
@@ -52,11 +52,11 @@ def test_pictures_stay_on_the_page(name: str) -> None:
 def test_the_outline_says_what_was_looked_into() -> None:
     result = sample_results()["exact"]  # two groups: three words looked into, two not
     shown = rows_of(Tree().render(result))
-    assert shown == ["Dave lives in", "Dave", "lives", "in", "Palm Coast", "2 features, not looked into"]
+    assert shown == ["Dave lives in", "Dave", "lives", "in", "Palm Coast", "2 features, not expanded"]
     assert rows_of(Tree().render(result, depth=1)) == [
-        "Dave lives in", "3 parts not shown", "Palm Coast", "2 features, not looked into",
+        "Dave lives in", "3 parts not shown", "Palm Coast", "2 features, not expanded",
     ]  # fmt: skip
-    lighter = "Lighter bars: groups with their parts below them, each left out by itself; scores need not add up."
+    lighter = "Lighter bars: groups with their parts below. Each is left out by itself, so scores need not add up."
     assert lighter in texts_of(Tree().render(result)) and lighter not in texts_of(Tree().render(result, depth=1))
 
 
@@ -72,7 +72,7 @@ def test_the_strongest_rows_stay_with_the_groups_around_them() -> None:
         if group.text in labels and group.parent is not None:
             assert groups[group.parent].text in labels
     notes = " ".join(texts_of(figure))
-    assert f"Shown: the 7 groups and features with the largest |score| of {len(groups)}" in notes
+    assert f"Showing the 7 of {len(groups)} groups and features with the largest |score|" in notes
     assert any("more part" in text for text in rows_of(figure)) or "parts not shown" in notes
 
 
@@ -97,4 +97,4 @@ def test_the_terminal_prints_the_tree_and_the_features_when_sorted() -> None:
     assert "Dave lives in  " in printed() and "\n  lives " in printed() and "Groups with a size" in printed()
     assert "Dave lives in  " not in printed(sort=True) and "Groups with a size" not in printed(sort=True)
     few = printed(max_features=2)
-    assert "Shown: the 2 groups and features" in few and "(max_features=None shows all)" in few
+    assert "Showing the 2 of " in few and "(max_features=None shows all)" in few

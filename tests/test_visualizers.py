@@ -224,13 +224,13 @@ def test_unknown_and_bad_options_are_refused() -> None:
 def test_what_is_left_out_is_said() -> None:
     result = of_words("a b c d", [" x", " y", " z"])
     result = replace(result, values=np.array([0.5, -3.0, 0.25, 2.0]))
-    note = "Shown: the 2 features with the largest |attribution| of 4; the 2 left out have at most 0.5 each"
+    note = "Showing the 2 of 4 features with the largest |attribution|; the 2 omitted have at most 0.5 each"
     for kind in ("heatmap", "bar"):
         shown = texts_of(result.plot(kind, max_features=2))
         assert note in " ".join(shown) and "b #1" in shown and "a #0" not in shown
-    assert "the 1 left out" in " ".join(texts_of(result.plot("heatmap", max_tokens=2)))
+    assert "the 1 omitted" in " ".join(texts_of(result.plot("heatmap", max_tokens=2)))
     assert note in result.plot("html", max_features=2)
-    assert "12 cells are more than max_cells=11" in result.plot("html", max_cells=11)
+    assert "12 cells exceed max_cells=11" in result.plot("html", max_cells=11)
     page = " ".join(str(line) for line in result.plot("terminal", max_features=2).notes)
     assert note in page
 

@@ -1,1 +1,1 @@
-"""Kernels and whole runs on a GPU, beside what else does the same."""
+"""Benchmarks of kernels and whole runs on a GPU, compared with alternatives."""

@@ -1,4 +1,4 @@
-"""Attention of N rows with a shared prefix: the kernel, and PyTorch's attention with a copy for every row."""
+"""Attention of N rows with a shared prefix: the kernel, and PyTorch's attention with one copy per row."""
 
 from __future__ import annotations
 

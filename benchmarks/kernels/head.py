@@ -41,7 +41,7 @@ TINY = (HeadShape(40, 32, 300, torch.float32),)
 
 
 def compare_heads(shape: HeadShape, device: str) -> Iterator[Contender]:
-    """Time the bare product, then everything that computes log-probabilities."""
+    """Time the bare matrix product, then all implementations of log-probabilities."""
     draw = torch.Generator(device).manual_seed(0)
     hidden = torch.randn(shape.rows, shape.width, generator=draw, device=device).to(shape.dtype)
     weight = (torch.randn(shape.vocabulary, shape.width, generator=draw, device=device) / shape.width**0.5).to(
@@ -73,7 +73,7 @@ def _exact(hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
 
 
 def _product(hidden: Tensor, weight: Tensor, target: Tensor) -> Call:
-    """The product alone, discarded; a slice of the rows at a time, so that it fits into memory."""
+    """The matrix product alone, result discarded; computed in slices of rows to fit into memory."""
     rows = max(1, min(len(hidden), 2**31 // weight.shape[0]))
     out = torch.empty(rows, len(weight), dtype=hidden.dtype, device=hidden.device)
 

@@ -1,4 +1,4 @@
-"""Whole runs of models with random weights: many prompts with a common prefix, by both backends and by Captum."""
+"""Whole runs of models with random weights: many prompts with a common prefix, on both backends and with Captum."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from apportion_backends.triton.backend import TritonBackend
 __all__ = ["CONTENDERS", "RUNS", "TINY", "Ran", "RunShape", "run"]
 
 CAPTUM_FEATURES = 4
-"""Captum runs one forward per perturbation, so a few are enough to extrapolate from."""
+"""Captum runs one forward pass per perturbation, so a few are enough to extrapolate from."""
 GEMM_SHAPES = ((4096, 4096, 4096), (8192, 4096, 14336), (8192, 14336, 4096), (16384, 4096, 4096))
 
 
@@ -35,12 +35,12 @@ class RunShape:
     """A model, and the number and length of the prompts.
 
     Attributes:
-        name: of the model, for tables.
-        config: of the model.
+        name: name of the model in tables.
+        config: configuration of the model.
         rows: number of prompts.
-        shared: prefix tokens that all prompts share.
-        own: tokens after the prefix.
-        targets: tokens to score.
+        shared: number of prefix tokens that all prompts share.
+        own: number of tokens after the prefix.
+        targets: number of target tokens to score.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Ran:
     Attributes:
         contender: time and memory.
         rate: evaluations per second.
-        share: of the measured matrix-product rate, counting the least arithmetic possible; ``None`` for peers.
+        share: share of the measured matrix-product rate, for the minimum arithmetic; ``None`` for peers.
     """
 
     contender: Contender
@@ -86,7 +86,7 @@ class Ran:
 
 
 def run(shape: RunShape, device: str, dtype: torch.dtype) -> Iterator[Ran]:
-    """Run each of our backends, then Captum's two paths on fewer perturbations."""
+    """Run each backend of apportion, then both paths of Captum on fewer perturbations."""
     torch.manual_seed(0)
     with torch.device(device):
         model = transformers.AutoModelForCausalLM.from_config(shape.config, dtype=dtype).eval()
@@ -139,7 +139,7 @@ def _scored(
 
 
 def _captum(name: str, shape: RunShape, spec: ModelSpec, device: str, default_path: bool) -> Ran:
-    """Run Captum on a text; every byte is a token of the tiny tokenizer, so the lengths are the same."""
+    """Run Captum on text of the same length; every byte is a token of the tiny tokenizer."""
     own = shape.own // CAPTUM_FEATURES
     names = [f"slot{i}" for i in range(CAPTUM_FEATURES)]
     template = "x" * shape.shared + "".join(f"{{{name}}}" for name in names)

@@ -12,7 +12,7 @@ import torch
 __all__ = ["Contender", "Timed", "measure"]
 
 TRIES = 5
-"""Repetitions on a CPU, where a run only shows that the benchmark works."""
+"""Repetitions on a CPU, where runs only check that the benchmark works."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +37,10 @@ class Contender:
     """A row of a table.
 
     Attributes:
-        name: of the implementation.
-        timed: ``None`` if it could not run.
+        name: name of the implementation.
+        timed: time and memory; ``None`` if it could not run.
         error: largest difference from fp64 on the same inputs; ``None`` where it is not measured.
-        note: the reason why it could not run, or a remark.
+        note: reason why it could not run, or a remark.
     """
 
     name: str

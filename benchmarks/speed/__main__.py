@@ -1,4 +1,4 @@
-"""``python -m benchmarks.speed``."""
+"""The command ``python -m benchmarks.speed``."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ ROOT = Path(__file__).parents[2]
 
 
 def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description="apportion beside its peers")
-    parser.add_argument("--case", action="append", choices=list(CASES), help="only this one; repeatable")
-    parser.add_argument("--repeats", type=int, default=6, help="runs of ours (long ones are fewer)")
-    parser.add_argument("--no-memory", action="store_true", help="leave out the peaks, each of which is one more run")
-    parser.add_argument("--no-growth", action="store_true", help="leave out the curves")
-    parser.add_argument("--long", action="store_true", help="the cases, too, that take very long")
-    parser.add_argument("--out", type=Path, help="folder for speed.md and the pictures (default: only print)")
-    parser.add_argument("--readme", action="store_true", help="write the table into the README as well")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description="Time apportion and its peers.")
+    parser.add_argument("--case", action="append", choices=list(CASES), help="case to run; repeatable")
+    parser.add_argument("--repeats", type=int, default=6, help="runs of apportion (fewer if they are long)")
+    parser.add_argument("--no-memory", action="store_true", help="skip memory peaks, each of which takes another run")
+    parser.add_argument("--no-growth", action="store_true", help="skip the growth curves")
+    parser.add_argument("--long", action="store_true", help="include cases that take very long")
+    parser.add_argument("--out", type=Path, help="folder for speed.md and the plots (default: print only)")
+    parser.add_argument("--readme", action="store_true", help="also write the table to the README")
     return parser.parse_args(argv)
 
 
 def _command(arguments: argparse.Namespace) -> str:
-    """What was asked for, without where it went."""
+    """The command line, without the output options."""
     words = [word for name in arguments.case or () for word in ("--case", name)]
     words += [flag for flag in ("--no-memory", "--no-growth", "--long") if vars(arguments)[flag[2:].replace("-", "_")]]
     return shlex.join(["python", "-m", "benchmarks.speed", *words, "--repeats", str(arguments.repeats)])
 
 
 def many_rows() -> Peak:
-    """In a process of its own."""
+    """Peak memory of many rows, measured in a separate process."""
     command = [sys.executable, "-m", "benchmarks.speed.many_rows"]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     loaded, beyond = map(int, done.stdout.split())
@@ -48,7 +48,7 @@ def many_rows() -> Peak:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print, write; 1 if values differ where they must not."""
+    """Measure, print and save; returns 1 if values differ that must agree."""
     arguments = parsed(argv)
     effort = Effort(repeats=arguments.repeats, memory=not arguments.no_memory, long=arguments.long)
     chosen = [CASES[name] for name in arguments.case] if arguments.case else list(CASES.values())
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         report.refresh_readme(ROOT / "README.md", compared)
     wrong = [f"{case.ours.case}, {c.who}" for case in compared for c in case.contenders if not c.agrees]
     if wrong:
-        print(f"values differ by more than they may: {'; '.join(wrong)}", file=sys.stderr)
+        print(f"values differ by more than the tolerance: {'; '.join(wrong)}", file=sys.stderr)
     return bool(wrong)
 
 

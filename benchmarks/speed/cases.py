@@ -1,4 +1,4 @@
-"""What is compared: a work of ours, and the same by peers."""
+"""Cases to compare: a piece of work with apportion, and the same with peers."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Case:
     """A line of the tables.
 
     Attributes:
-        work: ours.
-        peers: the same by others, by the names that tables show.
-        values: what of our result peers are compared with.
-        aim: the ratio to a peer that the project aims at, by the peer's name.
-        long: takes so long that it runs with ``--long`` only.
+        work: the work with apportion.
+        peers: the same work with peers, by the names shown in tables.
+        values: selects the values of our result that peers are compared with.
+        aim: target ratio to a peer, by the peer's name.
+        long: runs only with ``--long``, because it takes very long.
     """
 
     work: Work

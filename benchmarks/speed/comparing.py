@@ -1,4 +1,4 @@
-"""One case: ours and the peers' values, times, counts and memory."""
+"""Comparison of one case: values, times, counts and memory of apportion and its peers."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ __all__ = ["Compared", "Contender", "Effort", "compare", "opened"]
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How much is done.
+    """Effort spent on a case.
 
     Attributes:
-        repeats: runs of ours, as long as they fit into ``seconds``; two at least, and more while they take less than
-            ``short`` together.
-        seconds: for all runs of ours.
-        short: a run of less than a second is disturbed by little, so there are many of them.
-        peer_repeats: runs of a peer, as long as they fit into ``peer_seconds``; one at least.
-        peer_seconds: for all runs of a peer.
-        memory: whether peaks are measured.
-        long: whether what takes very long is done too.
+        repeats: number of runs of apportion, as far as they fit into ``seconds``; at least two, and more if together
+            they take less than ``short``.
+        seconds: time limit for all runs of apportion.
+        short: time to fill with short runs, which are easily disturbed and therefore repeated often.
+        peer_repeats: number of runs of a peer, as far as they fit into ``peer_seconds``; at least one.
+        peer_seconds: time limit for all runs of a peer.
+        memory: measure memory peaks.
+        long: include cases that take very long.
     """
 
     repeats: int = 6
@@ -51,14 +51,14 @@ class Contender:
 
     Attributes:
         who: its name.
-        version: of its package; ``None`` if that is not installed, and then there is nothing else.
-        seconds: of each run.
-        read: what the model was made to read in one run.
-        difference: the largest from our values; ``None`` where values are not the same by definition, or are ours.
+        version: version of its package; ``None`` if that is not installed, and then nothing else is set.
+        seconds: duration of each run.
+        read: counts of what the model read in one run.
+        difference: largest difference from our values; ``None`` for our own, and if they need not agree.
         agrees: the difference is within the peer's tolerance.
-        peak: memory.
+        peak: peak memory.
         wrong: its values are known to be wrong.
-        note: what a reader should know.
+        note: note for readers.
     """
 
     who: str
@@ -73,22 +73,22 @@ class Contender:
 
     @property
     def median(self) -> float:
-        """Seconds of a run."""
+        """Median seconds of a run."""
         return statistics.median(self.seconds)
 
 
 PEAK_SECONDS = 60.0
-"""The peak of a peer is one more run; where that takes longer, it is left out."""
+"""Measuring a peer's memory takes another run; it is skipped if that takes longer than this."""
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """A case, measured.
+    """Measurements of a case.
 
     Attributes:
-        ours: with the floor.
-        contenders: ours first.
-        aim: ratios aimed at.
+        ours: measurements of apportion, with the floor.
+        contenders: all contenders, apportion first.
+        aim: target ratios.
     """
 
     ours: Measured
@@ -97,13 +97,13 @@ class Compared:
 
 
 def opened() -> tuple[ap.Explainer, Watcher]:
-    """The demo model, and the observer of its runs."""
+    """An explainer of the demo model, and the observer of its runs."""
     watcher = Watcher()
     return ap.Explainer("smollm2", progress=False, plugins=[watcher]), watcher
 
 
 def compare(case: Case, explainer: ap.Explainer, watcher: Watcher, effort: Effort) -> Compared:
-    """Values are checked before anything is timed; ours is timed before and after the peers."""
+    """Compare one case. Values are checked before anything is timed; ours is timed before and after the peers."""
     _say(f"{case.work.name}: apportion …")
     started = time.perf_counter()
     with counted(explainer.session.model) as read:
@@ -121,7 +121,7 @@ def compare(case: Case, explainer: ap.Explainer, watcher: Watcher, effort: Effor
     stopwatch.time(half)
     measured = stopwatch.measured()
     peak = peak_in_own_process(case.work.name, OURS) if effort.memory else None
-    # Packed rows are one row of the model's input.
+    # Packed rows count as a single row of the model's input.
     read.rows = measured.evaluations
     ours = Contender(OURS, ap.__version__, measured.seconds, read, peak=peak)
     return Compared(measured, (ours, *peers), dict(case.aim))
@@ -139,11 +139,11 @@ def _peer(case: Case, who: str, peer: Peer, wanted: np.ndarray, explainer: ap.Ex
         difference, agrees = _difference(values, wanted, peer)
         if not agrees:
             return Contender(who, peer.version, agrees=False, note=f"not timed: values differ by {difference}")
-        # The first run is a warm-up, like ours, unless it takes so long that warming up cannot matter.
+        # The first run is a warm-up, as ours is, unless it takes so long that warming up does not matter.
         seconds = [first] if first > effort.peer_seconds / 2 else []
         while not seconds or (len(seconds) < effort.peer_repeats and sum(seconds) + first <= effort.peer_seconds):
             seconds.append(_timed(run)[1])
-    except Exception as error:  # a peer that fails on this model is a finding, and the others go on
+    except Exception as error:  # a peer's failure is a finding and must not end the benchmark
         return Contender(who, peer.version, note=f"failed: {type(error).__name__}: {str(error)[:100]}")
     quick = first <= PEAK_SECONDS
     peak = peak_in_own_process(case.work.name, who) if effort.memory and quick else None
@@ -151,7 +151,7 @@ def _peer(case: Case, who: str, peer: Peer, wanted: np.ndarray, explainer: ap.Ex
 
 
 def _difference(values: np.ndarray, wanted: np.ndarray, peer: Peer) -> tuple[float | None, bool]:
-    """The largest, where it means something, and whether it may be."""
+    """The largest difference, if it is meaningful, and whether it is within the tolerance."""
     if peer.tolerance is None and not peer.wrong:
         return None, True
     difference = float(np.abs(values - wanted).max()) if values.shape == wanted.shape else float("nan")

@@ -1,4 +1,4 @@
-"""What a model was made to read, whoever made it: counted where tokens enter its first layer."""
+"""Counts of what any caller makes a model read, taken where tokens enter its first layer."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Read:
     """Counts, padding included.
 
     Attributes:
-        forwards: calls of the model.
-        rows: sequences in them.
-        tokens: tokens in those.
+        forwards: number of calls of the model.
+        rows: number of sequences in these calls.
+        tokens: number of tokens in these sequences.
     """
 
     forwards: int = 0
@@ -27,15 +27,15 @@ class Read:
     tokens: int = 0
 
     def reset(self) -> None:
-        """From here on."""
+        """Start counting from 0."""
         self.forwards = self.rows = self.tokens = 0
 
 
 @contextmanager
 def counted(model: nn.Module) -> Iterator[Read]:
-    """Counts for as long as it is open.
+    """Count what a model reads while the context is open.
 
-    At the first matrix of the first layer, and not at the embedding: Inseq perturbs what comes out of it.
+    Counted at the first matrix of the first layer, not at the embedding, because Inseq perturbs embeddings.
     """
     read = Read()
     body = getattr(model, "base_model", model)

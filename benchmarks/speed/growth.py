@@ -1,4 +1,4 @@
-"""How time grows with features, prompt length and evaluations, and how much of it is not spent in the model."""
+"""Growth of time with features, prompt length and evaluations, and the share spent outside the model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SIZES = (16, 32, 64, 128)
 LENGTHS = (64, 128, 256, 512)
 KEPT_WORDS = 16
 LONG = 20.0
-"""Seconds of a first run, from which on it is the only one."""
+"""If the first run takes longer than this many seconds, it is the only one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +30,10 @@ class Curve:
     """Times along one axis.
 
     Attributes:
-        axis: what grows.
-        summary: what is done.
-        x: its values.
-        points: what was measured at each.
+        axis: the quantity that grows.
+        summary: description of the work.
+        x: values of the quantity.
+        points: measurements at each value.
     """
 
     axis: str
@@ -43,7 +43,7 @@ class Curve:
 
 
 def curves(explainer: ap.Explainer, watcher: Watcher, *, repeats: int) -> Iterator[Curve]:
-    """Time against evaluations, features and prompt length."""
+    """Measure time against evaluations, features and prompt length."""
     yield _curve(
         explainer, watcher, "evaluations", f"kernel SHAP of {FEATURES} words", EVALUATIONS,
         lambda n: _words(FEATURES, {"method": "kernel_shap", "budget": n}), repeats,
@@ -59,18 +59,18 @@ def curves(explainer: ap.Explainer, watcher: Watcher, *, repeats: int) -> Iterat
 
 
 def quickest(point: Measured) -> float:
-    """Seconds of the run that was disturbed least."""
+    """Seconds of the fastest run, which was disturbed least."""
     return min(point.seconds)
 
 
 def slope(curve: Curve) -> tuple[float, ...]:
-    """How the time grows from one point to the next, as an exponent: 1 is in proportion."""
+    """Exponents of the growth of time between successive points; 1 means proportional."""
     pairs = list(zip(curve.x, map(quickest, curve.points), strict=True))
     return tuple(math.log(b[1] / a[1]) / math.log(b[0] / a[0]) for a, b in itertools.pairwise(pairs))
 
 
 def _words(count: int, arguments: dict[str, object], features: int | None = None) -> Work:
-    """So many words, all of them features or only the first ones."""
+    """A prompt of ``count`` words, all of which or only the first are features."""
     kept = () if features is None else range(features, count)
     prompt = ap.Text(texts.words(count), by="words", keep=tuple(kept))
     return Work(f"{count} words", "", lambda: prompt, texts.TARGET, arguments)
@@ -89,7 +89,7 @@ def _curve(
     for n in x:
         print(f"growth: {n} {axis} …", file=sys.stderr, flush=True)
         stopwatch = Stopwatch(explainer, watcher, work(n))
-        # The long ones are not disturbed by what a moment does, nor by being the first.
+        # Long runs are hardly affected by short disturbances or by being the first.
         stopwatch.time(repeats if stopwatch.first_seconds < LONG else 0)
         points.append(stopwatch.measured())
     return Curve(axis, summary, x, tuple(points))

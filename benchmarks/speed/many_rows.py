@@ -1,8 +1,8 @@
 """Peak memory of many evaluations of a long prompt: 2,048 of the 60-sentence document.
 
-On two cores SmolLM2 would take hours for them, so a random Llama with the demo model's tokenizer and vocabulary, but
-two narrow layers, reads the same rows. What a batch holds then is what does not depend on the model's width: token
-rows, plans, values, and logits if anybody kept them.
+SmolLM2 would take hours for them on two cores. Therefore a random Llama with two narrow layers, but the demo model's
+tokenizer and vocabulary, reads the same rows. This measures the memory that does not depend on the width of the model:
+token rows, plans, values, and logits if any were kept.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ EVALUATIONS = 2048
 
 
 def narrow() -> ap.Explainer:
-    """The demo model's tokenizer on a random model of two layers, 64 channels wide."""
+    """An explainer of a random model with two layers of 64 channels, and the demo model's tokenizer."""
     demo = open_model(model_spec("smollm2"))
     settings = demo.model.config
     config = LlamaConfig(
@@ -41,7 +41,7 @@ def narrow() -> ap.Explainer:
 
 
 def peak() -> Peak:
-    """Of the process that asks."""
+    """Peak memory of the current process."""
     explainer = narrow()
     prompt = ap.Documents(texts.QUESTION, [texts.document()], by="sentences")
     return peak_of(lambda: explainer.attribute(prompt, texts.ANSWER, method="context_cite", budget=EVALUATIONS))

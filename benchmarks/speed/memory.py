@@ -1,4 +1,4 @@
-"""Peak memory of one contender's work, in a process of its own, beyond what it held with the model loaded.
+"""Peak memory of one contender's work, in a separate process, beyond the memory held with the model loaded.
 
 .venv/bin/python -m benchmarks.speed.memory ablation "Captum, correct path"
 """
@@ -22,11 +22,11 @@ CLEAR = Path("/proc/self/clear_refs")
 
 @dataclass(frozen=True, slots=True)
 class Peak:
-    """Bytes.
+    """Memory in bytes.
 
     Attributes:
-        loaded: held with the model loaded and everything prepared.
-        beyond: the most that was held later, beyond that.
+        loaded: memory held with the model loaded and everything prepared.
+        beyond: peak memory during the work, beyond ``loaded``.
     """
 
     loaded: int
@@ -34,7 +34,7 @@ class Peak:
 
 
 def peak_of(work: Callable[[], object]) -> Peak:
-    """Run it in this process; what was held for a moment before does not count where Linux lets it be forgotten."""
+    """Run the work in this process and measure its peak; earlier peaks are cleared where Linux allows it."""
     loaded = _resident("VmRSS") or _highest()
     try:
         CLEAR.write_text("5")
@@ -45,7 +45,7 @@ def peak_of(work: Callable[[], object]) -> Peak:
 
 
 def peak_in_own_process(case: str, who: str) -> Peak | None:
-    """The same in a new process; ``None`` if it failed there."""
+    """Measure the peak in a new process; ``None`` if the work failed there."""
     command = [sys.executable, "-m", "benchmarks.speed.memory", case, who]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -55,7 +55,7 @@ def peak_in_own_process(case: str, who: str) -> Peak | None:
 
 
 def _resident(name: str) -> int | None:
-    """A line of the process's status in bytes; ``None`` where there is no such thing."""
+    """A line of the process status in bytes; ``None`` if it is not available."""
     if not STATUS.exists():
         return None
     lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
@@ -63,13 +63,13 @@ def _resident(name: str) -> int | None:
 
 
 def _highest() -> int:
-    """The peak since the process began, its loading included."""
+    """Peak since the process started, including loading."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def main(case_name: str, who: str) -> None:
-    """Load the model, do one work, print the peak as JSON."""
+    """Load the model, do the work, and print the peak as JSON."""
     from benchmarks.speed.cases import CASES
 
     import apportion as ap

@@ -1,4 +1,4 @@
-"""What a peer is."""
+"""The definition of a peer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from apportion_backends.torch.session import TorchSession
 __all__ = ["Peer", "Run"]
 
 Run = Callable[[], np.ndarray]
-"""Does the work once and gives its values."""
+"""Does the work once and returns its values."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,12 @@ class Peer:
     """Another package's way to do the work of a case.
 
     Attributes:
-        package: its distribution.
-        prepare: sets everything up for a model, outside of the time that is taken.
-        tolerance: values must agree with ours within this; ``None`` where they are not the same by definition.
-        note: what a reader should know.
-        wrong: it is known to give wrong values, and is timed all the same because it is the default.
-        long: takes so long that it runs with ``--long`` only.
+        package: name of its distribution.
+        prepare: sets everything up for a model; not timed.
+        tolerance: tolerance for differences from our values; ``None`` if they need not agree.
+        note: note for readers.
+        wrong: its values are known to be wrong; it is timed nevertheless because it is the default.
+        long: runs only with ``--long``, because it takes very long.
     """
 
     package: str
@@ -39,7 +39,7 @@ class Peer:
 
     @property
     def version(self) -> str | None:
-        """Of the package; ``None`` if it is not installed."""
+        """Version of the package; ``None`` if it is not installed."""
         try:
             return metadata.version(self.package)
         except metadata.PackageNotFoundError:

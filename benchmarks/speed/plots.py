@@ -1,4 +1,4 @@
-"""The pictures."""
+"""Plots of the speed benchmark."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DOTS_PER_INCH = 120
 
 
 def draw_speed(compared: Sequence[Compared], path: Path) -> None:
-    """Bars: the share of the floor of each case, and beside it how many times as long peers take."""
+    """Draw bars of the share of the floor for each case, and of the peers' times relative to apportion's."""
     pairs = [(case, each) for case in compared for each in case.contenders[1:] if each.seconds]
     figure = Figure(figsize=(12, 1.2 + 0.36 * max(len(compared), len(pairs))), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.15))
@@ -37,7 +37,7 @@ def draw_speed(compared: Sequence[Compared], path: Path) -> None:
 
 
 def draw_growth(curves: Sequence[Curve], path: Path) -> None:
-    """Time against what grows, and the floor below it; both axes logarithmic."""
+    """Draw time and floor against each growing quantity, on logarithmic axes."""
     figure = Figure(figsize=(3.6 * len(curves), 3.2), layout="constrained")
     for axes, curve in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves, strict=True):
         axes.plot(curve.x, [quickest(p) for p in curve.points], "o-", color=BLUE, label="apportion")

@@ -1,4 +1,4 @@
-"""The page, and the table in the README, from what was measured."""
+"""The report page and the table in the README, from the measurements."""
 
 from __future__ import annotations
 
@@ -20,27 +20,28 @@ BEGIN = "<!-- speed: written by `make bench` -->"
 END = "<!-- end of speed -->"
 PACKAGES = ("apportion", "torch", "transformers", "captum", "inseq", "shap", "context-cite")
 
-FLOOR = """**The floor** is the time of a program that reads every distinct beginning of the prompts once and does
-nothing but multiply matrices: 2 operations for each weight of the layers (embeddings and output layer left
-out) and node of the prefix tree of prompts and target, 2 for each weight of the output layer, prompt and
-target token, and 4 in each layer for each channel of its heads and pair of a token and one that it sees;
-divided by the rate of fp32 matrix products. That rate is the median over five shapes, from 512 × 576 × 1536
-to 2048 × 2048 × 2048, of the best of five tries each, taken before and after our runs, of which the highest
-counts; it is taken twice, by ``torch.mm`` and, because our linear layers use it, by oneDNN. The tree is counted
-by code of its own, and not by the planner. The share of the floor is the floor divided by our median time; the
-last column has it at the faster rate of the two."""
+FLOOR = """**The floor** is a lower bound on the time: that of a program which reads every distinct prefix of the
+prompts once and does nothing but multiply matrices. It counts 2 operations for each weight of the layers (without
+embeddings and output layer) and each node of the prefix tree of prompts and target; 2 for each weight of the output
+layer, each prompt and each target token; and in each layer 4 for each channel of its heads and each pair of a token
+and a token that it attends to. The sum is divided by the rate of fp32 matrix products.
+
+That rate is the median over five shapes, from 512 × 576 × 1536 to 2048 × 2048 × 2048, of the best of five tries
+each. It is measured before and after our runs, and the higher value counts. It is measured twice: with ``torch.mm``
+and with oneDNN, which our linear layers use. Separate code builds the tree, not the planner. The share of the floor
+is the floor divided by our median time; the last column uses the faster of the two rates."""
 
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything of one run.
+    """All measurements of one run.
 
     Attributes:
         compared: the cases.
-        curves: of growth; empty if left out.
-        starts: seconds of new processes; empty if left out.
-        many_rows: memory of 2,048 evaluations; ``None`` if left out.
-        command: what was run.
+        curves: growth curves; empty if skipped.
+        starts: start-up times of new processes; empty if skipped.
+        many_rows: memory of 2,048 evaluations; ``None`` if skipped.
+        command: the command that was run.
     """
 
     compared: Sequence[Compared]
@@ -51,14 +52,15 @@ class Findings:
 
 
 def page(found: Findings) -> str:
-    """All of it in Markdown."""
+    """Render the page in Markdown."""
     parts = [
         "# Speed",
         _where(found.command),
-        "A peer is timed if its values are ours, where they must be by definition. Times are medians with the shortest "
-        "and the longest run; a first run does not count, unless a peer takes so long that it is the only one. Ours is "
-        "timed before and after the peers. Rows (sequences) and tokens are counted where they enter the model's first "
-        "layer, padding included; a prefix that is encoded once for many rows is one more row.",
+        "A peer is timed only if its values agree with ours, where they should. Times are medians, with the shortest "
+        "and longest run in brackets. The first run does not count, unless a peer takes so long that it is the only "
+        "one. apportion is timed before and after the peers. Rows (sequences) and tokens are counted where they enter "
+        "the model's first layer, including padding; a prefix that is encoded once for many rows counts as one more "
+        "row.",
         "![Shares of the floor, and ratios to peers](speed.png)",
         _contenders(found.compared),
         *_notes(found.compared),
@@ -132,7 +134,7 @@ def _notes(compared: Iterable[Compared]) -> list[str]:
                 )
     found = ["\n".join(f"- {note}" for note in sorted(notes))] if notes else []
     if aims:
-        found.append("\n".join(["| work | beside | aimed at | reached |", "|---|---|---:|---:|", *aims]))
+        found.append("\n".join(["| work | peer | target ratio | measured ratio |", "|---|---|---:|---:|", *aims]))
     return found
 
 
@@ -173,8 +175,8 @@ def _growth(curves: Sequence[Curve]) -> list[str]:
             lines.append(f"| {' | '.join(cells)} |")
     return [
         "## Growth",
-        "Seconds are those of the quickest run. Outside the model are planning, rendering and the method's own work. "
-        "The exponent is that of the time between two lines: 1 is in proportion.",
+        "Seconds are those of the fastest run. Time outside the model is spent on planning, rendering and the method "
+        "itself. The exponent is that of the growth in time from the line before; 1 means proportional.",
         "![Time against evaluations, features and words of the prompt](growth.png)",
         "\n".join(lines),
     ]
@@ -185,13 +187,13 @@ def _memory(found: Findings) -> list[str]:
     if not peaks:
         return []
     texts = [
-        "Memory in the first table is the peak of a process of its own that did the work once, beyond the "
-        f"{peaks[0].loaded / 2**20:,.0f} MiB or so that it held when the model was loaded."
+        "Memory in the first table is the peak of a separate process that did the work once, beyond the "
+        f"{peaks[0].loaded / 2**20:,.0f} MiB or so that it held after loading the model."
     ]
     if found.many_rows:
         texts.append(
-            "2,048 evaluations of the document on a random Llama of two narrow layers with the same tokenizer and "
-            f"vocabulary took {found.many_rows.beyond / 2**20:,.0f} MiB beyond what was held with it loaded."
+            f"2,048 evaluations of the document took {found.many_rows.beyond / 2**20:,.0f} MiB beyond the memory held "
+            "after loading. They ran on a random Llama with two narrow layers and the same tokenizer and vocabulary."
         )
     return ["## Memory", *texts]
 
@@ -204,7 +206,7 @@ def _starts(found: Mapping[str, float] | None) -> list[str]:
 
 
 def readme_table(compared: Iterable[Compared]) -> str:
-    """The main ratios."""
+    """Table of the main ratios."""
     lines = [
         "| work | apportion | share of the floor | peer | time | ratio | evaluations |",
         "|---|---:|---:|---|---:|---:|---:|",
@@ -223,7 +225,7 @@ def readme_table(compared: Iterable[Compared]) -> str:
 
 
 def refresh_readme(readme: Path, compared: Iterable[Compared]) -> None:
-    """Put the table between the marks; everything else stays."""
+    """Replace the table between the marks in the README."""
     text = readme.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     readme.write_text(f"{before}{BEGIN}\n\n{readme_table(compared)}\n\n{END}{rest.split(END)[1]}", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""How long it takes until something happens."""
+"""Start-up time of new processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COMMANDS = {
 
 
 def starts(repeats: int = 5) -> dict[str, float]:
-    """Medians of the seconds that new processes take, that of Python itself first."""
+    """Median seconds of new processes; the first is Python itself."""
     found = {}
     for name, words in COMMANDS.items():
         seconds = []

@@ -1,4 +1,4 @@
-"""A whole plugin in one file: a sampler, a method that draws with it, a prompt type, and a view."""
+"""A complete plugin in one file: a sampler, a method that uses it, a prompt type, and a view."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ import apportion as ap
 
 
 class Halves:
-    """Every feature is in with probability one half."""
+    """Draws coalitions in which each feature is present with probability one half."""
 
     def sample(self, n_features: int, budget: int, rng: torch.Generator) -> ap.Coalitions:
-        """As many coalitions as the budget allows, with equal weights."""
+        """Draw as many coalitions as the budget allows, with equal weights."""
         mask = torch.rand(budget, n_features, generator=rng) < 0.5
         return ap.Coalitions(mask, torch.ones(budget, dtype=torch.float64))
 
 
 class Hello:
-    """The difference between a coalition and its complement, counted for what is in and against what is out.
+    """Banzhaf values from differences between coalitions and their complements.
 
-    With uniform coalitions its mean is the Banzhaf value.
+    The difference counts for the features in the coalition and against the others. With uniform coalitions, its mean
+    is the Banzhaf value.
     """
 
     estimand = "Banzhaf value"
@@ -29,20 +30,20 @@ class Hello:
     def run(
         self, game: ap.Game, *, budget: int | None, rng: torch.Generator, sampler: str | ap.Sampler = "halves"
     ) -> ap.Estimate:
-        """Two evaluations for each coalition that is drawn, 128 in all without a budget.
+        """Evaluate each coalition and its complement; 128 evaluations in all without a budget.
 
         Args:
-            game: what to ask.
-            budget: the most distinct evaluations.
+            game: the game to evaluate.
+            budget: maximum number of distinct evaluations.
             rng: the only source of randomness.
-            sampler: draws the coalitions; a registered name.
+            sampler: draws the coalitions; a registered name or a sampler.
 
         Raises:
             BudgetError: the budget is below 2.
         """
         if budget is not None and budget < 2:
             raise ap.BudgetError(f"A coalition and its complement take 2 evaluations, and the budget is {budget}.")
-        assert isinstance(sampler, ap.Sampler), "a name arrives as the sampler itself"
+        assert isinstance(sampler, ap.Sampler), "sampler names are resolved before the call"
         drawn = sampler.sample(game.n_features, (budget or 128) // 2, rng)
         difference = game.values(drawn.mask) - game.values(~drawn.mask)  # Float[S, K]
         samples = torch.where(drawn.mask, 1.0, -1.0).double()[:, :, None] * difference[:, None, :]  # Float[S, F, K]
@@ -53,11 +54,11 @@ class Hello:
 
 
 class Lines:
-    """A prompt in which each line is a feature."""
+    """A prompt whose lines are its features."""
 
     def __init__(self, text: str) -> None:
         if not text.strip():
-            raise ap.InputError("Lines needs a text with at least one line.")
+            raise ap.InputError("Lines needs text with at least one line.")
         self.lines = text.splitlines(keepends=True)
 
 
@@ -70,20 +71,20 @@ class LinesAdapter:
         self.segments = tuple(ap.Segment(line, i) for i, line in enumerate(self.lines))
 
     def render(self, mask: torch.Tensor) -> list[ap.ModelInput]:
-        """The lines that are present, put together; ``mask`` is Bool[S, F]."""
+        """Join the lines that are present; ``mask`` is Bool[S, F]."""
         texts = ["".join(line for line, there in zip(self.lines, row, strict=True) if there) for row in mask.tolist()]
         return [ap.ModelInput(ids) for ids in self.context.encode(texts)]
 
 
 class Greeting:
-    """One line for each feature, the strongest first."""
+    """A text view with one line per feature, strongest first."""
 
     def render(self, attribution: ap.Attribution, *, width: int = 20) -> Text:
-        """A rich renderable.
+        """Return a rich renderable.
 
         Args:
             attribution: the result.
-            width: of the longest bar, in columns.
+            width: width of the longest bar in columns.
         """
         text, strength = Text(), abs(attribution.values)
         for i in (-strength).argsort(kind="stable"):
@@ -95,7 +96,7 @@ class Greeting:
 
 @ap.hookimpl
 def apportion_register_samplers(register: ap.Register) -> None:
-    register("halves", Halves, summary="every feature is in with probability one half")
+    register("halves", Halves, summary="each feature with probability one half")
 
 
 @ap.hookimpl
@@ -105,7 +106,7 @@ def apportion_register_methods(register: ap.Register) -> None:
 
 @ap.hookimpl
 def apportion_register_inputs(register: ap.Register) -> None:
-    register("lines", Lines, summary="each line is a feature")
+    register("lines", Lines, summary="text whose lines are features")
 
 
 @ap.hookimpl
@@ -115,4 +116,4 @@ def apportion_adapt_input(prompt: object, context: ap.AdaptContext) -> ap.InputA
 
 @ap.hookimpl
 def apportion_register_visualizers(register: ap.Register) -> None:
-    register("greeting", Greeting, summary="one line for each feature, the strongest first")
+    register("greeting", Greeting, summary="one line per feature, strongest first")

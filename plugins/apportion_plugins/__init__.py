@@ -1,1 +1,1 @@
-"""The inputs, samplers, methods, targets and visualizers that come with apportion, all plugins."""
+"""The built-in plugins: inputs, samplers, methods, target functions, visualizers, metrics and observers."""

@@ -1,4 +1,4 @@
-"""The last answer to ``apportion_score``: the batch is scored by the run's own session."""
+"""The fallback for ``apportion_score``: the session of the run scores the batch."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ if TYPE_CHECKING:
 
 @hookimpl(trylast=True)
 def apportion_score(session: Session, batch: ScoringBatch, read: Read) -> Tensor:
-    """Score the batch where the model was loaded; wrappers see what was read."""
+    """Score the batch with the run's own session; wrappers see the result."""
     return read(session, batch)

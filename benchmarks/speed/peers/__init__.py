@@ -1,4 +1,4 @@
-"""The same work by other packages, each called as its documentation says.
+"""The same work with other packages, each used as its documentation says.
 
-What a package needs besides (its wrappers, its own copy of the tokenizer) is made before the clock starts.
+Whatever a package needs (its wrappers, its own copy of the tokenizer) is prepared before the clock starts.
 """

@@ -1,7 +1,7 @@
 """Captum's attribution for language models.
 
-``forward_in_tokens=False`` is its correct path. The default one feeds the sequence again on top of its cache, and is
-wrong for targets of two or more tokens with transformers 5.
+``forward_in_tokens=False`` selects its correct path. With transformers 5, the default path feeds the sequence again on
+top of its cache, and is wrong for targets of two or more tokens.
 """
 
 from __future__ import annotations

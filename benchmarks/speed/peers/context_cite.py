@@ -1,4 +1,4 @@
-"""The package context-cite, on sentences that are given to it: its own partitioner needs data that NLTK downloads."""
+"""The package context-cite on given sentences, because its own partitioner needs data downloaded by NLTK."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ __all__ = ["SameMasks", "citer"]
 
 
 class SameMasks:
-    """A sampler that draws what context-cite draws: one ``RandomState`` for each mask, seeded by its number."""
+    """A sampler that reproduces the draws of context-cite: one ``RandomState`` per mask, seeded by its index."""
 
     def sample(self, n_features: int, budget: int, rng: torch.Generator) -> ap.Coalitions:
-        """So many masks, each feature there with probability one half."""
+        """Draw ``budget`` masks, with each feature present with probability one half."""
         rows = [np.random.RandomState(seed).choice([False, True], n_features, p=[0.5, 0.5]) for seed in range(budget)]
         return ap.Coalitions(torch.from_numpy(np.stack(rows)), torch.ones(budget, dtype=torch.float64))
 
 
 def citer(sentences: Sequence[str], question: str, response: str, *, ablations: int) -> Peer:
-    """Its attribution of a response."""
+    """context-cite's attribution of a response."""
 
     def prepare(model: TorchSession) -> Run:
         with _quiet():
             from context_cite import ContextCiter
 
-            tokenizer = copy.deepcopy(model.tokenizer)  # it changes the pad token
+            tokenizer = copy.deepcopy(model.tokenizer)  # context-cite changes the pad token
             partitioner = _partitioner(sentences)
 
         def run() -> np.ndarray:
@@ -46,14 +46,14 @@ def citer(sentences: Sequence[str], question: str, response: str, *, ablations: 
                     model.model, tokenizer, partitioner.context, question, num_ablations=ablations,
                     partitioner=partitioner,
                 )  # fmt: skip
-                # It would write a response itself; a fixed one is put where it keeps its own.
+                # context-cite generates a response itself; put a fixed one in its cache instead.
                 made._cache["output"] = made._get_prompt_ids(return_prompt=True)[1] + response
                 found: np.ndarray = made.get_attributions(verbose=False)
             return found
 
         return run
 
-    return Peer("context-cite", prepare, 1e-2, "its Lasso stops earlier than ours, which is the difference")
+    return Peer("context-cite", prepare, 1e-2, "the difference is due to its Lasso, which stops earlier than ours")
 
 
 def _partitioner(sentences: Sequence[str]) -> Any:
@@ -79,7 +79,7 @@ def _partitioner(sentences: Sequence[str]) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without its progress bar and the notes of its imports."""
+    """Suppress its progress bar and the warnings of its imports."""
     logging.getLogger("ContextCite").setLevel(logging.ERROR)
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")

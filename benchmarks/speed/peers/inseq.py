@@ -1,7 +1,7 @@
-"""Inseq's occlusion of the prompt's tokens: what each of them changes in the probability of each target token.
+"""Inseq's occlusion of the prompt's tokens, and their effect on the probability of each target token.
 
-It puts the embedding of the unknown token in a token's place (for the demo model that is token 0), one target token
-after the other, and occludes the target's earlier tokens as well, which nobody asked for here.
+It replaces a token's embedding by that of the unknown token (token 0 for the demo model), for one target token after
+the other. It also occludes the target's earlier tokens, which is not needed here.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ __all__ = ["occlusion"]
 
 
 def occlusion(text: str, target: str) -> Peer:
-    """Absolute changes of the probabilities, a row for each target token."""
+    """Absolute changes in probability, one row per target token."""
 
     def prepare(model: TorchSession) -> Run:
         import inseq
 
         logging.getLogger("inseq").setLevel(logging.ERROR)
-        # It changes how the tokenizer pads.
+        # Inseq changes the padding of the tokenizer.
         attribution = inseq.load_model(model.model, "occlusion", tokenizer=copy.deepcopy(model.tokenizer))
 
         def run() -> np.ndarray:

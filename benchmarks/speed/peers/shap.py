@@ -1,4 +1,4 @@
-"""shap's model-agnostic explainers around a batched function, as their users write it."""
+"""shap's model-agnostic explainers, applied to a batched function as a user would write it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from apportion_backends.torch.session import TorchSession
 __all__ = ["exact", "kernel"]
 
 BATCH = 16
-"""Rows that the function forwards together."""
+"""Rows per forward pass of the function."""
 
 
 def kernel(
     template: str, values: Mapping[str, str], baselines: Mapping[Any, Any], target: str, *, evaluations: int
 ) -> Peer:
-    """``KernelExplainer`` on the slots of a template; the empty and the full prompt are two of the evaluations."""
+    """``KernelExplainer`` on the slots of a template; ``evaluations`` include the empty and the full prompt."""
 
     def prepare(model: TorchSession) -> Run:
         import shap
@@ -39,7 +39,7 @@ def kernel(
 
         return run
 
-    return Peer("shap", prepare, note="its own draws, so the values are other estimates of the same")
+    return Peer("shap", prepare, note="draws its own coalitions, so its values are different estimates")
 
 
 def exact(template: str, values: Mapping[str, str], baselines: Mapping[Any, Any], target: str) -> Peer:
@@ -63,7 +63,7 @@ def exact(template: str, values: Mapping[str, str], baselines: Mapping[Any, Any]
 def _function(
     model: TorchSession, template: str, values: Mapping[str, str], baselines: Mapping[Any, Any], target: str
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """From rows of zeros and ones to the log-probability of the target."""
+    """A function from rows of zeros and ones to log-probabilities of the target."""
     tokenizer = model.tokenizer
     target_ids = torch.tensor(tokenizer(target, add_special_tokens=False).input_ids)
 

@@ -1,4 +1,4 @@
-"""Everything in this plugin keeps apportion's contracts: subclass, give a fixture, get every check."""
+"""Everything in this plugin satisfies apportion's contracts: subclass one, provide a fixture, and get its checks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The evaluation cache: no prompt is scored twice with the same model and target, in whatever process."""
+"""The evaluation cache: no prompt is scored twice with the same model and target, in any process."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ LEAST_BYTES = 64 * 2**10
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """One run, or many that take turns: the part of all addresses that they share, and the connection.
+    """State of one run, or of interleaved runs: the session, the scope of their keys, and the store.
 
-    Without a scope there is no cache.
+    If ``scope`` is ``None``, the cache is disabled.
     """
 
     session: Session
@@ -48,17 +48,17 @@ class _Run:
 
 
 class EvaluationCache:
-    """Remembers log-probabilities of targets in a file: ``Explainer(cache=True)`` or ``cache="FILE"``.
+    """Stores target log-probabilities in a file: ``Explainer(cache=True)`` or ``cache="FILE"``.
 
-    A row is found again only with the same weights, code, device, dtype and versions, target and prompt; see
+    A row is reused only if the weights, code, device, dtype, versions, target and prompt are all the same. See
     the how-to guide "Cache scores and keep a log". Target functions that need logits are not cached.
 
     Args:
-        path: of the file; ``None`` for ``evaluations.sqlite3`` in the user's cache folder.
-        max_bytes: the file's size above which the least recently used rows go; at least 64 KiB.
+        path: the cache file; ``None`` for ``evaluations.sqlite3`` in the user's cache folder.
+        max_bytes: maximum size of the file. Beyond it, the least recently used rows are deleted. At least 64 KiB.
 
     Raises:
-        InputError: a path that cannot be a cache: a folder, a file of something else.
+        InputError: ``path`` cannot be a cache, because it is a folder or a file of another kind.
     """
 
     def __init__(self, path: str | Path | None = None, *, max_bytes: int = 2 * 2**30) -> None:
@@ -66,18 +66,18 @@ class EvaluationCache:
         self._path = None if path is None else _checked(path)
         self._default = Path(FILE_NAME)
         self._said: set[str] = set()
-        # An object may serve explainers in several threads: what runs that take turns share stays in theirs.
+        # Explainers in several threads may share this object, so the state of interleaved runs is kept per thread.
         self._local = threading.local()
         self._by_request: dict[str, _Run] = {}
 
     @hookimpl
     def apportion_configure(self, settings: Settings) -> None:
-        """Learn where the user's cache folder is."""
+        """Take the user's cache folder from the settings."""
         self._default = settings.cache_dir / FILE_NAME
 
     @hookimpl
     def apportion_lookup(self, request: Request, session: Session, rows: Sequence[Row]) -> Float[Tensor, "N T"] | None:
-        """Rows that are known, NaN elsewhere."""
+        """Return cached rows, with NaN for the others."""
         from apportion_plugins.cache.keys import row_keys
         from apportion_plugins.cache.rows import unpack
 
@@ -88,12 +88,12 @@ class EvaluationCache:
         known = run.store.get(keys)
         return unpack([known.get(key) for key in keys], len(rows[0].target)) if known else None
 
-    # Outside the other wrappers, so that what is remembered is what the run got.
+    # Outermost wrapper, so that the stored scores are those that the run received.
     @hookimpl(wrapper=True, tryfirst=True)
     def apportion_score(
         self, session: Session, batch: ScoringBatch, request: Request, read: Read
     ) -> Generator[None, Tensor, Tensor]:
-        """Remember log-probabilities that were scored, if they are finite and as many as they have to be."""
+        """Store the log-probabilities of the batch if they are finite and have the right shape."""
         from apportion_plugins.cache.keys import row_keys
         from apportion_plugins.cache.rows import pack
 
@@ -110,7 +110,7 @@ class EvaluationCache:
     # First, so that the file is closed even when another observer fails.
     @hookimpl(tryfirst=True)
     def apportion_on_progress(self, event: ProgressEvent) -> None:
-        """Close the file at the end of a run, or of all that take turns."""
+        """Close the file at the end of a run, or of ``attribute_many``."""
         if event.stage in ("items", "close"):
             self._local.many = event.stage == "items"
         if event.stage == "end":
@@ -119,8 +119,8 @@ class EvaluationCache:
             self._close()
 
     def _run(self, request: Request, session: Session) -> _Run:
-        """The run of a request; its scope is computed when it is first asked for, which is before scoring."""
-        # A batch may come from another thread than the one that looked its rows up.
+        """The run of a request. Its scope is computed on first use, before anything is scored."""
+        # A batch may be scored in another thread than the one that looked up its rows.
         known = self._by_request.get(request.id)
         if known is not None and known.session is session:
             return known
@@ -141,8 +141,8 @@ class EvaluationCache:
             return scope_of(request, session)
         except CapabilityError as error:
             why = str(error)
-        except Exception as error:  # modules of any kind are asked for their settings
-            why = f"a checksum of the model cannot be taken ({type(error).__name__}: {error})"
+        except Exception as error:  # checksums inspect third-party modules
+            why = f"its checksum could not be computed ({type(error).__name__}: {error})"
         self._say_once(
             "The evaluation cache is disabled for this run: the model may have changed in ways that a checksum cannot "
             f"see: {why}."
@@ -165,20 +165,20 @@ class EvaluationCache:
 
 
 def _checked(path: str | Path) -> Path:
-    """A path that the user named: what lies there is a cache, or is not touched."""
+    """Check a path given by the user. A file that is not a cache is left untouched."""
     found = file_to_write("cache", path)
     if found.exists() and not found.is_file():
-        raise InputError(f"cache={str(path)!r} is neither a file nor free. Name another file.")
+        raise InputError(f"cache={str(path)!r} exists but is not a regular file. Name another file.")
     try:
         CacheFile(found, owned=False, report=_ignore).check()
     except DamagedError as error:
         if not error.ours:
             raise InputError(
-                f"cache={str(path)!r} is not an evaluation cache of apportion: {error}. It was left as it is; name "
+                f"cache={str(path)!r} is not an apportion evaluation cache: {error}. It was left unchanged; name "
                 "another file."
             ) from error
     except UnavailableError:
-        pass  # a run says so, if it is still true then
+        pass  # the run warns if this is still the case
     return found
 
 

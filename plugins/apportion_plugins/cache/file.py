@@ -1,4 +1,4 @@
-"""The cache's file: made, recognised, and set aside when it is damaged; with several processes at once."""
+"""The cache file: created, validated, and moved aside when damaged; safe for several processes."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ __all__ = ["CacheFile", "DamagedError", "UnavailableError", "translated"]
 
 APPLICATION_ID = 0x6170706F  # "appo"
 LAYOUT = 1
-"""Of the tables; SQLite's ``user_version``."""
+"""Version of the table layout, stored as SQLite's ``user_version``."""
 TIMEOUT = 5.0
 """Seconds to wait for another process."""
 ROOM = 2**20
-"""Bytes on a disk that is not full."""
+"""Free bytes above which the disk does not count as full."""
 MAGIC = b"SQLite format 3\0"
 
 DAMAGE = frozenset(
     {
         sqlite3.SQLITE_CORRUPT,
         sqlite3.SQLITE_NOTADB,
-        sqlite3.SQLITE_ERROR,  # tables or columns that are not there
+        sqlite3.SQLITE_ERROR,  # missing tables or columns
         sqlite3.SQLITE_CONSTRAINT,  # an index that contradicts its table
         sqlite3.SQLITE_MISMATCH,
         sqlite3.SQLITE_TOOBIG,
     }
 )
-"""What SQLite says of a file that is not as we left it; its other errors are of the disk, or of the moment."""
+"""SQLite errors that mean a damaged file; all others are problems of the disk, or temporary."""
 
 
 class DamagedError(Exception):
-    """The file is not a cache that can be read; the message says why.
+    """The file is not a readable cache; the message says why.
 
     Attributes:
-        ours: it was a cache of apportion before.
+        ours: the file was created by apportion.
     """
 
     def __init__(self, why: str, *, ours: bool) -> None:
@@ -49,16 +49,16 @@ class DamagedError(Exception):
 
 
 class UnavailableError(Exception):
-    """The file cannot be used now: locked, a full disk, no permission; the message says which."""
+    """The file cannot be used at the moment (locked, disk full, no permission); the message says why."""
 
 
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
-    """Tell damage from everything else that SQLite and the disk may report.
+    """Translate errors of SQLite and the operating system.
 
     Raises:
-        DamagedError: of a file that was opened as ours.
-        UnavailableError: anything else.
+        DamagedError: the file, opened as a cache of apportion, is damaged.
+        UnavailableError: any other error.
     """
     try:
         yield
@@ -71,27 +71,27 @@ def translated() -> Iterator[None]:
 
 
 class CacheFile:
-    """One SQLite file, with a lock beside it under which it is made and replaced.
+    """One SQLite file, with a lock file next to it that guards its creation and replacement.
 
     Args:
-        path: of the file.
-        owned: whatever lies there may be set aside; otherwise only what was a cache of ours.
-        report: takes sentences for the user.
+        path: the cache file.
+        owned: any file at ``path`` may be moved aside; otherwise only a cache of apportion may.
+        report: receives messages for the user.
     """
 
     def __init__(self, path: Path, *, owned: bool, report: Callable[[str], None]) -> None:
-        # SQLite keeps -wal and -shm beside the file that a link leads to.
+        # SQLite keeps -wal and -shm next to the target of a symbolic link.
         self.path = Path(os.path.realpath(path))
         self._owned = owned
         self._report = report
         self._identity: tuple[int, int] | None = None
 
     def check(self) -> None:
-        """Look at what may lie there.
+        """Check the file, if there is one.
 
         Raises:
-            DamagedError: it is no cache that can be read.
-            UnavailableError: it cannot be looked at.
+            DamagedError: it is not a readable cache.
+            UnavailableError: it cannot be opened at the moment.
         """
         with translated():
             if self.path.exists():
@@ -99,11 +99,11 @@ class CacheFile:
                     self._inspect(database)
 
     def open(self) -> sqlite3.Connection:
-        """A connection to a cache that can be read; a new one if need be.
+        """Open a connection to a readable cache, created if needed.
 
         Raises:
-            DamagedError: what lies there is not ours to set aside.
-            UnavailableError: the file cannot be used now.
+            DamagedError: the file is not a readable cache and must not be moved aside.
+            UnavailableError: the file cannot be used at the moment.
         """
         with translated():
             if self._owned:
@@ -121,11 +121,11 @@ class CacheFile:
                 return database
 
     def log_bytes(self) -> int:
-        """The size of what SQLite wrote and has not moved into the file yet."""
+        """Size of SQLite's write-ahead log."""
         return _size(self._beside("-wal"))
 
     def is_to_blame(self, database: sqlite3.Connection, error: sqlite3.Error) -> bool:
-        """Whether an error that speaks of the disk comes from the file: damage may read like either."""
+        """True if an error that blames the disk is caused by a damaged file; SQLite reports both alike."""
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code == sqlite3.SQLITE_READONLY:
             return all(os.access(place, os.W_OK) for place in (self.path, self.path.parent))
@@ -134,10 +134,10 @@ class CacheFile:
         return False
 
     def set_aside(self, why: str) -> None:
-        """Make room for a new file, unless another process has done so since ``open``; no connection may be open.
+        """Move the file aside, unless another process has replaced it since ``open``; close connections first.
 
         Raises:
-            UnavailableError: it cannot be renamed.
+            UnavailableError: the file cannot be renamed.
         """
         with translated(), self._locked():
             if self._identity is not None and self._present() == self._identity:
@@ -163,16 +163,16 @@ class CacheFile:
             raise UnavailableError(f"{folder} is not a folder") from error
 
     def _connected(self) -> sqlite3.Connection:
-        # Batches come from several threads where a session has lanes, one at a time.
+        # Sessions with several lanes score batches from several threads, one at a time.
         database = sqlite3.connect(self.path, timeout=TIMEOUT, isolation_level=None, check_same_thread=False)
-        database.text_factory = bytes  # texts are only met in damaged files
+        database.text_factory = bytes  # only damaged files contain text
         return database
 
     def _inspect(self, database: sqlite3.Connection) -> bool:
-        """Whether this is a cache of ours; ``False`` for an empty file.
+        """True for a cache of apportion, ``False`` for an empty file.
 
         Raises:
-            DamagedError: something else.
+            DamagedError: anything else.
         """
         try:
             if not _number(database, "PRAGMA page_count"):
@@ -190,28 +190,28 @@ class CacheFile:
             raise DamagedError(f"it has layout {layout}, and this apportion has layout {LAYOUT}", ours=True)
         if not tables:
             raise DamagedError("it has no table of evaluations", ours=True)
-        # Another process may be clearing the file at this moment, but hardly three times in a row.
+        # Another process may be shrinking the file at this moment, but hardly three times in a row.
         if all(self._is_short(database) for _ in range(3)):
             raise DamagedError("it is shorter than it should be", ours=True)
         return True
 
     def _is_short(self, database: sqlite3.Connection) -> bool:
-        """Whether there are fewer bytes than pages; SQLite itself would call the disk full when it writes."""
+        """True if the file has fewer bytes than its pages need; on writing, SQLite would report a full disk."""
         wanted = _number(database, "PRAGMA page_count") * _number(database, "PRAGMA page_size")
-        # In this order: what leaves the log is in the file by then.
+        # In this order: pages that leave the log are already in the file.
         return wanted > self.log_bytes() + _size(self.path)
 
     def _beside(self, suffix: str) -> Path:
         return Path(f"{self.path}{suffix}")
 
     def _was_ours(self) -> bool:
-        """Whether what is left of a damaged header is ours."""
+        """True if the damaged header still identifies a cache of apportion."""
         with self.path.open("rb") as file:
             header = file.read(72)
         return header.startswith(MAGIC) and header[68:] == APPLICATION_ID.to_bytes(4, "big")
 
     def _present(self) -> tuple[int, int] | None:
-        """Which file is at the path now."""
+        """Identity of the file at the path; ``None`` if there is none."""
         try:
             found = self.path.stat()
         except FileNotFoundError:
@@ -225,13 +225,13 @@ class CacheFile:
             if part.exists():
                 part.rename(f"{aside}{suffix}")
         self._report(
-            f"The evaluation cache {self.path} cannot be read: {why}. It was set aside as {aside} and a new one begun; "
-            "delete it if you do not miss it."
+            f"The evaluation cache {self.path} cannot be read: {why}. It was moved to {aside} and a new one was "
+            "started. Delete the old file if you do not need it."
         )
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """One process at a time; the lock of one that dies is gone with it."""
+        """Admit one process at a time; the lock is released when its process dies."""
         lock = FileLock(f"{self.path}.lock", timeout=TIMEOUT)
         try:
             lock.acquire()
@@ -244,9 +244,9 @@ class CacheFile:
 
 
 def _create(database: sqlite3.Connection) -> None:
-    # Before the first page is written, so that the file can shrink.
+    # Must be set before the first page is written, so that the file can shrink.
     database.execute("PRAGMA auto_vacuum = INCREMENTAL")
-    # In one transaction: a process that dies here leaves an empty file.
+    # One transaction: a process that dies here leaves an empty file.
     database.executescript(
         f"""
         BEGIN IMMEDIATE;

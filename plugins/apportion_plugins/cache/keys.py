@@ -1,4 +1,4 @@
-"""Content addresses: which model, target and prompt a row of log-probabilities belongs to."""
+"""Cache keys: hashes of the model, target and prompt of a row of log-probabilities."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 __all__ = ["row_keys", "scope_of"]
 
 FORMAT = 3
-"""Of addresses and rows: another number, and nothing that was stored is found again."""
+"""Version of keys and rows; changing it invalidates everything that was stored."""
 SCOPE_BYTES, PROMPT_BYTES = 8, 16
 VERSIONS = ("apportion", "torch", "transformers")
 
 
 def scope_of(request: Request, session: Session) -> bytes:
-    """What all addresses of a run begin with: a hash of the model as it is now, and of where and how it runs.
+    """The scope of a run's keys: a hash of the model's current state and of where and how it runs.
 
     Raises:
-        CapabilityError: something takes part in scoring that cannot be told from what it was before.
+        CapabilityError: something takes part in scoring whose changes cannot be detected.
     """
     for name, distribution in request.scorers:
         if distribution == "object":
@@ -50,10 +50,10 @@ def scope_of(request: Request, session: Session) -> bytes:
 
 
 def row_keys(scope: bytes, rows: Sequence[Row]) -> list[bytes]:
-    """The address of each row: its target, its prompt, and the media of the prompt.
+    """The key of each row: a hash of its target, its prompt, and the prompt's media.
 
     Args:
-        scope: from ``scope_of``. With the target it begins the address too, so that rows of a run lie side by side.
+        scope: from ``scope_of``. Keys start with a hash of scope and target, so that rows of a run are adjacent.
         rows: prompts, targets and media.
     """
     narrow = {target: _after(scope, target) for target in {row.target for row in rows}}
@@ -64,7 +64,7 @@ def _content(row: Row) -> bytes:
     content = array("q", row.prompt).tobytes()
     if not row.media:
         return content
-    # Token ids are never negative, so that what follows cannot be taken for some.
+    # Token ids are never negative, so the media cannot be mistaken for tokens.
     return content + array("q", [-1]).tobytes() + repr([(media.kind, media.digest) for media in row.media]).encode()
 
 
@@ -77,7 +77,7 @@ def _key(scope: bytes, prompt: bytes) -> bytes:
 
 
 def _precision() -> str:
-    """How exactly products of fp32 matrices are computed here: TF32 and bf16 are other numbers."""
+    """The precision of fp32 matrix products, which changes scores: TF32 or bf16 may be used."""
     places = (torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None))
     found = [getattr(place, "fp32_precision", None) for place in places]
     if None in found:  # before PyTorch 2.9

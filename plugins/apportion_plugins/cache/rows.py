@@ -1,4 +1,4 @@
-"""Rows of log-probabilities as bytes: exactly the numbers, and the dtype they had."""
+"""Lossless encoding of rows of log-probabilities as bytes, dtype included."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ DTYPES = {code: dtype for dtype, code in CODES.items()}
 
 
 def pack(log_probs: Float[Tensor, "B T"], lengths: Sequence[int] | None = None) -> list[bytes | None]:
-    """The bytes of each row: a code for the dtype and the raw numbers; ``None`` for rows that are not finite.
+    """Encode each row as a dtype code followed by raw numbers; ``None`` for rows that are not finite.
 
     Args:
-        log_probs: what was scored.
-        lengths: how much of each row counts; ``None`` for all of it.
+        log_probs: scores of B rows.
+        lengths: number of target tokens in each row; ``None`` for the full width.
     """
     code = CODES.get(log_probs.dtype)
     if code is None:
@@ -36,11 +36,11 @@ def pack(log_probs: Float[Tensor, "B T"], lengths: Sequence[int] | None = None) 
 
 
 def unpack(rows: Sequence[bytes | None], width: int) -> Float[Tensor, "N T"] | None:
-    """A tensor of rows, NaN where they are ``None``; ``None`` if they all are.
+    """Decode rows into a tensor, with NaN for rows that are ``None``; ``None`` if no row is known.
 
     Args:
-        rows: from ``pack``. Where their dtypes differ, the tensor is float64, which holds them all exactly.
-        width: T. Rows of another length are taken for unknown.
+        rows: from ``pack``. If their dtypes differ, the tensor is float64, which represents them all exactly.
+        width: T. Rows of another length count as unknown.
     """
     places: dict[torch.dtype, list[int]] = defaultdict(list)
     for i, row in enumerate(rows):

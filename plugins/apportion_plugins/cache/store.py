@@ -1,4 +1,4 @@
-"""Keys and values in a file that several processes may use, kept under a size, and never trusted blindly."""
+"""A key-value store in a file that several processes may share, with a size limit and checksummed rows."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from apportion_plugins.cache.file import CacheFile, DamagedError, UnavailableErr
 __all__ = ["Store"]
 
 CHUNK = 500
-"""Keys in one query."""
+"""Keys per query."""
 MOST_DELETED, BYTES_A_DELETION = 5000, 40_000
-"""Rows that are deleted in one transaction: few of a small file, and not so many that others wait long."""
+"""Limits on rows deleted per transaction: few in a small file, and few enough not to keep others waiting."""
 PAGES_GIVEN_UP = 5000
-"""Pages that are given back to the disk in one transaction."""
+"""Pages returned to the disk per transaction."""
 CHECK_BYTES = 8
 STALE_SECONDS = 3600
-"""The last use of a row is this coarse, so that reading seldom writes."""
+"""Resolution of a row's last use; coarse, so that reads seldom write."""
 LONGEST_LOG = 16 * 2**20
-"""Bytes of SQLite's log beside the file."""
+"""Maximum size of SQLite's write-ahead log in bytes."""
 KEPT = 0.9
-"""Share of ``max_bytes`` that is left after a clearing."""
+"""Share of ``max_bytes`` that remains after old rows are deleted."""
 
 Result = TypeVar("Result")
 
 
 class Store:
-    """Remembers values by key. Whatever is wrong with the file, a run goes on: reading finds nothing then.
+    """Stores values by key. If the file cannot be used, the run continues and reads find nothing.
 
     Args:
-        file: where.
-        max_bytes: the file's size above which the least recently used rows go.
-        report: takes a sentence when the file cannot be used.
-        clock: seconds since 1970.
+        file: the file to use.
+        max_bytes: maximum size of the file. Beyond it, the least recently used rows are deleted.
+        report: receives a message when the file cannot be used.
+        clock: returns seconds since 1970.
     """
 
     def __init__(
@@ -56,22 +56,22 @@ class Store:
         self._given_up = False
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-        """The values of those keys that are known and undamaged."""
+        """Return the values of those keys that are stored and intact."""
         return self._attempt(lambda database: self._read(database, keys)) or {}
 
     def put(self, rows: Mapping[bytes, bytes]) -> None:
-        """Remember values, in one transaction."""
+        """Store values in one transaction."""
         if rows:
             self._attempt(lambda database: self._write(database, rows))
 
     def close(self) -> None:
-        """Let go of the file, which is cleared to its size first; idempotent."""
+        """Shrink the file to its limit and close it; idempotent."""
         if self._database is not None and not self._given_up:
             self._attempt(self._clear)
         self._disconnect()
 
     def _attempt(self, work: Callable[[sqlite3.Connection], Result]) -> Result | None:
-        """Do something with the file; with a new one if it turns out to be damaged; or not at all."""
+        """Run an operation on the file, on a new file if it is damaged, or not at all."""
         try:
             try:
                 return self._done(work)
@@ -83,7 +83,7 @@ class Store:
             self._disconnect()
             self._given_up = True
             self._report(
-                f"The evaluation cache {self._file.path} cannot be used: {error}. This run goes on without it."
+                f"The evaluation cache {self._file.path} cannot be used: {error}. This run continues without it."
             )
             return None
 
@@ -122,7 +122,7 @@ class Store:
         return found
 
     def _touch(self, database: sqlite3.Connection, keys: Sequence[bytes], now: int) -> None:
-        # Not worth a word when it fails: what was read is right.
+        # A failure here is harmless: the values were read correctly.
         with contextlib.suppress(UnavailableError), translated():
             for chunk in _chunks(keys, CHUNK):
                 marks = ",".join("?" * len(chunk))
@@ -137,26 +137,26 @@ class Store:
             )
         self._clear(database)
         if self._file.log_bytes() > min(LONGEST_LOG, self._max_bytes):
-            # SQLite begins its log anew only when nobody reads, which may be never; this waits for a moment.
+            # SQLite restarts its log only when there are no readers, which may be never; this waits briefly.
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _clear(self, database: sqlite3.Connection) -> None:
-        """Forget what was not used for longest, until the file is smaller than its limit."""
+        """Delete the least recently used rows until the file is below its limit."""
         if _bytes(database, free=True) <= self._max_bytes:
             return
         count = min(MOST_DELETED, 1 + self._max_bytes // BYTES_A_DELETION)
         while _bytes(database, free=False) > KEPT * self._max_bytes:
             with _transaction(database):
-                # The order of the index: rows that were used together are neighbours, and whole pages become free.
+                # In index order: rows that were used together are adjacent, so whole pages become free.
                 oldest = "SELECT key FROM evaluations ORDER BY used, key LIMIT ?"
                 deleted = database.execute(f"DELETE FROM evaluations WHERE key IN ({oldest})", [count]).rowcount
             if deleted < 1:
                 break
         while free := _number(database, "freelist_count"):
-            # As a script: a statement gives up one page only, because its rows have no columns.
+            # As a script: a single statement would free one page only, because its rows have no columns.
             database.executescript(f"PRAGMA incremental_vacuum({PAGES_GIVEN_UP})")
             if _number(database, "freelist_count") >= free:
-                break  # another process fills pages as fast
+                break  # another process fills pages just as fast
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
@@ -173,7 +173,7 @@ def _transaction(database: sqlite3.Connection) -> Iterator[None]:
 
 
 def _bytes(database: sqlite3.Connection, *, free: bool) -> int:
-    """The size of the file, with or without the pages that hold nothing."""
+    """Size of the file, with or without its free pages."""
     unused = 0 if free else _number(database, "freelist_count")
     return (_number(database, "page_count") - unused) * _number(database, "page_size")
 

@@ -1,4 +1,4 @@
-"""Inputs: plain text, templates, conversations, and questions about documents."""
+"""Input adapters: plain text, templates, conversations, and questions about documents."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 @hookimpl
 def apportion_register_inputs(register: Register) -> None:
     """Register the prompt types of this package."""
-    register("text", Text, summary="a text cut into words, tokens, sentences, paragraphs or your own pieces")
-    register("template", Template, summary="a text with slots, baselines for them, and groups of slots")
-    register("chat", Chat, summary="a conversation: its turns, roles or pieces of what is said, and its tools")
-    register("documents", Documents, summary="a question and documents: these or pieces of them")
+    register("text", Text, summary="a text split into words, tokens, sentences, paragraphs or custom pieces")
+    register("template", Template, summary="a text with slots, their baselines, and groups of slots")
+    register("chat", Chat, summary="a conversation: turns, roles or pieces of messages, and tools")
+    register("documents", Documents, summary="a question about documents: the documents or pieces of them")
 
 
 @hookimpl

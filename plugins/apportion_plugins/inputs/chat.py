@@ -1,4 +1,4 @@
-"""Conversations: features are turns, roles or pieces of what is said, and tools."""
+"""Conversations, whose features are turns, roles or pieces of messages, and tools."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["ChatAdapter"]
 
 
 class ChatAdapter:
-    """Every coalition is a conversation of its own, which the chat template writes."""
+    """Renders each coalition as a conversation, with the chat template."""
 
     def __init__(self, prompt: Chat, context: AdaptContext) -> None:
         self._context = context
@@ -45,7 +45,7 @@ class ChatAdapter:
         everything = [True] * (len(self._turns.texts) + len(names))
         full = self._full(everything)
         spans = self._spans(full)
-        # A tool is shown in whatever form the template gives it; the name is what can be told without it.
+        # A tool is shown as the template formats it, or by name if that cannot be found in the prompt.
         shown = {unit: full[start:end] for start, end, unit in spans}
         tools = [shown.get(len(self._turns.texts) + i, name) for i, name in enumerate(names)]
         self._units = Units(
@@ -61,7 +61,7 @@ class ChatAdapter:
         self.notes = (*controls, *self._rehearsed(full))
 
     def render(self, mask: Bool[Tensor, "S F"]) -> list[ModelInput]:
-        """The conversation of each coalition, as the template writes it."""
+        """Render the conversation of each coalition with the chat template."""
         texts = [self._text(row, mask_row) for row, mask_row in zip(*self._rows(mask), strict=True)]
         return [ModelInput(ids) for ids in self._context.encode(texts, special_tokens=False)]
 
@@ -89,14 +89,14 @@ class ChatAdapter:
             asked = [i for i, role in enumerate(roles) if role == "user"][-1:]
             keep = asked if self._whole_turns else []
         kept = kept_indices(keep, [*self._turns.texts, *tools], wider)
-        # The target goes on with an answer that has begun; without it there would be nothing to go on with.
+        # The target continues an answer that has begun, so the turn with that answer must stay.
         begun = {count - 1} if self._whole_turns and self._continues else set()
         total = count + len(tools)
         if len(kept | begun) == total:
-            why = "" if self._prompt.keep is not None else " (the last turn of the user is, unless keep= is given)"
+            why = "" if self._prompt.keep is not None else " (the user's last turn is kept unless keep= is given)"
             raise InputError(
                 f"All {total} features are kept{why}; leave at least one to attribute to. by='sentences' or by='words' "
-                "cuts the contents of turns."
+                "splits the contents of turns."
             )
         return kept | begun
 
@@ -113,7 +113,7 @@ class ChatAdapter:
             return self._write(everything)
         except InputError as error:
             parts = any(not isinstance(message.get("content"), str | None) for message in self._prompt.messages)
-            hint = " Some contents are lists of parts; this template may want plain texts." if parts else ""
+            hint = " Some contents are lists of parts; this template may need plain text." if parts else ""
             raise InputError(f"The chat template cannot write these messages: {error}.{hint}") from error
 
     def _text(self, present: Sequence[bool], row: Sequence[bool]) -> str:
@@ -123,7 +123,7 @@ class ChatAdapter:
             absent = listing((repr(f.name) for f, here in zip(self.features, row, strict=True) if not here), 6)
             removed = self._whole_turns and self._prompt.baseline is None
             hint = (
-                'With baseline="" the turns stay and only their contents go; or keep= what the template needs.'
+                'With baseline="" the turns stay and only their contents are removed; or keep= what the template needs.'
                 if removed
                 else "Keep what the template needs with keep=, or give a baseline that it accepts."
             )
@@ -136,7 +136,7 @@ class ChatAdapter:
         everything = [True] * (count + len(self._tools))
         try:
             with_marks = self._write(everything, marks=True)
-        except InputError:  # a template that checks what contents look like
+        except InputError:  # a template that validates contents
             with_marks = ""
         spans = unmarked(with_marks, full, self._turns.texts)
         wanted = {count + i: _forms(tool) for i, tool in enumerate(self._tools)}
@@ -146,7 +146,7 @@ class ChatAdapter:
         return spans + json_spans(full, wanted)
 
     def _rehearsed(self, full: str) -> list[str]:
-        """Try nothing, and all but one, so that a template that refuses them does so before the model runs."""
+        """Render the empty coalition, and each without one feature, so that templates fail before the model runs."""
         notes: list[str] = []
         count = len(self.features)
         alone = torch.eye(count, dtype=torch.bool) if self._whole_turns or self._tools else torch.zeros(0, count)
@@ -158,14 +158,14 @@ class ChatAdapter:
             name = self.features[i].name
             own = _inserted(full, text, self._prompt.baseline)
             if text == full and self.features[i].text != self.features[i].baseline:
-                notes.append(f"the chat template does not show {name!r}, which can have no effect")
+                notes.append(f"the chat template does not show {name!r}, so it has no effect")
             elif own:
-                notes.append(f"without {name!r} the chat template writes something else: {short(own)!r}")
+                notes.append(f"without {name!r} the chat template adds text of its own: {short(own)!r}")
         return notes
 
 
 def _inserted(full: str, text: str, baseline: str | None) -> str:
-    """What stands in ``text`` besides stretches of ``full`` from its beginning and to its end."""
+    """The part of ``text`` that remains after the prefix and suffix that it shares with ``full``."""
     before = _alike(full, text)
     after = _alike(full[before:][::-1], text[before:][::-1])
     own = text[before : len(text) - after].strip()
@@ -173,13 +173,13 @@ def _inserted(full: str, text: str, baseline: str | None) -> str:
 
 
 def _alike(one: str, other: str) -> int:
-    """How many characters two texts begin with alike."""
+    """Length of the longest common prefix of two texts."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def _forms(thing: Any) -> list[object]:
-    """A tool or a call as templates show it: whole, or what is in it."""
+    """Forms in which templates show a tool or a call: the whole object, or its ``function``."""
     inner = thing.get("function") if isinstance(thing, Mapping) else None
     return [thing] if inner is None else [thing, inner]
 
@@ -191,7 +191,7 @@ def _schema(tool: object) -> object:
 
     try:
         return get_json_schema(tool)
-    except Exception as error:  # it reads docstrings and type hints of others
+    except Exception as error:  # it parses the user's docstrings and type hints
         raise InputError(
             f"The function {tool_name(tool)!r} cannot be described as a tool: {error} Give its JSON schema instead."
         ) from error

@@ -1,4 +1,4 @@
-"""Writing conversations with the model's own chat template."""
+"""Rendering of conversations with the model's chat template."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ __all__ = ["ChatWriter", "check_control_tokens"]
 
 
 class ChatWriter:
-    """Applies one chat template, with one set of options.
+    """Applies one chat template with one set of options.
 
-    What it writes is to be encoded without adding special tokens: the template has written them.
+    The result must be encoded without adding special tokens, because the template has written them.
 
     Args:
-        tokenizer: of the model.
-        chat_template: a Jinja template, a name, or ``None`` for the tokenizer's own.
-        options: further variables of the template.
-        tools: there are tools to show.
+        tokenizer: the tokenizer of the model.
+        chat_template: a Jinja template, a name, or ``None`` for the tokenizer's default.
+        options: additional variables for the template.
+        tools: the conversation has tools.
         add_generation_prompt: begin the assistant's answer.
         continues: leave the last message open instead.
 
     Raises:
-        InputError: there is no chat template, or it does not use the options, or no tools where there are some.
+        InputError: there is no chat template, or it does not use one of the options, or it does not show tools.
     """
 
     def __init__(
@@ -50,29 +50,27 @@ class ChatWriter:
         }
         if chat_template is None and not tokenizer.chat_template:
             raise InputError(
-                "The tokenizer of this model has no chat template, so nobody knows how it reads a conversation. Pass "
-                "chat_template= (a Jinja template), take a model that is trained for chats, or use ap.Text or "
+                "The tokenizer of this model has no chat template, so it cannot format a conversation. Pass "
+                "chat_template= (a Jinja template), choose a model that is trained for chat, or use ap.Text or "
                 "ap.Template."
             )
         source = self._source(chat_template, tools=tools)
         for name in options or {}:
             if not _mentions(source, name):
-                raise InputError(
-                    f"The chat template does not use {name!r}, which is in template_options; leave it out."
-                )
+                raise InputError(f"The chat template does not use {name!r}; remove it from template_options.")
         if tools and not _mentions(source, "tools"):
-            raise InputError("The chat template of this model does not show tools, so they can have no effect.")
+            raise InputError("The chat template of this model does not show tools, so they have no effect.")
 
     def write(self, messages: Sequence[Mapping[str, object]], tools: Sequence[object] = ()) -> str:
-        """The conversation as text, control tokens included.
+        """Render the conversation as text, including control tokens.
 
         Raises:
-            InputError: what the template complains of.
+            InputError: the template failed; the message is the template's own.
         """
         arguments: dict[str, Any] = {"conversation": [dict(m) for m in messages], "tools": list(tools) or None}
         try:
             return str(self._tokenizer.apply_chat_template(**arguments, tokenize=False, **self._options))
-        except Exception as error:  # templates are programs of others, and complain in many ways
+        except Exception as error:  # third-party templates may raise anything
             raise InputError(" ".join(str(error).split()) or type(error).__name__) from error
 
     def _source(self, chat_template: str | None, *, tools: bool) -> str:
@@ -82,19 +80,19 @@ class ChatWriter:
             raise InputError(f"There is no chat template to use: {error}") from error
         if not _mentions(source, "messages"):
             named = self._tokenizer.chat_template
-            names = f" The tokenizer's own are called {listing(named)}." if isinstance(named, dict) else ""
-            raise InputError(f"chat_template={source!r:.80} is no chat template: it does not use `messages`.{names}")
+            names = f" The tokenizer has templates called {listing(named)}." if isinstance(named, dict) else ""
+            raise InputError(f"chat_template={source!r:.80} is not a chat template: it does not use `messages`.{names}")
         return source
 
 
 def check_control_tokens(tokenizer: PreTrainedTokenizerBase, contents: object, *, allowed: bool) -> tuple[str, ...]:
-    """Look for special tokens in texts, which may lie deep inside dicts and lists.
+    """Look for special tokens in texts, which may be nested in dicts and lists.
 
     Returns:
-        A note that they are there, if they are allowed.
+        A note on the special tokens found, if they are allowed.
 
     Raises:
-        InputError: they are there and not allowed.
+        InputError: special tokens were found and are not allowed.
     """
     special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
     special |= set(tokenizer.all_special_tokens)
@@ -103,11 +101,11 @@ def check_control_tokens(tokenizer: PreTrainedTokenizerBase, contents: object, *
     if not found:
         return ()
     if allowed:
-        return (f"contents hold control tokens, which are read as such: {listing(found)}",)
+        return (f"contents contain control tokens, which are read as such: {listing(found)}",)
     raise InputError(
-        f"The contents hold {listing(map(repr, found))}, which the tokenizer reads as control tokens: the model would "
-        "take them for framing rather than text. Remove them or write them in another way; allow_control_tokens=True "
-        "reads them as control tokens, as the tokenizer would."
+        f"The contents contain {listing(map(repr, found))}, which the tokenizer reads as control tokens: the model "
+        "would take them for message markup rather than text. Remove or rephrase them, or pass "
+        "allow_control_tokens=True to have them read as control tokens."
     )
 
 

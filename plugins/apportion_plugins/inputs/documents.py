@@ -1,4 +1,4 @@
-"""Questions about documents: features are documents or pieces of them."""
+"""Questions about documents, whose features are documents or pieces of them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["DocumentsAdapter"]
 
 
 class DocumentsAdapter:
-    """Puts the documents of a coalition into the layout, and that into the chat template if it is for a chat."""
+    """Fills the layout with the documents of a coalition, and renders it with the chat template if requested."""
 
     def __init__(self, prompt: Documents, context: AdaptContext) -> None:
         self._prompt = prompt
@@ -61,12 +61,12 @@ class DocumentsAdapter:
         self.levels = nested(self._sections.groupings(documents, self._units.firsts), len(self.features))
 
     def render(self, mask: Bool[Tensor, "S F"]) -> list[ModelInput]:
-        """The prompt of each coalition."""
+        """Render the prompt of each coalition."""
         texts = [self._text(row) for row in self._units.present(mask).tolist()]
         return [ModelInput(ids) for ids in self._context.encode(texts, special_tokens=self._writer is None)]
 
     def _wider(self) -> dict[str, list[int]]:
-        """Whole documents by their names and texts."""
+        """Units of whole documents, by name and by text."""
         of_document: dict[int, list[int]] = {}
         for unit, section in enumerate(self._sections.section_of):
             of_document.setdefault(section, []).append(unit)
@@ -88,7 +88,7 @@ class DocumentsAdapter:
 
 
 def _parsed(layout: str) -> list[tuple[str, str | None]]:
-    """Literal texts, and the placeholder after each."""
+    """Literal texts, each with the placeholder that follows it."""
     return [(literal, name) for literal, name, _, _ in string.Formatter().parse(layout)]
 
 

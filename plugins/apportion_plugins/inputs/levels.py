@@ -1,4 +1,4 @@
-"""Levels: coarser cuts that the features of a prompt nest in."""
+"""Levels: coarser groupings in which the features of a prompt are nested."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Grouping", "coarser", "nested", "of_pieces", "of_starts"]
 
 @dataclass(frozen=True, slots=True)
 class Grouping:
-    """A way to group features, which may turn out to be no level: the group of each, and what to call the groups."""
+    """A candidate for a level: the group of each feature, and the texts of the groups."""
 
     name: str
     groups: Sequence[int]
@@ -23,7 +23,7 @@ class Grouping:
 
 
 def coarser(by: str | Callable[[str], Sequence[str]]) -> tuple[str, ...]:
-    """The cuts that are coarser than this one, the coarsest first."""
+    """Units coarser than ``by``, coarsest first."""
     order = ("paragraphs", "sentences", "words")
     if by == "tokens":
         return order
@@ -31,7 +31,7 @@ def coarser(by: str | Callable[[str], Sequence[str]]) -> tuple[str, ...]:
 
 
 def of_starts(text: str, name: str, starts: Sequence[int]) -> Grouping:
-    """Features by the piece of the text that each begins in, or before."""
+    """Group features by the piece of text in which, or before which, each starts."""
     pieces = cut(text, name)
     ends = [end for _, end in pieces.spans()]
     return Grouping(name, [min(bisect_right(ends, start), len(ends) - 1) for start in starts], pieces.pieces)
@@ -40,16 +40,16 @@ def of_starts(text: str, name: str, starts: Sequence[int]) -> Grouping:
 def of_pieces(
     text: str, by: str | Callable[[str], Sequence[str]], spans: Sequence[tuple[int, int]]
 ) -> Iterator[Grouping]:
-    """Features that are pieces of a text, by the coarser pieces that they lie in."""
+    """Group features that are pieces of a text by the coarser pieces that contain them."""
     for name in coarser(by):
         found = of_starts(text, name, [start for start, _ in spans])
-        # Pieces of the user's own may reach over the border of a sentence; then they are not inside it.
+        # Custom pieces may cross the end of a sentence; then they are not nested in it.
         if not callable(by) or of_starts(text, name, [end - 1 for _, end in spans]).groups == found.groups:
             yield found
 
 
 def nested(found: Iterable[Grouping], n_features: int) -> tuple[Level, ...]:
-    """Those that are levels: between 2 and F - 1 groups, each strictly finer than the one before and inside it."""
+    """Select the levels: 2 to F − 1 groups, each level nested in the one before and strictly finer."""
     levels: list[Level] = []
     for grouping in found:
         level = _numbered(grouping)
@@ -59,7 +59,7 @@ def nested(found: Iterable[Grouping], n_features: int) -> tuple[Level, ...]:
 
 
 def _numbered(grouping: Grouping) -> Level:
-    """Groups without features left out, the others numbered as they come."""
+    """Number the groups that have features, in order of appearance."""
     number = {group: i for i, group in enumerate(dict.fromkeys(grouping.groups))}
     names = unique_names([short(grouping.texts[group]) for group in number])
     return Level(grouping.name, tuple(number[group] for group in grouping.groups), tuple(names))

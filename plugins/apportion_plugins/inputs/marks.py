@@ -1,7 +1,6 @@
-"""Where units stand in a prompt that someone else's program writes.
+"""Location of units in a prompt that a third-party template renders.
 
-Units are wrapped in characters that Unicode keeps out of texts, the prompt is written with them, and they are
-taken out again.
+Units are wrapped in Unicode noncharacters, the prompt is rendered with them, and the marks are removed again.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ OPEN, NUMBERED, CLOSE = "\ufdd0", "\ufdd1", "\ufdd2"
 MARK = re.compile(f"{OPEN}(\\d+){NUMBERED}|{CLOSE}")
 
 Span = tuple[int, int, int]
-"""First and last position (exclusive) in the prompt, and the unit that stands there."""
+"""Start and end (exclusive) in the prompt, and the unit there."""
 
 
 def marked(text: str, unit: int) -> str:
-    """A text whose unit is marked; white space around it stays outside, where templates may strip it."""
+    """Wrap a unit in marks. Surrounding white space stays outside, where templates may strip it."""
     core = text.strip()
     if not core:
         return text
@@ -31,13 +30,13 @@ def marked(text: str, unit: int) -> str:
 
 
 def unmarked(text: str, plain: str, units: Sequence[str]) -> list[Span]:
-    """The spans of units in ``plain``, from the same prompt with marks.
+    """Spans of units in ``plain``, from the same prompt with marks.
 
     Args:
         text: the prompt with marks.
-        plain: the prompt without. A template that looks into contents may have written them in another way when
-            they were marked; then they are looked for.
-        units: the texts of the units.
+        plain: the prompt without marks. If the template rendered marked contents differently, the units are searched
+            for in ``plain`` instead.
+        units: texts of the units.
     """
     spans: list[Span] = []
     shift = start = 0
@@ -52,7 +51,7 @@ def unmarked(text: str, plain: str, units: Sequence[str]) -> list[Span]:
 
 
 def json_spans(plain: str, wanted: Mapping[int, Sequence[object]]) -> list[Span]:
-    """Where JSON values stand in a prompt, in whatever layout: those of each unit."""
+    """Spans of the JSON values of each unit in a prompt, however they are formatted."""
     decoder = json.JSONDecoder()
     spans: list[Span] = []
     at = plain.find("{")
@@ -69,7 +68,7 @@ def json_spans(plain: str, wanted: Mapping[int, Sequence[object]]) -> list[Span]
 
 
 def segments(plain: str, spans: Iterable[Span], feature_of: Sequence[int | None]) -> tuple[Segment, ...]:
-    """The whole prompt in order, with the feature of each stretch."""
+    """The whole prompt as segments in order, each with its feature."""
     found: list[Segment] = []
     end = 0
     for start, stop, unit in sorted(spans):

@@ -1,4 +1,4 @@
-"""Names for features: the text itself, numbered where it occurs again."""
+"""Names of features: their text, with a number if it occurs more than once."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from apportion.prompts.common import Keep
 __all__ = ["kept_indices", "short", "unique_names"]
 
 LONGEST = 60
-"""Characters of a short name."""
+"""Maximum length of a short name in characters."""
 
 
 def short(text: str) -> str:
-    """A text on one line, cut where it is long."""
+    """The text on one line, truncated if it is long."""
     line = " ".join(text.split())
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 1].rstrip()}…"
 
 
 def unique_names(texts: Sequence[str]) -> list[str]:
-    """A name for each text: on one line, stripped, and with its number where the same text occurs again.
+    """Unique names for texts: stripped, on one line, and numbered from the second occurrence on.
 
     >>> unique_names(["the", " cat", " the"])
     ['the', 'cat', 'the #2']
@@ -42,15 +42,15 @@ def unique_names(texts: Sequence[str]) -> list[str]:
 def kept_indices(
     keep: Keep, texts: Sequence[str], wider: Mapping[str, Collection[int]] | None = None
 ) -> frozenset[int]:
-    """Which pieces are always present.
+    """Indices of the pieces that are always present.
 
     Args:
-        keep: as the user gave it.
-        texts: of the pieces.
-        wider: what else may be kept by name, such as whole turns, and the pieces of each.
+        keep: the user's ``keep``.
+        texts: texts of the pieces.
+        wider: names of larger units that can be kept, such as whole turns, and the pieces of each.
 
     Raises:
-        InputError: an index out of range, or a text that no piece has.
+        InputError: an index is out of range, or a text does not match any piece.
     """
     wider = wider or {}
     stripped = [text.strip() for text in texts]
@@ -68,8 +68,8 @@ def kept_indices(
         if not matches:
             names = [*stripped, *wider]
             raise InputError(
-                f"keep={item!r} is no feature of this prompt. {suggestion(str(item), names)}"
-                f"Its features: {listing(repr(short(text)) for text in names)}."
+                f"keep={item!r} is not a feature of this prompt. {suggestion(str(item), names)}"
+                f"Its features are {listing(repr(short(text)) for text in names)}."
             )
         kept.update(matches)
     return frozenset(kept)

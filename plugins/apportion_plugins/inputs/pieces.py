@@ -1,4 +1,4 @@
-"""Cutting a text into pieces that put together give exactly the text again."""
+"""Splitting of a text into pieces that reassemble to exactly the same text."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from apportion.errors import InputError
 
 __all__ = ["Pieces", "cut"]
 
-# Scripts that are written without spaces between words: one character (with its marks) is one piece.
+# Scripts without spaces between words: each character (with its combining marks) is one piece.
 UNSPACED = r"[\p{Han}\p{Hiragana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]"
 KATAKANA = r"[\p{Katakana}\u30FC]"
-# Punctuation stays with the word before it; opening punctuation with the word after it.
+# Punctuation belongs to the word before it; opening punctuation to the word after it.
 OPENING = r"[\p{Ps}\p{Pi}]*+"
 TRAILING = r"[\p{P}--[\p{Ps}\p{Pi}]]*+"
 WORD = regex.compile(
@@ -27,12 +27,12 @@ PARAGRAPH = regex.compile(r"\S.*?(?=\s*\n\s*\n|\s*\Z)", regex.V1 | regex.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Pieces:
-    """A text in pieces.
+    """A text split into pieces.
 
     Attributes:
-        gaps: what stands before each piece (white space, usually).
+        gaps: text before each piece (usually white space).
         pieces: the pieces themselves.
-        tail: what stands after the last one.
+        tail: text after the last piece.
     """
 
     gaps: tuple[str, ...]
@@ -40,7 +40,7 @@ class Pieces:
     tail: str
 
     def spans(self) -> list[tuple[int, int]]:
-        """Where each piece begins and ends in the text."""
+        """Start and end of each piece in the text."""
         found: list[tuple[int, int]] = []
         end = 0
         for gap, piece in zip(self.gaps, self.pieces, strict=True):
@@ -50,9 +50,9 @@ class Pieces:
         return found
 
     def join(self, present: Sequence[bool], baseline: str | None) -> str:
-        """The text with some pieces absent: removed with the gap before them, or replaced.
+        """The text with some pieces absent: either removed with the gap before them, or replaced by ``baseline``.
 
-        When the beginning is removed, the white space that stood inside the text does not begin it.
+        If the first pieces are removed, the white space between pieces is not left at the start.
         """
         parts: list[str] = []
         for gap, piece, here in zip(self.gaps, self.pieces, present, strict=True):
@@ -63,10 +63,10 @@ class Pieces:
 
 
 def cut(text: str, by: str | Callable[[str], Sequence[str]]) -> Pieces:
-    """Cut a text by a granularity's name or a user's function.
+    """Split a text by unit name or with a user's function.
 
     Raises:
-        InputError: the function's pieces do not stand in the text in their order, or there are none.
+        InputError: there are no pieces, or the function's pieces do not occur in the text in this order.
     """
     if callable(by):
         return _located(text, _called(by, text))
@@ -79,7 +79,7 @@ def cut(text: str, by: str | Callable[[str], Sequence[str]]) -> Pieces:
 
 
 def _sentences(text: str) -> list[str]:
-    """Sentences end where their paragraph does, so that they nest."""
+    """Sentences, which never extend beyond their paragraph, so that they are nested in it."""
     within = (sentencex.segment("en", paragraph) for paragraph in PARAGRAPH.findall(text))
     return [sentence for sentences in within for sentence in sentences if sentence.strip()]
 
@@ -87,25 +87,25 @@ def _sentences(text: str) -> list[str]:
 def _called(by: Callable[[str], Sequence[str]], text: str) -> list[str]:
     found = by(text)
     if isinstance(found, str) or not isinstance(found, Iterable):
-        raise InputError(f"The function given as `by` must return a list of texts; it returned {found!r:.80}.")
+        raise InputError(f"The function passed as `by` must return a list of strings, not {found!r:.80}.")
     pieces = list(found)
     wrong = [piece for piece in pieces if not isinstance(piece, str)]
     if wrong:
-        raise InputError(f"The function given as `by` must return texts; it returned {wrong[0]!r}.")
+        raise InputError(f"The function passed as `by` must return strings, not {wrong[0]!r}.")
     return [piece for piece in pieces if piece]
 
 
 def _located(text: str, pieces: Sequence[str]) -> Pieces:
-    """Find each piece in the text; what lies between two of them is the gap before the second."""
+    """Find each piece in the text; the text between two pieces is the gap before the second."""
     if not pieces:
-        raise InputError("The text was cut into no pieces; there is nothing to attribute to.")
+        raise InputError("The text has no pieces, so there is nothing to attribute to.")
     gaps: list[str] = []
     end = 0
     for piece in pieces:
         start = text.find(piece, end)
         if start < 0:
             raise InputError(
-                f"The piece {piece!r} does not stand in the text after {text[:end][-30:]!r}; pieces must be parts "
+                f"The piece {piece!r} does not occur in the text after {text[:end][-30:]!r}; pieces must be parts "
                 "of the text, in order and without overlap."
             )
         gaps.append(text[end:start])

@@ -1,4 +1,4 @@
-"""Several texts (turns, documents), each cut into pieces; all pieces together are one row of units."""
+"""Several texts (turns, documents), each split into pieces; the pieces of all texts are the units."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ __all__ = ["Sections"]
 
 
 class Sections:
-    """Texts in pieces.
+    """Texts split into pieces.
 
     Args:
-        texts: one for each section; blank ones have no pieces.
-        by: how they are cut.
+        texts: one text per section; blank ones have no pieces.
+        by: unit to split them into.
 
     Attributes:
         units: the pieces of all sections.
-        section_of: the section of each unit.
+        section_of: section of each unit.
 
     Raises:
-        InputError: a text that is no Unicode, or cannot be cut.
+        InputError: a text is not valid Unicode, or cannot be split.
     """
 
     def __init__(self, texts: Sequence[str], by: str | Callable[[str], Sequence[str]]) -> None:
@@ -45,7 +45,7 @@ class Sections:
                 self._spans += pieces.spans()
 
     def join(self, present: Sequence[bool], baseline: str | None, *, marks: bool = False) -> list[str]:
-        """Every section's text with some units absent; ``marks`` wraps units, all of which are present then."""
+        """Text of every section with some units absent. ``marks`` wraps units, all of which must be present."""
         done = 0
         texts: list[str] = []
         for section, (text, pieces) in enumerate(zip(self._texts, self._cuts, strict=True)):
@@ -64,19 +64,19 @@ class Sections:
         return texts
 
     def _whole_or_not(self, section: int, pieces: Pieces, present: bool, baseline: str | None) -> str:
-        """A section of one piece, as documents are, has two texts; they are put together once."""
+        """Text of a section with a single piece, such as a whole document. Both versions are cached."""
         key = (section, present, baseline)
         if key not in self._joined:
             self._joined[key] = pieces.join([present], baseline)
         return self._joined[key]
 
     def groupings(self, outer: Grouping, units: Sequence[int], others: Sequence[str] = ()) -> Iterator[Grouping]:
-        """How features group, the coarsest first.
+        """Candidates for levels, coarsest first.
 
         Args:
-            outer: the group of each section, such as its turn.
-            units: the first unit of each feature; those beyond the pieces are ``others``, each a group of its own.
-            others: what to call them.
+            outer: group of each section, such as its turn.
+            units: first unit of each feature; units beyond the pieces are ``others``, each in its own group.
+            others: names of these units.
         """
         count = len(self.units)
         own = [unit for unit in units if unit < count]

@@ -1,4 +1,4 @@
-"""Templates: features are slots or groups of slots, absent ones hold their baselines."""
+"""Templates, whose features are slots or groups of slots; absent features take their baselines."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class TemplateAdapter:
         self.draws = len(self._draws)
         self.features = tuple(self._feature(slots) for slots in self._slots)
         if not self._fill(self._values).strip():
-            raise InputError("The template with all its values is an empty prompt; there is nothing to attribute to.")
+            raise InputError("The template gives an empty prompt with all values, so there is nothing to attribute to.")
         self.segments = self._segments()
 
     def render(self, mask: Bool[Tensor, "S F"]) -> list[ModelInput | Alternatives]:
-        """One input for each coalition, or one for each coalition and baseline draw."""
+        """Render one input for each coalition, or for each coalition and baseline draw."""
         texts = [self._coalition(row, draw) for row in mask.tolist() for draw in self._draws]
         inputs = [ModelInput(ids) for ids in self._context.encode(texts)]
         if self.draws == 1:
@@ -79,7 +79,7 @@ class TemplateAdapter:
         )
 
     def _segments(self) -> tuple[Segment, ...]:
-        """The full prompt, cut at the slots; one piece if the template is a function."""
+        """The full prompt, split at the slots; a single segment if the template is a function."""
         template = self._prompt.template
         if not isinstance(template, str):
             return (Segment(self._fill(self._values)),)
@@ -98,7 +98,7 @@ class TemplateAdapter:
 
 
 def _draw_baselines(prompt: Template, seed: int) -> tuple[list[Values], tuple[str, ...]]:
-    """Values of all slots in each draw, and what a reader should know about the drawing."""
+    """Values of all slots in each draw, and a note on how they were drawn."""
     alternatives = prompt.alternatives()
     sizes = [len(choices) for _, choices in alternatives]
     total = math.prod(sizes)
@@ -119,7 +119,7 @@ def _draw_baselines(prompt: Template, seed: int) -> tuple[list[Values], tuple[st
 
 
 def _distinct_numbers(total: int, count: int, draw: random.Random) -> list[int]:
-    """Distinct numbers below ``total``, which may be larger than any range that can be sampled from."""
+    """Distinct numbers below ``total``, which may be too large for ``random.sample``."""
     found: set[int] = set()
     while len(found) < count:
         found.add(draw.randrange(total))

@@ -1,4 +1,4 @@
-"""Plain text: features are pieces of it, or tokens."""
+"""Plain text, whose features are pieces of it, or tokens."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def text_adapter(prompt: Text, context: AdaptContext) -> InputAdapter:
     """The adapter for a ``Text``.
 
     Raises:
-        InputError: nothing is left to attribute to, or the text is no Unicode.
+        InputError: there is nothing to attribute to, or the text is not valid Unicode.
     """
     check_encodable("prompt", prompt.text)
     return TokenAdapter(prompt, context) if prompt.by == "tokens" else PieceAdapter(prompt, context)
 
 
 class PieceAdapter:
-    """Features are stretches of the text; every coalition is put together and tokenised anew."""
+    """Features are pieces of the text; each coalition is reassembled and tokenised separately."""
 
     def __init__(self, prompt: Text, context: AdaptContext) -> None:
         self._context = context
@@ -45,7 +45,7 @@ class PieceAdapter:
         self.levels = self._levels(prompt)
 
     def render(self, mask: Bool[Tensor, "S F"]) -> list[ModelInput]:
-        """Tokenised texts, one for each coalition."""
+        """Render and tokenise the text of each coalition."""
         present = self._units.present(mask).tolist()
         texts = [self._pieces.join(row, self._baseline) for row in present]
         return [ModelInput(ids) for ids in self._context.encode(texts)]
@@ -65,7 +65,7 @@ class PieceAdapter:
 
 
 class TokenAdapter:
-    """Features are the tokens of the model's own tokeniser; special tokens are always present."""
+    """Features are tokens of the model's own tokenizer; special tokens are always present."""
 
     def __init__(self, prompt: Text, context: AdaptContext) -> None:
         (self._ids,) = context.encode([prompt.text])
@@ -85,7 +85,7 @@ class TokenAdapter:
         self.levels = self._levels(prompt.text, context)
 
     def render(self, mask: Bool[Tensor, "S F"]) -> list[ModelInput]:
-        """Token ids, with absent tokens removed or replaced by the baseline's."""
+        """Render token ids, with absent tokens removed or replaced by the baseline."""
         inputs = []
         for row in self._units.present(mask).tolist():
             parts = ((token,) if here else self._baseline for token, here in zip(self._ids, row, strict=True))
@@ -93,7 +93,7 @@ class TokenAdapter:
         return inputs
 
     def _levels(self, text: str, context: AdaptContext) -> tuple[Level, ...]:
-        """By where tokens start, which only fast tokenizers say."""
+        """Levels from the offsets of tokens, which only fast tokenizers provide."""
         if not context.tokenizer.is_fast:
             return ()
         offsets = context.tokenizer(text, add_special_tokens=True, return_offsets_mapping=True)["offset_mapping"]
@@ -102,7 +102,7 @@ class TokenAdapter:
 
 
 def _added_around(ids: tuple[int, ...], plain: tuple[int, ...]) -> frozenset[int]:
-    """Positions of the special tokens that the tokeniser put before and after the text's own."""
+    """Positions of the special tokens that the tokenizer added before and after the text."""
     extra = len(ids) - len(plain)
     for before in range(extra + 1):
         if ids[before : before + len(plain)] == plain:
@@ -116,6 +116,6 @@ def _baseline_ids(prompt: Text, context: AdaptContext) -> tuple[int, ...]:
     if isinstance(prompt.baseline, int):
         size = len(context.tokenizer)
         if not 0 <= prompt.baseline < size:
-            raise InputError(f"baseline={prompt.baseline} is no token id of this tokenizer, which has {size} tokens.")
+            raise InputError(f"baseline={prompt.baseline} is not a valid token id: this tokenizer has {size} tokens.")
         return (prompt.baseline,)
     return tuple(context.tokenizer(prompt.baseline, add_special_tokens=False)["input_ids"])

@@ -1,7 +1,7 @@
-"""What of a conversation can be absent: whole turns, or pieces of their contents.
+"""Units of a conversation that can be absent: whole turns, or pieces of their contents.
 
-Both kinds of units have ``texts``; ``labels`` to call them by; ``groups``, the group of each if some are one feature;
-and ``wider``, what else can be kept by name, with the units of each.
+Both kinds have ``texts``; ``labels``, their names; ``groups``, the group of each unit if several units form one
+feature; and ``wider``, the names of larger units that can be kept, with the units of each.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ __all__ = ["CutTurns", "WholeTurns", "turns_of"]
 
 Message = dict[str, Any]
 FRAME = ("role", "name", "tool_call_id")
-"""What stays of a turn whose content is replaced."""
+"""Fields that remain in a turn whose content is replaced."""
 
 
 class WholeTurns:
-    """Turns that are gone with their framing, or whose content is replaced."""
+    """Whole turns, which are removed with their markup, or whose content is replaced."""
 
     def __init__(self, prompt: Chat) -> None:
         self._messages = [dict(message) for message in prompt.messages]
@@ -34,7 +34,7 @@ class WholeTurns:
         self.wider = {role: _where(self.labels, role) for role in self.labels}
 
     def messages(self, present: Sequence[bool], *, marks: bool = False) -> list[Message]:
-        """The conversation with some turns absent; ``marks`` wraps contents, all of which are present then."""
+        """The conversation with some turns absent. ``marks`` wraps contents, all of which must be present."""
         found: list[Message] = []
         for turn, (message, here) in enumerate(zip(self._messages, present, strict=True)):
             if here:
@@ -45,12 +45,12 @@ class WholeTurns:
         return found
 
     def groupings(self, units: Sequence[int], others: Sequence[str]) -> list[Grouping]:
-        """None: nothing is coarser than turns but roles, and those do not stand together."""
+        """No levels: only roles are coarser than turns, and the turns of a role are not adjacent."""
         return []
 
 
 class CutTurns:
-    """Pieces of the contents; every turn keeps its framing."""
+    """Pieces of the contents; every turn keeps its markup."""
 
     def __init__(self, prompt: Chat) -> None:
         self._messages = [dict(message) for message in prompt.messages]
@@ -67,7 +67,7 @@ class CutTurns:
         self.wider |= {_shown(self._messages[turn]).strip(): _where(turn_of, turn) for turn in turn_of}
 
     def messages(self, present: Sequence[bool], *, marks: bool = False) -> list[Message]:
-        """The conversation with some pieces absent; ``marks`` wraps pieces, all of which are present then."""
+        """The conversation with some pieces absent. ``marks`` wraps pieces, all of which must be present."""
         texts = iter(self._sections.join(present, self._baseline, marks=marks))
         return [
             _with_texts(message, [next(texts) for _ in range(count)])
@@ -75,7 +75,7 @@ class CutTurns:
         ]
 
     def groupings(self, units: Sequence[int], others: Sequence[str]) -> list[Grouping]:
-        """Turns, and coarser pieces of them, for features that begin with these units; ``others`` come after them."""
+        """Turns and coarser pieces of them, for features that start with these units, followed by ``others``."""
         turns = Grouping("turns", self._turn_of_section, unique_names(self._roles))
         return list(self._sections.groupings(turns, units, others))
 
@@ -90,7 +90,7 @@ def _roles(prompt: Chat) -> list[str]:
 
 
 def _as_content(text: str, message: Message) -> object:
-    """A text in the form that the message's own content has; templates may rely on it."""
+    """A text in the same form as the message's content, because templates may rely on it."""
     return [{"type": "text", "text": text}] if isinstance(message.get("content"), list | tuple) else text
 
 
@@ -99,7 +99,7 @@ def _where(values: Sequence[object], wanted: object) -> list[int]:
 
 
 def _texts(message: Message) -> list[str]:
-    """The content: one text, one for each part, or none."""
+    """Texts of the content: one, one per part, or none."""
     content = message.get("content")
     if content is None:
         return []
@@ -116,7 +116,7 @@ def _with_texts(message: Message, texts: Sequence[str]) -> Message:
 
 
 def _shown(message: Message) -> str:
-    """What a turn says; a turn without content says which tools it calls."""
+    """Text of a turn; for a turn without content, the tools that it calls."""
     texts = _texts(message)
     return "\n".join(texts) if texts else ", ".join(_called(call) for call in message.get("tool_calls") or ())
 

@@ -1,4 +1,4 @@
-"""Units of a prompt (pieces, tokens, turns): which of them are features, and which are always present."""
+"""Units of a prompt (pieces, tokens, turns), each part of a feature or always present."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ __all__ = ["Units"]
 
 
 class Units:
-    """The features that units make up, and coalitions of them as coalitions of units.
+    """Features made up of units, and the mapping from coalitions of features to units.
 
     Args:
-        texts: of all units, in order.
+        texts: texts of all units, in order.
         kept: units that are always present.
-        baseline: what stands in a unit's place when it is absent.
-        labels: what to call the units; their texts unless given.
-        groups: units with the same label here are one feature of that name; each is its own unless given.
+        baseline: text that replaces an absent unit.
+        labels: names of the units; ``None`` for their texts.
+        groups: a label per unit; units with the same label form one feature of that name. ``None`` for one feature
+            per unit.
 
     Attributes:
-        features: in the order of their first units.
-        feature_of: the feature of each unit, or ``None`` for one that is kept.
-        firsts: the first unit of each feature.
+        features: the features, in the order of their first units.
+        feature_of: feature of each unit, or ``None`` for one that is kept.
+        firsts: first unit of each feature.
 
     Raises:
         InputError: all units are kept.
@@ -67,7 +68,7 @@ class Units:
         self.firsts = [own[0] for own in columns]
 
     def present(self, mask: Bool[Tensor, "S F"]) -> Bool[Tensor, "S U"]:
-        """Which of all U units are present."""
+        """Mask of the U units that are present."""
         units = torch.ones(len(mask), len(self.feature_of), dtype=torch.bool)
         for unit, feature in enumerate(self.feature_of):
             if feature is not None:

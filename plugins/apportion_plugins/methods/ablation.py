@@ -13,16 +13,16 @@ __all__ = ["Ablation"]
 
 
 class Ablation:
-    """φᵢ = v(N) − v(N∖i): what the target loses when feature i alone is absent.
+    """Leave-one-out values, φᵢ = v(N) − v(N∖i): the loss of score when feature i alone is absent.
 
-    Captum's FeatureAblation. Exact, and blind to interactions: two features that say the same both get 0.
+    Captum's FeatureAblation. The values are exact but blind to redundancy: two features that say the same both get 0.
     """
 
     estimand = "leave-one-out"
     requires: frozenset[Capability] = frozenset()
 
     def run(self, game: Game, *, budget: int | None, rng: torch.Generator) -> Estimate:
-        """F + 1 evaluations.
+        """Evaluate the full prompt and each prompt that lacks one feature: F + 1 evaluations.
 
         Raises:
             BudgetError: the budget is smaller.

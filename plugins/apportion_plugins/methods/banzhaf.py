@@ -16,11 +16,11 @@ __all__ = ["Banzhaf", "banzhaf_of_table", "banzhaf_regression"]
 
 
 class Banzhaf:
-    """φᵢ = E[v(S∪i) − v(S)], every other feature in S with probability one half (Banzhaf 1965).
+    """Banzhaf values, φᵢ = E[v(S∪i) − v(S)], with every other feature in S with probability one half (Banzhaf 1965).
 
-    Found by least squares on coalitions and their complements (Kernel Banzhaf, arXiv 2410.08336), which is exact for
-    games without interactions of three or more features once it is determined. All coalitions are asked where the
-    budget allows it, and the values are exact.
+    Estimated by least squares on coalitions and their complements (Kernel Banzhaf, arXiv 2410.08336). Once the
+    regression is determined, it is exact for games without interactions of three or more features. If the budget
+    allows all coalitions, they are all evaluated and the values are exact.
     """
 
     estimand = "Banzhaf value"
@@ -29,23 +29,23 @@ class Banzhaf:
     def run(
         self, game: Game, *, budget: int | None, rng: torch.Generator, sampler: str | Sampler = "bernoulli"
     ) -> Estimate:
-        """Estimates for all outputs from one set of coalitions, with sandwich standard errors over pairs.
+        """Estimate all outputs from one set of coalitions, with sandwich standard errors over pairs.
 
         Args:
-            game: what to ask.
-            budget: the most distinct coalitions; ``None`` for 16 times the number of features, and 64 at least.
+            game: the game to evaluate.
+            budget: maximum number of distinct coalitions; ``None`` for 16 per feature, but at least 64.
             rng: draws the coalitions.
-            sampler: draws one coalition of each pair; anything but ``"bernoulli"`` estimates something else.
+            sampler: draws one coalition of each pair; any other than ``"bernoulli"`` changes the estimand.
 
         Raises:
-            BudgetError: the budget does not determine the regression: 2F evaluations, or 2^F if that is less.
+            BudgetError: the budget is below 2F (or 2^F if that is less), so the regression is not determined.
         """
         n = game.n_features
         budget = default_budget(n) if budget is None else budget
         if 2**n <= budget:
             return exact_estimate(game, banzhaf_of_table)
         require_determined(n, budget)
-        assert isinstance(sampler, Sampler), "a name arrives as the sampler itself"
+        assert isinstance(sampler, Sampler), "sampler names are resolved before the call"
         drawn = sampler.sample(n, budget // 2, rng)
         values = game.values(torch.cat([drawn.mask, ~drawn.mask]))
         fit = banzhaf_regression(drawn, values[: len(drawn.mask)], values[len(drawn.mask) :])
@@ -56,11 +56,11 @@ def banzhaf_regression(drawn: Coalitions, present: Float[Tensor, "S K"], absent:
     """Banzhaf values from coalitions and their complements.
 
     Args:
-        drawn: one coalition of each pair, every feature in it with probability one half.
+        drawn: one coalition of each pair, with every feature in it with probability one half.
         present: v of the coalitions.
         absent: v of their complements.
     """
-    # Of a pair only the difference says anything: the mean of both takes up the constant.
+    # Only the difference of a pair is informative; its mean is absorbed by the intercept.
     half = (present - absent) / 2
     return weighted_least_squares(
         drawn.mask.double() - 0.5, half, drawn.weight.double(), draw=drawn.draw, share=drawn.share
@@ -68,7 +68,7 @@ def banzhaf_regression(drawn: Coalitions, present: Float[Tensor, "S K"], absent:
 
 
 def banzhaf_of_table(table: Float[Tensor, "S K"]) -> Float[Tensor, "F K"]:
-    """Banzhaf values of a game given by all its values, in the order of ``all_coalitions``."""
+    """Banzhaf values of a game given by its table of values, in the order of ``all_coalitions``."""
     numbers = torch.arange(len(table))
     rows = []
     for i in range(len(table).bit_length() - 1):

@@ -1,4 +1,4 @@
-"""Captum's KernelShap and Lime: its draws, its weights and its solvers, and so its numbers."""
+"""Captum's KernelShap and Lime, reproduced: the same draws, weights and solvers give the same numbers."""
 
 from __future__ import annotations
 
@@ -19,44 +19,44 @@ __all__ = ["CaptumKernelShap", "CaptumLime"]
 
 DEFAULT_SAMPLES = 25
 MOST_SAMPLES_BY_BUDGET = 10_000
-"""A large budget is a limit, not a wish for as many draws; ``n_samples`` may ask for more."""
+"""Maximum number of draws taken from a large budget; ``n_samples`` may request more."""
 END_WEIGHT = 1e6
 LASSO_TOLERANCE = 1e-4
-"""Of scikit-learn's Lasso unless told otherwise; Captum's coefficients are where it stops."""
+"""Default tolerance of scikit-learn's Lasso; Captum's coefficients depend on it."""
 
 
 class CaptumKernelShap:
-    """What Captum's KernelShap gives with the same ``n_samples`` after ``torch.manual_seed(seed)``.
+    """The values of Captum's KernelShap with the same ``n_samples`` after ``torch.manual_seed(seed)``.
 
-    It estimates Shapley values as ``kernel_shap`` does, less accurately: coalitions come without their complements,
-    the empty and the full one are rows of weight 10⁶ instead of a constraint, so that values add up to v(N) − v(∅)
-    only about, and repeated coalitions count as often as they were drawn (each is scored once). Captum itself gives
-    neither the rows of single tokens nor standard errors.
+    It estimates Shapley values as ``kernel_shap`` does, but less accurately. Coalitions are not paired with their
+    complements. The empty and the full coalition are rows of weight 10⁶ instead of a constraint, so values add up to
+    v(N) − v(∅) only approximately. Repeated coalitions count as often as they were drawn, but each is scored once.
+    Rows for single tokens and standard errors are additions; Captum has neither.
     """
 
     estimand = "Shapley value"
     requires: frozenset[Capability] = frozenset()
 
     def run(self, game: Game, *, budget: int | None, rng: torch.Generator, n_samples: int | None = None) -> Estimate:
-        """The regression for all outputs, with sandwich standard errors.
+        """Fit the regression for all outputs, with sandwich standard errors.
 
         Args:
-            game: what to ask.
-            budget: the most distinct coalitions.
-            rng: draws as Captum does from PyTorch's generator.
-            n_samples: coalitions drawn, repeats, the full and the empty one included; ``None`` for the budget (10,000
-                at most), or 25 without one.
+            game: the game to evaluate.
+            budget: maximum number of distinct coalitions.
+            rng: draws what Captum draws from PyTorch's generator.
+            n_samples: number of coalitions drawn, including repeats and the full and empty ones; ``None`` for the
+                budget (10,000 at most), or 25 without one.
 
         Raises:
-            BudgetError: ``n_samples`` coalitions may be more than the budget, or the budget is below 2.
-            InputError: ``n_samples`` is no whole number of at least 2.
+            BudgetError: ``n_samples`` coalitions may exceed the budget, or the budget is below 2.
+            InputError: ``n_samples`` is not a whole number of at least 2.
         """
         n = game.n_features
         drawn = kernel_draws(n, _sample_count(n_samples, budget, n), rng)
         values, design, weight = game.values(drawn.mask), drawn.mask.double(), drawn.weight
         design = design - weight @ design / weight.sum()
         response = values - weight @ values / weight.sum()
-        # The intercept takes a degree of freedom.
+        # The intercept takes one degree of freedom.
         fit = weighted_least_squares(design, response, weight, share=drawn.share, rank=n + 1)
         rank = int(torch.linalg.matrix_rank(design))
         notes = (f"{len(design)} draws do not determine the values of {n} features",) if rank < n else ()
@@ -64,11 +64,11 @@ class CaptumKernelShap:
 
 
 class CaptumLime:
-    """What Captum's Lime gives with the same ``n_samples`` after ``torch.manual_seed(seed)``.
+    """The values of Captum's Lime with the same ``n_samples`` after ``torch.manual_seed(seed)``.
 
-    It differs from ``lime`` in two things: coalitions are drawn with repeats however few there are (each is scored
-    once), and the Lasso stops at scikit-learn's own tolerance. Captum itself gives neither the rows of single tokens
-    nor standard errors.
+    It differs from ``lime`` in two ways. Coalitions are always drawn with replacement, however few exist, but each is
+    scored once. And the Lasso stops at scikit-learn's default tolerance. Rows for single tokens and standard errors
+    are additions; Captum has neither.
     """
 
     estimand = "LIME coefficient"
@@ -84,19 +84,20 @@ class CaptumLime:
         alpha: float = 0.01,
         kernel_width: float = 1.0,
     ) -> Estimate:
-        """One Lasso for each output on one set of coalitions; standard errors from refits on resampled coalitions.
+        """Fit one Lasso per output to one set of coalitions; standard errors come from refits on resampled coalitions.
 
         Args:
-            game: what to ask.
-            budget: the most distinct coalitions.
-            rng: draws as Captum does from PyTorch's generator, then the resamples.
-            n_samples: coalitions drawn, repeats included; ``None`` for the budget (10,000 at most), or 25 without one.
-            alpha: of the Lasso, as in ``SkLearnLasso(alpha=…)``.
+            game: the game to evaluate.
+            budget: maximum number of distinct coalitions.
+            rng: draws what Captum draws from PyTorch's generator, then the resamples.
+            n_samples: number of coalitions drawn, including repeats; ``None`` for the budget (10,000 at most), or 25
+                without one.
+            alpha: penalty of the Lasso, as in ``SkLearnLasso(alpha=…)``.
             kernel_width: as in ``get_exp_kernel_similarity_function("cosine", kernel_width=…)``.
 
         Raises:
-            BudgetError: ``n_samples`` coalitions may be more than the budget, or the budget is below 2.
-            InputError: ``n_samples`` is no whole number of at least 2, or another option is not a positive number.
+            BudgetError: ``n_samples`` coalitions may exceed the budget, or the budget is below 2.
+            InputError: ``n_samples`` is not a whole number of at least 2, or another option is not positive.
         """
         check_positive(alpha=alpha, kernel_width=kernel_width)
         mask = bernoulli_rows(game.n_features, _sample_count(n_samples, budget, game.n_features), rng)
@@ -105,10 +106,10 @@ class CaptumLime:
 
 
 def kernel_draws(n_features: int, count: int, rng: torch.Generator) -> Coalitions:
-    """The full and the empty coalition, then sizes from the Shapley kernel and members by the largest of normals.
+    """The full and the empty coalition, then coalitions with sizes from the Shapley kernel and uniform members.
 
-    Each draw takes one ``multinomial`` and one ``randn`` from ``rng``, as Captum's does. With one feature there is
-    nothing between the ends (Captum fails there).
+    Each draw takes one ``multinomial`` (the size) and one ``randn`` (its largest entries are the members) from
+    ``rng``, as Captum's does. With a single feature there is nothing else to draw, and Captum fails.
     """
     rows: list[Tensor] = [torch.ones(n_features, dtype=torch.bool), torch.zeros(n_features, dtype=torch.bool)]
     if n_features > 1:
@@ -137,6 +138,6 @@ def _sample_count(n_samples: int | None, budget: int | None, n_features: int) ->
     if budget is not None and distinct > budget:
         raise BudgetError(
             f"n_samples={n_samples} coalitions of {n_features} features may be {distinct} distinct ones, and the "
-            f"budget is {budget}. Raise the budget, or leave one of the two out."
+            f"budget is {budget}. Raise the budget, or omit one of the two."
         )
     return n_samples

@@ -1,4 +1,4 @@
-"""What sampled methods do when nothing has to be sampled."""
+"""Exact values, for sampled methods whose budget allows all coalitions."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from apportion_plugins.samplers.tables import all_coalitions
 
 __all__ = ["EXACT", "exact_estimate"]
 
-EXACT = "every coalition fitted the budget, so the values are exact"
+EXACT = "the budget covered every coalition, so the values are exact"
 
 
 def exact_estimate(game: Game, values_of: Callable[[Float[Tensor, "S K"]], Float[Tensor, "F K"]]) -> Estimate:
-    """The values of the whole game, and a note that says so.
+    """Exact values from all 2^F coalitions, with a note that says so.
 
     Args:
-        game: asked for all its 2^F coalitions.
-        values_of: from the table of them, in the order of ``all_coalitions``.
+        game: the game to evaluate.
+        values_of: computes the values from the table of all coalitions, in the order of ``all_coalitions``.
     """
     return Estimate(values_of(game.values(all_coalitions(game.n_features))), notes=(EXACT,))

@@ -1,4 +1,4 @@
-"""Shapley values of a Gaussian process that learns how strongly each feature interacts."""
+"""Shapley values from a Gaussian process that learns how strongly each feature interacts."""
 
 from __future__ import annotations
 
@@ -31,27 +31,29 @@ __all__ = ["GaussianProcessShap"]
 
 ROUNDS = 40
 MOST_PAIRS = 96
-"""From which strengths are learned; with more pairs the time grows, and the strengths hardly change."""
+"""Maximum number of pairs used to learn the strengths; more take longer and hardly change them."""
 
 SMALLEST = 1e-3
-"""Of the strengths: below, covariances would be lost in rounding."""
+"""Lower bound on strengths; below it, covariances would be lost in rounding."""
 
 JITTER = 1e-6
-"""Added to the diagonal, as a share of its mean: keeps factors of nearly equal rows finite."""
+"""Added to the diagonal, as a share of its mean, so that nearly equal rows can be factorised."""
 
 NOTHING = 1e-20
-"""Left over from the trend, as a share of all squares: rounding."""
+"""Residual share of the sum of squares that counts as rounding error."""
 
 
 class GaussianProcessShap:
-    """Shapley values from paired coalitions by generalised least squares, interactions being a Gaussian process.
+    """Shapley values by generalised least squares on paired coalitions, with a Gaussian process for interactions.
 
-    ``kernel_shap`` takes what its additive fit leaves over as noise. Here it is what it is, interactions of features,
-    which coalitions that have much in common share: v is a linear trend, free, and a Gaussian process with a product
-    kernel (``interaction_prior``), whose strengths, one for each feature, maximise the restricted likelihood. The
-    values are the Shapley values of its posterior mean, in closed form. As the coalitions come in pairs they are
-    exact for games without interactions of three or more features, like those of ``kernel_shap``; the error goes to 0
-    as the coalitions become all, and the values are exact where the budget allows them all.
+    ``kernel_shap`` treats the residuals of its additive fit as noise. They are in fact interactions of features, and
+    similar coalitions share them. This method models v as an unconstrained linear trend plus a Gaussian process with a
+    product kernel (``interaction_prior``). The kernel has one strength per feature; the strengths maximise the
+    restricted likelihood. The values are the Shapley values of the posterior mean, in closed form.
+
+    Because coalitions come in pairs, the values are exact for games without interactions of three or more features,
+    like those of ``kernel_shap``. The error goes to 0 as the coalitions approach all of them; if the budget allows all
+    coalitions, the values are exact.
     """
 
     estimand = "Shapley value"
@@ -60,24 +62,24 @@ class GaussianProcessShap:
     def run(
         self, game: Game, *, budget: int | None, rng: torch.Generator, sampler: str | Sampler = "informative"
     ) -> Estimate:
-        """Posterior means and their standard deviations, one fit for each output on one set of coalitions.
+        """Compute posterior means and standard deviations, with one fit per output on one set of coalitions.
 
         Args:
-            game: what to ask.
-            budget: the most distinct coalitions; ``None`` for 16 times the number of features, and 64 at least.
+            game: the game to evaluate.
+            budget: maximum number of distinct coalitions; ``None`` for 16 per feature, but at least 64.
             rng: draws the coalitions.
-            sampler: ``"informative"``, ``"leverage"``, ``"kernel"``, or another that draws coalitions in pairs; those
-                of a single one are completed.
+            sampler: ``"informative"``, ``"leverage"``, ``"kernel"``, or another that draws coalitions in pairs;
+                missing complements are added.
 
         Raises:
-            BudgetError: the budget does not determine the trend: 2F evaluations, or 2^F if that is less.
+            BudgetError: the budget is below 2F (or 2^F if that is less), so the trend is not determined.
         """
         n = game.n_features
         budget = default_budget(n) if budget is None else budget
         if 2**n <= budget:
             return exact_estimate(game, shapley_of_table)
         require_determined(n, budget)
-        assert isinstance(sampler, Sampler), "a name arrives as the sampler itself"
+        assert isinstance(sampler, Sampler), "sampler names are resolved before the call"
         half = _one_of_each_pair(sampler.sample(n, budget - 2, rng).mask, budget // 2)
         values = game.values(torch.cat([half, ~half]))
         present, absent = values[: len(half)], values[len(half) :]
@@ -86,13 +88,13 @@ class GaussianProcessShap:
             for k in range(game.n_outputs)
         ]
         found = torch.stack([fit.values for fit in fits], 1)
-        # Jitter keeps the process from going through its points to the last digit.
+        # Because of the jitter, the process does not interpolate its points exactly.
         gap = present[0] - absent[0] - found.sum(0)
         return Estimate(found + gap / n, torch.stack([fit.std_error for fit in fits], 1))
 
 
 def _one_of_each_pair(mask: Bool[Tensor, "S F"], most: int) -> Bool[Tensor, "P F"]:
-    """Distinct coalitions that have the first feature, the full one first: each stands for its complement, too."""
+    """Distinct coalitions that contain the first feature, the full one first; each represents its complement too."""
     full = torch.ones(1, mask.shape[1], dtype=torch.bool)
     rows = torch.cat([full, torch.where(mask[:, :1], mask, ~mask)])
     distinct = dict.fromkeys(tuple(row) for row in rows.tolist())
@@ -101,7 +103,7 @@ def _one_of_each_pair(mask: Bool[Tensor, "S F"], most: int) -> Bool[Tensor, "P F
 
 @dataclass(frozen=True)
 class _Fit:
-    """Of one output."""
+    """Values and standard errors of one output."""
 
     values: Float[Tensor, " F"]
     std_error: Float[Tensor, " F"]
@@ -109,15 +111,15 @@ class _Fit:
 
 @dataclass(frozen=True)
 class _Solved:
-    """Generalised least squares for one covariance.
+    """The solution of generalised least squares for one covariance.
 
     Attributes:
         factor: Cholesky factor of the covariance.
-        trend: the trend's columns, whitened.
+        trend: whitened design matrix of the trend.
         gram: trendᵀ trend.
-        coefficients: of the trend.
+        coefficients: coefficients of the trend.
         rest: whitened residuals.
-        freedom: residuals less coefficients.
+        freedom: degrees of freedom, the number of residuals minus that of coefficients.
     """
 
     factor: Float[Tensor, "P P"]
@@ -129,16 +131,16 @@ class _Solved:
 
     @property
     def squares(self) -> Float[Tensor, ""]:
-        """Of the whitened residuals, summed."""
+        """Sum of squared whitened residuals."""
         return self.rest.square().sum()
 
     @property
     def log_determinants(self) -> Float[Tensor, ""]:
-        """What the restricted likelihood takes off, twice."""
+        """Twice the log-determinant terms of the restricted likelihood."""
         return 2 * self.factor.diagonal().log().sum() + torch.logdet(self.gram)
 
     def slope(self, share: float) -> Float[Tensor, "P P"]:
-        """Of half the sum of ``log_determinants`` and ``share`` times ``squares``, by each covariance."""
+        """Gradient of (``log_determinants`` + ``share`` · ``squares``) / 2 with respect to each covariance."""
         inverse = torch.linalg.solve_triangular(
             self.factor, torch.eye(len(self.rest), dtype=torch.float64), upper=False
         )
@@ -161,7 +163,7 @@ def _solve(covariances: Float[Tensor, "P P"], trend: Float[Tensor, "P Q"], respo
 
 def _fit(at: Float[Tensor, "P F"], difference: Float[Tensor, " P"], mean: Float[Tensor, " P"]) -> _Fit:
     """Shapley values and standard errors from half the difference and the mean of each pair."""
-    # Few pairs may leave directions of the trend open; its coefficients are 0 there, and the errors unknown.
+    # Few pairs may leave the trend undetermined in some directions; coefficients are 0 there and errors unknown.
     basis = _directions(at)
     trend = at @ basis
     plain = torch.linalg.lstsq(trend, difference[:, None]).solution[:, 0]
@@ -175,7 +177,7 @@ def _fit(at: Float[Tensor, "P F"], difference: Float[Tensor, " P"], mean: Float[
     values = 2 * basis @ solved.coefficients + with_shapley.T @ solved.rest
     if solved.freedom < 1 or trend.shape[1] < at.shape[1]:
         return _Fit(values, torch.full_like(values, torch.nan))
-    # The variance given all coefficients of the trend, and what not knowing these adds.
+    # The variance for known trend coefficients, plus the contribution of their uncertainty.
     given = shapley_variance(strength) - with_shapley.square().sum(0)
     missing = 2 * basis.T - solved.trend.T @ with_shapley
     added = (missing * torch.linalg.solve(solved.gram, missing)).sum(0)
@@ -185,7 +187,7 @@ def _fit(at: Float[Tensor, "P F"], difference: Float[Tensor, " P"], mean: Float[
 
 
 def _directions(at: Float[Tensor, "P F"]) -> Float[Tensor, "F R"]:
-    """Orthonormal directions of the trend that the coalitions tell."""
+    """Orthonormal directions of the trend that the coalitions determine."""
     _, size, directions = torch.linalg.svd(at, full_matrices=False)
     told: Tensor = directions[size > 1e-9 * size[0]].T
     return told
@@ -194,9 +196,10 @@ def _directions(at: Float[Tensor, "P F"]) -> Float[Tensor, "F R"]:
 def _strengths(
     at: Float[Tensor, "P F"], trend: Float[Tensor, "P R"], difference: Float[Tensor, " P"], mean: Float[Tensor, " P"]
 ) -> Float[Tensor, " F"]:
-    """The strengths of the largest restricted likelihood times a prior of a factor of e around their common level.
+    """Strengths that maximise the restricted likelihood times a prior.
 
-    Differences of pairs hold the interactions of odd sizes, means those of even sizes; both tell how strong they are.
+    Under the prior, the odds of a strength vary by a factor of e around a common level. Differences of pairs contain
+    the interactions of odd size, means those of even size; both are informative about the strengths.
     """
     n = at.shape[1]
     most = max(MOST_PAIRS, 2 * n)

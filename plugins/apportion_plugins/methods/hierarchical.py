@@ -1,4 +1,4 @@
-"""Drill-down: the prompt's large parts first, then the parts of those that matter."""
+"""Drill-down: score the large parts of the prompt, then the parts of those that matter."""
 
 from __future__ import annotations
 
@@ -22,23 +22,24 @@ __all__ = ["Hierarchical"]
 
 DEFAULT_BUDGET = 256
 CLOSE = 0.5
-"""Groups that score at least this share of the strongest one are looked into together: forwards like company."""
+"""Groups that score at least this share of the highest score are expanded together, to fill batches."""
 
 
 class Hierarchical:
     """Scores of nested groups: paragraphs, then the sentences of those that matter, then their words.
 
-    Each step looks into the groups that score most, until the budget is spent or every feature has its own score.
-    Features of a group that was not looked into share its score equally. ``extras["tree"]`` has all groups with
-    their scores, for the view ``tree``.
+    Each step expands the groups that score highest, until the budget is spent or every feature has its own score.
+    Features of a group that was not expanded share its score equally. ``extras["tree"]`` lists all groups with their
+    scores, for the view ``tree``.
 
-    Groups come from the prompt: words of a text lie in sentences and paragraphs, sentences of a conversation in turns.
-    Where a group has more parts than ``branching``, neighbouring parts are taken together in between; so a prompt
-    without levels can be drilled into as well.
+    Groups come from the prompt: the words of a text are nested in sentences and paragraphs, the sentences of a
+    conversation in turns. If a group has more parts than ``branching``, adjacent parts are merged into intermediate
+    groups. Prompts without such levels can be drilled into as well.
 
-    With ``scores="ablation"`` a group's score is v(N) − v(N without it). With ``scores="owen"`` it is the Owen value
-    (Owen 1977; with more than two levels, Winter 1989): the Shapley value when groups come and go as one until it is
-    the turn of their parts. The parts' Owen values add up to that of their group, and all of them to v(N) − v(∅).
+    With ``scores="ablation"``, the score of a group is v(N) − v(N without it). With ``scores="owen"``, it is the Owen
+    value (Owen 1977; with more than two levels, Winter 1989): the Shapley value if a group joins as a single player,
+    whose worth its parts then divide. The Owen values of the parts add up to that of their group, and all of them to
+    v(N) − v(∅).
     """
 
     estimand = "leave-one-out of nested groups"
@@ -55,19 +56,19 @@ class Hierarchical:
         branching: int = 8,
         orders: int = 12,
     ) -> Estimate:
-        """Look into group after group; exact Owen values where the budget allows all that they take.
+        """Expand one group after another; Owen values are exact if the budget allows all the coalitions they need.
 
         Args:
-            game: what to ask.
-            budget: the most distinct coalitions; ``None`` for 256.
+            game: the game to evaluate.
+            budget: maximum number of distinct coalitions; ``None`` for 256.
             rng: draws orders of groups for Owen values.
             scores: ``"ablation"`` or ``"owen"``.
-            branching: the most parts of a group.
-            orders: random orders behind each Owen value that is not exact, in pairs of an order and its reverse.
+            branching: maximum number of parts per group.
+            orders: number of random orders behind each sampled Owen value, in pairs of an order and its reverse.
 
         Raises:
-            InputError: an unknown ``scores``, ``branching`` below 2, ``orders`` not even or below 4.
-            BudgetError: the budget does not hold the first step.
+            InputError: ``scores`` is unknown, ``branching`` is below 2, or ``orders`` is odd or below 4.
+            BudgetError: the budget is too small for the first step.
         """
         _check(scores, branching, orders)
         budget = DEFAULT_BUDGET if budget is None else budget
@@ -93,19 +94,19 @@ class _Scorer(Protocol):
     values: dict[Node, Float[Tensor, " K"]]
     errors: dict[Node, Float[Tensor, " K"]]
     moves: dict[Node, Float[Tensor, " D"]]
-    """What each draw contributes to the error for the whole target; every node has the same draws."""
+    """Contribution of each draw to the error for the whole target; all nodes share the same draws."""
 
     def questions(self, node: Node) -> Bool[Tensor, "S F"]:
-        """The coalitions that a look into a node asks for."""
+        """The coalitions needed to score the children of a node."""
         ...
 
     def look_into(self, node: Node) -> None:
-        """Score the children of a node whose questions have been asked."""
+        """Score the children of a node whose coalitions have been evaluated."""
         ...
 
 
 class _Ablation:
-    """φ of a group: v(N) − v(N without it)."""
+    """Scores groups by leave-one-out: v(N) − v(N without the group)."""
 
     estimand = Hierarchical.estimand
 
@@ -116,13 +117,13 @@ class _Ablation:
         self.moves: dict[Node, Float[Tensor, " D"]] = {}
 
     def questions(self, node: Node) -> Bool[Tensor, "S F"]:
-        """What a look into a node asks: everything, and everything without each child."""
+        """The full coalition, and the full coalition without each child."""
         n = self._game.n_features
         without = [~child.mask(n) for child in node.children]
         return torch.stack([torch.ones(n, dtype=torch.bool), *without])
 
     def look_into(self, node: Node) -> None:
-        """Score the children; their questions have been asked."""
+        """Score the children; their coalitions have been evaluated."""
         values = self._game.values(self.questions(node))
         self.values |= {child: values[0] - without for child, without in zip(node.children, values[1:], strict=True)}
 
@@ -133,13 +134,13 @@ def _check(scores: str, branching: int, orders: int) -> None:
     for name, value, least in (("branching", branching, 2), ("orders", orders, 4)):
         whole_number(name, value, least=least)
     if orders % 2:
-        raise InputError(f"orders={orders} must be even: each order is followed by its reverse.")
+        raise InputError(f"orders={orders} must be even, because each order is followed by its reverse.")
 
 
 def _drill(root: Node, scorer: _Scorer, game: Game, budget: int) -> None:
-    """Look into the root, then round after round into the groups that score most.
+    """Expand the root, then round after round the groups that score highest.
 
-    Their order does not depend on the budget, so a larger budget asks the same and more.
+    Their order does not depend on the budget, so a larger budget evaluates the same coalitions and more.
     """
     asked: set[bytes] = set()
 
@@ -150,7 +151,7 @@ def _drill(root: Node, scorer: _Scorer, game: Game, budget: int) -> None:
     if len(first) > budget:
         raise BudgetError(
             f"The {len(root.children)} parts of the prompt take {len(first)} evaluations, and the budget is {budget}. "
-            "Raise it, or use a smaller branching, or scores='ablation'."
+            "Raise it, lower `branching`, or use scores='ablation'."
         )
     chosen = [root]
     waiting: list[Node] = []
@@ -177,7 +178,7 @@ def _drill(root: Node, scorer: _Scorer, game: Game, budget: int) -> None:
 
 
 def _estimate(root: Node, scorer: _Scorer, game: Game) -> Estimate:
-    """Scores of features: their own, or an equal share of that of the smallest group around them."""
+    """Scores of features: their own, or an equal share of that of the smallest scored group around them."""
     values = torch.zeros(game.n_features, game.n_outputs, dtype=torch.float64)
     errors = torch.zeros_like(values)
     draws = len(next(iter(scorer.moves.values()), ()))
@@ -193,7 +194,7 @@ def _estimate(root: Node, scorer: _Scorer, game: Game) -> Estimate:
             if node in scorer.moves:
                 moves[:, members] = scorer.moves[node][:, None] / len(members)
             shared += len(members) if len(members) > 1 else 0
-    notes = (f"{shared} features share the scores of groups that were not looked into",) if shared else ()
+    notes = (f"{shared} features share the scores of groups that were not expanded",) if shared else ()
     return Estimate(
         values,
         errors if scorer.errors else None,
@@ -213,7 +214,7 @@ def _below(node: Node, scored: Mapping[Node, object]) -> list[Node]:
 
 
 def _row(node: Node, nodes: list[Node], scorer: _Scorer) -> dict[str, object]:
-    """A group as plain values; ``parent`` is a row of the same list, ``None`` for those of the whole prompt."""
+    """A group as plain values; ``parent`` is the index of another row, or ``None`` for the parts of the prompt."""
     return {
         "text": node.text,
         "level": node.level,

@@ -1,10 +1,9 @@
 """A prior over interactions: a Gaussian process on coalitions whose kernel is a product over features.
 
-With x = +1 for a feature that is present and −1 for one that is absent, every game is a sum of products of x over sets
-of features. The prior gives the coefficient of a set T the variance Π_{i∈T} aᵢ: strong features interact strongly, and
-larger sets less. Covariances of coalitions then have a closed form, and so have Shapley values, which depend on sets of
-odd size alone (OddSHAP, arXiv 2602.01399). Sets of one are left out here: they are the trend, about which nothing is
-supposed.
+Let x be +1 for a feature that is present and −1 for one that is absent. Every game is a sum of products of x over sets
+of features. The prior gives the coefficient of a set T the variance Π_{i∈T} aᵢ, so strong features interact strongly,
+and larger sets less. Covariances of coalitions then have a closed form. So do Shapley values, which depend only on sets
+of odd size (OddSHAP, arXiv 2602.01399). Single features are excluded here: they are the trend, which has no prior.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from torch import Tensor
 __all__ = ["LARGEST", "covariance", "covariance_gradient", "shapley_covariance", "shapley_variance", "signs"]
 
 LARGEST = 0.97
-"""Of the a: at 1 all sets of any size would be alike, and covariances degenerate."""
+"""Upper bound on a. At 1, sets of all sizes would count alike and covariances would be degenerate."""
 
 
 def signs(mask: Bool[Tensor, "S F"]) -> Float[Tensor, "S F"]:
@@ -30,7 +29,7 @@ def signs(mask: Bool[Tensor, "S F"]) -> Float[Tensor, "S F"]:
 def covariance(
     strength: Float[Tensor, " F"], left: Float[Tensor, "P F"], right: Float[Tensor, "Q F"]
 ) -> tuple[Float[Tensor, "P Q"], Float[Tensor, "P Q"]]:
-    """Covariances of the parts of a game from sets of 3, 5, … and of 2, 4, … features.
+    """Covariances of the parts of a game that stem from sets of 3, 5, … and of 2, 4, … features.
 
     Args:
         strength: a, between 0 and 1.
@@ -49,7 +48,7 @@ def covariance_gradient(
     odd: Float[Tensor, "P P"],
     even: Float[Tensor, "P P"],
 ) -> Float[Tensor, " F"]:
-    """Slopes by each strength of what has the slopes ``odd`` and ``even`` by the two covariances of ``at``."""
+    """Gradient with respect to the strengths, from the gradients ``odd`` and ``even`` of the covariances of ``at``."""
     scale = (0.5 * torch.log1p(-(strength**2))).sum().exp()
     product = (at * torch.atanh(strength)) @ at.T
     sinh, cosh = scale * torch.sinh(product), scale * torch.cosh(product)
@@ -59,10 +58,10 @@ def covariance_gradient(
 
 
 def shapley_covariance(strength: Float[Tensor, " F"], at: Float[Tensor, "P F"]) -> Float[Tensor, "P F"]:
-    """Covariances of the values at coalitions, sets of 3, 5, … only, with the Shapley values of the same part.
+    """Covariances of the values of coalitions with Shapley values, for the part from sets of 3, 5, … features.
 
-    The product over T contributes 2/|T| to each member of an odd T; ∫ s^(|T|−1) ds brings the 1/|T|, and
-    Gauss–Legendre nodes do the integral exactly.
+    The product over an odd set T contributes 2/|T| to each member of T. The factor 1/|T| equals ∫ s^(|T|−1) ds,
+    which Gauss–Legendre quadrature computes exactly.
     """
     nodes, weights = _gauss_legendre(strength.shape[0] // 2 + 1)
     factors = 1 + nodes[:, None, None] * (at * strength)  # Q × P × F, never 0
@@ -73,15 +72,15 @@ def shapley_covariance(strength: Float[Tensor, " F"], at: Float[Tensor, "P F"]) 
 
 @functools.lru_cache(maxsize=16)
 def _gauss_legendre(count: int) -> tuple[Float[Tensor, " Q"], Float[Tensor, " Q"]]:
-    """Nodes and weights, which take longer to find than to use; not to be written to."""
+    """Nodes and weights, cached because they are expensive to compute; do not modify them."""
     nodes, weights = np.polynomial.legendre.leggauss(count)
     return torch.from_numpy(nodes), torch.from_numpy(weights)
 
 
 def shapley_variance(strength: Float[Tensor, " F"]) -> Float[Tensor, " F"]:
-    """Variances of the Shapley values of the part from sets of 3, 5, … features: 4 Σ_{T∋i} Π_{j∈T} aⱼ / |T|²."""
+    """Variances of Shapley values for the part from sets of 3, 5, … features: 4 Σ_{T∋i} Π_{j∈T} aⱼ / |T|²."""
     n = len(strength)
-    # Row i: elementary symmetric polynomials of the other strengths, by adding one feature after another.
+    # Row i: elementary symmetric polynomials of the other strengths, one feature at a time.
     sums = torch.zeros(n, n + 1, dtype=strength.dtype)
     sums[:, 0] = 1
     for j in range(n):

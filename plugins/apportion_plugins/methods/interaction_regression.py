@@ -1,20 +1,20 @@
 """Interaction indices of pairs by regression on coalitions and their complements.
 
-The mean of v over a coalition and its complement, as a function of the coalition, has no terms of odd order. Fitted by
-a constant and all products of two features, its coefficients tell the interactions of pairs; interactions of three
-features are of odd order and leave no trace.
+The mean of v over a coalition and its complement, as a function of the coalition, has no terms of odd order. It is
+fitted by a constant and all products of two features. The coefficients give the pairwise interactions. Interactions of
+three features are of odd order and do not contribute.
 
-Banzhaf: coalitions are uniform, where products of different pairs are orthogonal, and so the coefficients of the fit
-on all coalitions are the Banzhaf interaction indices of any game.
+Banzhaf: coalitions are uniform, so products of different pairs are orthogonal. The coefficients of the fit to all
+coalitions are therefore the Banzhaf interaction indices of any game.
 
 Shapley: split a symmetric matrix into a part u_i + u_j, given by its row sums, and a part whose rows sum to 0.
 
 - The row sums of the Shapley interaction index are known from 2n + 2 coalitions: I_ij is the Shapley value of j in the
-  game δ(S) = v(S∪i) − v(S), and Shapley values add up, so Σ_j I_ij = δ(N∖i) − δ(∅).
-- The part without row sums is that of the regression's coefficients, if coalitions of size t weigh
+  game δ(S) = v(S∪i) − v(S), and Shapley values are efficient, so Σ_j I_ij = δ(N∖i) − δ(∅).
+- The part whose rows sum to 0 is that of the regression's coefficients, if coalitions of size t have the weight
   1 / ((n−3) · C(n−4, t−2)) for 2 ≤ t ≤ n−2. This is KernelSHAP-IQ (Fumagalli et al. 2024, arXiv 2405.10852) for
-  order 2; other sizes have no such part and weigh what they like. Summed over each size the leverage is the same, so
-  sizes are drawn alike, as Leverage SHAP (arXiv 2410.01917) does for Shapley values.
+  order 2. Other sizes do not contribute to this part, so their weights are arbitrary. All sizes have the same total
+  leverage, so they are drawn equally often, as Leverage SHAP (arXiv 2410.01917) does for Shapley values.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ __all__ = ["banzhaf_interactions", "columns_of", "pair_design", "row_sum_part", 
 
 
 def columns_of(n_features: int) -> int:
-    """Coefficients of the fit of the even part: a constant and every pair."""
+    """Number of coefficients in the fit of the even part: a constant and one per pair."""
     return 1 + n_features * (n_features - 1) // 2
 
 
 def pair_design(half: Bool[Tensor, "S F"]) -> Float[Tensor, "S P"]:
-    """A constant and the products of two features, centred: the coefficient of a product is the pair's interaction."""
+    """Design matrix: a constant and the products of two centred features, whose coefficients are interactions."""
     centred = half.double() - 0.5
     first, second = _pairs(half.shape[1])
     return torch.cat([torch.ones(len(half), 1, dtype=torch.float64), centred[:, first] * centred[:, second]], dim=1)
@@ -46,13 +46,13 @@ def banzhaf_interactions(
     weight: Float[Tensor, " S"],
     share: Float[Tensor, " S"] | None,
 ) -> Fit:
-    """One row for each pair of features; uniform coalitions.
+    """Banzhaf interaction indices from uniform coalitions, one row per pair of features.
 
     Args:
-        half: one coalition of each pair.
-        even: the mean of v over it and its complement.
-        weight: in the regression.
-        share: how much of what could have been drawn was drawn.
+        half: one coalition of each pair of a coalition and its complement.
+        even: mean of v over that coalition and its complement.
+        weight: weights in the regression.
+        share: sampling fraction; see ``Coalitions``.
     """
     return weighted_least_squares(
         pair_design(half), even, weight, share=share, report=lambda rows: rows[:, 1:], replicated=False
@@ -66,14 +66,14 @@ def shapley_interactions(
     share: Float[Tensor, " S"] | None,
     row_sums: Float[Tensor, "F K"],
 ) -> Fit:
-    """One row for each pair of features; coalitions with ``size_weights``.
+    """Shapley interaction indices from coalitions with ``size_weights``, one row per pair of features.
 
     Args:
-        half: one coalition of each pair.
-        even: the mean of v over it and its complement.
-        weight: in the regression.
-        share: how much of what could have been drawn was drawn.
-        row_sums: of the index, known without sampling.
+        half: one coalition of each pair of a coalition and its complement.
+        even: mean of v over that coalition and its complement.
+        weight: weights in the regression.
+        share: sampling fraction; see ``Coalitions``.
+        row_sums: row sums of the index, known without sampling.
     """
     n = half.shape[1]
     fit = weighted_least_squares(
@@ -88,20 +88,23 @@ def shapley_interactions(
 
 
 def size_weights(half: Bool[Tensor, "S F"]) -> Float[Tensor, " S"]:
-    """Of pairs for the Shapley interaction index, those of sizes 0 and 1 all there; at least 4 features."""
+    """Weights of pairs of coalitions for the Shapley interaction index.
+
+    All pairs of sizes 0 and 1 must be present, and there must be at least 4 features.
+    """
     n, sizes = half.shape[1], half.sum(1)
     drawn = torch.bincount(torch.cat([sizes, n - sizes]), minlength=n + 1).double()
     weight = torch.empty(len(half), dtype=torch.float64)
     inner = (sizes > 1) & (sizes < n - 1)
     t = sizes[inner].double()
     weight[inner] = 1 / (t * (t - 1) * (n - t) * (n - t - 1) * drawn[sizes[inner]])
-    # As much as the smallest of the others, which keeps the regression well conditioned.
+    # The smallest weight of the others, which keeps the regression well conditioned.
     weight[~inner] = 1 / (2 * (n - 2) * (n - 3) * n)
     return weight
 
 
 def row_sum_part(sums: Float[Tensor, "N F"]) -> Float[Tensor, "N P"]:
-    """The matrices u_i + u_j with these row sums, as rows of pairs; at least 3 features."""
+    """Matrices u_i + u_j with these row sums, as rows of pairs; for at least 3 features."""
     n = sums.shape[1]
     total = sums.sum(1, keepdim=True) / (2 * n - 2)
     u = (sums - total) / (n - 2)
@@ -110,13 +113,13 @@ def row_sum_part(sums: Float[Tensor, "N F"]) -> Float[Tensor, "N P"]:
 
 
 def _sums(rows: Float[Tensor, "N P"], n: int) -> Float[Tensor, "N F"]:
-    """Row sums of the symmetric matrices with these pairs."""
+    """Row sums of the symmetric matrices given by these pairs."""
     first, second = _pairs(n)
     sums = torch.zeros(len(rows), n, dtype=rows.dtype)
     return sums.index_add_(1, first, rows).index_add_(1, second, rows)
 
 
 def _pairs(n: int) -> tuple[Tensor, Tensor]:
-    """The two features of every pair, in the order of the columns."""
+    """First and second feature of every pair, in column order."""
     first, second = torch.triu_indices(n, n, offset=1)
     return first, second

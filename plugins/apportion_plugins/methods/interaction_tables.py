@@ -13,12 +13,12 @@ __all__ = ["interactions_of_table"]
 
 
 def interactions_of_table(table: Float[Tensor, "S K"], index: str) -> Float[Tensor, "F F K"]:
-    """The interaction index of every pair, of a game given by all its values in the order of ``all_coalitions``.
+    """The interaction index of every pair, from a table of values in the order of ``all_coalitions``.
 
     I_ij = Σ over S without i and j of w(|S|) · (v(S∪ij) − v(S∪i) − v(S∪j) + v(S)); symmetric, zero on the diagonal.
 
     Args:
-        table: all values.
+        table: values of all coalitions.
         index: ``"shapley"``, w(s) = s!(n−s−2)!/(n−1)!, or ``"banzhaf"``, w = 2^(2−n).
     """
     n = len(table).bit_length() - 1
@@ -34,7 +34,7 @@ def interactions_of_table(table: Float[Tensor, "S K"], index: str) -> Float[Tens
 
 
 def _weights(n: int, index: str) -> list[float]:
-    """Of the differences of a pair, by the size of the coalition that it joins."""
+    """Weights w(s) of the differences, by the size s of the coalition that the pair joins."""
     if index == "banzhaf":
         return [2.0 ** (2 - n)] * (n - 1)
     return [1 / ((n - 1) * math.comb(n - 2, s)) for s in range(n - 1)]

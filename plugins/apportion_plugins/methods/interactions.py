@@ -1,4 +1,4 @@
-"""Interactions of pairs of features."""
+"""Pairwise interactions of features."""
 
 from __future__ import annotations
 
@@ -36,43 +36,47 @@ __all__ = ["Interactions"]
 ESTIMANDS: Mapping[str, str] = {"shapley": "Shapley value", "banzhaf": "Banzhaf value"}
 INDICES: Mapping[str, str] = {"shapley": "Shapley interaction index", "banzhaf": "Banzhaf interaction index"}
 EXACT_FEATURES = 12
-"""Without a budget, as many features get exact values: 4096 evaluations."""
+"""Maximum number of features for exact values without a budget: 4096 evaluations."""
 MOST_FEATURES = 128
-"""Sampled: a regression on 8128 pairs, whose matrix takes a gigabyte."""
+"""Maximum when sampling: a regression on 8128 pairs, whose matrix takes a gigabyte."""
 
 
 class Interactions:
-    """Pairs of features: how much more (or less) both together add than each adds alone, and first-order values.
+    """Pairwise interactions, the effect of two features together beyond what each adds alone, and first-order values.
 
-    I_ij is the mean of v(S∪ij) − v(S∪i) − v(S∪j) + v(S) over coalitions S of the others: weighted as in Shapley values
-    (Grabisch and Roubens 1999) or all alike (Banzhaf). Positive: together they raise the score by more than the sum of
-    what they do alone; negative: they say the same, or one undoes the other. Exact where every coalition fits the
-    budget. Else by regression on coalitions and their complements, which is exact for games without interactions of
-    three or more features once it is determined, and consistent for any game: KernelSHAP-IQ (arXiv 2405.10852).
+    I_ij is the mean of v(S∪ij) − v(S∪i) − v(S∪j) + v(S) over coalitions S of the other features, weighted as in
+    Shapley values (Grabisch and Roubens 1999) or uniformly (Banzhaf). It is positive if both features together raise
+    the score by more than the sum of their separate effects. It is negative if they are redundant, or if one undoes
+    the other.
+
+    The values are exact if the budget allows every coalition. Otherwise they come from a regression on coalitions and
+    their complements (KernelSHAP-IQ, arXiv 2405.10852). Once determined, it is exact for games without interactions
+    of three or more features; it is consistent for any game.
     """
 
     estimand = "Shapley value"
     requires: frozenset[Capability] = frozenset()
 
     def run(self, game: Game, *, budget: int | None, rng: torch.Generator, index: str = "shapley") -> Estimate:
-        """First-order values, and in ``extras`` a symmetric matrix for the whole target and one for each target token.
+        """Compute first-order values, and symmetric interaction matrices in ``extras``.
 
-        The matrices, zero on the diagonal, are ``interactions`` Float[F, F] and ``token_interactions`` Float[T, F, F];
-        sampled ones come with ``interactions_std_error`` and ``token_interactions_std_error``. ``interaction_index``
-        names what they estimate. Standard errors are sandwich estimates over pairs of coalitions.
+        The matrices, with a zero diagonal, are ``interactions`` Float[F, F] for the whole target and
+        ``token_interactions`` Float[T, F, F] for each target token. Sampled ones come with
+        ``interactions_std_error`` and ``token_interactions_std_error``, sandwich estimates over pairs of coalitions.
+        ``interaction_index`` names the estimand.
 
         Args:
-            game: what to ask.
-            budget: the most distinct coalitions; ``None`` for all of up to 12 features, and 4 for each feature and
-                pair of features beyond.
+            game: the game to evaluate.
+            budget: maximum number of distinct coalitions; ``None`` for all coalitions of up to 12 features, and for
+                4 per feature and pair of features beyond that.
             rng: draws the coalitions; a larger budget continues the same draws.
-            index: ``"shapley"``: Shapley interaction index, values are Shapley values; ``"banzhaf"``: Banzhaf
-                interaction index, values are Banzhaf values.
+            index: ``"shapley"`` for the Shapley interaction index and Shapley values, or ``"banzhaf"`` for the
+                Banzhaf interaction index and Banzhaf values.
 
         Raises:
-            UnknownNameError: another index.
-            InputError: more than 128 features to sample.
-            BudgetError: the budget does not determine the regression: F(F − 1) + 2 evaluations.
+            UnknownNameError: ``index`` is unknown.
+            InputError: there are more than 128 features to sample.
+            BudgetError: the budget is below F(F − 1) + 2, so the regression is not determined.
         """
         if not isinstance(index, str) or index not in INDICES:
             raise unknown_name("interaction index", str(index), INDICES)
@@ -103,34 +107,34 @@ class Interactions:
 
 
 def default_budget(n_features: int) -> int:
-    """Evaluations when the user names none."""
+    """Number of evaluations if the user sets no budget."""
     return 2**n_features if n_features <= EXACT_FEATURES else 4 * (n_features + columns_of(n_features))
 
 
 def _doubts(n: int, pairs: int) -> tuple[str, ...]:
-    """What a reader should know of standard errors from little more coalitions than coefficients."""
+    """A note on standard errors if there are few more coalitions than coefficients."""
     if pairs >= 2 * columns_of(n):
         return ()
     return (
         f"standard errors of interactions are too small with fewer than {4 * columns_of(n)} evaluations: "
-        "95 % intervals hold the truth in about 85 % of cases, or are unknown",
+        "95 % intervals contain the true value in about 85 % of cases, or are unknown",
     )
 
 
 def _drawn(n: int, budget: int, rng: torch.Generator, index: str) -> Bool[Tensor, "P F"]:
-    """One coalition of each pair; together they determine the regression, which is refused else.
+    """One coalition of each pair of a coalition and its complement; together they determine the regression.
 
     Raises:
-        InputError: too many features.
-        BudgetError: too small a budget.
+        InputError: there are too many features.
+        BudgetError: the budget is too small, or the coalitions drawn do not determine the regression.
     """
     if n > MOST_FEATURES:
         raise InputError(
-            f"{n} features have {n * (n - 1) // 2:,} pairs; sampled interactions go up to {MOST_FEATURES} features. "
+            f"{n} features have {n * (n - 1) // 2:,} pairs; the limit for sampling is {MOST_FEATURES} features. "
             "Use fewer features (a coarser `by`, groups, `keep`)."
         )
     least, good = (min(2**n, count) for count in (2 * columns_of(n), 4 * (n + columns_of(n))))
-    advice = f"Raise it ({good} for standard errors that mean something), use fewer features, or method='kernel_shap'."
+    advice = f"Raise it ({good} for meaningful standard errors), use fewer features, or use method='kernel_shap'."
     if budget < least:
         raise BudgetError(
             f"Interactions of {n} features take at least {least} evaluations, and the budget is {budget}. {advice}"
@@ -144,28 +148,28 @@ def _drawn(n: int, budget: int, rng: torch.Generator, index: str) -> Bool[Tensor
     rank = int(torch.linalg.matrix_rank(design.T @ design, hermitian=True))
     if rank < design.shape[1]:
         raise BudgetError(
-            f"The coalitions drawn with this seed and a budget of {budget} determine {rank} of {design.shape[1]} "
-            f"coefficients. {advice}"
+            f"The coalitions drawn with this seed and a budget of {budget} determine only {rank} of "
+            f"{design.shape[1]} coefficients. {advice}"
         )
     return half
 
 
 def _shapley(game: Game, half: Bool[Tensor, "P F"]) -> tuple[Fit, Fit]:
-    """Values and interactions of pairs, from coalitions that begin with the empty one and all single features."""
+    """Values and interactions from coalitions that start with the empty one and all single features."""
     n = game.n_features
     inner = weighted_for_shapley(half[1:])
     asked = game.values(torch.cat([half[:1], ~half[:1], inner.mask]))
     empty, full, rest = asked[0], asked[1], asked[2:]
     values = shapley_regression(inner, empty, full, rest)
     present, absent = torch.cat([asked[:1], rest[0::2]]), torch.cat([asked[1:2], rest[1::2]])
-    assert inner.share is not None, "pairs without repeats"
+    assert inner.share is not None, "pairs are drawn without replacement"
     share = torch.cat([torch.ones(1, dtype=torch.float64), inner.share[0::2]])
     row_sums = (full - absent[1 : n + 1]) - (present[1 : n + 1] - empty)
     return values, shapley_interactions(half, (present + absent) / 2, size_weights(half), share, row_sums)
 
 
 def _banzhaf(game: Game, half: Bool[Tensor, "P F"]) -> tuple[Fit, Fit]:
-    """Values and interactions of pairs, from coalitions without repeats."""
+    """Values and interactions from distinct coalitions."""
     count, n = half.shape
     asked = game.values(torch.cat([half, ~half]))
     present, absent = asked[:count], asked[count:]
@@ -184,7 +188,7 @@ def _symmetric(pairs: Float[Tensor, "P K"], n: int) -> Float[Tensor, "F F K"]:
 
 
 def _matrices(matrix: Float[Tensor, "F F K"], suffix: str) -> dict[str, Any]:
-    """The whole target's matrix and the tokens', as read-only arrays."""
+    """Matrices of the whole target and of its tokens, as read-only arrays."""
     found: dict[str, np.ndarray] = {
         f"interactions{suffix}": matrix[:, :, 0].numpy().copy(),
         f"token_interactions{suffix}": matrix[:, :, 1:].permute(2, 0, 1).numpy().copy(),

@@ -19,10 +19,10 @@ __all__ = ["KernelShap", "shapley_regression"]
 class KernelShap:
     """Shapley values as the solution of a weighted regression on coalitions (Lundberg and Lee 2017).
 
-    The values add up to v(N) − v(∅) by constraint, coalitions come with their complements, and the default sampler is
-    that of Leverage SHAP (arXiv 2410.01917); pairing makes it exact for games without interactions of three or more
-    features once it is determined (arXiv 2601.18608). All coalitions are asked where the budget allows it, and the
-    values are exact. ``captum_kernel_shap`` gives Captum's numbers.
+    A constraint makes the values add up to v(N) − v(∅). Coalitions are paired with their complements, and the default
+    sampler is that of Leverage SHAP (arXiv 2410.01917). Once the regression is determined, pairing makes it exact for
+    games without interactions of three or more features (arXiv 2601.18608). If the budget allows all coalitions, they
+    are all evaluated and the values are exact. ``captum_kernel_shap`` reproduces Captum's numbers.
     """
 
     estimand = "Shapley value"
@@ -36,23 +36,23 @@ class KernelShap:
         rng: torch.Generator,
         sampler: str | Sampler = "leverage",
     ) -> Estimate:
-        """Estimates for all outputs from one set of coalitions, with sandwich standard errors over pairs.
+        """Estimate all outputs from one set of coalitions, with sandwich standard errors over pairs.
 
         Args:
-            game: what to ask.
-            budget: the most distinct coalitions; ``None`` for 16 times the number of features, and 64 at least.
+            game: the game to evaluate.
+            budget: maximum number of distinct coalitions; ``None`` for 16 per feature, but at least 64.
             rng: draws the coalitions.
-            sampler: ``"leverage"`` or ``"kernel"``, or another that draws coalitions with weights for Shapley values.
+            sampler: ``"leverage"`` or ``"kernel"``, or another whose weights are those for Shapley values.
 
         Raises:
-            BudgetError: the budget does not determine the regression: 2F evaluations, or 2^F if that is less.
+            BudgetError: the budget is below 2F (or 2^F if that is less), so the regression is not determined.
         """
         n = game.n_features
         budget = default_budget(n) if budget is None else budget
         if 2**n <= budget:
             return exact_estimate(game, shapley_of_table)
         require_determined(n, budget)
-        assert isinstance(sampler, Sampler), "a name arrives as the sampler itself"
+        assert isinstance(sampler, Sampler), "sampler names are resolved before the call"
         drawn = sampler.sample(n, budget - 2, rng)
         ends = torch.tensor([[False] * n, [True] * n])
         values = game.values(torch.cat([ends, drawn.mask]))
@@ -72,7 +72,7 @@ def shapley_regression(
         inner: v of the coalitions.
     """
     n, delta = drawn.mask.shape[1], full - empty
-    # Σφ = Δ: what is left to find has no sum, and rows that have none either keep it so.
+    # Σφ = Δ: subtracting Δ/n from each value leaves values with sum 0; rows with sum 0 keep it that way.
     size = drawn.mask.sum(1, keepdim=True).double() / n
     design, response = drawn.mask.double() - size, inner - empty - delta * size
     fit = weighted_least_squares(

@@ -16,11 +16,12 @@ __all__ = ["Lime", "local_lasso"]
 
 
 class Lime:
-    """Coefficients of a Lasso on coalitions, those near the full prompt weighing more (Ribeiro et al. 2016).
+    """Coefficients of a Lasso on coalitions, with more weight on those near the full prompt (Ribeiro et al. 2016).
 
-    Captum's Lime with its text defaults: coalitions with probability one half, an exponential kernel on the cosine
-    distance to the full prompt, and scikit-learn's Lasso. The coefficients are shrunk: they do not estimate Shapley or
-    Banzhaf values. ``captum_lime`` gives Captum's numbers to the digit.
+    Captum's Lime with its defaults for text: each feature is present with probability one half, the weights are an
+    exponential kernel of the cosine distance to the full prompt, and the solver is scikit-learn's Lasso. The Lasso
+    shrinks the coefficients, so they do not estimate Shapley or Banzhaf values. ``captum_lime`` reproduces Captum's
+    numbers exactly.
     """
 
     estimand = "LIME coefficient"
@@ -36,19 +37,19 @@ class Lime:
         alpha: float = 0.01,
         kernel_width: float = 1.0,
     ) -> Estimate:
-        """One Lasso for each output on one set of coalitions; standard errors from refits on resampled coalitions.
+        """Fit one Lasso per output to one set of coalitions; standard errors come from refits on resampled coalitions.
 
         Args:
-            game: what to ask.
-            budget: the most distinct coalitions; ``None`` for 8 times the number of features, and 64 at least.
+            game: the game to evaluate.
+            budget: maximum number of distinct coalitions; ``None`` for 8 per feature, but at least 64.
             rng: draws the coalitions, then the resamples.
             sampler: draws the coalitions.
-            alpha: of the Lasso; 0.01 shrinks little for scores in nats.
-            kernel_width: of the exponential kernel.
+            alpha: penalty of the Lasso; 0.01 shrinks scores in nats only a little.
+            kernel_width: width of the exponential kernel.
 
         Raises:
             InputError: ``alpha`` or ``kernel_width`` is not a positive number.
-            BudgetError: fewer coalitions than features and two more.
+            BudgetError: the budget is below F + 2 (or 2^F if that is less).
         """
         check_positive(alpha=alpha, kernel_width=kernel_width)
         n = game.n_features
@@ -58,7 +59,7 @@ class Lime:
                 f"A Lasso on {n} features takes at least {min(2**n, n + 2)} evaluations, and the budget is {budget}. "
                 f"Raise it, or use method='ablation' ({n + 1})."
             )
-        assert isinstance(sampler, Sampler), "a name arrives as the sampler itself"
+        assert isinstance(sampler, Sampler), "sampler names are resolved before the call"
         return local_lasso(game, sampler.sample(n, budget, rng), rng, alpha=alpha, kernel_width=kernel_width)
 
 
@@ -71,15 +72,15 @@ def local_lasso(
     kernel_width: float,
     tolerance: float = TOLERANCE,
 ) -> Estimate:
-    """A Lasso on coalitions weighted by their nearness to the full one, and its spread over resampled coalitions.
+    """A Lasso on coalitions weighted by proximity to the full one, and its spread over resampled coalitions.
 
     Args:
-        game: what to ask.
+        game: the game to evaluate.
         drawn: the coalitions.
         rng: draws the resamples.
-        alpha: of the Lasso.
-        kernel_width: of the exponential kernel.
-        tolerance: when the Lasso stops.
+        alpha: penalty of the Lasso.
+        kernel_width: width of the exponential kernel.
+        tolerance: tolerance at which the Lasso stops.
     """
     weight = drawn.weight.double() * cosine_kernel(drawn.mask, kernel_width)
     values, design = game.values(drawn.mask), drawn.mask.double()
@@ -92,9 +93,9 @@ def local_lasso(
 
 
 def cosine_kernel(mask: Bool[Tensor, "S F"], width: float) -> Float[Tensor, " S"]:
-    """exp(−d² / 2w²), d the cosine distance of each coalition to the full one, 1 for the empty one.
+    """Weights exp(−d² / 2w²), where d is the cosine distance to the full coalition; d = 1 for the empty one.
 
-    Captum's ``get_exp_kernel_similarity_function("cosine")`` has d² / (2w²) as well.
+    Captum's ``get_exp_kernel_similarity_function("cosine")`` uses the same exponent.
     """
     share = mask.double().mean(1)
     distance = 1 - share.sqrt()

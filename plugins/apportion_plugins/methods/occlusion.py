@@ -14,10 +14,10 @@ __all__ = ["Occlusion"]
 
 
 class Occlusion:
-    """What the target loses when a window of neighbouring features is absent (Zeiler and Fergus 2014).
+    """Loss of score when a window of adjacent features is absent (Zeiler and Fergus 2014).
 
-    A feature's value is the mean over the windows that cover it. With a window of one it is leave-one-out. Features
-    that say the same side by side are absent together, where leave-one-out sees neither.
+    The value of a feature is the mean over the windows that cover it. With a window of one, it is leave-one-out.
+    Adjacent redundant features are removed together, so their effect shows where leave-one-out gives both 0.
     """
 
     estimand = "windowed leave-one-out"
@@ -26,23 +26,23 @@ class Occlusion:
     def run(
         self, game: Game, *, budget: int | None, rng: torch.Generator, window: int = 2, stride: int = 1
     ) -> Estimate:
-        """One evaluation for each window, and one for the full prompt.
+        """Evaluate the full prompt, and the prompt without each window.
 
         Args:
-            game: what to ask.
-            budget: the most distinct coalitions.
-            rng: not used; nothing is drawn.
-            window: features that are absent together; all of them if there are fewer.
-            stride: features from one window to the next; the last window ends with the last feature.
+            game: the game to evaluate.
+            budget: maximum number of distinct coalitions.
+            rng: unused, because nothing is drawn.
+            window: number of features that are absent together; all of them if there are fewer.
+            stride: number of features from one window to the next; the last window ends at the last feature.
 
         Raises:
-            InputError: a window or stride below 1, or a stride that leaves features out.
-            BudgetError: more windows than the budget allows.
+            InputError: the window or stride is below 1, or the stride skips features.
+            BudgetError: there are more windows than the budget allows.
         """
         for name, value in (("window", window), ("stride", stride)):
             whole_number(name, value, least=1)
         if stride > window:
-            raise InputError(f"stride={stride} is larger than window={window}; features between would get no value.")
+            raise InputError(f"stride={stride} is larger than window={window}; features in between would get no value.")
         n = game.n_features
         window = min(window, n)
         starts = sorted({*range(0, n - window + 1, stride), n - window})

@@ -1,4 +1,4 @@
-"""Owen values of nested groups: exact by tables, or from random orders in which groups stay together."""
+"""Owen values of nested groups: exact from tables, or sampled from random orders that keep groups together."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["ExactOwen", "SampledOwen"]
 
 
 class ExactOwen:
-    """Every coalition of siblings, within every coalition that can stand beside their parents."""
+    """Exact Owen values: every coalition of siblings, in every context of their parent."""
 
     estimand = "Owen value"
 
@@ -27,17 +27,17 @@ class ExactOwen:
         self.values: dict[Node, Float[Tensor, " K"]] = {}
         self.errors: dict[Node, Float[Tensor, " K"]] = {}
         self.moves: dict[Node, Float[Tensor, " D"]] = {}
-        # What can be there besides a group, and how much each of these counts.
+        # Contexts of a group (coalitions that may be present around it) and their weights.
         self._contexts: dict[Node, tuple[Bool[Tensor, "C F"], Float[Tensor, " C"]]] = {}
 
     def questions(self, node: Node) -> Bool[Tensor, "S F"]:
-        """Each context with each coalition of the children, context by context."""
+        """Each coalition of the children in each context, ordered by context."""
         contexts, _ = self._around(node)
         inner = self._inner(node)
         return (contexts[:, None] | inner[None]).flatten(0, 1)
 
     def look_into(self, node: Node) -> None:
-        """Score the children; their questions have been asked."""
+        """Score the children; their coalitions have been evaluated."""
         contexts, weight = self._around(node)
         count = len(node.children)
         table = self._game.values(self.questions(node)).reshape(len(contexts), 2**count, -1)
@@ -64,9 +64,9 @@ class ExactOwen:
 
 
 class SampledOwen:
-    """Marginal contributions along random orders of groups, of their parts within them, and so on.
+    """Sampled Owen values: marginal contributions along random orders of groups, of their parts, and so on.
 
-    An order and its reverse, at every depth, make a pair; errors are from the spread over pairs.
+    An order and its reverse, at every depth, form a pair. Standard errors come from the spread over pairs.
     """
 
     estimand = "Owen value"
@@ -78,12 +78,12 @@ class SampledOwen:
         self.values: dict[Node, Float[Tensor, " K"]] = {}
         self.errors: dict[Node, Float[Tensor, " K"]] = {}
         self.moves: dict[Node, Float[Tensor, " D"]] = {}
-        # What is there when a group's turn comes, in each order.
+        # Features present before a group joins, in each order.
         self._before: dict[Node, Bool[Tensor, "R F"]] = {}
         self._orders: dict[Node, Int[Tensor, "R C"]] = {}
 
     def questions(self, node: Node) -> Bool[Tensor, "S F"]:
-        """What is there before the first child, after the first, … after the last, order by order."""
+        """Features present before the first child joins, after the first, …, after the last, for each order."""
         n = self._game.n_features
         before = self._before.get(node, torch.zeros(self._count, n, dtype=torch.bool))
         if node not in self._orders:
@@ -93,7 +93,7 @@ class SampledOwen:
         return (before[:, None] | steps).flatten(0, 1)
 
     def look_into(self, node: Node) -> None:
-        """Score the children; their questions have been asked."""
+        """Score the children; their coalitions have been evaluated."""
         asked = self.questions(node).reshape(self._count, len(node.children) + 1, -1)
         values = self._game.values(asked.flatten(0, 1)).reshape(*asked.shape[:2], -1)
         gains = values[:, 1:] - values[:, :-1]

@@ -1,4 +1,4 @@
-"""Shapley values from random orders."""
+"""Shapley values from random permutations."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from apportion_plugins.samplers.permutation import chain, orders_within_budget, 
 __all__ = ["PermutationShapley"]
 
 DEFAULT_PERMUTATIONS = 26
-"""13 antithetic pairs; Captum's ShapleyValueSampling walks 25 orders."""
+"""13 antithetic pairs; Captum's ShapleyValueSampling uses 25 permutations."""
 
 MOST_CELLS = 500_000_000
-"""Entries of the coalitions along all orders, one byte each."""
+"""Maximum number of mask entries along all orders, one byte each."""
 
 
 class PermutationShapley:
     """The mean marginal contribution along random orders (Castro et al. 2009; Captum's ShapleyValueSampling).
 
-    Antithetic pairs (Mitchell et al., arXiv 2104.12199) put every order beside its reverse: unbiased, and
-    exact after one pair for games without interactions of three or more features. Coalitions that several
-    orders visit are scored once. When the budget allows every coalition, the values are exact.
+    Antithetic pairs (Mitchell et al., arXiv 2104.12199) combine every order with its reverse. They are unbiased, and
+    exact after one pair for games without interactions of three or more features. Coalitions that several orders
+    visit are scored once. If the budget allows every coalition, the values are exact.
     """
 
     estimand = "Shapley value"
@@ -45,22 +45,22 @@ class PermutationShapley:
         antithetic: bool = True,
         n_permutations: int | None = None,
     ) -> Estimate:
-        """Estimates and their standard errors, from the spread over orders (or pairs of orders).
+        """Estimate values, and standard errors from the spread over orders (or pairs of orders).
 
-        With few samples a normal interval is too short. The errors are therefore widened by the ratio of
-        Student's quantile to the normal one, so that ± 1.96 standard errors cover 95 % however few samples
-        there are. With one order or pair they are NaN: unknown.
+        With few samples, a normal interval is too short. The errors are therefore scaled by the ratio of Student's
+        quantile to the normal one, so that ± 1.96 standard errors cover 95 % for any number of samples. With only one
+        order or pair they are unknown (NaN).
 
         Args:
-            game: what to ask.
-            budget: the most distinct coalitions; as many orders as fit are walked.
-            rng: draws one ``randperm`` for each order or pair.
-            antithetic: follow each order by its reverse; ``False`` repeats Captum's draws.
-            n_permutations: how many orders, reverses included; when neither this nor a budget is given, 26.
+            game: the game to evaluate.
+            budget: maximum number of distinct coalitions; as many orders as fit are used.
+            rng: draws one ``randperm`` per order or pair.
+            antithetic: follow each order by its reverse; ``False`` reproduces Captum's draws.
+            n_permutations: number of orders, including reverses; 26 if neither this nor a budget is given.
 
         Raises:
             BudgetError: not even one order (or pair) fits the budget.
-            InputError: ``n_permutations`` is not positive, or odd with ``antithetic``.
+            InputError: ``n_permutations`` is not positive, or is odd although ``antithetic`` is set.
         """
         n = game.n_features
         if not isinstance(antithetic, bool):
@@ -74,11 +74,11 @@ class PermutationShapley:
         else:
             orders = orders_within_budget(n, budget, rng, antithetic=antithetic, most=n_permutations).orders
             if n_permutations is not None and len(orders) < n_permutations:
-                notes = (f"{len(orders)} of the {n_permutations} permutations asked for fitted the budget",)
+                notes = (f"only {len(orders)} of the {n_permutations} requested permutations fit the budget",)
         samples = _marginals(game, orders)
         if antithetic:
             samples = samples.reshape(-1, 2, *samples.shape[1:]).mean(1)
-        # One feature has one order only.
+        # A single feature has only one order.
         error = error_of_mean(samples) if n > 1 else torch.zeros_like(samples[0])
         values, extras = samples.mean(0), {"n_permutations": len(orders)}
         replicates = replicates_of(values[:, 0], moves_of_mean(samples[:, :, 0])) if len(samples) > 1 else None
@@ -93,13 +93,13 @@ def _check_count(count: int | None, antithetic: bool, n_features: int) -> None:
         raise InputError(f"n_permutations={count!r} must be a positive whole number{even}.")
     if count * (n_features + 1) ** 2 > MOST_CELLS:
         raise InputError(
-            f"n_permutations={count} orders of {n_features} features are more than memory holds; "
-            "use fewer, or a budget, which scores each coalition once."
+            f"n_permutations={count} orders of {n_features} features do not fit into memory. "
+            "Use fewer, or set a budget instead."
         )
 
 
 def _marginals(game: Game, orders: Int[Tensor, "C F"]) -> Float[Tensor, "C F K"]:
-    """What each feature adds when it joins, along each order."""
+    """Marginal contribution of each feature along each order."""
     chains = torch.stack([chain(order) for order in orders])
     values = game.values(chains.flatten(0, 1)).reshape(*chains.shape[:2], game.n_outputs)
     gains = values[:, 1:] - values[:, :-1]

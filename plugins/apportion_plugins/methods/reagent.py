@@ -1,4 +1,4 @@
-"""ReAGent: what the target loses when tokens give way to others that a language model finds plausible."""
+"""ReAGent: importance of features from replacing their tokens with ones that a language model finds plausible."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ __all__ = ["Reagent", "TargetAmongTop"]
 
 DEFAULT_BUDGET = 2048
 EXPLAINED = ("log_prob", "prob")
-"""Target functions that the probability stands for."""
+"""Target functions that ReAGent can explain, by the target's probability."""
 
 FARTHEST = 1 - 1e-6
-"""A change of the probability by 1 would move the scores by infinity."""
+"""Limit on changes in probability; a change of 1 would make the scores infinite."""
 
 
 class Reagent:
     """Recursive attribution generation (Zhao and Shan 2024, arXiv 2402.00794), with Inseq's parameters.
 
-    Each probe replaces random features by plausible tokens and moves the scores of those that were replaced by the
-    logit of the drop in the target's probability, and all others the other way. A probe ends when the target is among
-    the likeliest tokens although everything but the features that score highest is replaced. Values are the means of
-    the probes' softmax scores: they are positive and add up to 1, and say how important a feature is, not in which
-    direction it works.
+    Each probe replaces random features with plausible tokens. It moves the scores of the replaced features by the
+    logit of the drop in the target's probability, and all other scores by the same amount in the opposite direction.
+    A probe ends when the target is among the most likely tokens even though all but the highest-scoring features are
+    replaced. The values are the mean softmax scores of the probes: they are positive, add up to 1, and measure how
+    important a feature is, not the direction of its effect.
 
     The replacements come from the explained model itself, which predicts each token from those before it in the
-    prompt; the token that stands there is left out. Inseq's reference implementation draws words of the same part of
-    speech, and explains one target token at a time; here one set of probes serves the whole target and each token.
+    prompt; the original token is excluded. Inseq's reference implementation draws words of the same part of speech
+    and explains one target token at a time. Here, one set of probes serves the whole target and each token.
     """
 
     estimand = "ReAGent importance"
@@ -62,26 +62,26 @@ class Reagent:
         num_probes: int = 16,
         replacement_model: object = None,
     ) -> Estimate:
-        """Probe until all probes have ended, or the budget has; standard errors from the spread over probes.
+        """Run until all probes have ended or the budget is spent; standard errors come from the spread over probes.
 
         Args:
-            game: what to ask; its tokens are replaced.
-            budget: the most prompts to score; ``None`` for 2048. A step of a probe takes two.
+            game: the game to evaluate; its tokens are replaced.
+            budget: maximum number of prompts to score; ``None`` for 2048. Each step of a probe takes two.
             rng: draws features and replacements.
-            keep_top_n: features that are kept when it is checked whether a probe ends; 0: ``keep_ratio`` decides.
-            keep_ratio: the share of features to keep, where ``keep_top_n`` is 0.
-            invert_keep: replace the features that score highest instead of keeping them.
-            stopping_condition_top_k: a probe ends when every target token is among so many likeliest ones.
-            replacing_ratio: the chance of a feature to be replaced.
-            max_probe_steps: the most steps of a probe.
-            num_probes: probes, side by side.
+            keep_top_n: number of features kept in the stopping check; 0 to use ``keep_ratio``.
+            keep_ratio: share of features kept, if ``keep_top_n`` is 0.
+            invert_keep: replace the highest-scoring features instead of keeping them.
+            stopping_condition_top_k: a probe ends when every target token is among this many most likely ones.
+            replacing_ratio: probability that a feature is replaced.
+            max_probe_steps: maximum number of steps of a probe.
+            num_probes: number of probes, which run in parallel.
             replacement_model: another causal language model of ``transformers`` with the same vocabulary, which
                 predicts the replacements; ``None`` for the explained model.
 
         Raises:
-            InputError: a parameter out of range, or a replacement model with another vocabulary.
-            BudgetError: the budget does not hold one step of each probe.
-            CapabilityError: tokens and features of the prompt cannot be laid beside each other.
+            InputError: a parameter is out of range, or the replacement model has another vocabulary.
+            BudgetError: the budget does not allow one step of each probe.
+            CapabilityError: the prompt's tokens cannot be matched to its features.
         """
         settings = _Settings(
             keep_top_n, keep_ratio, invert_keep, stopping_condition_top_k, replacing_ratio, max_probe_steps, num_probes
@@ -91,12 +91,12 @@ class Reagent:
         if budget < 1 + 2 * num_probes:
             raise BudgetError(
                 f"One step of {num_probes} probes takes {1 + 2 * num_probes} evaluations, and the budget is {budget}. "
-                "Raise it, or use a smaller num_probes."
+                "Raise it, or lower num_probes."
             )
         view = game.tokens()
         if view.target_fn not in EXPLAINED:
             raise InputError(
-                f"reagent explains the drop of the target's probability, and target_fn is {view.target_fn!r}. Use "
+                f"reagent explains drops in the target's probability, but target_fn is {view.target_fn!r}. Use "
                 "target_fn='log_prob' or 'prob', or another method."
             )
         replacer = _Replacer(view, _predictions(view, replacement_model), rng)
@@ -126,23 +126,23 @@ class _Settings:
         if not isinstance(self.invert_keep, bool):
             raise InputError(f"invert_keep={self.invert_keep!r} must be True or False.")
         if not self.keep_top_n and self.keep_ratio is None:
-            raise InputError("keep_top_n=0 leaves the number of kept features to keep_ratio; give that too.")
+            raise InputError("keep_top_n=0 requires keep_ratio, the share of features to keep.")
         shares = {"replacing_ratio": self.replacing_ratio}
         shares |= {} if self.keep_ratio is None else {"keep_ratio": self.keep_ratio}
         for name, share in shares.items():
             if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
-                raise InputError(f"{name}={share!r} must be a share between 0 and 1.")
+                raise InputError(f"{name}={share!r} must be a number between 0 and 1.")
 
     def kept(self, n_features: int) -> int:
-        """How many features the check keeps."""
+        """Number of features that the stopping check keeps."""
         return min(n_features, self.keep_top_n or math.ceil(float(self.keep_ratio or 0) * n_features))
 
 
 class TargetAmongTop:
-    """1 where a target token is among the likeliest ones at its place, else 0; for the whole target, where all are.
+    """Indicator of target tokens that are among the most likely ones at their positions; 1 for the target if all are.
 
     Args:
-        top_k: how many are the likeliest.
+        top_k: number of most likely tokens.
     """
 
     needs = Needs.LOGITS
@@ -161,7 +161,7 @@ class TargetAmongTop:
 
 
 class _Replacer:
-    """Puts other tokens in the places of features."""
+    """Replaces the tokens of features."""
 
     def __init__(self, view: TokenView, predictions: Float[Tensor, "P V"], rng: torch.Generator) -> None:
         self._ids: Int[Tensor, " P"] = torch.tensor(view.prompt_ids)
@@ -171,15 +171,15 @@ class _Replacer:
         self._rng = rng
 
     def __call__(self, replaced: Bool[Tensor, "B F"]) -> list[tuple[int, ...]]:
-        """The prompt with the tokens of these features drawn anew, row by row."""
+        """The prompt with the tokens of these features redrawn, one row per mask."""
         drawn = torch.multinomial(self._chances, len(replaced), replacement=True, generator=self._rng).T
         padded = torch.cat([replaced, torch.zeros(len(replaced), 1, dtype=torch.bool)], dim=1)
-        there = padded[:, self._features]  # −1, of no feature, is the column that was added
+        there = padded[:, self._features]  # −1, for no feature, selects the added column
         return [tuple(row) for row in torch.where(there, drawn, self._ids).tolist()]
 
 
 class _Probes:
-    """Probes that run side by side; those that have ended rest."""
+    """Probes that run in parallel until each has ended."""
 
     def __init__(
         self, game: Game, view: TokenView, replacer: _Replacer, settings: _Settings, rng: torch.Generator
@@ -196,7 +196,7 @@ class _Probes:
         self._check = TargetAmongTop(top_k=settings.top_k)
 
     def run(self, budget: int) -> None:
-        """Step by step, as long as the budget holds another one of every probe that goes on."""
+        """Advance all active probes step by step, as long as the budget allows."""
         while self._steps < self._settings.max_steps:
             going = (~self._ended).nonzero().flatten()
             budget -= 2 * len(going)
@@ -207,13 +207,13 @@ class _Probes:
             self._ended[going] = self._has_ended(going)
 
     def estimate(self) -> Estimate:
-        """The mean over the probes that ended; over all if none did."""
+        """Average the probes that ended, or all of them if none did."""
         some = self._ended if bool(self._ended.any()) else torch.ones_like(self._ended)
         importance = self._scores[some].softmax(1)
         count, probes = int(self._ended.sum()), len(self._ended)
-        notes = ["values are shares of the importance: they add up to 1 and have no direction"]
+        notes = ["values are shares of importance: they add up to 1 and have no direction"]
         if count < probes:
-            notes.append(f"{count} of {probes} probes ended; {'those' if count else 'all'} are averaged")
+            notes.append(f"{count} of {probes} probes ended; {'only those' if count else 'all'} are averaged")
         return Estimate(
             importance.mean(0),
             error_of_mean(importance),
@@ -240,20 +240,20 @@ class _Probes:
 
 
 def _predictions(view: TokenView, model: object) -> Float[Tensor, "P V"]:
-    """Logits for each token of the prompt; the first one, which nothing comes before, stays as the model has it."""
+    """Logits for each token of the prompt; those for the first token always come from the explained model."""
     own = view.predictions()
     if model is None:
         return own
     from transformers import PreTrainedModel
 
     if not isinstance(model, PreTrainedModel):
-        raise InputError(f"replacement_model={model!r:.80} is no model of transformers.")
+        raise InputError(f"replacement_model={model!r:.80} is not a transformers model.")
     ids = torch.tensor([view.prompt_ids], device=model.device)
     with torch.inference_mode():
         logits = model(ids, use_cache=False).logits[0].to("cpu", torch.float64)
     if logits.shape[-1] != own.shape[-1]:
         raise InputError(
-            f"The replacement model knows {logits.shape[-1]} tokens and the explained one {own.shape[-1]}; they must "
-            "share a vocabulary."
+            f"The replacement model has {logits.shape[-1]} tokens and the explained model {own.shape[-1]}; they must "
+            "have the same vocabulary."
         )
     return torch.cat([own[:1], logits[:-1].clone()])

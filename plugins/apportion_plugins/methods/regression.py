@@ -1,4 +1,4 @@
-"""Weighted least squares with many right-hand sides, and what its coefficients may be off because of sampling."""
+"""Weighted least squares with several right-hand sides, and the sampling error of its coefficients."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Fit", "default_budget", "require_determined", "weighted_least_square
 
 
 def default_budget(n_features: int) -> int:
-    """Evaluations when the user names none: enough for errors that mean something."""
+    """Number of evaluations if the user sets no budget: enough for meaningful standard errors."""
     return max(64, 16 * n_features)
 
 
@@ -25,7 +25,7 @@ def require_determined(n_features: int, budget: int) -> None:
     """Refuse a budget with fewer pairs of coalitions than features.
 
     Raises:
-        BudgetError: with what would do.
+        BudgetError: the message says what would suffice.
     """
     if budget < 2 * n_features:
         raise BudgetError(
@@ -41,9 +41,9 @@ class Fit:
 
     Attributes:
         coefficients: one column for each right-hand side.
-        std_error: NaN where there are too few draws to tell, or the rows leave a direction open.
-        replicates: of the coefficients of the first right-hand side, by the bootstrap over draws; ``None`` where
-            there are too few draws, or none were asked for.
+        std_error: NaN if there are too few draws, or if the rows do not determine the coefficients.
+        replicates: bootstrap replicates, over draws, of the coefficients of the first right-hand side; ``None`` if
+            there are too few draws, or if none were requested.
     """
 
     coefficients: Float[Tensor, "P K"]
@@ -64,25 +64,25 @@ def weighted_least_squares(
 ) -> Fit:
     """The minimum-norm solution of min Σ w (A x − b)², and sandwich errors over independent draws.
 
-    The errors take each draw (a coalition and its complement, say) as one observation, correct for the degrees of
-    freedom, are widened by Student's quantile so that ± 1.96 of them cover 95 %, and leave out what was not sampled:
-    of rows with ``share`` 1 every alternative was drawn too.
+    Each draw (such as a coalition and its complement) counts as one observation. The errors are corrected for the
+    degrees of freedom, and scaled by Student's quantile so that ± 1.96 of them cover 95 %. Rows with ``share`` 1 add
+    no sampling error, because every alternative was drawn too.
 
     Args:
         design: A.
         response: b, one column for each output.
         weight: w, above 0.
-        draw: rows of one number were drawn together; ``None``: each by itself.
-        share: how much of what could have been drawn was drawn; ``None``: next to nothing.
-        rank: of A, where it is known to be less than the number of columns.
-        report: linear, from rows of coefficients to rows of what is wanted; ``None``: the coefficients themselves.
-        replicated: whether to give replicates, which take memory where coefficients are many.
+        draw: rows with the same number were drawn together; ``None`` if each was drawn by itself.
+        share: sampling fraction, the share of possible rows that was drawn; ``None`` for a negligible share.
+        rank: rank of A, if it is known to be below the number of columns.
+        report: linear map from rows of coefficients to the quantities reported; ``None`` for the identity.
+        replicated: compute replicates, which take memory if there are many coefficients.
     """
     root = weight.sqrt()[:, None]
     inverse = torch.linalg.pinv(design * root)
     coefficients = inverse @ (response * root)
     residual = response - design @ coefficients
-    # What one row moves the coefficients: (AᵀWA)⁺ aᵢ wᵢ rᵢ.
+    # Influence of one row on the coefficients: (AᵀWA)⁺ aᵢ wᵢ rᵢ.
     lever = (inverse * root.T).T
     if report is not None:
         coefficients, lever = report(coefficients.T).T, report(lever)
@@ -91,13 +91,13 @@ def weighted_least_squares(
     numbers = torch.arange(len(design)) if draw is None else draw
     count = int(numbers.max()) + 1
     needed = design.shape[1] if rank is None else rank
-    # A draw that repeats another brings no residual of its own.
+    # A draw that repeats another adds no independent residual.
     distinct = count * len(torch.unique(design, dim=0)) // len(design)
     freedom = distinct - needed
     if freedom < 1 or int(torch.linalg.matrix_rank(design)) < min(needed, design.shape[1]):
         sampled = share is None or bool((share < 1).any())
         return Fit(coefficients, torch.full_like(coefficients, torch.nan if sampled else 0.0))
-    # Corrected for the degrees of freedom, and as wide as Student's distribution.
+    # Correct for the degrees of freedom, and scale to the width of Student's distribution.
     scale = (distinct / freedom) ** 0.5 * float(stdtrit(freedom, 0.975) / 1.959964)
     variance = torch.zeros_like(coefficients)
     replicates = None

@@ -1,4 +1,4 @@
-"""Exact Shapley values from the table of all coalitions."""
+"""Exact Shapley values from a table of all coalitions."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from apportion_plugins.samplers.tables import all_coalitions
 __all__ = ["ExactShapley", "shapley_of_table"]
 
 MAX_FEATURES = 20
-"""A table of a million coalitions; beyond it, sampling is the only way."""
+"""Limit for a table of all coalitions (about a million); beyond it, values must be sampled."""
 
 
 class ExactShapley:
-    """φᵢ = Σ over S without i of s!(n−s−1)!/n! · (v(S∪i) − v(S)) (Shapley 1953).
+    """Exact Shapley values, φᵢ = Σ over S without i of s!(n−s−1)!/n! · (v(S∪i) − v(S)) (Shapley 1953).
 
-    One table of 2ⁿ values, where Captum's ShapleyValues walks n·n! + 1 forwards for the same numbers.
+    Uses one table of 2ⁿ values, where Captum's ShapleyValues runs n·n! + 1 forward passes for the same numbers.
     """
 
     estimand = "Shapley value"
     requires: frozenset[Capability] = frozenset()
 
     def run(self, game: Game, *, budget: int | None, rng: torch.Generator) -> Estimate:
-        """2^F evaluations, fewer where coalitions read the same.
+        """Evaluate all 2^F coalitions; fewer evaluations if some of them give the same prompt.
 
         Raises:
-            BudgetError: the budget is smaller than 2^F, or F exceeds 20.
+            BudgetError: the budget is below 2^F, or F exceeds 20.
         """
         n = game.n_features
         limit = 2**MAX_FEATURES if budget is None else min(budget, 2**MAX_FEATURES)
@@ -47,7 +47,7 @@ class ExactShapley:
 
 
 def shapley_of_table(table: Float[Tensor, "S K"]) -> Float[Tensor, "F K"]:
-    """Shapley values of a game given by all its values, in the order of ``all_coalitions``."""
+    """Shapley values of a game given by its table of values, in the order of ``all_coalitions``."""
     n = int(math.log2(len(table)))
     numbers = torch.arange(len(table))
     sizes = ((numbers[:, None] >> torch.arange(n)) & 1).sum(1)

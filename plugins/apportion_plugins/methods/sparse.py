@@ -1,4 +1,4 @@
-"""Sparse regression, and standard errors by refitting on resampled rows."""
+"""Sparse regression, with standard errors from refits on resampled rows."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ["TOLERANCE", "check_positive", "lasso", "refitted"]
 
 REFITS = 40
 TOLERANCE, MOST_ROUNDS = 1e-9, 20_000
-"""Tighter than scikit-learn's: the order of the features should not show. The state is fixed, lest NumPy's be read."""
+"""Tighter than scikit-learn's defaults, so that the order of features does not matter."""
 
 
 def check_positive(**options: float) -> None:
-    """Refuse options that are no positive numbers.
+    """Refuse options that are not positive numbers.
 
     Raises:
-        InputError: with the option's name and value.
+        InputError: the message names the option and its value.
     """
     for name, value in options.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
@@ -38,21 +38,22 @@ def lasso(
     alpha: float,
     tolerance: float = TOLERANCE,
 ) -> Float[Tensor, "P K"]:
-    """Coefficients of scikit-learn's ``Lasso`` with an intercept, one fit for each output.
+    """Coefficients of scikit-learn's ``Lasso`` with an intercept, one fit per output.
 
     Args:
         design: one row for each coalition.
         response: one column for each output.
-        weight: of the rows.
-        alpha: of the penalty.
-        tolerance: when coordinate descent stops, scikit-learn's ``tol``.
+        weight: weights of the rows.
+        alpha: strength of the penalty.
+        tolerance: tolerance of coordinate descent, scikit-learn's ``tol``.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import Lasso
 
     with warnings.catch_warnings():
-        # A fit without anything to explain says so; its coefficients are 0, and right.
+        # A constant response triggers this warning; the coefficients are correctly 0.
         warnings.simplefilter("ignore", ConvergenceWarning)
+        # ``random_state`` is fixed so that NumPy's global state is not read.
         model = Lasso(alpha=alpha, tol=tolerance, max_iter=MOST_ROUNDS, random_state=0).fit(
             design.numpy(), response.numpy(), sample_weight=weight.numpy()
         )
@@ -68,9 +69,9 @@ def refitted(
     rng: torch.Generator,
     tolerance: float = TOLERANCE,
 ) -> Float[Tensor, "R P K"]:
-    """How coefficients of refits on rows drawn with replacement differ from their mean; no new evaluations.
+    """Deviations from the mean of coefficients refitted on rows drawn with replacement; no new evaluations.
 
-    They are widened for the degrees of freedom, so that their standard deviation is the standard error.
+    They are scaled for the degrees of freedom, so that their standard deviation is the standard error.
     """
     count = len(design)
     fits = []

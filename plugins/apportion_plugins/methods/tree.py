@@ -16,15 +16,15 @@ __all__ = ["Node", "build_tree", "exact_coalitions"]
 
 @dataclass(eq=False)
 class Node:
-    """A group of features, or a single one.
+    """A group of features, or a single feature.
 
     Attributes:
-        members: its features, in the order of the prompt.
-        text: what to call it.
-        level: the name of the cut that it comes from; ``""`` for single features and groups that were made here.
-        depth: 0 for the whole prompt.
-        parent: the group that it is part of.
-        children: the groups that it is cut into; none for a single feature.
+        members: its features, in prompt order.
+        text: name of the group.
+        level: name of the level it belongs to; ``""`` for single features and intermediate groups.
+        depth: depth in the tree; 0 for the whole prompt.
+        parent: the group that contains it.
+        children: the groups it consists of; none for a single feature.
     """
 
     members: tuple[int, ...]
@@ -35,22 +35,22 @@ class Node:
     children: list[Node] = field(default_factory=list)
 
     def mask(self, n_features: int) -> Bool[Tensor, " F"]:
-        """Its members."""
+        """Coalition of its members."""
         found = torch.zeros(n_features, dtype=torch.bool)
         found[list(self.members)] = True
         return found
 
 
 def build_tree(names: Sequence[str], levels: Sequence[Level], branching: int) -> Node:
-    """The tree over all features: their levels, and between them neighbours taken together.
+    """The tree of all features, from their levels and intermediate groups.
 
-    A group of more parts than ``branching`` gets groups of neighbouring parts in between, of about the same size, so
-    that looking into it is never dear. A group with one part stands for it.
+    If a group has more parts than ``branching``, adjacent parts are merged into intermediate groups of about the same
+    size, which bounds the cost of expanding it. A group with a single part takes its place.
 
     Args:
-        names: of the features.
-        levels: coarser cuts, the coarsest first, each nested in the one before.
-        branching: the most parts that a group has.
+        names: names of the features.
+        levels: the coarser levels, coarsest first, each nested in the one before.
+        branching: maximum number of parts per group.
     """
     root = Node(tuple(range(len(names))), "everything")
     _grow(root, names, levels, branching)
@@ -58,7 +58,7 @@ def build_tree(names: Sequence[str], levels: Sequence[Level], branching: int) ->
 
 
 def exact_coalitions(node: Node, contexts: int = 1) -> int:
-    """Coalitions that exact Owen values of a whole tree ask for, at most."""
+    """Upper bound on the coalitions needed for exact Owen values of a whole tree."""
     count = len(node.children)
     inner = sum(exact_coalitions(child, contexts * 2 ** (count - 1)) for child in node.children if child.children)
     found: int = contexts * 2**count + inner
@@ -86,7 +86,7 @@ def _attach(
     below: Sequence[Level],
     branching: int,
 ) -> None:
-    """Make parts the children of a node, with groups of neighbours in between where they are too many."""
+    """Attach parts to a node, through intermediate groups if there are too many."""
     if len(parts) <= branching:
         for members, text, level in parts:
             child = Node(members, names[members[0]] if len(members) == 1 else text, level, node.depth + 1, node)

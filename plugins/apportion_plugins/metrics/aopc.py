@@ -21,7 +21,7 @@ class Aopc:
     """Area over the perturbation curve of the first features (Samek et al. 2017, arXiv 1509.06321).
 
     The mean over k = 1 … L of v(N) − v(N without the k highest). The paper's mean includes k = 0, whose term is 0, so
-    it is L/(L + 1) times this one. ``deletion`` measures the whole curve, this metric its beginning.
+    it is L/(L + 1) times this one. ``deletion`` measures the whole curve, this metric only its beginning.
     """
 
     higher_is_better = True
@@ -35,19 +35,19 @@ class Aopc:
         steps: int = 10,
         order: str = "most",
     ) -> Measurement:
-        """L + 1 evaluations, 2L + 1 for ``order="difference"``.
+        """Measure with L + 1 evaluations, or 2L + 1 for ``order="difference"``.
 
         Args:
             game: scores coalitions.
             values: one score for each feature.
-            rng: not used; nothing is drawn.
-            steps: L, the number of features removed one after another; all of them if there are fewer.
+            rng: unused, because nothing is drawn.
+            steps: L, the number of features to remove one after another; all of them if there are fewer.
             order: ``"most"`` removes the highest first. ``"least"`` removes the lowest first and measures
                 v(N without them) − v(N), so that higher is better here too. ``"difference"`` is the sum of the two:
-                how much more the highest matter than the lowest.
+                it shows how much more the highest matter than the lowest.
 
         Raises:
-            InputError: ``steps`` is below 1, or ``order`` is none of these.
+            InputError: ``steps`` is below 1, or ``order`` is unknown.
         """
         if order not in ORDERS:
             raise InputError(f"order={order!r} must be one of {', '.join(map(repr, ORDERS))}.")

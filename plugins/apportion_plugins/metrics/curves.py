@@ -25,7 +25,7 @@ NO_CHANGE = 1e-9
 
 
 class _AlongRanking:
-    """Scores along the ranking, at evenly spaced numbers of features; a subclass turns them into its measure."""
+    """Scores along the ranking, at evenly spaced numbers of features; subclasses turn them into a measurement."""
 
     def measure(
         self, game: Game, values: Float[Tensor, " F"], *, rng: torch.Generator, steps: int = 100
@@ -35,8 +35,8 @@ class _AlongRanking:
         Args:
             game: scores coalitions.
             values: one score for each feature.
-            rng: not used; nothing is drawn.
-            steps: the most points of a curve after the first; a point takes about one evaluation.
+            rng: unused, because nothing is drawn.
+            steps: maximum number of points after the first; each takes about one evaluation.
 
         Raises:
             InputError: ``steps`` is below 1.
@@ -54,7 +54,7 @@ class _Curve(_AlongRanking):
         """Plot the deletion and insertion curves, whichever were measured.
 
         Args:
-            evaluations: of one target.
+            evaluations: evaluations of the same target.
         """
         from apportion_plugins.visualizers.curves import curves
 
@@ -65,14 +65,14 @@ class Deletion(_Curve):
     """Area under the score while features are removed, the highest first (RISE, Petsiuk et al. 2018, arXiv 1806.07421).
 
     The mean of v(N without the k highest) − v(∅) over the share k/F of features removed, by the trapezoidal rule, in
-    the unit of the score. Lower is better: a faithful ranking loses the score early. It takes F + 1 evaluations, or
-    about ``steps`` + 1 for more features than that.
+    the unit of the score. Lower is better: with a faithful ranking, the score drops early. It takes F + 1 evaluations,
+    or about ``steps`` + 1 if there are more features than steps.
 
-    RISE uses probabilities, which have a zero. Here the score of the prompt without features is the zero, so adding
-    a constant to all scores changes nothing. The area is not divided by v(N) − v(∅), which may be 0 or negative (and
-    would then reverse the direction): compare values of one prompt, or see ``normalised`` in the extras.
+    RISE uses probabilities, which have a natural zero. Here the score without features serves as zero, so adding a
+    constant to all scores changes nothing. The area is not divided by v(N) − v(∅), which may be 0 or negative (and
+    would then reverse the direction). Compare values for the same prompt, or use ``normalised`` in the extras.
 
-    Removing the lowest first is ``insertion`` read backwards, and costs nothing more.
+    Removing the lowest first is ``insertion`` in reverse, and needs no further evaluations.
     """
 
     higher_is_better = False
@@ -86,9 +86,9 @@ class Insertion(_Curve):
     """Area under the score while features are added, the highest first (RISE, Petsiuk et al. 2018, arXiv 1806.07421).
 
     The mean of v(the k highest) − v(∅) over the share k/F of features added, by the trapezoidal rule, in the unit of
-    the score. Higher is better: a faithful ranking regains the score early. As for ``deletion``, the score without
-    features is the zero, and nothing is divided by v(N) − v(∅). The evaluations are as many as those of ``deletion``;
-    two of them are the same.
+    the score. Higher is better: with a faithful ranking, the score rises early. As in ``deletion``, the score without
+    features serves as zero, and the area is not divided by v(N) − v(∅). It takes as many evaluations as ``deletion``,
+    and shares two of them.
     """
 
     higher_is_better = True
@@ -101,8 +101,8 @@ class Insertion(_Curve):
 class AreaBetween(_AlongRanking):
     """Area between the curves of removing the lowest and the highest features first (after Samek et al. 2017).
 
-    Removing the lowest first is adding the highest first, read backwards; so this is ``insertion`` − ``deletion``, and
-    its evaluations are theirs. In the unit of the score. Higher is better, and 0 is no better than a random order.
+    Removing the lowest first is adding the highest first in reverse, so this is ``insertion`` − ``deletion`` and uses
+    their evaluations. In the unit of the score. Higher is better; 0 is no better than a random order.
     """
 
     higher_is_better = True
@@ -121,7 +121,7 @@ def _counts(n_features: int, steps: int) -> list[int]:
 
 
 def _area(counts: Sequence[int], scores: Float[Tensor, " C"]) -> float:
-    # Relative to the first, so that a large constant in all scores costs no precision.
+    # Relative to the first score, so that a large common constant costs no precision.
     share = torch.tensor(counts, dtype=torch.float64) / counts[-1]
     return float(torch.trapezoid(scores - scores[0], share) + scores[0])
 
@@ -134,5 +134,5 @@ def _area_under(counts: Sequence[int], scores: Float[Tensor, " C"], empty: Tenso
 
 
 def _normalised(area: float, change: float) -> dict[str, float]:
-    """The area as a share of v(N) − v(∅); left out where the features together do not raise the score."""
+    """The area as a share of v(N) − v(∅); omitted if the features together do not raise the score."""
     return {"normalised": area / change} if change > NO_CHANGE else {}

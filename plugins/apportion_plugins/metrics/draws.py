@@ -1,4 +1,4 @@
-"""Distinct coalitions, drawn uniformly, and statistics over them."""
+"""Distinct coalitions, drawn uniformly, and statistics of them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from apportion_plugins.samplers.tables import all_coalitions
 __all__ = ["FEWEST", "Drawn", "any_coalitions", "checked_draws", "coalitions_of_size", "correlation"]
 
 FEWEST = 4
-"""Draws that the standard error of a correlation requires."""
+"""Minimum number of draws, which the standard error of a correlation requires."""
 _FEW = 4
-"""Up to this many times the number of draws, all coalitions are listed first and then drawn from."""
+"""If there are at most this many coalitions per draw, they are all listed first and drawn from the list."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Drawn:
 
     Attributes:
         mask: one coalition per row.
-        left: the share of all coalitions that was not drawn; 0 if ``mask`` has all of them.
+        left: share of all coalitions that was not drawn; 0 if ``mask`` has all of them.
     """
 
     mask: Bool[Tensor, "S F"]
@@ -63,10 +63,10 @@ def coalitions_of_size(n_features: int, size: int, count: int, rng: torch.Genera
 
 
 def checked_draws(option: str, count: object) -> int:
-    """The number of coalitions to draw, from an option.
+    """Check the number of coalitions to draw.
 
     Raises:
-        InputError: it is not a whole number of at least 4.
+        InputError: the number is not a whole number of at least 4.
     """
     return whole_number(option, count, least=FEWEST)
 

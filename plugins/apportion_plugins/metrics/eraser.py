@@ -20,18 +20,18 @@ SHARES = (0.01, 0.05, 0.1, 0.2, 0.5)
 
 
 class _TopShares:
-    """Mean loss of score over shares of the highest features; a subclass says which features are absent."""
+    """Mean loss of score over shares of the highest features; subclasses define which features are absent."""
 
     def measure(
         self, game: Game, values: Float[Tensor, " F"], *, rng: torch.Generator, shares: Sequence[float] = SHARES
     ) -> Measurement:
-        """One evaluation for each different number of features, and one for the full prompt.
+        """Measure with one evaluation for each distinct number of features, and one for the full prompt.
 
         Args:
             game: scores coalitions.
             values: one score for each feature.
-            rng: not used; nothing is drawn.
-            shares: of the features, each above 0 and at most 1; rounded to whole features, halves up, at least one.
+            rng: unused, because nothing is drawn.
+            shares: shares of the features, each above 0 and at most 1; rounded half up to whole features, at least one.
 
         Raises:
             InputError: a share is out of range.
@@ -49,7 +49,7 @@ class Comprehensiveness(_TopShares):
     """Loss of score without the highest features (ERASER, DeYoung et al. 2020, arXiv 1911.03429).
 
     The mean of v(N) − v(N without the top) over the top 1, 5, 10, 20 and 50 % of features, the paper's area over the
-    perturbation curve. In the unit of the score, where the paper has probabilities. Higher is better.
+    perturbation curve. In the unit of the score, where the paper uses probabilities. Higher is better.
     """
 
     higher_is_better = True
@@ -74,7 +74,7 @@ class Sufficiency(_TopShares):
 
 
 def _counts(shares: object, n_features: int) -> list[int]:
-    """The number of features of each share."""
+    """Number of features for each share."""
     if isinstance(shares, str) or not isinstance(shares, Sequence) or not shares:
         raise InputError(f"shares={shares!r:.80} must be a list of numbers such as {list(SHARES)}.")
     for share in shares:

@@ -1,4 +1,4 @@
-"""Infidelity."""
+"""The infidelity metric."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Infidelity:
     """Mean squared error of losses predicted from the values of removed features (Yeh et al. 2019, arXiv 1901.09392).
 
     The mean of (Σ φᵢ over i in R − (v(N) − v(N without R)))² over random sets R, which contain each feature with
-    probability one half: the paper's definition with removal as the perturbation. In the unit of the score, squared;
-    lower is better, and 0 is exact. It judges magnitudes: doubling the values makes a good attribution a bad one.
+    probability one half: the paper's definition with removal as the perturbation. In the unit of the score, squared.
+    Lower is better, and 0 is exact. It depends on magnitudes: doubling the values makes a good attribution a bad one.
 
     ``scaled`` in the extras is the error after multiplying the values by ``scale``, the best single factor (Captum's
     ``normalize=True``), for methods whose values have no unit, such as gradients.
@@ -27,7 +27,7 @@ class Infidelity:
     higher_is_better = False
 
     def measure(self, game: Game, values: Float[Tensor, " F"], *, rng: torch.Generator, draws: int = 64) -> Measurement:
-        """One evaluation per draw, and one for the full prompt.
+        """Measure with one evaluation per draw, and one for the full prompt.
 
         Args:
             game: scores coalitions.

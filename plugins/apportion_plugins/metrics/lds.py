@@ -20,17 +20,18 @@ class LinearDatamodelingScore:
     """Spearman's rank correlation of v(S) with Σ φᵢ over i in S, for random coalitions S.
 
     ContextCite (Cohen-Wang et al. 2024, arXiv 2409.00729), after Park et al. 2023 (arXiv 2303.14186). Each feature is
-    present with probability one half. The metric has its own generator, so these are not the coalitions that a sampled
-    method has seen; for few features it takes all coalitions. 1 is a perfect order, 0 is no better than chance.
+    present with probability one half. The metric has its own generator, so these are not the coalitions on which a
+    sampled method was fitted. With few features, all coalitions are used. 1 is a perfect ranking, 0 is no better than
+    chance.
 
     Use it to compare estimators of *one* estimand, never Shapley with Banzhaf values. Banzhaf values are the best
-    linear prediction for coalitions drawn with probability one half, so the metric favours them by construction.
+    linear predictor for coalitions drawn with probability one half, so the metric favours them by construction.
     """
 
     higher_is_better = True
 
     def measure(self, game: Game, values: Float[Tensor, " F"], *, rng: torch.Generator, masks: int = 64) -> Measurement:
-        """One evaluation per mask.
+        """Measure with one evaluation per mask.
 
         Args:
             game: scores coalitions.
@@ -46,6 +47,6 @@ class LinearDatamodelingScore:
         predicted = drawn.mask.double() @ values.double()
         rank = correlation(mean_ranks(predicted), mean_ranks(scores))
         count = len(scores)
-        # Bonett and Wright (2000), corrected for drawing from finitely many coalitions.
+        # Bonett and Wright (2000), with a finite-population correction.
         error = (1 - rank**2) * math.sqrt((1 + rank**2 / 2) / (count - 3) * drawn.left) if drawn.left else None
         return Measurement(rank, error, {"masks": count, "predicted": predicted.tolist(), "scores": scores.tolist()})

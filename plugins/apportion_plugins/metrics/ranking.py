@@ -1,4 +1,4 @@
-"""Features from the highest value to the lowest, and the scores along that order."""
+"""Rankings of features by value, and scores along them."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from apportion.game.game import Game
 __all__ = ["Ranking", "mean_ranks"]
 
 TIE = 1e-9
-"""Difference, relative to the range of all numbers, up to which two count as equal: rounding, not rank."""
+"""Relative difference, as a share of the range, up to which two numbers count as equal."""
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Features by value, the highest first; features of equal value are tied.
+    """Features ranked by value, highest first; features of equal value are tied.
 
-    Tied features are removed (or added) together. Where only some of them would be, the score is interpolated linearly
-    between none and all of them: the mean over their orders, if they do not interact. So no result depends on the
-    order in which features are listed, and values that are all equal give a straight line.
+    Tied features are removed (or added) together. If a number of features splits a group of ties, the score is
+    interpolated linearly between none and all of the group. This equals the mean over their orders if they do not
+    interact. Results therefore do not depend on the order in which features are listed, and values that are all equal
+    give a straight line.
 
     Attributes:
-        order: features, highest first.
-        edges: numbers of features that split no group of tied features, from 0 to F.
+        order: indices of features, highest first.
+        edges: numbers of features, from 0 to F, that do not split a group of ties.
     """
 
     order: Int[Tensor, " F"]
@@ -35,7 +36,7 @@ class Ranking:
 
     @classmethod
     def of(cls, values: Float[Tensor, " F"]) -> Ranking:
-        """The ranking by these values."""
+        """Rank features by these values."""
         order, group = _grouped(-values.double())
         starts = torch.nonzero(group.diff()).flatten() + 1
         return cls(order, torch.cat([torch.tensor([0]), starts, torch.tensor([len(order)])]))
@@ -43,12 +44,12 @@ class Ranking:
     def scores(
         self, game: Game, *, without: Sequence[int] = (), only: Sequence[int] = ()
     ) -> tuple[Float[Tensor, " W"], Float[Tensor, " O"]]:
-        """Scores of the whole target without the highest features, and with them alone, in one call of the game.
+        """Score the whole target without the highest features, and with only those, in one call to the game.
 
         Args:
             game: scores coalitions.
             without: numbers of highest features to remove, each from 0 to F.
-            only: numbers of highest features to keep, alone.
+            only: numbers of highest features to keep, without any others.
         """
         counts = torch.tensor([*without, *only])
         low = torch.searchsorted(self.edges, counts, right=True) - 1
@@ -61,13 +62,13 @@ class Ranking:
         asked = highest ^ absent.repeat(2)[:, None]
         at_start, at_end = game.values(asked)[:, 0].chunk(2)
         share = (counts - start).double() / (end - start).clamp_min(1)
-        # Not start + share·(end − start), which would round where no group is split.
+        # Not start + share·(end − start), which would add rounding errors where no group is split.
         found = torch.where(share == 0, at_start, (1 - share) * at_start + share * at_end)
         return found[: len(without)], found[len(without) :]
 
 
 def mean_ranks(numbers: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
-    """The rank of each number, the lowest first; ties share their mean rank."""
+    """Rank of each number, lowest first; ties share their mean rank."""
     order, group = _grouped(numbers)
     size = torch.bincount(group)
     ranks = torch.empty(len(numbers), dtype=torch.float64)
@@ -76,7 +77,7 @@ def mean_ranks(numbers: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
 
 
 def _grouped(numbers: Float[Tensor, " N"]) -> tuple[Int[Tensor, " N"], Int[Tensor, " N"]]:
-    """The order from the lowest number to the highest, and the group of ties at each place of it."""
+    """The ascending order of the numbers, and the group of ties at each of its positions."""
     order = torch.argsort(numbers, stable=True)
     ordered = numbers[order]
     rounding = TIE * (ordered[-1] - ordered[0]) + 1e-12 * ordered.abs().max()

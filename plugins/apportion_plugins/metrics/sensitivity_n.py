@@ -1,4 +1,4 @@
-"""Sensitivity-n."""
+"""The sensitivity-n metric."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class SensitivityN:
     """Correlation of the values of n removed features with the loss of score (Ancona et al. 2018, arXiv 1711.06104).
 
     Pearson's correlation of Σ φᵢ over i in R with v(N) − v(N without R), over random sets R of n features; by default
-    its mean over n = 10, 30, 50, 70 and 90 % of the features. 1 is a perfect prediction, 0 is none. If all sums or all
-    losses are equal, as for n = F, the correlation counts as 0.
+    its mean over n = 10, 30, 50, 70 and 90 % of the features. 1 is a perfect prediction, 0 is no relation. If all
+    sums or all losses are equal, as for n = F, the correlation is defined as 0.
     """
 
     higher_is_better = True
@@ -37,14 +37,14 @@ class SensitivityN:
         n: int | float | None = None,
         draws: int = 32,
     ) -> Measurement:
-        """One evaluation per draw, for each number of features.
+        """Measure with one evaluation per draw, for each number of features.
 
         Args:
             game: scores coalitions.
             values: one score for each feature.
             rng: draws the sets.
             n: number of features to remove, or (below 1) the share of them; ``None`` for the mean over five shares.
-                Shares are rounded to whole features, halves up, at least one and at most all but one.
+                Shares are rounded half up to whole features, at least one and at most all but one.
             draws: number of distinct sets of each size to draw, at least 4; all sets of a size if there are fewer.
 
         Raises:
@@ -57,7 +57,7 @@ class SensitivityN:
         scores = game.values(~removed)[:, 0]
         lengths = [len(part.mask) for part in drawn]
         predicted = torch.split(removed.double() @ values.double(), lengths)
-        # v(N) is a constant, so the loss correlates like the score, with the sign reversed.
+        # v(N) is constant, so the correlation with the loss is that with the score, with the sign reversed.
         left = torch.split(scores, lengths)
         found = [correlation(p, -actual) for p, actual in zip(predicted, left, strict=True)]
         variances = [_variance(r, part) for r, part in zip(found, drawn, strict=True)]

@@ -1,4 +1,4 @@
-"""Loss of score without the highest features."""
+"""The top-k drop metric: loss of score without the highest features."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ __all__ = ["TopKDrop"]
 
 
 class TopKDrop:
-    """v(N) − v(N without the k highest features): ContextCite's top-k log-probability drop.
+    """Top-k drop, v(N) − v(N without the k highest features) (ContextCite: Cohen-Wang et al. 2024, arXiv 2409.00729).
 
-    Cohen-Wang et al. 2024, arXiv 2409.00729. In the unit of the score; higher is better.
+    In the unit of the score. Higher is better.
     """
 
     higher_is_better = True
 
     def measure(self, game: Game, values: Float[Tensor, " F"], *, rng: torch.Generator, k: int = 1) -> Measurement:
-        """Two evaluations.
+        """Measure with two evaluations.
 
         Args:
             game: scores coalitions.
             values: one score for each feature.
-            rng: not used; nothing is drawn.
+            rng: unused, because nothing is drawn.
             k: number of features to remove; all of them if there are fewer. The paper uses 1, 3 and 5.
 
         Raises:

@@ -1,4 +1,4 @@
-"""A progress bar: on stderr in a terminal, below the cell in a notebook, silent in a pipe."""
+"""A progress bar: on stderr in a terminal, below the cell in a notebook, and off otherwise."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class _Bar(Protocol):
 
 
 class ProgressBar:
-    """Shows one bar for each run, or for many that take turns; the plugin object holds it between events.
+    """Shows one bar per run, or one for all runs of ``attribute_many``.
 
     Args:
-        console: where a terminal's bar goes; stderr if ``None``.
-        clock: seconds.
+        console: console for the bar of a terminal; stderr if ``None``.
+        clock: returns seconds.
     """
 
     def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
@@ -53,7 +53,7 @@ class ProgressBar:
             self._show(event)
 
     def _show(self, event: ProgressEvent) -> None:
-        """One run."""
+        """Show the progress of one run."""
         self._bar = self._bar or self._chosen()
         if self._bar is None:
             return
@@ -63,7 +63,7 @@ class ProgressBar:
             self._bar.show("scoring", event.done, event.total)
 
     def _show_many(self, event: ProgressEvent) -> None:
-        """Many runs: how many have ended, and how fast they score; their own events come in between."""
+        """Show the progress of many runs: how many have ended, and how fast they are scored."""
         if self._many_since is None:
             self._many_since = self._clock()
         self._bar = self._bar or self._chosen()
@@ -74,7 +74,7 @@ class ProgressBar:
             self._bar.show("prompts", event.done, event.total or None, more)
 
     def _chosen(self) -> _Bar | None:
-        """What fits where the run was started; nothing where nobody watches."""
+        """The bar for this environment; ``None`` where no one would see it."""
         console = self._console or Console(stderr=True)
         if console.is_jupyter:
             return self._notebook

@@ -1,4 +1,4 @@
-"""The bar of a notebook: HTML in the colours of the page, without widgets."""
+"""The progress bar for notebooks: HTML in the colours of the page, without widgets."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from apportion_plugins.progress.rates import left_text, rate_text
 __all__ = ["NotebookBar", "bar_html"]
 
 UPDATE_SECONDS = 0.2
-"""The least time between two updates: each is a message to the browser, and is kept in the notebook."""
+"""Minimum time between two updates: each one is a message to the browser and is saved in the notebook."""
 
 
 @runtime_checkable
 class Handle(Protocol):
-    """What IPython gives for something that it displays."""
+    """IPython's handle for a displayed output."""
 
     def update(self, bundle: Mapping[str, str], *, raw: bool) -> None:
-        """Display this instead."""
+        """Replace the displayed output."""
 
 
 Display = Callable[[Mapping[str, str]], Handle]
 
 
 class NotebookBar:
-    """Label, bar, count, rate and time left below the cell; empty when the run is over.
+    """A label, bar, count, rate and remaining time below the cell; empty once the run is over.
 
-    The runs of one cell share one place, so that a loop of many runs leaves no trail.
+    The runs of one cell share one output, so that a loop over many runs leaves only one.
 
     Args:
-        display: shows a bundle of MIME types; IPython's if ``None``.
-        cell: the number of the cell that is running; IPython's if ``None``.
-        clock: seconds.
+        display: displays a MIME bundle; IPython's if ``None``.
+        cell: returns the number of the running cell; IPython's if ``None``.
+        clock: returns seconds.
     """
 
     def __init__(
@@ -52,13 +52,13 @@ class NotebookBar:
         self._started = self._updated = 0.0
 
     def show(self, label: str, done: int, total: int | None, more: str = "") -> None:
-        """Draw the present state, at most five times a second; another label or total begins anew.
+        """Draw the current state, at most five times a second. A new label or total restarts the clock.
 
         Args:
-            label: what is being done.
-            done: so far.
-            total: of how many; ``None`` where that is not known.
-            more: further facts.
+            label: the current activity.
+            done: number completed so far.
+            total: number in all; ``None`` if unknown.
+            more: further text.
         """
         now = self._clock()
         begins = (label, total) != self._shown[:2] or done < self._shown[2]
@@ -70,7 +70,7 @@ class NotebookBar:
             self._put(bar_html(label, done, total, now - self._started, more), _line(label, done, total))
 
     def remove(self) -> None:
-        """Leave an empty place; a page cannot take a single output back."""
+        """Clear the output; a notebook cannot remove a single one."""
         self._shown = ("", None, 0)
         if self._handle is not None:
             self._handle.update({"text/html": "", "text/plain": ""}, raw=True)
@@ -85,14 +85,14 @@ class NotebookBar:
 
 
 def bar_html(label: str, done: int, total: int | None, seconds: float, more: str = "") -> str:
-    """One bar: no colours of its own but the page's text colour, so that it fits light and dark pages.
+    """HTML of one bar, in the page's text colour, so that it suits light and dark pages.
 
     Args:
-        label: what is being done.
-        done: rows so far.
-        total: of how many; ``None`` where that is not known.
-        seconds: since the first of them.
-        more: further facts.
+        label: the current activity.
+        done: number completed so far.
+        total: number in all; ``None`` if unknown.
+        seconds: time since the start.
+        more: further text.
     """
     share = f"width:{100 * done / total:.1f}%" if total else "width:100%;opacity:0.35"
     facts = [f"{done:,}/{total:,}"] if total is not None else [f"{done:,}"] if done else []
@@ -114,7 +114,7 @@ def _line(label: str, done: int, total: int | None) -> str:
 
 
 def _displayed(bundle: Mapping[str, str]) -> Handle:
-    # Imported here: only in a notebook is there an IPython for certain.
+    # Imported here: IPython is only certain to be installed in a notebook.
     from IPython.display import display  # type: ignore[import-not-found]
 
     handle: Handle = display(dict(bundle), raw=True, display_id=True)

@@ -1,4 +1,4 @@
-"""How fast, and how long still, in words: by the average since the beginning, because batches come in bursts."""
+"""Rate and remaining time as text, averaged since the start because batches arrive in bursts."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ __all__ = ["left_text", "rate_text"]
 
 
 def rate_text(rate: float) -> str:
-    """Prompts a second, or seconds a prompt where they take longer."""
+    """Prompts per second, or seconds per prompt if each takes longer than a second."""
     return f"{rate:.1f} prompts/s" if rate >= 1 else f"{1 / rate:.1f} s/prompt"
 
 
 def left_text(done: int, total: int, seconds: float) -> str:
-    """How long the rest takes at the rate so far; something is done."""
+    """Remaining time at the average rate so far; ``done`` must not be 0."""
     minutes, rest = divmod(round((total - done) * seconds / done), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02} left" if hours else f"{minutes}:{rest:02} left"

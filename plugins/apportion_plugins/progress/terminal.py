@@ -1,4 +1,4 @@
-"""The bar of a terminal, gone when the run is over."""
+"""The progress bar for terminals, removed when the run is over."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["TerminalBar"]
 
 
 class TerminalBar:
-    """Label, bar, count, rate and time left on one line.
+    """A label, bar, count, rate and remaining time on one line.
 
     Args:
         console: a terminal.
@@ -38,7 +38,7 @@ class TerminalBar:
         self._progress.start()
 
     def show(self, label: str, done: int, total: int | None, more: str = "") -> None:
-        """Draw the present state, and more facts behind it; a smaller count or another total begins anew."""
+        """Draw the current state, followed by ``more``. A smaller count or another total restarts the bar."""
         if not self._progress.tasks:
             self._progress.add_task(label, total=total, more=more)
         task = self._progress.tasks[0]
@@ -47,12 +47,12 @@ class TerminalBar:
         self._progress.update(task.id, completed=done, description=label, more=more)
 
     def remove(self) -> None:
-        """Give the line back."""
+        """Remove the bar."""
         self._progress.stop()
 
 
 class _RateColumn(ProgressColumn):
-    """Prompts a second and time left."""
+    """Rate and remaining time."""
 
     def render(self, task: Task) -> Text:
         done, seconds = int(task.completed), task.finished_time or task.elapsed

@@ -1,4 +1,4 @@
-"""Samplers: how coalitions are drawn for regression methods."""
+"""Samplers, which draw coalitions for regression methods."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def apportion_register_samplers(register: Register) -> None:
     register(
         "informative",
         f"{home}.informative:InformativeSampler",
-        summary="pairs chosen for what they say about Shapley values",
+        summary="pairs chosen to be informative about Shapley values",
     )
-    register("leverage", f"{home}.leverage:LeverageSampler", summary="pairs of all sizes alike, without replacement")
+    register("leverage", f"{home}.leverage:LeverageSampler", summary="distinct pairs, with all sizes equally often")
     register(
         "permutation",
         f"{home}.permutation:PermutationSampler",

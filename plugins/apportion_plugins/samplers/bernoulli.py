@@ -1,4 +1,4 @@
-"""Coalitions in which every feature is by itself."""
+"""Coalitions of independent features."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ __all__ = ["BernoulliSampler", "bernoulli_rows", "distinct_pairs"]
 
 
 class BernoulliSampler:
-    """Every feature is present with probability one half, by itself; all coalitions once where the budget allows it.
+    """Draws each feature independently with probability one half.
 
-    A larger budget with the same seed draws the same coalitions and more.
+    If the budget allows all coalitions, each is returned once. A larger budget with the same seed draws the same
+    coalitions and more.
     """
 
     def sample(self, n_features: int, budget: int, rng: torch.Generator) -> Coalitions:
-        """As many coalitions as the budget allows, equal weights; rows may repeat.
+        """Draw as many coalitions as the budget allows, with equal weights; rows may repeat.
 
         Raises:
             BudgetError: the budget is below 1.
@@ -36,26 +37,26 @@ class BernoulliSampler:
 
 
 def bernoulli_rows(n_features: int, count: int, rng: torch.Generator) -> Bool[Tensor, "S F"]:
-    """So many coalitions with probability one half, repeats included.
+    """Coalitions of independent features with probability one half; rows may repeat.
 
-    Row by row, so that a larger count continues the same draws; these are the draws of Captum's Lime.
+    Drawn row by row, so that a larger ``count`` continues the same draws. Captum's Lime draws the same.
     """
     half = torch.full((n_features,), 0.5)
     return torch.stack([torch.bernoulli(half, generator=rng).bool() for _ in range(count)])
 
 
 def distinct_pairs(n: int, count: int, rng: torch.Generator) -> Bool[Tensor, "P F"]:
-    """One coalition of each of ``count`` pairs, uniform and without repeats; a larger count continues the draws.
+    """One coalition of each of ``count`` distinct uniform pairs; a larger ``count`` continues the same draws.
 
     Args:
-        n: features.
-        count: pairs, at most 2^(n−1).
-        rng: draws them, feature by feature with probability one half.
+        n: number of features.
+        count: number of pairs, at most 2^(n−1).
+        rng: draws each feature with probability one half.
     """
     half = torch.full((n,), 0.5)
     rows: dict[bytes, Tensor] = {}
     while len(rows) < count:
         row = torch.bernoulli(half, generator=rng).bool()
-        # Either of a pair may stand for both: the one with the first feature is its name.
+        # A pair is identified by its coalition that contains the first feature.
         rows.setdefault(bytes((row if row[0] else ~row).tolist()), row)
     return torch.stack(list(rows.values()))

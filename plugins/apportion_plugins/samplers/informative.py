@@ -1,4 +1,4 @@
-"""Coalitions chosen for what they say about Shapley values, given those chosen before."""
+"""Coalitions chosen to be informative about Shapley values, given those chosen before."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from apportion_plugins.samplers.tables import inner_coalitions
 __all__ = ["InformativeSampler"]
 
 POOL = 64
-"""Random pairs from which each next one is chosen."""
+"""Number of random candidates for each pair."""
 
 CHOSEN, CHOSEN_EACH = 128, 4
-"""So many pairs are chosen, or so many for each feature if that is more; later ones are random. There is little left to
-choose then, and choosing takes time quadratic in the number of pairs."""
+"""Number of pairs that are chosen, in all and per feature (the larger counts). Later pairs are random: there is little
+left to gain then, and the time to choose grows quadratically with the number of pairs."""
 
 STRENGTH = 3.0
-"""Divided by the number of features, and 0.3 at most: how strongly features are supposed to interact."""
+"""Assumed interaction strength times the number of features; the strength is at most 0.3."""
 
 TREND = 100.0
-"""How much more single features are supposed to do than the prior on interactions says."""
+"""Assumed variance of main effects, relative to the prior on interactions."""
 
 
 class InformativeSampler:
-    """Pairs of a coalition and its complement, each the best of a random few at making Shapley values known.
+    """Draws pairs of a coalition and its complement, each the most informative of a few random candidates.
 
-    The best is the one that takes most from the summed variance of the Shapley values under the prior of ``gp_shap``
-    (``methods/interaction_prior.py``), all features alike: a greedy A-optimal design. What is asked does not depend on
-    the game. A larger budget with the same seed asks for the same pairs and more. For ``gp_shap``: least
-    squares take coalitions for random ones, and these are not.
+    The most informative pair is the one that most reduces the total variance of the Shapley values, under the prior of
+    ``gp_shap`` (``methods/interaction_prior.py``) with equal strengths: a greedy A-optimal design. The choice does not
+    depend on the game. A larger budget with the same seed draws the same pairs and more. Use it with ``gp_shap``;
+    least squares assumes random coalitions, and these are not random.
     """
 
     def sample(self, n_features: int, budget: int, rng: torch.Generator) -> Coalitions:
-        """Coalitions that are neither empty nor full, with the weights of the sampler ``leverage``.
+        """Draw coalitions other than the empty and the full one, with the weights of the sampler ``leverage``.
 
         Raises:
-            BudgetError: the budget is below 2, or there is nothing between empty and full.
+            BudgetError: the budget is below 2, or there is only one feature.
         """
         everything = inner_coalitions(n_features, budget)
         if everything is not None:
@@ -52,24 +52,24 @@ class InformativeSampler:
 
 
 class _Search:
-    """What is known of the Shapley values so far: a Cholesky factor that grows by a row with each pair."""
+    """Posterior of the Shapley values given the pairs so far: a Cholesky factor that grows by a row per pair."""
 
     def __init__(self, n: int, rng: torch.Generator) -> None:
         self._n, self._rng = n, rng
         self._strength = torch.full((n,), min(0.3, STRENGTH / n), dtype=torch.float64)
         self._linear = TREND * self._strength
         full = torch.ones(1, n, dtype=torch.float64)
-        # The variance of every coalition, before any is asked.
+        # Prior variance, the same for every coalition.
         self._own = covariance(self._strength, full, full)[0][0, 0] + self._linear.sum()
         self._chosen = torch.empty(0, n, dtype=torch.float64)
         self._factor = torch.empty(0, 0, dtype=torch.float64)
         self._known = torch.empty(0, n, dtype=torch.float64)
         self._seen: set[bytes] = set()
-        # The empty and the full coalition are always asked.
+        # The empty and the full coalition are always evaluated.
         self._take(full, 0)
 
     def next(self) -> Float[Tensor, " F"]:
-        """One coalition of the next pair, as signs."""
+        """Choose the next pair and return one of its coalitions as signs."""
         chosen = len(self._seen) < max(CHOSEN, CHOSEN_EACH * self._n)
         pool = self._candidates(POOL if chosen else 1)
         if not chosen:
@@ -79,7 +79,7 @@ class _Search:
         return self._take(pool, int((gain.square().sum(1) / left).argmax()), (across, left, gain))
 
     def _candidates(self, count: int) -> Float[Tensor, "Q F"]:
-        """Random coalitions that are new, all sizes alike: as many as are left of so many, and at least one."""
+        """Up to ``count`` random coalitions that are new, at least one, with uniform sizes."""
         while True:
             sizes = torch.randint(1, self._n, (count, 1), generator=self._rng)
             ranks = torch.rand(count, self._n, generator=self._rng).argsort(1).argsort(1)
@@ -91,7 +91,7 @@ class _Search:
     def _view(
         self, pool: Float[Tensor, "Q F"]
     ) -> tuple[Float[Tensor, "P Q"], Float[Tensor, " Q"], Float[Tensor, "Q F"]]:
-        """Of each candidate: its row of the factor, its variance, its covariance with the Shapley values, given all."""
+        """For each candidate: its row of the factor, and its posterior variance and covariance with Shapley values."""
         among = covariance(self._strength, self._chosen, pool)[0] + (self._chosen * self._linear) @ pool.T
         across = torch.linalg.solve_triangular(self._factor, among, upper=False)
         left = (self._own - across.square().sum(0)).clamp_min(1e-6 * self._own)
@@ -115,6 +115,6 @@ class _Search:
 
 
 def _keys(rows: Float[Tensor, "Q F"]) -> list[bytes]:
-    """The same for a coalition and its complement."""
+    """Keys that are the same for a coalition and its complement."""
     packed = np.packbits((rows == rows[:, :1]).numpy(), axis=1)
     return [row.tobytes() for row in packed]

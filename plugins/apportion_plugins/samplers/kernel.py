@@ -10,21 +10,21 @@ from apportion_plugins.samplers.tables import inner_coalitions
 __all__ = ["KernelSampler"]
 
 TRIES = 20
-"""Draws for each distinct coalition of the budget; where most are known already, new ones become rare."""
+"""Maximum number of draws per evaluation of the budget; new coalitions become rare once most are drawn."""
 
 
 class KernelSampler:
-    """Pairs of a coalition and its complement, sizes drawn with probability ∝ 1 / (s (n − s)), uniform within a size.
+    """Draws pairs of a coalition and its complement; size s has probability ∝ 1 / (s (n − s)), members are uniform.
 
-    What KernelSHAP (Lundberg and Lee 2017) regresses on, with the pairing of Covert and Lee (arXiv 2012.01536): equal
-    weights, with replacement. A larger budget with the same seed draws the same pairs and more.
+    The sampling of KernelSHAP (Lundberg and Lee 2017) with the pairing of Covert and Lee (arXiv 2012.01536): with
+    replacement and equal weights. A larger budget with the same seed draws the same pairs and more.
     """
 
     def sample(self, n_features: int, budget: int, rng: torch.Generator) -> Coalitions:
-        """Coalitions that are neither empty nor full, weights for Shapley values; rows repeat.
+        """Draw coalitions other than the empty and the full one, with weights for Shapley values; rows may repeat.
 
         Raises:
-            BudgetError: the budget is below 2, or there is nothing between empty and full.
+            BudgetError: the budget is below 2, or there is only one feature.
         """
         everything = inner_coalitions(n_features, budget)
         if everything is not None:

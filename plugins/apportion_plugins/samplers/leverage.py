@@ -1,4 +1,4 @@
-"""Coalitions by leverage scores: every size as often as every other, without repeats."""
+"""Coalitions by leverage scores: every size equally often, without replacement."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ __all__ = ["LeverageSampler", "leverage_pairs", "weighted_for_shapley"]
 
 
 class LeverageSampler:
-    """Pairs of a coalition and its complement, without replacement, all sizes alike (Leverage SHAP, arXiv 2410.01917).
+    """Draws pairs of a coalition and its complement without replacement, all sizes equally often.
 
-    In the regression that Shapley values solve, the leverage of a coalition depends on its size alone, and summed over
-    each size it is the same. So sizes are served in turn, small ones until all their coalitions are drawn. A larger
-    budget with the same seed draws the same pairs and more.
+    Leverage SHAP (arXiv 2410.01917): in the regression for Shapley values, the leverage of a coalition depends only on
+    its size, and all sizes have the same total leverage. So sizes take turns, small ones until all their coalitions
+    are drawn. A larger budget with the same seed draws the same pairs and more.
     """
 
     def sample(self, n_features: int, budget: int, rng: torch.Generator) -> Coalitions:
-        """Coalitions that are neither empty nor full, weights for Shapley values.
+        """Draw coalitions other than the empty and the full one, with weights for Shapley values.
 
         Raises:
-            BudgetError: the budget is below 2, or there is nothing between empty and full.
+            BudgetError: the budget is below 2, or there is only one feature.
         """
         everything = inner_coalitions(n_features, budget)
         if everything is not None:
@@ -36,10 +36,10 @@ class LeverageSampler:
 
 
 def weighted_for_shapley(half: Bool[Tensor, "P F"]) -> Coalitions:
-    """Pairs, drawn without repeats and uniformly within each size, with their weights for Shapley values.
+    """Coalitions of distinct pairs, uniform within each size, with their weights for Shapley values.
 
     Args:
-        half: one coalition of each pair; its complement follows it in the result.
+        half: one coalition of each pair; in the result, its complement follows it.
     """
     n = half.shape[1]
     mask = torch.stack([half, ~half], 1).flatten(0, 1)
@@ -51,13 +51,13 @@ def weighted_for_shapley(half: Bool[Tensor, "P F"]) -> Coalitions:
 
 
 def leverage_pairs(n: int, count: int, rng: torch.Generator, *, smallest: int = 1) -> Bool[Tensor, "P F"]:
-    """One coalition of each pair. Which size comes next depends on nothing but how many came before.
+    """One coalition of each pair. The sizes follow a fixed sequence.
 
     Args:
-        n: features.
-        count: pairs, no more than there are.
-        rng: draws them.
-        smallest: size of the smallest coalitions to draw; those of n features less follow as complements.
+        n: number of features.
+        count: number of pairs, at most as many as exist.
+        rng: draws the members.
+        smallest: size of the smallest coalitions to draw; complements have at most n − ``smallest`` features.
     """
     turn = _SizesInTurn(n, smallest)
     seen: set[bytes] = set()
@@ -67,7 +67,7 @@ def leverage_pairs(n: int, count: int, rng: torch.Generator, *, smallest: int = 
         while True:
             row = torch.zeros(n, dtype=torch.bool)
             row[torch.randperm(n, generator=rng)[:size]] = True
-            # Of a pair of the middle size either may stand for both.
+            # Both coalitions of a middle-sized pair have the same size; the key must be the same.
             other = ~row if 2 * size == n and not row[0] else row
             key = bytes(other.tolist())
             if key not in seen:
@@ -78,9 +78,9 @@ def leverage_pairs(n: int, count: int, rng: torch.Generator, *, smallest: int = 
 
 
 class _SizesInTurn:
-    """Sizes up to n/2 in proportion (Sainte-Laguë), each until its pairs are used up.
+    """Sizes up to n/2 in equal proportion (Sainte-Laguë method), each until its pairs are used up.
 
-    A pair of sizes s and n − s gives each of them a coalition; a pair of the middle size gives it two.
+    A pair has one coalition of size s and one of size n − s; a middle-sized pair has two of the same size.
     """
 
     def __init__(self, n: int, smallest: int) -> None:
@@ -92,7 +92,7 @@ class _SizesInTurn:
             heapq.heappush(self._queue, (self._need[size], size))
 
     def next(self) -> int:
-        """The size of the next pair's smaller coalition."""
+        """Return the size of the smaller coalition of the next pair."""
         _, size = heapq.heappop(self._queue)
         self._count[size] += 1
         if self._count[size] < self._most[size]:

@@ -19,8 +19,8 @@ class Orders:
     """Random orders, and the distinct coalitions that they visit.
 
     Attributes:
-        orders: one a row, with ``antithetic`` each followed by its reverse.
-        coalitions: in the order of the first visit.
+        orders: one order per row, each followed by its reverse if ``antithetic``.
+        coalitions: the coalitions, in the order of their first visit.
     """
 
     orders: Int[Tensor, "C F"]
@@ -28,9 +28,9 @@ class Orders:
 
 
 def random_orders(n_features: int, count: int, rng: torch.Generator, *, antithetic: bool) -> Int[Tensor, "C F"]:
-    """Random orders of the features, each followed by its reverse when ``antithetic``.
+    """Random orders of the features, each followed by its reverse if ``antithetic``.
 
-    Draws ``torch.randperm`` from ``rng`` and nothing else, as Captum's ShapleyValueSampling does.
+    Only ``torch.randperm`` is drawn from ``rng``, as in Captum's ShapleyValueSampling.
     """
     orders: list[Tensor] = []
     while len(orders) < count:
@@ -40,7 +40,7 @@ def random_orders(n_features: int, count: int, rng: torch.Generator, *, antithet
 
 
 def chain(order: Int[Tensor, " F"]) -> Bool[Tensor, "F+1 F"]:
-    """The coalitions along one order: nothing, the first feature, the first two, … all."""
+    """The coalitions along one order: no feature, the first, the first two, …, all."""
     rank = torch.empty_like(order)
     rank[order] = torch.arange(len(order))
     return rank[None, :] < torch.arange(len(order) + 1)[:, None]
@@ -49,17 +49,17 @@ def chain(order: Int[Tensor, " F"]) -> Bool[Tensor, "F+1 F"]:
 def orders_within_budget(
     n_features: int, budget: int, rng: torch.Generator, *, antithetic: bool, most: int | None = None
 ) -> Orders:
-    """As many whole orders (or pairs) as visit at most ``budget`` distinct coalitions.
+    """Draw as many complete orders (or pairs) as visit at most ``budget`` distinct coalitions.
 
-    Drawing ends with the first order that does not fit, or when every coalition is visited; neither depends
-    on the game, so estimates from these orders are unbiased.
+    Drawing stops at the first order that does not fit, or when every coalition has been visited. Neither depends on
+    the game, so estimates from these orders are unbiased.
 
     Args:
-        n_features: F.
-        budget: the most distinct coalitions.
+        n_features: number of features F.
+        budget: maximum number of distinct coalitions.
         rng: draws the orders.
         antithetic: draw pairs of an order and its reverse.
-        most: the most orders; ``None`` for as many as fit.
+        most: maximum number of orders; ``None`` for as many as fit.
 
     Raises:
         BudgetError: not even one order (or pair) fits.
@@ -86,10 +86,10 @@ def orders_within_budget(
 
 
 class PermutationSampler:
-    """Distinct coalitions along antithetic pairs of random orders, equal weights."""
+    """Draws distinct coalitions along antithetic pairs of random orders, with equal weights."""
 
     def sample(self, n_features: int, budget: int, rng: torch.Generator) -> Coalitions:
-        """The coalitions of as many pairs of orders as fit into ``budget``.
+        """Draw as many pairs of orders as fit into ``budget``, and return their coalitions.
 
         Raises:
             BudgetError: not even one pair of orders fits.

@@ -1,4 +1,4 @@
-"""All coalitions, for samplers whose budget allows them, and what is known of their sizes."""
+"""Tables of all coalitions, for samplers whose budget allows them, and their Shapley kernel."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ __all__ = ["all_coalitions", "inner_coalitions"]
 
 
 def all_coalitions(n_features: int) -> Bool[Tensor, "S F"]:
-    """All 2^F coalitions; row r holds feature i when bit i of r is set."""
+    """All 2^F coalitions; row r contains feature i if bit i of r is set."""
     numbers = torch.arange(2**n_features)
     return (numbers[:, None] >> torch.arange(n_features)) & 1 == 1
 
 
 def inner_coalitions(n_features: int, budget: int) -> Coalitions | None:
-    """Everything between empty and full with its Shapley kernel, if the budget allows it; else ``None``: draw pairs.
+    """All coalitions but the empty and the full one, with Shapley kernel weights; ``None`` if the budget is too small.
 
     Raises:
-        BudgetError: the budget is below 2, or there is nothing between empty and full.
+        BudgetError: the budget is below 2, or there is only one feature.
     """
     if n_features < 2 or budget < 2:
         raise BudgetError(

@@ -1,4 +1,4 @@
-"""Target functions: the part of the model's output that is explained."""
+"""Target functions, which define the property of the model's output that is explained."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def apportion_register_targets(register: Register) -> None:
     for name, factory, summary in (
         ("log_prob", f"{of_target}:LogProb", "log-probability of the target, in nats (default)"),
         ("prob", f"{of_target}:Prob", "probability of the target, and of each token given those before it"),
-        ("crossentropy", f"{of_target}:CrossEntropy", "surprise: minus the log-probability, in nats"),
-        ("perplexity", f"{of_target}:Perplexity", "exponential of the mean cross-entropy of a token"),
-        ("logit", f"{of_all}:Logit", "the target tokens' logits, before the softmax"),
+        ("crossentropy", f"{of_target}:CrossEntropy", "surprisal of the target: minus its log-probability, in nats"),
+        ("perplexity", f"{of_target}:Perplexity", "perplexity: exponential of the mean cross-entropy per token"),
+        ("logit", f"{of_all}:Logit", "logits of the target tokens, before the softmax"),
         ("entropy", f"{of_all}:Entropy", "entropy of the next-token distributions, in nats"),
-        ("top_p_size", f"{of_all}:TopPSize", "how many tokens hold the probability top_p"),
+        ("top_p_size", f"{of_all}:TopPSize", "number of most likely tokens with total probability top_p"),
         (
             "contrast_log_prob_diff",
             f"{contrast}:ContrastLogProbDiff",
@@ -28,10 +28,10 @@ def apportion_register_targets(register: Register) -> None:
         ),
         ("contrast_prob", f"{contrast}:ContrastProb", "probability of the contrast"),
         ("contrast_prob_diff", f"{contrast}:ContrastProbDiff", "probability of the target minus that of the contrast"),
-        ("contrast_logits", f"{contrast}:ContrastLogits", "the contrast's logits"),
-        ("contrast_logits_diff", f"{contrast}:ContrastLogitsDiff", "the target's logits minus those of the contrast"),
-        ("pcxmi", f"{information}:PCXMI", "log-probability over that after a reference prompt, in nats"),
-        ("in_context_pvi", f"{information}:InContextPVI", "information over no prompt at all, in bits"),
-        ("kl_divergence", f"{information}:KLDivergence", "divergence from the distribution after a reference prompt"),
+        ("contrast_logits", f"{contrast}:ContrastLogits", "logits of the contrast"),
+        ("contrast_logits_diff", f"{contrast}:ContrastLogitsDiff", "logits of the target minus those of the contrast"),
+        ("pcxmi", f"{information}:PCXMI", "gain in log-probability over a reference prompt, in nats"),
+        ("in_context_pvi", f"{information}:InContextPVI", "gain in log-probability over no prompt at all, in bits"),
+        ("kl_divergence", f"{information}:KLDivergence", "divergence from the predictions after a reference prompt"),
     ):
         register(name, factory, summary=summary)

@@ -1,4 +1,4 @@
-"""Columns of values: the whole target, then its tokens; and the tokens of two targets side by side."""
+"""Helpers that build the columns of values, for the whole target and each token, and align two targets."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ __all__ = ["aligned", "chosen_logits", "columns", "summed"]
 
 
 def columns(whole: Float[Tensor, " S"], tokens: Float[Tensor, "S T"]) -> Float[Tensor, "S K"]:
-    """A value for the whole target, then one for each token."""
+    """Concatenate the value of the whole target and those of its tokens."""
     return torch.cat([whole[:, None], tokens], dim=1)
 
 
 def summed(tokens: Float[Tensor, "S T"]) -> Float[Tensor, "S K"]:
-    """The sum over the tokens for the whole target, then each token; float64."""
+    """Sum over the tokens for the whole target, followed by each token; float64."""
     tokens = tokens.double()
     return columns(tokens.sum(1), tokens)
 
 
 def chosen_logits(logits: Float[Tensor, "S T V"], target: Target) -> Float[Tensor, "S T"]:
-    """The logits of the target's own tokens."""
+    """Logits of the target's own tokens."""
     ids: Int[Tensor, " T"] = torch.tensor(target.ids, device=logits.device)
     chosen: Tensor = logits.gather(2, ids[None, :, None].expand(len(logits), -1, 1))
     return chosen[:, :, 0].double()

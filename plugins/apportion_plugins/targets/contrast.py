@@ -1,8 +1,8 @@
-"""The target against a contrast: why this and not that (Yin and Neubig 2022, arXiv 2202.10419).
+"""Contrastive target functions: why this and not that (Yin and Neubig 2022, arXiv 2202.10419).
 
-Both are scored after the same prompt, each token given the target's or contrast's own tokens before it. For values of
-single tokens the two are aligned from the left: a target token past the contrast's end is compared with nothing, and
-contrast tokens past the target's end count for the whole target only.
+Target and contrast are scored after the same prompt, each token given the preceding tokens of its own text. For values
+of single tokens, the two are aligned from the left. A target token past the contrast's end is compared with 0, and
+contrast tokens past the target's end count only towards the whole target.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["ContrastLogProbDiff", "ContrastLogits", "ContrastLogitsDiff", "Contr
 
 
 class ContrastLogProbDiff:
-    """``log p(target) − log p(contrast)``: the log-odds of one against the other, in nats."""
+    """Log-odds of the target against the contrast, ``log p(target) − log p(contrast)``, in nats."""
 
     needs = Needs.LOG_PROBS
     contrastive = True
@@ -29,7 +29,7 @@ class ContrastLogProbDiff:
 
 
 class ContrastProb:
-    """The probability of the contrast, and of each of its tokens; 0 past its end."""
+    """Probability of the contrast, and of each of its tokens; 0 past its end."""
 
     needs = Needs.LOG_PROBS
     contrastive = True
@@ -42,7 +42,7 @@ class ContrastProb:
 
 
 class ContrastProbDiff:
-    """``p(target) − p(contrast)``."""
+    """Difference in probability, ``p(target) − p(contrast)``."""
 
     needs = Needs.LOG_PROBS
     contrastive = True
@@ -56,7 +56,7 @@ class ContrastProbDiff:
 
 
 class ContrastLogits:
-    """The logits of the contrast's tokens, and their sum; 0 past its end."""
+    """Logits of the contrast's tokens, and their sum; 0 past its end."""
 
     needs = Needs.LOGITS
     contrastive = True
@@ -69,7 +69,7 @@ class ContrastLogits:
 
 
 class ContrastLogitsDiff:
-    """The target's logits minus those of the contrast; for single tokens the log-odds, as the normalizer cancels."""
+    """Logits of the target minus those of the contrast; log-odds for single tokens, where the normaliser cancels."""
 
     needs = Needs.LOGITS
     contrastive = True

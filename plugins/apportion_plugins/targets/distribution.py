@@ -16,7 +16,7 @@ __all__ = ["Entropy", "Logit", "TopPSize", "check_top_p", "nucleus"]
 
 
 class Logit:
-    """The logit of each target token, and their sum. Different prompts share no scale of logits: prefer log_prob."""
+    """Logit of each target token, and their sum. Logits are not comparable across prompts; prefer ``log_prob``."""
 
     needs = Needs.LOGITS
     unit = "logits"
@@ -28,10 +28,10 @@ class Logit:
 
 
 class Entropy:
-    """``-Σ p log p`` of the distribution at each target position, in nats, and their sum.
+    """Entropy ``-Σ p log p`` of the distribution at each target position, in nats, and their sum.
 
-    It measures the model's uncertainty, whichever token is the target. It is the custom function in the paper behind
-    Captum's LLM attribution (arXiv 2312.05491, section 3.1.4).
+    It measures the model's uncertainty, independent of the target token. The paper behind Captum's LLM attribution
+    (arXiv 2312.05491, section 3.1.4) uses it as an example of a custom function.
     """
 
     needs = Needs.LOGITS
@@ -46,10 +46,10 @@ class Entropy:
 
 
 class TopPSize:
-    """Size of the nucleus: the number of tokens that hold a share of the probability (Holtzman et al. 2020).
+    """Size of the nucleus, the smallest number of tokens with total probability ``top_p`` (Holtzman et al. 2020).
 
     Args:
-        top_p: the share, above 0 and at most 1.
+        top_p: the total probability, above 0 and at most 1.
 
     Raises:
         InputError: ``top_p`` is out of range.
@@ -69,19 +69,19 @@ class TopPSize:
 
 
 def check_top_p(top_p: float) -> float:
-    """Check a share of the probability.
+    """Check a total probability.
 
     Raises:
-        InputError: it is not a number above 0 and at most 1.
+        InputError: ``top_p`` is not a number above 0 and at most 1.
     """
     if isinstance(top_p, bool) or not isinstance(top_p, int | float) or math.isnan(top_p) or not 0 < top_p <= 1:
-        raise InputError(f"top_p={top_p!r} must be a share of the probability, above 0 and at most 1.")
+        raise InputError(f"top_p={top_p!r} must be a probability, above 0 and at most 1.")
     return float(top_p)
 
 
 def nucleus(logits: Float[Tensor, "S T V"], top_p: float) -> Tensor:
-    """The smallest set of most likely tokens that holds ``top_p``; at least one token. ``Bool[S, T, V]``."""
+    """Mask of the fewest most likely tokens with total probability ``top_p``, at least one. ``Bool[S, T, V]``."""
     ordered, places = logits.softmax(-1).sort(-1, descending=True)
-    # A token belongs to it while the tokens before it hold less than the share.
+    # A token belongs to the nucleus if the total probability of the tokens before it is below top_p.
     inside = ordered.cumsum(-1) - ordered < top_p
     return torch.zeros_like(inside).scatter(-1, places, inside)

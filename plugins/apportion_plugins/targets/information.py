@@ -1,4 +1,4 @@
-"""Information about the target that a prompt adds over a reference prompt."""
+"""Information that a prompt adds about the target, compared with a reference prompt."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ __all__ = ["PCXMI", "InContextPVI", "KLDivergence"]
 class PCXMI:
     """Pointwise conditional cross-mutual information, ``log p(y | x) − log p(y | reference)``, in nats.
 
-    Positive where the prompt helps (Fernandes et al. 2021, arXiv 2105.03482); Inseq returns its negative, in bits. The
-    reference does not depend on the features, so the attributions equal those of ``log_prob``; the scores tell how
-    much the whole prompt adds.
+    It is positive where the prompt helps (Fernandes et al. 2021, arXiv 2105.03482); Inseq returns its negative, in
+    bits. The reference does not depend on the features, so the attributions equal those of ``log_prob``. The scores
+    show how much the whole prompt adds.
 
     Args:
         reference: the prompt to compare with: ``"empty"`` (no features), ``"full"``, or its text.
@@ -45,7 +45,7 @@ class InContextPVI(PCXMI):
     """In-context pointwise V-information, ``log₂ p(y | x) − log₂ p(y)``, in bits (Lu et al. 2023, arXiv 2310.12300).
 
     Args:
-        reference: the prompt to compare with; ``""`` for none: the target follows the start token.
+        reference: the prompt to compare with; ``""`` for none, so that the target follows the start token.
     """
 
     unit = "bits"
@@ -54,22 +54,22 @@ class InContextPVI(PCXMI):
         super().__init__(reference=reference)
 
     def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:
-        """Differences of log-probabilities, to the base 2."""
+        """Differences of log-probabilities to base 2."""
         return super().__call__(scores, target) / math.log(2)
 
 
 class KLDivergence:
-    """``KL(P ‖ Q)`` at each target position, P after the reference prompt and Q after this one, and their sum; nats.
+    """Kullback–Leibler divergence ``KL(P ‖ Q)`` at each target position, in nats, and their sum.
 
-    It measures how far the prompt shifts the model's predictions, whichever token is the target. It is 0 for the
-    reference itself: with ``reference="full"``, features whose absence shifts the predictions get negative values. As
-    in Inseq, P and Q may be truncated to the most likely tokens of P and renormalised, first by ``top_p``, then by
-    ``top_k``.
+    P is the distribution given the reference prompt, Q the one given the current prompt. The divergence measures how
+    far the prompt shifts the model's predictions, independent of the target token. It is 0 for the reference itself:
+    with ``reference="full"``, features whose absence shifts the predictions get negative values. As in Inseq, P and Q
+    can be truncated to the most likely tokens of P and renormalised, first by ``top_p``, then by ``top_k``.
 
     Args:
         reference: the prompt to compare with: ``"full"`` (all features), ``"empty"``, or its text.
         top_k: number of most likely tokens to keep; ``None`` for all.
-        top_p: share of the probability that the kept tokens hold.
+        top_p: total probability of the tokens to keep.
 
     Raises:
         InputError: ``top_k`` is below 1, or ``top_p`` is not above 0 and at most 1.
@@ -84,7 +84,7 @@ class KLDivergence:
         self.top_p = check_top_p(top_p)
 
     def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:
-        """Divergences of at least 0."""
+        """Divergences; at least 0."""
         assert scores.logits is not None and scores.reference is not None and scores.reference.logits is not None
         there = scores.reference.logits.to(scores.logits)
         out = ~self._counting(there)

@@ -1,4 +1,4 @@
-"""The likelihood of the target: its logarithm, probability, cross-entropy or perplexity."""
+"""Likelihood of the target, as log-probability, probability, cross-entropy or perplexity."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["CrossEntropy", "LogProb", "Perplexity", "Prob"]
 
 
 class LogProb:
-    """``[Σ log pₜ, log p₁ … log p_T]``, where pₜ is given the prompt and the target tokens before t."""
+    """Log-probability ``[Σ log pₜ, log p₁ … log p_T]``, where pₜ is conditional on the prompt and earlier tokens."""
 
     needs = Needs.LOG_PROBS
     unit = "nats"
@@ -24,7 +24,7 @@ class LogProb:
 
 
 class Prob(LogProb):
-    """The probability of the target, and of each token: the exponential of every entry of ``LogProb``."""
+    """Probability of the target, and of each token: the exponential of every entry of ``LogProb``."""
 
     unit = "probability"
 
@@ -34,7 +34,7 @@ class Prob(LogProb):
 
 
 class CrossEntropy(LogProb):
-    """``-log p``, the surprisal of the target. A feature with a positive value makes the target *less* likely."""
+    """Surprisal of the target, ``-log p``. A feature with a positive value makes the target *less* likely."""
 
     unit = "nats"
 
@@ -44,15 +44,15 @@ class CrossEntropy(LogProb):
 
 
 class Perplexity(LogProb):
-    """``exp`` of the mean cross-entropy of the target's tokens, and of each token's own; at least 1.
+    """Perplexity: ``exp`` of the mean cross-entropy of the target's tokens, and of each token's own; at least 1.
 
-    Inseq raises 2, not e, to a cross-entropy in nats, which gives another number.
+    Inseq raises 2, not e, to a cross-entropy in nats, so its numbers differ.
     """
 
     unit = "perplexity"
 
     def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:
-        """Numbers of equally likely tokens that would be as hard to predict."""
+        """Perplexities: the number of equally likely tokens that would be as hard to predict."""
         surprise = -super().__call__(scores, target)
         surprise[:, 0] /= len(target.ids)
         return surprise.exp()

@@ -1,4 +1,4 @@
-"""Views of a result."""
+"""Visualizers, which render views of a result."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ def apportion_register_visualizers(register: Register) -> None:
     """Register the visualizers of this package."""
     home = "apportion_plugins.visualizers"
     register("heatmap", f"{home}.heatmap:Heatmap", summary="features × target tokens, a matplotlib figure")
-    register("bar", f"{home}.bar:Bar", summary="the whole target, bars with 95 % intervals, a matplotlib figure")
-    register("terminal", f"{home}.terminal:Terminal", summary="coloured prompt and table, a rich renderable")
-    register("html", f"{home}.html:Html", summary="coloured prompt and tables, one self-contained HTML text")
+    register("bar", f"{home}.bar:Bar", summary="bars with 95 % intervals for the whole target, a matplotlib figure")
+    register("terminal", f"{home}.terminal:Terminal", summary="coloured prompt and a table, a rich renderable")
+    register("html", f"{home}.html:Html", summary="coloured prompt and tables, a self-contained HTML document")
     register("matrix", f"{home}.matrix:Matrix", summary="interactions, features × features, a matplotlib figure")
     register("network", f"{home}.network:Network", summary="interactions drawn over the prompt, a matplotlib figure")
-    register("tree", f"{home}.tree:Tree", summary="groups that a drill-down looked into, a matplotlib figure")
+    register("tree", f"{home}.tree:Tree", summary="tree of the groups scored by a drill-down, a matplotlib figure")

@@ -1,4 +1,4 @@
-"""Bars: the attribution of the whole target, one bar for each feature."""
+"""Bar chart of the attribution of the whole target, one bar per feature."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ BARS = 3.6
 
 
 class Bar:
-    """Horizontal bars with 95 % intervals, in the order of the prompt."""
+    """Horizontal bars with 95 % intervals, in prompt order."""
 
     def render(self, attribution: Attribution, *, sort: bool = False, max_features: int | None = 60) -> PlotFigure:
         """Draw the attribution of the whole target.
 
         Args:
             attribution: the result.
-            sort: the largest magnitude first, instead of the order of the prompt.
-            max_features: show this many features at most, those with the largest magnitude, and say in the
-                figure how many are left out; ``None`` for all.
+            sort: sort by magnitude, largest first, instead of prompt order.
+            max_features: maximum number of features to show, by magnitude; a note says how many are omitted.
+                ``None`` for all.
 
         Returns:
-            A matplotlib figure that notebooks display; ``figure.savefig("dave.png")`` writes it.
+            A matplotlib figure, which notebooks display; ``figure.savefig("dave.png")`` saves it.
 
         Raises:
-            InputError: ``max_features`` is no count, or the figure would be too tall.
+            InputError: ``max_features`` is not a positive whole number, or the figure would be too tall.
         """
         values, half = np.asarray(attribution.values), half_widths(attribution)
         rows, hidden = table_rows(values, max_features, sort=sort, most=parts.MOST_ROWS)

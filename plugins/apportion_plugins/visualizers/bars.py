@@ -1,4 +1,4 @@
-"""Horizontal bars around zero, with whiskers and numbers at their ends."""
+"""Horizontal bars around zero, with whiskers, and numbers at their ends."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ NUMBER_SIZE = 8.0
 
 @dataclass(frozen=True)
 class Bars:
-    """What the bars show.
+    """Data of the bars.
 
     Attributes:
-        values: one bar each, NaN for none.
-        half_widths: of the whiskers, NaN where unknown; ``None`` for no whiskers.
+        values: one value per bar; NaN for no bar.
+        half_widths: half-widths of the whiskers, NaN where unknown; ``None`` for no whiskers.
         numbers: formats the values.
-        faint: which bars are lighter, because others carry their values; ``None`` for none.
+        faint: bars to draw lighter, because their values are shared out to other bars; ``None`` for none.
     """
 
     values: Float64[np.ndarray, " F"]
@@ -39,12 +39,12 @@ class Bars:
     faint: Bool[np.ndarray, " F"] | None = None
 
     def width(self, page: Page, room: float) -> float:
-        """Inches that axes need for bars of ``room`` inches and the numbers beside them."""
+        """Width of axes, in inches, for bars of ``room`` inches and the numbers next to them."""
         left, right = self._margins(page)
         return room + left + right
 
     def draw(self, page: Page, axes: Axes, width: float) -> None:
-        """Fill axes of ``width`` inches, one row for each value, the first on top."""
+        """Draw into axes of ``width`` inches, one row per value, the first on top."""
         rows = np.arange(len(self.values))
         heights = np.nan_to_num(self.values)
         ink = axes.spines["left"].get_edgecolor()
@@ -61,7 +61,7 @@ class Bars:
         self._number(page, axes, width)
 
     def _ends(self) -> Float64[np.ndarray, "2 F"]:
-        """Where each bar with its whisker begins and ends."""
+        """Start and end of each bar, including its whisker."""
         values = np.nan_to_num(self.values)
         half = 0.0 if self.half_widths is None else np.nan_to_num(self.half_widths)
         return np.stack([np.minimum(0.0, values - half), np.maximum(0.0, values + half)])
@@ -73,7 +73,7 @@ class Bars:
         return [self.numbers.signed(v) + (" ± ?" if np.isnan(h) else "") for v, h in pairs]
 
     def _margins(self, page: Page) -> tuple[float, float]:
-        """Inches for the numbers on the left, of negative values, and on the right."""
+        """Margins for numbers in inches: on the left, for negative values, and on the right."""
         negative = np.nan_to_num(self.values) < 0
         texts = self._texts()
         sides = [[t for t, n in zip(texts, negative, strict=True) if n == side] for side in (True, False)]

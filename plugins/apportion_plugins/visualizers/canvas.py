@@ -1,4 +1,4 @@
-"""A figure laid out in inches, so that labels are measured instead of hoped to fit."""
+"""A figure laid out in inches, with measured labels."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _SCREEN = 2
 class PlotFigure(Figure):
     """A matplotlib Figure that notebooks display without pyplot.
 
-    A plain ``Figure`` shows as a picture only after ``%matplotlib inline`` or an import of pyplot, which
-    would keep it in pyplot's list of open figures.
+    Notebooks display a plain ``Figure`` only after ``%matplotlib inline`` or an import of pyplot, which would keep it
+    in pyplot's list of open figures.
     """
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
-        """For notebooks: twice the pixels, shown at the figure's size."""
+        """PNG for notebooks: rendered at twice the resolution, shown at the figure's size."""
         buffer = io.BytesIO()
         self.savefig(buffer, format="png", dpi=self.dpi * _SCREEN)
         width, height = self.get_size_inches() * self.dpi
@@ -40,15 +40,15 @@ class PlotFigure(Figure):
 
 
 class Page:
-    """A figure that grows downwards: header, axes placed in inches, notes.
+    """A figure laid out from top to bottom: header, axes placed in inches, notes.
 
     Args:
-        lettering: fonts for all texts.
+        lettering: fonts for all text.
     """
 
     def __init__(self, lettering: Lettering) -> None:
         self.figure = PlotFigure()
-        # Everything is placed here; a layout engine of the user's settings would move it.
+        # Everything is placed explicitly; a layout engine from the user's settings would move it.
         self.figure.set_layout_engine("none")
         FigureCanvasAgg(self.figure)
         self._lettering = lettering
@@ -62,15 +62,15 @@ class Page:
         return DARK if alpha and text_on((red, green, blue)) == (255, 255, 255) else LIGHT
 
     def style(self, size: float) -> dict[str, Any]:
-        """Keyword arguments for a text: fonts that have its characters, and no ``$…$`` formulas."""
+        """Keyword arguments for text: fonts that have its characters, and ``$…$`` taken literally."""
         return {"family": self._lettering.families, "size": size, "parse_math": False, "usetex": False}
 
     def drawable(self, text: str) -> str:
-        """The text as these fonts can draw it."""
+        """The text with characters that the fonts lack replaced."""
         return self._lettering.drawable(text)
 
     def width_of(self, texts: Sequence[str], size: float) -> float:
-        """Width of the widest text, in inches."""
+        """Width of the widest text in inches."""
         widest = 0.0
         for text in texts:
             drawn = self.figure.text(0, 0, text, **self.style(size))
@@ -84,19 +84,19 @@ class Page:
         self.figure.set_size_inches(width, height)
 
     def axes(self, left: float, top: float, width: float, height: float) -> Axes:
-        """New axes; the position is in inches from the upper left corner."""
+        """Add axes at a position in inches from the upper left corner."""
         bottom = self._height - top - height
         box = (left / self._width, bottom / self._height, width / self._width, height / self._height)
         return self.figure.add_axes(box)
 
     def lines(self, texts: Sequence[str], top: float, size: float, **style: Any) -> None:
-        """Lines of text from the left margin on, from ``top`` inches downwards."""
+        """Write lines of text at the left margin, from ``top`` inches downwards."""
         for i, text in enumerate(texts):
             y = 1 - (top + i * size * _LEADING) / self._height
             self.figure.text(MARGIN / self._width, y, text, va="top", ha="left", **(self.style(size) | style))
 
     def wrapped(self, text: str, width: float, size: float, most: int = 4) -> list[str]:
-        """The text in lines of at most ``width`` inches; what does not fit into ``most`` lines is elided."""
+        """Wrap the text into lines of at most ``width`` inches; text beyond ``most`` lines is elided."""
         text = self.drawable(text)
         if self.width_of([text], size) <= width:
             return [text]
@@ -112,7 +112,7 @@ class Page:
         return [self.fitted(line, width, size) for line in lines]
 
     def fitted(self, text: str, width: float, size: float) -> str:
-        """The text, its middle elided where it is wider than ``width`` inches."""
+        """The text, with its middle elided if it is wider than ``width`` inches."""
         columns = len(text)
         while columns > 4 and self.width_of([text], size) > width:
             columns -= max(1, columns // 12)
@@ -121,5 +121,5 @@ class Page:
 
 
 def height_of(lines: int, size: float) -> float:
-    """Height of lines of text, in inches."""
+    """Height of lines of text in inches."""
     return lines * size * _LEADING

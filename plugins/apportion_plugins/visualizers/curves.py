@@ -1,4 +1,4 @@
-"""Deletion and insertion curves of one or several evaluations."""
+"""Deletion and insertion curves of one or more evaluations."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SCALE, BELOW, BETWEEN = 0.62, 0.5, 0.3
 SHADE = 0.14
 MOST_NAMED = 24
 _SOLID_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Of several evaluations; Okabe and Ito's, which colour-blind readers can tell apart."""
+"""Colours for several evaluations: the palette of Okabe and Ito, which colour-blind readers can tell apart."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ class Line:
     """One curve in a panel.
 
     Attributes:
-        label: for the legend.
+        label: label in the legend.
         x: shares of the features.
         y: scores.
-        area: what the metric found.
-        colour: of the line.
-        dashed: it is the order that is not the panel's own.
+        area: value of the metric.
+        colour: colour of the line.
+        dashed: draw a dashed line, for the order that is not the panel's own.
     """
 
     label: str
@@ -51,13 +51,13 @@ class Line:
 
 
 def curves(evaluations: Sequence[Evaluation]) -> PlotFigure:
-    """Scores while features are removed, and while they are added: the highest first, and the lowest first.
+    """Plot scores while features are removed, and while they are added, highest first and lowest first.
 
     Args:
-        evaluations: of one target; each measured ``"deletion"``, ``"insertion"`` or both.
+        evaluations: evaluations of the same target, each with ``"deletion"``, ``"insertion"`` or both.
 
     Returns:
-        A matplotlib figure that notebooks display; ``figure.savefig("curves.png")`` writes it.
+        A matplotlib figure, which notebooks display; ``figure.savefig("curves.png")`` saves it.
     """
     names = evaluation_names(evaluations)
     fonts = lettering(["−…“”·∅", *names, evaluations[0].estimand, one_line(evaluations[0].target)])
@@ -76,14 +76,14 @@ def curves(evaluations: Sequence[Evaluation]) -> PlotFigure:
 
 
 def _lines(page: Page, evaluations: Sequence[Evaluation], names: Sequence[str], own: str, other: str) -> list[Line]:
-    """The curves of one panel; the lowest first is the other panel's highest first, read backwards."""
+    """Curves of one panel; its lowest-first curve is the other panel's highest-first curve in reverse."""
     alone = len(evaluations) == 1
     numbers = Numbers([one[m].value for one in evaluations for m in (own, other) if m in one.measurements])
     lines = []
     for i, (one, name) in enumerate(zip(evaluations, names, strict=True)):
         for order, metric in (("highest first", own), ("lowest first", other)):
             dashed = metric is not own
-            # Of several evaluations the panel's own order is enough to read: the other order is in the other panel.
+            # With several evaluations, only the panel's own order is drawn; the other panel shows the other order.
             if own not in one.measurements or metric not in one.measurements or (dashed and not alone):
                 continue
             ramp = page.ramp.colour(-0.9 if dashed else 0.9)
@@ -111,9 +111,9 @@ def _draw(page: Page, evaluations: Sequence[Evaluation], panels: Sequence[tuple[
     title = _header(page, evaluations, width - 2 * MARGIN)
     top = parts.header_height(title) + height_of(1, SUBTITLE) + 0.05
     under = height_of(legend, NOTE) * 1.25
-    note = "Areas are above the score without features (dotted)."
+    note = "Areas are measured from the score without features (dotted)."
     if len(evaluations) == 1 and len(panels) == 2:
-        note += " Removing the lowest first is adding the highest first, read backwards."
+        note += " Removing the lowest first is adding the highest first in reverse."
     notes = page.wrapped(note, width - 2 * MARGIN, NOTE)
     page.resize(width, top + HEIGHT + BELOW + under + parts.notes_height(notes))
     everything = np.concatenate([line.y for *_, lines in panels for line in lines])
@@ -140,7 +140,7 @@ def _draw(page: Page, evaluations: Sequence[Evaluation], panels: Sequence[tuple[
 
 
 def _fill(axes: Axes, lines: Sequence[Line], empty: float, unit: str, *, alone: bool) -> None:
-    """The curves, the score without features, and for one evaluation the area between its two orders."""
+    """Draw the curves, the score without features, and, for a single evaluation, the area between both orders."""
     ink = axes.spines["left"].get_edgecolor()
     few = len(lines[0].x) <= MOST_NAMED
     for line in lines:

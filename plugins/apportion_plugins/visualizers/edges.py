@@ -1,4 +1,4 @@
-"""Curves between boxes of text: over a line, and from line to line."""
+"""Curves between boxes of text: above a line, and from line to line."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from apportion_plugins.visualizers.text_layout import Box
 __all__ = ["HEIGHT", "Curve", "line_tops", "routed"]
 
 HEIGHT = 0.27
-"""Of a box."""
+"""Height of a box."""
 TIGHT = 0.1
 CROSSING = 0.6
 LOWEST, RISE = 0.14, 0.16
 BESIDE = 0.05
-"""From the ends of a line to curves that pass it."""
+"""Distance from the ends of a line to curves that pass it."""
 PORTS = 0.7
-"""The part of a box's width where curves may end."""
+"""Share of a box's width where curves may end."""
 
 Point = tuple[float, float]
 _CURVE = (Path.CURVE4, Path.CURVE4, Path.CURVE4)
@@ -32,9 +32,9 @@ class Curve:
     """A curve between two boxes.
 
     Attributes:
-        pair: the positions of its features.
-        value: of their interaction.
-        path: in inches, downwards.
+        pair: indices of its features.
+        value: their interaction.
+        path: path in inches, downwards.
     """
 
     pair: tuple[int, int]
@@ -43,7 +43,7 @@ class Curve:
 
 
 def line_tops(boxes: Sequence[Box], at: Mapping[int, Box], pairs: Sequence[tuple[int, int]]) -> list[float]:
-    """The top of each line of boxes, with room above for the curves."""
+    """Top of each line of boxes, with room above for the curves."""
     gaps: dict[int, float] = defaultdict(lambda: TIGHT)
     for i, j in pairs:
         upper, lower = sorted((at[i], at[j]), key=lambda box: box.line)
@@ -65,7 +65,7 @@ def routed(
     tops: Sequence[float],
     edges: Sequence[tuple[tuple[int, int], float]],
 ) -> list[Curve]:
-    """A curve for each pair of features and its value; ends on one side of a box stand side by side."""
+    """A curve for each pair of features and its value; the ends on one side of a box are spread out."""
     ports = _ports(at, [pair for pair, _ in edges])
     gaps = _gaps(boxes)
     curves = []
@@ -81,14 +81,14 @@ def routed(
 
 
 def _over(start: Point, end: Point, height: float) -> Path:
-    """A curve over a line."""
-    # Its top is three quarters of the way to the points that it bends towards.
+    """A curve above a line."""
+    # Its top is three quarters of the way to its control points.
     bend = start[1] - height * 4 / 3
     return Path([start, (start[0], bend), (end[0], bend), end], [Path.MOVETO, *_CURVE])
 
 
 def _down(start: Point, end: Point, lines: Sequence[tuple[Sequence[float], float]]) -> Path:
-    """A curve from line to line, between the boxes of ``lines``, the gaps and tops of those it crosses."""
+    """A curve from line to line; ``lines`` are the gaps and tops of the lines that it crosses between boxes."""
     points, codes = [(start[0], start[1] + HEIGHT)], [Path.MOVETO]
     for gaps, top in lines:
         straight = start[0] + (end[0] - start[0]) * (top - start[1]) / (end[1] - start[1])
@@ -99,13 +99,13 @@ def _down(start: Point, end: Point, lines: Sequence[tuple[Sequence[float], float
 
 
 def _bent(start: Point, end: Point) -> list[Point]:
-    """What follows ``start`` in a curve that begins and ends upright."""
+    """Points after ``start`` of a curve that starts and ends vertically."""
     middle = (start[1] + end[1]) / 2
     return [(start[0], middle), (end[0], middle), end]
 
 
 def _gaps(boxes: Sequence[Box]) -> dict[int, list[float]]:
-    """Where each line can be crossed: between its boxes, and beside them."""
+    """Positions where each line can be crossed: between its boxes, and at its ends."""
     lines: dict[int, list[Box]] = defaultdict(list)
     for box in sorted(boxes, key=lambda box: box.left):
         lines[box.line].append(box)
@@ -120,12 +120,12 @@ def _gaps(boxes: Sequence[Box]) -> dict[int, list[float]]:
 
 
 def _height(x1: float, x2: float) -> float:
-    """Of a curve over a line: the longer, the higher, so that curves that nest do not touch."""
+    """Height of a curve above a line; longer ones are higher, so that nested curves do not touch."""
     return LOWEST + RISE * abs(x1 - x2)
 
 
 def _ports(at: Mapping[int, Box], pairs: Sequence[tuple[int, int]]) -> dict[tuple[int, int], float]:
-    """Where the curve between two features leaves the first, spread over its width so that curves do not cross."""
+    """Position where the curve between two features leaves the first, spread so that curves do not cross."""
     sides: dict[tuple[int, bool], list[int]] = defaultdict(list)
     for i, j in pairs:
         for own, other in ((i, j), (j, i)):
@@ -140,7 +140,7 @@ def _ports(at: Mapping[int, Box], pairs: Sequence[tuple[int, int]]) -> dict[tupl
 
 
 def _order(box: Box, other: Box) -> tuple[int, float]:
-    """From left to right: on the same line, the farther to the left the nearer, for curves nest."""
+    """Sort key of the ends on a box, from left to right; on the same line, curves nest."""
     if box.line != other.line:
         return (1, other.centre) if other.centre >= box.centre else (-1, other.centre)
     return (-2, -other.centre) if other.centre < box.centre else (2, -other.centre)

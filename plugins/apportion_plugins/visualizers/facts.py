@@ -1,4 +1,4 @@
-"""Where a result comes from, in readable lines: the same for every view."""
+"""Provenance of a result in readable lines, shared by all views."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ROUNDING = 1e-9
 
 
 def summary(attribution: Attribution) -> list[tuple[str, str]]:
-    """What every reader should see: score, method, cost, notes; names and texts."""
+    """Facts that every reader should see (score, method, cost, notes), as names and texts."""
     provenance = attribution.provenance
     where = " on ".join(filter(None, (provenance.backend, provenance.device)))
     lines = [
@@ -60,17 +60,17 @@ def details(attribution: Attribution) -> list[tuple[str, str]]:
 
 
 def target_text(attribution: Attribution) -> str:
-    """The target in one line."""
+    """The target on one line."""
     return quotable(attribution.target_text or "".join(attribution.target_tokens))
 
 
 def contrast_text(attribution: Attribution) -> str:
-    """What the target was compared with, in one line; empty if it was not."""
+    """The contrast on one line; empty if there is none."""
     return quotable(attribution.provenance.contrast or "")
 
 
 def score_line(attribution: Attribution) -> str:
-    """From the score without any feature to the full prompt's, and what the values leave unexplained."""
+    """Scores without features and of the full prompt, and the efficiency gap."""
     base, full = attribution.base_value, attribution.full_value
     numbers = Numbers([v for v in (base, full) if v is not None], digits=4)
     if base is None or full is None:
@@ -86,13 +86,13 @@ def score_line(attribution: Attribution) -> str:
 
 
 def method_line(attribution: Attribution) -> str:
-    """The method, and why it was chosen."""
+    """The method, and the reason if it was chosen automatically."""
     provenance = attribution.provenance
     return provenance.method + (f" ({provenance.method_reason})" if provenance.method_reason else "")
 
 
 def ranking(attribution: Attribution) -> str:
-    """Whether the features that come first would come first again; nothing for exact values, or if all come first."""
+    """Stability of the top features across bootstrap replicates; empty if exact, or if all features are on top."""
     share, top = attribution.ranking_stable, top_size(np.asarray(attribution.values))
     if share is None or attribution.std_error is None or top == len(attribution.features):
         return ""
@@ -111,7 +111,7 @@ def cost(attribution: Attribution) -> str:
 
 
 def error_notes(attribution: Attribution, mark: str = "±") -> list[str]:
-    """What the mark of an error means here, and where errors are unknown."""
+    """Notes on the meaning of ``mark``, and on unknown errors."""
     if attribution.std_error is None:
         return []
     unknown = int(np.isnan(attribution.std_error).sum())
@@ -123,7 +123,7 @@ def error_notes(attribution: Attribution, mark: str = "±") -> list[str]:
 
 
 def _percent(share: float) -> str:
-    # 99.6 % must not read as certain.
+    # 99.6 % must not be shown as 100 %.
     return f"{min(99, round(100 * share)) if share < 1 else 100} %"
 
 

@@ -1,4 +1,4 @@
-"""What the figures share: header, row labels, notes."""
+"""Common parts of the figures: header, row labels, notes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["LABEL", "MOST_ROWS", "draw_header", "draw_notes", "label_rows", "pla
 LABEL = 9.0
 LABEL_COLUMNS = 36
 MOST_ROWS = 1000
-"""Rows that a figure can have before it is too tall to be saved as a picture."""
+"""Maximum number of rows; with more, a figure is too tall to be saved as an image."""
 _GAP = 0.12
 
 
@@ -28,7 +28,7 @@ def row_labels(attribution: Attribution, rows: Sequence[int], page: Page) -> lis
 
 
 def figure_texts(attribution: Attribution) -> list[str]:
-    """Every text that a figure may show, for choosing fonts."""
+    """All texts that a figure may show, to choose fonts."""
     features = [feature_label(feature) for feature in attribution.features]
     own = "−±…“”·⏎␣⇥→"
     return [
@@ -43,15 +43,15 @@ def figure_texts(attribution: Attribution) -> list[str]:
 def header(
     attribution: Attribution, page: Page, width: float, *, title: str = "", reading: str = "", part: str = "Target"
 ) -> list[str]:
-    """The title, then smaller lines: target, how to read the numbers, model and method.
+    """Lines of the header: title, target, reading aid, model and method.
 
     Args:
         attribution: the result.
-        page: where they are drawn.
-        width: of the figure, in inches.
-        title: instead of the estimand.
-        reading: instead of what signs mean for attributions.
-        part: what of the target is shown.
+        page: the figure.
+        width: width of the figure in inches.
+        title: title; empty for the estimand.
+        reading: reading aid; empty for the meaning of signs in attributions.
+        part: label of the part of the target that is shown.
     """
     reading = reading or f"Above 0 raises the target's score ({attribution.unit}), below 0 lowers it."
     provenance = attribution.provenance
@@ -71,35 +71,35 @@ def header(
 
 
 def header_height(lines: Sequence[str]) -> float:
-    """Inches from the top of the figure to what follows its header."""
+    """Height of the header in inches, including the upper margin."""
     return MARGIN + height_of(1, TITLE) + height_of(len(lines) - 1, SUBTITLE) + _GAP
 
 
 def draw_header(page: Page, lines: Sequence[str]) -> None:
     """Write the header at the top."""
-    # Fallback fonts seldom have a bold face, which matplotlib would complain about.
+    # Fallback fonts seldom have a bold face, and matplotlib would warn about that.
     page.lines(lines[:1], MARGIN, TITLE, weight="bold", family=lettering(lines[:1]).families)
     page.lines(lines[1:], MARGIN + height_of(1, TITLE), SUBTITLE)
 
 
 def notes_height(lines: Sequence[str]) -> float:
-    """Inches that the notes take below everything, the lower margin included."""
+    """Height of the notes in inches, including the lower margin."""
     return (height_of(len(lines), NOTE) + _GAP if lines else 0.0) + MARGIN
 
 
 def draw_notes(page: Page, lines: Sequence[str], top: float) -> None:
-    """Write the notes below everything."""
+    """Write the notes at the bottom."""
     page.lines(lines, top + _GAP, NOTE, style="italic")
 
 
 def label_rows(page: Page, axes: Axes, labels: Sequence[str]) -> None:
-    """Label the rows at the left of the axes."""
+    """Label the rows on the left of the axes."""
     axes.set_yticks(range(len(labels)), labels, **page.style(LABEL))
     axes.tick_params(axis="y", length=0, pad=4)
 
 
 def plain_axes(page: Page, axes: Axes, x_label: str) -> None:
-    """An axis at the bottom only, with light lines at its ticks."""
+    """Show only the bottom axis, with light grid lines."""
     for side in ("left", "right", "top"):
         axes.spines[side].set_visible(False)
     axes.grid(axis="x", linewidth=0.5, alpha=0.35)

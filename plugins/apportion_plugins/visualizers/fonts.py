@@ -1,4 +1,4 @@
-"""Fonts for any script: the user's own first, then whichever installed ones have the missing characters."""
+"""Fonts for any script: the user's own first, then installed ones that have the missing characters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from apportion_plugins.visualizers.labels import has_right_to_left
 __all__ = ["SHAPES_TEXT", "Lettering", "lettering"]
 
 SHAPES_TEXT = hasattr(ft2font, "__libraqm_version__")
-"""Whether matplotlib joins Arabic letters and orders right-to-left text itself (3.11 and later)."""
+"""True if matplotlib itself joins Arabic letters and orders right-to-left text (3.11 and later)."""
 
 BOX = "▯"
 _CHINESE = (
@@ -52,12 +52,12 @@ _ADVICE = (
 
 @dataclass(frozen=True, slots=True)
 class Lettering:
-    """How the texts of one figure are drawn.
+    """Fonts for the texts of one figure.
 
     Attributes:
-        families: for the ``family`` of every text.
+        families: font families for the ``family`` of every text.
         missing: characters that no installed font has.
-        notes: what a reader of the figure should know.
+        notes: notes for readers of the figure.
     """
 
     families: list[str]
@@ -65,7 +65,7 @@ class Lettering:
     notes: list[str] = field(default_factory=list)
 
     def drawable(self, text: str) -> str:
-        """The text without what cannot be drawn: a code point for a single character, boxes for several."""
+        """The text with missing characters replaced: by the code point of a single one, by boxes for several."""
         if not SHAPES_TEXT:
             text = "".join(c for c in text if not _is_ignorable(c))
         lost = [c for c in text if c in self.missing]
@@ -74,7 +74,7 @@ class Lettering:
 
 
 def lettering(texts: Iterable[str]) -> Lettering:
-    """Fonts that are installed here and can draw these texts, as far as any can."""
+    """Choose installed fonts that can draw these texts, as far as possible."""
     everything = "".join(texts) + BOX
     own = [str(family) for family in matplotlib.rcParams["font.family"]]
     families = list(own)
@@ -89,13 +89,13 @@ def lettering(texts: Iterable[str]) -> Lettering:
     notes = _missing_notes(left)
     if not SHAPES_TEXT and has_right_to_left(everything):
         notes.append(
-            "This matplotlib draws right-to-left text unjoined, from left to right; 3.11 and plot('html') do not."
+            "This matplotlib draws right-to-left text unjoined and from left to right. Use 3.11 or plot('html')."
         )
     return Lettering(families, frozenset(left), notes)
 
 
 def _candidates(text: str) -> list[str]:
-    """Installed families, those of the text's language first: Han characters look different in each."""
+    """Installed families, those of the text's language first, because Han characters differ between them."""
     if regex.search(r"[\p{Hiragana}\p{Katakana}]", text):
         asian: Sequence[str] = (*_JAPANESE, *_CHINESE, *_KOREAN)
     elif regex.search(r"\p{Hangul}", text):
@@ -108,13 +108,13 @@ def _candidates(text: str) -> list[str]:
 
 @functools.lru_cache(maxsize=256)
 def _characters(families: tuple[str, ...]) -> frozenset[str]:
-    """What the font that matplotlib would take for these families can draw."""
+    """Characters of the font that matplotlib selects for these families."""
     path = font_manager.findfont(font_manager.FontProperties(family=list(families)))
     return frozenset(map(chr, font_manager.get_font(path).get_charmap()))
 
 
 def _is_ignorable(character: str) -> bool:
-    """Joiners, direction marks and variation selectors, which have no shape of their own."""
+    """True for joiners, direction marks and variation selectors, which have no glyph of their own."""
     return unicodedata.category(character) == "Cf" or "\ufe00" <= character <= "\ufe0f"
 
 
@@ -127,7 +127,7 @@ def _missing_notes(missing: set[str]) -> list[str]:
         if found:
             many = f"{len(found)} {kind} character{'' if len(found) == 1 else 's'}"
             notes.append(
-                f"No installed font has {many}, shown as {BOX} or by code point: install {font} "
+                f"No installed font has {many}, shown as {BOX} or by code point. Install {font} "
                 "and clear matplotlib's font cache, or use plot('html')."
             )
     return notes

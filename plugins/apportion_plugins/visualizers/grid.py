@@ -1,4 +1,4 @@
-"""Coloured cells in rows and columns, with bars beside them and a scale below."""
+"""Coloured cells in rows and columns, with bars on the left and a colour scale below."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ STEPS = 257
 
 @dataclass(frozen=True)
 class Grid:
-    """What is drawn, and the inches it takes.
+    """Contents and dimensions of a grid.
 
     Attributes:
-        page: where.
-        cells: NaN where unknown.
-        rows: labels.
-        columns: labels.
-        bars: one for each row, at its left.
-        numbered: whether values stand in the cells.
-        bars_label: below the bars.
-        scale_label: below the colours.
-        side: height of a row, and the least width of a column.
-        blank: cells that mean nothing and stay empty.
+        page: the figure.
+        cells: values; NaN where unknown.
+        rows: labels of the rows.
+        columns: labels of the columns.
+        bars: one bar per row, on its left.
+        numbered: write values in the cells.
+        bars_label: label below the bars.
+        scale_label: label below the colour scale.
+        side: height of a row and minimum width of a column, in inches.
+        blank: cells that have no meaning and stay empty.
     """
 
     page: Page
@@ -63,12 +63,12 @@ class Grid:
 
     @property
     def limit(self) -> float:
-        """The magnitude that gets the strongest colour."""
+        """Magnitude that gets the strongest colour."""
         return colour_limit(self.cells)
 
     @property
     def texts(self) -> list[list[str]]:
-        """The numbers in the cells."""
+        """Numbers in the cells."""
         numbers = Numbers(self.cells.ravel(), digits=3 if len(self.columns) <= MOST_PRECISE else 2)
         texts = [[numbers.signed(value) for value in row] for row in self.cells]
         if self.blank is None:
@@ -77,19 +77,19 @@ class Grid:
         return [["" if off else text for text, off in zip(*row, strict=True)] for row in rows]
 
     def cell_width(self, room: float) -> float:
-        """Wide enough for its number; wider where the figure has ``room`` inches to fill."""
+        """Width of a cell: enough for its number, and more if the figure has ``room`` inches to fill."""
         widest = sorted({text for row in self.texts for text in row}, key=len)[-3:]
         least = self.page.width_of(widest, NUMBER) + 0.09 if self.numbered else 0.0
         return max(least, self.side, min(WIDE if self.blank is None else 0.0, room / len(self.columns)))
 
 
 def draw_grid(grid: Grid, header: Callable[[float], list[str]], notes: list[str]) -> None:
-    """Lay everything out and draw it.
+    """Lay out and draw a grid.
 
     Args:
-        grid: the cells and what stands beside them.
-        header: its lines, for a figure of this width.
-        notes: below everything.
+        grid: the cells and the bars next to them.
+        header: gives the header lines for the width of the figure.
+        notes: notes at the bottom.
     """
     page = grid.page
     left = MARGIN + page.width_of(grid.rows, parts.LABEL) + 0.1
@@ -125,7 +125,7 @@ def _colours(ramp: Ramp) -> Colormap:
 def _draw_cells(grid: Grid, axes: Axes, flat: bool) -> None:
     n_rows, n_columns = grid.cells.shape
     corners = np.arange(n_columns + 1) - 0.5, np.arange(n_rows + 1) - 0.5
-    # Edges in the page's colour set the cells apart.
+    # Edges in the background colour separate the cells.
     style: dict[str, Any] = {
         "norm": Normalize(-grid.limit, grid.limit),
         "edgecolors": axes.get_facecolor(),
@@ -158,7 +158,7 @@ def _draw_numbers(grid: Grid, axes: Axes) -> None:
 
 
 def draw_scale(page: Page, axes: Axes, limit: float, label: str) -> None:
-    """The colours and what they stand for, in axes of ``SCALE`` inches: they do not depend on how much is coloured."""
+    """Draw the colour scale in axes of ``SCALE`` inches, whatever the width of the grid."""
     source = ScalarMappable(Normalize(-limit, limit), _colours(page.ramp))
     bar = page.figure.colorbar(source, cax=axes, orientation="horizontal")
     numbers = Numbers([limit], digits=2)

@@ -1,4 +1,4 @@
-"""The tree of groups in a result, as views show it."""
+"""The tree of groups in a result, as shown by views."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from apportion_plugins.visualizers.selection import checked_token, largest, left
 
 __all__ = ["Group", "down_to", "groups_of", "has_groups", "strongest"]
 
-ADVICE = 'Attribute again with method="hierarchical".'
+ADVICE = 'Run attribute again with method="hierarchical".'
 
 
 @dataclass(frozen=True)
 class Group:
-    """A group of features, or a single one.
+    """A group of features, or a single feature.
 
     Attributes:
-        text: what it is called.
-        depth: 0 for the parts of the whole prompt.
-        parent: the position of the group around it; ``None`` for the parts of the whole prompt.
-        size: how many features it has.
-        parts: how many parts it was looked into.
-        value: of the whole target or one token.
-        half_width: of the value's 95 % interval; NaN where unknown or exact.
+        text: name of the group.
+        depth: depth in the tree; 0 for the parts of the whole prompt.
+        parent: index of the group that contains it; ``None`` for the parts of the whole prompt.
+        size: number of features.
+        parts: number of parts that were scored.
+        value: score for the whole target or one token.
+        half_width: half-width of the 95 % interval; NaN where unknown or exact.
     """
 
     text: str
@@ -44,24 +44,24 @@ class Group:
 
     @property
     def closed(self) -> bool:
-        """Not looked into: its features share its score."""
+        """True for a group that was not expanded, so that its features share its score."""
         return self.size > 1 and not self.parts
 
     def label(self, width: int) -> str:
         """Its text in at most ``width`` columns."""
-        # The end of a feature's name may be a number that tells it from another.
+        # A feature's name may end in a number that distinguishes it from another.
         return (cut if self.size > 1 else ellipsis)(one_line(self.text), width)
 
     def tag(self, shown: int) -> str:
-        """What became of its parts, ``shown`` of which are shown; nothing where all are, and for single features."""
+        """Note on parts that are not shown; empty if all are, and for single features."""
         if self.closed:
-            return f"{self.size} features, not looked into"
+            return f"{self.size} features, not expanded"
         hidden = self.parts - shown
         return f"{hidden}{' more' if shown else ''} part{'' if hidden == 1 else 's'} not shown" if hidden else ""
 
 
 def has_groups(attribution: Attribution) -> bool:
-    """Whether the result has a tree."""
+    """True if the result has a tree."""
     return "tree" in attribution.extras
 
 
@@ -70,15 +70,15 @@ def groups_of(attribution: Attribution, token: int | None = None) -> list[Group]
 
     Args:
         attribution: the result.
-        token: the position of a target token; ``None`` for the whole target.
+        token: position of a target token; ``None`` for the whole target.
 
     Raises:
-        ResultError: the result has no tree, or a damaged one.
-        InputError: no such token.
+        ResultError: the result has no tree, or a malformed one.
+        InputError: there is no such token.
     """
     if not has_groups(attribution):
         raise ResultError(
-            f"This result of method {attribution.provenance.method!r} has no tree of groups of features. {ADVICE}"
+            f"This result of method {attribution.provenance.method!r} has no tree of feature groups. {ADVICE}"
         )
     token = checked_token(attribution, token)
     try:
@@ -87,14 +87,14 @@ def groups_of(attribution: Attribution, token: int | None = None) -> list[Group]
             raise ValueError("it is empty")
         parents = [None if row["parent"] is None else int(row["parent"]) for row in rows]
         if any(parent is not None and not 0 <= parent < i for i, parent in enumerate(parents)):
-            raise ValueError("a group comes before the one that it is part of")
+            raise ValueError("a group comes before the one that contains it")
         return [_group(row, parents, i, token) for i, row in enumerate(rows)]
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise ResultError(f"The tree of this result is damaged: {type(error).__name__}: {error}. {ADVICE}") from error
+        raise ResultError(f"The tree of this result is malformed: {type(error).__name__}: {error}. {ADVICE}") from error
 
 
 def down_to(groups: Sequence[Group], depth: int | None) -> list[Group]:
-    """The groups of the upper ``depth`` levels; all for ``None``."""
+    """The groups of the top ``depth`` levels; all if ``None``."""
     kept = [i for i, group in enumerate(groups) if depth is None or group.depth < depth]
     place = {old: new for new, old in enumerate(kept)}
     return [
@@ -104,15 +104,15 @@ def down_to(groups: Sequence[Group], depth: int | None) -> list[Group]:
 
 
 def strongest(groups: Sequence[Group], limit: int | None, option: str) -> tuple[list[int], list[str]]:
-    """The positions of the groups of largest magnitude, those around them included, and a note on the others.
+    """Indices of the groups of largest magnitude and the groups that contain them, and a note on the others.
 
     Args:
-        groups: all.
-        limit: how many; ``None`` for all.
-        option: what the user calls the limit.
+        groups: all groups.
+        limit: maximum number; ``None`` for all.
+        option: the user's name for the limit.
     """
     weight: Float64[np.ndarray, " N"] = np.array([abs(group.value) for group in groups])
-    # A group counts as much as the strongest in it, so that it is there when that is.
+    # A group counts as much as the strongest group in it, so that it is shown whenever that one is.
     for i in range(len(groups) - 1, -1, -1):
         parent = groups[i].parent
         if parent is not None:

@@ -1,4 +1,4 @@
-"""A heat map: features × target tokens, with bars for the whole target beside it."""
+"""Heat map of features × target tokens, with bars for the whole target."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MOST_NUMBERED = 40
 
 
 class Heatmap:
-    """One cell for each feature and target token, bars for the whole target."""
+    """One cell per feature and target token, with bars for the whole target."""
 
     def render(
         self,
@@ -33,20 +33,20 @@ class Heatmap:
         max_tokens: int | None = 60,
         numbers: bool | None = None,
     ) -> PlotFigure:
-        """Draw the attribution of each target token, and of the whole target, to each feature.
+        """Draw the attribution of each target token, and of the whole target.
 
         Args:
             attribution: the result.
-            max_features: show this many features at most, those with the largest magnitude, and say in the
-                figure how many are left out; ``None`` for all.
+            max_features: maximum number of features to show, by magnitude; a note says how many are omitted.
+                ``None`` for all.
             max_tokens: the same for target tokens, by the sum of their magnitudes.
-            numbers: whether values stand in the cells; ``None`` for: while there are few enough columns.
+            numbers: write values in the cells; ``None`` to do so if there are few enough columns.
 
         Returns:
-            A matplotlib figure that notebooks display; ``figure.savefig("dave.png")`` writes it.
+            A matplotlib figure, which notebooks display; ``figure.savefig("dave.png")`` saves it.
 
         Raises:
-            InputError: a limit is no count, or the figure would be too large.
+            InputError: a limit is not a positive whole number, or the figure would be too large.
         """
         cells, tokens = _cells(attribution)
         check_limit("max_features", len(cells) if max_features is None else max_features, parts.MOST_ROWS)
@@ -77,7 +77,7 @@ class Heatmap:
 
 
 def _cells(attribution: Attribution) -> tuple[Float64[np.ndarray, "F T"], list[str]]:
-    """Features × tokens, and the tokens' labels; the whole target as one column where there are no tokens."""
+    """Features × tokens, and labels of the tokens; a single column for the whole target if there are no tokens."""
     if not attribution.target_tokens:
         return np.asarray(attribution.values)[:, None], ["whole target"]
     return np.asarray(attribution.token_values).T, token_labels(attribution.target_tokens)

@@ -1,4 +1,4 @@
-"""HTML: the coloured prompt and tables as one text, for notebooks and files."""
+"""HTML view: the coloured prompt and tables, for notebooks and files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _PAGE = """<!DOCTYPE html>
 
 
 class Html:
-    """One text without scripts or anything from elsewhere; light or dark like the reader's system."""
+    """Self-contained HTML without scripts or external resources, light or dark like the reader's system."""
 
     def render(
         self,
@@ -45,22 +45,22 @@ class Html:
         max_cells: int = 5000,
         page: bool = False,
     ) -> str:
-        """Make the HTML.
+        """Render the HTML.
 
         Args:
             attribution: the result.
-            sort: the largest magnitude first in the tables, instead of the order of the prompt.
-            max_features: rows of the tables, those with the largest magnitude, and a line says how many are
-                left out; ``None`` for all. The prompt is always coloured in full.
-            max_cells: leave the table of target tokens out, and say so, if it had more cells.
-            page: a whole document with head and title, for a file of its own; the default is a piece that
-                notebooks and other pages can hold (and that browsers open as well).
+            sort: sort the tables by magnitude, largest first, instead of prompt order.
+            max_features: maximum number of table rows, by magnitude; a note says how many are omitted. ``None`` for
+                all. The prompt is always coloured in full.
+            max_cells: maximum number of cells in the table of target tokens; a larger table is omitted with a note.
+            page: return a complete document with head and title. The default is a fragment that can be embedded in
+                notebooks and other pages (and that browsers can open, too).
 
         Returns:
             The HTML; write it to a file as UTF-8.
 
         Raises:
-            InputError: a limit is no count.
+            InputError: a limit is not a positive whole number.
         """
         check_limit("max_cells", max_cells)
         rows, hidden = table_rows(np.asarray(attribution.values), max_features, sort=sort)
@@ -68,14 +68,14 @@ class Html:
         parts = [*view.header(), view.prompt(), view.table(), *map(_soft, hidden), *view.tokens(max_cells)]
         body = "\n".join(['<div class="apn-view">', style_sheet(), *parts, *view.footer(), "</div>"])
         if not page:
-            # A browser that opens the piece as a file has to know its encoding.
+            # A browser that opens the fragment as a file needs to know its encoding.
             return f'<meta charset="utf-8">{body}'
         return _PAGE.format(title=escape(f"{attribution.estimand}: {view.target}"), body=body)
 
 
 @dataclass(frozen=True)
 class _View:
-    """The parts of the view of one result, with the features ``rows`` in its tables."""
+    """Parts of the view of a result; ``rows`` are the features in its tables."""
 
     attribution: Attribution
     rows: Sequence[int]
@@ -103,9 +103,9 @@ class _View:
         return f'<span class="apn-soft">against</span> “<bdi>{escape(contrast_text(self.attribution))}</bdi>” '
 
     def prompt(self) -> str:
-        """All stretches of a feature have its colour and tooltip.
+        """The prompt; all segments of a feature have its colour and tooltip.
 
-        They are not isolated from each other: that would tear words of joined letters apart.
+        They are not isolated from each other, because that would break up words with joined letters.
         """
         strength = strengths(np.asarray(self.attribution.values))
         pieces = []
@@ -114,7 +114,7 @@ class _View:
             if segment.feature is None:
                 pieces.append(f'<span class="apn-kept">{escape(text)}</span>')
                 continue
-            # A line break that is a feature (or part of one) has to be seen.
+            # A line break that is (part of) a feature must be visible.
             text = escape(text.replace("\n", "⏎\n"))
             kind, tip = colour_class(float(strength[segment.feature])), self._tip(segment.feature)
             pieces.append(f'<span class="{kind}" title="{tip}">{text}</span>')
@@ -148,15 +148,15 @@ class _View:
         return _table("apn-table", "".join(heads), lines)
 
     def tokens(self, max_cells: int) -> list[str]:
-        """Features × target tokens, unless that is too much."""
+        """Table of features × target tokens, or a note if it is too large."""
         attribution = self.attribution
         labels = token_labels(attribution.target_tokens)
         size = len(labels) * len(self.rows)
         if size > max_cells:
             return [
                 _soft(
-                    f"The table of {len(self.rows)} features × {len(labels)} target tokens is left out: "
-                    f"{size:,} cells are more than max_cells={max_cells:,}."
+                    f"The table of {len(self.rows)} features × {len(labels)} target tokens is omitted: "
+                    f"{size:,} cells exceed max_cells={max_cells:,}."
                 )
             ]
         if not size:
@@ -185,12 +185,12 @@ class _View:
         return _head(attribution.features[i].name) + "".join(cells)
 
     def footer(self) -> list[str]:
-        """What every reader should see, then everything in a fold."""
+        """Score and notes, followed by all facts in a collapsible section."""
         facts = summary(self.attribution)
         seen = [f"Score: {text}" if name == "score" else text for name, text in facts if name in ("score", "note")]
         lines = [f"{_head(name)}<td>{_piece(text)}</td>" for name, text in [*facts, *details(self.attribution)]]
         fold = _table("apn-table apn-facts", "", lines)
-        return [*map(_soft, seen), f"<details><summary>Where this comes from</summary>{fold}</details>"]
+        return [*map(_soft, seen), f"<details><summary>Provenance</summary>{fold}</details>"]
 
 
 def _soft(text: str) -> str:
@@ -198,7 +198,7 @@ def _soft(text: str) -> str:
 
 
 def _piece(text: str) -> str:
-    """A text whose direction does not mix with its surroundings'."""
+    """Text whose direction is isolated from its surroundings."""
     return f"<bdi>{escape(one_line(text))}</bdi>"
 
 

@@ -1,4 +1,4 @@
-"""The style sheet of the HTML view: light and dark, every name starting with ``apn-``."""
+"""Style sheet of the HTML view, light and dark; all class names start with ``apn-``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from apportion_plugins.visualizers.palette import DARK, LIGHT, Ramp, hex_of, tex
 __all__ = ["colour_class", "style_sheet"]
 
 STEPS = 20
-"""Colours on each side of zero."""
+"""Number of colours on each side of zero."""
 
 _LAYOUT = """
 .apn-view { --apn-paper: #fff; --apn-ink: #1c1c1c; --apn-soft: #666; --apn-line: #ddd;
@@ -30,7 +30,7 @@ _LAYOUT = """
 .apn-view .apn-scroll { overflow-x: auto; margin: 0 0 12px; max-width: 100%; }
 .apn-view .apn-table { border-collapse: collapse; border-spacing: 0; margin: 0; font: inherit; width: auto;
   border: none; table-layout: auto; }
-/* Notebooks stripe every other row, with rules more specific than any that would be fair. */
+/* Notebooks stripe every other row, with very specific rules. */
 .apn-view .apn-table tr { background: var(--apn-paper) !important; }
 .apn-view .apn-table th, .apn-view .apn-table td { padding: 2px 10px; border: none; text-align: start; max-width: 30em;
   font-weight: normal; vertical-align: middle; white-space: normal; overflow-wrap: break-word; line-height: 1.45;
@@ -57,7 +57,7 @@ _DARK = "--apn-paper: #17181a; --apn-ink: #e8e8e8; --apn-soft: #a2a2a2; --apn-li
 
 
 def colour_class(strength: float) -> str:
-    """The class of a strength from −1 to 1: ``apn-p1`` to ``apn-p20``, ``apn-n1`` …; ``apn-z`` next to zero."""
+    """CSS class for a strength from −1 to 1: ``apn-p1`` to ``apn-p20``, ``apn-n1`` …, or ``apn-z`` close to zero."""
     if math.isnan(strength):
         return "apn-x"
     step = round(min(1.0, abs(strength)) * STEPS)
@@ -68,7 +68,7 @@ def colour_class(strength: float) -> str:
 
 @functools.cache
 def style_sheet() -> str:
-    """All rules; dark ones for readers whose system is dark."""
+    """The complete style sheet, with dark rules for readers whose system is dark."""
     dark = f".apn-view {{ {_DARK} }}\n{_colours(DARK)}"
     return f"<style>{_LAYOUT}{_colours(LIGHT)}@media (prefers-color-scheme: dark) {{\n{dark}}}\n</style>"
 
@@ -81,7 +81,7 @@ def _colours(ramp: Ramp) -> str:
     for name, strength in shades.items():
         colour = ramp.colour(strength)
         ink = hex_of(text_on(colour))
-        # As specific as the rules for cells, which come before.
+        # As specific as the rules for cells, which come first.
         rules.append(
             f".apn-view .{name}, .apn-view .apn-table .{name} {{ background: {hex_of(colour)}; color: {ink}; }}"
         )

@@ -1,4 +1,4 @@
-"""Readable text for features and tokens: what cannot be seen is made visible, what is long is shortened."""
+"""Readable labels for features and tokens: invisible characters are made visible, long text is shortened."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ __all__ = [
 EMPTY = "(empty)"
 _MARKS = ("Ġ", "▁")
 _NAMED = str.maketrans({"\n": "⏎", "\t": "⇥"})
-# Controls, half characters, and what hides or reorders its neighbours; joiners, which emoji and Persian need, stay.
+# Control characters, surrogates, and characters that hide or reorder others; emoji and Persian need joiners.
 _HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\xad\u200b\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 
 SHORT_COLUMNS = 24
 
 
 def one_line(text: str) -> str:
-    """A label: outer spaces dropped, line breaks and control characters visible, ``␣`` where all is blank.
+    """Label text: outer spaces dropped, line breaks and control characters visible, ``␣`` for blank text.
 
     >>> one_line(" golf"), one_line("  "), one_line("a\\tb\\n"), one_line("")
     ('golf', '␣␣', 'a⇥b⏎', '(empty)')
@@ -47,7 +47,7 @@ def one_line(text: str) -> str:
 
 
 def quotable(text: str) -> str:
-    """A target in one line; the space it begins with is part of what is scored, so it stays.
+    """A target on one line, with its leading space, which is part of what is scored.
 
     >>> quotable(" golf"), quotable("golf")
     (' golf', 'golf')
@@ -57,15 +57,15 @@ def quotable(text: str) -> str:
 
 
 def prose(text: str) -> str:
-    """Running text: line breaks and tabs stay, other control characters become visible."""
+    """Running text with visible control characters; line breaks and tabs are kept."""
     text = text.replace("\r\n", "\n")
     return "".join(part if part in ("\n", "\t") else _visible(part) for part in re.split(r"([\n\t])", text))
 
 
 def ellipsis(text: str, width: int) -> str:
-    """At most ``width`` columns: the middle of a longer text gives way to ``…``.
+    """The text in at most ``width`` columns, with ``…`` in place of its middle if it is longer.
 
-    The end stays because it tells numbered names (``the #2``) apart.
+    The end is kept because it distinguishes numbered names (``the #2``).
     """
     if cell_len(text) <= width:
         return text
@@ -76,15 +76,15 @@ def ellipsis(text: str, width: int) -> str:
 
 
 def cut(text: str, width: int) -> str:
-    """At most ``width`` columns: the end of a longer text gives way to ``…``."""
+    """The text in at most ``width`` columns, with ``…`` in place of its end if it is longer."""
     if cell_len(text) <= width:
         return text
     return "".join(_taken(regex.findall(r"\X", text), width - 1)).rstrip(" …") + "…"
 
 
 def token_labels(tokens: Sequence[str]) -> list[str]:
-    """A label for each target token, without a tokenizer's space marks if they are there."""
-    # Ġ is a letter of Maltese: it is a mark only where no token starts with a space.
+    """A label for each target token, without the space markers of tokenizers."""
+    # Ġ is also a Maltese letter: it counts as a marker only if no token starts with a space.
     marks = [m for m in _MARKS if any(t.startswith(m) for t in tokens) and not any(t[:1] == " " for t in tokens)]
     for mark in marks:
         tokens = [token.replace(mark, " ") for token in tokens]
@@ -92,28 +92,28 @@ def token_labels(tokens: Sequence[str]) -> list[str]:
 
 
 def text_is_name(feature: Feature) -> bool:
-    """Whether the name says it all, as for words: ``cat``, or ``the #2``."""
+    """True if the name is the text, as for words: ``cat``, or ``the #2``."""
     return re.sub(r" #\d+$", "", feature.name).strip() == feature.text.strip()
 
 
 def feature_label(feature: Feature) -> str:
-    """Name and text on one line; the text once if it is the name."""
+    """Name and text on one line, or the name alone if it is the text."""
     name = one_line(feature.name)
     return name if text_is_name(feature) else f"{name}: {one_line(feature.text)}"
 
 
 def short_label(feature: Feature) -> str:
-    """The name alone, where the label beside it says the rest."""
+    """The shortened name alone, for columns whose rows show the full label."""
     return ellipsis(one_line(feature.name), SHORT_COLUMNS)
 
 
 def has_right_to_left(text: str) -> bool:
-    """Whether some of it is Arabic, Hebrew or another script written from right to left."""
+    """True if the text contains Arabic, Hebrew or another right-to-left script."""
     return any(unicodedata.bidirectional(c) in ("R", "AL") for c in text)
 
 
 def isolated(text: str) -> str:
-    """The text between marks that keep its direction from mixing with that of what surrounds it."""
+    """The text between marks that isolate its direction from the surrounding text."""
     return f"\u2068{text}\u2069"
 
 
@@ -123,7 +123,7 @@ def _visible(text: str) -> str:
 
 
 def _taken(characters: Iterable[str], width: int) -> list[str]:
-    """As many leading characters as fit."""
+    """The leading characters that fit into ``width`` columns."""
     taken: list[str] = []
     for character in characters:
         width -= cell_len(character)

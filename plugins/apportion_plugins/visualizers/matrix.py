@@ -1,4 +1,4 @@
-"""A heat map of interactions: features × features, with bars for first-order values beside it."""
+"""Heat map of interactions, features × features, with bars for first-order values."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ MOST_NUMBERED = 16
 NARROW, SIDE, WIDE = 0.27, 0.4, 0.55
 FEW = 8
 MOST = 200
-"""Features that a figure can have before it is too large to be saved as a picture."""
+"""Maximum number of features; with more, a figure is too large to be saved as an image."""
 
 
 class Matrix:
-    """One cell for each pair of features, bars for the first-order values."""
+    """One cell per pair of features, with bars for the first-order values."""
 
     def render(
         self,
@@ -40,17 +40,18 @@ class Matrix:
 
         Args:
             attribution: the result.
-            token: the position of a target token to show; ``None`` for the whole target.
-            max_features: show this many features at most, those with the largest interactions, and say in the
-                figure how many are left out; ``None`` for all.
-            numbers: whether values stand in the cells; ``None`` for: while there are few enough.
+            token: position of a target token to show; ``None`` for the whole target.
+            max_features: maximum number of features to show, those with the largest interactions; a note says how
+                many are omitted. ``None`` for all.
+            numbers: write values in the cells; ``None`` to do so if there are few enough.
 
         Returns:
-            A matplotlib figure that notebooks display; ``figure.savefig("matrix.png")`` writes it.
+            A matplotlib figure, which notebooks display; ``figure.savefig("matrix.png")`` saves it.
 
         Raises:
             ResultError: the result has no interactions.
-            InputError: no such token, a limit is no count, or the figure would be too large.
+            InputError: there is no such token, a limit is not a positive whole number, or the figure would be too
+                large.
         """
         pairs = pairs_of(attribution, token)
         matrix, values, half = pairs.matrix, pairs.values, pairs.half_widths

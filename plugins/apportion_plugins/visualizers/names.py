@@ -1,4 +1,4 @@
-"""What evaluations are called where several stand side by side."""
+"""Names of evaluations that are shown together."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["evaluation_names"]
 
 
 def evaluation_names(evaluations: Sequence[Evaluation]) -> list[str]:
-    """A name for each: its method, or its method and estimand, and a number where that is not enough."""
+    """A unique name for each: its method, with estimand and number if needed."""
     names = [one_line(one.method) for one in evaluations]
     if len(set(names)) < len(names):
         names = [f"{name} ({one_line(one.estimand)})" for name, one in zip(names, evaluations, strict=True)]

@@ -1,4 +1,4 @@
-"""Interactions drawn over the prompt: curves between its features."""
+"""Interactions drawn over the prompt, as curves between its features."""
 
 from __future__ import annotations
 
@@ -32,22 +32,23 @@ MOST_EDGES = 20_000
 
 
 class Network:
-    """The prompt in reading order, features coloured by first-order values, curves for their interactions."""
+    """The prompt with features coloured by first-order values, and curves for their interactions."""
 
     def render(self, attribution: Attribution, *, token: int | None = None, edges: int | None = 12) -> PlotFigure:
         """Draw the strongest interactions of a result of ``method="interactions"``.
 
         Args:
             attribution: the result.
-            token: the position of a target token to show; ``None`` for the whole target.
-            edges: how many curves are drawn, for the pairs with the largest magnitude; ``None`` for all.
+            token: position of a target token to show; ``None`` for the whole target.
+            edges: maximum number of curves, for the pairs of largest magnitude; ``None`` for all.
 
         Returns:
-            A matplotlib figure that notebooks display; ``figure.savefig("network.png")`` writes it.
+            A matplotlib figure, which notebooks display; ``figure.savefig("network.png")`` saves it.
 
         Raises:
             ResultError: the result has no interactions.
-            InputError: no such token, ``edges`` is no count, or there would be too many features or curves.
+            InputError: there is no such token, ``edges`` is not a positive whole number, or there would be too many
+                features or curves.
         """
         pairs = pairs_of(attribution, token)
         n = len(attribution.features)
@@ -58,7 +59,7 @@ class Network:
         page = Page(fonts)
         first, second = np.triu_indices(n, 1)
         values = pairs.matrix[first, second]
-        # From weak to strong, so that the strong are on top.
+        # From weak to strong, so that strong ones are drawn on top.
         shown = [k for k in ranked(values)[:edges] if values[k] and np.isfinite(values[k])][::-1]
         drawn = [((int(first[k]), int(second[k])), float(values[k])) for k in shown]
         notes = [
@@ -81,16 +82,16 @@ class _Picture:
 
     @property
     def limit(self) -> float:
-        """The interaction that gets the widest curve."""
+        """Magnitude that gets the widest curve."""
         return colour_limit(np.array([value for _, value in self.edges]))
 
 
 def _repeats(attribution: Attribution) -> list[str]:
-    """A note where a feature stands in several places."""
+    """A note if a feature occurs in several places."""
     places = [segment.feature for segment in attribution.segments if segment.feature is not None]
     if len(places) == len(set(places)):
         return []
-    return ["Curves of a feature that stands in several places begin at the first; all have its colour."]
+    return ["If a feature occurs in several places, its curves start at the first; all places have its colour."]
 
 
 def _draw(picture: _Picture, notes: list[str]) -> None:
@@ -113,7 +114,7 @@ def _draw(picture: _Picture, notes: list[str]) -> None:
 
 
 def _inches(page: Page, left: float, top: float, width: float, height: float) -> Axes:
-    """Axes without anything, one unit an inch, downwards."""
+    """Blank axes with one unit per inch, downwards."""
     axes = page.axes(left, top, width, height)
     axes.set_xlim(0, width)
     axes.set_ylim(height, 0)
@@ -156,7 +157,7 @@ def _draw_boxes(picture: _Picture, axes: Axes, tops: Sequence[float]) -> None:
 
 
 def _draw_key(picture: _Picture, width: float, top: float) -> None:
-    """What colours and widths stand for."""
+    """Draw the legend of colours and widths."""
     page, unit = picture.page, picture.attribution.unit
     scale = page.axes(MARGIN + 0.2, top + 0.18, SCALE, 0.1)
     draw_scale(page, scale, colour_limit(picture.pairs.values), f"box: {picture.attribution.estimand} ({unit})")

@@ -1,4 +1,4 @@
-"""Values as text: one precision for all that stand together, the sign always there."""
+"""Formatting of values: one precision for all values shown together, always with a sign."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from apportion.results.attribution import Attribution
 __all__ = ["INTERVAL", "Numbers", "half_widths"]
 
 INTERVAL = 1.96
-"""Standard errors on each side of a value that make a 95 % interval."""
+"""Half-width of a 95 % interval in standard errors."""
 
 
 class Numbers:
     """Formats values of one kind.
 
     Args:
-        values: all that will be shown together; the largest gets three digits.
-        digits: how many digits the largest gets.
+        values: all values that will be shown together.
+        digits: number of digits for the largest.
     """
 
     def __init__(self, values: Iterable[float], digits: int = 3) -> None:
@@ -33,11 +33,11 @@ class Numbers:
         self._decimals = max(0, digits - 1 - exponent)
 
     def signed(self, value: float) -> str:
-        """``+1.20``, ``−0.03``, ``0``, or ``n/a`` for NaN."""
+        """Format with a sign: ``+1.20``, ``−0.03``, ``0``, or ``n/a`` for NaN."""
         return self._text(value, "+") if value else "0"
 
     def plain(self, value: float) -> str:
-        """``1.20``: without a plus sign, as for errors and scores; ``?`` for NaN."""
+        """Format without a plus sign, as for errors and scores: ``1.20``, or ``?`` for NaN."""
         return "?" if math.isnan(value) else self._text(value, "-")
 
     def _text(self, value: float, sign: str) -> str:
@@ -52,5 +52,5 @@ class Numbers:
 
 
 def half_widths(attribution: Attribution) -> Float64[np.ndarray, " F"] | None:
-    """Half of each value's 95 % interval, NaN where unknown; ``None`` for exact values."""
+    """Half-width of each value's 95 % interval, NaN where unknown; ``None`` for exact values."""
     return None if attribution.std_error is None else INTERVAL * np.asarray(attribution.std_error)

@@ -1,4 +1,4 @@
-"""The interactions in a result, as views show them."""
+"""The interactions in a result, as shown by views."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from apportion_plugins.visualizers.selection import checked_token, part_of_targe
 
 __all__ = ["Pairs", "interval_notes", "pairs_of", "reading"]
 
-ADVICE = 'Attribute again with method="interactions".'
+ADVICE = 'Run attribute again with method="interactions".'
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """What is shown: the whole target, or one of its tokens.
+    """Values and interactions of the whole target, or of one of its tokens.
 
     Attributes:
-        index: what the interactions estimate.
-        part: what of the target this is: ``"Target"``, or a token.
+        index: estimand of the interactions.
+        part: label of the part of the target: ``"Target"``, or a token.
         values: first-order values.
-        half_widths: of their 95 % intervals, NaN where unknown; ``None`` for exact values.
-        matrix: interactions; symmetric.
-        matrix_half_widths: the same for the interactions.
+        half_widths: half-widths of their 95 % intervals, NaN where unknown; ``None`` for exact values.
+        matrix: symmetric matrix of interactions.
+        matrix_half_widths: half-widths for the interactions.
     """
 
     index: str
@@ -42,14 +42,12 @@ def pairs_of(attribution: Attribution, token: int | None) -> Pairs:
     """The interactions of the whole target, or of the target token at a position.
 
     Raises:
-        ResultError: the result has none.
-        InputError: no such token.
+        ResultError: the result has no interactions.
+        InputError: there is no such token.
     """
     extras = attribution.extras
     if "interactions" not in extras:
-        raise ResultError(
-            f"This result of method {attribution.provenance.method!r} has no interactions of features. {ADVICE}"
-        )
+        raise ResultError(f"This result of method {attribution.provenance.method!r} has no interactions. {ADVICE}")
     index = str(extras.get("interaction_index", "interactions"))
     position, part = checked_token(attribution, token), part_of_target(attribution, token)
     if position is None:
@@ -73,12 +71,12 @@ def pairs_of(attribution: Attribution, token: int | None) -> Pairs:
 
 
 def reading(attribution: Attribution) -> str:
-    """How to read an interaction."""
+    """Reading aid for interactions."""
     return f"Above 0: two features together add more than the sum of each alone ({attribution.unit}); below 0: less."
 
 
 def interval_notes(pairs: Pairs) -> list[str]:
-    """How sure the interactions are."""
+    """Notes on the uncertainty of the interactions."""
     half = pairs.matrix_half_widths
     if half is None:
         return []
@@ -95,7 +93,7 @@ def interval_notes(pairs: Pairs) -> list[str]:
 
 
 def _matrix(attribution: Attribution, found: object) -> Float64[np.ndarray, "F F"]:
-    """From an array, or from the lists of a file, where NaN is ``None``."""
+    """Matrix from an array, or from the lists of a file, where NaN is ``None``."""
     matrix, n = np.array(found, dtype=np.float64), len(attribution.features)
     if matrix.shape != (n, n):
         raise ResultError(f"The interactions of {n} features have the shape {matrix.shape}. {ADVICE}")

@@ -1,6 +1,6 @@
-"""Colours around zero: blue lowers, neutral is nothing, orange raises; safe for colour-blind readers.
+"""Diverging colours that are safe for colour-blind readers: blue lowers, orange raises, neutral is zero.
 
-The ramps are straight lines in OKLCH, where equal steps look equal, so that +x and −x are equally strong.
+The ramps are straight lines in OKLCH, a perceptually uniform colour space, so that +x and −x look equally strong.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Ramp:
     lowers: float = 250.0
 
     def colour(self, strength: float) -> RGB:
-        """The colour of one strength; outside [−1, 1] that of the nearer end, grey for NaN."""
+        """Colour of a strength, which is clipped to [−1, 1]; grey for NaN."""
         if math.isnan(strength):
             return _srgb((self.neutral + self.strong) / 2, 0.0, 0.0)
         amount = min(1.0, abs(strength))
@@ -51,21 +51,21 @@ class Ramp:
 
 
 LIGHT = Ramp(neutral=0.97, strong=0.55)
-"""For white pages: strong is dark."""
+"""For light backgrounds: strong colours are dark."""
 DARK = Ramp(neutral=0.29, strong=0.66)
-"""For dark pages: strong is light."""
+"""For dark backgrounds: strong colours are light."""
 MIDDLE = Ramp(neutral=0.76, strong=0.68, chroma=0.15)
-"""Between black and white, for terminals whose background is unknown: strong is colourful."""
+"""For unknown backgrounds, as in terminals: strong colours are vivid."""
 
 
 def colour_limit(values: Float64[np.ndarray, "*shape"]) -> float:
-    """The largest finite magnitude, which gets the strongest colour; 1 where all is zero."""
+    """Largest finite magnitude, which gets the strongest colour; 1 if all values are zero."""
     finite = np.abs(values[np.isfinite(values)])
     return float(finite.max()) if finite.size and finite.max() > 0 else 1.0
 
 
 def strengths(values: Float64[np.ndarray, "*shape"], limit: float | None = None) -> Float64[np.ndarray, "*shape"]:
-    """Values as parts of the largest magnitude (or of ``limit``), from −1 to 1."""
+    """Values relative to the largest magnitude (or to ``limit``), from −1 to 1."""
     clipped: np.ndarray = np.clip(values / (colour_limit(values) if limit is None else limit), -1.0, 1.0)
     return clipped
 
@@ -77,7 +77,7 @@ def text_on(background: RGB) -> RGB:
 
 
 def hex_of(colour: RGB) -> str:
-    """``#rrggbb``."""
+    """Format a colour as ``#rrggbb``."""
     return "#{:02x}{:02x}{:02x}".format(*colour)
 
 

@@ -1,4 +1,4 @@
-"""What a terminal can show: its characters and colours."""
+"""Adaptation of text and colours to the capabilities of a terminal."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ _ASCII = str.maketrans(
 
 @dataclass(frozen=True, slots=True)
 class Pen:
-    """Writes what the console can show.
+    """Formats text for a console.
 
     Attributes:
-        ascii_only: the console's encoding has no more than ASCII for sure.
-        coloured: it shows colours.
+        ascii_only: the console may support only ASCII.
+        coloured: the console supports colours.
     """
 
     ascii_only: bool
     coloured: bool
 
     def say(self, text: str) -> str:
-        """The text in the console's characters; others as ``\\u…``."""
+        """The text in characters that the console supports; others as ``\\u…``."""
         return text.translate(_ASCII).encode("ascii", "backslashreplace").decode() if self.ascii_only else text
 
     def cell(self, text: str) -> str:
-        """The text for a line with other things: right-to-left text must not drag them along."""
+        """The text for a line with other content, which right-to-left text must not reorder."""
         return self.say(f"{text}\u200e" if has_right_to_left(text) else text)
 
     def background(self, strength: float) -> Style:
-        """Behind text: none where there is next to nothing."""
+        """Background style for text; none for a strength close to 0."""
         if math.isnan(strength) or abs(strength) < FAINT:
             return Style()
         colour = MIDDLE.colour(strength)
         return Style(bgcolor=Color.from_rgb(*colour), color=Color.from_rgb(*text_on(colour)))
 
     def bar(self, strength: float, half: int) -> tuple[str, str, Style]:
-        """A bar left or right of a zero line, in steps of half a column, and its colour."""
+        """A bar to the left or right of a zero line, in steps of half a column, and its style."""
         halves = 0 if math.isnan(strength) else round(abs(strength) * half * 2)
         whole, rest = divmod(halves, 2)
         left, right = "", "█" * whole + "▌" * rest

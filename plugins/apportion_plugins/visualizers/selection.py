@@ -1,4 +1,4 @@
-"""Which features and which part of the target are shown, and how a view says so."""
+"""Selection of features and target tokens to show, and notes on what is omitted."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["check_limit", "checked_token", "largest", "left_out", "part_of_targe
 
 
 def check_limit(option: str, limit: object, most: int | None = None) -> None:
-    """Refuse a limit that is no count.
+    """Refuse a limit that is not a positive whole number.
 
     Raises:
-        InputError: not ``None`` and not a whole number of at least 1 (and at most ``most``).
+        InputError: the limit is neither ``None`` nor a whole number from 1 to ``most``.
     """
     if limit is None:
         return
@@ -26,7 +26,7 @@ def check_limit(option: str, limit: object, most: int | None = None) -> None:
 
 
 def checked_token(attribution: Attribution, token: object) -> int | None:
-    """The position of a target token; ``None`` for the whole target.
+    """Check the position of a target token; ``None`` for the whole target.
 
     Raises:
         InputError: there is no such token.
@@ -41,7 +41,7 @@ def checked_token(attribution: Attribution, token: object) -> int | None:
 
 
 def part_of_target(attribution: Attribution, token: int | None) -> str:
-    """What of the target is shown: ``Target``, or a token."""
+    """Label of the part of the target that is shown: ``Target``, or a token."""
     if token is None:
         return "Target"
     name = quotable(token_labels(attribution.target_tokens)[token])
@@ -49,38 +49,38 @@ def part_of_target(attribution: Attribution, token: int | None) -> str:
 
 
 def largest(values: Float64[np.ndarray, " N"], limit: int | None) -> list[int]:
-    """The positions of the ``limit`` largest magnitudes, in their own order; all if ``None``."""
+    """Indices of the ``limit`` largest magnitudes, in ascending order; all if ``None``."""
     if limit is None or len(values) <= limit:
         return list(range(len(values)))
     return sorted(ranked(values)[:limit])
 
 
 def ranked(values: Float64[np.ndarray, " N"]) -> list[int]:
-    """Positions from the largest magnitude to the smallest; NaN last, ties in order."""
+    """Indices from the largest magnitude to the smallest; NaN last, ties in order."""
     return [int(i) for i in np.argsort(-np.nan_to_num(np.abs(values), nan=-1.0), kind="stable")]
 
 
 def left_out(
     values: Float64[np.ndarray, " N"], shown: list[int], what: str, option: str, measure: str = "|attribution|"
 ) -> list[str]:
-    """The note on what is not shown: how much, how large at most, and how to see it. Empty if all is shown."""
+    """Note on what is omitted: how many, how large, and how to show them. Empty if nothing is omitted."""
     missing = np.setdiff1d(np.arange(len(values)), shown)
     if not len(missing):
         return []
     top = np.nan_to_num(np.abs(values[missing])).max()
     return [
-        f"Shown: the {len(shown)} {what} with the largest {measure} of {len(values)}; "
-        f"the {len(missing)} left out have at most {top:.3g} each ({option}=None shows all)."
+        f"Showing the {len(shown)} of {len(values)} {what} with the largest {measure}; "
+        f"the {len(missing)} omitted have at most {top:.3g} each ({option}=None shows all)."
     ]
 
 
 def table_rows(
     values: Float64[np.ndarray, " N"], max_features: int | None, *, sort: bool, most: int | None = None
 ) -> tuple[list[int], list[str]]:
-    """The features in a table or chart, in its order, and the notes on what it leaves out.
+    """Features in a table or chart, in display order, and notes on what is omitted.
 
     Raises:
-        InputError: ``max_features`` is no count, or more than ``most`` would be shown.
+        InputError: ``max_features`` is not a positive whole number, or more than ``most`` would be shown.
     """
     check_limit("max_features", len(values) if most is not None and max_features is None else max_features, most)
     rows = largest(values, max_features)

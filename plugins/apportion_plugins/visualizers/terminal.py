@@ -1,4 +1,4 @@
-"""The terminal: the coloured prompt, a table with bars, and what it cost."""
+"""Terminal view: the coloured prompt, a table with bars, and the cost."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ STRONG = 0.5
 
 
 class Terminal:
-    """The coloured prompt and a table, made to fit the terminal that prints it."""
+    """The coloured prompt and a table, fitted to the terminal that prints them."""
 
     def render(self, attribution: Attribution, *, sort: bool = False, max_features: int | None = 40) -> TerminalView:
         """Make a renderable for ``rich.console.Console.print``.
 
         Args:
             attribution: the result.
-            sort: the largest magnitude first in the table, instead of the order of the prompt (and of a tree of
-                groups, where the method found one).
-            max_features: rows of the table, those with the largest magnitude, and a line says how many are
-                left out; ``None`` for all. The prompt is always coloured in full.
+            sort: sort the table by magnitude, largest first, instead of prompt order (or the tree of groups, if the
+                method gave one).
+            max_features: maximum number of table rows, by magnitude; a note says how many are omitted. ``None`` for
+                all. The prompt is always coloured in full.
 
         Raises:
-            InputError: ``max_features`` is no count.
+            InputError: ``max_features`` is not a positive whole number.
         """
         rows, hidden = table_rows(np.asarray(attribution.values), max_features, sort=sort)
         if sort or not has_groups(attribution):
@@ -50,27 +50,27 @@ class Terminal:
         groups = groups_of(attribution)
         rows, hidden = strongest(groups, max_features, "max_features")
         if any(groups[i].closed for i in rows):
-            hidden.append("Groups with a size were not looked into: their features share the score.")
+            hidden.append("Groups with a size were not expanded: their features share the score.")
         return TerminalView(attribution, rows, hidden, groups)
 
     def render_evaluations(self, evaluations: Sequence[Evaluation]) -> EvaluationView:
-        """Make a renderable table of what metrics found, a column for each evaluation.
+        """Make a renderable table of metrics, with a column for each evaluation.
 
         Args:
-            evaluations: of one target.
+            evaluations: evaluations of the same target.
         """
         return EvaluationView(evaluations)
 
 
 @dataclass(frozen=True)
 class TerminalView:
-    """A rich renderable; width, colours and character set are those of the console that prints it.
+    """A rich renderable, adapted to the width, colours and character set of the console that prints it.
 
     Attributes:
         attribution: the result.
-        rows: the features, or groups, in the table, in order.
-        notes: what the table leaves out.
-        groups: of features, where the table shows these.
+        rows: indices of features (or groups) in the table, in order.
+        notes: notes on what the table omits.
+        groups: groups of features, if the table shows them.
     """
 
     attribution: Attribution
@@ -112,11 +112,11 @@ class TerminalView:
         raises, lowers = ((pen.say(f" {sign} "), pen.background(s)) for sign, s in (("+", 1.0), ("−", -1.0)))
         legend = Text.assemble(raises, " raises, ", lowers, " lowers the target's score")
         if not pen.coloured and self.attribution.segments:
-            legend.append(pen.say("; most where marked [+] [−]"))
+            legend.append(pen.say("; strongest where marked [+] [−]"))
         return legend
 
     def _prompt(self, pen: Pen) -> Text:
-        """The prompt; all stretches of a feature have its colour, what is no feature is dim."""
+        """The prompt; all segments of a feature have its colour, other text is dim."""
         strength = strengths(np.asarray(self.attribution.values))
         text = Text(overflow="fold")
         for segment in self.attribution.segments:
@@ -125,8 +125,8 @@ class TerminalView:
                 text.append(pen.say(shown), Style(dim=True))
                 continue
             own = float(strength[segment.feature])
-            # A line break that is a feature (or part of one) has to be seen.
-            # The mark of a line belongs to it, and not to the next one.
+            # A line break that is (part of) a feature must be visible.
+            # The mark must precede the line break, or it would appear on the next line.
             body, end = (shown.rstrip("\n"), len(shown) - len(shown.rstrip("\n")))
             text.append(pen.say(body.replace("\n", "⏎\n")), pen.background(own))
             if not pen.coloured and abs(own) >= STRONG:

@@ -1,4 +1,4 @@
-"""The terminal's table of what metrics found."""
+"""Terminal view of evaluations: a table of metrics."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ __all__ = ["EvaluationView"]
 
 @dataclass(frozen=True)
 class EvaluationView:
-    """A rich renderable; characters are those of the console that prints it.
+    """A rich renderable, adapted to the character set of the console that prints it.
 
     Attributes:
-        evaluations: of one target.
+        evaluations: evaluations of the same target.
     """
 
     evaluations: Sequence[Evaluation]
@@ -71,7 +71,7 @@ class EvaluationView:
         anew = sum(one.evaluations for one in self.evaluations)
         facts = [
             ("features", f"{self.evaluations[0].n_features:,}"),
-            ("cost", f"{anew:,} evaluation{'' if anew == 1 else 's'} besides those of the run"),
+            ("cost", f"{anew:,} evaluation{'' if anew == 1 else 's'} in addition to those of the run"),
             ("seed", str(self.evaluations[0].seed)),
         ]
         if any(m.std_error is not None for one in self.evaluations for m in one.measurements.values()):
@@ -82,7 +82,7 @@ class EvaluationView:
 
 
 def _cells(found: Measurement | None) -> tuple[str, str]:
-    """Value and half its interval; empty where nothing was drawn or measured."""
+    """Value and half-width of its interval; empty if nothing was measured, or if it is exact."""
     if found is None:
         return "", ""
     numbers = Numbers([found.value])

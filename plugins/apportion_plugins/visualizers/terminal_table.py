@@ -1,4 +1,4 @@
-"""The terminal's tables, of features and of groups: name, attribution, error, bar."""
+"""Tables of the terminal view, for features and groups: name, attribution, error, bar."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["group_table", "value_table"]
 
 GAP = 2
 SHORTEST, LONGEST = 6, 24
-"""Columns of half a bar."""
+"""Minimum and maximum width of half a bar, in columns."""
 
 
 def value_table(attribution: Attribution, rows: Sequence[int], pen: Pen, width: int) -> Table:
@@ -35,9 +35,9 @@ def value_table(attribution: Attribution, rows: Sequence[int], pen: Pen, width: 
 
 
 def group_table(attribution: Attribution, groups: Sequence[Group], rows: Sequence[int], pen: Pen, width: int) -> Table:
-    """A row for each group of ``rows``, its parts indented below it, in at most ``width`` columns.
+    """A row for each group of ``rows``, with its parts indented below it, in at most ``width`` columns.
 
-    Groups that were not looked into have their number of features beside them.
+    Groups that were not expanded are shown with their number of features.
     """
     indent = "  " if width >= 60 else " "
     names = [indent * groups[i].depth + pen.cell(one_line(groups[i].text)) for i in rows]
@@ -87,7 +87,7 @@ def _widest(column: tuple[str, list[str]]) -> int:
 
 
 def _shortened(columns: list[tuple[str, list[str]]], room: int) -> list[tuple[str, list[str]]]:
-    """The columns with long texts elided so that all fit: a column that needs little leaves more to the next."""
+    """The columns with long texts elided to fit; narrow columns leave more room for the next."""
     shortened = []
     for i, (name, texts) in enumerate(columns):
         share = max(len(name), room // (len(columns) - i) - GAP)

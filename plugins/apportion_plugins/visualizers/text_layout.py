@@ -1,4 +1,4 @@
-"""The prompt as boxes in lines: where each stretch of text stands, in inches."""
+"""Layout of the prompt as boxes in lines, in inches."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ FEATURE_COLUMNS, PLAIN_COLUMNS = 32, 28
 
 @dataclass(frozen=True)
 class Box:
-    """A stretch of text.
+    """A box of text.
 
     Attributes:
-        text: as it is drawn.
-        feature: that it belongs to; ``None`` for the rest of the prompt.
-        line: from 0 downwards.
-        left: of the box.
-        width: of the box.
+        text: the text as drawn.
+        feature: index of its feature; ``None`` for the rest of the prompt.
+        line: line number, from 0 downwards.
+        left: left edge of the box.
+        width: width of the box.
     """
 
     text: str
@@ -37,7 +37,7 @@ class Box:
 
     @property
     def centre(self) -> float:
-        """Of the box, from the left."""
+        """Horizontal centre of the box."""
         return self.left + self.width / 2
 
 
@@ -46,13 +46,13 @@ class _Piece:
     text: str
     feature: int | None
     spaced: bool
-    """White space is before it."""
+    """Preceded by white space."""
     breaks: bool
-    """It begins a line."""
+    """Starts a new line."""
 
 
 def laid_out(attribution: Attribution, page: Page, room: float) -> list[Box]:
-    """The prompt in reading order, in lines of at most ``room`` inches; from the right for right-to-left scripts."""
+    """Lay out the prompt in lines of at most ``room`` inches; from the right for right-to-left scripts."""
     boxes: list[Box] = []
     line, right = 0, 0.0
     for piece in _pieces(attribution):
@@ -70,7 +70,7 @@ def laid_out(attribution: Attribution, page: Page, room: float) -> list[Box]:
 
 
 def first_boxes(boxes: Sequence[Box]) -> dict[int, Box]:
-    """Where each feature stands first."""
+    """The first box of each feature."""
     found: dict[int, Box] = {}
     for box in boxes:
         if box.feature is not None:
@@ -79,7 +79,7 @@ def first_boxes(boxes: Sequence[Box]) -> dict[int, Box]:
 
 
 def _pieces(attribution: Attribution) -> list[_Piece]:
-    """Features whole, what is between them word by word; features that no segment shows come last."""
+    """Pieces of the prompt: whole features, other text word by word, and at the end features without a segment."""
     pieces: list[_Piece] = []
     spaced, breaks = False, False
     for segment in attribution.segments:

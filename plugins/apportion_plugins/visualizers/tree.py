@@ -1,4 +1,4 @@
-"""The tree of a drill-down: groups in the order of the prompt, their parts indented below, bars beside them."""
+"""Tree of a drill-down: groups in prompt order, with their parts indented below them, and bars."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ COLUMNS, LEAST_COLUMNS = 48, 20
 TAG_GAP = 0.08
 
 _READING = {
-    True: "Lighter bars: groups whose score is the sum of those of their parts, below them.",
-    False: "Lighter bars: groups with their parts below them, each left out by itself; scores need not add up.",
+    True: "Lighter bars: groups whose score is the sum of the scores of their parts below.",
+    False: "Lighter bars: groups with their parts below. Each is left out by itself, so scores need not add up.",
 }
 
 
 class Tree:
-    """An outline like that of folders and files, with a bar for each group of features."""
+    """An outline, like that of a file system, with a bar for each group of features."""
 
     def render(
         self,
@@ -46,21 +46,22 @@ class Tree:
     ) -> PlotFigure:
         """Draw the groups of a result of ``method="hierarchical"``.
 
-        Bars of groups whose parts are shown are lighter: their parts carry their scores.
+        Bars of groups are lighter if their parts are shown below them.
 
         Args:
             attribution: the result.
-            token: the position of a target token to show; ``None`` for the whole target.
-            depth: how many levels to show; ``None`` for all.
-            max_rows: show this many groups and features at most, those with the largest magnitude and the groups
-                around them, and say in the figure how many are left out; ``None`` for all.
+            token: position of a target token to show; ``None`` for the whole target.
+            depth: number of levels to show; ``None`` for all.
+            max_rows: maximum number of groups and features to show, those of largest magnitude and the groups that
+                contain them; a note says how many are omitted. ``None`` for all.
 
         Returns:
-            A matplotlib figure that notebooks display; ``figure.savefig("tree.png")`` writes it.
+            A matplotlib figure, which notebooks display; ``figure.savefig("tree.png")`` saves it.
 
         Raises:
             ResultError: the result has no tree.
-            InputError: no such token, a limit is no count, or the figure would be too tall.
+            InputError: there is no such token, a limit is not a positive whole number, or the figure would be too
+                tall.
         """
         check_limit("depth", depth)
         groups = down_to(groups_of(attribution, token), depth)
@@ -88,10 +89,10 @@ class _Line:
     """A row of the outline.
 
     Attributes:
-        text: what the group is called.
-        depth: how far it is indented.
-        parent: the row of the group around it.
-        tag: what became of its parts.
+        text: name of the group.
+        depth: level of indentation.
+        parent: row of the group that contains it.
+        tag: note on parts that are not shown.
         opened: some of its parts are shown.
     """
 
@@ -102,7 +103,7 @@ class _Line:
     opened: bool
 
     def width(self, page: Page) -> float:
-        """Inches, the indentation included."""
+        """Width in inches, including the indentation."""
         tag = page.width_of([self.tag], NOTE) + TAG_GAP if self.tag else 0.0
         return self.depth * INDENT + page.width_of([self.text], parts.LABEL) + tag
 
@@ -140,7 +141,7 @@ def _draw(
 
 
 def _draw_outline(page: Page, axes: Axes, width: float, lines: Sequence[_Line]) -> None:
-    """Texts, and the lines that lead from a group to its parts, as of folders; one unit an inch."""
+    """Draw the texts and the lines from groups to their parts; one unit is an inch."""
     axes.set_xlim(0, width)
     axes.set_ylim(len(lines) - 0.5, -0.5)
     axes.axis("off")
@@ -162,7 +163,7 @@ def _draw_outline(page: Page, axes: Axes, width: float, lines: Sequence[_Line]) 
 
 
 def _draw_bands(axes: Axes, rows: int) -> None:
-    """Every other row on grey, which leads the eye from a text to its bar."""
+    """Shade every other row, which guides the eye from a text to its bar."""
     ink = axes.spines["left"].get_edgecolor()
     for row in range(0, rows, 2):
         axes.axhspan(row - 0.5, row + 0.5, color=ink, alpha=0.04, linewidth=0, zorder=0)
