@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from apportion.testing.backend import BackendContract
+    from apportion.testing.echo import EchoBackend
     from apportion.testing.explainers import tiny_explainer
     from apportion.testing.games import KnownGame, known_games
     from apportion.testing.input import InputContract
@@ -21,9 +22,12 @@ if TYPE_CHECKING:
     from apportion.testing.sampler import SamplerContract
     from apportion.testing.target import TargetContract
     from apportion.testing.visualizer import VisualizerContract
+    from apportion.testing.white_box import GradientTimesInput
 
 _HOME_OF = {
     "BackendContract": "backend",
+    "EchoBackend": "echo",
+    "GradientTimesInput": "white_box",
     "InputContract": "input",
     "KnownGame": "games",
     "MethodContract": "method",
@@ -37,7 +41,7 @@ _HOME_OF = {
 }
 
 __all__ = [
-    "BackendContract", "InputContract", "KnownGame", "MethodContract", "MetricContract", "SamplerContract",
+    "BackendContract", "EchoBackend", "GradientTimesInput", "InputContract", "KnownGame", "MethodContract", "MetricContract", "SamplerContract",
     "TargetContract", "VisualizerContract", "known_games", "sample_results", "tiny_explainer",
 ]  # fmt: skip
 
