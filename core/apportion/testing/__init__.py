@@ -41,8 +41,9 @@ _HOME_OF = {
 }
 
 __all__ = [
-    "BackendContract", "EchoBackend", "GradientTimesInput", "InputContract", "KnownGame", "MethodContract", "MetricContract", "SamplerContract",
-    "TargetContract", "VisualizerContract", "known_games", "sample_results", "tiny_explainer",
+    "BackendContract", "EchoBackend", "GradientTimesInput", "InputContract", "KnownGame", "MethodContract",
+    "MetricContract", "SamplerContract", "TargetContract", "VisualizerContract", "known_games", "sample_results",
+    "tiny_explainer",
 ]  # fmt: skip
 
 
