@@ -50,7 +50,7 @@ class Explainer:
             ``"bfloat16"``.
         memory_budget: bytes that a batch may use, in addition to the model; ``None`` leaves the choice to the backend.
         backend_options: options of the named backend, such as ``{"compile": True}`` for ``"torch"``.
-        share_prefixes: encode a prefix that all prompts of a batch share only once, if the model allows it.
+        share_prefixes: encode a common prefix of a batch's prompts only once, if the model allows it.
         plugins: modules or objects with hook implementations, for this explainer only.
         progress: show a progress bar in terminals and notebooks.
         cache: store scores in a file, so that no prompt is ever scored twice with the same model and target; ``True``

@@ -151,9 +151,9 @@ def apportion_on_progress(event: ProgressEvent) -> None:
     """Called before a target is generated, when scoring starts, after each batch, and at the end of the run.
 
     The last event has the stage ``"end"``, even after an error. It states how long the run took and, in ``error``, the
-    error that ended it. Runs of ``attribute_many`` take turns: ``event.request`` is the request of the run that the
-    event belongs to, or ``None`` until it is resolved. Events with the stages ``"items"`` (before the first run, after
-    each progress event of a run, and after each run) and ``"close"`` (at the end) are about all runs.
+    error that ended it, if any. Runs of ``attribute_many`` take turns: ``event.request`` is the request of the run that
+    the event belongs to, or ``None`` until it is resolved. Events with the stages ``"items"`` (before the first run,
+    after each progress event of a run, and after each run) and ``"close"`` (at the end) are about all runs.
 
     An observer: its return value is ignored, and an error only causes a warning.
     """
@@ -164,9 +164,10 @@ def apportion_lookup(request: Request, session: Session, rows: Sequence[Row]) ->
     """Called before scoring is planned, for target functions that need log-probabilities: look up known scores.
 
     ``rows`` are distinct prompts, with their media, and one target: that of the run or, in a second call, its contrast.
-    Known rows are neither planned nor scored. Returns log-probabilities of the target's tokens, one line per row, with
-    NaN throughout for an unknown row; or ``None`` if no row is known. If several plugins know a row, the one loaded
-    last takes precedence.
+    Known rows are neither planned nor scored.
+
+    Returns log-probabilities of the target's tokens, one line per row, with NaN throughout for an unknown row; or
+    ``None`` if no row is known. If several plugins know a row, the one loaded last takes precedence.
     """
 
 
@@ -175,11 +176,14 @@ def apportion_score(session: Session, batch: ScoringBatch, request: Request, rea
     """Called for every batch: score it.
 
     ``read(session, batch)`` scores the batch with a session. It returns log-probabilities, ``Float[B, T]``, if
-    ``read.needs`` is ``LOG_PROBS``, and other numbers for target functions that need logits. Returns the same as
-    ``read``, or ``None`` to leave the batch to the next plugin; ``read`` itself comes last. In ``attribute_many``, the
-    rows of a batch may belong to several runs; ``request`` is then that of the first row, and the batch holds the
-    target of each row. If a session scores several batches at once (``Layout.lanes``), calls come from several threads,
-    one at a time: while ``read`` works, plugins are called with other batches. Wrappers (``@hookimpl(wrapper=True)``)
-    profile, log or store scores, and return them unchanged. Other implementations score batches elsewhere, as in
-    ``return read(another_session, batch)``.
+    ``read.needs`` is ``LOG_PROBS``, and other numbers for target functions that need logits.
+
+    Returns the same as ``read``, or ``None`` to leave the batch to the next plugin; ``read`` itself comes last.
+
+    In ``attribute_many``, the rows of a batch may belong to several runs; ``request`` is then that of the first row,
+    and the batch holds the target of each row. If a session scores several batches at once (``Layout.lanes``), calls
+    come from several threads, one at a time: while ``read`` works, plugins are called with other batches.
+
+    Wrappers (``@hookimpl(wrapper=True)``) profile, log or store scores, and return them unchanged. Other
+    implementations score batches elsewhere, as in ``return read(another_session, batch)``.
     """

@@ -1,7 +1,7 @@
-"""Contracts that extensions keep, and what is needed to test them: subclass one, give a fixture, get every check.
+"""Contracts for testing extensions: subclass one, provide a fixture, and get every check.
 
-Nothing here is installed into pytest by itself: the contracts are classes, ``apportion.testing.games``, ``.tiny`` and
-``.reference`` are plain functions, and fixtures come with ``pytest_plugins = ["apportion.testing.fixtures"]``.
+Nothing here is registered with pytest automatically. The contracts are classes; ``apportion.testing.games``, ``.tiny``
+and ``.reference`` have plain functions; and ``pytest_plugins = ["apportion.testing.fixtures"]`` enables the fixtures.
 The contracts need pytest.
 """
 
@@ -51,7 +51,7 @@ def __getattr__(name: str) -> object:
     if name not in _HOME_OF:
         raise AttributeError(f"module 'apportion.testing' has no attribute {name!r}")
     if not __debug__ and name.endswith("Contract"):
-        raise ImportError("The contracts are assertions, which `python -O` leaves out; run pytest without -O.")
+        raise ImportError("The contracts are assertions, which `python -O` removes; run pytest without -O.")
     try:
         return getattr(importlib.import_module(f"apportion.testing.{_HOME_OF[name]}"), name)
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""What every backend keeps: the numbers of one-row-at-a-time scoring, however its batches are laid out."""
+"""The contract of backends: the numbers of one-row-at-a-time scoring, for any layout of batches."""
 
 from __future__ import annotations
 
@@ -39,23 +39,24 @@ __all__ = ["BackendContract"]
 
 TARGET = (40, 41, 42)
 LENGTHS = (1, 3, 9, 9, 30, 2, 17)
-"""Of the prompts' own parts: seven rows, two of them alike in length."""
+"""Lengths of the prompts without a common prefix: seven rows, two of them of equal length."""
 
 Rows = Sequence[tuple[int, ...]]
 
 
 class BackendContract(Contract):
-    """Subclass it, give a fixture ``backend``, and name the models and precisions that it is for.
+    """Contract of backends. Subclass it, provide a fixture ``backend``, and set the models and precisions to check.
 
-    Where the backend is unavailable, or a session lacks a capability, the checks skip and say why. The reference is
-    the model's own forward: one prompt at a time, whole, uncached, log-probabilities reduced in float64.
+    If the backend is unavailable, or a session lacks a capability, the checks are skipped with a reason. The reference
+    is the model's own forward pass: one whole prompt at a time, without a cache, with log-probabilities computed in
+    float64.
 
     Attributes:
-        families: architectures of ``apportion.testing.tiny`` that it is checked with.
-        dtypes: of the weights.
-        tolerances: the largest difference from the reference in nats, by dtype.
-        device: where it runs; ``None`` for its own choice.
-        media: two different ones, for backends that read more than text.
+        families: architectures of ``apportion.testing.tiny`` to check.
+        dtypes: dtypes of the weights.
+        tolerances: largest difference from the reference in nats, by dtype.
+        device: device to run on; ``None`` leaves the choice to the backend.
+        media: two different media, for backends that read more than text.
     """
 
     families: ClassVar[Sequence[str]] = ("llama", "gpt2", "qwen3")
@@ -66,41 +67,41 @@ class BackendContract(Contract):
 
     @pytest.fixture
     def backend(self) -> Backend:
-        """The backend to check; yours."""
-        raise NotImplementedError("Give a fixture `backend` that returns your backend.")
+        """Your backend."""
+        raise NotImplementedError("Define a fixture `backend` that returns your backend.")
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """One run of a check for each family and dtype that it asks for."""
+        """Run a check once for each family and dtype that it requests."""
         if "family" in metafunc.fixturenames:
             metafunc.parametrize("family", self.families)
         if "dtype" in metafunc.fixturenames:
             metafunc.parametrize("dtype", self.dtypes)
 
     def spec(self, family: str, dtype: str) -> ModelSpec:
-        """The model that is opened; override it for backends that do not open transformers models."""
+        """The model to open; override it for backends that do not open transformers models."""
         return tiny.spec(family, DTYPES[dtype])
 
     def expected_logits(
         self, family: str, dtype: str, prompt: Sequence[int], target: Sequence[int], media: Sequence[Media] = ()
     ) -> Float[Tensor, "T V"]:
-        """The reference, in float64; override it together with ``spec``."""
-        assert not media, "Override expected_logits: the tiny models read text only."
+        """Reference logits in float64; override it together with ``spec``."""
+        assert not media, "Override expected_logits: the tiny models read only text."
         return reference.logits(tiny.model(family, DTYPES[dtype]), prompt, target)
 
     def expected(
         self, family: str, dtype: str, prompt: Sequence[int], target: Sequence[int], media: Sequence[Media] = ()
     ) -> Float[Tensor, " T"]:
-        """Log-probability of each target token by the reference."""
+        """Reference log-probability of each target token."""
         logits = self.expected_logits(family, dtype, prompt, target, media)
         return logits.log_softmax(-1)[torch.arange(len(target)), torch.tensor(target)]
 
     def tolerance(self, family: str, dtype: str) -> float:
-        """The largest difference allowed; override it for models that compute parts in less than their dtype."""
+        """Largest difference allowed; override it for models that compute parts in lower precision than their dtype."""
         return self.tolerances[dtype]
 
     @contextmanager
     def session(self, backend: Backend, family: str = "", dtype: str = "") -> Iterator[Session]:
-        """A session of a tiny model, by default of the first family and dtype."""
+        """Open a session of a tiny model, by default of the first family and dtype."""
         state = backend.availability()
         if isinstance(state, Unavailable):
             pytest.skip(f"{backend.info.name} is unavailable: {state.reason}")
@@ -137,19 +138,19 @@ class BackendContract(Contract):
         assert Capability.LOG_PROBS in info.capabilities, "Every backend gives log-probabilities."
 
     def test_it_says_whether_it_works_here(self, backend: Backend) -> None:
-        """``availability`` answers and never raises; a reason that something is missing says what to do."""
+        """``availability`` never raises; an unavailable backend gives a reason and a hint."""
         state = backend.availability()
         assert isinstance(state, Available | Unavailable), f"availability() returned {state!r}."
         if isinstance(state, Unavailable):
-            assert state.reason, "It is unavailable and does not say why."
-            assert state.hint, f"It is unavailable ({state.reason}) and does not say what to do about it."
+            assert state.reason, "It is unavailable, but gives no reason."
+            assert state.hint, f"It is unavailable ({state.reason}), but gives no hint on what to do."
 
     def test_a_session_says_what_it_is(self, backend: Backend) -> None:
-        """Its protocol, its capabilities, and a layout that can be planned for."""
+        """The session has the protocol, consistent capabilities, and a layout that can be planned for."""
         with self.session(backend) as session:
             assert isinstance(session, Session), f"{type(session).__name__} lacks a part of the Session protocol."
             assert session.info.backend == backend.info.name
-            assert session.capabilities <= backend.info.capabilities, "It can do more than its backend says."
+            assert session.capabilities <= backend.info.capabilities, "It has capabilities that its backend lacks."
             assert session.layout.batch_tokens >= 1
             assert session.layout.prefix_sharing == (Capability.PREFIX_CACHE in session.capabilities)
             protocols = {
@@ -161,24 +162,26 @@ class BackendContract(Contract):
             }
             for capability, protocol in protocols.items():
                 if capability in session.capabilities:
-                    assert isinstance(session, protocol), f"It has {capability.value} and is no {protocol.__name__}."
+                    assert isinstance(session, protocol), (
+                        f"It has {capability.value}, but is not a {protocol.__name__}."
+                    )
             layout = session.layout
             assert layout.lanes >= 1
-            assert layout.joint or not (layout.packing or layout.prefix_sharing), "Nothing is shared of targets apart."
-            assert session.kept is None, "Nothing was read yet, so nothing is kept."
-            assert session.info.model, "Results show the model's name."
+            assert layout.joint or not (layout.packing or layout.prefix_sharing), "Only joint layouts can share."
+            assert session.kept is None, "Nothing has been read yet, so nothing can be kept."
+            assert session.info.model, "info.model must not be empty: results show it."
             assert callable(session.tokenizer)
             small, large = (session.row_bytes(0, suffix, 3) for suffix in (10, 100))
             assert 0 < small < large, "row_bytes() must be positive and grow with the length of a row."
 
     def test_batches_equal_the_reference(self, backend: Backend, family: str, dtype: str) -> None:
-        """Rows of different lengths, whole and with shared prefixes of several lengths, one target token and three."""
+        """Rows of different lengths, with shared prefixes of 0, 1 and 20 tokens, and one and three target tokens."""
         with self.session(backend, family, dtype) as session:
             for prefix in (0, 1, 20):
                 self.check(session, rows_of(prefix), prefix, family, dtype, [TARGET, TARGET[:1]])
 
     def test_sharing_changes_nothing(self, backend: Backend, dtype: str) -> None:
-        """The same rows with and without a shared prefix; prefixes that extend, shorten and change one another."""
+        """The same rows with and without a shared prefix; successive prefixes that are longer, shorter or different."""
         family = self.families[0]
         with self.session(backend, dtype=dtype) as session:
             if not session.layout.prefix_sharing:
@@ -192,7 +195,7 @@ class BackendContract(Contract):
             self.check(session, rows, 20, family, dtype)
 
     def test_odd_shapes(self, backend: Backend, dtype: str) -> None:
-        """One row, prompts of a single token, a prime number of rows, rows as long as the prefix and one."""
+        """One row; prompts of a single token; a prime number of rows; rows one token longer than the prefix."""
         family = self.families[0]
         with self.session(backend, dtype=dtype) as session:
             self.check(session, [(7,)], 0, family, dtype, [TARGET, (1,)])
@@ -203,7 +206,7 @@ class BackendContract(Contract):
                 self.check(session, [(1, 2, 3, 4)], 3, family, dtype)
 
     def test_packed_batches_equal_the_reference(self, backend: Backend, family: str, dtype: str) -> None:
-        """Where rows may be packed: batches that go on from one another, and what is kept in between."""
+        """If rows may be packed: batches that continue from one another, and the tokens kept in between."""
         with self.session(backend, family, dtype) as session:
             limit = session.layout.packing_limit
             rows = sorted(row for row in rows_of(4) if limit is None or len(row) + len(TARGET) - 1 <= limit)
@@ -218,13 +221,13 @@ class BackendContract(Contract):
                         f"A packed prompt of {len(row)} tokens is off by {worst:.3g} nats on {family} in {dtype}."
                     )
                 assert session.kept == ModelInput(Row(part[-1], TARGET).read), (
-                    f"After a packed batch the last row is kept, not {session.kept}."
+                    f"After a packed batch, the last row must be kept, not {session.kept}."
                 )
             session.release()
-            assert session.kept is None, "release() forgets what was kept."
+            assert session.kept is None, "release() must discard kept tokens."
 
     def test_lanes_change_nothing(self, backend: Backend, dtype: str) -> None:
-        """Several batches at once, in whatever order they come back, give each row its own scores."""
+        """With several batches at once, finished in any order, each row gets its own scores."""
         with self.session(backend, dtype=dtype) as session:
             if session.layout.lanes == 1:
                 pytest.skip("it takes one batch at a time")
@@ -239,11 +242,11 @@ class BackendContract(Contract):
                 assert worst <= self.tolerance(self.families[0], dtype), f"A row is off by {worst:.3g} nats in lanes."
 
     def test_media_are_read(self, backend: Backend, dtype: str) -> None:
-        """Rows with the same tokens and other media, in one batch, have scores of their own."""
+        """Rows with the same tokens and different media get different scores in one batch."""
         with self.session(backend, dtype=dtype) as session:
             if Capability.IMAGES not in session.capabilities:
-                pytest.skip("it reads text only")
-            assert len(set(self.media)) >= 2, "Name two different media in the attribute `media`."
+                pytest.skip("it reads only text")
+            assert len(set(self.media)) >= 2, "Set the attribute `media` to two different media."
             rows = tuple(Row((1, 2, 3, 4), TARGET, media) for media in ((), *((one,) for one in self.media)))
             for row, ours in zip(rows, session.log_probs(ScoringBatch(rows)), strict=True):
                 expected = self.expected(self.families[0], dtype, row.prompt, row.target, row.media)
@@ -258,15 +261,15 @@ class BackendContract(Contract):
         assert backend.claims(spec) is True, "backend='auto' would never take it for its own model."
         assert backend.claims(ModelSpec("https://localhost:1/nowhere")) in (True, False)
         with self.session(backend) as session, self.session(backend) as other:
-            assert session.fingerprint(), "Results name the model by its fingerprint."
+            assert session.fingerprint(), "The fingerprint must not be empty: results record it."
             assert session.fingerprint() == other.fingerprint(), "One model has two fingerprints."
             try:
                 assert session.checksum() == other.checksum(), "One model has two checksums."
             except CapabilityError as error:
-                assert str(error), "There is no checksum, and the reason is missing."
+                assert str(error), "There is no checksum, but the error gives no reason."
 
     def test_rows_do_not_see_each_other(self, backend: Backend, dtype: str) -> None:
-        """A row scores the same alone, in a batch, and at another place in it."""
+        """A row gets the same scores alone, in a batch, and at another position in the batch."""
         rows, tolerance = rows_of(0), self.tolerance(self.families[0], dtype)
         with self.session(backend, dtype=dtype) as session:
             together, reverse = scored(session, rows, 0, TARGET), scored(session, rows[::-1], 0, TARGET)
@@ -278,21 +281,21 @@ class BackendContract(Contract):
                 )
 
     def test_it_repeats_itself(self, backend: Backend, dtype: str) -> None:
-        """The same batch twice gives the same bits, and no global generator is touched."""
+        """The same batch gives the same bits twice, and global random generators are unchanged."""
         with self.session(backend, dtype=dtype) as session, only_its_own_generator():
             first, again = (scored(session, rows_of(0), 0, TARGET) for _ in range(2))
-            assert torch.equal(first, again), "The same batch gave other numbers the second time."
+            assert torch.equal(first, again), "The same batch gave different numbers the second time."
 
     def test_scores_are_plain_tensors(self, backend: Backend, dtype: str) -> None:
-        """fp32 or better, on the CPU, and the receiver may change them."""
+        """Scores are fp32 or better, on the CPU, and may be modified by the caller."""
         with self.session(backend, dtype=dtype) as session:
             found = scored(session, rows_of(0)[:1], 0, TARGET)
-        assert found.dtype in (torch.float32, torch.float64), f"Log-probabilities are {found.dtype}; fp32 or better."
-        assert found.device.type == "cpu", f"Log-probabilities lie on {found.device}; hand them over on the CPU."
+        assert found.dtype in (torch.float32, torch.float64), f"Log-probabilities must not be {found.dtype}."
+        assert found.device.type == "cpu", f"Log-probabilities must be on the CPU, not on {found.device}."
         found.add_(1.0)
 
     def test_the_model_stays_as_it_was(self, backend: Backend) -> None:
-        """Weights, modes and flags of a model that the user passed are the same afterwards."""
+        """Weights, modes and flags of a model that the user passed are unchanged afterwards."""
         model = self.spec(self.families[0], self.dtypes[0]).objects
         if not isinstance(model, torch.nn.Module):
             pytest.skip("its model is not a torch module")
@@ -308,9 +311,9 @@ class BackendContract(Contract):
         assert [flag for _, flag in after] == [flag for _, flag in before], "requires_grad flags changed."
 
     def test_empty_and_full_coalitions(self, backend: Backend) -> None:
-        """All features and none, through the whole pipeline; without any text the start token is read."""
+        """The full and the empty coalition, through the whole pipeline; without any text, the start token is read."""
         with self.session(backend):
-            pass  # skips where the backend is unavailable
+            pass  # skips if the backend is unavailable
         family, dtype = self.families[0], self.dtypes[0]
         with Explainer(self.spec(family, dtype), backend=backend, progress=False) as explainer:
             result = explainer.attribute(Text("one two three"), " x", method="shapley")
@@ -322,25 +325,25 @@ class BackendContract(Contract):
             assert ours == pytest.approx(float(self.expected(family, dtype, prompt, target).sum()), abs=allowed)
 
     def test_logits_give_the_log_probs(self, backend: Backend, dtype: str) -> None:
-        """Where there are logits, their log-softmax is what ``log_probs`` gives."""
+        """If there are logits, their log-softmax equals ``log_probs``."""
         with self.session(backend, dtype=dtype) as session:
             if Capability.LOGITS not in session.capabilities or not isinstance(session, LogitsSession):
-                pytest.skip("it gives no logits for this model")
+                pytest.skip("it does not provide logits for this model")
             batch = ScoringBatch.of([(1, 2, 3, 4), (5, 6, 7, 8)], TARGET)
             parts = list(session.logits(batch, 1))
             assert [tuple(part.shape[:2]) for part in parts] == [(1, len(TARGET))] * 2, (
-                f"Two rows, one at a time, came in shapes {[list(part.shape) for part in parts]}."
+                f"Two rows, one at a time, have shapes {[list(part.shape) for part in parts]}."
             )
             logits = torch.cat(parts)
             (whole,) = session.logits(batch, 2)
-            assert torch.allclose(whole, logits, atol=1e-4), "Logits depend on how many rows are handed over at once."
-            assert logits.dtype in (torch.float32, torch.float64), f"Logits are {logits.dtype}; fp32 or better."
+            assert torch.allclose(whole, logits, atol=1e-4), "Logits depend on the number of rows yielded at once."
+            assert logits.dtype in (torch.float32, torch.float64), f"Logits must be fp32 or better, not {logits.dtype}."
             found = logits.cpu().double().log_softmax(-1)[:, torch.arange(len(TARGET)), torch.tensor(TARGET)]
             allowed = max(1e-5, self.tolerance(self.families[0], dtype))
             assert torch.allclose(found, session.log_probs(batch).double(), atol=allowed, rtol=0)
 
     def test_generation_is_greedy(self, backend: Backend) -> None:
-        """Where it generates, each token is the likeliest after those before it, and ``room`` is kept."""
+        """If the session generates, each token is the most likely one, and ``room`` is respected."""
         with self.session(backend) as session:
             if Capability.GENERATE not in session.capabilities or not isinstance(session, GenerateSession):
                 pytest.skip("it does not generate with this model")
@@ -350,36 +353,36 @@ class BackendContract(Contract):
             for i, token in enumerate(written):
                 logits = self.expected_logits(self.families[0], self.dtypes[0], prompt + written[:i], (0,))
                 likeliest = int(logits[0].argmax())
-                assert token == likeliest, f"Token {i} is {token}; the likeliest is {likeliest}."
-            assert len(session.generate(ModelInput(prompt), {}, 0, room=2)) <= 2, "`room` is not kept."
+                assert token == likeliest, f"Token {i} is {token}; the most likely one is {likeliest}."
+            assert len(session.generate(ModelInput(prompt), {}, 0, room=2)) <= 2, "It generated more than `room`."
 
     def test_the_inside_is_the_model(self, backend: Backend, family: str) -> None:
-        """Where there are gradients: embeddings give the logits of their tokens, and derivatives are the model's.
+        """If there are gradients: embeddings give the logits of their tokens, and gradients are correct.
 
-        The derivative along a random direction is compared with the difference between two points.
+        The derivative along a random direction is compared with a finite difference.
         """
         dtype = self.dtypes[0]
         with self.session(backend, family) as session:
             if Capability.GRADIENTS not in session.capabilities or not isinstance(session, InsideSession):
-                pytest.skip("it gives no gradients")
+                pytest.skip("it does not provide gradients")
             prompt = (1, 2, 3, 4, 5)
             embedded = session.embeddings(prompt)
-            assert not embedded.requires_grad, "embeddings() are detached."
+            assert not embedded.requires_grad, "embeddings() must be detached."
             point = torch.stack([embedded, 0.5 * embedded]).requires_grad_()
             with torch.enable_grad():
                 logits = session.logits_of(point, TARGET)
             expected = self.expected_logits(family, dtype, prompt, TARGET)
             allowed = max(1e-5, 10 * self.tolerance(family, dtype))
             assert torch.allclose(logits[0].detach().cpu().double(), expected, atol=allowed, rtol=1e-3), (
-                "The logits of embedded tokens are not those of the tokens."
+                "The logits of embeddings differ from those of their tokens."
             )
             (gradient,) = torch.autograd.grad(logits.double().log_softmax(-1)[:, 1, 7].sum(), point)
-            assert point.grad is None, "The gradient goes to whoever asked for it, and nowhere else."
+            assert point.grad is None, "The gradient must not accumulate in `grad` of the embeddings."
             if dtype != "float64":
-                return  # differences of rounded values say little
+                return  # finite differences of rounded values are too inaccurate
             draw = torch.Generator().manual_seed(0)
             direction = torch.randn(point.shape, generator=draw, dtype=torch.float64).to(point.device)
-            # Some families compute norms in fp32 whatever their dtype, so a smaller step would show rounding.
+            # Some families compute norms in fp32 for every dtype, so a smaller step would show rounding errors.
             step = 1e-3 * direction * float(point.detach().norm() / direction.norm())
             with torch.no_grad():
                 ends = [session.logits_of((point + side * step).detach(), TARGET) for side in (1, -1)]
@@ -388,17 +391,17 @@ class BackendContract(Contract):
             assert change == pytest.approx((up - down) / 2, rel=5e-3, abs=1e-9), "The gradient is wrong."
 
     def test_a_trace_is_of_the_model(self, backend: Backend, family: str) -> None:
-        """Hidden states begin with the embeddings; attention weights add up to 1 and look back only."""
+        """Hidden states begin with the embeddings; attention weights sum to 1 and are causal; no hooks remain."""
         with self.session(backend, family) as session:
             if not isinstance(session, InsideSession):
-                pytest.skip("it gives no access to the model's inside")
+                pytest.skip("it does not provide access to the model's internals")
             ids = (1, 2, 3, 4, 5)
             before = hooks_of(self.spec(family, self.dtypes[0]).objects)
             if Capability.HIDDEN_STATES in session.capabilities:
                 found = session.trace(ids, hidden=True)
                 assert len(found.hidden) > 1
                 assert all(states.shape[0] == len(ids) for states in found.hidden)
-                assert not found.attentions and not found.modules, "A trace holds what was asked for only."
+                assert not found.attentions and not found.modules, "A trace must contain only what was requested."
             if Capability.ATTENTIONS not in session.capabilities:
                 with pytest.raises(CapabilityError):
                     session.trace(ids, attentions=True)
@@ -406,13 +409,16 @@ class BackendContract(Contract):
                 for weights in session.trace(ids, attentions=True).attentions:
                     assert weights.shape[-2:] == (len(ids), len(ids))
                     assert torch.allclose(weights.sum(-1).double(), torch.ones((), dtype=torch.float64), atol=1e-3)
-                    assert float(weights.triu(1).abs().max()) == 0.0, "A token attends to later ones."
+                    assert float(weights.triu(1).abs().max()) == 0.0, "A token attends to later tokens."
             with pytest.raises(InputError, match="no-such-module"):
                 session.trace(ids, modules=("no-such-module",))
             assert hooks_of(self.spec(family, self.dtypes[0]).objects) == before, "A trace left hooks on the model."
 
     def test_closing_is_final_and_idempotent(self, backend: Backend) -> None:
-        """``close`` twice is fine; then scoring is refused in words and ``info`` stays; ``release`` loses nothing."""
+        """``close`` may be called twice; then scoring raises a ``BackendError``, and ``info`` remains.
+
+        ``release`` does not change scores.
+        """
         with self.session(backend) as session:
             before = scored(session, rows_of(0)[:2], 0, TARGET)
             session.release()
@@ -422,10 +428,10 @@ class BackendContract(Contract):
             session.close()
             with pytest.raises(BackendError):
                 session.log_probs(ScoringBatch.of([(1, 2)], TARGET))
-            assert session.info.backend == backend.info.name, "What scored is still asked of a closed session."
+            assert session.info.backend == backend.info.name, "A closed session must keep its info."
 
     def test_what_does_not_exist_is_refused(self, backend: Backend) -> None:
-        """An unknown device or dtype is a ``BackendError`` that names it."""
+        """An unknown device or dtype raises a ``BackendError`` that names it."""
         with self.session(backend):
             pass
         for keyword in ("device", "dtype"):
@@ -435,14 +441,14 @@ class BackendContract(Contract):
 
 
 def rows_of(prefix: int) -> list[tuple[int, ...]]:
-    """Prompts of several lengths that share ``prefix`` tokens."""
+    """Random prompts of several lengths that share ``prefix`` tokens."""
     draw = torch.Generator().manual_seed(prefix)
     shared = tuple(torch.randint(0, 256, (prefix,), generator=draw).tolist())
     return [shared + tuple(torch.randint(0, 256, (n,), generator=draw).tolist()) for n in LENGTHS]
 
 
 def scored(session: Session, rows: Rows, prefix: int, target: tuple[int, ...]) -> Float[Tensor, "B T"]:
-    """Log-probabilities of rows that share ``prefix`` tokens, laid out as the session wants them."""
+    """Score rows that share ``prefix`` tokens, in a layout that the session accepts."""
     shared = prefix if session.layout.prefix_sharing else 0
     if session.layout.padding:
         return session.log_probs(ScoringBatch.of(rows, target, prefix_length=shared))
@@ -455,7 +461,7 @@ def scored(session: Session, rows: Rows, prefix: int, target: tuple[int, ...]) -
 
 
 def hooks_of(model: object) -> list[int]:
-    """The forward hooks on a torch module and all modules in it; none of anything else."""
+    """Forward hooks of a torch module and its submodules; empty for any other object."""
     modules = list(model.modules()) if isinstance(model, torch.nn.Module) else []
     return [key for module in modules for key in (*module._forward_hooks, *module._forward_pre_hooks)]
 

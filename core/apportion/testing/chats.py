@@ -1,4 +1,4 @@
-"""Chat templates of the kinds that models have, for tokenizers that have none."""
+"""Chat templates in the styles of common models, for tokenizers without one."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ DEFAULT_SYSTEM = (
     "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou are a helpful AI assistant.<|im_end|>\n{% endif %}"
     + CHATML
 )
-"""As of SmolLM2 and Qwen2.5: without a system turn there is one of the template's own."""
+"""In the style of SmolLM2 and Qwen2.5: without a system turn, the template adds a default one."""
 
 START_TOKEN = (
     "{{ bos_token }}{% for message in messages %}<|start_header_id|>{{ message['role'] }}<|end_header_id|>\n\n"
     "{{ message['content'] | trim }}<|eot_id|>{% endfor %}"
     "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
 )
-"""As of Llama 3: the template writes the start token, and strips contents."""
+"""In the style of Llama 3: the template writes the start token, and strips contents."""
 
 ALTERNATING = (
     "{% if messages[0]['role'] == 'system' %}{% set system = messages[0]['content'] %}{% set turns = messages[1:] %}"
@@ -29,7 +29,7 @@ ALTERNATING = (
     "{{ message['content'] | trim }} [/INST]"
     "{% else %} {{ message['content'] | trim }} {{ eos_token }}{% endif %}{% endfor %}"
 )
-"""As of Llama 2 and Mistral: roles alternate, and the system turn stands inside the first user's."""
+"""In the style of Llama 2 and Mistral: roles must alternate, and the system turn is inside the first user turn."""
 
 TOOLS = (
     "{% if tools %}<|im_start|>system\n# Tools\n{% for tool in tools %}{{ tool | tojson }}\n{% endfor %}<|im_end|>\n"
@@ -39,4 +39,4 @@ TOOLS = (
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% if not thinking %}<think></think>{% endif %}"
     "{% endif %}"
 )
-"""As of Qwen3: tools in a system turn, calls of tools, and an option of the template's own."""
+"""In the style of Qwen3: tools in a system turn, tool calls, and an option of the template."""

@@ -1,4 +1,4 @@
-"""What all contracts have in common."""
+"""The base class of all contracts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["Contract"]
 
 
 class Contract:
-    """Base of the contracts: a misspelled attribute of a subclass is refused, not ignored."""
+    """Base class of the contracts, which rejects misspelled attributes of subclasses."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -18,4 +18,6 @@ class Contract:
                 continue
             close = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
             if close:
-                raise TypeError(f"{cls.__name__}.{name} means nothing to its contract. Did you mean {close[0]!r}?")
+                raise TypeError(
+                    f"{cls.__name__}.{name} is not an attribute of its contract. Did you mean {close[0]!r}?"
+                )

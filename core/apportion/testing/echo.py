@@ -1,6 +1,6 @@
-"""A backend without any model: it scores by a rule over token ids, so that the pipeline can be tested alone.
+"""A backend without a model: it scores by a rule over token ids, so that the pipeline can be tested alone.
 
-What it gives is known in closed form (``echo_logits``), it opens nothing, and no torch module is made.
+Its scores are known in closed form (``echo_logits``). It opens no files and creates no torch modules.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ __all__ = ["EchoBackend", "EchoSession", "apportion_register_backends", "echo_lo
 
 MODULUS = 9973
 ADDRESS = "echo://"
-"""Of the model; backends that open files leave addresses to others."""
+"""The model's address; backends that open files do not claim addresses."""
 PATIENCE = 0.2
-"""Seconds that a batch waits for company, where batches go out in lanes."""
+"""Seconds that a batch waits for other batches, if there are several lanes."""
 
 
 def echo_logits(prompt: Sequence[int], target: Sequence[int], media: Sequence[Media] = ()) -> Float[Tensor, "T V"]:
-    """The rule: logits before each target token depend on all tokens and media before it, and on their order."""
+    """Compute logits by the rule; they depend on all earlier tokens and media, and on their order."""
     state = 17
     for one in media:
         state = (31 * state + int(one.digest, 16)) % MODULUS
@@ -47,7 +47,7 @@ def echo_logits(prompt: Sequence[int], target: Sequence[int], media: Sequence[Me
 
 
 def echo_spec() -> ModelSpec:
-    """The model that an ``EchoBackend`` opens, with a tokenizer of one token for each byte."""
+    """The model that an ``EchoBackend`` opens, with a tokenizer that has one token per byte."""
     return ModelSpec(ADDRESS, tiny.tokenizer())
 
 
@@ -55,9 +55,10 @@ class EchoBackend:
     """Opens the model ``echo://``.
 
     Args:
-        lanes: batches at once. Above 1, they are answered in the reverse order in which they came in.
-        joint: ``False``: prompt and target are read apart, as in encoder–decoder models.
-        images: takes media.
+        lanes: number of batches at once. Above 1, batches finish in the reverse order of their arrival.
+        joint: prompt and target are read as one sequence; ``False`` to read them separately, as encoder–decoder models
+            do.
+        images: accept media.
     """
 
     def __init__(self, *, lanes: int = 1, joint: bool = True, images: bool = False) -> None:
@@ -68,26 +69,26 @@ class EchoBackend:
 
     @property
     def info(self) -> BackendInfo:
-        """Its name and what it can do."""
+        """Name and capabilities."""
         capabilities = {Capability.LOG_PROBS, Capability.LOGITS, Capability.GENERATE}
         if self._images:
             capabilities.add(Capability.IMAGES)
         return BackendInfo("echo", ("cpu",), frozenset(capabilities), -100, "scores by a rule, for tests")
 
     def availability(self) -> Available:
-        """Always."""
+        """The backend is always available."""
         return Available("a rule over token ids")
 
     def claims(self, spec: ModelSpec) -> bool:
-        """Only the model of this address."""
+        """True only for the model with this address."""
         return spec.objects is None and spec.source == ADDRESS
 
     def load(self, spec: ModelSpec, *, device: str | None, dtype: str | None, memory_budget: int | None) -> EchoSession:
-        """Open it.
+        """Open the model.
 
         Raises:
-            ModelError: another model.
-            BackendError: a device but the CPU, a dtype but float64.
+            ModelError: the spec is for another model.
+            BackendError: the device is not the CPU, or the dtype is not float64.
         """
         if not self.claims(spec):
             raise ModelError(f"The backend 'echo' opens the model '{ADDRESS}', not {spec.source!r}.")
@@ -101,8 +102,8 @@ class EchoSession:
     """Scores by the rule.
 
     Attributes:
-        asked: the rows of every batch that came in.
-        most_under_way: batches that were here at once.
+        asked: the rows of every batch received.
+        most_under_way: maximum number of batches in progress at once.
     """
 
     kept: ModelInput | None = None
@@ -133,11 +134,11 @@ class EchoSession:
         self._closed = False
 
     def row_bytes(self, prefix: int, suffix: int, targets: int) -> int:
-        """A few for each token."""
+        """Memory estimate of 64 bytes per token."""
         return 64 * (prefix + suffix + targets)
 
     def log_probs(self, batch: ScoringBatch) -> Float[Tensor, "B T"]:
-        """By the rule; in lanes, the batch that came last is answered first."""
+        """Score by the rule; with several lanes, the batch that arrived last finishes first."""
         self._check_open()
         self.asked.append(batch.rows)
         if self.layout.lanes > 1:
@@ -149,7 +150,7 @@ class EchoSession:
         return found
 
     def logits(self, batch: ScoringBatch, rows: int) -> Iterator[Float[Tensor, "b T V"]]:
-        """By the rule, a few rows at a time."""
+        """Yield logits by the rule, a few rows at a time."""
         self._check_open()
         self.asked.append(batch.rows)
         for start in range(0, batch.n_rows, rows):
@@ -162,7 +163,7 @@ class EchoSession:
     def generate(
         self, prompt: ModelInput, options: Mapping[str, object], seed: int, room: int | None = None
     ) -> tuple[int, ...]:
-        """The likeliest token after each other."""
+        """Generate greedily."""
         self._check_open()
         wanted = options.get("max_new_tokens", 5)
         count = wanted if isinstance(wanted, int) else 5
@@ -173,18 +174,18 @@ class EchoSession:
         return written
 
     def fingerprint(self) -> str:
-        """There is one model only."""
+        """A constant, because there is only one model."""
         return "echo"
 
     def checksum(self) -> str:
-        """The rule never changes."""
+        """A constant, because the rule never changes."""
         return f"echo {MODULUS}"
 
     def release(self) -> None:
-        """Nothing is kept."""
+        """Do nothing: nothing is kept."""
 
     def close(self) -> None:
-        """Nothing is scored any more."""
+        """Refuse further scoring."""
         self._closed = True
 
     def _check_open(self) -> None:
@@ -192,7 +193,7 @@ class EchoSession:
             raise BackendError("This session is closed; make a new Explainer.")
 
     def _in_company(self) -> None:
-        """Wait until all lanes are taken, or nobody comes; then until those that came later have gone."""
+        """Wait until all lanes are in use, or a timeout; then wait until batches that arrived later have finished."""
         with self._changed:
             number = len(self.asked)
             self._under_way.append(number)
@@ -206,5 +207,5 @@ class EchoSession:
 
 @hookimpl
 def apportion_register_backends(register: Register) -> None:
-    """Register the backend ``echo``, where this module is given as a plugin."""
+    """Register the backend ``echo``, if this module is passed as a plugin."""
     register("echo", EchoBackend, summary="scores by a rule over token ids, for tests")

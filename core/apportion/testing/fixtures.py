@@ -1,4 +1,4 @@
-"""Fixtures for the tests of plugins, opt-in: ``pytest_plugins = ["apportion.testing.fixtures"]`` in ``conftest.py``."""
+"""Fixtures for plugin tests; enable them with ``pytest_plugins = ["apportion.testing.fixtures"]`` in conftest.py."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def tiny_explainer() -> Iterator[Explainer]:
 
 @pytest.fixture(params=known_games(6), ids=lambda game: game.name)
 def known_game(request: pytest.FixtureRequest) -> KnownGame:
-    """A game with known answers; a test that asks for it runs once for each."""
+    """A game with known answers; a test that uses this fixture runs once per game."""
     found: KnownGame = request.param
     return found
 
 
 @pytest.fixture(params=sample_results())
 def sample_result(request: pytest.FixtureRequest) -> Attribution:
-    """A result without a model; a test that asks for it runs once for each sort."""
+    """A result made without a model; a test that uses this fixture runs once per kind of result."""
     return sample_results()[request.param]

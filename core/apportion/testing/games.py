@@ -1,8 +1,9 @@
 """Games with known answers: every value of interest follows from the coefficients.
 
-A game is given in its Möbius (Harsanyi) form: v(S) = Σ of the coefficients of all sets inside S. Each estimand is
-then a sum over sets: a Shapley value shares a set's coefficient equally among its members, a Banzhaf value counts the
-chance that the others are there, leave-one-out loses the coefficients of all sets with the feature.
+A game is given in its Möbius (Harsanyi) form: v(S) is the sum of the coefficients of all subsets of S. Each estimand is
+then a sum over sets. A Shapley value shares a set's coefficient equally among its members. A Banzhaf value weights it
+with the probability that the other members are present. Leave-one-out loses the coefficients of all sets that contain
+the feature.
 """
 
 from __future__ import annotations
@@ -26,17 +27,17 @@ ESTIMANDS: Mapping[str, Callable[[int], float]] = {
     "Banzhaf value": lambda size: 0.5 ** (size - 1),
     "leave-one-out": lambda size: 1.0,
 }
-"""The share of a set's coefficient that each of its members gets, from the set's size."""
+"""The share of a set's coefficient that each of its members gets, as a function of the set's size."""
 
 
 @dataclass(frozen=True)
 class KnownGame:
-    """A value function whose attributions are known.
+    """A value function with known attributions.
 
     Attributes:
-        name: for test ids and messages.
-        n: features.
-        coefficients: of the sets, by their members.
+        name: name in test ids and messages.
+        n: number of features.
+        coefficients: coefficient of each set, by its members.
     """
 
     name: str
@@ -44,21 +45,21 @@ class KnownGame:
     coefficients: Sets
 
     def __call__(self, mask: Bool[Tensor, "S F"]) -> Float[Tensor, " S"]:
-        """v of each coalition, float64."""
+        """Compute v of each coalition, float64."""
         members, weights = self._sets
         inside = mask.double() @ members.T == members.sum(1)
         return (inside * weights).sum(1)
 
     @functools.cached_property
     def _sets(self) -> tuple[Float[Tensor, "C F"], Float[Tensor, " C"]]:
-        """The sets as rows of ones, and their coefficients; filling the rows takes longer than all that reads them."""
+        """The sets as rows of ones, and their coefficients; filling the rows takes longer than evaluating them."""
         members = torch.zeros(len(self.coefficients), self.n, dtype=torch.float64)
         for row, chosen in enumerate(self.coefficients):
             members[row, list(chosen)] = 1.0
         return members, torch.tensor(list(self.coefficients.values()), dtype=torch.float64)
 
     def truth(self, estimand: str) -> Float[Tensor, " F"] | None:
-        """What every feature should get, or ``None`` for an estimand that is not among ``ESTIMANDS``."""
+        """The correct value of every feature, or ``None`` for an estimand that is not among ``ESTIMANDS``."""
         share = ESTIMANDS.get(estimand)
         if share is None:
             return None
@@ -70,13 +71,13 @@ class KnownGame:
 
     @property
     def shapley(self) -> Float[Tensor, " F"]:
-        """Shapley values."""
+        """The Shapley values."""
         found = self.truth("Shapley value")
         assert found is not None
         return found
 
     def permuted(self, order: list[int]) -> KnownGame:
-        """The same game with feature i called ``order[i]``."""
+        """The same game with feature i renamed to ``order[i]``."""
         renamed = {tuple(sorted(order[i] for i in s)): c for s, c in self.coefficients.items()}
         return KnownGame(f"{self.name}-permuted", self.n, renamed)
 
@@ -88,7 +89,7 @@ class KnownGame:
 
 
 def random_moebius(n: int, order: int, seed: int = 0) -> KnownGame:
-    """Random interactions of all sets up to a size."""
+    """A game with random interactions of all sets of up to ``order`` features."""
     draw = torch.Generator().manual_seed(seed)
     sets = [s for size in range(order + 1) for s in itertools.combinations(range(n), size)]
     values = torch.randn(len(sets), generator=draw, dtype=torch.float64).tolist()
@@ -96,11 +97,11 @@ def random_moebius(n: int, order: int, seed: int = 0) -> KnownGame:
 
 
 def known_games(largest: int = 12) -> list[KnownGame]:
-    """Additive, symmetric, dummy player, unanimity, and random interactions, over many sizes."""
+    """Games of many sizes: additive, symmetric, with a dummy player, unanimity, and random interactions."""
     games = []
     for n in (1, 2, 3, 5, 8, largest):
         everyone = tuple(range(n))
-        # v(S) = |S|²: each feature alone, and each pair twice.
+        # v(S) = |S|²: 1 for each feature, and 2 for each pair.
         symmetric: Sets = {(i,): 1.0 for i in range(n)} | dict.fromkeys(itertools.combinations(range(n), 2), 2.0)
         games += [
             KnownGame(f"additive-{n}", n, {(i,): float(i) - 2.5 for i in range(n)} | {(): 3.0}),
@@ -113,7 +114,7 @@ def known_games(largest: int = 12) -> list[KnownGame]:
 
 
 def brute_force_shapley(function: Callable[[Tensor], Tensor], n: int) -> Float[Tensor, " F"]:
-    """The mean marginal contribution over all n! orders; for small n."""
+    """Shapley values as mean marginal contributions over all n! orders, for small n."""
     total = torch.zeros(n, dtype=torch.float64)
     for order in itertools.permutations(range(n)):
         mask = torch.zeros(n + 1, n, dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""What every input adapter keeps."""
+"""The contract of input adapters."""
 
 from __future__ import annotations
 
@@ -32,18 +32,20 @@ UNICODE = {
     "quotes": 'it\'s "so" {braces} \\ % and <b>tags</b> [x]',
     "lines": "one\n\ntwo\r\nthree\n",
 }
-"""Texts that break careless cutting and joining."""
+"""Texts that break careless splitting and joining."""
 
 
 class InputContract(Contract):
-    """Subclass it, give fixtures ``prompt`` and ``full_text``, and override ``of_text`` if a prompt can hold any text.
+    """Contract of input adapters. Subclass it, and provide fixtures ``prompt`` and ``full_text``.
+
+    Override ``of_text`` if a prompt can contain any text.
 
     Attributes:
-        plugins: the modules or objects with your hooks; not needed for what is installed.
-        overlap: several features may share a stretch of the text, so that one of them absent leaves it there.
-        verbatim: the text of a feature stands in the prompt as it is.
-        writes_special_tokens: the prompt holds the tokenizer's special tokens itself, as one does that a chat
-            template has written, and none are added.
+        plugins: modules or objects with your hooks; not needed for installed plugins.
+        overlap: several features may share a span of the text, which stays if only one of them is absent.
+        verbatim: the text of a feature appears literally in the prompt.
+        writes_special_tokens: the prompt already contains the tokenizer's special tokens, like the output of a chat
+            template, and none are added.
     """
 
     plugins: ClassVar[Sequence[object]] = ()
@@ -53,20 +55,22 @@ class InputContract(Contract):
 
     @pytest.fixture
     def prompt(self) -> object:
-        """A prompt of yours with two or more features, in words that occur once."""
-        raise NotImplementedError("Give a fixture `prompt` that returns one of your prompts.")
+        """One of your prompts, with two or more features and with words that occur only once."""
+        raise NotImplementedError("Define a fixture `prompt` that returns one of your prompts.")
 
     @pytest.fixture
     def full_text(self) -> str:
         """The text that the model reads when all its features are present."""
-        raise NotImplementedError("Give a fixture `full_text`: what the model reads when nothing is absent.")
+        raise NotImplementedError(
+            "Define a fixture `full_text`: the text that the model reads with all features present."
+        )
 
     def of_text(self, text: str) -> tuple[object, str] | None:
-        """A prompt with any given text in it, and what the model reads of it; ``None`` if there is none."""
+        """Make a prompt with the given text, and the text that the model reads; ``None`` if that is not possible."""
         return None
 
     def adapt(self, prompt: object, *, adds_start: bool = False, seed: int = 0) -> InputAdapter | None:
-        """What the plugins make of a prompt."""
+        """Adapt a prompt with the plugins."""
         context = AdaptContext(tiny.tokenizer(adds_start=adds_start), seed)
         found: InputAdapter | None = load_plugins(self.plugins).hook.apportion_adapt_input(
             prompt=prompt, context=context
@@ -74,20 +78,20 @@ class InputContract(Contract):
         return found
 
     def adapted(self, prompt: object, *, adds_start: bool = False, seed: int = 0) -> InputAdapter:
-        """The adapter of a prompt that is ours."""
+        """Adapt a prompt that the plugin must claim."""
         found = self.adapt(prompt, adds_start=adds_start, seed=seed)
         assert found is not None, (
-            f"No plugin adapts {prompt!r:.80}: apportion_adapt_input returned None. Give your module in `plugins`."
+            f"No plugin adapts {prompt!r:.80}: apportion_adapt_input returned None. Add your module to `plugins`."
         )
         return found
 
     def test_it_claims_its_prompts_only(self, prompt: object) -> None:
-        """It adapts its own prompts and leaves others to other plugins."""
+        """The plugin adapts its own prompts, and leaves others to other plugins."""
         self.adapted(prompt)
         assert self.adapt(object()) is None, "It claims any object. Return None for prompts that are not yours."
 
     def test_features_are_named(self, prompt: object) -> None:
-        """Features with distinct names, and a name for each."""
+        """Every feature has a name, and names are distinct."""
         features = self.adapted(prompt).features
         assert isinstance(features, tuple), f"features must be a tuple; they are a {type(features).__name__}."
         assert features, "There are no features."
@@ -96,7 +100,7 @@ class InputContract(Contract):
         assert all(names), f"A feature has no name: {names}"
         assert len(set(names)) == len(names), f"Names must be distinct; they are {names}."
         broken = [name for name in names if "\n" in name.strip()]
-        assert not broken, f"Names are for tables and must be one line; these are not: {broken}"
+        assert not broken, f"Names must be one line, for tables; these are not: {broken}"
         notes = getattr(self.adapted(prompt), "notes", ())
         assert isinstance(notes, tuple | list), f"`notes` must be a tuple of sentences; it is {notes!r}."
         assert all(isinstance(note, str) for note in notes), f"`notes` must be sentences; they are {notes!r}."
@@ -107,14 +111,14 @@ class InputContract(Contract):
         self.check_reassembly(prompt, full_text, adds_start)
 
     def test_absent_means_absent(self, prompt: object, full_text: str) -> None:
-        """A feature that is absent is gone or replaced, and everything else is still there."""
+        """An absent feature is removed or replaced, and everything else is still there."""
         for feature in self.adapted(prompt).features if self.verbatim else ():
             for part in _parts(feature):
-                assert part in full_text, f"The text {part!r} of {feature.name!r} stands nowhere in {full_text!r}."
+                assert part in full_text, f"The text {part!r} of {feature.name!r} is not in {full_text!r}."
         self.check_absence(prompt, full_text)
 
     def test_rows_are_rendered_one_by_one(self, prompt: object) -> None:
-        """A coalition renders the same in any batch, twice the same, in the order of the rows, and the mask stays."""
+        """A coalition renders the same in any batch and each time; the order of rows and the mask are preserved."""
         adapter = self.adapted(prompt)
         mask = _masks(len(adapter.features))
         before = mask.clone()
@@ -123,18 +127,18 @@ class InputContract(Contract):
         assert len(together) == len(mask), f"{len(mask)} coalitions gave {len(together)} inputs."
         assert torch.equal(mask, before), "render() changed the mask."
         alone = [adapter.render(row[None])[0] for row in mask]
-        assert together == alone, "A coalition is rendered in another way when it is alone."
+        assert together == alone, "A coalition is rendered differently when it is alone."
         assert list(adapter.render(mask.flip(0))) == together[::-1], "The order of the rows is lost."
-        assert list(adapter.render(mask[:0])) == [], "No coalitions must give no inputs."
+        assert list(adapter.render(mask[:0])) == [], "Zero coalitions must give zero inputs."
 
     def test_inputs_can_be_scored(self, prompt: object) -> None:
-        """Token ids of the vocabulary; as many alternatives as ``draws`` says."""
+        """Token ids are in the vocabulary, and there are ``draws`` alternatives."""
         adapter = self.adapted(prompt)
         draws = getattr(adapter, "draws", 1)
         for item in adapter.render(_masks(len(adapter.features))):
-            assert isinstance(item, ModelInput | Alternatives), f"render() gave {item!r:.80}, no ModelInput."
+            assert isinstance(item, ModelInput | Alternatives), f"render() returned {item!r:.80}, not a ModelInput."
             inputs = item.inputs if isinstance(item, Alternatives) else (item,)
-            assert len(inputs) == draws, f"{len(inputs)} alternatives, and the adapter's `draws` is {draws}."
+            assert len(inputs) == draws, f"{len(inputs)} alternatives, but the adapter's `draws` is {draws}."
             for ids in (each.ids for each in inputs):
                 assert all(type(i) is int and 0 <= i < tiny.VOCABULARY for i in ids), f"Not all are token ids: {ids}"
 
@@ -143,19 +147,19 @@ class InputContract(Contract):
         first, again = (self.adapted(prompt, seed=3) for _ in range(2))
         mask = _masks(len(first.features))
         assert first.features == again.features
-        assert list(first.render(mask)) == list(again.render(mask)), "The same seed rendered other inputs."
+        assert list(first.render(mask)) == list(again.render(mask)), "The same seed rendered different inputs."
 
     def test_segments_show_the_prompt(self, prompt: object, full_text: str) -> None:
-        """Segments, where there are any, are the whole prompt in order, and every feature is among them."""
+        """If there are segments, they are the whole prompt in order, and every feature is among them."""
         adapter = self.adapted(prompt)
         segments = tuple(getattr(adapter, "segments", ()))
         if not segments:
-            pytest.skip("the adapter has no `segments`, so views show no coloured prompt")
+            pytest.skip("the adapter has no `segments`, so views show no highlighted prompt")
         shown = "".join(segment.text for segment in segments)
         assert shown == full_text, f"The segments read {shown!r}; the prompt is {full_text!r}."
         numbers = {segment.feature for segment in segments} - {None}
         assert numbers == set(range(len(adapter.features))), (
-            f"{len(adapter.features)} features, and the segments show those numbered {sorted(map(str, numbers))}."
+            f"{len(adapter.features)} features, but the segments contain those numbered {sorted(map(str, numbers))}."
         )
         for i, feature in enumerate(adapter.features):
             own = " ".join(segment.text for segment in segments if segment.feature == i)
@@ -163,7 +167,7 @@ class InputContract(Contract):
                 assert part in own, f"The segments of {feature.name!r} read {own!r}; its text is {feature.text!r}."
 
     def test_levels_nest(self, prompt: object) -> None:
-        """Levels, where there are any, cover all features, and each splits groups of the one before."""
+        """If there are levels, they cover all features, and each splits the groups of the one before."""
         adapter = self.adapted(prompt)
         count = len(adapter.features)
         levels = tuple(getattr(adapter, "levels", ()))
@@ -172,22 +176,22 @@ class InputContract(Contract):
             what = f"The level {level.name!r}"
             assert len(level.groups) == count, f"{what} has groups for {len(level.groups)} of {count} features."
             numbers = list(dict.fromkeys(level.groups))
-            assert numbers == list(range(len(numbers))), f"{what} must number its groups as they come: {level.groups}"
+            assert numbers == list(range(len(numbers))), f"{what} must number its groups in order: {level.groups}"
             assert len(set(outer)) < len(numbers) < count, (
                 f"{what} has {len(numbers)} groups; the level before it has {len(set(outer))}, and there are {count} "
-                "features: leave out what is as fine as another."
+                "features. Omit a level that is no coarser than the next."
             )
             assert len(set(zip(level.groups, outer, strict=True))) == len(numbers), (
-                f"{what} has a group that reaches over the border of a group of the level before it."
+                f"{what} has a group that spans several groups of the level before it."
             )
             assert len(set(level.texts)) == len(numbers), (
-                f"{what} has {len(numbers)} groups and the texts {level.texts}; each needs one of its own."
+                f"{what} has {len(numbers)} groups and the texts {level.texts}; each group needs a different text."
             )
             outer = level.groups
 
     @pytest.mark.parametrize("name", UNICODE)
     def test_any_language(self, name: str) -> None:
-        """Accents, scripts without spaces, emoji, odd spaces: exact reassembly, and absent means absent."""
+        """Exact reassembly and absence with accents, scripts without spaces, emoji, and unusual spaces."""
         made = self.of_text(UNICODE[name])
         if made is None:
             pytest.skip("`of_text` is not given")
@@ -195,7 +199,7 @@ class InputContract(Contract):
         self.check_absence(*made)
 
     def test_text_that_is_no_unicode_is_refused(self) -> None:
-        """Half a surrogate pair, from bytes in another encoding, is an ``InputError`` and no crash."""
+        """A lone surrogate, from bytes in another encoding, raises an ``InputError``."""
         made = self.of_text("one")
         if made is None:
             pytest.skip("`of_text` is not given")
@@ -204,25 +208,25 @@ class InputContract(Contract):
             adapter.render(torch.ones(1, len(adapter.features), dtype=torch.bool))
 
     def test_it_runs_on_a_model(self, prompt: object) -> None:
-        """The whole pipeline on a tiny model."""
+        """The whole pipeline works on a tiny model."""
         with tiny_explainer(plugins=self.plugins) as explainer:
             result = explainer.attribute(prompt, " x", method="ablation")
         assert result.feature_names == tuple(feature.name for feature in self.adapted(prompt).features)
 
     def check_reassembly(self, prompt: object, full_text: str, adds_start: bool) -> None:
-        """All features present give exactly the token ids of the text."""
+        """Check that all features present give exactly the token ids of the text."""
         adapter = self.adapted(prompt, adds_start=adds_start)
         tokenizer = tiny.tokenizer(adds_start=adds_start)
         (wanted,) = AdaptContext(tokenizer).encode([full_text], special_tokens=not self.writes_special_tokens)
         (item,) = adapter.render(torch.ones(1, len(adapter.features), dtype=torch.bool))
         for each in item.inputs if isinstance(item, Alternatives) else (item,):
             assert each.ids == wanted, (
-                f"All features present read {tokenizer.decode(list(each.ids))!r}; the prompt is "
+                f"With all features present, the model reads {tokenizer.decode(list(each.ids))!r}; the prompt is "
                 f"{tokenizer.decode(list(wanted))!r}."
             )
 
     def check_absence(self, prompt: object, full_text: str) -> None:
-        """Leave out each feature, and look what is left."""
+        """Check the prompt without each feature."""
         adapter = self.adapted(prompt)
         features = adapter.features
         for i, feature in enumerate(features):
@@ -230,7 +234,7 @@ class InputContract(Contract):
             mask[0, i] = False
             for text in _texts(adapter, mask, tiny.tokenizer()):
                 if feature.text != feature.baseline:
-                    assert text != full_text, f"Without the feature {feature.name!r} the prompt is what it was."
+                    assert text != full_text, f"Without the feature {feature.name!r}, the prompt is unchanged."
                 _assert_gone(feature, text, full_text, overlap=self.overlap)
                 for other in features[:i] + features[i + 1 :]:
                     _assert_there(other, feature, text, full_text)
@@ -238,7 +242,7 @@ class InputContract(Contract):
             self.check_few(adapter)
 
     def check_few(self, adapter: InputAdapter) -> None:
-        """No feature at all, and each alone: the others are not read."""
+        """Check that with no feature, or with only one, the others are not read."""
         features = adapter.features
         fixed = "".join(s.text for s in getattr(adapter, "segments", ()) if s.feature is None)
         baselines = " ".join(feature.baseline for feature in features)
@@ -250,11 +254,13 @@ class InputContract(Contract):
                 for feature in absent:
                     for part in _parts(feature):
                         left = part in text and part not in f"{fixed}{there}" and part not in baselines
-                        assert not left, f"With {there!r} alone, {part!r} of {feature.name!r} is read: {text!r}"
+                        assert not left, (
+                            f"With only {there!r} present, {part!r} of {feature.name!r} is still read: {text!r}"
+                        )
 
 
 def _masks(n: int) -> torch.Tensor:
-    """All, none, and all sorts of coalitions, one of them twice."""
+    """The full, the empty and random coalitions, one of them twice."""
     draw = torch.Generator().manual_seed(n)
     drawn = torch.rand(6, n, generator=draw) < 0.5
     ends = torch.tensor([[True] * n, [False] * n])
@@ -268,18 +274,18 @@ def _texts(adapter: InputAdapter, mask: torch.Tensor, tokenizer: PreTrainedToken
 
 
 def _parts(feature: Feature) -> list[str]:
-    """The stretches of a feature, without the spaces around them; a group has several."""
+    """The spans of a feature, without surrounding white space; a group has several."""
     stretches = feature.text.split(" … ") if feature.members else [feature.text]
     return [stretch.strip() for stretch in stretches if stretch.strip()]
 
 
 def _assert_gone(feature: Feature, text: str, full_text: str, *, overlap: bool) -> None:
     for part in _parts(feature):
-        # A part of a character, as tokens can be, cannot be told from the text.
+        # A token may be part of a character, which cannot be found in the text.
         if part in feature.baseline or overlap or part not in full_text:
             continue
         assert text.count(part) < full_text.count(part), (
-            f"{feature.name!r} is absent, and {part!r} is read in {text!r}."
+            f"{feature.name!r} is absent, but {part!r} is still read in {text!r}."
         )
 
 
@@ -287,5 +293,5 @@ def _assert_there(other: Feature, absent: Feature, text: str, full_text: str) ->
     for part in _parts(other):
         goes = sum(stretch.count(part) for stretch in _parts(absent))
         assert text.count(part) >= full_text.count(part) - goes, (
-            f"Only {absent.name!r} is absent, and {part!r} of {other.name!r} is gone too: {text!r}"
+            f"Only {absent.name!r} is absent, but {part!r} of {other.name!r} is missing too: {text!r}"
         )

@@ -1,4 +1,4 @@
-"""What every faithfulness metric keeps."""
+"""The contract of faithfulness metrics."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ SEEDS = 24
 
 
 class MetricContract(Contract):
-    """Subclass it, give a fixture ``metric``, and say what your metric promises.
+    """Contract of metrics. Subclass it, provide a fixture ``metric``, and set attributes that describe your metric.
 
     Attributes:
         options: metric options that all checks use.
-        sampled: it draws from ``rng``.
-        budget: the most distinct evaluations that it may ask of a game with ten features.
+        sampled: the metric draws from ``rng``.
+        budget: maximum number of distinct evaluations for a game with ten features.
     """
 
     options: ClassVar[Mapping[str, Any]] = {}
@@ -39,25 +39,25 @@ class MetricContract(Contract):
 
     @pytest.fixture
     def metric(self) -> Metric:
-        """The metric to check; yours."""
-        raise NotImplementedError("Give a fixture `metric` that returns your metric.")
+        """Your metric."""
+        raise NotImplementedError("Define a fixture `metric` that returns your metric.")
 
     def measure(self, metric: Metric, known: KnownGame, values: Float[Tensor, " F"], seed: int = 0) -> Measurement:
-        """Judge these values, and check what came."""
+        """Measure these values, and check the measurement."""
         game = Game.from_function(known, known.n)
         before = values.clone()
         found = metric.measure(game, values, rng=generator(seed), **self.options)
         assert isinstance(found, Measurement), f"measure() returned {type(found).__name__}, not a Measurement."
         assert isinstance(found.value, float), f"The value must be a float; it is {found.value!r}."
         assert math.isfinite(found.value), f"The value is {found.value} for {known.n} features ({known.name})."
-        assert torch.equal(values, before), "It changed the values that it was to judge."
+        assert torch.equal(values, before), "It changed the values that it was given."
         assert game.evaluations <= self.budget, (
-            f"{game.evaluations} evaluations of {known.n} features; `budget` says at most {self.budget}."
+            f"{game.evaluations} evaluations of {known.n} features exceed `budget`, which is {self.budget}."
         )
         return found
 
     def mean(self, metric: Metric, known: KnownGame, values: Float[Tensor, " F"]) -> float:
-        """The mean over seeds, for metrics that draw."""
+        """The mean over seeds, for metrics that sample."""
         seeds = range(SEEDS if self.sampled else 1)
         return sum(self.measure(metric, known, values, seed).value for seed in seeds) / len(seeds)
 
@@ -68,29 +68,29 @@ class MetricContract(Contract):
 
     @pytest.mark.parametrize("n", [1, 2, 3, 10])
     def test_any_number_of_features(self, metric: Metric, n: int) -> None:
-        """One feature and ten are judged alike, within the budget; all values equal are judged too."""
+        """The metric works with 1 to 10 features within the budget, and with values that are all equal."""
         known = games.random_moebius(n, min(n, 3))
         self.measure(metric, known, known.shapley)
         self.measure(metric, known, torch.zeros(n, dtype=torch.float64))
 
     def test_the_truth_is_better_than_its_opposite(self, metric: Metric) -> None:
-        """In a game without interactions the true effects are judged better than the same with signs reversed."""
+        """In a game without interactions, the true effects score better than the same effects with reversed signs."""
         known = games.KnownGame("additive", 8, {(i,): w for i, w in enumerate((5, 3, 2, 1, 0.5, -0.5, -1, -2))})
         right, wrong = (self.mean(metric, known, sign * known.shapley) for sign in (1, -1))
         better = right > wrong if metric.higher_is_better else right < wrong
         assert better, (
-            f"The truth measures {right:.4g} and its opposite {wrong:.4g}, and higher_is_better is "
+            f"The truth measures {right:.4g} and its opposite {wrong:.4g}, but higher_is_better is "
             f"{metric.higher_is_better}."
         )
 
     def test_a_constant_changes_nothing(self, metric: Metric) -> None:
-        """Scores that are all higher by the same are measured the same."""
+        """A constant added to all scores does not change the measurement."""
         known = games.random_moebius(7, 2, seed=1)
         plain, shifted = (self.measure(metric, game, known.shapley).value for game in (known, known.plus(50.0)))
         assert abs(plain - shifted) < 1e-6, f"A constant of 50 changed the measure from {plain} to {shifted}."
 
     def test_names_of_features_do_not_matter(self, metric: Metric) -> None:
-        """Features listed in another order are measured the same, up to what is drawn."""
+        """The order of the features does not change the measurement, up to sampling error."""
         known, order = games.random_moebius(7, 2, seed=2), [4, 2, 0, 5, 1, 3, 6]
         renamed = torch.empty(7, dtype=torch.float64)
         renamed[order] = known.shapley
@@ -101,11 +101,11 @@ class MetricContract(Contract):
         )
 
     def test_the_seed_decides_everything(self, metric: Metric) -> None:
-        """The same seed measures the same, and no global generator is touched."""
+        """The same seed gives the same measurement, and global random generators are unchanged."""
         known = games.random_moebius(8, 3)
         with only_its_own_generator():
             first = self.measure(metric, known, known.shapley, 1).value
             other = self.measure(metric, known, known.shapley, 2).value
-        assert first == self.measure(metric, known, known.shapley, 1).value, "The same seed measured another value."
+        assert first == self.measure(metric, known, known.shapley, 1).value, "The same seed gave a different value."
         if not self.sampled:
-            assert first == other, "Two seeds measured two values; a metric that draws says `sampled = True`."
+            assert first == other, "Two seeds gave different values; set `sampled = True` for a metric that samples."

@@ -1,4 +1,4 @@
-"""Judging things that draw at random, by fixed seeds and wide margins."""
+"""Checks of random behaviour, with fixed seeds and wide margins."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from torch import Tensor
 __all__ = ["assert_mean", "generator", "only_its_own_generator", "rounded"]
 
 MARGIN = 6.0
-"""Standard errors that a mean may be off: by chance alone that happens once in a million times."""
+"""Allowed deviation of a mean in standard errors; chance alone exceeds it less than once in a million times."""
 
 
 def generator(seed: int = 0) -> torch.Generator:
-    """What methods, samplers and metrics are given as ``rng``."""
+    """Make the ``rng`` that is passed to methods, samplers and metrics."""
     return torch.Generator().manual_seed(seed)
 
 
 @contextmanager
 def only_its_own_generator() -> Iterator[None]:
-    """Fail if something in here draws from, or seeds, the global generators, or changes settings that others share.
+    """Fail if the body draws from or seeds global random generators, or changes global settings.
 
-    The generators begin in states of their own here, so that seeding shows, and are put back afterwards.
+    The generators start in unusual states, so that seeding is detected, and are restored afterwards.
     """
     saved = torch.get_rng_state(), np.random.get_state(), random.getstate()
     torch.manual_seed(314159)
@@ -50,13 +50,13 @@ def only_its_own_generator() -> Iterator[None]:
 def assert_mean(
     samples: Float[Tensor, "R F"], expected: Float[Tensor, " F"], what: str, *, off_by: float = 0.0
 ) -> None:
-    """Fail if the mean over R seeds is not what is expected, up to its own standard error.
+    """Fail if the mean over R seeds differs from the expected value by more than its standard error explains.
 
     Args:
-        samples: one row for each seed; equal rows (nothing is drawn) must be exact to 1e-9.
-        expected: the truth.
-        what: begins the message.
-        off_by: what the mean may be off besides.
+        samples: one row per seed; if all rows are equal (nothing is sampled), they must be exact to 1e-9.
+        expected: the true values.
+        what: beginning of the message.
+        off_by: additional deviation allowed.
     """
     mean = samples.mean(0)
     error = samples.std(0) / len(samples) ** 0.5 if len(samples) > 1 else torch.zeros_like(mean)
@@ -65,13 +65,13 @@ def assert_mean(
     wrong = ((mean - expected).abs() > allowed).nonzero().flatten().tolist()
     assert not wrong, (
         f"{what}: feature {wrong[0]} gets {float(mean[wrong[0]]):.6g} (mean over {len(samples)} seeds, standard error "
-        f"{float(error[wrong[0]]):.2g}) and should get {float(expected[wrong[0]]):.6g}. All features: "
+        f"{float(error[wrong[0]]):.2g}), but should get {float(expected[wrong[0]]):.6g}. All features: "
         f"{rounded(mean)}, expected {rounded(expected)}."
     )
 
 
 def rounded(values: Tensor) -> list[float]:
-    """For messages: four decimals, the first column where there are several."""
+    """Values for messages, with four decimals; only the first column of several."""
     return [round(value, 4) for value in (values[:, 0] if values.ndim > 1 else values).tolist()]
 
 

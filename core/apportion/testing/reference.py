@@ -1,4 +1,4 @@
-"""The plain way to score a target: one prompt at a time, whole, uncached, all logits, reduced in float64."""
+"""Reference scores: one whole prompt at a time, without a cache, with all logits, computed in float64."""
 
 from __future__ import annotations
 
@@ -29,6 +29,6 @@ def log_probs(model: PreTrainedModel, prompt: Sequence[int], target: Sequence[in
 
 
 def sequence_and_tokens(model: PreTrainedModel, prompt: Sequence[int], target: Sequence[int]) -> Float[Tensor, " K"]:
-    """The sum, then each token: what the target function ``log_prob`` gives for one prompt."""
+    """The sum, then each token: the values of the target function ``log_prob`` for one prompt."""
     found = log_probs(model, prompt, target)
     return torch.cat([found.sum()[None], found])

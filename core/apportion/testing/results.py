@@ -1,4 +1,4 @@
-"""Results of all sorts without a model, for visualizers and whatever else reads results."""
+"""Sample results of all kinds, made without a model, for testing visualizers and other readers of results."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ HOSTILE = (
     "line\nbreak",
     "&amp; %s {0}",
 )
-"""Names that break views which do not escape: HTML, rich markup, TeX, white space, format strings."""
+"""Names that break views without escaping: HTML, rich markup, TeX, white space, format strings."""
 
 _WORDS = ("Dave", "lives", "in", "Palm", "Coast", "and", "plays", "golf")
 
 
 def sample_results() -> Mapping[str, Attribution]:
-    """Exact and sampled, one feature and many, zeros and extremes, any language, hostile names; by name.
+    """Sample results by name: exact and sampled, one feature and many, zeros and extremes, any language, hostile names.
 
-    All have the ``extras`` of ``method="interactions"`` and ``method="hierarchical"``, which few views read.
+    All have the ``extras`` of ``method="interactions"`` and ``method="hierarchical"``, which some views need.
     """
     draw = np.random.default_rng(0)
     many = [f"word{i}" for i in range(70)]
@@ -89,7 +89,7 @@ def _result(
 
 
 def opposite(result: Attribution) -> Attribution:
-    """A sample result with all signs reversed, those of its ``extras`` included."""
+    """A sample result with all signs reversed, including those in its ``extras``."""
     extras = dict(result.extras)
     for name in ("interactions", "token_interactions"):
         extras[name] = -extras[name]
@@ -101,7 +101,7 @@ def opposite(result: Attribution) -> Attribution:
 
 
 def _tree(names: Sequence[str], token_values: np.ndarray, spread: np.ndarray | None) -> list[dict[str, Any]]:
-    """Groups of three neighbours; every second one was looked into."""
+    """Groups of three neighbours; every second group is split into its members."""
     rows: list[dict[str, Any]] = []
 
     def add(members: Sequence[int], depth: int, parent: int | None) -> None:
@@ -131,7 +131,7 @@ def _tree(names: Sequence[str], token_values: np.ndarray, spread: np.ndarray | N
 
 
 def _interactions(token_values: np.ndarray, scale: float, *, known: bool | None) -> dict[str, Any]:
-    """Symmetric matrices for the target and each token; with errors, known or NaN, unless ``None``."""
+    """Symmetric matrices for the target and each token; with known or NaN errors, or none if ``known`` is ``None``."""
     tokens, n = token_values.shape
     draw = np.random.default_rng(n)
     upper = np.triu(scale * draw.normal(size=(tokens, n, n)), 1)

@@ -1,4 +1,4 @@
-"""What every sampler keeps."""
+"""The contract of samplers."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ SEEDS = 40
 
 
 class SamplerContract(Contract):
-    """Subclass it and give a fixture ``sampler``.
+    """Contract of samplers. Subclass it and provide a fixture ``sampler``.
 
     Attributes:
-        symmetric: no feature is treated differently from another.
-        budget: coalitions that a regression over eight features would ask for.
+        symmetric: all features are treated alike.
+        budget: number of coalitions for a regression over eight features.
     """
 
     symmetric: ClassVar[bool] = True
@@ -33,11 +33,11 @@ class SamplerContract(Contract):
 
     @pytest.fixture
     def sampler(self) -> Sampler:
-        """The sampler to check; yours."""
-        raise NotImplementedError("Give a fixture `sampler` that returns your sampler.")
+        """Your sampler."""
+        raise NotImplementedError("Define a fixture `sampler` that returns your sampler.")
 
     def draw(self, sampler: Sampler, n: int, budget: int, seed: int = 0) -> Coalitions:
-        """Draw as methods do, and check what came: dtype, shapes, weights, number of distinct coalitions."""
+        """Draw as methods do, and check dtype, shapes, weights and the number of distinct coalitions."""
         drawn = sampler.sample(n, budget, generator(seed))
         assert isinstance(drawn, Coalitions), f"sample() returned {type(drawn).__name__}, not Coalitions."
         mask, weight = drawn.mask, drawn.weight
@@ -48,7 +48,7 @@ class SamplerContract(Contract):
         assert tuple(weight.shape) == (len(mask),), f"{len(mask)} coalitions have weights of {list(weight.shape)}."
         assert weight.is_floating_point(), f"Weights must be floating-point numbers; they are {weight.dtype}."
         assert bool(torch.isfinite(weight).all()), f"Weights must be finite: {weight.tolist()}."
-        assert bool((weight > 0).all()), f"Weights must be above 0 (leave such coalitions out): {weight.tolist()}."
+        assert bool((weight > 0).all()), f"Weights must be above 0 (omit other coalitions): {weight.tolist()}."
         distinct = len(torch.unique(mask, dim=0))
         assert distinct <= budget, f"{distinct} distinct coalitions of {n} features with a budget of {budget}."
         return drawn
@@ -60,30 +60,30 @@ class SamplerContract(Contract):
 
     @pytest.mark.parametrize("n", [1, 2, 3, 8, 40])
     def test_the_budget_is_kept(self, sampler: Sampler, n: int) -> None:
-        """At most ``budget`` distinct coalitions; a budget too small is refused with both numbers."""
+        """There are at most ``budget`` distinct coalitions; if the budget is too small, the error states it."""
         ran = False
         for budget in (*BUDGETS, LARGE_BUDGET):
             try:
                 self.draw(sampler, n, budget)
                 ran = True
             except BudgetError as error:
-                assert str(budget) in str(error), f"Say the budget in the message: {error}"
-        # Between nothing and one feature there is nothing to draw.
-        assert ran or n == 1, f"It refuses every budget up to {LARGE_BUDGET} for {n} features."
+                assert str(budget) in str(error), f"The message must state the budget: {error}"
+        # With one feature, there is nothing to draw between the empty and the full coalition.
+        assert ran or n == 1, f"It rejects every budget up to {LARGE_BUDGET} for {n} features."
 
     def test_the_seed_decides_everything(self, sampler: Sampler) -> None:
-        """The same seed draws the same coalitions, another seed others, and no global generator is touched."""
+        """The same seed draws the same coalitions, another seed draws others, and global generators are unchanged."""
         with only_its_own_generator():
             first, other = (self.draw(sampler, 10, self.budget, seed) for seed in (1, 2))
         with torch.random.fork_rng():
             torch.manual_seed(12345)
             again = self.draw(sampler, 10, self.budget, 1)
-        assert torch.equal(first.mask, again.mask), "The same seed drew other coalitions the second time."
-        assert torch.equal(first.weight, again.weight), "The same seed gave other weights the second time."
+        assert torch.equal(first.mask, again.mask), "The same seed drew different coalitions the second time."
+        assert torch.equal(first.weight, again.weight), "The same seed gave different weights the second time."
         assert not torch.equal(first.mask, other.mask), "Two seeds drew the same coalitions. Draw from `rng`."
 
     def test_every_feature_is_in_and_out(self, sampler: Sampler) -> None:
-        """Each feature is present in some coalitions and absent from others: its effect can be told."""
+        """Each feature is present in some coalitions and absent from others, so that its effect can be estimated."""
         drawn = self.draw(sampler, 8, self.budget)
         there = drawn.mask.double().mean(0)
         stuck = ((there == 0) | (there == 1)).nonzero().flatten().tolist()

@@ -1,4 +1,4 @@
-"""Random scores as a session gives them, with all that a target function asks for."""
+"""Random scores as a session returns them, with everything that a target function needs."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ __all__ = ["Logits", "is_contrastive", "random_scores", "random_target", "refere
 VOCABULARY = 17
 
 Logits = dict[str, Float[Tensor, "S T V"]]
-"""Behind scores: ``logits``, and those of ``contrast`` and ``reference`` where a function needs them."""
+"""Logits that scores are computed from: ``logits``, and ``contrast`` and ``reference`` if a function needs them."""
 
 
 def is_contrastive(target_fn: TargetFunction) -> bool:
-    """Whether it compares with another target."""
+    """True if the function compares with another target."""
     return bool(getattr(target_fn, "contrastive", False))
 
 
 def reference_of(target_fn: TargetFunction) -> str | None:
-    """The prompt that it compares with, if any."""
+    """The prompt that the function compares with, if any."""
     found = getattr(target_fn, "reference", None)
-    assert found is None or isinstance(found, str), f"`reference` is {found!r}; it must be a text or None."
+    assert found is None or isinstance(found, str), f"`reference` is {found!r}; it must be a string or None."
     return found
 
 
 def random_target(tokens: int) -> Target:
-    """One with a contrast of three tokens."""
+    """A target with a contrast of three tokens."""
     texts = [tuple((7 * i + first) % VOCABULARY for i in range(n)) for n, first in ((tokens, 3), (3, 5))]
     made, contrast = (Target(ids, tuple(map(str, ids)), " ".join(map(str, ids))) for ids in texts)
     return replace(made, contrast=contrast)
 
 
 def scores_of(logits: Float[Tensor, "S T V"], target_fn: TargetFunction, target: Target) -> Scores:
-    """What the function would read of these logits."""
+    """The scores that the function would read, computed from these logits."""
     if target_fn.needs is Needs.LOGITS:
         return Scores(logits=logits.clone())
     positions = torch.arange(len(target.ids))
@@ -47,7 +47,7 @@ def scores_of(logits: Float[Tensor, "S T V"], target_fn: TargetFunction, target:
 
 
 def random_scores(target_fn: TargetFunction, rows: int, target: Target) -> tuple[Scores, Logits]:
-    """Scores of some inputs, and the logits behind them."""
+    """Random scores of some inputs, and the logits that they are computed from."""
     draw = generator(rows)
 
     def random(count: int, of: Target) -> tuple[Scores, Float[Tensor, "S T V"]]:

@@ -1,4 +1,4 @@
-"""What every target function keeps."""
+"""The contract of target functions."""
 
 from __future__ import annotations
 
@@ -29,36 +29,39 @@ __all__ = ["TargetContract"]
 
 
 class TargetContract(Contract):
-    """Subclass it, give a fixture ``target_fn``, and override ``expected`` if you can say what is right."""
+    """Contract of target functions. Subclass it, and provide a fixture ``target_fn``.
+
+    Override ``expected`` if you can compute the correct values.
+    """
 
     @pytest.fixture
     def target_fn(self) -> TargetFunction:
-        """The target function to check; yours."""
-        raise NotImplementedError("Give a fixture `target_fn` that returns your target function.")
+        """Your target function."""
+        raise NotImplementedError("Define a fixture `target_fn` that returns your target function.")
 
     def expected(
         self, logits: Float[Tensor, "T V"], target: Target, **others: Float[Tensor, "C V"]
     ) -> Float[Tensor, " K"] | None:
-        """The values of one input, the whole target first, written as plainly as you can; ``None``: not known.
+        """Compute the values of one input, the whole target first, as simply as possible; ``None`` if unknown.
 
-        ``others`` hold the logits of ``contrast`` for a function that is ``contrastive``, and those of ``reference``
-        for one that has a reference.
+        ``others`` has the logits of ``contrast`` for a function that is ``contrastive``, and those of ``reference`` for
+        one that has a reference.
         """
         return None
 
     def scores(self, target_fn: TargetFunction, rows: int, target: Target) -> tuple[Scores, Logits]:
-        """Random scores of some inputs, as a session gives them, and the logits behind them."""
+        """Random scores of some inputs, as a session returns them, and the logits that they are computed from."""
         return random_scores(target_fn, rows, target)
 
     def test_it_says_what_it_is(self, target_fn: TargetFunction) -> None:
-        """What it needs, its signature, and its docstring."""
+        """``needs``, signature and docstring."""
         faults = object_faults("targets", target_fn)
         assert not faults, f"{type(target_fn).__name__} {' '.join(faults)}"
 
     @pytest.mark.parametrize("rows", [1, 2, 7])
     @pytest.mark.parametrize("tokens", [1, 2, 5])
     def test_shapes(self, target_fn: TargetFunction, rows: int, tokens: int) -> None:
-        """One row for each input, one column for the whole target and one for each token, fp32 or better."""
+        """Values have a row per input, a column for the whole target and one per token, and are fp32 or better."""
         target = random_target(tokens)
         scores, _ = self.scores(target_fn, rows, target)
         with only_its_own_generator():
@@ -70,7 +73,7 @@ class TargetContract(Contract):
         assert bool(torch.isfinite(values).all()), f"Values of ordinary scores must be finite: {values.tolist()}."
 
     def test_rows_do_not_see_each_other(self, target_fn: TargetFunction) -> None:
-        """An input's values are the same alone and in any batch: batches are cut by memory, not by meaning."""
+        """An input has the same values alone and in any batch, because the size of batches depends on memory."""
         target = random_target(4)
         scores, _ = self.scores(target_fn, 6, target)
         whole = target_fn(scores, target)
@@ -81,29 +84,29 @@ class TargetContract(Contract):
             )
 
     def test_it_changes_nothing_and_repeats(self, target_fn: TargetFunction) -> None:
-        """The scores stay as they are, and the same scores give the same values."""
+        """The scores are not modified, and the same scores give the same values."""
         target = random_target(3)
         scores, _ = self.scores(target_fn, 4, target)
         given = scores.logits if scores.logits is not None else scores.log_probs
         assert given is not None
         before = given.clone()
         first = target_fn(scores, target).clone()
-        assert torch.equal(given, before), "It changed the scores in place; others read them too."
-        assert torch.equal(first, target_fn(scores, target)), "The same scores gave other values the second time."
+        assert torch.equal(given, before), "It modified the scores in place, but others read them too."
+        assert torch.equal(first, target_fn(scores, target)), "The same scores gave different values the second time."
 
     def test_single_precision_is_enough(self, target_fn: TargetFunction) -> None:
-        """Scores in fp32, as most sessions give them, give the values of fp64 within 1e-3."""
+        """Scores in fp32, as most sessions return them, give the same values as fp64 to within 1e-3."""
         target = random_target(4)
         scores, _ = self.scores(target_fn, 5, target)
         single = _changed(scores, Tensor.float)
         assert single is not None
         exact, rounded = target_fn(scores, target).double(), target_fn(single, target).double()
         assert torch.allclose(exact, rounded, atol=1e-3, rtol=1e-3), (
-            f"fp32 scores give {rounded[0].tolist()}, fp64 scores {exact[0].tolist()}."
+            f"fp32 scores give {rounded[0].tolist()}, but fp64 scores give {exact[0].tolist()}."
         )
 
     def test_the_values_are_right(self, target_fn: TargetFunction) -> None:
-        """What ``expected`` says, for each input by itself."""
+        """Values equal those of ``expected``, for each input separately."""
         for tokens in (1, 4):
             target = random_target(tokens)
             scores, logits = self.scores(target_fn, 3, target)
@@ -112,13 +115,13 @@ class TargetContract(Contract):
                 others = {name: part[min(row, len(part) - 1)] for name, part in logits.items()}
                 wanted = self.expected(others.pop("logits"), target, **others)
                 if wanted is None:
-                    pytest.skip("`expected` is not given")
+                    pytest.skip("`expected` is not defined")
                 assert torch.allclose(values[row].double(), wanted.double(), atol=1e-8), (
                     f"Row {row} gives {values[row].tolist()}; expected {wanted.tolist()}."
                 )
 
     def test_it_runs_on_a_model(self, target_fn: TargetFunction) -> None:
-        """The score of a full prompt on a tiny model is that of a plain forward."""
+        """The score of a full prompt on a tiny model equals that of a plain forward pass."""
         tokenizer = tiny.tokenizer()
         target = Target(tuple(tokenizer(" four")["input_ids"]), tuple(" four"), " four")
         if is_contrastive(target_fn):
@@ -145,12 +148,12 @@ class TargetContract(Contract):
 
 
 def _plain_scores(prompt: list[int], target_fn: TargetFunction, target: Target) -> Scores:
-    """Of a plain forward of the tiny model."""
+    """Scores of a plain forward pass of the tiny model."""
     return scores_of(reference.logits(tiny.model(), prompt, target.ids)[None], target_fn, target)
 
 
 def _changed(scores: Scores | None, change: Callable[[Tensor], Tensor], *, everywhere: bool = True) -> Scores | None:
-    """Scores with every tensor changed, those of the reference only if ``everywhere``."""
+    """Apply a function to every tensor of the scores, and to those of the reference only if ``everywhere``."""
     if scores is None:
         return None
     return Scores(

@@ -71,16 +71,16 @@ _CONFIGS: Mapping[str, Callable[[], tf.PretrainedConfig]] = {
 }
 
 FAMILIES = tuple(_CONFIGS)
-"""Architectures that ``model`` builds: plain, learned positions, tied, ALiBi, state space, experts, sliding window,
-soft caps, fused projections, parallel blocks, one head of keys for all."""
+"""Architectures that ``model`` builds: plain, learned positions, tied weights, ALiBi, state space, experts, sliding
+window, soft capping, fused projections, parallel blocks, multi-query attention."""
 
 
 @functools.cache
 def tokenizer(*, adds_start: bool = False) -> PreTrainedTokenizerFast:
-    """One token for each byte.
+    """A tokenizer with one token per byte.
 
     Args:
-        adds_start: put ``<s>`` before every prompt, as the tokenizers of most models do.
+        adds_start: add ``<s>`` before every prompt, as the tokenizers of most models do.
     """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {character: i for i, character in enumerate(alphabet)}
@@ -108,13 +108,13 @@ def config(family: str) -> tf.PretrainedConfig:
 
 @functools.cache
 def model(family: str = "llama", dtype: torch.dtype = torch.float64) -> PreTrainedModel:
-    """A random model of this family, the same in every run; weights large enough that context matters.
+    """A random model of this family, the same in every run, with weights large enough that context matters.
 
-    It is shared: copy it before you change it.
+    It is cached and shared; copy it before you modify it.
     """
     with torch.random.fork_rng(), quiet_transformers():
         torch.manual_seed(0)
-        # Grouped matrix products of experts have no float64 kernel.
+        # The grouped matrix products of experts have no float64 kernel.
         built = tf.AutoModelForCausalLM.from_config(config(family), experts_implementation="eager").to(dtype)
         with torch.no_grad():
             for parameter in built.parameters():
@@ -125,5 +125,5 @@ def model(family: str = "llama", dtype: torch.dtype = torch.float64) -> PreTrain
 
 
 def spec(family: str = "llama", dtype: torch.dtype = torch.float64) -> ModelSpec:
-    """Model and tokenizer as a backend takes them."""
+    """Model and tokenizer, in the form that a backend takes."""
     return ModelSpec(f"tiny-{family}", tokenizer(), objects=model(family, dtype))

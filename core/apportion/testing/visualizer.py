@@ -1,4 +1,4 @@
-"""What every visualizer keeps."""
+"""The contract of visualizers."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ _VOID = frozenset(
 
 
 class VisualizerContract(Contract):
-    """Subclass it and give a fixture ``visualizer``.
+    """Contract of visualizers. Subclass it and provide a fixture ``visualizer``.
 
-    Figures (anything with ``savefig``), texts (HTML where they have tags) and rich renderables are each looked at in
-    their own way.
+    Figures (anything with ``savefig``), strings (HTML if they have tags) and rich renderables are each checked in their
+    own way.
 
     Attributes:
         options: options that all checks use.
-        shows_names: the names of the features can be read in a text or renderable.
+        shows_names: the names of the features appear in a string or renderable.
     """
 
     options: ClassVar[Mapping[str, Any]] = {}
@@ -46,11 +46,11 @@ class VisualizerContract(Contract):
 
     @pytest.fixture
     def visualizer(self) -> Visualizer:
-        """The visualizer to check; yours."""
-        raise NotImplementedError("Give a fixture `visualizer` that returns your visualizer.")
+        """Your visualizer."""
+        raise NotImplementedError("Define a fixture `visualizer` that returns your visualizer.")
 
     def is_html(self, visualizer: Visualizer) -> bool:
-        """Whether it makes HTML: a text with tags, of a result that has none in its names."""
+        """True if the view is HTML: a string with tags, for a result without tags in its names."""
         view = visualizer.render(sample_results()["exact"], **self.options)
         return isinstance(view, str) and "</" in view
 
@@ -61,61 +61,61 @@ class VisualizerContract(Contract):
 
     @pytest.mark.parametrize("name", sample_results())
     def test_every_result_is_shown(self, visualizer: Visualizer, name: str, capfd: pytest.CaptureFixture[str]) -> None:
-        """Exact and sampled, one feature and many, zeros and extremes, any language, hostile names."""
+        """Sample results are shown: exact and sampled, one feature and many, extremes, any language, hostile names."""
         result = sample_results()[name]
         before = pickle.dumps(result)
         view = visualizer.render(result, **self.options)
-        assert view is not None, "render() returned None; return the figure, text or renderable."
+        assert view is not None, "render() returned None; return the figure, string or renderable."
         check_view(view, html=isinstance(view, str) and self.is_html(visualizer))
-        assert pickle.dumps(result) == before, "render() changed the result that it was to show."
+        assert pickle.dumps(result) == before, "render() modified the result."
         printed = capfd.readouterr()
-        assert not printed.out, f"render() printed {printed.out!r:.80}; what it returns is shown by the caller."
+        assert not printed.out, f"render() printed {printed.out!r:.80}; it must return the view instead."
 
     def test_results_from_files_are_shown(self, visualizer: Visualizer, tmp_path: Path) -> None:
-        """A result that was saved and read again looks the same."""
+        """A result that was saved and loaded looks the same."""
         result = sample_results()["sampled"]
         again = Attribution.load(result.save(tmp_path / "result.json"))
         first, second = (visualizer.render(each, **self.options) for each in (result, again))
         check_view(second, html=isinstance(second, str) and self.is_html(visualizer))
         if isinstance(first, str):
-            assert first == second, "The same result gave another text after it was saved and loaded."
+            assert first == second, "The result gave a different string after it was saved and loaded."
 
     def test_the_world_stays_as_it_was(self, visualizer: Visualizer) -> None:
-        """No figure stays open in pyplot, no setting of matplotlib changes, nothing is drawn at random."""
+        """No figure stays open in pyplot, matplotlib's settings do not change, and no random generator is used."""
         import matplotlib
 
         settings = matplotlib.rcParams.copy()
         figures = _open_figures()
         with only_its_own_generator():
             check_view(visualizer.render(sample_results()["exact"], **self.options), html=False)
-        # Which backend draws is found out when it is first needed.
+        # Matplotlib chooses its backend on first use.
         changed = [key for key in settings if key != "backend" and matplotlib.rcParams[key] != settings[key]]
         assert not changed, f"render() changed settings of matplotlib: {', '.join(changed)}. Use rc_context."
         assert _open_figures() == figures, "A figure stays open in pyplot. Make a matplotlib.figure.Figure instead."
 
     def test_names_can_be_read(self, visualizer: Visualizer) -> None:
-        """The names of the features stand in a text or renderable."""
+        """The names of the features appear in a string or renderable."""
         result = sample_results()["exact"]
         view = visualizer.render(result, **self.options)
         text = as_text(view, html=isinstance(view, str) and self.is_html(visualizer))
         if not self.shows_names or text is None:
             pytest.skip("a figure, or a view without names (`shows_names = False`)")
         missing = [name for name in result.feature_names if name not in text]
-        assert not missing, f"The names {missing} cannot be read in {text!r:.300}"
+        assert not missing, f"The names {missing} are missing from {text!r:.300}"
 
     def test_unlike_results_look_unlike(self, visualizer: Visualizer) -> None:
-        """Reversed signs can be told from the picture."""
+        """A result with reversed signs looks different."""
         result = sample_results()["exact"]
         one, other = (visualizer.render(each, **self.options) for each in (result, opposite(result)))
-        assert _content(one) != _content(other), "A result and its opposite give the same picture."
+        assert _content(one) != _content(other), "A result and its opposite look the same."
 
 
 def check_view(view: Any, *, html: bool) -> None:
-    """A figure draws something, HTML is well formed and escaped, a renderable fits its console."""
+    """Check that a figure is not empty, HTML is well formed and escaped, and a renderable fits its console."""
     if hasattr(view, "savefig"):
         assert np.ptp(_pixels(view)) > 0, "The figure is empty."
     elif isinstance(view, str):
-        assert view.strip(), "The text is empty."
+        assert view.strip(), "The string is empty."
         if html:
             _check_html(view)
     else:
@@ -123,7 +123,7 @@ def check_view(view: Any, *, html: bool) -> None:
 
 
 def as_text(view: Any, *, html: bool) -> str | None:
-    """What can be read in a text or renderable; ``None`` for figures."""
+    """The visible text of a string or renderable; ``None`` for figures."""
     if hasattr(view, "savefig"):
         return None
     if isinstance(view, str) and not html:
@@ -155,11 +155,11 @@ def _pixels(figure: Any) -> np.ndarray:
 
 
 def _check_html(view: str) -> None:
-    assert "<script>alert" not in view, "A name is not escaped: '<script>' of a feature got into the HTML."
+    assert "<script>alert" not in view, "A feature's name is not escaped: '<script>' is in the HTML."
     parser = _Parser()
     parser.feed(view)
     parser.close()
-    assert not parser.open, f"Tags stay open: {', '.join(parser.open)}."
+    assert not parser.open, f"Tags are not closed: {', '.join(parser.open)}."
     assert not parser.faults, f"The HTML is not well formed: {parser.faults[0]}."
 
 
@@ -185,7 +185,7 @@ def _open_figures() -> list[int]:
 
 
 class _Parser(HTMLParser):
-    """Finds tags that do not match, and collects the text."""
+    """Finds mismatched tags, and collects the text."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -194,18 +194,18 @@ class _Parser(HTMLParser):
         self.texts: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: object) -> None:
-        """Remember what has to be closed."""
+        """Record an open tag."""
         if tag not in _VOID:
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
-        """Compare with what was opened last."""
+        """Compare with the tag that was opened last."""
         if not self.open or self.open[-1] != tag:
             self.faults.append(f"</{tag}> closes {'nothing' if not self.open else f'<{self.open[-1]}>'}")
         else:
             self.open.pop()
 
     def handle_data(self, data: str) -> None:
-        """Collect what is read."""
+        """Collect visible text."""
         if "style" not in self.open:
             self.texts.append(data)

@@ -1,4 +1,4 @@
-"""A white-box method of a few lines, for tests of the way to a model's inside."""
+"""A short white-box method, for testing access to a model's internals."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["GradientTimesInput"]
 
 
 class GradientTimesInput:
-    """The gradient of each output at the prompt's embeddings, times these, summed over each feature's tokens."""
+    """Gradient × input: the gradient at the prompt's embeddings times these, summed over each feature's tokens."""
 
     estimand, requires = "gradient × input", frozenset({Capability.GRADIENTS})
 
     def run(self, game: Game, *, budget: int | None, rng: torch.Generator) -> Estimate:
-        """One evaluation, and a backward for each output."""
+        """Run one evaluation, and one backward pass per output."""
         inside = game.inside()
         point = inside.embeddings()[None].requires_grad_()
         values = inside.values(point)[0]

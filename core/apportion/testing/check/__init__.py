@@ -1,1 +1,1 @@
-"""`apportion plugins check`: extensions are looked at and tried out."""
+"""`apportion plugins check`: inspects extensions and tries them out."""

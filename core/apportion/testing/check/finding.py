@@ -1,4 +1,4 @@
-"""What was found about one registered name."""
+"""Findings of `apportion plugins check`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ __all__ = ["Finding"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was found about one registered name.
+    """Findings about one registered name.
 
     Attributes:
-        kind: such as ``"methods"``.
-        name: what users type.
-        faults: sentences; empty if all is well.
-        tried: what was run, a phrase; empty if it did not come to that.
+        kind: kind of extension, such as ``"methods"``.
+        name: the name that users type.
+        faults: sentences that describe faults; empty if there are none.
+        tried: phrase that describes the trial run; empty if there was none.
     """
 
     kind: str

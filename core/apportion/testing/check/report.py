@@ -1,4 +1,4 @@
-"""Everything that can be said about one plugin's entries."""
+"""Findings about one plugin's entries and hooks."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = ["examine", "examine_hooks"]
 
 
 def examine(entries: Iterable[Entry], plugins: Plugins) -> list[Finding]:
-    """Look at everything that a plugin registered, and try it out."""
+    """Inspect everything that a plugin registered, and try it out."""
     return [_examined(entry, plugins) for entry in entries]
 
 
 def examine_hooks(plugin: str, plugins: Plugins) -> list[str]:
-    """What is wrong with a plugin's hooks: an adapter that takes the prompts of others spoils everybody's runs."""
+    """Find faults in a plugin's hooks, such as an adapter that claims prompts of other plugins."""
     try:
         found = plugins.only(plugin, "apportion_adapt_input")(prompt=object(), context=AdaptContext(tiny.tokenizer()))
     except Exception as error:
@@ -36,19 +36,19 @@ def examine_hooks(plugin: str, plugins: Plugins) -> list[str]:
 def _examined(entry: Entry, plugins: Plugins) -> Finding:
     label = f"The {entry.kind[:-1]} {entry.name!r}"
     try:
-        # The class of a prompt takes arguments; it is looked at and not called.
+        # The class of a prompt needs arguments, so it is inspected but not called.
         made = entry.load() if entry.kind == "inputs" else entry.make()
     except PluginError as error:
         return Finding(entry.kind, entry.name, (str(error),))
     faults = [f"{label}: {fault}" for fault in summary_faults(entry.summary)]
     own_name = getattr(getattr(made, "info", None), "name", entry.name)
     if entry.kind == "backends" and own_name != entry.name:
-        faults.append(f"{label} calls itself {own_name!r} in its info; results would name that.")
+        faults.append(f"{label} has the name {own_name!r} in its info; results would show that one.")
     broken = object_faults(entry.kind, made)
     faults += [f"{label} {fault}" for fault in broken]
     try:
         return Finding(entry.kind, entry.name, tuple(faults), smoke(entry, plugins))
     except PluginError as error:
-        # What lacks a part cannot run; that was said already.
+        # An object that lacks a part cannot run; that fault is already listed.
         again = () if any("without" in fault for fault in broken) else (f"{label} {error}",)
         return Finding(entry.kind, entry.name, (*faults, *again))

@@ -1,7 +1,6 @@
-"""Trying out what a plugin registered, on something tiny: does it run at all?
+"""Smoke tests of registered extensions on tiny inputs, which show whether they run at all.
 
-This needs no pytest and takes a moment; whether an extension is *right* is for the contracts in
-``apportion.testing``.
+They are fast and do not need pytest. The contracts in ``apportion.testing`` check whether an extension is *correct*.
 """
 
 from __future__ import annotations
@@ -35,25 +34,25 @@ __all__ = ["smoke"]
 TEXT = "The first line is short.\nThe second one is longer, and a third follows:\nx = 1"
 FEATURES = 5
 BUDGET = 20
-"""Less than all 2^5 coalitions, so that a budget that is overrun shows."""
+"""Less than all 2^5 coalitions, so that an exceeded budget is detected."""
 
 
 def smoke(entry: Entry, plugins: Plugins) -> str:
     """Try out one registered name.
 
     Args:
-        entry: what was registered; it can be made.
-        plugins: for inputs, who adapts them.
+        entry: a registered entry that can be made.
+        plugins: plugins that adapt inputs.
 
     Returns:
-        What was done, for people; a phrase.
+        A phrase that describes the trial, for people.
 
     Raises:
-        PluginError: it does not work; a clause that goes on from its name.
+        PluginError: it does not work; the message continues a sentence that begins with its name.
     """
     made = entry.load() if entry.kind == "inputs" else entry.make()
     try:
-        # What it prints does not belong into the report.
+        # Its output must not mix with the report on stdout.
         with contextlib.redirect_stdout(sys.stderr):
             return _TRIALS[entry.kind](made, plugins)
     except PluginError:
@@ -72,13 +71,13 @@ def _game() -> Game:
 
 def _method(made: Method, plugins: Plugins) -> str:
     if made.requires:
-        return "not run: it asks for more than values of coalitions"
+        return "not run: it needs more than values of coalitions"
     options = with_sampler(made.run, {}, plugins["samplers"])
     try:
         game = _game()
         estimate = made.run(game, budget=BUDGET, rng=_rng(), **options)
         if game.evaluations > BUDGET:
-            raise PluginError(f"asked {game.evaluations} distinct coalitions with a budget of {BUDGET}.")
+            raise PluginError(f"evaluated {game.evaluations} distinct coalitions with a budget of {BUDGET}.")
     except BudgetError:
         game = _game()
         estimate = made.run(game, budget=None, rng=_rng(), **options)
@@ -98,14 +97,16 @@ def _target(made: TargetFunction, plugins: Plugins) -> str:
     scores, _ = random_scores(made, 2, target)
     values = made(scores, target)
     if tuple(values.shape) != (2, 4):
-        raise PluginError(f"gave values of shape {tuple(values.shape)} for 2 inputs and 3 target tokens, not (2, 4).")
+        raise PluginError(
+            f"returned values of shape {tuple(values.shape)} for 2 inputs and 3 target tokens, not (2, 4)."
+        )
     return "applied to 2 inputs of 3 target tokens"
 
 
 def _visualizer(made: Any, plugins: Plugins) -> str:
     view = made.render(sample_results()["sampled"])
     if view is None:
-        raise PluginError("returned None; a visualizer returns the figure, text or renderable.")
+        raise PluginError("returned None; a visualizer must return a figure, string or renderable.")
     return f"rendered a {type(view).__name__}"
 
 
@@ -122,7 +123,7 @@ def _backend(made: Backend, plugins: Plugins) -> str:
     finally:
         session.close()
     if not worst < 1e-2:
-        raise PluginError(f"scores a tiny model {worst:.3g} nats off the model's own forward.")
+        raise PluginError(f"scores a tiny model {worst:.3g} nats off the model's own forward pass.")
     can = ", ".join(sorted(c.value for c in session.capabilities - {Capability.LOG_PROBS}))
     return f"scored a tiny model on {session.info.device}; also {can or 'nothing else'}"
 
@@ -135,14 +136,14 @@ def _input(made: Any, plugins: Plugins) -> str:
         if callable(example):
             raise
         why = (
-            "it refuses the text that it was tried with"
+            "it rejects the text that it was tried with"
             if isinstance(error, InputError)
-            else "it takes more than a text"
+            else "it needs more than a text"
         )
         return f"not tried: {why} ({error}); give it a classmethod `example`"
     adapter = plugins.hook.apportion_adapt_input(prompt=prompt, context=AdaptContext(tiny.tokenizer()))
     if adapter is None:
-        raise PluginError("is adapted by no plugin: every apportion_adapt_input returned None for it.")
+        raise PluginError("is not adapted by any plugin: every apportion_adapt_input returned None for it.")
     rows = adapter.render(torch.ones(2, len(adapter.features), dtype=torch.bool))
     if len(rows) != 2:
         raise PluginError(f"rendered {len(rows)} inputs for 2 coalitions.")
