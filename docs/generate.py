@@ -1,6 +1,6 @@
-"""Writes what of the documentation comes from the code: hooks, methods and the like, the command line, the directory.
+"""Generates the parts of the documentation that come from the code: hooks, methods, command line and directory.
 
-A test checks that what is committed is what this writes.
+A test checks that the committed pages are up to date.
 """
 
 from __future__ import annotations
@@ -26,24 +26,26 @@ END = "<!-- end of built-ins -->"
 
 
 def hooks_page() -> str:
-    """Every hook with its signature and docstring."""
+    """Render the page of hooks, with signatures and docstrings."""
     parts = [
         "# Hooks\n",
-        "What apportion calls, when, in which order, and what `None` means. Implement any of them as functions marked "
-        "with `@apportion.hookimpl` in a module named in the entry-point group `apportion`, or as methods of an object "
-        "for `Explainer(plugins=[…])`. A hook may declare fewer arguments than listed, never others. Plugin API "
-        f"version: {hookspecs.API_VERSION}.\n",
-        "![When each hook is called: at loading, and in a run](../images/lifecycle.svg)\n",
+        "The hooks that apportion calls: when, in which order, and what `None` means. Implement any of them as "
+        "functions marked with `@apportion.hookimpl` in a module that is listed in the entry-point group `apportion`, "
+        "or as methods of an object for `Explainer(plugins=[…])`. An implementation may omit arguments, but not add "
+        f"any. Plugin API version: {hookspecs.API_VERSION}.\n",
+        "![When each hook is called: on loading, and during a run](../images/lifecycle.svg)\n",
         "| when | hooks, in this order |\n|---|---|\n"
         "| once, when the plugin is loaded | `apportion_configure`, then each `apportion_register_…` |\n"
-        "| once a run, before scoring | `apportion_adapt_input`; "
-        'if no target is given `apportion_on_progress` (`"generate"`); `apportion_before_run` |\n'
-        '| each time the method asks | `apportion_lookup`, then `apportion_on_progress` (`"score"`, 0 rows done) |\n'
-        "| each batch | `apportion_score`, then `apportion_on_progress` |\n"
-        "| once a run, at its end | `apportion_after_run` on success, "
+        "| once per run, before scoring | `apportion_adapt_input`; "
+        'if no target is given, `apportion_on_progress` (`"generate"`); `apportion_before_run` |\n'
+        "| each time the method evaluates coalitions | `apportion_lookup` (unless the target function needs logits), "
+        'then `apportion_on_progress` (`"score"`, 0 rows done) |\n'
+        "| each batch | `apportion_score`, also if the target function needs logits; then `apportion_on_progress` |\n"
+        "| once per run, at its end | `apportion_after_run` on success, "
         '`apportion_on_progress` (`"end"`) always |\n',
-        "\nRuns of `attribute_many` take turns: a batch may hold rows of several, and `apportion_on_progress` is "
-        'called with `"items"` and `"close"` around them.\n',
+        "\nRuns of `attribute_many` are interleaved: a batch may contain rows of several runs, and "
+        '`apportion_on_progress` is called with `"items"` and `"close"` for all of them. Every hook and event of a run '
+        "carries its id, `request.id` or `event.request_id`.\n",
     ]
     for name in hook_names():
         function = getattr(hookspecs, name)
@@ -58,11 +60,11 @@ def hooks_page() -> str:
 
 
 def methods_page() -> str:
-    """Everything that the built-in plugins register."""
+    """Render the page of everything that the built-in plugins register."""
     plugins = load_plugins()
     parts = [
         "# Methods, inputs, targets, views, backends\n",
-        "What comes with apportion, by the name that you type. Plugins add to these lists; `apportion methods`, "
+        "The built-in extensions, by the names that you type. Plugins can add to these lists; `apportion methods`, "
         "`apportion backends` and `apportion plugins` show what is installed.\n",
     ]
     for kind in KINDS:
@@ -80,14 +82,14 @@ def methods_page() -> str:
 
 
 def directory_page() -> str:
-    """The directory of plugins, in which one table is written anew and all else stays."""
+    """Render the directory of plugins, of which only the table of built-ins is generated."""
     page = (DOCS / "extend" / "directory.md").read_text(encoding="utf-8")
     before, rest = page.split(BEGIN)
     return f"{before}{BEGIN}\n\n{built_ins_table()}\n\n{END}{rest.split(END)[1]}"
 
 
 def built_ins_table() -> str:
-    """Name, kind and summary of everything that comes with apportion."""
+    """Render name, kind and summary of all built-ins as a table."""
     plugins = load_plugins()
     rows = []
     for kind in KINDS:
@@ -100,17 +102,17 @@ def built_ins_table() -> str:
 
 
 def cell(text: str) -> str:
-    """A text in a Markdown table."""
+    """Escape text for a Markdown table."""
     return text.replace("|", "\\|")
 
 
 def is_built_in(entry: Entry) -> bool:
-    """Whether it comes with apportion, and not from a plugin that happens to be installed."""
+    """True for built-ins, and not for other plugins that happen to be installed."""
     return entry.plugin.startswith(("apportion_plugins", "apportion_backends"))
 
 
 def options_table(function: object) -> list[str]:
-    """The options of a method or view."""
+    """Render the options of a method or view as a table."""
     options = named_options(function)  # type: ignore[arg-type]
     if not options:
         return []
@@ -120,15 +122,15 @@ def options_table(function: object) -> list[str]:
 
 
 def command_page() -> str:
-    """The help of every command."""
+    """Render the help of every command."""
     context = typer.main.get_command(app)
-    parts = ["# Command line\n", "The texts of `--help`.\n"]
+    parts = ["# Command line\n", "The output of `--help` for each command.\n"]
     parts += command_help("apportion", context, 2)
     return GENERATED + "\n".join(parts)
 
 
 def command_help(path: str, command: object, level: int) -> list[str]:
-    """One command and those below it."""
+    """Render the help of a command and its subcommands."""
     options = [p for p in command.params if p.name not in ("help", "install_completion", "show_completion")]  # type: ignore[attr-defined]
     options.sort(key=lambda p: p.param_type_name != "argument")
     parts = [f"{'#' * level} `{path}`\n", (command.help or "").split("\f")[0].strip() + "\n"]  # type: ignore[attr-defined]
@@ -141,7 +143,7 @@ def command_help(path: str, command: object, level: int) -> list[str]:
 
 
 def parameter_row(parameter: object) -> str:
-    """Name, metavar or type, and help."""
+    """Render a parameter as a row: name, metavar and help."""
     names = ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))  # type: ignore[attr-defined]
     if parameter.param_type_name == "argument":  # type: ignore[attr-defined]
         names = f"`{parameter.name.upper()}`"  # type: ignore[attr-defined]
@@ -152,14 +154,14 @@ def parameter_row(parameter: object) -> str:
 
 
 def signature(function: object) -> str:
-    """With annotations as they are written."""
+    """Render a signature with its annotations as written."""
     found = inspect.signature(function)  # type: ignore[arg-type]
     parts = [f"{p.name}: {p.annotation}" for p in found.parameters.values()]
     return f"({', '.join(parts)}) -> {found.return_annotation}:"
 
 
 def markdown(doc: str) -> str:
-    """A docstring as Markdown: RST's double backticks become single ones, sections become bold."""
+    """Convert a docstring to Markdown: double backticks become single ones, section titles bold."""
     text = doc.replace("``", "`")
     text = re.sub(r"^(Args|Returns|Raises|Attributes):$", r"**\1**\n", text, flags=re.M)
     return re.sub(r"^    (\S.*)$", r"- \1", text, flags=re.M)

@@ -1,6 +1,6 @@
-"""Runs the code of the tutorials on the demo model again: what it prints goes into the pages, its pictures to images/.
+"""Reruns the code of the tutorials on the demo model, and updates the output in the pages and the plots in images/.
 
-A test checks that what the pages say is what their code prints, up to rounding.
+A test checks that the output in the pages is what their code prints, up to rounding.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NUMBER = re.compile(r"[+−-]?\d+(?:\.\d+)?")
 
 
 def printed(page: str, text: str) -> Iterator[tuple[str, str]]:
-    """Run the blocks of a page in order, in one namespace and the current folder; what each says and really prints."""
+    """Run the blocks of a page in one namespace, and yield the output in the page and the actual output of each."""
     namespace: dict[str, object] = {"__name__": "page"}
     for block in BLOCK.finditer(text):
         output = io.StringIO()
@@ -31,7 +31,7 @@ def printed(page: str, text: str) -> Iterator[tuple[str, str]]:
 
 
 def same(said: str, prints: str) -> bool:
-    """Equal words, and numbers that differ by no more than 1 in the last place, which rounding can do."""
+    """True if all words are equal and numbers differ by at most 1 in the last place, as after rounding."""
     if NUMBER.sub("#", said).split() != NUMBER.sub("#", prints).split():
         return False
     pairs = zip(NUMBER.findall(said), NUMBER.findall(prints), strict=True)
@@ -46,7 +46,7 @@ def _close(said: str, prints: str) -> bool:
 
 
 def main(folder: Path) -> None:
-    """Write pages and pictures; the scores that a page caches stay in ``folder``."""
+    """Update pages and plots; cached scores stay in ``folder``."""
     for page in PAGES:
         path = DOCS / page
         text = path.read_text(encoding="utf-8")

@@ -50,8 +50,8 @@ class Interactions:
     the other.
 
     The values are exact if the budget allows every coalition. Otherwise they come from a regression on coalitions and
-    their complements (KernelSHAP-IQ, arXiv 2405.10852). Once determined, it is exact for games without interactions
-    of three or more features; it is consistent for any game.
+    their complements (KernelSHAP-IQ, arXiv 2405.10852). Once this regression is determined, it is exact for games
+    without interactions of three or more features. It is consistent for any game.
     """
 
     estimand = "Shapley value"

@@ -17,7 +17,7 @@ class Occlusion:
     """Loss of score when a window of adjacent features is absent (Zeiler and Fergus 2014).
 
     The value of a feature is the mean over the windows that cover it. With a window of one, it is leave-one-out.
-    Adjacent redundant features are removed together, so their effect shows where leave-one-out gives both 0.
+    Adjacent redundant features are removed together, so their effect is visible; leave-one-out gives them 0.
     """
 
     estimand = "windowed leave-one-out"

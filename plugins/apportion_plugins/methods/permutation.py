@@ -28,9 +28,9 @@ MOST_CELLS = 500_000_000
 class PermutationShapley:
     """The mean marginal contribution along random orders (Castro et al. 2009; Captum's ShapleyValueSampling).
 
-    Antithetic pairs (Mitchell et al., arXiv 2104.12199) combine every order with its reverse. They are unbiased, and
-    exact after one pair for games without interactions of three or more features. Coalitions that several orders
-    visit are scored once. If the budget allows every coalition, the values are exact.
+    Antithetic pairs (Mitchell et al., arXiv 2104.12199) combine every order with its reverse. The estimates are
+    unbiased, and exact after one pair for games without interactions of three or more features. Coalitions that
+    several orders visit are scored once. If the budget allows every coalition, the values are exact.
     """
 
     estimand = "Shapley value"

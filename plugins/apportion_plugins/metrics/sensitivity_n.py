@@ -22,7 +22,7 @@ class SensitivityN:
     """Correlation of the values of n removed features with the loss of score (Ancona et al. 2018, arXiv 1711.06104).
 
     Pearson's correlation of Σ φᵢ over i in R with v(N) − v(N without R), over random sets R of n features; by default
-    its mean over n = 10, 30, 50, 70 and 90 % of the features. 1 is a perfect prediction, 0 is no relation. If all
+    its mean over n = 10, 30, 50, 70 and 90 % of the features. 1 is a perfect prediction, 0 no correlation. If all
     sums or all losses are equal, as for n = F, the correlation is defined as 0.
     """
 

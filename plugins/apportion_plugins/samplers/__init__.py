@@ -17,7 +17,7 @@ def apportion_register_samplers(register: Register) -> None:
         f"{home}.informative:InformativeSampler",
         summary="pairs chosen to be informative about Shapley values",
     )
-    register("leverage", f"{home}.leverage:LeverageSampler", summary="distinct pairs, with all sizes equally often")
+    register("leverage", f"{home}.leverage:LeverageSampler", summary="distinct pairs, all sizes equally often")
     register(
         "permutation",
         f"{home}.permutation:PermutationSampler",
