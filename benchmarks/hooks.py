@@ -43,7 +43,7 @@ class Observer:
         self.seen += 1
 
     @ap.hookimpl
-    def apportion_lookup(self, request: ap.Request, prompts: Any) -> None:
+    def apportion_lookup(self, request: ap.Request, rows: Any) -> None:
         self.seen += len(prompts)
 
     @ap.hookimpl(wrapper=True)

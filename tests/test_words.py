@@ -11,13 +11,6 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("core/apportion", "backends/apportion_backends", "plugins/apportion_plugins")
-PENDING = (
-    "backends/apportion_backends/torch",
-    "backends/apportion_backends/triton",
-    "plugins/apportion_plugins",
-    "core/apportion/models",
-)
-"""Prefixes of paths that are still to be reworded."""
 FICTION = ("core/apportion/benchmarking/texts.py",)
 """Prompts for benchmarks, whose wording must not change."""
 
@@ -32,7 +25,7 @@ PHRASE = re.compile(
 
 def files() -> list[str]:
     found = [path.relative_to(ROOT).as_posix() for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
-    return sorted(path for path in found if not path.startswith(PENDING))
+    return sorted(found)
 
 
 def openings(tree: ast.Module) -> Iterator[str]:
