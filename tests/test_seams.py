@@ -589,3 +589,189 @@ def test_requests_have_an_id() -> None:
 def test_echo_is_a_plugin() -> None:
     with ap.Explainer("echo://", plugins=[echo], progress=False) as explainer:
         assert explainer.session.info.backend == "echo"
+
+
+def test_modes_of_the_caller_do_not_matter(llama: ap.Explainer) -> None:
+    expected = llama.attribute(WORDS, TARGET, **GRADIENT).values
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            found = llama.attribute(WORDS, TARGET, **GRADIENT).values
+            (many,) = llama.attribute_many([WORDS], target=TARGET, **GRADIENT)
+        np.testing.assert_allclose(found, expected)
+        np.testing.assert_allclose(many.values, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_output_layer_of_the_inside_computes_in_fp32(dtype: torch.dtype) -> None:
+    """As it does where batches are scored: half-precision logits would be off by up to 0.1 nats."""
+    probe = Probe()
+    with ap.Explainer((tiny.model(dtype=dtype), tiny.tokenizer()), share_prefixes=False, progress=False) as explainer:
+        explainer.attribute(WORDS, " xy", method=probe)
+        prompt, target = (explainer.session.tokenizer(text)["input_ids"] for text in (WORDS, " xy"))
+        row = explainer.session.log_probs(ap.ScoringBatch.of([prompt], target))
+    assert float(probe.values[0, 0]) == pytest.approx(float(row.sum()), abs=2e-3)
+
+
+def test_until_and_refine_leave_exact_white_box_methods_alone(llama: ap.Explainer) -> None:
+    assert llama.attribute(WORDS, TARGET, until=0.1, **GRADIENT).provenance.evaluations == 1
+
+
+def test_methods_on_tokens_refuse_media() -> None:
+    prompt = Pictures("What?", (RED,), BLUE)
+    with ap.Explainer((tiny.model(), tiny.tokenizer()), plugins=[PicturesPlugin()], progress=False) as explainer:
+        for options in (GRADIENT, {"method": "reagent"}):
+            for call in (explainer.attribute, explainer.estimate):
+                with pytest.raises(ap.CapabilityError, match="The prompt holds media"):
+                    call(prompt, TARGET, **options)
+
+
+class Asking:
+    """Calls something on the inside."""
+
+    estimand, requires = "nothing", frozenset({ap.Capability.GRADIENTS})
+
+    def __init__(self, ask: Any) -> None:
+        self.ask = ask
+
+    def run(self, game: ap.Game, *, budget: int | None, rng: torch.Generator) -> ap.Estimate:
+        self.ask(game.inside())
+        return ap.Estimate(torch.zeros(game.n_features, game.n_outputs))
+
+
+@pytest.mark.parametrize(
+    ("ask", "error", "message"),
+    [
+        (lambda inside: inside.values(torch.zeros(2, 3)), ap.InputError, r"embeddings of shape \[B, 18, D\]"),
+        (lambda inside: inside.values(inside.embeddings()[None][:0]), ap.InputError, r"not \[0, 18, 32\]"),
+        (lambda inside: inside.values(torch.zeros(1, 18, 7)), ap.InputError, "are 7 wide, and those of this model 32"),
+        (lambda inside: inside.values(torch.zeros(1, 18, 32).long()), ap.InputError, "floating-point embeddings"),
+        (lambda inside: inside.values(torch.full((1, 18, 32), torch.nan)), ap.ScoreError, "is not finite"),
+        (
+            lambda inside: inside.trace(modules="lm_hea"),
+            ap.InputError,
+            "has no module 'lm_hea'. Did you mean 'lm_head'",
+        ),
+        (lambda inside: inside.trace(modules=[5]), ap.InputError, "must be names of modules"),
+        (lambda inside: inside.trace(modules=["model.layers"]), ap.InputError, "'model.layers' gives no tensor"),
+        (lambda inside: inside.trace(modules=["model"]), ap.InputError, "'model' gives no tensor"),
+        (lambda inside: inside.trace(attentions=True), ap.CapabilityError, "does not give attention weights"),
+    ],
+)
+def test_what_the_inside_refuses(llama: ap.Explainer, ask: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        llama.attribute(WORDS, TARGET, method=Asking(ask))
+
+
+# --- backends that break their protocol -------------------------------------------------------------------------------
+
+
+def lying(**members: Any) -> EchoBackend:
+    """An echo whose sessions have other members."""
+
+    class Lying(EchoBackend):
+        def load(self, spec: ap.ModelSpec, **place: Any) -> EchoSession:
+            session = super().load(spec, **place)
+            session.__class__ = type("LyingSession", (EchoSession,), members)
+            return session
+
+    return Lying()
+
+
+LAYOUT = {"padding": True, "prefix_sharing": False, "batch_tokens": 64}
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        (
+            {"layout": property(lambda self: ap.Layout(**LAYOUT, lanes=0))},
+            "layout has lanes=0; it must be a whole number",
+        ),
+        (
+            {"layout": property(lambda self: ap.Layout(**LAYOUT, lanes="3"))},
+            "layout has lanes='3'; it must be a whole number",
+        ),
+        ({"layout": property(lambda self: None)}, "layout is None; it must be a Layout"),
+        ({"kept": (1, 2)}, r"kept is \(1, 2\); it must be a ModelInput or None"),
+        ({"tokenizer": property(lambda self: "gpt2", lambda self, value: None)}, "tokenizer is 'gpt2'"),
+        ({"row_bytes": lambda self, prefix, suffix, targets: None}, "row_bytes must return a whole number"),
+    ],
+)
+def test_sessions_are_held_to_their_protocol(members: dict[str, Any], message: str) -> None:
+    with pytest.raises(ap.PluginError, match=rf"The backend 'echo' opened a session whose {message}"):
+        explain(lying(**members))
+
+
+def test_a_session_that_is_none_is_refused() -> None:
+    class Nothing(EchoBackend):
+        def load(self, spec: ap.ModelSpec, **place: Any) -> Any:
+            return None
+
+    with pytest.raises(ap.PluginError, match="opened None, which is not a session: it lacks"):
+        explain(Nothing())
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.bool, torch.bfloat16, torch.float16, torch.complex64])
+def test_scores_in_another_precision_are_refused(dtype: torch.dtype) -> None:
+    backend = lying(log_probs=lambda self, batch: EchoSession.log_probs(self, batch).to(dtype))
+    with explain(backend) as explainer, pytest.raises(ap.PluginError, match="fp32 or fp64 is needed"):
+        explainer.attribute(WORDS, TARGET, method="ablation")
+
+
+def test_a_checksum_that_says_nothing_disables_the_cache(tmp_path: Path) -> None:
+    backend = lying(checksum=lambda self: None)
+    with explain(backend, cache=tmp_path / "cache.sqlite3") as explainer:
+        for _ in range(2):
+            with (
+                pytest.warns(RuntimeWarning, match="returned None, not a non-empty string")
+                if _ == 0
+                else (warnings.catch_warnings())
+            ):
+                assert explainer.attribute(WORDS, TARGET, method="ablation").provenance.cached == 0
+
+
+def test_a_fingerprint_is_taken_before_anything_is_scored() -> None:
+    with explain(lying(fingerprint=lambda self: 5)) as explainer:
+        with pytest.raises(ap.PluginError, match="returned 5, not a string"):
+            explainer.attribute(WORDS, TARGET, method="ablation")
+        assert not explainer.session.asked  # type: ignore[attr-defined]
+
+
+def test_what_a_backend_says_of_why_it_was_passed_over_is_not_lost() -> None:
+    class Raising(EchoBackend):
+        def claims(self, spec: ap.ModelSpec) -> bool:
+            raise ValueError("no idea")
+
+    class Plugin:
+        @ap.hookimpl
+        def apportion_register_backends(self, register: Any) -> None:
+            register("raising", Raising, summary="for a test")
+
+    with pytest.raises(ap.ModelError, match=r"its claims\(\) failed \(ValueError\('no idea'\)\)"):
+        ap.Explainer("https://nowhere.example", plugins=[Plugin()])
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "error", "message"),
+    [
+        (12, ap.InputError, "tokenizer=12 must be a tokenizer of transformers, a hub id or a folder"),
+        ("", ap.InputError, "tokenizer='' is empty"),
+        ("/no/such", ap.ModelError, "The tokenizer '/no/such' cannot be loaded: There is no folder or file /no/such"),
+    ],
+)
+def test_a_tokenizer_that_cannot_be_used(
+    tokenizer: object, error: type[Exception], message: str, tmp_path: Path
+) -> None:
+    for model, backend in (("echo://", EchoBackend()), (str(tmp_path), "torch")):
+        with pytest.raises(error, match=message):
+            ap.Explainer(model, tokenizer=tokenizer, backend=backend)
+
+
+def test_specs_of_users_are_checked() -> None:
+    spec = echo.echo_spec()
+    with ap.Explainer(spec, backend=EchoBackend(), progress=False) as explainer:
+        assert explainer.session.tokenizer is spec.tokenizer
+    with pytest.raises(ap.InputError, match="The tokenizer is given twice: in the ModelSpec and as tokenizer="):
+        ap.Explainer(spec, tokenizer=tiny.tokenizer(), backend=EchoBackend())
+    with pytest.raises(ap.InputError, match="must be a non-empty string, not 5"):
+        ap.Explainer(ap.ModelSpec(5))  # type: ignore[arg-type]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from transformers import PreTrainedModel
+from transformers.models.llama import modeling_llama
 
 import apportion as ap
 from apportion.testing import tiny
@@ -90,6 +93,28 @@ def test_a_cache_folder_that_cannot_be_written_costs_time_only(
     monkeypatch.setenv("APPORTION_CACHE", str(tmp_path / "file"))
     np.testing.assert_array_equal(values(folder), values(folder))
     assert len(probes) == 2
+
+
+def test_patched_code_is_tried_anew(folder: Path, probes: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packages that speed models up replace methods of classes, functions of modules, or register attention."""
+    values(folder)
+    attention = modeling_llama.LlamaAttention
+    own = attention.forward
+
+    def louder(self: Any, *args: Any, **options: Any) -> Any:
+        states, weights = own(self, *args, **options)
+        return states * 1.5, weights
+
+    with monkeypatch.context() as patch:
+        patch.setattr(attention, "forward", louder)
+        assert values(folder).any()
+        assert len(probes) == 2
+    with monkeypatch.context() as patch:
+        patch.setattr(modeling_llama, "rotate_half", lambda x: x)
+        values(folder)
+        assert len(probes) == 3
+    values(folder)
+    assert len(probes) == 3
 
 
 # --- GGUF ------------------------------------------------------------------------------------------------------------
@@ -190,3 +215,25 @@ def test_a_conversion_that_gives_other_numbers_is_not_used(gguf_file: Path, monk
     with pytest.warns(RuntimeWarning, match=r"tiny.gguf could not be converted.*logits differ by"):
         found = values(gguf_file)
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_file_that_was_replaced_is_another_file(gguf_file: Path) -> None:
+    """Also with the size and time of change of the old one."""
+    first, before = values(gguf_file), gguf_file.stat()
+    content = bytearray(gguf_file.read_bytes())
+    content[-4:] = np.float32(7.0).tobytes()
+    gguf_file.write_bytes(content)
+    os.utime(gguf_file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert not np.array_equal(values(gguf_file), first)
+
+
+def test_what_is_left_of_a_conversion_is_replaced(gguf_file: Path) -> None:
+    first = values(gguf_file)
+    (made,) = (p for p in (gguf_file.parent / "cache" / "models").iterdir() if (p / "config.json").exists())
+    (made / "config.json").unlink()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(values(gguf_file.rename(gguf_file.with_suffix(".GGUF"))), first)
+    (made / "model.safetensors").write_bytes(b"x")
+    with pytest.raises(ap.ModelError, match=f"Delete {made} to make it again"):
+        values(gguf_file.with_suffix(".GGUF"))

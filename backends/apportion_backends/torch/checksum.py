@@ -7,6 +7,7 @@ import enum
 import functools
 import hashlib
 import inspect
+import sys
 from collections.abc import Iterable, Mapping
 from types import CodeType, SimpleNamespace
 from typing import Any
@@ -14,12 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from apportion.errors import CapabilityError
 from apportion_backends.torch.stable_text import stable
 from apportion_backends.torch.tensor_sums import TensorSums
 
-__all__ = ["model_checksum"]
+__all__ = ["code_of", "model_checksum"]
 
 DEEPEST = 8
 """Levels of nested lists and dicts that are looked into."""
@@ -61,6 +63,30 @@ def model_checksum(model: nn.Module) -> str:
     for name, value in model.state_dict(keep_vars=True).items():
         walk.value(name, value)
     walk.module("", model)
+    return walk.digest.hexdigest()
+
+
+def code_of(model: nn.Module) -> str:
+    """A hash of the code that a forward may call by global names.
+
+    Covers all functions and methods in the Python modules that define the model's classes, and the registered attention
+    functions: packages that speed models up replace some of these.
+    """
+    walk = _Walk()
+    for name in sorted({type(module).__module__ for module in model.modules()}):
+        for key, thing in sorted(vars(sys.modules[name]).items()):
+            if inspect.isfunction(thing):
+                walk.text(name, key)
+                walk.function(thing)
+            elif inspect.isclass(thing) and thing.__module__ == name:
+                walk.text(name, key)
+                for function in vars(thing).values():
+                    if inspect.isfunction(function):
+                        walk.function(function)
+    for name in sorted(ALL_ATTENTION_FUNCTIONS.keys()):
+        if not name.startswith("apportion"):
+            walk.text(name)
+            walk.function(ALL_ATTENTION_FUNCTIONS[name])
     return walk.digest.hexdigest()
 
 

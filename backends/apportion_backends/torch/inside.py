@@ -13,7 +13,9 @@ from transformers import PreTrainedModel
 
 from apportion.errors import CapabilityError, InputError, listing, suggestion
 from apportion.protocols.inside import Trace
+from apportion_backends.torch.head import Head
 from apportion_backends.torch.modes import evaluating
+from apportion_backends.torch.probe import Traits
 
 __all__ = ["embeddings", "logits_of", "trace"]
 
@@ -23,32 +25,52 @@ INSTALLED = "_output_capturing_hooks_installed"
 
 def embeddings(model: PreTrainedModel, ids: tuple[int, ...]) -> Float[Tensor, "L D"]:
     """Input embeddings of tokens, detached."""
-    with evaluating(model), torch.no_grad():
+    with evaluating(model), torch.inference_mode(False), torch.no_grad():
         found: Tensor = model.get_input_embeddings()(torch.tensor(ids, device=model.device))
-    return found.detach().clone()
+        return found.detach().clone()
 
 
 def logits_of(
-    model: PreTrainedModel, embedded: Float[Tensor, "B P D"], target: tuple[int, ...], *, supports_logits_to_keep: bool
+    model: PreTrainedModel, embedded: Float[Tensor, "B P D"], target: tuple[int, ...], traits: Traits
 ) -> Float[Tensor, "B T V"]:
     """Logits at the position before each target token, fp32 or better; differentiable.
 
+    The output layer computes in fp32 where it is a plain product, as it does when batches are scored.
+
     Args:
-        model: what reads.
+        model: the model.
         embedded: input embeddings of prompts of one length.
         target: token ids that follow each of them; the last one is predicted and not read.
-        supports_logits_to_keep: the model takes ``logits_to_keep``.
+        traits: what the model allows.
+
+    Raises:
+        InputError: the embeddings do not have the model's width.
     """
-    rows, prompt, _ = embedded.shape
+    rows, prompt, width = embedded.shape
     with evaluating(model):
+        tail = embeddings(model, target)
+        if width != tail.shape[-1]:
+            raise InputError(f"The embeddings are {width} wide, and those of this model {tail.shape[-1]}.")
         embedded = embedded.to(model.device, model.dtype)
-        if len(target) > 1:
-            tail = embeddings(model, target[:-1])
-            embedded = torch.cat([embedded, tail.expand(rows, -1, -1).to(embedded.dtype)], dim=1)
-        extra = {"logits_to_keep": len(target)} if supports_logits_to_keep else {}
-        logits: Tensor = model(inputs_embeds=embedded, use_cache=False, return_dict=True, **extra).logits
-    logits = logits if supports_logits_to_keep else logits[:, prompt - 1 :]
+        following = tail[:-1].expand(rows, -1, -1).to(embedded.dtype)
+        arguments: dict[str, Any] = {
+            "inputs_embeds": torch.cat([embedded, following], dim=1), "use_cache": False, "return_dict": True,
+        }  # fmt: skip
+        if traits.linear_head:
+            head = Head.of(model)
+            states = model.base_model(**arguments)[0][:, prompt - 1 :].to(head.weight.dtype)
+            return _logits_in_fp32(states, head)
+        if traits.supports_logits_to_keep:
+            arguments["logits_to_keep"] = len(target)
+        logits: Tensor = model(**arguments).logits
+    logits = logits if traits.supports_logits_to_keep else logits[:, prompt - 1 :]
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def _logits_in_fp32(states: Float[Tensor, "B T D"], head: Head) -> Float[Tensor, "B T V"]:
+    dtype = torch.promote_types(states.dtype, torch.float32)
+    bias = None if head.bias is None else head.bias.detach().to(dtype)
+    return head.capped(nn.functional.linear(states.to(dtype), head.weight.detach().to(dtype), bias))
 
 
 def trace(
@@ -68,6 +90,12 @@ def trace(
     with evaluating(model), torch.no_grad(), _same_hooks(model), _recorded(model, modules, outputs):
         row = torch.tensor([ids], device=model.device)
         found = model(row, use_cache=False, return_dict=True, output_hidden_states=hidden)
+    for name in modules:
+        if name not in outputs:
+            raise InputError(
+                f"The module {name!r} gives no tensor: it is not called in a forward pass, or returns something else. "
+                "Name modules inside it."
+            )
     states = tuple(layer[0] for layer in found.hidden_states) if hidden else ()
     return Trace(states, modules=outputs)
 
@@ -89,7 +117,7 @@ def _same_hooks(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def _recorded(model: nn.Module, names: Sequence[str], outputs: dict[str, Tensor]) -> Iterator[None]:
     """The outputs of these modules are put into ``outputs`` while this lasts."""
-    known = dict(model.named_modules())
+    known = {name: module for name, module in model.named_modules() if name}
     for name in names:
         if name not in known:
             raise InputError(
@@ -104,8 +132,9 @@ def _recorded(model: nn.Module, names: Sequence[str], outputs: dict[str, Tensor]
 @contextmanager
 def _hook(module: nn.Module, name: str, outputs: dict[str, Tensor]) -> Iterator[None]:
     def record(_: nn.Module, __: Any, output: Any) -> None:
-        first = output[0] if isinstance(output, tuple) else output
-        outputs[name] = first.detach()[0].clone()
+        first = output[0] if isinstance(output, tuple) and output else output
+        if isinstance(first, Tensor):
+            outputs[name] = first.detach()[0].clone()
 
     handle = module.register_forward_hook(record)
     try:

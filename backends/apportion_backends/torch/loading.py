@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from apportion.errors import InputError, ModelError, listing, suggestion
+from apportion.files import cache_dir
 from apportion.models.dtypes import torch_dtype
 from apportion.models.quiet import quiet_transformers
 from apportion.models.spec import ALIASES, files_of, is_url
+from apportion.models.tokenizer import open_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -65,24 +68,27 @@ def open_model(spec: ModelSpec, dtype: str | None = None) -> OpenModel:
 
 
 def _from_pretrained(spec: ModelSpec, dtype: str | None) -> OpenModel:
-    from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     name = spec.source
     if is_url(name):
         raise ModelError(f"{name} is the address of a server; this backend loads models from files.")
+    if spec.processor is not None:
+        raise ModelError("This backend reads text only; leave processor= out.")
     weights = torch_dtype(dtype or "float32")
     source, options = files_of(name)
+    if spec.tokenizer is not None:
+        tokenizer = open_tokenizer(spec)
     try:
         with quiet_transformers():
-            tokenizer = spec.tokenizer
-            if not isinstance(tokenizer, PreTrainedTokenizerBase):
-                where, how = (source, options) if tokenizer is None else files_of(str(tokenizer))
-                tokenizer = AutoTokenizer.from_pretrained(where, **how)
+            if spec.tokenizer is None:
+                tokenizer = AutoTokenizer.from_pretrained(source, **options)
             model = AutoModelForCausalLM.from_pretrained(source, dtype=weights, **options, **spec.config)
     except ImportError as error:
         raise ModelError(f"The model {name!r} needs a package that is missing: {_first_line(error)}") from error
     except Exception as error:  # damaged files fail in many ways
-        again = f"Delete {source} to fetch it again. " if name in ALIASES else ""
+        ours = Path(source).is_relative_to(cache_dir())
+        again = f"Delete {source} to make it again. " if ours else ""
         raise ModelError(
             f"The model {name!r} cannot be loaded: {_first_line(error)} {again}{suggestion(name, ALIASES)}"
             "Give a folder or hub id of a causal language model, a .gguf file, a (model, tokenizer) pair, or one of: "

@@ -1,8 +1,8 @@
 """A file cache of what the probe found, so that the next start need not try the model again.
 
 Only models that apportion loaded from files are cached: a user may have changed an object in ways that no fingerprint
-shows. The key covers everything that the findings may depend on: configuration and weights, versions, device, dtype,
-the machine's instruction set, and the code of the probe.
+shows. The key covers everything that the findings may depend on: configuration, weights and code of the model,
+attention functions, versions, device, dtype, the machine's instruction set, and the code of the probe.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ import transformers
 from transformers import PreTrainedModel
 
 from apportion._version import __version__
+from apportion.errors import CapabilityError
 from apportion.files import cache_dir, write_atomically
-from apportion_backends.torch.fingerprint import fingerprint
+from apportion_backends.torch.checksum import code_of, model_checksum
 from apportion_backends.torch.probe import Traits, probe
 
 __all__ = ["remembered_traits"]
@@ -32,7 +33,10 @@ def remembered_traits(model: PreTrainedModel) -> Traits:
     Raises:
         ModelError: the model is not causal, or gives numbers that are not finite.
     """
-    path = cache_dir() / "traits" / f"{_key(model)}.json"
+    try:
+        path = cache_dir() / "traits" / f"{_key(model)}.json"
+    except CapabilityError:  # hooks, or replaced functions: nobody can tell what the model is
+        return probe(model)
     known = _read(path)
     if known is not None:
         return known
@@ -62,12 +66,10 @@ def _read(path: Path) -> Traits | None:
 
 def _key(model: PreTrainedModel) -> str:
     """A hash of everything that decides what a probe finds."""
-    config = model.config
     device = model.device
     parts = (
-        fingerprint(model),
-        f"{type(model).__module__}.{type(model).__qualname__}",
-        [getattr(config, f"_{kind}_implementation", None) for kind in ("attn", "experts")],
+        model_checksum(model),
+        code_of(model),
         (__version__, torch.__version__, transformers.__version__),
         (str(model.dtype), device.type, torch.cuda.get_device_name(device) if device.type == "cuda" else ""),
         (torch.backends.cpu.get_cpu_capability(), torch.get_num_threads(), torch.get_float32_matmul_precision()),

@@ -258,9 +258,7 @@ class TorchSession:
             BatchTooLargeError: memory ran out.
         """
         with translate_out_of_memory():
-            return inside.logits_of(
-                self.model, embeddings, target, supports_logits_to_keep=self._traits.supports_logits_to_keep
-            )
+            return inside.logits_of(self.model, embeddings, target, self._traits)
 
     def trace(
         self, ids: tuple[int, ...], *, hidden: bool = False, attentions: bool = False, modules: Sequence[str] = ()

@@ -29,7 +29,7 @@ def decisive_arguments(
 
     The model itself counts by its fingerprint, and prompts by the hashes of their rows.
     """
-    placement = {name: getattr(model, name) for name in ("backend", "dtype", "backend_option")}
+    placement = {name: getattr(model, name) for name in ("tokenizer", "backend", "dtype", "backend_option")}
     options = {**placement, **asdict(prompt), **asdict(target), **asdict(method)}
     found = {name: list(v) if isinstance(v, tuple) else v for name, v in options.items() if v not in (None, ())}
     if prompt.document:

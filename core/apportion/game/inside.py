@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from apportion.errors import CapabilityError, InputError
-from apportion.game.token_view import Charge, features_of_tokens
+from apportion.errors import CapabilityError, InputError, ScoreError
+from apportion.game.token_view import Charge, features_of_tokens, text_only
 from apportion.protocols.inside import Inside, Trace
 
 if TYPE_CHECKING:
@@ -43,18 +43,29 @@ def inside_of(
     Raises:
         CapabilityError: tokens cannot be matched with features.
     """
-    ids = request.renderer.full().ids
+    ids = text_only(request.renderer.full())
 
     def counted_values(embedded: Float[Tensor, "B P D"]) -> Float[Tensor, "B K"]:
-        if not isinstance(embedded, Tensor) or embedded.ndim != 3 or embedded.shape[1] != len(ids):
-            shape = list(embedded.shape) if isinstance(embedded, Tensor) else type(embedded).__name__
+        shape = list(embedded.shape) if isinstance(embedded, Tensor) else type(embedded).__name__
+        if not isinstance(embedded, Tensor) or embedded.ndim != 3 or embedded.shape[1] != len(ids) or not len(embedded):
             raise InputError(f"values() takes embeddings of shape [B, {len(ids)}, D], one per token, not {shape}.")
+        if not embedded.is_floating_point():
+            raise InputError(f"values() takes floating-point embeddings, not {embedded.dtype}.")
         charge(len(embedded))
-        return values(embedded)
+        found = values(embedded)
+        if not bool(torch.isfinite(found).all()):
+            raise ScoreError(
+                f"The value of a prompt given by its embeddings is not finite: {found[:, 0].tolist()}. Check the "
+                "embeddings, and the model's weights and dtype."
+            )
+        return found
 
     def counted_trace(*, hidden: bool = False, attentions: bool = False, modules: Sequence[str] = ()) -> Trace:
+        names = (modules,) if isinstance(modules, str) else tuple(modules)
+        if not all(isinstance(name, str) for name in names):
+            raise InputError(f"modules={modules!r:.80} must be names of modules.")
         charge(1)
-        return trace(ids + request.target.ids[:-1], hidden, attentions, tuple(modules))
+        return trace(ids + request.target.ids[:-1], hidden, attentions, names)
 
     return Inside(
         prompt_ids=ids,
@@ -75,7 +86,7 @@ def require_gradient(readout: Readout, name: str) -> None:
     Raises:
         CapabilityError: the target function has no gradient.
     """
-    with torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad():
         draw = torch.Generator().manual_seed(0)
         wide = 1 + max(max(ids) for ids in readout.targets)
         logits = [torch.randn(1, len(ids), wide, generator=draw, requires_grad=True) for ids in readout.targets]

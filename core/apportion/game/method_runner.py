@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from apportion.errors import BudgetError, PluginError
 from apportion.game.game import Game
 from apportion.game.stopping import run_until
+from apportion.protocols.backend import Capability
 from apportion.protocols.methods import Estimate, Method
 
 if TYPE_CHECKING:
@@ -92,11 +94,18 @@ def run_method(request: Request, game: Game, budget: int | None = None) -> Estim
         BudgetError: the budget is too small for the method.
     """
     limit = request.coalition_budget
-    if budget is None and request.until is not None and limit is not None:
+    looks_inside = Capability.GRADIENTS in request.method.requires
+    if budget is None and request.until is not None and limit is not None and not looks_inside:
         return run_until(lambda step: run_method(request, game, step), game, limit, request.until)
     rng = torch.Generator().manual_seed(request.seed)
+    allowed = limit if budget is None else budget
     try:
-        estimate = request.method.run(game, budget=limit if budget is None else budget, rng=rng, **request.options)
+        # Whatever mode the caller is in, a method that needs gradients gets them.
+        with (
+            torch.inference_mode(False) if looks_inside else nullcontext(),
+            torch.set_grad_enabled(looks_inside or torch.is_grad_enabled()),
+        ):
+            estimate = request.method.run(game, budget=allowed, rng=rng, **request.options)
     except BudgetError as error:
         if request.renderer.draws == 1 or request.budget is None:
             raise

@@ -22,8 +22,18 @@ if TYPE_CHECKING:
 
     from apportion.protocols.inputs import InputAdapter
     from apportion.protocols.request import Request
+    from apportion.protocols.row import ModelInput
 
-__all__ = ["Charge", "Predict", "ScoreTokens", "TokenView", "features_of_tokens", "predictions", "token_view"]
+__all__ = [
+    "Charge",
+    "Predict",
+    "ScoreTokens",
+    "TokenView",
+    "features_of_tokens",
+    "predictions",
+    "text_only",
+    "token_view",
+]
 
 Charge = Callable[[int], None]
 """Counts evaluations other than of coalitions, before they are made; raises if they exceed the budget."""
@@ -67,7 +77,7 @@ def token_view(request: Request, session: Session, score: ScoreTokens, predict: 
     Raises:
         CapabilityError: tokens cannot be matched with features.
     """
-    ids = request.renderer.full().ids
+    ids = text_only(request.renderer.full())
 
     def counted(prompts: Sequence[tuple[int, ...]], target_fn: TargetFunction) -> Float[Tensor, "N K"]:
         charge(len(prompts))
@@ -81,6 +91,20 @@ def token_view(request: Request, session: Session, score: ScoreTokens, predict: 
         score=counted,
         predictions=partial(predict, ids, request.renderer.start()),
     )
+
+
+def text_only(prompt: ModelInput) -> tuple[int, ...]:
+    """The token ids of a prompt without media.
+
+    Raises:
+        CapabilityError: the prompt holds media, which methods that work on tokens would ignore.
+    """
+    if prompt.media:
+        raise CapabilityError(
+            "The prompt holds media, and methods that work on tokens or embeddings read text only. Use a perturbation "
+            "method."
+        )
+    return prompt.ids
 
 
 def features_of_tokens(

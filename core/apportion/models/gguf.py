@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import io
 import json
+import shutil
 import sys
 import tempfile
 import warnings
@@ -111,7 +112,9 @@ def require_packages(name: str) -> None:
 
 
 def settle(work: Path, target: Path) -> None:
-    """Move a finished folder to its place."""
+    """Move a finished folder to its place; an unfinished one that is there is replaced."""
+    if target.exists() and not (target / "config.json").is_file():
+        shutil.rmtree(target, ignore_errors=True)
     try:
         work.rename(target)
     except OSError:
@@ -149,7 +152,7 @@ def _check_same_tokens(original: PreTrainedTokenizerBase, other: PreTrainedToken
 def _digest(path: Path) -> str:
     """A hash of the file's content, remembered by path, size and time of change."""
     state = path.stat()
-    about = repr((str(path.resolve()), state.st_size, state.st_mtime_ns))
+    about = repr((str(path.resolve()), state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns))
     name = hashlib.blake2b(about.encode(), digest_size=16).hexdigest()
     note = cache_dir() / "models" / "gguf-digests" / f"{name}.json"
     try:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from apportion.errors import BackendError, InputError, ModelError, listing
 from apportion.hooks.manager import Plugins
+from apportion.models.session_check import check_session
 from apportion.models.spec import is_url
 from apportion.options import PLACEMENT, check_options
 from apportion.protocols.backend import Available, Backend, Session, Unavailable
@@ -79,7 +80,8 @@ def open_session(
     """
     place = {"device": device, "dtype": dtype, "memory_budget": memory_budget}
     if backend is not None:
-        return backend.load(spec, **place, **(options or {})), ()  # type: ignore[arg-type]
+        opened = backend.load(spec, **place, **(options or {}))  # type: ignore[arg-type]
+        return check_session(backend.info.name, opened), ()
     candidates: list[Backend] = [entry.make() for entry in plugins["backends"]]
     candidates.sort(key=lambda candidate: -candidate.info.priority)
     notes: list[str] = []
@@ -104,11 +106,11 @@ def open_session(
             notes.append(f"backend {candidate.info.name!r} passed over: {error}")
             failure = failure or error
             continue
-        return session, tuple(notes)
+        return check_session(candidate.info.name, session), tuple(notes)
     if failure is not None:
         raise failure
     if candidates and not claimed:
-        raise _unclaimed(spec, [candidate.info.name for candidate in candidates])
+        raise _unclaimed(spec, [candidate.info.name for candidate in candidates], notes)
     raise BackendError(f"No backend works here. {' '.join(notes) or 'None is registered.'}")
 
 
@@ -131,11 +133,12 @@ def availability_of(backend: Backend) -> Available | Unavailable:
         return Unavailable(f"its availability() failed ({type(error).__name__}: {error})", "")
 
 
-def _unclaimed(spec: ModelSpec, backends: list[str]) -> Exception:
+def _unclaimed(spec: ModelSpec, backends: list[str], notes: list[str]) -> Exception:
     if spec.objects is not None:
         return InputError(
             "A pair of objects must be (model, tokenizer) of transformers, in this order; these are "
             f"({type(spec.objects).__name__}, {type(spec.tokenizer).__name__})."
         )
     what = "the address of a server" if is_url(spec.source) else "a model of this kind"
-    return ModelError(f"No installed backend opens {what}: {spec.source}. Installed: {listing(backends)}.")
+    said = "".join(f" ({note})" for note in notes)
+    return ModelError(f"No installed backend opens {what}: {spec.source}. Installed: {listing(backends)}.{said}")

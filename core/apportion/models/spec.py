@@ -28,7 +28,19 @@ def model_spec(model: object, tokenizer: object = None, processor: object = None
         InputError: ``model`` is of another type.
     """
     if isinstance(model, ModelSpec):
-        return replace(model, tokenizer=tokenizer or model.tokenizer, processor=processor or model.processor)
+        if not isinstance(model.source, str) or not model.source:
+            raise InputError(f"The source of a ModelSpec must be a non-empty string, not {model.source!r:.60}.")
+        for name, own, given in (
+            ("tokenizer", model.tokenizer, tokenizer),
+            ("processor", model.processor, processor),
+        ):
+            if own is not None and given is not None:
+                raise InputError(f"The {name} is given twice: in the ModelSpec and as {name}=.")
+        return replace(
+            model,
+            tokenizer=model.tokenizer if tokenizer is None else tokenizer,
+            processor=model.processor if processor is None else processor,
+        )
     if isinstance(model, tuple) and len(model) == 2:
         if tokenizer is not None:
             raise InputError("The tokenizer is given twice: in the (model, tokenizer) pair and as tokenizer=.")
@@ -64,7 +76,7 @@ def files_of(source: str) -> tuple[str, Mapping[str, str]]:
 
         return str(demo_model_path()), {}
     path = Path(source).expanduser()
-    if path.suffix == ".gguf":
+    if path.suffix.lower() == ".gguf" and not path.is_dir():
         if not path.is_file():
             raise ModelError(f"There is no file {path}.")
         from apportion.models.gguf import converted

@@ -22,7 +22,7 @@ class Trace:
         hidden: the embeddings, then the output of each layer, of width D, as the model returns them; empty unless
             requested.
         attentions: the attention weights of each layer, H heads each; empty unless requested.
-        modules: the output of each named module.
+        modules: output of each named module, without the batch; the first tensor if it returns several.
     """
 
     hidden: tuple[Float[Tensor, "L D"], ...] = ()

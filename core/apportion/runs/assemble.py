@@ -17,7 +17,7 @@ from apportion.results.ranking import top_agreement
 if TYPE_CHECKING:
     from apportion.game.game import Game
     from apportion.hooks.manager import Plugins
-    from apportion.protocols.backend import Session
+    from apportion.protocols.backend import SessionInfo
     from apportion.protocols.request import Request
     from apportion.scoring.scorer import Tally
 
@@ -30,7 +30,8 @@ def assemble(
     *,
     game: Game,
     tally: Tally,
-    session: Session,
+    info: SessionInfo,
+    fingerprint: str,
     plugins: Plugins,
     notes: tuple[str, ...],
     versions: Mapping[str, str],
@@ -43,13 +44,14 @@ def assemble(
         estimate: the method's estimate, already checked.
         game: its memory has the scores of the empty and the full prompt, if the method evaluated them.
         tally: cost of the run.
-        session: session that the run used.
+        info: the session that the run used.
+        fingerprint: of the model.
         plugins: plugins for ``Attribution.plot``.
         notes: notes on the choice of the backend.
         versions: versions of packages.
         seconds: duration of the whole run in seconds.
     """
-    info, values = session.info, _array(estimate.values)
+    values = _array(estimate.values)
     errors = None if estimate.std_error is None else _array(estimate.std_error)
     replicates = None if estimate.replicates is None else _array(estimate.replicates)
     agreement = top_agreement(values[:, 0], None if errors is None else errors[:, 0], replicates)
@@ -71,7 +73,7 @@ def assemble(
         forwarded_tokens=tally.forwarded_tokens,
         seconds=round(seconds, 3),
         model=info.model,
-        fingerprint=session.fingerprint(),
+        fingerprint=fingerprint,
         backend=info.backend,
         device=info.device,
         dtype=info.dtype,

@@ -34,6 +34,7 @@ class Run:
         watch: receives its progress events.
         id: its id in events, hooks and logs.
         request: its request; ``None`` until everything is resolved.
+        fingerprint: fingerprint of the model at the start.
         memory: all values that were scored.
         tally: its cost so far.
         before: seconds that the runs before it took, if it continues another one.
@@ -43,6 +44,7 @@ class Run:
     watch: Report
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     request: Request | None = None
+    fingerprint: str = ""
     memory: Memory = field(default_factory=Memory)
     tally: Tally = field(default_factory=Tally)
     before: float = 0.0

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jaxtyping import Float
 from torch import Tensor
 
+from apportion.errors import PluginError
 from apportion.game.game import Game
 from apportion.game.inside import inside_of, require_gradient
 from apportion.game.token_view import Charge, TokenView, predictions, token_view
@@ -97,6 +98,8 @@ class Stages:
 
     def begin(self, run: Run) -> None:
         """Notify observers before the run."""
+        # Taken now, because nothing should fail after everything has been scored.
+        run.fingerprint = self._fingerprint()
         self._plugins.call("apportion_before_run", request=run.resolved)
 
     def batches(self) -> Batches:
@@ -146,7 +149,8 @@ class Stages:
             estimate,
             game=game,
             tally=run.tally,
-            session=self._session,
+            info=self._session.info,
+            fingerprint=run.fingerprint,
             plugins=self._plugins,
             notes=self._notes,
             versions=self._versions,
@@ -177,6 +181,14 @@ class Stages:
             report=run.report,
             tally=run.tally,
         )
+
+    def _fingerprint(self) -> str:
+        found: object = self._session.fingerprint()
+        if not isinstance(found, str):
+            raise PluginError(
+                f"The fingerprint() of the backend {self._session.info.backend!r} returned {found!r:.40}, not a string."
+            )
+        return found
 
     def _inside(self, request: Request, scorer: Scorer, put: Ask) -> Any:
         """A function that gives the game access to the model's internals; ``None`` if the session does not allow it."""

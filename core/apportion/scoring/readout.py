@@ -128,7 +128,7 @@ class Readout:
 
     def of_embeddings(self, session: InsideSession, embedded: Float[Tensor, "B P D"]) -> Float[Tensor, "B K"]:
         """Values of prompts given by their input embeddings; differentiable if the target function is."""
-        with torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad():
             logits = [session.logits_of(embedded, ids) for ids in self.targets]
             return self.applied(*(self.scores_of(part, ids) for part, ids in zip(logits, self.targets, strict=True)))
 
@@ -175,11 +175,14 @@ class FlatLogits:
 
 
 def check_shape(what: str, found: object, wanted: tuple[int, int]) -> None:
-    """Check the shape of the return value of a session, plugin or target function.
+    """Check the shape and precision of the return value of a session, plugin or target function.
 
     Raises:
-        PluginError: the value is not a tensor of the expected shape.
+        PluginError: the value is not a tensor of the expected shape, in fp32 or fp64.
     """
     shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+    start = what[0].upper() + what[1:]
     if shape != wanted:
-        raise PluginError(f"{what[0].upper()}{what[1:]} returned {shape} instead of a tensor of shape {wanted}.")
+        raise PluginError(f"{start} returned {shape} instead of a tensor of shape {wanted}.")
+    if isinstance(found, Tensor) and found.dtype not in (torch.float32, torch.float64):
+        raise PluginError(f"{start} returned numbers of {found.dtype}; fp32 or fp64 is needed.")

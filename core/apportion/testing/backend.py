@@ -262,8 +262,10 @@ class BackendContract(Contract):
         assert backend.claims(ModelSpec("https://localhost:1/nowhere")) in (True, False)
         with self.session(backend) as session, self.session(backend) as other:
             assert session.fingerprint(), "The fingerprint must not be empty: results record it."
+            assert isinstance(session.fingerprint(), str), "fingerprint() must return a string."
             assert session.fingerprint() == other.fingerprint(), "One model has two fingerprints."
             try:
+                assert isinstance(session.checksum(), str), "checksum() must return a string, or raise CapabilityError."
                 assert session.checksum() == other.checksum(), "One model has two checksums."
             except CapabilityError as error:
                 assert str(error), "There is no checksum, but the error gives no reason."

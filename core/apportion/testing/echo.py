@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from apportion.errors import BackendError, ModelError
 from apportion.hooks.hookspecs import hookimpl
 from apportion.hooks.registry import Register
+from apportion.models.tokenizer import open_tokenizer
 from apportion.protocols.backend import Available, BackendInfo, Capability, Layout, SessionInfo
 from apportion.protocols.batch import ScoringBatch
 from apportion.protocols.model import ModelSpec
@@ -94,7 +95,7 @@ class EchoBackend:
             raise ModelError(f"The backend 'echo' opens the model '{ADDRESS}', not {spec.source!r}.")
         if device not in (None, "cpu") or dtype not in (None, "float64"):
             raise BackendError(f"The backend 'echo' computes on 'cpu' in 'float64', not on {device!r} in {dtype!r}.")
-        tokenizer = spec.tokenizer if isinstance(spec.tokenizer, PreTrainedTokenizerBase) else tiny.tokenizer()
+        tokenizer = tiny.tokenizer() if spec.tokenizer is None else open_tokenizer(spec)
         return EchoSession(tokenizer, self._layout, self.info.capabilities, memory_budget or 2**20)
 
 

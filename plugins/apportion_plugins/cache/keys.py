@@ -39,7 +39,7 @@ def scope_of(request: Request, session: Session) -> bytes:
     parts = (
         FORMAT,
         sys.byteorder,
-        session.checksum(),
+        _checksum(session),
         f"{type(session).__module__}.{type(session).__qualname__}",
         (info.backend, info.device, info.dtype),
         tuple(installed.get(package) for package in VERSIONS),
@@ -74,6 +74,16 @@ def _after(scope: bytes, target: Iterable[int]) -> bytes:
 
 def _key(scope: bytes, prompt: bytes) -> bytes:
     return scope[:SCOPE_BYTES] + hashlib.blake2b(prompt, digest_size=PROMPT_BYTES, key=scope).digest()
+
+
+def _checksum(session: Session) -> str:
+    """The session's checksum, which must say something: two models without one must not share scores."""
+    found: object = session.checksum()
+    if not isinstance(found, str) or not found:
+        raise CapabilityError(
+            f"the checksum() of the backend {session.info.backend!r} returned {found!r:.40}, not a non-empty string"
+        )
+    return found
 
 
 def _precision() -> str:

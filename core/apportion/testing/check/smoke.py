@@ -115,6 +115,8 @@ def _backend(made: Backend, plugins: Plugins) -> str:
     if isinstance(state, Unavailable):
         return f"not run: unavailable here ({state.reason})"
     spec = tiny.spec("llama", torch.float32)
+    if not made.claims(spec):
+        return "not run: it does not claim models of transformers; BackendContract checks it with a model of its own"
     session = made.load(spec, device=None, dtype=None, memory_budget=None)
     try:
         found = session.log_probs(ScoringBatch.of([(1, 2, 3, 4), (5, 6, 7, 8)], (9, 10)))
