@@ -321,7 +321,11 @@ def test_budgets_of_alternatives_are_explained(explainer: ap.Explainer) -> None:
         ("./nowhere", ap.ModelError, "There is no folder or file nowhere"),
         ("weights.gguf", ap.ModelError, "There is no file weights.gguf"),
         (tiny.model(), ap.InputError, r"Objects come in pairs: Explainer\(\(model, tokenizer\)\)"),
-        (3, ap.InputError, "A model is a name, a path or a .model, tokenizer. pair, not int 3"),
+        (
+            3,
+            ap.InputError,
+            "A model is a name, a path, a .model, tokenizer. pair, or an object with tokenizer=, not int 3",
+        ),
         (("a", "b"), ap.InputError, r"must be \(model, tokenizer\) of transformers.*\(str, str\)"),
     ],
 )

@@ -272,6 +272,10 @@ def test_other_arguments_models_and_rows_are_refused(run: Run, data: Path, out: 
     assert changed.code == 1
     assert "--budget was not given and is now 9; --target was ' y' and is now ' z'." in changed.err
     assert "--restart, which deletes the 4 rows there" in changed.err
+    tokenizer = tmp_path / "tokenizer"
+    tiny.tokenizer(adds_start=True).save_pretrained(tokenizer)
+    renamed = run(data, *words, "--tokenizer", tokenizer)
+    assert (renamed.code, "--tokenizer was not given and is now" in renamed.err) == (1, True)
     other = tmp_path / "other"
     tiny.model("gpt2").save_pretrained(other)
     tiny.tokenizer().save_pretrained(other)

@@ -494,7 +494,7 @@ class Probe(GradientTimesInput):
         step *= point.detach().norm() / step.norm() * 1e-3
         up, down = (inside.values((point + side * step).detach()).sum() for side in (1, -1))
         self.values, self.change = values.detach(), float((gradient * step).sum())
-        self.difference = float(up - down) / 2
+        self.difference = float((up - down).detach()) / 2
         return ap.Estimate(torch.zeros(game.n_features, game.n_outputs))
 
 

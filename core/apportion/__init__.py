@@ -37,7 +37,9 @@ if TYPE_CHECKING:
         Backend,
         BackendInfo,
         Capability,
+        GenerateSession,
         Layout,
+        LogitsSession,
         Session,
         SessionInfo,
         Unavailable,
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
     from apportion.protocols.batch import PaddedBatch, ScoringBatch
     from apportion.protocols.features import Feature, Level, Segment
     from apportion.protocols.inputs import Alternatives, InputAdapter
-    from apportion.protocols.inside import Inside, Trace
+    from apportion.protocols.inside import Inside, InsideSession, Trace
     from apportion.protocols.methods import Coalitions, Estimate, Method, Sampler
     from apportion.protocols.metrics import Measurement, Metric
     from apportion.protocols.model import ModelSpec
@@ -65,8 +67,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "results.attribution": ("Attribution",),
     "protocols.backend": (
-        "Available", "Backend", "BackendInfo", "Capability", "Layout", "Session", "SessionInfo",
-        "Unavailable",
+        "Available", "Backend", "BackendInfo", "Capability", "GenerateSession", "Layout", "LogitsSession", "Session",
+        "SessionInfo", "Unavailable",
     ),
     "rendering.context": ("AdaptContext",),
     "runs.cost": ("Cost",),
@@ -85,7 +87,7 @@ _HOMES = {
     "protocols.model": ("ModelSpec",),
     "protocols.batch": ("PaddedBatch", "ScoringBatch"),
     "protocols.row": ("Media", "ModelInput", "Row"),
-    "protocols.inside": ("Inside", "Trace"),
+    "protocols.inside": ("Inside", "InsideSession", "Trace"),
     "protocols.progress": ("ProgressEvent",),
     "prompts.chat": ("Chat",),
     "prompts.documents": ("Documents",),
@@ -124,11 +126,14 @@ __all__ = [
     "Explainer",
     "Feature",
     "Game",
+    "GenerateSession",
     "InputAdapter",
     "InputError",
     "Inside",
+    "InsideSession",
     "Layout",
     "Level",
+    "LogitsSession",
     "Measurement",
     "Media",
     "Method",

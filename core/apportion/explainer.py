@@ -39,7 +39,8 @@ class Explainer:
 
     Args:
         model: ``"smollm2"`` (the demo model), a hub id, a folder, a ``.gguf`` file, a pair of ``transformers``
-            objects ``(model, tokenizer)``, or anything else that a backend can open, such as the address of a server.
+            objects ``(model, tokenizer)``, a model object together with ``tokenizer=``, a ``ModelSpec``, or anything
+            else that a backend can open, such as the address of a server.
         tokenizer: a tokenizer object, or the name or folder of one; ``None`` for the model's own tokenizer.
         processor: the same, for models that read more than text.
         backend: a backend's name, a ``Backend``, or ``"auto"`` for the best one available. Only ``"auto"`` falls back

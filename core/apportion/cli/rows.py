@@ -51,7 +51,7 @@ class Summary:
             ("rows", f"{self.rows:,}"),
             ("done", f"{self.done:,}" + (f", and {self.done_before:,} before" if self.done_before else "")),
             ("failed", f"{self.failed:,}" + (f", and {self.failed_before:,} before" if self.failed_before else "")),
-            ("evaluations", f"{self.evaluations:,}" + (f", and {self.cached:,} recalled" if self.cached else "")),
+            ("evaluations", f"{self.evaluations:,}" + (f", and {self.cached:,} from the cache" if self.cached else "")),
             ("tokens", f"{self.forwarded_tokens:,}{rate}"),
             ("time", f"{self.seconds:,.1f} s"),
             ("results", self.out),

@@ -53,8 +53,9 @@ def model_spec(model: object, tokenizer: object = None, processor: object = None
     if tokenizer is not None and model is not None:
         return ModelSpec(_name_of(model), tokenizer, processor, objects=model)
     raise InputError(
-        f"A model is a name, a path or a (model, tokenizer) pair, not {type(model).__name__} {model!r:.60}. "
-        "Objects come in pairs: Explainer((model, tokenizer))."
+        f"A model is a name, a path, a (model, tokenizer) pair, or an object with tokenizer=, not "
+        f"{type(model).__name__} {' '.join(repr(model).split()):.60}. Objects come in pairs: "
+        "Explainer((model, tokenizer))."
     )
 
 
