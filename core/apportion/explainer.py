@@ -166,7 +166,8 @@ class Explainer:
         }
         stages = self._stages
         with stages.run() as run:
-            request = stages.resolve(run, arguments)
+            draft = stages.resolve(run, arguments)
+            request = stages.generate(run, draft)
             stages.begin(run)
             game = stages.game(run, stages.batches())
             estimate = run_method(request, game)
@@ -324,7 +325,8 @@ class Explainer:
         """
         stages = self._stages
         with stages.run() as run:
-            request = stages.resolve(run, {"prompt": prompt, "target": target, **arguments})
+            draft = stages.resolve(run, {"prompt": prompt, "target": target, **arguments})
+            request = stages.generate(run, draft)
             batches = stages.batches()
             return estimate_cost(request, stages.scorer(run, request, batches), partial(stages.game, run, batches))
 

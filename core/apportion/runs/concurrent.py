@@ -213,7 +213,8 @@ class _Runs:
             one = _ActiveRun(number, Run(self._watch))
             self._active[number] = one
             try:
-                self._stages.resolve(one.run, arguments_of(item, self._shared))
+                draft = self._stages.resolve(one.run, arguments_of(item, self._shared))
+                self._stages.generate(one.run, draft)
                 self._stages.begin(one.run)
             except Exception as error:
                 yield self._landed(one, error)

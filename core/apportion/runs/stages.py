@@ -22,7 +22,7 @@ from apportion.protocols.row import ModelInput
 from apportion.protocols.targets import Needs, TargetFunction
 from apportion.results.provenance import versions
 from apportion.runs.assemble import assemble
-from apportion.runs.resolver import Resolver
+from apportion.runs.resolver import Draft, Resolver
 from apportion.runs.run import Ask, Call, EmbeddedScoring, Past, PastRuns, Run, Scoring, Tracing, answered
 from apportion.runs.target_text import Targets
 from apportion.scoring.batches import Batches
@@ -81,14 +81,22 @@ class Stages:
         self.release()
         self.end(run, None)
 
-    def resolve(self, run: Run, arguments: Mapping[str, Any]) -> Request:
-        """Turn the arguments of ``attribute`` into a request. A target that is not given is generated after the checks.
+    def resolve(self, run: Run, arguments: Mapping[str, Any]) -> Draft:
+        """Check the arguments of ``attribute`` and resolve names, without the model.
 
         Raises:
             InputError: an argument is invalid.
             CapabilityError: the session lacks a capability that the method needs.
         """
-        draft = self.resolver.draft(run.id, **arguments)
+        return self.resolver.draft(run.id, **arguments)
+
+    def generate(self, run: Run, draft: Draft) -> Request:
+        """Complete the request: the model writes the target if none was given.
+
+        Raises:
+            CapabilityError: the session cannot generate.
+            InputError: the model writes nothing, or its generation does not know an option.
+        """
         target = draft.target
         if target is None:
             run.report(ProgressEvent("generate"))
