@@ -1027,3 +1027,14 @@ def test_evaluate_refuses(run: Run, words: list[str], message: str) -> None:
     ended = run("evaluate", "a b", "--model", "m", *words)
     assert ended.code in (1, 2)
     assert message in plain(ended.err)
+
+
+def test_idle_threads_do_not_spin_for_long_unless_the_user_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"):
+        monkeypatch.delenv(name, raising=False)
+    assert run("--version").code == 0
+    assert os.environ["GOMP_SPINCOUNT"] == "2000"
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    assert run("--version").code == 0
+    assert "GOMP_SPINCOUNT" not in os.environ
