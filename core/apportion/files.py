@@ -2,21 +2,45 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 
 from apportion.errors import InputError
 
-__all__ = ["cache_dir", "file_to_write", "write_atomically"]
+__all__ = ["cache_dir", "cached_json", "file_to_write", "keep_json", "write_atomically"]
 
 
 def cache_dir() -> Path:
     """The user's cache folder for apportion, or ``APPORTION_CACHE`` if set. This function does not create it."""
     chosen = os.environ.get("APPORTION_CACHE")
     return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("apportion", appauthor=False))
+
+
+def cached_json(folder: str, key: str) -> Any:
+    """Read a value from the cache folder; ``None`` if it is not there or the file is damaged."""
+    try:
+        return json.loads(_cache_file(folder, key).read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def keep_json(folder: str, key: str, value: object) -> None:
+    """Write a value to the cache folder. If that is impossible, it only has to be computed again next time."""
+    path = _cache_file(folder, key)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(value).encode())
+    except OSError:
+        pass
+
+
+def _cache_file(folder: str, key: str) -> Path:
+    return cache_dir() / folder / f"{key}.json"
 
 
 def file_to_write(argument: str, path: object) -> Path:

@@ -98,11 +98,15 @@ def all_logits(hidden: Float[Tensor, "B T D"], head: Head) -> Float[Tensor, "B T
     return logits
 
 
+def upcast(values: Tensor) -> Tensor:
+    """The same values in fp32, or in fp64 if they already are."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def log_probs_of_logits(logits: Float[Tensor, "B T V"], target: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
     """The same from logits that the model made itself, one row at a time in fp32 or better."""
-    dtype = torch.promote_types(logits.dtype, torch.float32)
     rows = [
-        (z := row.to(dtype)).gather(1, ids[:, None])[:, 0] - z.logsumexp(1)
+        (z := upcast(row)).gather(1, ids[:, None])[:, 0] - z.logsumexp(1)
         for row, ids in zip(logits, target, strict=True)
     ]
     return torch.stack(rows)

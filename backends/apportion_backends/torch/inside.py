@@ -1,4 +1,4 @@
-"""A model from its input embeddings on, and what happens inside; the model is left as it was."""
+"""Gradients and internals of a model; the model does not change."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from transformers import PreTrainedModel
 
 from apportion.errors import CapabilityError, InputError, listing, suggestion
 from apportion.protocols.inside import Trace
-from apportion_backends.torch.head import Head
+from apportion_backends.torch.head import Head, upcast
 from apportion_backends.torch.modes import evaluating
 from apportion_backends.torch.probe import Traits
 
 __all__ = ["embeddings", "logits_of", "trace"]
 
 INSTALLED = "_output_capturing_hooks_installed"
-"""The mark of ``transformers.utils.output_capturing`` on models that have its hooks."""
+"""Attribute that ``transformers.utils.output_capturing`` sets on models with its hooks."""
 
 
 def embeddings(model: PreTrainedModel, ids: tuple[int, ...]) -> Float[Tensor, "L D"]:
@@ -35,13 +35,13 @@ def logits_of(
 ) -> Float[Tensor, "B T V"]:
     """Logits at the position before each target token, fp32 or better; differentiable.
 
-    The output layer computes in fp32 where it is a plain product, as it does when batches are scored.
+    A linear output layer computes in fp32 or better, as it does when batches are scored.
 
     Args:
         model: the model.
         embedded: input embeddings of prompts of one length.
-        target: token ids that follow each of them; the last one is predicted and not read.
-        traits: what the model allows.
+        target: token ids that follow each prompt; the last one is predicted and not read.
+        traits: the model's traits.
 
     Raises:
         InputError: the embeddings do not have the model's width.
@@ -64,23 +64,26 @@ def logits_of(
             arguments["logits_to_keep"] = len(target)
         logits: Tensor = model(**arguments).logits
     logits = logits if traits.supports_logits_to_keep else logits[:, prompt - 1 :]
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return upcast(logits)
 
 
 def _logits_in_fp32(states: Float[Tensor, "B T D"], head: Head) -> Float[Tensor, "B T V"]:
-    dtype = torch.promote_types(states.dtype, torch.float32)
-    bias = None if head.bias is None else head.bias.detach().to(dtype)
-    return head.capped(nn.functional.linear(states.to(dtype), head.weight.detach().to(dtype), bias))
+    """Logits as ``all_logits`` computes them, in one product.
+
+    With a backward pass, writing slices in place took 1.5 to 1.8 times as long in fp32.
+    """
+    bias = None if head.bias is None else upcast(head.bias.detach())
+    return head.capped(nn.functional.linear(upcast(states), upcast(head.weight.detach()), bias))
 
 
 def trace(
     model: PreTrainedModel, ids: tuple[int, ...], *, hidden: bool, attentions: bool, modules: Sequence[str]
 ) -> Trace:
-    """Internals of one forward, detached.
+    """Internals of one forward pass, detached.
 
     Raises:
-        InputError: there is no module of this name.
-        CapabilityError: attention weights are asked for, which this backend does not give.
+        InputError: the model has no module with this name, or the module returns no tensor.
+        CapabilityError: attention weights were requested, which this backend does not provide.
     """
     if attentions:
         raise CapabilityError(
@@ -102,7 +105,7 @@ def trace(
 
 @contextmanager
 def _same_hooks(model: nn.Module) -> Iterator[None]:
-    """Afterwards the model has the hooks that it had: transformers leaves some where hidden states were asked for."""
+    """Remove the hooks that transformers leaves on a model after it has returned hidden states."""
     before = [(module, list(module._forward_hooks), INSTALLED in vars(module)) for module in model.modules()]
     try:
         yield
@@ -116,7 +119,7 @@ def _same_hooks(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _recorded(model: nn.Module, names: Sequence[str], outputs: dict[str, Tensor]) -> Iterator[None]:
-    """The outputs of these modules are put into ``outputs`` while this lasts."""
+    """Record the outputs of these modules in ``outputs`` inside the context."""
     known = {name: module for name, module in model.named_modules() if name}
     for name in names:
         if name not in known:

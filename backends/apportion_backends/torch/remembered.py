@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import os
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -20,7 +19,7 @@ from transformers import PreTrainedModel
 
 from apportion._version import __version__
 from apportion.errors import CapabilityError
-from apportion.files import cache_dir, write_atomically
+from apportion.files import cached_json, keep_json
 from apportion_backends.torch.checksum import code_of, model_checksum
 from apportion_backends.torch.probe import Traits, probe
 
@@ -34,34 +33,26 @@ def remembered_traits(model: PreTrainedModel) -> Traits:
         ModelError: the model is not causal, or gives numbers that are not finite.
     """
     try:
-        path = cache_dir() / "traits" / f"{_key(model)}.json"
+        key = _key(model)
     except CapabilityError:  # hooks, or replaced functions: nobody can tell what the model is
         return probe(model)
-    known = _read(path)
+    known = _traits(cached_json("traits", key))
     if known is not None:
         return known
     found = probe(model)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(asdict(found)).encode())
-    except OSError:
-        pass  # an unwritable cache folder only costs time
+    keep_json("traits", key, asdict(found))
     return found
 
 
-def _read(path: Path) -> Traits | None:
-    """Traits in a file; ``None`` if there is none, or it holds anything else."""
-    try:
-        data = json.loads(path.read_bytes())
-        if set(data) != {field.name for field in fields(Traits)}:
-            return None
-        limit = data["packing_limit"]
-        flags = [value for name, value in data.items() if name != "packing_limit"]
-        if not all(isinstance(flag, bool) for flag in flags) or not (limit is None or type(limit) is int):
-            return None
-        return Traits(**data)
-    except (OSError, ValueError, TypeError):
+def _traits(data: object) -> Traits | None:
+    """Traits from a cached value; ``None`` if it is anything else."""
+    if not isinstance(data, dict) or set(data) != {field.name for field in fields(Traits)}:
         return None
+    limit = data["packing_limit"]
+    flags = [value for name, value in data.items() if name != "packing_limit"]
+    if not all(isinstance(flag, bool) for flag in flags) or not (limit is None or type(limit) is int):
+        return None
+    return Traits(**data)
 
 
 def _key(model: PreTrainedModel) -> str:

@@ -17,7 +17,7 @@ from apportion.protocols.row import ModelInput
 from apportion_backends.torch import inside
 from apportion_backends.torch.checksum import model_checksum
 from apportion_backends.torch.fingerprint import fingerprint, weights_bytes
-from apportion_backends.torch.head import Head, all_logits, at_targets, log_probs_of_logits, target_log_probs
+from apportion_backends.torch.head import Head, all_logits, at_targets, log_probs_of_logits, target_log_probs, upcast
 from apportion_backends.torch.loading import OpenModel
 from apportion_backends.torch.memory import ActivationSize, translate_out_of_memory
 from apportion_backends.torch.modes import scoring_mode
@@ -161,10 +161,7 @@ class TorchSession:
             states = self.hidden(batch) if linear else self._own_logits(batch)
         for part in states.split(rows):
             with scoring_mode(self.model), translate_out_of_memory():
-                if linear:
-                    found = all_logits(part, Head.of(self.model))
-                else:
-                    found = part.to(torch.promote_types(part.dtype, torch.float32))
+                found = all_logits(part, Head.of(self.model)) if linear else upcast(part)
             yield found.clone()
 
     def hidden(self, batch: ScoringBatch) -> Float[Tensor, "B T D"]:
@@ -266,8 +263,8 @@ class TorchSession:
         """Internals of one forward.
 
         Raises:
-            InputError: there is no module of this name.
-            CapabilityError: attention weights are asked for.
+            InputError: the model has no module with this name, or the module returns no tensor.
+            CapabilityError: attention weights were requested.
         """
         with translate_out_of_memory():
             return inside.trace(self.model, ids, hidden=hidden, attentions=attentions, modules=modules)

@@ -150,7 +150,7 @@ def _facts(explainer: Explainer) -> dict[str, Any]:
 
     info = explainer.session.info
     return {
-        "model": explainer.session.info.model,
+        "model": info.model,
         "backend": info.backend,
         "device": info.device,
         "dtype": info.dtype,

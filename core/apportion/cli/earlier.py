@@ -78,7 +78,7 @@ class EarlierRuns:
         """Refuse to mix results of other arguments or other rows.
 
         Raises:
-            InputError: with what differs.
+            InputError: arguments or rows differ; the message names them.
         """
         if self.manifest is not None:
             self._check_arguments(self.manifest["arguments"], arguments)
@@ -90,7 +90,7 @@ class EarlierRuns:
         """Refuse to mix results of two models.
 
         Raises:
-            InputError: the folder belongs to another one.
+            InputError: the folder belongs to another model.
         """
         if self.manifest is not None and self.manifest["fingerprint"] != explainer.session.fingerprint():
             raise InputError(

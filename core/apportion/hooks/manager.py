@@ -188,7 +188,7 @@ class Plugins:
         """Render a result with the visualizer of this name.
 
         Raises:
-            UnknownNameError: there is no visualizer of this name.
+            UnknownNameError: no visualizer has this name.
             InputError: an option is unknown to the visualizer.
         """
         visualizer = self["visualizers"].get(kind).make()

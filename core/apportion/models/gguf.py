@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import json
 import shutil
 import sys
 import tempfile
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from apportion.errors import ModelError
-from apportion.files import cache_dir, write_atomically
+from apportion.files import cache_dir, cached_json, keep_json
 from apportion.models.quiet import quiet_transformers
 
 if TYPE_CHECKING:
@@ -28,17 +27,17 @@ __all__ = ["convert", "converted", "require_packages", "settle"]
 
 SAMPLE = "Dave's 3 cats – Ünïcödé, 中文, 🙂 – live in  Palm Coast;\n\tthey like <s>music</s>. "
 LARGEST_DIFFERENCE = 1e-4
-"""Between logits of the file's own model and of the converted one, in units of their spread."""
+"""Largest difference allowed between the logits of both models, in units of their standard deviation."""
 
 
 def converted(path: Path) -> Path | None:
-    """The folder that a GGUF file was converted into, now if need be; ``None`` if it has to be read as it is.
+    """Return the folder with the converted GGUF file, and convert it first if needed; ``None`` if that fails.
 
     Args:
-        path: of the file.
+        path: the GGUF file.
 
     Raises:
-        ModelError: a package is missing that reading GGUF takes.
+        ModelError: a package needed to read GGUF files is missing.
     """
     target = cache_dir() / "models" / f"gguf-{_digest(path)}"
     if (target / "config.json").is_file():
@@ -77,7 +76,7 @@ def convert(source: Path, target: Path) -> None:
 
     Raises:
         ModelError: a package is missing.
-        ValueError: the converted model or tokenizer gives something else than the file's own.
+        ValueError: the converted model or tokenizer differs from the original.
     """
     require_packages(source.name)
     import torch
@@ -94,13 +93,13 @@ def convert(source: Path, target: Path) -> None:
 
 
 def require_packages(name: str) -> None:
-    """Refuse to go on where a package is missing that reading GGUF takes.
+    """Check that the packages needed to read GGUF files are installed.
 
     Args:
-        name: of the model, for the message.
+        name: name of the model, for the message.
 
     Raises:
-        ModelError: with what to install.
+        ModelError: a package is missing; the message says what to install.
     """
     try:
         import accelerate  # noqa: F401
@@ -112,7 +111,7 @@ def require_packages(name: str) -> None:
 
 
 def settle(work: Path, target: Path) -> None:
-    """Move a finished folder to its place; an unfinished one that is there is replaced."""
+    """Move a finished folder to its place; an unfinished folder there is replaced."""
     if target.exists() and not (target / "config.json").is_file():
         shutil.rmtree(target, ignore_errors=True)
     try:
@@ -154,18 +153,10 @@ def _digest(path: Path) -> str:
     state = path.stat()
     about = repr((str(path.resolve()), state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns))
     name = hashlib.blake2b(about.encode(), digest_size=16).hexdigest()
-    note = cache_dir() / "models" / "gguf-digests" / f"{name}.json"
-    try:
-        known = json.loads(note.read_bytes())
-        if isinstance(known, str) and len(known) == 32:
-            return known
-    except (OSError, ValueError):
-        pass
+    known = cached_json("models/gguf-digests", name)
+    if isinstance(known, str) and len(known) == 32:
+        return known
     with path.open("rb") as file:
         found = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-    try:
-        note.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(note, json.dumps(found).encode())
-    except OSError:
-        pass  # it is taken again next time
+    keep_json("models/gguf-digests", name, found)
     return found

@@ -143,7 +143,7 @@ class Attribution:
             The visualizer's output: a matplotlib ``Figure`` for ``"heatmap"`` and ``"bar"``.
 
         Raises:
-            UnknownNameError: there is no visualizer of this name.
+            UnknownNameError: no visualizer has this name.
             InputError: an option is unknown to the visualizer.
         """
         from apportion.hooks.manager import installed_plugins

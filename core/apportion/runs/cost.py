@@ -181,13 +181,13 @@ class _Rehearsal:
     def _embedded_values(self, question: EmbeddedScoring) -> Float[Tensor, "B K"]:
         """Compute smooth values with a gradient, without the model."""
         self._embedded = self._embedded or question
-        rows, outputs = len(question.embedded), question.readout.n_outputs
+        rows, readout = len(question.embedded), question.scorer.readout
         self.evaluations += rows
         self.inner_tokens += question.tokens
-        self.inner_forwards += len(question.readout.targets)
+        self.inner_forwards += len(readout.targets)
         with torch.enable_grad():
             smooth = question.embedded.double().square().mean((1, 2)).cpu()
-            return -0.5 - smooth[:, None] * torch.arange(1, outputs + 1, dtype=torch.float64)
+            return -0.5 - smooth[:, None] * torch.arange(1, readout.n_outputs + 1, dtype=torch.float64)
 
     def _traced(self, question: Tracing) -> object:
         """Return real internals, because only the model knows their shapes; one forward pass per kind of question."""
@@ -217,12 +217,10 @@ def _rate(plan: Plan, scorer: Scorer) -> float:
 def _inner_rate(question: EmbeddedScoring) -> float:
     """Tokens per second of a forward and a backward pass over embeddings, for one row."""
     row = replace(question, embedded=question.embedded[:1].detach().requires_grad_())
-    question.readout.prepare(question.scorer.score)
     seconds = 0.0
     for _ in range(2):  # the first one warms up
         started = time.perf_counter()
-        values = question.readout.of_embeddings(question.session, row.embedded)
-        torch.autograd.grad(values[:, 0].sum(), row.embedded)
+        torch.autograd.grad(row.values()[:, 0].sum(), row.embedded)
         seconds = time.perf_counter() - started
     return row.tokens / seconds
 

@@ -329,7 +329,7 @@ def with_sampler(function: Callable[..., Any], options: Mapping[str, Any], sampl
     """Replace the name of a sampler in the option ``sampler``, given or default, by the sampler itself.
 
     Raises:
-        UnknownNameError: there is no sampler of this name.
+        UnknownNameError: no sampler has this name.
         InputError: the value is neither a name nor a sampler.
     """
     default = named_options(function).get("sampler")

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from apportion.protocols.inside import InsideSession
     from apportion.protocols.request import Request
     from apportion.protocols.row import ModelInput
-    from apportion.scoring.readout import Readout
 
 __all__ = ["Ask", "Call", "EmbeddedScoring", "Past", "PastRuns", "Question", "Run", "Scoring", "Tracing", "answered"]
 
@@ -137,7 +136,6 @@ class EmbeddedScoring:
     """Scoring of prompts given by their input embeddings, for gradient methods."""
 
     session: InsideSession
-    readout: Readout
     scorer: Scorer
     embedded: Tensor
 
@@ -145,12 +143,17 @@ class EmbeddedScoring:
     def tokens(self) -> int:
         """Number of tokens that the model reads."""
         rows, prompt, _ = self.embedded.shape
-        return int(rows * sum(prompt + len(target) - 1 for target in self.readout.targets))
+        return int(rows * sum(prompt + len(target) - 1 for target in self.scorer.readout.targets))
+
+    def values(self) -> Tensor:
+        """Score the prompts now, without counting."""
+        readout = self.scorer.readout
+        readout.prepare(self.scorer.score)
+        return readout.of_embeddings(self.session, self.embedded)
 
     def answer(self) -> Tensor:
         """Score the prompts now, and count the evaluations."""
-        self.readout.prepare(self.scorer.score)
-        values = self.readout.of_embeddings(self.session, self.embedded)
+        values = self.values()
         self.scorer.count(len(self.embedded), self.tokens)
         return values
 

@@ -205,7 +205,7 @@ class Stages:
             return None
 
         def values(embedded: Float[Tensor, "B P D"]) -> Float[Tensor, "B K"]:
-            found: Tensor = put(EmbeddedScoring(session, scorer.readout, scorer, embedded))
+            found: Tensor = put(EmbeddedScoring(session, scorer, embedded))
             return found
 
         def trace(ids: tuple[int, ...], hidden: bool, attentions: bool, modules: tuple[str, ...]) -> Trace:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from apportion.errors import BackendError, CapabilityError, InputError
+from apportion.errors import BackendError, CapabilityError
 from apportion.explainer import Explainer
 from apportion.hooks.object_check import object_faults
 from apportion.models.dtypes import DTYPES
@@ -33,6 +33,7 @@ from apportion.protocols.row import Media, ModelInput, Row
 from apportion.scoring.batches import Batches
 from apportion.testing import reference, tiny
 from apportion.testing.contract import Contract
+from apportion.testing.inside import check_gradient, check_logits_of_embeddings, check_trace, hooks_of
 from apportion.testing.randomness import only_its_own_generator
 
 __all__ = ["BackendContract"]
@@ -368,53 +369,22 @@ class BackendContract(Contract):
             if Capability.GRADIENTS not in session.capabilities or not isinstance(session, InsideSession):
                 pytest.skip("it does not provide gradients")
             prompt = (1, 2, 3, 4, 5)
-            embedded = session.embeddings(prompt)
-            assert not embedded.requires_grad, "embeddings() must be detached."
-            point = torch.stack([embedded, 0.5 * embedded]).requires_grad_()
-            with torch.enable_grad():
-                logits = session.logits_of(point, TARGET)
-            expected = self.expected_logits(family, dtype, prompt, TARGET)
             allowed = max(1e-5, 10 * self.tolerance(family, dtype))
-            assert torch.allclose(logits[0].detach().cpu().double(), expected, atol=allowed, rtol=1e-3), (
-                "The logits of embeddings differ from those of their tokens."
+            check_logits_of_embeddings(
+                session, prompt, TARGET, self.expected_logits(family, dtype, prompt, TARGET), allowed
             )
-            (gradient,) = torch.autograd.grad(logits.double().log_softmax(-1)[:, 1, 7].sum(), point)
-            assert point.grad is None, "The gradient must not accumulate in `grad` of the embeddings."
-            if dtype != "float64":
-                return  # finite differences of rounded values are too inaccurate
-            draw = torch.Generator().manual_seed(0)
-            direction = torch.randn(point.shape, generator=draw, dtype=torch.float64).to(point.device)
-            # Some families compute norms in fp32 for every dtype, so a smaller step would show rounding errors.
-            step = 1e-3 * direction * float(point.detach().norm() / direction.norm())
-            with torch.no_grad():
-                ends = [session.logits_of((point + side * step).detach(), TARGET) for side in (1, -1)]
-            up, down = (float(end.double().log_softmax(-1)[:, 1, 7].sum()) for end in ends)
-            change = float((gradient.double() * step).sum())
-            assert change == pytest.approx((up - down) / 2, rel=5e-3, abs=1e-9), "The gradient is wrong."
+            if dtype == "float64":  # finite differences of rounded values are too inaccurate
+                check_gradient(session, prompt, TARGET)
 
     def test_a_trace_is_of_the_model(self, backend: Backend, family: str) -> None:
-        """Hidden states begin with the embeddings; attention weights sum to 1 and are causal; no hooks remain."""
+        """A trace contains what was requested, in the right shapes; no hooks remain."""
         with self.session(backend, family) as session:
             if not isinstance(session, InsideSession):
                 pytest.skip("it does not provide access to the model's internals")
-            ids = (1, 2, 3, 4, 5)
-            before = hooks_of(self.spec(family, self.dtypes[0]).objects)
-            if Capability.HIDDEN_STATES in session.capabilities:
-                found = session.trace(ids, hidden=True)
-                assert len(found.hidden) > 1
-                assert all(states.shape[0] == len(ids) for states in found.hidden)
-                assert not found.attentions and not found.modules, "A trace must contain only what was requested."
-            if Capability.ATTENTIONS not in session.capabilities:
-                with pytest.raises(CapabilityError):
-                    session.trace(ids, attentions=True)
-            else:
-                for weights in session.trace(ids, attentions=True).attentions:
-                    assert weights.shape[-2:] == (len(ids), len(ids))
-                    assert torch.allclose(weights.sum(-1).double(), torch.ones((), dtype=torch.float64), atol=1e-3)
-                    assert float(weights.triu(1).abs().max()) == 0.0, "A token attends to later tokens."
-            with pytest.raises(InputError, match="no-such-module"):
-                session.trace(ids, modules=("no-such-module",))
-            assert hooks_of(self.spec(family, self.dtypes[0]).objects) == before, "A trace left hooks on the model."
+            model = self.spec(family, self.dtypes[0]).objects
+            before = hooks_of(model)
+            check_trace(session, session.capabilities, (1, 2, 3, 4, 5))
+            assert hooks_of(model) == before, "A trace left hooks on the model."
 
     def test_closing_is_final_and_idempotent(self, backend: Backend) -> None:
         """``close`` may be called twice; then scoring raises a ``BackendError``, and ``info`` remains.
@@ -460,12 +430,6 @@ def scored(session: Session, rows: Rows, prefix: int, target: tuple[int, ...]) -
         batch = ScoringBatch.of([rows[i] for i in alike], target, prefix_length=shared)
         found[alike] = session.log_probs(batch).double()
     return found
-
-
-def hooks_of(model: object) -> list[int]:
-    """Forward hooks of a torch module and its submodules; empty for any other object."""
-    modules = list(model.modules()) if isinstance(model, torch.nn.Module) else []
-    return [key for module in modules for key in (*module._forward_hooks, *module._forward_pre_hooks)]
 
 
 def _ignore(_: str) -> None: ...
