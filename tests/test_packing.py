@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -77,7 +76,7 @@ def test_every_node_attends_along_its_path(
     old = [kept[: n + 1] for n in range(len(kept))]
     given_kept = {0: (stacked(old, "key"), stacked(old, "value"))} if kept else {}
     state = Packing(pack, given_kept)
-    (found,), _ = packed_attention(SimpleNamespace(layer_idx=0), query, key, value, None, packing=state)  # type: ignore[arg-type]
+    (found,) = packed_attention(query, key, value, 0, state).transpose(1, 2)
     expected = torch.stack([by_hand(beginning)[-1] for beginning in nodes])
     assert torch.allclose(found[: len(nodes)], expected, atol=1e-12)
     last = rows[-1].read
@@ -125,6 +124,7 @@ def test_long_rows_equal_single_ones(family: str, batch_tokens: int) -> None:
         for i, ours in zip(batch.rows, found, strict=True):
             expected = reference.log_probs(tiny.model(family), rows[i].prompt, rows[i].target)
             assert torch.allclose(ours[: len(expected)].double(), expected, atol=1e-9, rtol=0)
+    assert not session.info.notes, "nothing was read alone"
     assert session.kept == made.kept is not None
     session.release()
     assert session.kept is None
@@ -154,7 +154,7 @@ def test_the_models_own_attention_is_put_back() -> None:
     before = loaded.objects.config._attn_implementation
     session = TorchBackend().load(loaded)
     session.log_probs(ap.ScoringBatch.of([(1, 2, 3), (1, 2, 4)], (5,), packed=True))
-    with pytest.raises(IndexError):
+    with pytest.raises(ap.ScoreError, match="failed on a prompt of 3 tokens and a target of 1 .*out of range"):
         session.log_probs(ap.ScoringBatch.of([(1, 2, 3), (1, 2, 10**6)], (5,), packed=True))
     assert loaded.objects.config._attn_implementation == before
     assert session.kept == ModelInput((1, 2, 4)), "a forward that failed changes nothing"

@@ -9,6 +9,8 @@ import pytest
 import torch
 import transformers
 from torch import nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 import apportion as ap
 from apportion.models.spec import model_spec
@@ -17,11 +19,11 @@ from apportion.scoring.batches import Batches
 from apportion.scoring.readout import Readout
 from apportion.scoring.scorer import Scorer
 from apportion.testing import reference, tiny
-from apportion_backends.torch import head, twin
+from apportion_backends.torch import head
 from apportion_backends.torch import session as session_module
 from apportion_backends.torch.backend import TorchBackend
 from apportion_backends.torch.head import target_log_probs
-from apportion_backends.torch.onednn import OneDnnGatedUnit, OneDnnLinear, linear, multiplies
+from apportion_backends.torch.products import FusedProducts, Partners, linear, multiplies
 from apportion_plugins.targets.likelihood import LogProb
 
 # BLOOM and Gemma 2 compute their softmax and Mamba its scan in float32 whatever the dtype.
@@ -292,27 +294,100 @@ def test_products_are_those_of_linear_layers(dtype: torch.dtype, shape: tuple[in
     assert layer.weight.grad is not None
 
 
+class Multiplied(TorchFunctionMode):
+    """Products of everything inside the context by oneDNN; counts how many operations were left out."""
+
+    def __init__(self, partners: Partners) -> None:
+        super().__init__()
+        self.products, self.calls = FusedProducts(partners), []
+
+    def __torch_function__(self, func: Callable, types: object, args: tuple = (), kwargs: dict | None = None) -> object:
+        found = self.products(func, args, kwargs or {})
+        if found is None:
+            self.calls.append(func)
+        return func(*args, **(kwargs or {})) if found is None else found
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        self.products.finish()
+
+
+class GatedUnit(nn.Module):
+    """The feed-forward layer of Llama and others; ``held`` keeps what its gate returned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.gate, self.up, self.down = nn.Linear(5, 7), nn.Linear(5, 7, bias=False), nn.Linear(7, 5)
+        self.held: torch.Tensor | None = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down(functional.silu(self.gate(x)) * self.up(x))
+
+
+class HoldsItsGate(GatedUnit):
+    """Reads the gate's output again after the activation."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        gate = self.gate(x)
+        return self.down(functional.silu(gate) * self.up(x) + gate)
+
+
+class HasAnotherActivation(GatedUnit):
+    """Follows the gate by another operation."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down(functional.relu(self.gate(x)) * self.up(x) + self.up(x))
+
+
+class EndsWithItsGate(GatedUnit):
+    """Nothing follows the gate, or the product that a factor followed before."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        functional.silu(self.gate(x))
+        self.held = self.up(x)
+        return self.gate(x)
+
+
+class WritesInPlace(GatedUnit):
+    """Applies the activation in place."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        gate = self.gate(x)
+        functional.silu(gate, inplace=True)
+        return self.down(gate * self.up(x))
+
+
 @pytest.mark.skipif(
     not multiplies(torch.device("cpu"), torch.float32), reason="needs a PyTorch with oneDNN's fused products"
 )
-def test_products_are_exchanged_in_the_twin_only() -> None:
-    """Linear layers and gated units; hooks inside a unit are not passed over."""
-    ids = torch.tensor([[1, 2, 3]])
-
-    def exchanged(model: transformers.PreTrainedModel) -> list[type]:
-        copied = twin.Twin(model, "sdpa", onednn=True).model
-        assert all(mine is theirs for mine, theirs in zip(copied.parameters(), model.parameters(), strict=True))
-        with torch.inference_mode():
-            assert torch.allclose(copied(ids).logits, model(ids).logits, atol=1e-5)
-        return [type(module) for module in copied.modules() if isinstance(module, OneDnnLinear | OneDnnGatedUnit)]
-
-    model = copy.deepcopy(tiny.model("llama", torch.float32))
-    layers = model.config.num_hidden_layers
-    whole = [OneDnnGatedUnit] * layers + [OneDnnLinear] * (7 * layers + 1)
-    assert sorted(exchanged(model), key=str) == whole
-    assert not any(isinstance(module, OneDnnLinear | OneDnnGatedUnit) for module in model.modules())
-    model.model.layers[0].mlp.gate_proj.register_forward_hook(lambda module, given, found: found * 2)
-    assert exchanged(model).count(OneDnnGatedUnit) == layers - 1
+@pytest.mark.parametrize("kind", [GatedUnit, HoldsItsGate, HasAnotherActivation, EndsWithItsGate, WritesInPlace])
+def test_an_activation_is_computed_with_its_product_only_where_nobody_can_tell(kind: type[GatedUnit]) -> None:
+    """Products expect what followed them before; this time another module with the same weights uses them."""
+    x = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(1))
+    usual, unit, partners = GatedUnit(), kind(), Partners()
+    unit.gate, unit.up, unit.down = usual.gate, usual.up, usual.down
+    stored: list[torch.Tensor] = []
+    with torch.inference_mode():
+        expected, held = unit(x), unit.held
+        for _ in range(2):
+            with Multiplied(partners) as mode:
+                usual(x)
+        assert functional.silu not in mode.calls, "the gate's activation was computed with it"
+        assert torch.Tensor.mul not in mode.calls
+        with Multiplied(partners):
+            found = unit(x)
+        assert torch.allclose(found, expected, atol=1e-6)
+        assert held is None or torch.allclose(unit.held, held, atol=1e-6)
+        with Multiplied(partners):
+            usual(x)
+        handle = usual.gate.register_forward_hook(lambda module, given, found: stored.append(found))
+        with Multiplied(partners):
+            found = usual(x)
+        handle.remove()
+        assert torch.allclose(found, usual(x), atol=1e-6)
+        assert torch.allclose(stored[0], usual.gate(x), atol=1e-6), "a hook that keeps the output sees the output"
 
 
 def test_half_precision_is_reduced_in_fp32() -> None:
@@ -432,19 +507,6 @@ def test_generation_is_greedy_and_reproducible(explainer: ap.Explainer) -> None:
         session.generate(ModelInput((1, 2, 3)), {"max_new_tokenz": 5}, seed=0)
 
 
-@pytest.mark.slow
-def test_a_compiled_model_gives_the_same_numbers_and_stays_as_it_was() -> None:
-    loaded = tiny.spec(dtype=torch.float32)
-    inputs = rows_of_leave_one_out()
-    goal = ap.Target(TARGET, tuple(map(str, TARGET)), "")
-    plain, compiled = (
-        scorer_of(TorchBackend().load(loaded, compile=compile), goal)(inputs) for compile in (False, True)
-    )
-    assert torch.allclose(plain, compiled, atol=1e-5)
-    assert type(loaded.objects.base_model).__name__ == "LlamaModel"
-    assert not torch.equal(plain, torch.zeros_like(plain))
-
-
 def hook_on_head(model: nn.Module) -> None:
     model.lm_head.register_forward_hook(lambda module, inputs, output: output * 2)
 
@@ -482,13 +544,3 @@ def test_what_is_changed_around_the_output_layer_counts(change: Callable[[nn.Mod
         change(model)
     expected = torch.stack([reference.sequence_and_tokens(model, row.ids, TARGET) for row in inputs])
     assert torch.allclose(scorer_of(session, goal)(inputs), expected, atol=1e-9)
-
-
-def test_options_are_of_a_backend_that_is_named() -> None:
-    pair = (tiny.model(), tiny.tokenizer())
-    with pytest.raises(ap.InputError, match="has no option 'compiled'. Did you mean 'compile'"):
-        ap.Explainer(pair, backend="torch", backend_options={"compiled": True})
-    with pytest.raises(ap.InputError, match="has no option 'device'"):
-        ap.Explainer(pair, backend="torch", backend_options={"device": "cpu"})
-    with pytest.raises(ap.InputError, match="are of one backend; name it"):
-        ap.Explainer(pair, backend_options={"compile": True})

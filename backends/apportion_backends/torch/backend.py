@@ -67,7 +67,6 @@ class TorchBackend:
         device: str | None = None,
         dtype: str | None = None,
         memory_budget: int | None = None,
-        compile: bool = False,
     ) -> TorchSession:
         """Open the model, move it where it is wanted, and find out how its rows may be laid out.
 
@@ -78,8 +77,6 @@ class TorchBackend:
             dtype: ``None`` keeps the weights' dtype. A user's model is copied before it is cast.
             memory_budget: bytes a batch may take; ``None``: 512 MiB on the CPU, half of the free memory
                 on a GPU.
-            compile: fuse what is between matrix products (``torch.compile``). The first batches take a minute or
-                more; what is gained depends on the machine.
 
         Raises:
             BackendError: no such device or dtype here.
@@ -92,8 +89,6 @@ class TorchBackend:
         from apportion_backends.torch.remembered import remembered_traits
         from apportion_backends.torch.session import TorchSession
 
-        if not isinstance(compile, bool):
-            raise BackendError(f"The option compile={compile!r} of the backend 'torch' must be True or False.")
         model = open_model(spec, dtype)
         module = model.model
         if device is None and model.owned and torch.cuda.is_available():
@@ -113,7 +108,7 @@ class TorchBackend:
         if memory_budget is None:
             memory_budget = _default_memory_budget(module.device)
         traits = remembered_traits(module) if model.owned else probe(module)
-        return TorchSession(replace(model, model=module), traits, memory_budget, compiled=compile)
+        return TorchSession(replace(model, model=module), traits, memory_budget)
 
 
 def _device(name: str) -> torch.device:

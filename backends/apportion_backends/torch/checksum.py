@@ -8,7 +8,7 @@ import functools
 import hashlib
 import inspect
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import CodeType, SimpleNamespace
 from typing import Any
 
@@ -21,7 +21,7 @@ from apportion.errors import CapabilityError
 from apportion_backends.torch.stable_text import stable
 from apportion_backends.torch.tensor_sums import TensorSums
 
-__all__ = ["code_of", "model_checksum"]
+__all__ = ["code_of", "model_checksum", "user_hooks"]
 
 DEEPEST = 8
 """Levels of nested lists and dicts that are looked into."""
@@ -188,11 +188,17 @@ class _Walk:
                 self.text(stable(repr(constant)))
 
 
+def user_hooks(module: nn.Module) -> Iterator[tuple[int, Any]]:
+    """Forward hooks of a module and their keys, without those of transformers that only observe."""
+    for key, hook in (*module._forward_hooks.items(), *module._forward_pre_hooks.items()):
+        if getattr(hook, "__module__", None) != OBSERVERS:
+            yield key, hook
+
+
 def _refuse_hooks(name: str, module: nn.Module) -> None:
     called = f"the module {name!r}" if name else "the model"
-    for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()):
-        if getattr(hook, "__module__", None) != OBSERVERS:
-            raise CapabilityError(f"{called} has a forward hook, {getattr(hook, '__qualname__', type(hook).__name__)}")
+    for _, hook in user_hooks(module):
+        raise CapabilityError(f"{called} has a forward hook, {getattr(hook, '__qualname__', type(hook).__name__)}")
     if "forward" in vars(module):
         raise CapabilityError(f"the forward of {called} was replaced on the object")
 

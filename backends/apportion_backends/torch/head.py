@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from apportion.protocols.batch import ScoringBatch
-from apportion_backends.torch.onednn import few_sizes, linear, multiplies
+from apportion_backends.torch.products import few_sizes, linear, multiplies
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

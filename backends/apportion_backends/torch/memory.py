@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from apportion.errors import BatchTooLargeError
 
-__all__ = ["ActivationSize", "translate_out_of_memory"]
+__all__ = ["ActivationSize", "ran_out_of_memory", "translate_out_of_memory"]
 
 
 class ActivationSize:
@@ -47,19 +47,24 @@ class ActivationSize:
         return self.element * (layer + keys_and_values + scores + mask) + max(4, self.element) * rows * held
 
 
+def ran_out_of_memory(error: BaseException) -> bool:
+    """True for PyTorch's out-of-memory errors, of GPU and CPU."""
+    if isinstance(error, BatchTooLargeError | torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
+
+
 @contextmanager
 def translate_out_of_memory() -> Iterator[None]:
     """Turn PyTorch's out-of-memory errors, of GPU and CPU, into ``BatchTooLargeError``."""
     try:
         yield
         return
-    except torch.OutOfMemoryError as error:
-        message = str(error).split(". ")[0]
-    except RuntimeError as error:
-        if "allocate memory" not in str(error):
+    except Exception as error:
+        if isinstance(error, BatchTooLargeError) or not ran_out_of_memory(error):
             raise
-        message = str(error).splitlines()[0]
-    # Outside the except blocks: the traceback no longer holds the failed batch's tensors.
+        message = str(error).splitlines()[0].split(". ")[0] if str(error) else type(error).__name__
+    # Outside the except block: the traceback no longer holds the failed batch's tensors.
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from apportion.protocols.row import Row
-from apportion_backends.torch.onednn import few_sizes, multiplies
-from apportion_backends.torch.packed_attention import KeysAndValues, Packing, TrunkAttention, merges_attention, register
+from apportion_backends.torch.packed_attention import KeysAndValues, Packing, TrunkAttention, merges_attention
+from apportion_backends.torch.packed_forward import packed_forward
 from apportion_backends.torch.packing import LEAST_TRUNK, Pack, lay_out
-from apportion_backends.torch.twin import Twin
+from apportion_backends.torch.products import Partners, few_sizes, multiplies
 
 __all__ = ["PackedModel", "longest_packed_row"]
 
@@ -25,8 +23,6 @@ def longest_packed_row(model: PreTrainedModel) -> int | None:
 
     A layer with a sliding window attends to all that came before while rows are no longer than the window.
     """
-    if not model._can_set_attn_implementation():
-        return 0
     limit = None
     for layer in DynamicCache(config=model.config).layers:
         if isinstance(layer, DynamicSlidingWindowLayer):
@@ -40,55 +36,48 @@ class PackedModel:
     """A model that reads rows as a prefix tree.
 
     Args:
-        model: what reads. A twin of it does, whose attention is that of packed batches.
-        compiled: fuse what is between matrix products.
+        model: what reads.
         fused: attention to what rows share and to what follows; two operations and their merging if ``None``.
     """
 
-    def __init__(self, model: PreTrainedModel, *, compiled: bool = False, fused: TrunkAttention | None = None) -> None:
+    def __init__(self, model: PreTrainedModel, *, fused: TrunkAttention | None = None) -> None:
         self._model = model
         self._fused = fused
+        self._window = longest_packed_row(model)
         config = model.config.get_text_config()
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         merges = merges_attention(model.device, model.dtype, size)
         self._least_trunk = LEAST_TRUNK if merges else None
         if fused is not None:
             self._least_trunk = min(fused.least, self._least_trunk or fused.least)
-        self._attention = register(compiled=compiled)
-        self._compiled = compiled
-        # The compiler chooses products itself.
-        self._onednn = not compiled and multiplies(model.device, model.dtype)
+        self._partners = Partners() if multiplies(model.device, model.dtype) else None
         self._layers: dict[int, KeysAndValues] = {}
         self.kept: tuple[int, ...] = ()
         """Tokens whose keys and values the next forward may go on from."""
-        self._make_twin()
 
     def forget(self) -> None:
         """Keep nothing of what was read; the model may be changed before it reads again."""
         self._layers, self.kept = {}, ()
 
     def hidden(self, rows: Sequence[Row]) -> Float[Tensor, "B T D"]:
-        """Last hidden states at the positions that predict the targets; what is beyond a row's target is any."""
-        if not self.kept and not self._twin.is_of(self._model):
-            self._make_twin()
+        """Last hidden states at the positions that predict the targets; what is beyond a row's target is any.
+
+        Raises:
+            ValueError: the model's attention is not one that can be packed.
+        """
         pack = self._lay_out(rows)
         packing = Packing(pack, self._layers, self._fused)
-        states: Tensor = self._base(
-            pack.ids[None], position_ids=pack.positions[None], use_cache=False, return_dict=True, packing=packing
-        )[0]
+        states = packed_forward(
+            self._model.base_model, self._model.config, packing, window=self._window, partners=self._partners
+        )
         # Only now: a forward that failed has changed nothing.
         self._layers, self.kept = packing.found, rows[-1].read
-        return states[0][pack.predicts]
+        return states[pack.predicts]
 
     def _lay_out(self, rows: Sequence[Row]) -> Pack:
         device, dtype = self._model.device, self._model.dtype
         # Kernels for GPUs that return the sums want masks of their own shapes, or have none.
         masks = device.type == "cpu" and self._fused is None
-        size = few_sizes if self._onednn else None
+        size = few_sizes if self._partners is not None else None
         pack = lay_out(rows, self.kept, least_trunk=self._least_trunk, masks=masks, size=size)
         return pack.to(device, dtype)
-
-    def _make_twin(self) -> None:
-        self._twin = Twin(self._model, self._attention, onednn=self._onednn)
-        base: Callable[..., Any] = self._twin.model.base_model
-        self._base = torch.compile(base, dynamic=True) if self._compiled else base

@@ -1,28 +1,18 @@
-"""Attention of a packed batch: every node looks back along its own path.
-
-It stands in for a model's own attention by transformers' public registration (``AttentionInterface``), so that all
-else is the model's own code.
-"""
+"""Attention of a packed batch: every node looks back along its own path."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
-from transformers import AttentionInterface
 
 from apportion_backends.torch.packing import Group, Pack
 
-__all__ = ["KeysAndValues", "Packing", "TrunkAttention", "merges_attention", "register"]
-
-NAME = "apportion_packed"
-OTHER_SCORES = ("softcap", "s_aux", "position_bias")
-"""Arguments of transformers' attentions by which scores are more than products."""
+__all__ = ["KeysAndValues", "Packing", "TrunkAttention", "merges_attention", "packed_attention"]
 
 KeysAndValues = tuple[Float[Tensor, "P H D"], Float[Tensor, "P H D"]]
 
@@ -59,39 +49,24 @@ class Packing:
     found: dict[int, KeysAndValues] = field(default_factory=dict)
 
 
-def register(*, compiled: bool = False) -> str:
-    """Make the attention known to transformers; the name by which a model is told to use it.
-
-    Args:
-        compiled: for models that are compiled around it; attention itself has other shapes in every batch.
-    """
-    name = f"{NAME}_apart" if compiled else NAME
-    AttentionInterface.register(name, torch.compiler.disable(packed_attention) if compiled else packed_attention)
-    return name
-
-
 def packed_attention(
-    module: torch.nn.Module,
     query: Float[Tensor, "1 H S D"],
     key: Float[Tensor, "1 G S D"],
     value: Float[Tensor, "1 G S D"],
-    attention_mask: Tensor | None,
-    *,
+    layer: int,
     packing: Packing,
     scaling: float | None = None,
-    sliding_window: int | None = None,
-    **kwargs: Any,
-) -> tuple[Float[Tensor, "1 S H D"], None]:
+) -> Float[Tensor, "1 H S D"]:
     """Scaled dot-product attention of every node to its path.
 
-    Raises:
-        ValueError: the model wants a mask, a window that hides something, or more than a soft-max of products; only its
-            own attention applies them.
+    Args:
+        query: queries of the nodes.
+        key: keys of the nodes.
+        value: their values.
+        layer: the layer that attends.
+        packing: where everything lies; takes the keys and values of the last row's path.
+        scaling: what scores are multiplied by; ``None`` for 1/√D.
     """
-    _check_plain(kwargs)
-    if attention_mask is not None or (sliding_window is not None and packing.pack.longest > sliding_window):
-        raise ValueError("Packed rows have no mask and no window.")
-    layer: int = module.layer_idx  # type: ignore[assignment]
     queries, keys, values = (part[0].transpose(0, 1) for part in (query, key, value))
     reused = packing.pack.reused
     if reused:
@@ -99,18 +74,7 @@ def packed_attention(
         keys, values = torch.cat([old_keys[:reused], keys]), torch.cat([old_values[:reused], values])
     packing.found[layer] = (keys[packing.pack.last], values[packing.pack.last])
     found = [_of_group(group, queries, keys, values, scaling, packing.fused) for group in packing.pack.groups]
-    return (found[0] if len(found) == 1 else torch.cat(found))[None], None
-
-
-def _check_plain(arguments: Mapping[str, Any]) -> None:
-    """Check that none of the extra arguments from transformers would change a score.
-
-    Raises:
-        ValueError: it does: a soft cap, a sink, or a bias by position.
-    """
-    for name in OTHER_SCORES:
-        if arguments.get(name) is not None:
-            raise ValueError(f"This attention has no {name!r}.")
+    return (found[0] if len(found) == 1 else torch.cat(found))[None].transpose(1, 2)
 
 
 def _of_group(

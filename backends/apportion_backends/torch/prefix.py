@@ -11,6 +11,7 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from apportion.scoring.prefix_tree import common_prefix
+from apportion_backends.torch.cache_argument import cache_argument
 
 __all__ = ["PrefixStore", "encode_prefix"]
 
@@ -78,7 +79,8 @@ def encode_prefix(model: PreTrainedModel, ids: Int[Tensor, " P"], start: Cache |
         # Growing a DynamicLayer concatenates into new tensors, so the keys of ``start`` can be lent.
         lent = [(layer.keys, layer.values) for layer in start.layers if isinstance(layer, PrefixLayer)]
         cache = DynamicCache(lent, config=model.config)
-    model.base_model(ids[None].to(model.device), past_key_values=cache, use_cache=True, return_dict=True)
+    kept: dict[str, Any] = {cache_argument(model.base_model): cache}
+    model.base_model(ids[None].to(model.device), use_cache=True, return_dict=True, **kept)
     layers: list[Any] = []
     for layer in cache.layers:
         if type(layer) is not DynamicLayer or layer.keys is None or layer.values is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -12,6 +13,8 @@ from transformers import PreTrainedModel
 
 from apportion.errors import ModelError
 from apportion.protocols.row import Row
+from apportion_backends.torch.cache_argument import cache_argument
+from apportion_backends.torch.checksum import user_hooks
 from apportion_backends.torch.head import Head
 from apportion_backends.torch.modes import scoring_mode
 from apportion_backends.torch.packed import PackedModel, longest_packed_row
@@ -167,7 +170,8 @@ class _Probe:
                 cache = prefixes.get(tuple(self.long[:shared].tolist()))
                 if cache is None:
                     return False
-                out = self.model(rows[:, shared:], past_key_values=cache, use_cache=True, return_dict=True)
+                kept: dict[str, Any] = {cache_argument(self.model): cache}
+                out = self.model(rows[:, shared:], use_cache=True, return_dict=True, **kept)
                 if not self._equal(out.logits[:1], self.logits[:, shared:]):
                     return False
         except REFUSALS:
@@ -195,7 +199,10 @@ class _Probe:
 
     def _same_by_linear_head(self) -> bool:
         head = self.model.get_output_embeddings()
-        if type(head) is not nn.Linear or head.weight.is_meta or self.model.base_model is self.model:
+        if type(head) is not nn.Linear or self.model.base_model is self.model or _overridden(self.model, head):
+            return False
+        # Quantised and offloaded weights are not matrices that can be cut into slices.
+        if type(head.weight) not in (Tensor, nn.Parameter) or head.weight.is_meta:
             return False
         if getattr(self.model, "hf_device_map", None):
             return False  # the parts are on several devices; the model's own forward moves between them
@@ -206,7 +213,6 @@ class _Probe:
             return False
         if hidden.shape[-1] != head.in_features:
             return False
-        # Not by calling the head: what hooks on it change is not in its weights.
         hidden = hidden.to(head.weight.dtype)
         logits = nn.functional.linear(hidden, head.weight, head.bias)
         return self._equal(Head.of(self.model).capped(logits), self.logits, LIKE)
@@ -220,6 +226,11 @@ class _Probe:
         except REFUSALS:
             return False
         return self._equal(kept, self.logits[:, 2:4])
+
+
+def _overridden(*modules: nn.Module) -> bool:
+    """True if a user's code, which no probe can vouch for, is part of these modules' own forward."""
+    return any([*user_hooks(module)] or "forward" in vars(module) for module in modules)
 
 
 def _length_dependent_positions(config: object) -> bool:

@@ -15,17 +15,20 @@ from apportion.protocols.batch import PaddedBatch, ScoringBatch
 from apportion.protocols.inside import Trace
 from apportion.protocols.row import ModelInput
 from apportion_backends.torch import inside
+from apportion_backends.torch.cache_argument import cache_argument
 from apportion_backends.torch.checksum import model_checksum
 from apportion_backends.torch.fingerprint import fingerprint, weights_bytes
+from apportion_backends.torch.guard import Guard
 from apportion_backends.torch.head import Head, all_logits, at_targets, log_probs_of_logits, target_log_probs, upcast
+from apportion_backends.torch.limits import context_length, vocabulary
 from apportion_backends.torch.loading import OpenModel
 from apportion_backends.torch.memory import ActivationSize, translate_out_of_memory
 from apportion_backends.torch.modes import scoring_mode
 from apportion_backends.torch.packed import PackedModel
 from apportion_backends.torch.packed_attention import TrunkAttention
 from apportion_backends.torch.prefix import PrefixStore
-from apportion_backends.torch.probe import Traits, probe
-from apportion_backends.torch.twin import module_overrides
+from apportion_backends.torch.probe import Traits
+from apportion_backends.torch.structure_log import StructureLog
 
 if TYPE_CHECKING:
     from transformers import Cache, PreTrainedModel
@@ -63,49 +66,57 @@ class TorchSession:
         model: the open model and its tokenizer.
         traits: what the model allows, see ``probe``.
         memory_budget: bytes a batch may take.
-        compiled: fuse what is between matrix products.
     """
 
-    def __init__(self, model: OpenModel, traits: Traits, memory_budget: int, *, compiled: bool = False) -> None:
+    def __init__(self, model: OpenModel, traits: Traits, memory_budget: int) -> None:
         self._model: PreTrainedModel | None = model.model
         self.tokenizer = model.tokenizer
-        self._compiles = compiled
+        self._name = model.name
+        self._memory_budget = memory_budget
         self._prefixes: PrefixStore | None = None
         self._packed: PackedModel | None = None
         self._trunk_attention: TrunkAttention | None = None
-        module = model.model
-        self._take(module, traits)
-        self.capabilities = frozenset(
+        self._structure = StructureLog(model.model, traits)
+        self._look()
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What the session can do with the model as it is."""
+        return frozenset(
             {Capability.LOG_PROBS, Capability.LOGITS, Capability.GRADIENTS, Capability.HIDDEN_STATES}
-            | ({Capability.GENERATE} if module.can_generate() else set())
-            | ({Capability.PREFIX_CACHE} if traits.prefix_sharing else set())
+            | ({Capability.GENERATE} if self.model.can_generate() else set())
+            | ({Capability.PREFIX_CACHE} if self._traits.prefix_sharing else set())
         )
-        self.info = SessionInfo(
+
+    @property
+    def info(self) -> SessionInfo:
+        """Device, dtype and limits of the model as it is."""
+        model = self.model
+        return SessionInfo(
             backend="torch",
-            device=str(module.device),
-            dtype=str(module.dtype).removeprefix("torch."),
-            context_length=_context_length(module),
-            memory_budget=memory_budget,
-            vocabulary=_vocabulary(module),
-            notes=traits.notes(),
-            model=model.name,
-            weights_bytes=weights_bytes(module),
+            device=str(model.device),
+            dtype=str(model.dtype).removeprefix("torch."),
+            context_length=context_length(model),
+            memory_budget=self._memory_budget,
+            vocabulary=vocabulary(model),
+            notes=(*self._traits.notes(), *self._guard.notes),
+            model=self._name,
+            weights_bytes=weights_bytes(model),
         )
 
     @property
     def layout(self) -> Layout:
-        """The layout that this model allows; the model is probed again if its forward, head or hooks were replaced."""
-        if self._model is not None and module_overrides(self._model) != self._overrides:
-            self._take(self._model, probe(self._model))
-        traits = self._traits
-        on_gpu = self.info.device != "cpu"
+        """The layout that this model allows; the model is probed again if its structure has changed."""
+        self._look_again()
+        traits, refused = self._traits, self._guard.refused
+        on_gpu = self.model.device.type != "cpu"
         tokens = GPU_BATCH_TOKENS if on_gpu else CPU_BATCH_TOKENS
         return Layout(
-            padding=traits.padding,
-            prefix_sharing=traits.prefix_sharing,
-            batch_tokens=tokens if traits.batching else 1,
+            padding=traits.padding and "padding" not in refused,
+            prefix_sharing=traits.prefix_sharing and "prefix" not in refused,
+            batch_tokens=tokens if traits.batching and "batching" not in refused else 1,
             batch_overhead=GPU_BATCH_OVERHEAD if on_gpu else CPU_BATCH_OVERHEAD,
-            packing=traits.packing,
+            packing=traits.packing and "packing" not in refused,
             packing_limit=traits.packing_limit,
             packing_overhead=PACKING_OVERHEAD,
         )
@@ -137,14 +148,15 @@ class TorchSession:
 
         Raises:
             BatchTooLargeError: memory ran out.
+            ScoreError: the model fails on a row.
         """
         with scoring_mode(self.model), translate_out_of_memory():
+            states = self.hidden(batch)
             if self._traits.linear_head:
                 head = Head.of(self.model)
-                found = at_targets(lambda states, ids: target_log_probs(states, head, ids), self.hidden(batch), batch)
+                found = at_targets(lambda part, ids: target_log_probs(part, head, ids), states, batch)
             else:
-                logits = self._own_logits(batch)
-                found = log_probs_of_logits(logits, batch.targets()[0].to(logits.device))
+                found = log_probs_of_logits(states, batch.targets()[0].to(states.device))
         # A copy made outside inference mode is an ordinary tensor, which its receiver may change.
         return found.cpu().clone()
 
@@ -155,20 +167,33 @@ class TorchSession:
 
         Raises:
             BatchTooLargeError: memory ran out.
+            ScoreError: the model fails on a row.
         """
         with scoring_mode(self.model), translate_out_of_memory():
+            states = self.hidden(batch)
             linear = self._traits.linear_head
-            states = self.hidden(batch) if linear else self._own_logits(batch)
         for part in states.split(rows):
             with scoring_mode(self.model), translate_out_of_memory():
                 found = all_logits(part, Head.of(self.model)) if linear else upcast(part)
             yield found.clone()
 
     def hidden(self, batch: ScoringBatch) -> Float[Tensor, "B T D"]:
-        """Last hidden states at the positions that predict the target; called in ``scoring_mode``."""
+        """States at the positions that predict the target, called in ``scoring_mode``.
+
+        They are the last hidden states where the model has a linear head, else the model's logits.
+
+        Raises:
+            ScoreError: the model fails on a row.
+        """
+        self._look_again()
+        return self._guard(batch)
+
+    def _read(self, batch: ScoringBatch) -> Float[Tensor, "B T D"]:
+        if not self._traits.linear_head:
+            return self._own_logits(batch)
         if batch.packed:
             if self._packed is None:
-                self._packed = PackedModel(self.model, compiled=self._compiles, fused=self._trunk_attention)
+                self._packed = PackedModel(self.model, fused=self._trunk_attention)
             return self._packed.hidden(batch.rows)
         ids, keep = self._laid_out(batch.padded())
         return self._read_by_head(self.model.base_model(ids, **self._cache(batch))[0], keep)
@@ -270,7 +295,8 @@ class TorchSession:
             return inside.trace(self.model, ids, hidden=hidden, attentions=attentions, modules=modules)
 
     def fingerprint(self) -> str:
-        """A hash of the configuration and of a sample of every weight."""
+        """A hash of the configuration and of a sample of every weight, as they are now."""
+        self._looked = False
         return fingerprint(self.model)
 
     def checksum(self) -> str:
@@ -282,23 +308,39 @@ class TorchSession:
         return model_checksum(self.model)
 
     def release(self) -> None:
-        """Forget what was encoded: the weights may change before the next run."""
+        """Forget what was encoded: the model may change before the next run."""
         self._prefixes = None
         if self._packed is not None:
             self._packed.forget()
+        self._looked = False
 
     def close(self) -> None:
         """Let go of the model; idempotent."""
-        self._model = self._packed = None
         self.release()
+        self._model = self._packed = None
 
-    def _take(self, model: PreTrainedModel, traits: Traits) -> None:
-        """Set everything that follows from the model's traits."""
-        self._traits, self._overrides = traits, module_overrides(model)
-        self._packed = None
-        self.row_bytes = ActivationSize(
-            model, linear_head=traits.linear_head, supports_logits_to_keep=traits.supports_logits_to_keep
-        )
+    def row_bytes(self, prefix: int, suffix: int, targets: int) -> int:
+        """Bytes that a row takes, an upper estimate."""
+        return self._activations(prefix, suffix, targets)
+
+    def _look_again(self) -> None:
+        """Look at the model's structure if it may have changed since; not while something is kept of it."""
+        if not self._looked and self._model is not None:
+            self._look()
+
+    def _look(self) -> None:
+        """Set everything that follows from the model's structure."""
+        model = self.model
+        self._traits, doubt, changed = self._structure.look(model)
+        self._guard = Guard(self._read, doubt)
+        if changed:
+            self._packed = None
+            self._activations = ActivationSize(
+                model,
+                linear_head=self._traits.linear_head,
+                supports_logits_to_keep=self._traits.supports_logits_to_keep,
+            )
+        self._looked = True
 
     def _own_logits(self, batch: ScoringBatch) -> Float[Tensor, "B T V"]:
         """The model's own logits at those positions, where they are more than its head."""
@@ -313,17 +355,4 @@ class TorchSession:
         """Arguments by which a forward gets the prefix."""
         if not batch.prefix_length:
             return {"use_cache": False, "return_dict": True}
-        return {"past_key_values": self._prefix(batch), "use_cache": True, "return_dict": True}
-
-
-def _vocabulary(model: PreTrainedModel) -> int | None:
-    """Token ids that can both be read and be predicted."""
-    weights = (getattr(part, "weight", None) for part in (model.get_input_embeddings(), model.get_output_embeddings()))
-    return min((int(weight.shape[0]) for weight in weights if weight is not None), default=None)
-
-
-def _context_length(model: PreTrainedModel) -> int | None:
-    """The model's limit on positions, where it has one."""
-    config = model.config.get_text_config()
-    limit = getattr(config, "max_position_embeddings", None)
-    return int(limit) if isinstance(limit, int) and limit > 0 else None
+        return {cache_argument(self.model.base_model): self._prefix(batch), "use_cache": True, "return_dict": True}
