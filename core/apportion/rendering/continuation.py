@@ -70,18 +70,14 @@ def continuation(full: FullPrompt, name: str, text: str) -> Continuation:
     seam = _Seam(context.tokenizer, prompt, shared)
     border = seam.border(whole)
     if border:
-        note = (
-            f"before the {name}, the prompt ends with other tokens ({seam.listed(whole, border)}) than alone; the "
-            f"{name} is scored after those that it has alone ({seam.listed(prompt, len(prompt))})"
-        )
-        return Continuation(whole[border:], note)
+        return _after_others(seam, whole, border, name)
     return _across(context, seam, whole, known, name, text)
 
 
-def _ends_known(context: AdaptContext, prompt: Ids) -> bool:
-    """True unless the last token stands for unknown text, which may reach beyond the prompt."""
+def _ends_known(context: AdaptContext, ids: Ids) -> bool:
+    """True unless the last token stands for unknown text, of which more may follow."""
     unknown = context.tokenizer.unk_token_id
-    return unknown is None or prompt[-1:] != (unknown,)
+    return unknown is None or ids[-1:] != (unknown,)
 
 
 def _begins_a_token(context: AdaptContext, prompt: Ids, known: PromptText, text: str) -> bool:
@@ -91,16 +87,31 @@ def _begins_a_token(context: AdaptContext, prompt: Ids, known: PromptText, text:
     return len(ids) > len(prompt) and ids[: len(prompt)] == prompt
 
 
+def _after_others(seam: _Seam, whole: Ids, border: int, name: str) -> Continuation:
+    """The rest of the one text, which has other tokens for the end of the prompt."""
+    there, alone = seam.listed(whole, border)
+    note = (
+        f"before the {name}, the prompt ends with other tokens ({there}) than alone; the {name} is scored after those "
+        f"that it has alone ({alone})"
+    )
+    ids = whole[border:]
+    if seam.read(ids) != seam.read_instead(whole):
+        note += f", and both read {_short(seam.read(ids))}"
+    return Continuation(ids, note)
+
+
 def _across(context: AdaptContext, seam: _Seam, whole: Ids, known: PromptText, name: str, text: str) -> Continuation:
     """Tokens for a text that begins inside a token of the one text."""
-    unknown = context.tokenizer.unk_token_id in whole[seam.shared :]
+    # A token for unknown text may have swallowed the border, and does not show what it reads.
+    unknown = context.tokenizer.unk_token_id in whole[max(0, seam.shared - 1) :]
     wanted = seam.read(()) + text if unknown else seam.read_instead(whole)
     ids = _fitting(context, seam, wanted, text)
     if not ids:
         return Continuation(())
-    crossing = seam.listed(whole, seam.end_of_crossing(whole))
-    note = f"no token begins where the {name} begins (in the whole text, {crossing} is there); it is scored as "
-    note += seam.shown(ids)
+    note = (
+        f"no token begins where the {name} begins: in the whole text, {seam.crossing(whole)} is there; the {name} is "
+    )
+    note += f"scored as {seam.shown(ids)}"
     if seam.read(ids) != wanted:
         note += f", which reads {_short(seam.read(ids))} after the prompt"
     if known.text[-1:].isspace() and not text[0].isspace():
@@ -126,7 +137,8 @@ def _in_the_middle(context: AdaptContext, last: str, text: str) -> Iterator[Ids]
         yield alone
     for anchor in dict.fromkeys((last, *ANCHORS) if last else ANCHORS):
         before, both = context.encode([anchor, anchor + text], special_tokens=False)
-        if before and both[: len(before)] == before and len(both) > len(before):
+        begins = both[: len(before)] == before and len(both) > len(before)
+        if before and begins and _ends_known(context, before):
             yield both[len(before) :]
 
 
@@ -173,9 +185,17 @@ class _Seam:
         """The texts of tokens that follow the prompt."""
         return _listed(token_texts(self._tokenizer, (*self._prompt, *ids), len(self._prompt)))
 
-    def listed(self, ids: Ids, stop: int) -> str:
-        """The texts of tokens that are not shared, up to ``stop``."""
-        return _listed(token_texts(self._tokenizer, ids[:stop], self.shared))
+    def crossing(self, whole: Ids) -> str:
+        """The texts of the tokens of the one text that are not the prompt's, up to the first that goes beyond it."""
+        return _listed(token_texts(self._tokenizer, whole[: self.end_of_crossing(whole)], self.shared))
+
+    def listed(self, whole: Ids, border: int) -> tuple[str, str]:
+        """The tokens of the one text up to a border, and those of the prompt, without those that are shared."""
+        both = whole[:border], self._prompt
+        there, alone = (_listed(token_texts(self._tokenizer, ids, self.shared)) for ids in both)
+        if there == alone:  # they differ in what is not text, such as the mark of the end of a word
+            there, alone = (_listed(self._tokenizer.convert_ids_to_tokens(list(ids[self.shared :]))) for ids in both)
+        return there, alone
 
     def _decoded(self, ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))

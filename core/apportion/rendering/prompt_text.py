@@ -52,7 +52,10 @@ def _candidates(context: AdaptContext, adapter: InputAdapter, ids: tuple[int, ..
     shown = "".join(segment.text for segment in getattr(adapter, "segments", ()))
     if shown:
         yield shown
-    yield str(context.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
+    # Some tokenizers set special tokens apart with spaces, which then are part of the text; so without them first.
+    start = len(context.before) if ids[: len(context.before)] == context.before else 0
+    for part in dict.fromkeys((ids[start:], ids)):
+        yield str(context.tokenizer.decode(list(part), clean_up_tokenization_spaces=False))
 
 
 def notes_on_special_tokens(context: AdaptContext, ids: tuple[int, ...], known: PromptText | None) -> tuple[str, ...]:

@@ -69,7 +69,7 @@ class Targets:
             found = Continuation(tuple(self._tokenizer(given, add_special_tokens=False)["input_ids"]))
             before = ()
         if not found.ids:
-            raise InputError(f"The {name} {given!r} is empty: the tokenizer returns no tokens for it.")
+            raise InputError(f"The {name} {given!r} is empty: it adds no tokens to this prompt.")
         texts = token_texts(self._tokenizer, (*before, *found.ids), len(before))
         return Target(found.ids, texts, given, notes=(found.note,) if found.note else ())
 
