@@ -128,16 +128,16 @@ def test_nobody_adds_a_space(kind: str, target: str) -> None:
 # --- where no token begins at the target -----------------------------------------------------------------------------
 
 ACROSS = [
-    ("byte-level", "Paris is ", "Paris", "Par is", "' Paris' is there; .* scored as 'Par' 'is'; white space at the end"),
-    ("sentencepiece, always", "Paris is ", "Paris", "Par is", "' Paris' is there; the target is scored as 'Par' 'is'; w"),
-    ("sentencepiece, prefix", "Paris is ", "Paris is", "Par is ▁is", "' Paris' is there; .* scored as 'Par' 'is' ' is'"),
-    ("unigram, first", "Paris is ", "Paris", "Paris", "' Paris' is there; the target is scored as 'Paris'; white space"),
+    ("byte-level", "Paris is ", "Paris", "Par is", "' Paris' is there; .* scored as 'Par' 'is'; white space"),
+    ("sentencepiece, always", "Paris is ", "Paris", "Par is", "' Paris' is there; .* scored as 'Par' 'is'; w"),
+    ("sentencepiece, prefix", "Paris is ", "Paris is", "Par is ▁is", "' Paris' is there; .* as 'Par' 'is' ' is'"),
+    ("unigram, first", "Paris is ", "Paris", "Paris", "' Paris' is there; .* scored as 'Paris'; white space"),
     ("unigram, end", "The Par", "is", "is", "' Paris' is there; the target is scored as 'is'$"),
     ("sentencepiece, never", "The Par", "is the", "is ▁the", "' Paris' is there; the target is scored as 'is' ' the'$"),
     ("byte-level, prefix space", "is\n", "\n", "Ċ", r"'\\n\\n' is there; the target is scored as '\\n'$"),
     ("wordpiece", "The Par", "is", "##is", "' paris' is there; the target is scored as 'is'$"),
     ("wordpiece", "The Par", "🙂", "<unk>", "' <unk>' is there; .* ' <unk>', which reads 'the par <unk>' after"),
-    ("slow", "Paris is ", "Paris", "Paris", "' Paris' is there; the target is scored as 'Paris'; white space"),
+    ("slow", "Paris is ", "Paris", "Paris", "' Paris' is there; .* scored as 'Paris'; white space"),
     ("byte-level", "is\n\n", "the", "the", r"other tokens \('\\n' '\\n'\) than alone; .* alone \('\\n\\n'\)$"),
     ("word ends", PROMPT, "Paris", "Par is</w>", r"other tokens \('is'\) than alone; .* \('is</w>'\), and both read '"),
 ]  # fmt: skip
