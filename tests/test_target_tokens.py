@@ -136,7 +136,7 @@ ACROSS = [
     ("sentencepiece, never", "The Par", "is the", "is ▁the", "' Paris' is there; the target is scored as 'is' ' the'$"),
     ("byte-level, prefix space", "is\n", "\n", "Ċ", r"'\\n\\n' is there; the target is scored as '\\n'$"),
     ("wordpiece", "The Par", "is", "##is", "' paris' is there; the target is scored as 'is'$"),
-    ("wordpiece", "The Par", "🙂", "<unk>", "' <unk>' is there; .* ' <unk>', which reads 'the par <unk>' after"),
+    ("wordpiece", "The Par", "🙂", "<unk>", "' <unk>' is there; the target is scored as ' <unk>'$"),
     ("slow", "Paris is ", "Paris", "Paris", "' Paris' is there; .* scored as 'Paris'; white space"),
     ("byte-level", "is\n\n", "the", "the", r"other tokens \('\\n' '\\n'\) than alone; .* alone \('\\n\\n'\)$"),
     ("word ends", PROMPT, "Paris", "Par is</w>", r"other tokens \('is'\) than alone; .* \('is</w>'\), and both read '"),

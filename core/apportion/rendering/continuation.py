@@ -112,7 +112,7 @@ def _across(context: AdaptContext, seam: _Seam, whole: Ids, known: PromptText, n
         f"no token begins where the {name} begins: in the whole text, {seam.crossing(whole)} is there; the {name} is "
     )
     note += f"scored as {seam.shown(ids)}"
-    if seam.read(ids) != wanted:
+    if not unknown and seam.read(ids) != wanted:
         note += f", which reads {_short(seam.read(ids))} after the prompt"
     if known.text[-1:].isspace() and not text[0].isspace():
         note += f"; white space at the end of the prompt belongs at the beginning of the {name}"
