@@ -192,7 +192,10 @@ def test_no_end_of_text_between_prompt_and_target(kind: str) -> None:
         with ap.Explainer((model(), tokenizer(kind)), plugins=[Recording(read)], progress=False) as recording:
             result = recording.attribute(prompt, " Paris", method="ablation")
             written = recording.attribute(prompt, method="ablation", generate={"max_new_tokens": 2})
-        assert len(read) > 4
+            options: dict[str, Any] = {"target_fn": "pcxmi", "target_options": {"reference": "The Paris"}}
+            recording.attribute(prompt, " Paris", method="ablation", **options)
+        assert len(read) > 6
+        assert tokens(kind, "The Paris") in {one.ids for one in read}
         assert tokenizer(kind).eos_token_id not in {token for one in read for token in one.ids}
         for each in (result, written):
             (note,) = about(each, "appends")
@@ -388,6 +391,13 @@ def test_ids_that_are_those_of_a_text(kind: str, target: str) -> None:
         result = explainer(kind).attribute(prompt, target, method="ablation")
         assert explainer(kind).target_of(result) == after(kind, PROMPT, target)
         assert not about(result, "target was")
+
+
+def test_segments_have_the_white_space_that_tokens_lack() -> None:
+    kind = "wordpiece"
+    for text, expected in (("The Par ", "is"), ("The Par", "##is"), ("", "##is")):
+        result = explainer(kind).attribute(GivenIds(tokens(kind, "The Par"), text), "is", method="ablation")
+        assert texts(kind, explainer(kind).target_of(result)) == expected
 
 
 @pytest.mark.parametrize("kind", ["sentencepiece, always", "sentencepiece, prefix", "slow", "byte-level"])
