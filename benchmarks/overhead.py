@@ -141,7 +141,7 @@ def measured(plugins: Any, tokenizer: Any, prompt: object, name: str) -> tuple[d
     def score(inputs: list[Any]) -> torch.Tensor:
         return -0.5 - torch.rand(len(inputs), OUTPUTS, generator=draw, dtype=torch.float64)
 
-    renderer = Renderer(adapter, tokenizer)
+    renderer = Renderer(adapter, AdaptContext(tokenizer))
     names = [feature.name for feature in adapter.features]
     game = TimedGame(names, OUTPUTS, clock.around("rendering", renderer), clock.around(None, score))
     game.clock = clock

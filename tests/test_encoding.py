@@ -204,7 +204,7 @@ def test_templates_of_anything(name: str, literals: list[str], values: list[str]
     tokenizer = sure(name)
     template = "".join(f"{literal}{{}}" for literal in literals) + " end"
     mask = (torch.arange(16)[:, None] >> torch.arange(4)) & 1 == 1
-    adapter = TemplateAdapter(ap.Template(template, values, baselines), ap.AdaptContext(tokenizer))
+    adapter = TemplateAdapter(ap.Template(template, values, baselines), ap.AdaptContext(tokenizer, closed=True))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = [item.ids for item in adapter.render(mask)]

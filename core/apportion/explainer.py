@@ -119,8 +119,9 @@ class Explainer:
 
         Args:
             prompt: a ``str``, ``Text``, ``Template``, ``Chat``, ``Documents``, or a prompt of a plugin's input adapter.
-            target: a text (encoded without special tokens), token ids, or ``None`` for the model's own greedy
-                continuation of up to 25 tokens.
+            target: a text that continues the full prompt, exactly as given (its tokens are those that follow the
+                prompt's where both are tokenised as one text; if none begins there, the result says what was scored
+                instead), token ids, or ``None`` for the model's own greedy continuation of up to 25 tokens.
             method: a method's name, a ``Method``, or ``"auto"``: exact Shapley values if 2^F evaluations fit the
                 budget, else sampled ones; the result states the choice and the reason.
             features: granularity of a plain ``str``, as ``by`` of ``Text``.
@@ -129,7 +130,8 @@ class Explainer:
                 predict the target, ``Float[S, T, V]``. Such a function returns a value per token, ``Float[S, T]``,
                 whose sum is the value of the whole target; or the values of the whole target and each token,
                 ``Float[S, 1 + T]``.
-            contrast: text or token ids to compare the target with, for contrastive target functions.
+            contrast: text or token ids to compare the target with, for contrastive target functions; a text continues
+                the prompt as the target does.
             target_options: options of the target function, such as ``{"top_k": 20}``.
             budget: maximum number of distinct model evaluations.
             until: the largest standard error allowed, in the unit of the target function (nats for ``"log_prob"``). The

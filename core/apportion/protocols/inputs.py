@@ -37,7 +37,8 @@ class InputAdapter(Protocol):
 
     Optional attributes, read if they exist:
 
-    - ``segments``: ``Sequence[Segment]``, the full prompt in order, for highlighted text.
+    - ``segments``: ``Sequence[Segment]``, the full prompt in order, for highlighted text, and for targets: the text
+      that they continue, if the adapter did not encode it with its context.
     - ``draws``: ``int``, inputs per coalition when ``render`` returns ``Alternatives`` (default 1).
     - ``notes``: ``Sequence[str]``, sentences to include in the result.
     - ``feature_of_token``: ``Sequence[int | None]``, the feature of each token of the full prompt, for prompts whose

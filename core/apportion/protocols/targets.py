@@ -37,6 +37,7 @@ class Target:
         text: text of the whole target.
         generated: true if the model wrote it (``target=None``).
         contrast: another target to compare it with, of any length.
+        notes: sentences for the result, on how the text became these tokens.
     """
 
     ids: tuple[int, ...]
@@ -44,6 +45,7 @@ class Target:
     text: str
     generated: bool = False
     contrast: Target | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

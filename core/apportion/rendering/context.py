@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from apportion.rendering.encoder import Encoder, check_encodable
+from apportion.rendering.special_tokens import added_around
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["AdaptContext"]
+__all__ = ["AdaptContext", "PromptText"]
+
+Ids = tuple[int, ...]
+
+RECENT = 16
+"""Number of texts that are remembered with their ids."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptText:
+    """The text of a prompt, and how it was tokenised.
+
+    Attributes:
+        text: the whole text.
+        special_tokens: the tokenizer's special tokens were added to it.
+    """
+
+    text: str
+    special_tokens: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,21 +42,39 @@ class AdaptContext:
         tokenizer: the model's tokenizer.
         seed: the run's seed, for adapters that sample.
         request_id: id of the run's request.
+        closed: prompts end with the special tokens that the tokenizer appends to a text, because the model reads the
+            target apart from them. Otherwise these are left out: the target continues the prompt.
     """
 
     tokenizer: PreTrainedTokenizerBase
     seed: int = 0
     request_id: str = ""
+    closed: bool = False
     _encoder: Encoder = field(init=False, repr=False, compare=False)
+    _around: tuple[Ids, Ids] = field(init=False, repr=False, compare=False)
+    _recent: deque[tuple[Ids, PromptText]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         # It caches tokenised text for as long as the prompt lives.
         object.__setattr__(self, "_encoder", Encoder(self.tokenizer))
+        object.__setattr__(self, "_around", added_around(self.tokenizer))
+        object.__setattr__(self, "_recent", deque(maxlen=RECENT))
+
+    @property
+    def before(self) -> tuple[int, ...]:
+        """The special tokens that ``encode`` adds before a text."""
+        return self._around[0]
+
+    @property
+    def omitted(self) -> tuple[int, ...]:
+        """The special tokens that the tokenizer appends to a text, and ``encode`` leaves out."""
+        return () if self.closed else self._around[1]
 
     def encode(self, texts: Sequence[str], *, special_tokens: bool = True) -> list[tuple[int, ...]]:
         """Tokenise each text; the ids are those that the tokenizer returns for the whole text.
 
-        Passing many texts in one call is fastest.
+        Special tokens that the tokenizer appends to every text, such as an end-of-text token, are left out, because the
+        target continues the prompt. Passing many texts in one call is fastest.
 
         Args:
             texts: whole prompts.
@@ -45,4 +83,14 @@ class AdaptContext:
         """
         for text in texts:
             check_encodable("prompt", text)
-        return self._encoder(texts, special_tokens=special_tokens)
+        if special_tokens and self.omitted:
+            found = [(*self.before, *ids) for ids in self._encoder(texts, special_tokens=False)]
+        else:
+            found = self._encoder(texts, special_tokens=special_tokens)
+        known = (PromptText(text, special_tokens) for text in texts[:RECENT])
+        self._recent.extend(zip(found[:RECENT], known, strict=True))
+        return found
+
+    def text_of(self, ids: tuple[int, ...]) -> PromptText | None:
+        """The text that was recently encoded to these ids, if there is one."""
+        return next((known for found, known in reversed(self._recent) if found == ids), None)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from apportion.errors import InputError
 from apportion.rendering.safe_splits import borders
+from apportion.rendering.special_tokens import added_around
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -62,8 +63,7 @@ class Encoder:
             self._border, self._ready = borders(self._tokenizer), True
         if self._border is None:
             return None
-        # The special tokens around a text do not depend on the text.
-        before, after = self._around() if special_tokens else ((), ())
+        before, after = added_around(self._tokenizer) if special_tokens else ((), ())
         found: list[Ids] = []
         for start in range(0, len(texts), BLOCK):
             parts = [*map(self._border.split, texts[start : start + BLOCK])]
@@ -88,12 +88,6 @@ class Encoder:
         if new:
             (anchor, *rows) = self._whole([ANCHOR, *(f"{ANCHOR} {text}" for text in new)], False)
             self._later.update(zip(new, (row[len(anchor) :] for row in rows), strict=True))
-
-    def _around(self) -> tuple[Ids, Ids]:
-        """Special tokens before and after each text."""
-        (plain,), (ids,) = self._whole([ANCHOR], False), self._whole([ANCHOR], True)
-        start = next(i for i in range(len(ids)) if ids[i : i + len(plain)] == plain)
-        return ids[:start], ids[start + len(plain) :]
 
     def _whole(self, texts: Iterable[str], special_tokens: bool) -> list[Ids]:
         given = list(texts)

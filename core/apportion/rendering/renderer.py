@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool
@@ -14,9 +13,7 @@ from apportion.protocols.inputs import Alternatives, InputAdapter
 from apportion.protocols.row import Media, ModelInput
 from apportion.protocols.targets import EMPTY, FULL
 from apportion.rendering.context import AdaptContext
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from apportion.rendering.prompt_text import FullPrompt, notes_on_special_tokens, text_of_prompt
 
 __all__ = ["Renderer"]
 
@@ -30,12 +27,13 @@ class Renderer:
 
     Args:
         adapter: the prompt's adapter.
-        tokenizer: the model's tokenizer.
+        context: the context in which the adapter split the prompt.
     """
 
-    def __init__(self, adapter: InputAdapter, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, adapter: InputAdapter, context: AdaptContext) -> None:
         self._adapter = adapter
-        self._tokenizer = tokenizer
+        self._context = context
+        self._tokenizer = context.tokenizer
         self._notes: dict[str, None] = dict.fromkeys(getattr(adapter, "notes", ()))
         self.draws: int = getattr(adapter, "draws", 1)
 
@@ -49,6 +47,13 @@ class Renderer:
         (item,) = self(torch.ones(1, len(self._adapter.features), dtype=torch.bool))
         return item.inputs[0] if isinstance(item, Alternatives) else item
 
+    def full_prompt(self) -> FullPrompt:
+        """The same with its text. What special tokens around it mean is noted for the result."""
+        full = self.full()
+        text = text_of_prompt(self._context, self._adapter, full.ids)
+        self._notes |= dict.fromkeys(notes_on_special_tokens(self._context, full.ids, text))
+        return FullPrompt(full, text, self._context)
+
     def reference(self, name: object) -> ModelInput | None:
         """Render the prompt to compare with: ``"full"``, ``"empty"``, or a text; ``None`` stays ``None``.
 
@@ -60,7 +65,7 @@ class Renderer:
         if not isinstance(name, str):
             raise InputError(f"reference={name!r} must be 'full', 'empty' or the text of a prompt.")
         if name not in (FULL, EMPTY):
-            (ids,) = AdaptContext(self._tokenizer).encode([name])
+            (ids,) = self._context.encode([name])
             return ModelInput(ids) if ids else self._empty()
         if name == FULL:
             return self.full()

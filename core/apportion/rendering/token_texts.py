@@ -17,15 +17,19 @@ LONGEST = 8
 SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 
-def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> tuple[str, ...]:
+def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], first: int = 0) -> tuple[str, ...]:
     """The text that each token adds, without byte marks (``Ġ``, ``▁``) but with spaces.
 
     If several tokens make up one character, each shows that character with a number: ``🙂₁``, ``🙂₂``.
+
+    Args:
+        tokenizer: the tokenizer of the ids.
+        ids: token ids.
+        first: index of the first token of interest; those before it only affect how it is decoded.
     """
     texts: list[str] = []
-    while len(texts) < len(ids):
-        start = len(texts)
-        size, text = _shortest_whole(tokenizer, ids, start)
+    while first + len(texts) < len(ids):
+        size, text = _shortest_whole(tokenizer, ids, first + len(texts))
         texts += [text] if size == 1 else [f"{text}{str(i + 1).translate(SUBSCRIPTS)}" for i in range(size)]
     return tuple(texts)
 

@@ -78,7 +78,7 @@ def assemble(
         device=info.device,
         dtype=info.dtype,
         versions=versions,
-        notes=(*notes, *info.notes, *request.renderer.notes, *tally.notes, *estimate.notes),
+        notes=(*notes, *info.notes, *_input_notes(request), *tally.notes, *estimate.notes),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     return Attribution(
@@ -98,6 +98,12 @@ def assemble(
         extras=dict(estimate.extras),
         plugins=plugins,
     )
+
+
+def _input_notes(request: Request) -> tuple[str, ...]:
+    """What there is to say about the prompts, the target and the contrast."""
+    target = request.target
+    return (*request.renderer.notes, *target.notes, *(() if target.contrast is None else target.contrast.notes))
 
 
 def _plain(value: object) -> object:

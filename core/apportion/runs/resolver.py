@@ -115,14 +115,16 @@ class Resolver:
         target_fn_name, target_fn_object = self._target_fn(
             target_fn, {} if target_options is None else target_options, contrast
         )
-        other = None if contrast is None else self._targets.given("contrast", contrast)
-        adapter = self.adapter(prompt, features, seed, request_id)
-        renderer = Renderer(adapter, self._session.tokenizer)
+        other = None if contrast is None else self._targets.checked("contrast", contrast)
+        given = None if target is None else self._targets.checked("target", target)
+        context = AdaptContext(self._session.tokenizer, seed, request_id, closed=not self._session.layout.joint)
+        adapter = self.adapter(prompt, features, context)
+        renderer = Renderer(adapter, context)
         chosen = self._chosen(method, renderer, len(adapter.features), budget, method_options)
         if target is None:
             rehearse(chosen["method"], len(adapter.features), chosen["coalition_budget"], seed, chosen["options"])
-        full = renderer.full()
-        self._targets.check_prompt(full)
+        full = renderer.full_prompt()
+        self._targets.check_prompt(full.input)
         parts = {
             "id": request_id,
             "model": self._session.info.model,
@@ -141,8 +143,14 @@ class Resolver:
             "scorers": self._plugins.scorers(),
             **chosen,
         }
-        given = None if target is None else self._targets.given("target", target)
-        return Draft(full, given, other, generate or {}, seed, parts)
+        return Draft(
+            full.input,
+            None if given is None else self._targets.given("target", given, full),
+            None if other is None else self._targets.given("contrast", other, full),
+            generate or {},
+            seed,
+            parts,
+        )
 
     def larger(
         self,
@@ -195,7 +203,7 @@ class Resolver:
                 raise unknown_name("metric", name, found, "Options are given for it, but it is not measured.")
         return {name: (metric, options.get(name, {})) for name, metric in found.items()}
 
-    def adapter(self, prompt: object, features: object, seed: int, request_id: str = "") -> InputAdapter:
+    def adapter(self, prompt: object, features: object, context: AdaptContext) -> InputAdapter:
         """Find the adapter for a prompt, from the first plugin that claims it."""
         if isinstance(prompt, str):
             prompt = Text(prompt) if features is None else Text(prompt, by=features)  # type: ignore[arg-type]
@@ -203,7 +211,6 @@ class Resolver:
             raise InputError(
                 f"features= applies to plain strings only; a {type(prompt).__name__} defines its own features."
             )
-        context = AdaptContext(self._session.tokenizer, seed, request_id)
         found: InputAdapter | None = self._plugins.call("apportion_adapt_input", prompt=prompt, context=context)
         if found is None:
             raise InputError(

@@ -12,7 +12,9 @@ from apportion.errors import CapabilityError, InputError
 from apportion.protocols.backend import Capability, GenerateSession, Session
 from apportion.protocols.row import ModelInput
 from apportion.protocols.targets import Target
+from apportion.rendering.continuation import Continuation, continuation
 from apportion.rendering.encoder import check_encodable
+from apportion.rendering.prompt_text import FullPrompt
 from apportion.rendering.token_texts import token_texts
 
 __all__ = ["Targets"]
@@ -29,23 +31,47 @@ class Targets:
         self._session = session
         self._tokenizer = session.tokenizer
 
-    def given(self, name: str, given: object) -> Target:
-        """Make a target or contrast from a text or token ids.
+    def checked(self, name: str, given: object) -> str | tuple[int, ...]:
+        """Check what can be checked of a target or contrast before its prompt is rendered.
 
         Args:
             name: ``"target"`` or ``"contrast"``, for messages.
-            given: the text, without special tokens, or the ids.
+            given: a text, or token ids.
 
         Raises:
-            InputError: the target is empty, cannot be encoded, or has an id outside the vocabulary.
+            InputError: the target is empty, is not valid Unicode, or has an id outside the vocabulary.
         """
         if not isinstance(given, str):
-            return self._of_ids(self._checked_ids(name, given))
+            return self._checked_ids(name, given)
         check_encodable(name, given)
-        ids = tuple(self._tokenizer(given, add_special_tokens=False)["input_ids"])
-        if not ids:
+        if not given:
             raise InputError(f"The {name} {given!r} is empty: the tokenizer returns no tokens for it.")
-        return replace(self._of_ids(ids), text=given)
+        return given
+
+    def given(self, name: str, given: str | tuple[int, ...], prompt: FullPrompt) -> Target:
+        """Make a target or contrast of the full prompt; after perturbed prompts it keeps the same tokens.
+
+        Args:
+            name: ``"target"`` or ``"contrast"``, for messages.
+            given: a text, whose tokens are those with which it continues the prompt, or token ids.
+            prompt: the prompt with all features.
+
+        Raises:
+            InputError: the text adds no tokens to the prompt.
+        """
+        if not isinstance(given, str):
+            return self._of_ids(given)
+        if self._session.layout.joint:
+            found = continuation(prompt, name, given)
+            before: tuple[int, ...] = prompt.input.ids
+        else:
+            # A decoder reads the target from its own beginning, as a text of its own.
+            found = Continuation(tuple(self._tokenizer(given, add_special_tokens=False)["input_ids"]))
+            before = ()
+        if not found.ids:
+            raise InputError(f"The {name} {given!r} is empty: it adds no tokens to this prompt.")
+        texts = token_texts(self._tokenizer, (*before, *found.ids), len(before))
+        return Target(found.ids, texts, given, notes=(found.note,) if found.note else ())
 
     def written(self, prompt: ModelInput, options: Mapping[str, object], seed: int) -> Target:
         """Generate a target with the model.
