@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import dis
 import enum
 import functools
 import hashlib
 import inspect
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from types import CodeType, SimpleNamespace
+from types import CodeType, FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,10 @@ from apportion.errors import CapabilityError
 from apportion_backends.torch.stable_text import stable
 from apportion_backends.torch.tensor_sums import TensorSums
 
-__all__ = ["code_of", "model_checksum", "user_hooks"]
+__all__ = ["ATOMS", "BOOKKEEPING", "OWN_OF_TORCH", "code_of", "is_known", "model_checksum", "user_hooks"]
 
-DEEPEST = 8
-"""Levels of nested lists and dicts that are looked into."""
+DEEPEST = 32
+"""Levels of nested lists, dicts and objects that are looked into."""
 ATOMS = (bool, int, float, complex, str, bytes, type(None), enum.Enum, torch.dtype, torch.device, torch.layout)
 OWN_OF_TORCH = frozenset(vars(nn.Module()))
 BOOKKEEPING = frozenset(
@@ -42,26 +43,29 @@ BOOKKEEPING = frozenset(
 """Attributes of modules and configurations that have no part in a forward."""
 SAVED = frozenset({"architectures", "dtype"})
 """What ``save_pretrained`` writes into a configuration; a forward reads neither."""
-OBSERVERS = "transformers.utils.output_capturing"
-"""Its hooks stay on a model that was once asked for hidden states, and change nothing."""
+KNOWN_PACKAGES = sys.stdlib_module_names | {
+    "torch", "transformers", "peft", "accelerate", "torchao", "bitsandbytes", "huggingface_hub", "tokenizers", "numpy",
+}  # fmt: skip
+"""Python's own modules, and packages that models are made with."""
+OBSERVERS = ("transformers.utils.output_capturing", "apportion_backends.torch.inside")
+"""Modules whose hooks change nothing. Those of transformers stay on a model that was once asked for hidden states."""
 
 
 def model_checksum(model: nn.Module) -> str:
     """A hash of a model's tensors (every bit), classes, code of ``forward``, settings and configuration.
 
-    Not seen: a change in functions that a ``forward`` calls by their global names, and inside objects that are
-    neither modules, tensors, configurations nor plain data.
+    Functions are looked into as far as they are a user's: their code, what they close over, and what they refer to by
+    global names. Of packages such as transformers, whatever the modules that define the model's classes contain.
 
     Raises:
-        CapabilityError: hooks on a module, a ``forward`` replaced on an object, weights that are not in memory.
+        CapabilityError: hooks on a module, a ``forward`` replaced on an object, weights that are not in memory, an
+            object whose contents cannot be seen.
     """
     for hooks in ("_global_forward_hooks", "_global_forward_pre_hooks"):
         if getattr(nn.modules.module, hooks, None):
             raise CapabilityError("a hook is registered on all modules (register_module_forward_hook or its like)")
     walk = _Walk()
-    # Quantised modules show their weights nowhere else; keep_vars, so that each tensor is read once.
-    for name, value in model.state_dict(keep_vars=True).items():
-        walk.value(name, value)
+    walk.text(code_of(model))
     walk.module("", model)
     return walk.digest.hexdigest()
 
@@ -121,8 +125,16 @@ class _Walk:
         _refuse_hooks(name, module)
         self.text(type(module).__module__, type(module).__qualname__, stable(module.extra_repr()))
         self.function(type(module).forward)
+        self.methods(type(module))
         for key, tensor in (*module._parameters.items(), *module._buffers.items()):
             self.value(key, tensor)
+            # Packed weights of 4 bits hold what they are scaled by in attributes.
+            for extra, value in vars(tensor).items() if tensor is not None else ():
+                self.value(f"{key}.{extra}", value)
+        for part in ("weight", "bias"):
+            # Some quantised layers compute their tensors when asked.
+            if inspect.ismethod(getattr(module, part, None)):
+                self.value(part, getattr(module, part)())
         for key, value in vars(module).items():
             if key not in OWN_OF_TORCH and key not in BOOKKEEPING:
                 self.value(key, value)
@@ -145,9 +157,37 @@ class _Walk:
             self.function(value)
         elif _is_configuration(value):
             self.configuration(value, depth)
-        elif depth < DEEPEST:
-            for key, item in _parts(value):
-                self.value(key, item, depth + 1)
+        elif depth >= DEEPEST:
+            raise CapabilityError(f"the attribute {name!r} is nested more than {DEEPEST} levels deep")
+        else:
+            self.contents(name, value, depth)
+
+    def contents(self, name: str, value: Any, depth: int) -> None:
+        """What a container or an object holds."""
+        parts = _parts(value)
+        if parts is None:
+            parts = () if is_known(type(value)) else self.object(name, value)
+        for key, item in parts:
+            self.value(key, item, depth + 1)
+
+    def object(self, name: str, value: Any) -> Iterable[tuple[str, Any]]:
+        """The attributes of an object of a user's class, whose methods are hashed; nothing if it was met before."""
+        if not self.first_time(value):
+            return ()
+        self.methods(type(value))
+        slots = [slot for kind in type(value).__mro__ for slot in vars(kind).get("__slots__", ())]
+        if not hasattr(value, "__dict__") and not slots:
+            raise CapabilityError(f"the attribute {name!r} is a {type(value).__qualname__}, whose contents are hidden")
+        held = dict(getattr(value, "__dict__", {}))
+        return [*held.items(), *((slot, getattr(value, slot, None)) for slot in slots if slot != "__dict__")]
+
+    def methods(self, kind: type) -> None:
+        """The code of a user's class and of its parents."""
+        for parent in kind.__mro__:
+            for key, function in () if is_known(parent) else vars(parent).items():
+                if inspect.isfunction(function):
+                    self.text(key)
+                    self.function(function)
 
     def tensor(self, name: str, tensor: Tensor) -> None:
         """Shape, dtype and every bit, once where several modules share it."""
@@ -159,27 +199,42 @@ class _Walk:
 
     def configuration(self, config: Any, depth: int) -> None:
         """The settings of a configuration, and the implementations that it selects."""
-        if self.first_time(config) and depth < DEEPEST:
+        if self.first_time(config):
             settings = {key: value for key, value in config.to_dict().items() if key not in SAVED}
             self.value("configuration", settings, depth + 1)
             for chosen in ("_attn_implementation", "_experts_implementation"):
                 self.text(chosen, repr(getattr(config, chosen, None)))
 
     def function(self, function: Any) -> None:
-        """A function's name and, where it is Python's, its code and what it closes over."""
+        """A function's name and, where it is Python's, its code and whatever it refers to."""
+        owner = getattr(function, "__self__", None)
+        if owner is not None and not isinstance(owner, ModuleType | type):
+            self.value("self", owner)
         function = getattr(function, "__func__", function)
         if not self.first_time(function):
             return
         self.text(getattr(function, "__module__", None), getattr(function, "__qualname__", type(function).__qualname__))
         for layer in (function, inspect.unwrap(function)):
-            self.code(getattr(layer, "__code__", None))
+            code = getattr(layer, "__code__", None)
+            if isinstance(code, CodeType):
+                self.code(code)
         for cell in getattr(function, "__closure__", None) or ():
-            self.value("cell", _content(cell), DEEPEST - 1)
+            self.value("cell", _content(cell))
+        if isinstance(function, type):
+            self.methods(function)
+        if inspect.isfunction(function) and not is_known(function):
+            self.references(function)
 
-    def code(self, code: CodeType | None) -> None:
+    def references(self, function: FunctionType) -> None:
+        """Defaults of a user's function, and what it refers to by global names."""
+        self.value("defaults", (function.__defaults__, function.__kwdefaults__))
+        for name in sorted(_names(function.__code__)):
+            value = function.__globals__.get(name)
+            if not isinstance(value, ModuleType):
+                self.value(name, value)
+
+    def code(self, code: CodeType) -> None:
         """Instructions, names and constants of a function and of those defined inside it."""
-        if code is None:
-            return
         self.text(code.co_code, code.co_names)
         for constant in code.co_consts:
             if isinstance(constant, CodeType):
@@ -191,7 +246,7 @@ class _Walk:
 def user_hooks(module: nn.Module) -> Iterator[tuple[int, Any]]:
     """Forward hooks of a module and their keys, without those of transformers that only observe."""
     for key, hook in (*module._forward_hooks.items(), *module._forward_pre_hooks.items()):
-        if getattr(hook, "__module__", None) != OBSERVERS:
+        if getattr(hook, "__module__", None) not in OBSERVERS:
             yield key, hook
 
 
@@ -207,8 +262,14 @@ def _is_configuration(value: object) -> bool:
     return callable(getattr(value, "to_dict", None))
 
 
-def _parts(value: Any) -> Iterable[tuple[str, Any]]:
-    """The contents of a container; nothing for objects of unknown types."""
+def is_known(thing: Any) -> bool:
+    """True for what Python or a package that models are made with defines: nobody changes its code."""
+    module = getattr(thing, "__module__", None) or type(thing).__module__
+    return module.partition(".")[0] in KNOWN_PACKAGES
+
+
+def _parts(value: Any) -> Iterable[tuple[str, Any]] | None:
+    """The contents of a container or of an object of plain data; ``None`` for other objects."""
     if isinstance(value, Mapping):
         return [(stable(repr(key)), item) for key, item in value.items() if key not in BOOKKEEPING]
     if isinstance(value, list | tuple):
@@ -219,7 +280,17 @@ def _parts(value: Any) -> Iterable[tuple[str, Any]]:
         return [("dtype", value.dtype.str), ("shape", value.shape), ("bytes", value.tobytes())]
     if dataclasses.is_dataclass(value):
         return [(field.name, getattr(value, field.name, None)) for field in dataclasses.fields(value)]
-    return list(vars(value).items()) if isinstance(value, SimpleNamespace) else []
+    # What a packed weight is scaled by.
+    looked_into = isinstance(value, SimpleNamespace) or type(value).__module__.startswith("bitsandbytes.")
+    return list(vars(value).items()) if looked_into else None
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    """Global names that a function, and those defined inside it, refer to."""
+    yield from {step.argval for step in dis.get_instructions(code) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)
 
 
 def _content(cell: Any) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -21,6 +22,9 @@ __all__ = ["embeddings", "logits_of", "trace"]
 
 INSTALLED = "_output_capturing_hooks_installed"
 """Attribute that ``transformers.utils.output_capturing`` sets on models with its hooks."""
+
+_TRACING = threading.Lock()
+"""Held while a model has hooks that are taken off again, so that no thread takes off those of another one."""
 
 
 def embeddings(model: PreTrainedModel, ids: tuple[int, ...]) -> Float[Tensor, "L D"]:
@@ -90,7 +94,7 @@ def trace(
             "The torch backend does not give attention weights yet; ask for hidden states or modules."
         )
     outputs: dict[str, Tensor] = {}
-    with evaluating(model), torch.no_grad(), _same_hooks(model), _recorded(model, modules, outputs):
+    with evaluating(model), torch.no_grad(), _TRACING, _same_hooks(model), _recorded(model, modules, outputs):
         row = torch.tensor([ids], device=model.device)
         found = model(row, use_cache=False, return_dict=True, output_hidden_states=hidden)
     for name in modules:
@@ -134,7 +138,11 @@ def _recorded(model: nn.Module, names: Sequence[str], outputs: dict[str, Tensor]
 
 @contextmanager
 def _hook(module: nn.Module, name: str, outputs: dict[str, Tensor]) -> Iterator[None]:
+    thread = threading.get_ident()
+
     def record(_: nn.Module, __: Any, output: Any) -> None:
+        if threading.get_ident() != thread:
+            return  # another run scores with this model
         first = output[0] if isinstance(output, tuple) and output else output
         if isinstance(first, Tensor):
             outputs[name] = first.detach()[0].clone()

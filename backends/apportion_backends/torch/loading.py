@@ -43,7 +43,9 @@ def is_transformers_pair(spec: ModelSpec) -> bool:
     """True if a spec holds a model and a tokenizer of transformers."""
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    return isinstance(spec.objects, PreTrainedModel) and isinstance(spec.tokenizer, PreTrainedTokenizerBase)
+    return isinstance(_without_wrapper(spec.objects), PreTrainedModel) and isinstance(
+        spec.tokenizer, PreTrainedTokenizerBase
+    )
 
 
 def open_model(spec: ModelSpec, dtype: str | None = None) -> OpenModel:
@@ -64,7 +66,22 @@ def open_model(spec: ModelSpec, dtype: str | None = None) -> OpenModel:
             "A pair of objects must be (model, tokenizer) of transformers, in this order; these are "
             f"({type(spec.objects).__name__}, {type(spec.tokenizer).__name__})."
         )
-    return OpenModel(spec.objects, spec.tokenizer, spec.source, owned=False)  # type: ignore[arg-type]
+    _refuse_virtual_tokens(spec.objects)
+    return OpenModel(_without_wrapper(spec.objects), spec.tokenizer, spec.source, owned=False)  # type: ignore[arg-type]
+
+
+def _without_wrapper(model: object) -> object:
+    """The transformers model, with its adapters, that a model of PEFT wraps; any other object as it is."""
+    wraps = callable(getattr(model, "get_base_model", None)) and hasattr(model, "peft_config")
+    return model.get_base_model() if wraps else model  # type: ignore[attr-defined]
+
+
+def _refuse_virtual_tokens(model: object) -> None:
+    if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
+        raise ModelError(
+            f"The adapters of this {type(model).__name__} are virtual tokens (prompt learning), which belong to no "
+            "part of a prompt. Adapters inside the model, such as LoRA, can be explained."
+        )
 
 
 def _from_pretrained(spec: ModelSpec, dtype: str | None) -> OpenModel:

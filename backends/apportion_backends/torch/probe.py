@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -54,6 +54,10 @@ class Traits:
     packing_limit: int | None
     linear_head: bool
     supports_logits_to_keep: bool
+
+    def without_places(self) -> Traits:
+        """Only the shortcuts by which every token stands as far from the beginning as it does in a row alone."""
+        return replace(self, packing=False, prefix_sharing=False)
 
     def notes(self) -> tuple[str, ...]:
         """Sentences for results, for what is out of the ordinary."""
@@ -123,7 +127,8 @@ class _Probe:
         except REFUSALS as error:
             raise ModelError(
                 f"{type(model).__name__} does not give next-token logits in {model.dtype} on {model.device}: "
-                f"{error!s:.300} Give a causal language model with a head, or try another dtype or device."
+                f"{str(error).rstrip('.'):.300}. Give a causal language model with a head, or try another dtype "
+                "or device."
             ) from error
 
     def _forward(self, ids: Int[Tensor, "*B S"]) -> Float[Tensor, "B S V"]:

@@ -99,7 +99,7 @@ class TorchSession:
             context_length=context_length(model),
             memory_budget=self._memory_budget,
             vocabulary=vocabulary(model),
-            notes=(*self._traits.notes(), *self._guard.notes),
+            notes=(*self._notes, *self._guard.notes),
             model=self._name,
             weights_bytes=weights_bytes(model),
         )
@@ -331,9 +331,10 @@ class TorchSession:
     def _look(self) -> None:
         """Set everything that follows from the model's structure."""
         model = self.model
-        self._traits, doubt, changed = self._structure.look(model)
-        self._guard = Guard(self._read, doubt)
-        if changed:
+        findings = self._structure.look(model)
+        self._traits, self._notes = findings.traits, findings.notes
+        self._guard = Guard(self._read, findings.doubt)
+        if findings.changed:
             self._packed = None
             self._activations = ActivationSize(
                 model,

@@ -1,7 +1,8 @@
 """A cheap look at a model's structure: whether the findings of an earlier look still hold.
 
 Scores always come from the model as it is. Only the shortcuts that a model allows (rows that share a batch or a prefix)
-are found out once, and hold as long as its structure does.
+are found out once, and hold as long as its structure does. A user's code may look at the places of tokens, and may
+change in ways that nobody sees; a model that has some is said to be opaque.
 """
 
 from __future__ import annotations
@@ -15,13 +16,10 @@ from typing import Any
 from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from apportion_backends.torch.checksum import ATOMS, BOOKKEEPING, OWN_OF_TORCH, user_hooks
+from apportion_backends.torch.checksum import ATOMS, BOOKKEEPING, OWN_OF_TORCH, is_known, user_hooks
 
 __all__ = ["ModelState", "observe"]
 
-KNOWN_PACKAGES = frozenset({"torch", "transformers", "peft", "accelerate", "torchao", "bitsandbytes"})
-"""Packages whose modules do the same with a token wherever it stands in a batch, as the probe has found; unless one of
-their attributes is changed, which is seen."""
 DEEPEST = 4
 """Levels of nested containers that are looked into."""
 GLOBAL_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks")
@@ -33,22 +31,23 @@ class ModelState:
 
     Attributes:
         parts: modules, their classes, hooks, settings, and the shapes of their tensors.
-        opaque: some part is code of a user, whose state cannot be seen: it may look at the places of tokens.
+        opaque: the first piece of a user's code that was found in it, such as "a hook on model.norm"; empty if none.
         versions: how often tensors were changed in place, as far as PyTorch counts.
     """
 
     parts: tuple[object, ...]
-    opaque: bool
+    opaque: str
     versions: int
 
 
 def observe(model: nn.Module) -> ModelState:
     """Look at a model's structure; takes a few milliseconds."""
     look = _Look()
-    for module in model.modules():
-        look.module(module)
+    for name, module in model.named_modules():
+        look.module(name, module)
     for name in sorted(look.python_modules):
         look.parts.append((name, *map(id, vars(sys.modules[name]).values())))
+    look._name = "all modules"
     for hooks in GLOBAL_HOOKS:
         look.hooks(getattr(nn.modules.module, hooks, {}).items())
     chosen = getattr(getattr(model, "config", None), "_attn_implementation", None)
@@ -61,14 +60,15 @@ class _Look:
 
     def __init__(self) -> None:
         self.parts: list[object] = []
-        self.opaque = False
+        self.opaque = ""
+        self._name = ""
         self.versions = 0
         self.python_modules: set[str] = set()
         self._classes: set[type] = set()
         self._seen: set[int] = set()
 
-    def module(self, module: nn.Module) -> None:
-        kind = type(module)
+    def module(self, name: str, module: nn.Module) -> None:
+        kind, self._name = type(module), name or type(module).__name__
         if kind not in self._classes:
             self._class(kind)
         # A reference, so that no other module at the same address passes for this one.
@@ -85,12 +85,12 @@ class _Look:
                 self.parts.append(name)
                 self.value(value)
         if "forward" in vars(module):
-            self.opaque = True
+            self._found("a replaced forward on")
 
     def hooks(self, hooks: Iterable[tuple[int, Any]]) -> None:
         for key, hook in hooks:
             self.parts.append((key, id(hook), hook))
-            self.opaque = True
+            self._found("a hook on")
 
     def value(self, value: Any, depth: int = 0) -> None:
         """A setting: plain values as they are, containers by their contents, other things by their identity."""
@@ -102,7 +102,7 @@ class _Look:
             self.parts.append(weakref.ref(value))
         elif isinstance(value, type) or callable(value):
             self.parts.append((id(value), value))
-            self.opaque |= not _known(value)
+            self._unlessis_known(value)
         elif id(value) in self._seen:
             return
         elif depth < DEEPEST and (contents := _contents(value)) is not None:
@@ -112,7 +112,14 @@ class _Look:
                 self.value(item, depth + 1)
         else:
             self.parts.append(id(value))
-            self.opaque |= not _known(type(value))
+            self._unlessis_known(type(value))
+
+    def _found(self, what: str) -> None:
+        self.opaque = self.opaque or f"{what} {self._name}"
+
+    def _unlessis_known(self, thing: object) -> None:
+        if not is_known(thing):
+            self._found(f"{getattr(thing, '__qualname__', type(thing).__qualname__)} in")
 
     def _class(self, kind: type) -> None:
         self._classes.add(kind)
@@ -120,8 +127,8 @@ class _Look:
             if parent is nn.Module:
                 break
             self.parts.append((parent, *map(id, vars(parent).values())))
-            self.opaque |= not _known(parent)
-            if parent.__module__ in sys.modules and _known(parent):
+            self._unlessis_known(parent)
+            if parent.__module__ in sys.modules and is_known(parent):
                 self.python_modules.add(parent.__module__)
 
 
@@ -136,9 +143,3 @@ def _contents(value: Any) -> Iterable[tuple[object, object]] | None:
     if callable(getattr(value, "to_dict", None)):
         return list(vars(value).items())
     return None
-
-
-def _known(thing: Any) -> bool:
-    """True for what a known package defines."""
-    module = getattr(thing, "__module__", None) or type(thing).__module__
-    return module.partition(".")[0] in KNOWN_PACKAGES | {"builtins", "collections", "functools", "weakref"}

@@ -1,0 +1,345 @@
+"""Models that change between runs: every run gives the numbers of one-row forwards of the model as it is then."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+import apportion as ap
+from apportion.protocols.row import Row
+from apportion.testing import reference, tiny
+
+PROMPT, TARGET = "ab cd ef", " zy"
+
+
+class Recorder:
+    """Records every row that is scored, with its log-probabilities."""
+
+    def __init__(self) -> None:
+        self.scores: dict[Row, torch.Tensor] = {}
+
+    @ap.hookimpl(wrapper=True)
+    def apportion_score(self, batch: ap.ScoringBatch) -> Iterator[None]:
+        found = yield
+        self.scores |= {row: part[: len(row.target)] for row, part in zip(batch.rows, found, strict=True)}
+        return found
+
+
+class Checked:
+    """An explainer whose every run is compared with one-row forwards of the model."""
+
+    def __init__(self, model: PreTrainedModel, scored_by: nn.Module | None = None, **options: Any) -> None:
+        self.model, self.recorder = model, Recorder()
+        pair = (scored_by or model, tiny.tokenizer())
+        self.explainer = ap.Explainer(pair, plugins=[self.recorder], progress=False, **options)
+
+    def run(self, prompt: str = PROMPT, **arguments: Any) -> ap.Attribution:
+        self.recorder.scores.clear()
+        found = self.explainer.attribute(prompt, TARGET, **({"method": "ablation"} | arguments))
+        training = [module for module in self.model.modules() if module.training]
+        self.model.eval()
+        tolerance = 1e-9 if self.model.dtype == torch.float64 else 1e-4
+        for row, ours in self.recorder.scores.items():
+            expected = reference.log_probs(self.model, row.prompt, row.target)
+            assert torch.allclose(ours.double(), expected, atol=tolerance, rtol=0), (ours, expected)
+        for module in training:
+            module.training = True
+        return found
+
+
+@pytest.fixture
+def model() -> PreTrainedModel:
+    return copy.deepcopy(tiny.model())
+
+
+class Steering:
+    """A steering vector as people write them: an object whose method is a hook."""
+
+    def __init__(self, strength: float, place: slice | int = slice(None)) -> None:
+        self.strength, self.place, self.lock = strength, place, threading.Lock()
+
+    def hook(self, module: nn.Module, args: object, output: torch.Tensor) -> torch.Tensor:
+        with self.lock:
+            return self(module, args, output)
+
+    def __call__(self, module: nn.Module, args: object, output: Any) -> Any:
+        states = output[0] if isinstance(output, tuple) else output
+        states = states.clone()
+        states[:, self.place] += self.strength
+        return (states, *output[1:]) if isinstance(output, tuple) else states
+
+
+class SteeringWrapper(nn.Module):
+    """A module around a layer, with an attribute."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.settings = inner, SimpleNamespace(strength=0.0)
+        self.plain = 1.0
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("inner"), name)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        found = self.inner(*args, **kwargs)
+        return found * self.plain + self.settings.strength
+
+
+def replaced_forward(model: PreTrainedModel) -> None:
+    mlp = model.model.layers[0].mlp
+    old = mlp.forward
+    mlp.forward = lambda x: old(x) * 5
+
+
+def attention_scaling(model: PreTrainedModel) -> None:
+    model.model.layers[1].self_attn.scaling *= 3
+
+
+def variance_epsilon(model: PreTrainedModel) -> None:
+    model.model.norm.variance_epsilon = 2.0
+
+
+def another_module(model: PreTrainedModel) -> None:
+    model.model.layers[0].mlp = copy.deepcopy(model.model.layers[1].mlp)
+
+
+def another_activation(model: PreTrainedModel) -> None:
+    model.model.layers[0].mlp.act_fn = nn.Tanh()
+
+
+def fewer_layers(model: PreTrainedModel) -> None:
+    model.config.num_hidden_layers = 1
+
+
+def bound_method(model: PreTrainedModel) -> None:
+    model.model.layers[0].mlp.register_forward_hook(Steering(0.5).hook)
+
+
+def callable_object(model: PreTrainedModel) -> None:
+    model.model.layers[0].register_forward_hook(Steering(0.5))
+
+
+def first_place(model: PreTrainedModel) -> None:
+    model.model.layers[0].mlp.register_forward_hook(Steering(0.5, 1))
+
+
+def last_place(model: PreTrainedModel) -> None:
+    model.model.layers[0].mlp.register_forward_hook(Steering(0.5, -1))
+
+
+def hook_on_the_base(model: PreTrainedModel) -> None:
+    model.model.norm.register_forward_pre_hook(lambda module, args: (args[0] * 2 + 1,))
+
+
+def softer_head(model: PreTrainedModel) -> None:
+    model.lm_head.register_forward_hook(lambda module, args, output: output / 2)
+
+
+CHANGES = [
+    replaced_forward, attention_scaling, variance_epsilon, another_module, another_activation, fewer_layers,
+    bound_method, callable_object, first_place, last_place, hook_on_the_base, softer_head,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_between_runs_counts(change: Callable[[PreTrainedModel], None], model: PreTrainedModel) -> None:
+    checked = Checked(model)
+    before = checked.run()
+    change(model)
+    after = checked.run()
+    assert not np.allclose(before.values, after.values, atol=1e-6), "the change changes nothing, so the test neither"
+    assert np.allclose(after.values, Checked(model).run().values, atol=1e-9)
+
+
+@pytest.mark.parametrize("place", [1, 3, slice(30, 31), -1, slice(2, None)])
+def test_hooks_that_look_at_places_are_found_out(place: int | slice, model: PreTrainedModel) -> None:
+    """Rows lie elsewhere in packed batches, and end elsewhere in padded ones."""
+    steering = Steering(0.0, place)
+    checked = Checked(model)
+    assert not checked.run().provenance.notes
+    handle = model.model.layers[0].mlp.register_forward_hook(steering.hook)
+    (note,) = checked.run().provenance.notes
+    assert "code of your own (a hook on model.layers.0.mlp)" in note
+    steering.strength = 0.5
+    notes = checked.run("ab cd ef gh ij").provenance.notes
+    assert any("other numbers in such a batch; rows were scored" in note for note in notes) == (place == -1)
+    handle.remove()
+    assert not checked.run().provenance.notes
+
+
+def test_a_wrapper_with_attributes_counts(model: PreTrainedModel) -> None:
+    wrapper = model.model.layers[0].mlp = SteeringWrapper(model.model.layers[0].mlp)
+    checked = Checked(model)
+    values = [checked.run().values]
+    wrapper.settings.strength = 0.5
+    values.append(checked.run().values)
+    wrapper.plain = 3.0
+    values.append(checked.run().values)
+    assert not any(np.allclose(a, b, atol=1e-6) for a, b in pairwise(values))
+
+
+def test_a_patched_class_counts(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    checked = Checked(model)
+    before = checked.run()
+    mlp = type(model.model.layers[0].mlp)
+    old = mlp.forward
+    monkeypatch.setattr(mlp, "forward", lambda self, x: old(self, x) * 5)
+    assert not np.allclose(before.values, checked.run().values, atol=1e-6)
+
+
+def test_a_patched_function_of_the_models_code_counts(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    checked = Checked(model)
+    before = checked.run()
+    code = sys.modules[type(model).__module__]
+    old = code.apply_rotary_pos_emb
+    monkeypatch.setattr(code, "apply_rotary_pos_emb", lambda q, k, *rest, **more: old(q * 2, k, *rest, **more))
+    assert not np.allclose(before.values, checked.run().values, atol=1e-6)
+
+
+def test_vocabulary_dtype_and_mode_are_those_of_the_moment(model: PreTrainedModel) -> None:
+    checked = Checked(model)
+    checked.run()
+    model.resize_token_embeddings(300, mean_resizing=False)
+    checked.run()
+    assert checked.explainer.session.info.vocabulary == 300
+    model.to(torch.float32).train()
+    found = checked.run()
+    assert model.training
+    assert (found.provenance.dtype, checked.explainer.session.info.dtype) == ("float32", "float32")
+
+
+def test_a_model_that_no_longer_scores_is_refused_before_scoring(model: PreTrainedModel) -> None:
+    checked = Checked(model)
+    model.model.norm.register_forward_hook(lambda module, args, output: output + output.mean(1, keepdim=True))
+    with pytest.raises(ap.ModelError, match="not a causal language model"):
+        checked.explainer.attribute(PROMPT, TARGET, method="ablation")
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_the_cache_never_answers_for_another_state(
+    change: Callable[[PreTrainedModel], None], model: PreTrainedModel, tmp_path: Path
+) -> None:
+    checked = Checked(model, cache=tmp_path / "scores.sqlite")
+    before = checked.run()
+    change(model)
+    after = checked.run()
+    assert np.allclose(after.values, Checked(model, cache=tmp_path / "scores.sqlite").run().values, atol=1e-9)
+    assert np.allclose(after.values, Checked(model).run().values, atol=1e-9)
+    assert not np.allclose(before.values, after.values, atol=1e-6)
+
+
+def test_the_cache_knows_objects_that_a_module_holds(model: PreTrainedModel, tmp_path: Path) -> None:
+    wrapper = model.model.layers[0].mlp = SteeringWrapper(model.model.layers[0].mlp)
+    wrapper.settings = Steering(0.0)
+    checked = Checked(model, cache=tmp_path / "scores.sqlite")
+    before = checked.run()
+    wrapper.settings.strength = 0.5
+    assert not np.allclose(before.values, checked.run().values, atol=1e-6)
+
+
+class TestAdapters:
+    @pytest.fixture
+    def adapted(self, model: PreTrainedModel) -> Any:
+        peft = pytest.importorskip("peft")
+        torch.manual_seed(0)
+        config = peft.LoraConfig(r=2, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
+        adapted = peft.get_peft_model(model, config)
+        adapted.add_adapter("other", config)
+        return adapted.double().eval()
+
+    def test_models_of_peft_are_accepted(self, adapted: Any) -> None:
+        checked = Checked(adapted.get_base_model(), scored_by=adapted)
+        values = [checked.run().values]
+        with adapted.disable_adapter():
+            values.append(checked.run().values)
+        values.append(checked.run().values)
+        adapted.set_adapter("other")
+        values.append(checked.run().values)
+        for layer in adapted.modules():
+            if hasattr(layer, "scaling") and isinstance(layer.scaling, dict):
+                layer.scaling["other"] *= 2
+        values.append(checked.run().values)
+        assert np.allclose(values[0], values[2], atol=1e-9)
+        for i, j in ((0, 1), (2, 3), (3, 4)):
+            assert not np.allclose(values[i], values[j], atol=1e-4)
+
+    def test_switching_probes_once(self, adapted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        from apportion_backends.torch import structure_log
+
+        adapted.set_adapter("default")
+        checked, probes = Checked(adapted.get_base_model(), scored_by=adapted), []
+        probe = structure_log.probe
+        monkeypatch.setattr(structure_log, "probe", lambda model: probes.append(1) or probe(model))
+        for name in ("default", "other") * 3:
+            adapted.set_adapter(name)
+            assert checked.explainer.session.layout.packing
+            checked.run()
+        assert len(probes) == 1
+
+    def test_virtual_tokens_are_refused(self, model: PreTrainedModel) -> None:
+        peft = pytest.importorskip("peft")
+        config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
+        with pytest.raises(ap.ModelError, match="virtual tokens"):
+            ap.Explainer((peft.get_peft_model(model, config), tiny.tokenizer()))
+
+
+def test_one_row_with_nan_leaves_its_neighbours_alone(model: PreTrainedModel) -> None:
+    bad = tiny.tokenizer()("#", add_special_tokens=False)["input_ids"][0]
+    explainer = ap.Explainer((model, tiny.tokenizer()), progress=False)
+    expected = explainer.attribute("ab cd ef", TARGET, method="ablation").values
+    with torch.no_grad():
+        model.get_input_embeddings().weight[bad] = torch.nan
+    for at_once in (1, 4):
+        good, broken, again = explainer.attribute_many(
+            ["ab cd ef", "ab # ef", "ab cd eg"], target=TARGET, method="ablation", on_error="return", at_once=at_once
+        )
+        assert np.allclose(good.values, expected, atol=1e-9)
+        assert isinstance(broken, ap.ScoreError)
+        assert isinstance(again, ap.Attribution)
+
+
+@pytest.mark.parametrize("family", ["llama", "bloom", "gpt2"])
+def test_threads_may_score_a_model_that_is_training(family: str) -> None:
+    """Dropout is off as long as anybody scores, and on again when the last one has finished."""
+    model = copy.deepcopy(tiny.model(family))
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            module.register_forward_hook(lambda module, args, output: output * 2 if module.training else output)
+    model.train()
+    checked = [Checked(model) for _ in range(3)]
+    expected = Checked(model).run().values
+    states = checked[0].explainer.session.trace((1, 2, 3), hidden=True).hidden[-1]
+    failures: list[BaseException] = []
+
+    def work(one: Checked) -> None:
+        try:
+            for _ in range(4):
+                found = one.explainer.attribute(PROMPT, TARGET, method="ablation").values
+                assert np.allclose(found, expected, atol=1e-9)
+                assert torch.equal(one.explainer.session.trace((1, 2, 3), hidden=True).hidden[-1], states)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(one,)) for one in checked]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert all(module.training for module in model.modules())
