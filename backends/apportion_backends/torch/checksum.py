@@ -22,7 +22,7 @@ from apportion.errors import CapabilityError
 from apportion_backends.torch.stable_text import stable
 from apportion_backends.torch.tensor_sums import TensorSums
 
-__all__ = ["ATOMS", "BOOKKEEPING", "OWN_OF_TORCH", "code_of", "is_known", "model_checksum", "user_hooks"]
+__all__ = ["ATOMS", "BOOKKEEPING", "OWN_OF_TORCH", "code_of", "is_known", "model_checksum", "own_forward", "user_hooks"]
 
 DEEPEST = 32
 """Levels of nested lists, dicts and objects that are looked into."""
@@ -250,11 +250,19 @@ def user_hooks(module: nn.Module) -> Iterator[tuple[int, Any]]:
             yield key, hook
 
 
+def own_forward(module: nn.Module) -> bool:
+    """True if a user replaced the forward on the object; accelerate's, which moves weights, does not count."""
+    forward: Any = vars(module).get("forward")
+    if isinstance(forward, functools.partial):
+        forward = forward.func
+    return forward is not None and not (is_known(forward) and hasattr(module, "_hf_hook"))
+
+
 def _refuse_hooks(name: str, module: nn.Module) -> None:
     called = f"the module {name!r}" if name else "the model"
     for _, hook in user_hooks(module):
         raise CapabilityError(f"{called} has a forward hook, {getattr(hook, '__qualname__', type(hook).__name__)}")
-    if "forward" in vars(module):
+    if own_forward(module):
         raise CapabilityError(f"the forward of {called} was replaced on the object")
 
 

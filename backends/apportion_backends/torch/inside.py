@@ -16,6 +16,7 @@ from apportion.errors import CapabilityError, InputError, listing, suggestion
 from apportion.protocols.inside import Trace
 from apportion_backends.torch.head import Head, upcast
 from apportion_backends.torch.modes import evaluating
+from apportion_backends.torch.placement import input_device
 from apportion_backends.torch.probe import Traits
 
 __all__ = ["embeddings", "logits_of", "trace"]
@@ -30,7 +31,7 @@ _TRACING = threading.Lock()
 def embeddings(model: PreTrainedModel, ids: tuple[int, ...]) -> Float[Tensor, "L D"]:
     """Input embeddings of tokens, detached."""
     with evaluating(model), torch.inference_mode(False), torch.no_grad():
-        found: Tensor = model.get_input_embeddings()(torch.tensor(ids, device=model.device))
+        found: Tensor = model.get_input_embeddings()(torch.tensor(ids, device=input_device(model)))
         return found.detach().clone()
 
 
@@ -55,7 +56,7 @@ def logits_of(
         tail = embeddings(model, target)
         if width != tail.shape[-1]:
             raise InputError(f"The embeddings are {width} wide, and those of this model {tail.shape[-1]}.")
-        embedded = embedded.to(model.device, model.dtype)
+        embedded = embedded.to(input_device(model), model.dtype)
         following = tail[:-1].expand(rows, -1, -1).to(embedded.dtype)
         arguments: dict[str, Any] = {
             "inputs_embeds": torch.cat([embedded, following], dim=1), "use_cache": False, "return_dict": True,
@@ -95,7 +96,7 @@ def trace(
         )
     outputs: dict[str, Tensor] = {}
     with evaluating(model), torch.no_grad(), _TRACING, _same_hooks(model), _recorded(model, modules, outputs):
-        row = torch.tensor([ids], device=model.device)
+        row = torch.tensor([ids], device=input_device(model))
         found = model(row, use_cache=False, return_dict=True, output_hidden_states=hidden)
     for name in modules:
         if name not in outputs:

@@ -10,6 +10,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from apportion_backends.torch.placement import input_device
+
 __all__ = ["evaluating", "scoring_mode"]
 
 
@@ -28,15 +30,10 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     """
     held = _HELD.take(model.modules())
     try:
-        with torch.autocast(_device_type(model), enabled=False):
+        with torch.autocast(input_device(model).type, enabled=False):
             yield
     finally:
         _HELD.give_back(held)
-
-
-def _device_type(model: nn.Module) -> str:
-    """Where a model computes; weights that are offloaded are nowhere at the moment."""
-    return next((p.device.type for p in model.parameters() if not p.is_meta), "cpu")
 
 
 class _Held:

@@ -13,6 +13,7 @@ from apportion.protocols.row import Row
 from apportion_backends.torch.packed_attention import KeysAndValues, Packing, TrunkAttention, merges_attention
 from apportion_backends.torch.packed_forward import packed_forward
 from apportion_backends.torch.packing import LEAST_TRUNK, Pack, lay_out
+from apportion_backends.torch.placement import input_device
 from apportion_backends.torch.products import Partners, few_sizes, multiplies
 
 __all__ = ["PackedModel", "longest_packed_row"]
@@ -46,11 +47,11 @@ class PackedModel:
         self._window = longest_packed_row(model)
         config = model.config.get_text_config()
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        merges = merges_attention(model.device, model.dtype, size)
+        merges = merges_attention(input_device(model), model.dtype, size)
         self._least_trunk = LEAST_TRUNK if merges else None
         if fused is not None:
             self._least_trunk = min(fused.least, self._least_trunk or fused.least)
-        self._partners = Partners() if multiplies(model.device, model.dtype) else None
+        self._partners = Partners() if multiplies(input_device(model), model.dtype) else None
         self._layers: dict[int, KeysAndValues] = {}
         self.kept: tuple[int, ...] = ()
         """Tokens whose keys and values the next forward may go on from."""
@@ -75,7 +76,7 @@ class PackedModel:
         return states[pack.predicts]
 
     def _lay_out(self, rows: Sequence[Row]) -> Pack:
-        device, dtype = self._model.device, self._model.dtype
+        device, dtype = input_device(self._model), self._model.dtype
         # Kernels for GPUs that return the sums want masks of their own shapes, or have none.
         masks = device.type == "cpu" and self._fused is None
         size = few_sizes if self._partners is not None else None

@@ -12,6 +12,7 @@ from transformers.cache_utils import DynamicLayer
 
 from apportion.scoring.prefix_tree import common_prefix
 from apportion_backends.torch.cache_argument import cache_argument
+from apportion_backends.torch.placement import input_device
 
 __all__ = ["PrefixStore", "encode_prefix"]
 
@@ -80,7 +81,7 @@ def encode_prefix(model: PreTrainedModel, ids: Int[Tensor, " P"], start: Cache |
         lent = [(layer.keys, layer.values) for layer in start.layers if isinstance(layer, PrefixLayer)]
         cache = DynamicCache(lent, config=model.config)
     kept: dict[str, Any] = {cache_argument(model.base_model): cache}
-    model.base_model(ids[None].to(model.device), use_cache=True, return_dict=True, **kept)
+    model.base_model(ids[None].to(input_device(model)), use_cache=True, return_dict=True, **kept)
     layers: list[Any] = []
     for layer in cache.layers:
         if type(layer) is not DynamicLayer or layer.keys is None or layer.values is None:

@@ -14,10 +14,11 @@ from transformers import PreTrainedModel
 from apportion.errors import ModelError
 from apportion.protocols.row import Row
 from apportion_backends.torch.cache_argument import cache_argument
-from apportion_backends.torch.checksum import user_hooks
+from apportion_backends.torch.checksum import own_forward, user_hooks
 from apportion_backends.torch.head import Head
 from apportion_backends.torch.modes import scoring_mode
 from apportion_backends.torch.packed import PackedModel, longest_packed_row
+from apportion_backends.torch.placement import input_device
 from apportion_backends.torch.prefix import PrefixStore
 
 __all__ = ["Traits", "probe"]
@@ -27,6 +28,9 @@ __all__ = ["Traits", "probe"]
 # makes a difference. UNLIKE: other shapes, where kernels round otherwise.
 LIKE = 1e-4
 UNLIKE = {torch.float64: 1e-5, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
+
+DYNAMIC = "torch.ao.nn.quantized.dynamic"
+"""Modules of layers that ``quantize_dynamic`` makes."""
 
 REFUSALS = (TypeError, ValueError, AttributeError, RuntimeError, IndexError, AssertionError)
 """How model code refuses arguments that it does not know or shapes that it does not expect."""
@@ -126,14 +130,14 @@ class _Probe:
             return self._forward(self.long)
         except REFUSALS as error:
             raise ModelError(
-                f"{type(model).__name__} does not give next-token logits in {model.dtype} on {model.device}: "
+                f"{type(model).__name__} does not give next-token logits in {model.dtype} on {input_device(model)}: "
                 f"{str(error).rstrip('.'):.300}. Give a causal language model with a head, or try another dtype "
                 "or device."
             ) from error
 
     def _forward(self, ids: Int[Tensor, "*B S"]) -> Float[Tensor, "B S V"]:
         batch = ids if ids.ndim == 2 else ids[None]
-        logits: Tensor = self.model(batch.to(self.model.device), use_cache=False, return_dict=True).logits
+        logits: Tensor = self.model(batch.to(input_device(self.model)), use_cache=False, return_dict=True).logits
         return logits
 
     def _equal(self, ours: Tensor, reference: Tensor, tolerance: float | None = None) -> bool:
@@ -146,6 +150,12 @@ class _Probe:
         changed = self.long.clone()
         changed[-1] = self.other[-1]
         if not self._equal(self._forward(changed)[:, :-1], self.logits[:, :-1], LIKE):
+            if any(type(module).__module__.startswith(DYNAMIC) for module in self.model.modules()):
+                raise ModelError(
+                    "The layers of this model quantise all tokens of a forward pass by one scale (quantize_dynamic), "
+                    "so that a token's logits depend on later tokens. Quantise the weights alone, for example by "
+                    "torchao's Int8WeightOnlyConfig, or use the model as it was."
+                )
             raise ModelError(
                 f"{type(self.model).__name__} is not a causal language model: its logits depend on later tokens, so "
                 "a target scored in one pass would see itself."
@@ -169,7 +179,7 @@ class _Probe:
     def _same_with_prefix(self) -> bool:
         """One prefix, its extension, and a part of it; each read twice, because reading must not change it."""
         prefixes = PrefixStore(self.model)
-        rows = torch.stack([self.long, self.other]).to(self.model.device)
+        rows = torch.stack([self.long, self.other]).to(input_device(self.model))
         try:
             for shared in (3, 5, 4, 5):
                 cache = prefixes.get(tuple(self.long[:shared].tolist()))
@@ -212,7 +222,7 @@ class _Probe:
         if getattr(self.model, "hf_device_map", None):
             return False  # the parts are on several devices; the model's own forward moves between them
         try:
-            ids = self.long[None].to(self.model.device)
+            ids = self.long[None].to(input_device(self.model))
             hidden = self.model.base_model(ids, use_cache=False, return_dict=True)[0]
         except REFUSALS:
             return False
@@ -223,10 +233,10 @@ class _Probe:
         return self._equal(Head.of(self.model).capped(logits), self.logits, LIKE)
 
     def _same_with_kept_rows(self) -> bool:
-        rows = torch.tensor([[2, 3]], device=self.model.device)
+        rows = torch.tensor([[2, 3]], device=input_device(self.model))
         try:
             kept = self.model(
-                self.long[None].to(self.model.device), use_cache=False, return_dict=True, logits_to_keep=rows
+                self.long[None].to(input_device(self.model)), use_cache=False, return_dict=True, logits_to_keep=rows
             ).logits
         except REFUSALS:
             return False
@@ -235,7 +245,7 @@ class _Probe:
 
 def _overridden(*modules: nn.Module) -> bool:
     """True if a user's code, which no probe can vouch for, is part of these modules' own forward."""
-    return any([*user_hooks(module)] or "forward" in vars(module) for module in modules)
+    return any([*user_hooks(module)] or own_forward(module) for module in modules)
 
 
 def _length_dependent_positions(config: object) -> bool:

@@ -21,6 +21,7 @@ from apportion._version import __version__
 from apportion.errors import CapabilityError
 from apportion.files import cached_json, keep_json
 from apportion_backends.torch.checksum import code_of, model_checksum
+from apportion_backends.torch.placement import input_device
 from apportion_backends.torch.probe import Traits, probe
 
 __all__ = ["remembered_traits"]
@@ -57,7 +58,7 @@ def _traits(data: object) -> Traits | None:
 
 def _key(model: PreTrainedModel) -> str:
     """A hash of everything that decides what a probe finds."""
-    device = model.device
+    device = input_device(model)
     parts = (
         model_checksum(model),
         code_of(model),

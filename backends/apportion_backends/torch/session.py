@@ -26,6 +26,7 @@ from apportion_backends.torch.memory import ActivationSize, translate_out_of_mem
 from apportion_backends.torch.modes import scoring_mode
 from apportion_backends.torch.packed import PackedModel
 from apportion_backends.torch.packed_attention import TrunkAttention
+from apportion_backends.torch.placement import input_device
 from apportion_backends.torch.prefix import PrefixStore
 from apportion_backends.torch.probe import Traits
 from apportion_backends.torch.structure_log import StructureLog
@@ -94,7 +95,7 @@ class TorchSession:
         model = self.model
         return SessionInfo(
             backend="torch",
-            device=str(model.device),
+            device=str(input_device(model)),
             dtype=str(model.dtype).removeprefix("torch."),
             context_length=context_length(model),
             memory_budget=self._memory_budget,
@@ -109,7 +110,7 @@ class TorchSession:
         """The layout that this model allows; the model is probed again if its structure has changed."""
         self._look_again()
         traits, refused = self._traits, self._guard.refused
-        on_gpu = self.model.device.type != "cpu"
+        on_gpu = input_device(self.model).type != "cpu"
         tokens = GPU_BATCH_TOKENS if on_gpu else CPU_BATCH_TOKENS
         return Layout(
             padding=traits.padding and "padding" not in refused,
@@ -221,7 +222,7 @@ class TorchSession:
         ids = torch.zeros(len(batch.suffix_ids), width, dtype=torch.long)
         ids[:, : batch.suffix_ids.shape[1]] = batch.suffix_ids
         ids.scatter_(1, where, batch.target_ids.gather(1, steps))
-        device = self.model.device
+        device = input_device(self.model)
         return ids[:, : width - 1].to(device), (where - 1).to(device)
 
     def _prefix(self, batch: ScoringBatch) -> Cache:
@@ -251,7 +252,7 @@ class TorchSession:
         Raises:
             InputError: the model's ``generate`` does not take an option, or refuses its value.
         """
-        device = self.model.device
+        device = input_device(self.model)
         ids = torch.tensor([prompt.ids], device=device)
         config = self.model.generation_config
         pad = config.pad_token_id if config is not None and config.pad_token_id is not None else 0

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from apportion_backends.torch.checksum import ATOMS, BOOKKEEPING, OWN_OF_TORCH, is_known, user_hooks
+from apportion_backends.torch.checksum import ATOMS, BOOKKEEPING, OWN_OF_TORCH, is_known, own_forward, user_hooks
 
 __all__ = ["ModelState", "observe"]
 
@@ -84,7 +84,7 @@ class _Look:
             if name not in OWN_OF_TORCH and name not in BOOKKEEPING:
                 self.parts.append(name)
                 self.value(value)
-        if "forward" in vars(module):
+        if own_forward(module):
             self._found("a replaced forward on")
 
     def hooks(self, hooks: Iterable[tuple[int, Any]]) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from apportion.errors import CapabilityError
 from apportion_backends.torch.stable_text import stable
 
-__all__ = ["TensorSums"]
+__all__ = ["TensorSums", "plain_parts"]
 
 WIDTH = 1024
 """32-bit words that are summed together."""
@@ -39,8 +39,12 @@ class TensorSums:
             CapabilityError: its numbers are not in memory.
         """
         with torch.no_grad():
-            for part in _parts(name, tensor.detach()):
+            for part in plain_parts(tensor.detach()):
                 if isinstance(part, Tensor):
+                    if part.is_meta:
+                        raise CapabilityError(
+                            f"the weights {name!r} are not in memory (offloaded, or on the meta device)"
+                        )
                     yield self._sums(part.contiguous().reshape(-1).view(torch.uint8))
                 else:
                     yield part.encode()
@@ -67,16 +71,15 @@ class TensorSums:
         return self._weights[device]
 
 
-def _parts(name: str, tensor: Tensor) -> Iterator[Tensor | str]:
+def plain_parts(tensor: Tensor) -> Iterator[Tensor | str]:
     """Plain tensors and settings: a quantised, sparse or composed tensor is more than one."""
-    if tensor.is_meta:
-        raise CapabilityError(f"the weights {name!r} are not in memory (offloaded, or on the meta device)")
     flatten: Callable[[], tuple[list[str], object]] | None = getattr(tensor, "__tensor_flatten__", None)
     if flatten is not None:
         names, context = flatten()
         yield stable(repr(context))
         for inner in names:
-            yield from _parts(f"{name}.{inner}", getattr(tensor, inner))
+            yield inner
+            yield from plain_parts(getattr(tensor, inner))
     elif tensor.is_quantized:
         yield from _quantised(tensor)
     elif tensor.layout is not torch.strided:
