@@ -83,7 +83,8 @@ class TorchBackend:
 
         Raises:
             BackendError: no such device or dtype here.
-            ModelError: the model cannot be loaded, or is not causal, so that a target cannot be scored in one pass.
+            ModelError: the model cannot be loaded, its files lack weights, or it is not causal, so that a target
+                cannot be scored in one pass.
             InputError: objects that are not of transformers.
         """
         # transformers is imported here, so that listing backends stays quick.
@@ -113,7 +114,9 @@ class TorchBackend:
         if memory_budget is None:
             memory_budget = _default_memory_budget(module.device)
         traits = remembered_traits(module) if model.owned else probe(module)
-        return TorchSession(replace(model, model=module), traits, memory_budget, compiled=compile)
+        session = TorchSession(replace(model, model=module), traits, memory_budget, compiled=compile)
+        session.info = replace(session.info, notes=(*model.notes, *session.info.notes))
+        return session
 
 
 def _device(name: str) -> torch.device:
