@@ -127,7 +127,7 @@ def write_gguf(path: Path, *, leave_out: str = "") -> None:
     draw = np.random.default_rng(0)
     width, inner, heads, shared, layers = 32, 48, 4, 2, 2
     vocabulary = tiny.tokenizer().get_vocab()
-    tokens = [*sorted(vocabulary, key=lambda token: vocabulary[token]), "ab"]
+    tokens = [*sorted(vocabulary, key=lambda token: vocabulary[token]), "ab", "cd"]
     writer = gguf.GGUFWriter(str(path), "llama")
     writer.add_context_length(512)
     writer.add_embedding_length(width)
@@ -141,7 +141,7 @@ def write_gguf(path: Path, *, leave_out: str = "") -> None:
     writer.add_tokenizer_model("gpt2")
     writer.add_token_list(tokens)
     writer.add_token_types([1] * len(tokens))
-    writer.add_token_merges(["a b"])
+    writer.add_token_merges(["a b", "c d"])
     writer.add_bos_token_id(vocabulary["<s>"])
     writer.add_eos_token_id(vocabulary["</s>"])
 
