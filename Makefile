@@ -4,9 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 OUT := out
+# The oldest versions that pyproject.toml allows, in an environment of their own, and tests that meet every one of them.
+OLDEST := .venv-oldest
+OLDEST_TESTS := $(addprefix tests/test_,$(addsuffix .py,\
+  bench cache explainer inputs loading methods packing run_command start torch_backend triton_kernels visualizers))
+# Packages that change models, in an environment of their own: they are large, and slow transformers down.
+MODELS := .venv-models
+MODELS_TESTS := $(addprefix tests/test_,$(addsuffix .py,live_models loading model_fuzzer prepared_models))
 # Workers that wait must not spin, and nested runs read bytecode that is there; tests/conftest.py sets the rest.
-PYTEST := OMP_WAIT_POLICY=passive OPENBLAS_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= \
-  $(BIN)/python -m pytest -n 2 --dist worksteal
+QUIETLY := OMP_WAIT_POLICY=passive OPENBLAS_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
+PYTEST := $(QUIETLY) $(BIN)/python -m pytest -n 2 --dist worksteal
 
 # One stamp for each set of extras: installed again when the requirements change.
 ready-%: pyproject.toml constraints.txt
@@ -15,8 +22,15 @@ ready-%: pyproject.toml constraints.txt
 	  && test ! constraints.txt -nt $(VENV)/ready-$* \
 	  || { echo "Installing apportion[$*] into $(VENV) …"; $(INSTALL) --editable ".[$*]" && touch $(VENV)/ready-$*; }
 
+ready-oldest: pyproject.toml constraints-oldest.txt
+	@test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
+	@test -f $(OLDEST)/ready && test ! pyproject.toml -nt $(OLDEST)/ready \
+	  && test ! constraints-oldest.txt -nt $(OLDEST)/ready \
+	  || { echo "Installing the oldest versions into $(OLDEST) …"; $(OLDEST)/bin/python -m pip install --quiet \
+	    --disable-pip-version-check --constraint constraints-oldest.txt --editable ".[test]" && touch $(OLDEST)/ready; }
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast check bench bench-estimators docs format clean
+.PHONY: help demo test test-fast test-oldest test-models check bench bench-estimators docs format clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 18
@@ -29,6 +43,13 @@ test: ready-test ## run all tests
 
 test-fast: ready-test ## run the quick tests only
 	@$(PYTEST) -m "not slow"
+
+test-oldest: ready-oldest ## run the tests that meet the oldest versions allowed of what apportion needs
+	@$(QUIETLY) $(OLDEST)/bin/python -m pytest -n 2 --dist worksteal -m "not slow and not demo" $(OLDEST_TESTS)
+
+test-models: ## run the tests of models that peft, bitsandbytes, torchao and accelerate have changed
+	@$(MAKE) --no-print-directory VENV=$(MODELS) ready-test-models
+	@$(QUIETLY) $(MODELS)/bin/python -m pytest -n 2 --dist worksteal $(MODELS_TESTS)
 
 check: ready-check ready-test ## lint, formatting, types and layers
 	@$(BIN)/ruff check
@@ -51,4 +72,4 @@ format: ready-check ## format the code
 	@$(BIN)/ruff format
 
 clean: ## remove what was built; the demo model stays in the user's cache
-	@rm -rf $(VENV) $(OUT) site dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) $(OLDEST) $(OUT) site dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

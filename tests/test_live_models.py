@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,45 +17,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 import apportion as ap
-from apportion.protocols.row import Row
-from apportion.testing import reference, tiny
-
-PROMPT, TARGET = "ab cd ef", " zy"
-
-
-class Recorder:
-    """Records every row that is scored, with its log-probabilities."""
-
-    def __init__(self) -> None:
-        self.scores: dict[Row, torch.Tensor] = {}
-
-    @ap.hookimpl(wrapper=True)
-    def apportion_score(self, batch: ap.ScoringBatch) -> Iterator[None]:
-        found = yield
-        self.scores |= {row: part[: len(row.target)] for row, part in zip(batch.rows, found, strict=True)}
-        return found
-
-
-class Checked:
-    """An explainer whose every run is compared with one-row forwards of the model."""
-
-    def __init__(self, model: PreTrainedModel, scored_by: nn.Module | None = None, **options: Any) -> None:
-        self.model, self.recorder = model, Recorder()
-        pair = (scored_by or model, tiny.tokenizer())
-        self.explainer = ap.Explainer(pair, plugins=[self.recorder], progress=False, **options)
-
-    def run(self, prompt: str = PROMPT, **arguments: Any) -> ap.Attribution:
-        self.recorder.scores.clear()
-        found = self.explainer.attribute(prompt, TARGET, **({"method": "ablation"} | arguments))
-        training = [module for module in self.model.modules() if module.training]
-        self.model.eval()
-        tolerance = 1e-9 if self.model.dtype == torch.float64 else 1e-4
-        for row, ours in self.recorder.scores.items():
-            expected = reference.log_probs(self.model, row.prompt, row.target)
-            assert torch.allclose(ours.double(), expected, atol=tolerance, rtol=0), (ours, expected)
-        for module in training:
-            module.training = True
-        return found
+from apportion.testing import tiny
+from checked import PROMPT, TARGET, Checked
 
 
 @pytest.fixture

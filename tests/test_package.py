@@ -5,11 +5,14 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 import apportion as ap
 
@@ -90,3 +93,20 @@ def test_the_wheel_has_three_packages(tmp_path: Path) -> None:
     top = {name.split("/")[0] for name in names if ".dist-info/" not in name}
     assert top == {"apportion", "apportion_backends", "apportion_plugins"}
     assert {f"{package}/py.typed" for package in top} <= set(names)
+
+
+def test_the_oldest_versions_allowed_are_those_that_are_tried() -> None:
+    """`make test-oldest` installs them; without this, a bound could promise a version that nobody has run."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    lines = [
+        *project["dependencies"],
+        *(line for name in ("gguf", "pandas", "parquet", "triton") for line in extras[name]),
+    ]
+    lines += [line for line in extras["test"] if not line.startswith("apportion")]
+    asked = [Requirement(line) for line in lines]
+    bounds = {one.name: Version(bound.version) for one in asked for bound in one.specifier if bound.operator == ">="}
+    text = (ROOT / "constraints-oldest.txt").read_text(encoding="utf-8")
+    pins = [line.split("==") for line in text.splitlines() if not line.startswith("#")]
+    tried = {name: Version(version) for name, version in pins}
+    assert tried == bounds and set(bounds) == {one.name for one in asked}

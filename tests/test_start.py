@@ -120,14 +120,14 @@ def test_patched_code_is_tried_anew(folder: Path, probes: list[str], monkeypatch
 # --- GGUF ------------------------------------------------------------------------------------------------------------
 
 
-def write_gguf(path: Path) -> None:
+def write_gguf(path: Path, *, leave_out: str = "") -> None:
     """A random Llama of two layers with the tiny byte-level tokenizer, as llama.cpp would store it."""
     gguf = pytest.importorskip("gguf")
     pytest.importorskip("accelerate")
     draw = np.random.default_rng(0)
     width, inner, heads, shared, layers = 32, 48, 4, 2, 2
     vocabulary = tiny.tokenizer().get_vocab()
-    tokens = [*sorted(vocabulary, key=lambda token: vocabulary[token]), "ab"]
+    tokens = [*sorted(vocabulary, key=lambda token: vocabulary[token]), "ab", "cd"]
     writer = gguf.GGUFWriter(str(path), "llama")
     writer.add_context_length(512)
     writer.add_embedding_length(width)
@@ -141,12 +141,14 @@ def write_gguf(path: Path) -> None:
     writer.add_tokenizer_model("gpt2")
     writer.add_token_list(tokens)
     writer.add_token_types([1] * len(tokens))
-    writer.add_token_merges(["a b"])
+    writer.add_token_merges(["a b", "c d"])
     writer.add_bos_token_id(vocabulary["<s>"])
     writer.add_eos_token_id(vocabulary["</s>"])
 
     def add(name: str, *shape: int) -> None:
-        writer.add_tensor(name, draw.normal(0, 0.3, shape).astype(np.float32))
+        tensor = draw.normal(0, 0.3, shape).astype(np.float32)
+        if name != leave_out:
+            writer.add_tensor(name, tensor)
 
     add("token_embd.weight", len(tokens), width)
     add("output.weight", len(tokens), width)
@@ -237,3 +239,17 @@ def test_what_is_left_of_a_conversion_is_replaced(gguf_file: Path) -> None:
     (made / "model.safetensors").write_bytes(b"x")
     with pytest.raises(ap.ModelError, match=f"Delete {made} to make it again"):
         values(gguf_file.with_suffix(".GGUF"))
+
+
+def test_a_file_that_lacks_weights_is_not_converted(gguf_file: Path) -> None:
+    """Random numbers in their place would be taken for the model's from then on."""
+    write_gguf(gguf_file, leave_out="blk.1.ffn_up.weight")
+    with pytest.raises(ap.ModelError, match=r"gguf' lacks 1 of the 21 .*\(model.layers.1.mlp.up_proj.weight\), which"):
+        values(gguf_file)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(values(gguf_file, allow_missing=True), values(gguf_file, allow_missing=True))
+    with pytest.raises(ap.ModelError, match="lacks 1 of the 21"):
+        values(gguf_file)
+    write_gguf(gguf_file, leave_out="output.weight")
+    assert values(gguf_file).any(), "the input embedding is the output layer then"

@@ -51,6 +51,8 @@ class Explainer:
             ``"bfloat16"``.
         memory_budget: bytes that a batch may use, in addition to the model; ``None`` leaves the choice to the backend.
         backend_options: options of the named backend, such as ``{"compile": True}`` for ``"torch"``.
+        allow_missing: open a model from files that lack some of its weights, such as the output layer. These are filled
+            with random numbers, the same in every start, and results name them. Otherwise such files are an error.
         share_prefixes: encode a common prefix of a batch's prompts only once, if the model allows it.
         plugins: modules or objects with hook implementations, for this explainer only.
         progress: show a progress bar in terminals and notebooks.
@@ -59,7 +61,7 @@ class Explainer:
         run_log: path of a file to which a line of JSON is appended for each run.
 
     Raises:
-        ModelError: the model cannot be loaded or scored.
+        ModelError: the model cannot be loaded or scored, or its files lack some of its weights.
         BackendError: the backend, device or dtype is not available; the message says why.
         PluginError: one of ``plugins`` cannot be loaded.
     """
@@ -75,13 +77,15 @@ class Explainer:
         dtype: str | None = None,
         memory_budget: int | None = None,
         backend_options: Mapping[str, object] | None = None,
+        allow_missing: bool = False,
         share_prefixes: bool = True,
         plugins: Sequence[object] = (),
         progress: bool = True,
         cache: bool | str | Path = False,
         run_log: str | Path | None = None,
     ) -> None:
-        for name, value in (("share_prefixes", share_prefixes), ("progress", progress)):
+        switches = {"allow_missing": allow_missing, "share_prefixes": share_prefixes, "progress": progress}
+        for name, value in switches.items():
             if not isinstance(value, bool):
                 raise InputError(f"{name}={value!r} must be True or False.")
         self.plugins = load_plugins(plugins, switches={"progress": progress, "cache": cache, "run_log": run_log})
@@ -90,7 +94,7 @@ class Explainer:
         self.session, notes = open_session(
             self.plugins,
             named,
-            model_spec(model, tokenizer, processor),
+            model_spec(model, tokenizer, processor, allow_missing=allow_missing),
             device=device,
             dtype=dtype,
             memory_budget=memory_budget,

@@ -80,7 +80,8 @@ class TorchBackend:
 
         Raises:
             BackendError: no such device or dtype here.
-            ModelError: the model cannot be loaded, or is not causal, so that a target cannot be scored in one pass.
+            ModelError: the model cannot be loaded, its files lack weights, or it is not causal, so that a target
+                cannot be scored in one pass.
             InputError: objects that are not of transformers.
         """
         # transformers is imported here, so that listing backends stays quick.

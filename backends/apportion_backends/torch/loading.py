@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from apportion.errors import InputError, ModelError, listing, suggestion
 from apportion.files import cache_dir
+from apportion.models.coverage import Coverage, open_causal_model, undisturbed
 from apportion.models.dtypes import torch_dtype
 from apportion.models.quiet import quiet_transformers
 from apportion.models.spec import ALIASES, files_of, is_url
 from apportion.models.tokenizer import open_tokenizer
+from apportion_backends.torch.adapter import Adapter, adapter_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -19,6 +23,9 @@ if TYPE_CHECKING:
     from apportion.protocols.model import ModelSpec
 
 __all__ = ["OpenModel", "is_transformers_pair", "open_model"]
+
+NOWHERE = "no-adapter"
+"""A subfolder that no model has."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +38,14 @@ class OpenModel:
         name: the name that results show.
         owned: apportion loaded it, so it may be moved or cast; a user's objects stay as they are unless the user names
             a device or dtype.
+        notes: sentences for results: what is random, and what of the checkpoint is left out.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     name: str
     owned: bool
+    notes: tuple[str, ...] = ()
 
 
 def is_transformers_pair(spec: ModelSpec) -> bool:
@@ -56,7 +65,8 @@ def open_model(spec: ModelSpec, dtype: str | None = None) -> OpenModel:
         dtype: of the weights that are loaded; fp32 if ``None``.
 
     Raises:
-        ModelError: it does not exist, cannot be read, or is not a causal language model.
+        ModelError: it does not exist, cannot be read, or is not a causal language model; or it lacks weights that its
+            files should have, and the spec does not allow that.
         InputError: objects that are not of transformers.
     """
     if spec.objects is None:
@@ -85,7 +95,7 @@ def _refuse_virtual_tokens(model: object) -> None:
 
 
 def _from_pretrained(spec: ModelSpec, dtype: str | None) -> OpenModel:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     name = spec.source
     if is_url(name):
@@ -96,11 +106,60 @@ def _from_pretrained(spec: ModelSpec, dtype: str | None) -> OpenModel:
     source, options = files_of(name)
     if spec.tokenizer is not None:
         tokenizer = open_tokenizer(spec)
-    try:
-        with quiet_transformers():
-            if spec.tokenizer is None:
+    with _readable_errors(name, source):
+        adapter = adapter_of(source)
+        if adapter is not None and not adapter.usable and (adapter.apart or not spec.allow_missing):
+            raise adapter.refusal(name)
+        if spec.tokenizer is None:
+            with quiet_transformers():
                 tokenizer = AutoTokenizer.from_pretrained(source, **options)
-            model = AutoModelForCausalLM.from_pretrained(source, dtype=weights, **options, **spec.config)
+        where = source if adapter is None else adapter.base
+        settings = dict(spec.config)
+        if adapter is not None:
+            # transformers would load it too, and report on the adapter instead of the model.
+            settings["adapter_kwargs"] = {"subfolder": NOWHERE}
+        model, coverage = open_causal_model(where, fill=spec.allow_missing, dtype=weights, **options, **settings)
+    notes = _checked(coverage, name if where == source else where, allow_missing=spec.allow_missing)
+    if adapter is not None:
+        notes += _with_adapter(model, adapter, source, spec)
+    return OpenModel(model.eval(), tokenizer, name, owned=True, notes=notes)
+
+
+def _checked(coverage: Coverage, name: str, *, allow_missing: bool) -> tuple[str, ...]:
+    """Sentences for results.
+
+    Raises:
+        ModelError: the model is not the one in its files, and that is not allowed.
+    """
+    if not coverage.faithful and not allow_missing:
+        raise coverage.error(name)
+    return coverage.notes()
+
+
+def _with_adapter(model: PreTrainedModel, adapter: Adapter, source: str, spec: ModelSpec) -> tuple[str, ...]:
+    """Load the adapter into its model.
+
+    Returns:
+        Sentences for results.
+
+    Raises:
+        ModelError: the adapter cannot be read, or does not fit.
+    """
+    if not adapter.usable:
+        return ("the adapter beside the model was left out, because peft is not installed",)
+    with _readable_errors(spec.source, source), undisturbed(seeded=spec.allow_missing):
+        report = model.load_adapter(source)
+    found = Coverage.of(model, report.to_dict())
+    return _checked(found, spec.source, allow_missing=spec.allow_missing)
+
+
+@contextmanager
+def _readable_errors(name: str, source: str) -> Iterator[None]:
+    """Turn whatever transformers raises for files it cannot read into a ``ModelError``."""
+    try:
+        yield
+    except ModelError:
+        raise
     except ImportError as error:
         raise ModelError(f"The model {name!r} needs a package that is missing: {_first_line(error)}") from error
     except Exception as error:  # damaged files fail in many ways
@@ -111,7 +170,6 @@ def _from_pretrained(spec: ModelSpec, dtype: str | None) -> OpenModel:
             "Give a folder or hub id of a causal language model, a .gguf file, a (model, tokenizer) pair, or one of: "
             f"{listing(ALIASES)}."
         ) from error
-    return OpenModel(model.eval(), tokenizer, name, owned=True)
 
 
 def _first_line(error: Exception) -> str:

@@ -72,7 +72,7 @@ class TorchSession:
     def __init__(self, model: OpenModel, traits: Traits, memory_budget: int) -> None:
         self._model: PreTrainedModel | None = model.model
         self.tokenizer = model.tokenizer
-        self._name = model.name
+        self._name, self._notes_on_opening = model.name, model.notes
         self._memory_budget = memory_budget
         self._prefixes: PrefixStore | None = None
         self._packed: PackedModel | None = None
@@ -100,7 +100,7 @@ class TorchSession:
             context_length=context_length(model),
             memory_budget=self._memory_budget,
             vocabulary=vocabulary(model),
-            notes=(*self._notes, *self._guard.notes),
+            notes=(*self._notes_on_opening, *self._notes, *self._guard.notes),
             model=self._name,
             weights_bytes=weights_bytes(model),
         )

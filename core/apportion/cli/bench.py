@@ -162,11 +162,13 @@ def _facts(explainer: Explainer) -> dict[str, Any]:
 @contextmanager
 def _ticking(total: int, *, shown: bool) -> Iterator[Callable[[str], None]]:
     """A bar on stderr that advances after each run and disappears at the end."""
-    columns = (TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("runs"))
     stderr = Console(stderr=True)
+    if not (shown and stderr.is_terminal):
+        yield lambda _: None
+        return
+    columns = (TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("runs"))
     # A bar that redraws itself during a timed run would take part of a core: it is drawn after each run.
     bar = Progress(*columns, console=stderr, transient=True, auto_refresh=False)
-    bar.disable = not (shown and stderr.is_terminal)
     task = bar.add_task("bench", total=total)
 
     def tick(name: str) -> None:

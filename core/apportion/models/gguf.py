@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from apportion.errors import ModelError
 from apportion.files import cache_dir, cached_json, keep_json
+from apportion.models.coverage import open_causal_model
 from apportion.models.quiet import quiet_transformers
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ def converted(path: Path) -> Path | None:
             settle(work, target)
     except ModelError:
         raise
+    except _IncompleteError:  # whoever reads the file says what is missing, and decides
+        return None
     except Exception as error:  # damaged files and unusual models fail in many ways; reading the file says how
         warnings.warn(
             f"{path.name} could not be converted, so it is read as it is, which takes longer "
@@ -71,12 +74,16 @@ def converted(path: Path) -> Path | None:
     return target
 
 
+class _IncompleteError(ValueError):
+    """A file that lacks weights of its model; random ones in their place must not be kept."""
+
+
 def convert(source: Path, target: Path) -> None:
     """Write the model and tokenizer of a GGUF file as safetensors, dequantised to fp32.
 
     Raises:
         ModelError: a package is missing.
-        ValueError: the converted model or tokenizer differs from the original.
+        ValueError: the file lacks weights of the model, or the converted model or tokenizer differs from the original.
     """
     require_packages(source.name)
     import torch
@@ -85,7 +92,9 @@ def convert(source: Path, target: Path) -> None:
     options: dict[str, Any] = {"gguf_file": source.name}
     with quiet_transformers():
         tokenizer = AutoTokenizer.from_pretrained(source.parent, **options)
-        loaded = AutoModelForCausalLM.from_pretrained(source.parent, dtype=torch.float32, **options)
+        loaded, coverage = open_causal_model(str(source.parent), dtype=torch.float32, **options)
+        if not coverage.complete:
+            raise _IncompleteError(str(coverage.error(source.name)))
         _without_quantization(loaded).save_pretrained(target)
         tokenizer.save_pretrained(target)
         _check_same(loaded, AutoModelForCausalLM.from_pretrained(target, dtype=torch.float32))

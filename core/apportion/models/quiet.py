@@ -1,11 +1,12 @@
-"""Keeping other libraries' progress bars off the user's terminal."""
+"""Keeping other libraries' progress bars and tables off the user's terminal."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["quiet_transformers"]
+__all__ = ["quiet_transformers", "without_load_report"]
 
 
 @contextmanager
@@ -20,3 +21,31 @@ def quiet_transformers() -> Iterator[None]:
     finally:
         if was_on:
             transformers_logging.enable_progress_bar()
+
+
+@contextmanager
+def without_load_report() -> Iterator[None]:
+    """Without the table of missing weights that transformers logs, whose content errors and notes say.
+
+    If loading fails, the table is logged after all: transformers refers to it then.
+    """
+    loggers = [logging.getLogger(f"transformers.{name}") for name in ("modeling_utils", "integrations.peft")]
+    held: list[logging.LogRecord] = []
+
+    def hold(record: logging.LogRecord) -> bool:
+        if "LOAD REPORT" not in record.getMessage():
+            return True
+        held.append(record)
+        return False
+
+    for logger in loggers:
+        logger.addFilter(hold)
+    failed = True
+    try:
+        yield
+        failed = False
+    finally:
+        for logger in loggers:
+            logger.removeFilter(hold)
+        for record in held if failed else ():
+            logging.getLogger(record.name).handle(record)

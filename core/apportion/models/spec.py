@@ -15,7 +15,9 @@ ALIASES = ("smollm2",)
 """Names of models that apportion fetches by itself."""
 
 
-def model_spec(model: object, tokenizer: object = None, processor: object = None) -> ModelSpec:
+def model_spec(
+    model: object, tokenizer: object = None, processor: object = None, *, allow_missing: bool = False
+) -> ModelSpec:
     """The spec of what a user passed to ``Explainer``.
 
     Args:
@@ -23,6 +25,7 @@ def model_spec(model: object, tokenizer: object = None, processor: object = None
             model object where ``tokenizer`` is given, or a ``ModelSpec``.
         tokenizer: an object, or the name or folder of one; ``None`` for the model's own.
         processor: the same for models that read more than text.
+        allow_missing: open it even if its files lack some of its weights.
 
     Raises:
         InputError: ``model`` is of another type.
@@ -40,6 +43,7 @@ def model_spec(model: object, tokenizer: object = None, processor: object = None
             model,
             tokenizer=model.tokenizer if tokenizer is None else tokenizer,
             processor=model.processor if processor is None else processor,
+            allow_missing=model.allow_missing or allow_missing,
         )
     if isinstance(model, tuple) and len(model) == 2:
         if tokenizer is not None:
@@ -49,7 +53,7 @@ def model_spec(model: object, tokenizer: object = None, processor: object = None
     if isinstance(model, str | Path):
         if not str(model):
             raise InputError("The name of the model is empty.")
-        return ModelSpec(str(model), tokenizer, processor)
+        return ModelSpec(str(model), tokenizer, processor, allow_missing=allow_missing)
     if tokenizer is not None and model is not None:
         return ModelSpec(_name_of(model), tokenizer, processor, objects=model)
     raise InputError(

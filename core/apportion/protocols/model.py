@@ -20,6 +20,8 @@ class ModelSpec:
         processor: the same, for models that read more than text.
         config: settings for opening the model, such as the revision of a hub id.
         objects: the model itself, if the user passed an object; the backend knows its type.
+        allow_missing: open the model even if its files lack some of its weights. Otherwise, a backend refuses such
+            files; if it fills gaps, its session's notes name them.
     """
 
     source: str
@@ -27,3 +29,4 @@ class ModelSpec:
     processor: object = None
     config: Mapping[str, object] = field(default_factory=dict)
     objects: object = None
+    allow_missing: bool = False

@@ -18,7 +18,9 @@ __all__ = ["log_probs", "logits", "sequence_and_tokens"]
 @torch.no_grad()
 def logits(model: PreTrainedModel, prompt: Sequence[int], target: Sequence[int]) -> Float[Tensor, "T V"]:
     """Float64 logits at the position before each target token."""
-    ids = torch.tensor([[*prompt, *target[:-1]]], device=model.device)
+    # Offloaded weights are nowhere at the moment; their model takes its inputs on the CPU.
+    device = "cpu" if model.device.type == "meta" else model.device
+    ids = torch.tensor([[*prompt, *target[:-1]]], device=device)
     found: Tensor = model(ids, use_cache=False).logits[0, len(prompt) - 1 :]
     return found.to("cpu", torch.float64)
 

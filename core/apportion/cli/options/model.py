@@ -72,6 +72,14 @@ class ModelOptions:
             "NAME`.",
         ),
     ] = ()
+    allow_missing: Annotated[
+        bool,
+        _option(
+            "--allow-missing",
+            metavar=NO_VALUE,
+            help="Open a model whose files lack some of its weights, and fill these with random numbers.",
+        ),
+    ] = False
     no_share_prefixes: Annotated[
         bool,
         _option(
@@ -103,6 +111,7 @@ class ModelOptions:
             "dtype": self.dtype,
             "memory_budget": None if self.memory_budget is None else memory_size("--memory-budget", self.memory_budget),
             "backend_options": json_pairs("--backend-option", self.backend_option, "compile=true"),
+            "allow_missing": self.allow_missing,
             "share_prefixes": not self.no_share_prefixes,
             "cache": self.cache,
         }

@@ -1,0 +1,191 @@
+"""Models as other packages leave them (quantised, offloaded, dispatched), and models with limits of their own."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import nn
+from transformers import PreTrainedModel
+
+import apportion as ap
+from apportion.cli import main
+from apportion.models.spec import model_spec
+from apportion.protocols.row import Row
+from apportion.testing import reference, tiny
+from apportion_backends.torch.backend import TorchBackend
+from checked import Checked
+
+accelerate = pytest.importorskip("accelerate")
+
+
+def tiny_copy(width: int = 32) -> PreTrainedModel:
+    """A tiny Llama in single precision; 4-bit layers need rows of 64 weights."""
+    if width == 32:
+        return copy.deepcopy(tiny.model(dtype=torch.float32))
+    config = tiny.config("llama")
+    config.hidden_size, config.intermediate_size, config.head_dim = width, width, width // 4
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return transformers.AutoModelForCausalLM.from_config(config).eval()
+
+
+def in_4_bits() -> PreTrainedModel:
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    model = tiny_copy(128)
+    for module in list(model.model.modules()):
+        for name, layer in list(module.named_children()):
+            if isinstance(layer, nn.Linear):
+                packed = bitsandbytes.nn.Linear4bit(
+                    layer.in_features, layer.out_features, bias=False, compute_dtype=torch.float32, quant_type="nf4"
+                )
+                packed.weight = bitsandbytes.nn.Params4bit(layer.weight.data, requires_grad=False, quant_type="nf4")
+                setattr(module, name, packed)
+    return model.to("cpu")
+
+
+def in_8_bits(head: bool) -> PreTrainedModel:
+    quantization = pytest.importorskip("torchao.quantization")
+    model = tiny_copy()
+
+    def chosen(module: nn.Module, name: str) -> bool:
+        return isinstance(module, nn.Linear) and (head or "lm_head" not in name)
+
+    quantization.quantize_(model, quantization.Int8WeightOnlyConfig(), filter_fn=chosen)
+    return model
+
+
+def offloaded(folder: Path) -> PreTrainedModel:
+    return accelerate.cpu_offload(tiny_copy(), execution_device="cpu")
+
+
+def on_disk(folder: Path) -> PreTrainedModel:
+    return accelerate.disk_offload(tiny_copy(), offload_dir=folder, execution_device="cpu")
+
+
+def dispatched(folder: Path) -> PreTrainedModel:
+    """One layer on the disk, the others in memory, each with hooks that move its inputs."""
+    places = dict.fromkeys(("model.embed_tokens", "model.layers.0", "model.norm", "model.rotary_emb", "lm_head"), "cpu")
+    return accelerate.dispatch_model(
+        tiny_copy(), places | {"model.layers.1": "disk"}, main_device="cpu", offload_dir=folder, force_hooks=True
+    )
+
+
+def by_device_map(folder: Path) -> PreTrainedModel:
+    tiny_copy().save_pretrained(folder / "model")
+    return transformers.AutoModelForCausalLM.from_pretrained(
+        folder / "model", device_map="auto", max_memory={"cpu": "60KB"}, offload_folder=folder, dtype=torch.float32
+    )
+
+
+@pytest.mark.parametrize("make", [offloaded, on_disk, dispatched, by_device_map])
+def test_offloaded_models_score_as_they_do_in_memory(make: Callable[[Path], PreTrainedModel], tmp_path: Path) -> None:
+    expected = Checked(tiny_copy()).run().values
+    checked = Checked(make(tmp_path))
+    found = checked.run()
+    assert abs(found.values - expected).max() < 1e-5
+    assert not found.provenance.notes
+    assert found.provenance.device == "cpu"
+    assert torch.isfinite(checked.explainer.session.embeddings((1, 2))).all()
+
+
+@pytest.mark.parametrize(
+    "make", [in_4_bits, lambda: in_8_bits(True), lambda: in_8_bits(False)], ids=["4-bit", "8-bit", "8-bit, plain head"]
+)
+def test_quantised_weights_stay_as_they_are(make: Callable[[], PreTrainedModel], tmp_path: Path) -> None:
+    """Two runs are equal, also with a cache; rows equal one-row forwards of the quantised model."""
+    model = make()
+    checked = Checked(model, cache=tmp_path / "scores.sqlite")
+    first = checked.run()
+    again = checked.run()
+    assert (first.values == again.values).all()
+    assert again.provenance.cached == first.provenance.evaluations
+    other = checked.run("ab cd eg")
+    assert other.provenance.fingerprint == first.provenance.fingerprint
+    assert checked.explainer.session.info.vocabulary == tiny.VOCABULARY
+
+
+def test_weights_of_4_bits_that_are_scaled_otherwise_are_another_model() -> None:
+    one, other = (TorchBackend().load(model_spec((in_4_bits(), tiny.tokenizer()))) for _ in "ab")
+    assert one.checksum() == other.checksum()
+    scales = other.model.model.layers[0].mlp.up_proj.weight.quant_state
+    scales.absmax = scales.absmax * 2
+    assert one.checksum() != other.checksum()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_dynamically_quantised_models_are_refused_for_the_real_reason() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = torch.ao.quantization.quantize_dynamic(tiny_copy(), {nn.Linear})
+    with pytest.raises(ap.ModelError, match="quantise all tokens of a forward pass by one scale.*torchao"):
+        ap.Explainer((model, tiny.tokenizer()))
+
+
+def limited(config: Any) -> PreTrainedModel:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return transformers.AutoModelForCausalLM.from_config(config).eval()
+
+
+ROBERTA = transformers.RobertaConfig(
+    vocab_size=260, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=48, pad_token_id=1,
+    max_position_embeddings=20, is_decoder=True,
+)  # fmt: skip
+MPT = transformers.MptConfig(d_model=32, n_heads=4, n_layers=1, max_seq_len=20, vocab_size=260)
+GPT2 = transformers.GPT2Config(vocab_size=260, n_embd=32, n_layer=1, n_head=4, n_positions=20)
+OPT = transformers.OPTConfig(
+    vocab_size=260, hidden_size=32, ffn_dim=48, num_hidden_layers=1, num_attention_heads=4, max_position_embeddings=20
+)
+BIOGPT = transformers.BioGptConfig(
+    vocab_size=260, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=48,
+    max_position_embeddings=20,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("config", "limit"), [(ROBERTA, 18), (MPT, 20), (GPT2, 20), (OPT, 20), (BIOGPT, 20)])
+def test_the_limit_of_positions_is_found(config: Any, limit: int) -> None:
+    model = limited(config)
+    session = TorchBackend().load(model_spec((model, tiny.tokenizer())))
+    assert session.info.context_length == limit
+    explainer = ap.Explainer((model, tiny.tokenizer()), progress=False)
+    with pytest.raises(ap.InputError, match=f"context length (is|of) {limit}"):
+        explainer.attribute("a" * limit, "b", method="ablation")
+    prompt, target = tuple(range(10, 10 + limit - 2)), (5, 6)
+    found = session.log_probs(ap.ScoringBatch((Row(prompt, target),)))[0].double()
+    assert torch.allclose(found, reference.log_probs(model, prompt, target), atol=1e-5)
+
+
+class HasALimit(nn.Module):
+    """Fails on long inputs, as a table of positions does that no configuration knows of."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.table = inner, nn.Parameter(torch.zeros(16, 32))
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.inner(ids) + self.table[torch.arange(ids.shape[1])]
+
+
+def test_a_limit_that_nobody_declares_is_an_error_in_words(tmp_path: Path) -> None:
+    model = tiny_copy()
+    model.set_input_embeddings(HasALimit(model.get_input_embeddings()))
+    explainer = ap.Explainer((model, tiny.tokenizer()), progress=False)
+    with pytest.raises(ap.ScoreError, match="failed on a prompt of 20 tokens and a target of 2 .*IndexError"):
+        explainer.attribute("a" * 20, "bc", method="ablation", features="words")
+    assert explainer.attribute("ab cd", "ef", method="ablation").values.shape == (2,)
+
+
+def test_the_command_line_says_it_too(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    limited(MPT).save_pretrained(tmp_path)
+    tiny.tokenizer().save_pretrained(tmp_path)
+    assert main(["attribute", "a" * 30, "--target", "b", "--model", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert "context" in said
+    assert "Traceback" not in said
