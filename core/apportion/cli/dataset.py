@@ -12,6 +12,7 @@ from typing import Any
 
 from apportion.errors import ApportionError, InputError, listing
 from apportion.files import BOM, read_text
+from apportion.prompts.common import repeated
 
 __all__ = ["Record", "read_records"]
 
@@ -78,9 +79,9 @@ def _of_csv(path: Path) -> Iterator[Record]:
     limit = csv.field_size_limit(2**31 - 1)
     try:
         header = next(rows, [])
-        twice = sorted({name for name in header if header.count(name) > 1})
-        if twice:
-            raise InputError(f"{path} has two columns called {twice[0]!r}; rename one of them.")
+        twice = repeated(header)
+        if twice is not None:
+            raise InputError(f"{path} has two columns called {twice!r}; rename one of them.")
         number, line = 0, rows.line_num + 1
         for cells in rows:
             place, line = f"line {line}", rows.line_num + 1

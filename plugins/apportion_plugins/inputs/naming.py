@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from apportion.errors import InputError, listing, suggestion
 from apportion.prompts.common import Keep
 
-__all__ = ["kept_indices", "short", "unique_names"]
+__all__ = ["kept_indices", "positions", "short", "unique_names"]
+
+T = TypeVar("T", bound=Hashable)
 
 LONGEST = 60
 """Maximum length of a short name in characters."""
@@ -39,6 +42,14 @@ def unique_names(texts: Sequence[str]) -> list[str]:
     return list(names)
 
 
+def positions(values: Iterable[T]) -> dict[T, list[int]]:
+    """The positions of each distinct value, in order of appearance."""
+    found: dict[T, list[int]] = {}
+    for position, value in enumerate(values):
+        found.setdefault(value, []).append(position)
+    return found
+
+
 def kept_indices(
     keep: Keep, texts: Sequence[str], wider: Mapping[str, Collection[int]] | None = None
 ) -> frozenset[int]:
@@ -56,15 +67,18 @@ def kept_indices(
     stripped = [text.strip() for text in texts]
     if callable(keep):
         return frozenset(i for i, text in enumerate(texts) if keep(text))
+    where = positions(stripped)
     kept: set[int] = set()
+    wanted: dict[str, str | int] = {}
     for item in keep:
         if isinstance(item, int | np.integer) and not isinstance(item, bool):
             if not -len(texts) <= item < len(texts):
                 raise InputError(f"keep={item} is out of range; there are {len(texts)} features.")
             kept.add(int(item) % len(texts))
-            continue
-        wanted = str(item).strip()
-        matches = [i for i, text in enumerate(stripped) if text == wanted] or wider.get(wanted, ())
+        else:
+            wanted[str(item).strip()] = item
+    for name, item in wanted.items():
+        matches = where.get(name) or wider.get(name, ())
         if not matches:
             names = [*stripped, *wider]
             raise InputError(

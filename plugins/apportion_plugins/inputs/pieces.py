@@ -22,7 +22,7 @@ WORD = regex.compile(
     rf"{OPENING}(?:(?={UNSPACED})\X|{KATAKANA}++|(?:(?!{UNSPACED}|{KATAKANA})\S)++){TRAILING}|[\p{{Ps}}\p{{Pi}}]++",
     regex.V1,
 )
-PARAGRAPH = regex.compile(r"\S.*?(?=\s*\n\s*\n|\s*\Z)", regex.V1 | regex.DOTALL)
+WHITE_SPACE = regex.compile(r"\s+", regex.V1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +73,25 @@ def cut(text: str, by: str | Callable[[str], Sequence[str]]) -> Pieces:
     cutters: dict[str, Callable[[str], Sequence[str]]] = {
         "words": WORD.findall,
         "sentences": _sentences,
-        "paragraphs": PARAGRAPH.findall,
+        "paragraphs": _paragraphs,
     }
     return _located(text, [piece.strip() for piece in cutters[by](text)])
 
 
+def _paragraphs(text: str) -> list[str]:
+    """Parts between white space with a blank line."""
+    found: list[str] = []
+    start = 0
+    for space in WHITE_SPACE.finditer(text):
+        if space[0].count("\n") > 1 or space.end() == len(text) or not space.start():
+            found.append(text[start : space.start()])
+            start = space.end()
+    return [paragraph for paragraph in (*found, text[start:]) if paragraph]
+
+
 def _sentences(text: str) -> list[str]:
     """Sentences, which never extend beyond their paragraph, so that they are nested in it."""
-    within = (sentencex.segment("en", paragraph) for paragraph in PARAGRAPH.findall(text))
+    within = (sentencex.segment("en", paragraph) for paragraph in _paragraphs(text))
     return [sentence for sentences in within for sentence in sentences if sentence.strip()]
 
 
