@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import string
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -157,11 +158,13 @@ class Template:
                 raise InputError(
                     f"The baseline {choice!r} of {key!r} must be a tuple of {len(slots)} values, one per slot."
                 )
+            for slot, part in zip(slots, choice, strict=True) if isinstance(self.template, str) else ():
+                _check_fills(slot, part, "baseline")
         return slots, [tuple(choice) for choice in choices if isinstance(choice, tuple | list)]
 
 
 def _check_fills(slot: str, value: object, what: str) -> None:
-    if value is None or isinstance(value, list | tuple | dict | set | bytes):
+    if value is None or isinstance(value, list | tuple | dict | set | bytes | type) or inspect.isroutine(value):
         raise InputError(
             f"The {what} {value!r} of the slot {slot!r} is a {type(value).__name__}; give a string or a number"
             f"{' (an empty string for nothing)' if value is None else ''}."

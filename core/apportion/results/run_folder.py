@@ -128,16 +128,19 @@ class ResultsFolder:
         """Append a line, and sync it to disk.
 
         Raises:
-            ResultError: the line contains something that JSON cannot represent.
+            ResultError: the line contains something that JSON cannot represent, or cannot be written.
         """
         try:
             text = json.dumps(line, ensure_ascii=False, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise ResultError(f"The result cannot be written as JSON: {error}.") from error
-        with self.lines.open("ab") as file:
-            file.write(text.encode("utf-8", "backslashreplace") + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with self.lines.open("ab") as file:
+                file.write(text.encode("utf-8", "backslashreplace") + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise ResultError(f"Cannot write {self.lines}: {error.strerror or error}.") from error
 
     def _make(self) -> None:
         try:

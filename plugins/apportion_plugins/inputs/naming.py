@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
 
 from apportion.errors import InputError, listing, suggestion
+from apportion.functions import failures_of, wrong_answer
 from apportion.prompts.common import Keep
 
 __all__ = ["kept_indices", "positions", "short", "unique_names"]
@@ -61,12 +62,13 @@ def kept_indices(
         wider: names of larger units that can be kept, such as whole turns, and the pieces of each.
 
     Raises:
-        InputError: an index is out of range, or a text does not match any piece.
+        InputError: an index is out of range, a text does not match any piece, or a function failed or returned
+            something else than ``True`` or ``False``.
     """
     wider = wider or {}
     stripped = [text.strip() for text in texts]
     if callable(keep):
-        return frozenset(i for i, text in enumerate(texts) if keep(text))
+        return frozenset(i for i, text in enumerate(texts) if _is_kept(keep, text))
     where = positions(stripped)
     kept: set[int] = set()
     wanted: dict[str, str | int] = {}
@@ -87,3 +89,11 @@ def kept_indices(
             )
         kept.update(matches)
     return frozenset(kept)
+
+
+def _is_kept(keep: Callable[[str], bool], text: str) -> bool:
+    with failures_of(keep, "keep", lambda: f"the text {short(text)!r}"):
+        found: object = keep(text)
+    if not isinstance(found, bool | np.bool_):
+        raise wrong_answer(keep, "keep", "True or False", found)
+    return bool(found)

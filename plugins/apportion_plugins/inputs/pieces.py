@@ -9,6 +9,8 @@ import regex
 import sentencex
 
 from apportion.errors import InputError
+from apportion.functions import failures_of, wrong_answer
+from apportion_plugins.inputs.naming import short
 
 __all__ = ["Pieces", "cut"]
 
@@ -96,13 +98,15 @@ def _sentences(text: str) -> list[str]:
 
 
 def _called(by: Callable[[str], Sequence[str]], text: str) -> list[str]:
-    found = by(text)
-    if isinstance(found, str) or not isinstance(found, Iterable):
-        raise InputError(f"The function passed as `by` must return a list of strings, not {found!r:.80}.")
-    pieces = list(found)
+    with failures_of(by, "by", lambda: f"the text {short(text)!r}"):
+        found = by(text)
+        # A generator fails only here.
+        pieces = list(found) if isinstance(found, Iterable) and not isinstance(found, str) else None
+    if pieces is None:
+        raise wrong_answer(by, "by", "a list of strings", found)
     wrong = [piece for piece in pieces if not isinstance(piece, str)]
     if wrong:
-        raise InputError(f"The function passed as `by` must return strings, not {wrong[0]!r}.")
+        raise wrong_answer(by, "by", "strings", wrong[0])
     return [piece for piece in pieces if piece]
 
 

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from jaxtyping import Bool
 from torch import Tensor
 
-from apportion.errors import InputError, shown_number
+from apportion.errors import InputError, listing, shown_number
+from apportion.functions import failures_of
 from apportion.prompts.template import Template
 from apportion.protocols.features import Feature, Segment
 from apportion.protocols.inputs import Alternatives
@@ -64,19 +65,22 @@ class TemplateAdapter:
         if isinstance(template, str):
             try:
                 return template.format(*ordered) if self._prompt.positional else template.format(**values)
-            except (ValueError, TypeError, IndexError) as error:
-                raise InputError(f"The template cannot be filled with {dict(values)!r}: {error}.") from error
-        text = template(*ordered) if self._prompt.positional else template(**values)
+            except Exception as error:  # values format themselves
+                raise InputError(f"The template cannot be filled with {_listed(values)}: {error}.") from error
+        with failures_of(template, "template", lambda: _listed(values)):
+            text: object = template(*ordered) if self._prompt.positional else template(**values)
         if not isinstance(text, str):
-            raise InputError(f"The template function must return a str; it returned {text!r} for {dict(values)!r}.")
+            raise InputError(
+                f"The template function must return a str; it returned {text!r:.80} for {_listed(values)}."
+            )
         return text
 
     def _feature(self, slots: tuple[str, ...]) -> Feature:
-        baselines = [" … ".join(str(draw[slot]) for slot in slots) for draw in self._draws]
+        baselines = [" … ".join(_text_of(slot, draw[slot]) for slot in slots) for draw in self._draws]
         distinct = list(dict.fromkeys(baseline.strip(" …") for baseline in baselines))
         return Feature(
             name=" + ".join(slots),
-            text=" … ".join(str(self._values[slot]) for slot in slots),
+            text=" … ".join(_text_of(slot, self._values[slot]) for slot in slots),
             members=slots if len(slots) > 1 else (),
             baseline=" | ".join(distinct),
         )
@@ -98,6 +102,23 @@ class TemplateAdapter:
             field = f"{{0{'!' + conversion if conversion else ''}{':' + spec if spec else ''}}}"
             found.append(Segment(field.format(self._values[slot]), of_slot[slot]))
         return tuple(found)
+
+
+def _text_of(slot: str, value: object) -> str:
+    """A value as text; a value for a function may be an object that has none."""
+    try:
+        return str(value)
+    except Exception as error:
+        raise InputError(
+            f"The {type(value).__name__} given for the slot {slot!r} cannot be shown as text: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _listed(values: Values) -> str:
+    """The values of the slots, for an error."""
+    shown = (f"{slot!r}: {_text_of(slot, value)!r:.80}" for slot, value in values.items())
+    return f"{{{listing(shown, 6)}}}"
 
 
 def _draw_baselines(prompt: Template, seed: int) -> tuple[list[Values], tuple[str, ...]]:
