@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -263,6 +264,31 @@ REFUSED = [
     ([dict(ASK, content="a \ud800"), LAST], chats.CHATML, {}, "invalid Unicode character"),
     (TALK, chats.TOOLS, {"tools": [{"name": "x \ud800"}]}, "invalid Unicode character"),
 ]
+
+
+@pytest.mark.parametrize(("count", "by"), [(40, "turns"), (4000, "turns"), (40, "words"), (4000, "words")])
+def test_each_turn_and_tool_is_left_out_on_trial(count: int, by: str) -> None:
+    """Of a very long conversation only as many turns as keep the work in proportion to its length."""
+    tokenizer = copy.deepcopy(tiny.tokenizer())
+    real, written = tokenizer.apply_chat_template, list[int]()
+
+    def counted(conversation: list[dict[str, str]], **options: Any) -> Any:
+        written.append(len(conversation))
+        return real(conversation, **options)
+
+    tokenizer.apply_chat_template = counted  # type: ignore[method-assign]
+    prompt = ap.Chat(
+        [{"role": "user", "content": "a b"}] * count,
+        by=by,
+        keep=(),
+        baseline="",
+        tools=[{"name": "clock"}, {"name": "map"}],
+        chat_template=chats.TOOLS,
+    )
+    assert ChatAdapter(prompt, ap.AdaptContext(tokenizer)).notes == ()
+    texts = 1 + 1 + 1  # everything, with marks, and nothing
+    left_out = 2 if by == "words" else min(count + 2, 62)
+    assert len(written) == texts + left_out
 
 
 @pytest.mark.parametrize(("messages", "template", "options", "message"), REFUSED)

@@ -416,8 +416,62 @@ def test_prompt_file_faults(run: Run, no_model: None, tmp_path: Path) -> None:
     missing = run("attribute", "--prompt-file", tmp_path / "no.txt")
     assert (missing.code, missing.err.count("\n")) == (1, 0)
     assert missing.err.startswith("error: Cannot read the prompt file")
-    (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe")
-    assert "is not utf-8 text" in run("attribute", "--prompt-file", tmp_path / "bytes.txt").err
+
+
+NOT_UTF8 = {
+    "looks like UTF-16. ": "Käse ist alle".encode("utf-16"),
+    "looks like UTF-16LE": "Käse ist alle".encode("utf-16-le"),
+    "looks like UTF-16BE": "Käse ist alle".encode("utf-16-be"),
+    "looks like UTF-32": "Käse ist alle".encode("utf-32"),
+    "byte 1 is 0xE4, and it looks like Latin-1": "Käse ist alle".encode("latin-1"),
+    "looks like a binary file": b"\x89PNG\r\n\x1a\n\x00\x00",
+    "ends in the middle of a character": "Käse ä".encode()[:-1],
+}
+
+
+@pytest.mark.parametrize("words", [["--prompt-file"], ["--chat"], ["Who?", "--document"]])
+def test_files_that_are_not_utf8_are_refused(run: Run, no_model: None, tmp_path: Path, words: list[str]) -> None:
+    path = tmp_path / "my text.txt"
+    for message, content in NOT_UTF8.items():
+        path.write_bytes(content)
+        ended = run("attribute", *words, path)
+        assert (ended.code, ended.out) == (1, "")
+        assert f"file {path} is not UTF-8 text" in ended.err
+        assert message in ended.err
+        if "middle" not in message and "binary" not in message:
+            assert f"-t UTF-8 '{path}' > '{tmp_path / 'my text-utf8.txt'}'" in ended.err
+
+
+def test_stdin_that_is_not_utf8_is_refused(run: Run, no_model: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    for message, content in NOT_UTF8.items():
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content), encoding="latin-1"))
+        ended = run("attribute", "-")
+        assert (ended.code, ended.out) == (1, "")
+        assert "The prompt on stdin is not UTF-8 text" in ended.err
+        assert message in ended.err
+
+
+def test_byte_order_marks_are_dropped(
+    run: Run, calls: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "chat.json"
+    path.write_text(json.dumps(TALK), encoding="utf-8-sig")
+    run("attribute", "--chat", path)
+    path.write_text("ä b", encoding="utf-8-sig")
+    run("attribute", "--prompt-file", path)
+    run("attribute", "Who?", "--document", path)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("\ufeffä b\r\n".encode()), encoding="latin-1"))
+    run("attribute", "-")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\ufeffä b\n"))
+    run("attribute", "-")
+    text = ap.Text("ä b")
+    assert [call["prompt"] for call in calls] == [
+        ap.Chat(TALK),
+        text,
+        ap.Documents("Who?", {"chat.json": "ä b"}),
+        text,
+        text,
+    ]
 
 
 @pytest.mark.parametrize(

@@ -296,6 +296,18 @@ def test_mistakes_are_refused_before_the_model_runs(call: dict[str, Any], error:
         explainer.attribute(**arguments)
 
 
+def test_numbers_of_thousands_of_digits_are_refused(explainer: ap.Explainer) -> None:
+    """Python neither writes them out nor makes floats of them."""
+    for name, value, message in (
+        ("budget", 2**15_000, r"budget=about 10\^4515 must be below 2\^63"),
+        ("budget", -(2**15_000), r"budget=about -10\^4515 must be a whole number of at least 1"),
+        ("seed", 2**15_000, r"seed=about 10\^4515 must be below 2\^63"),
+        ("until", 2**2000, "must be a standard error"),
+    ):
+        with pytest.raises(ap.InputError, match=message):
+            explainer.attribute("one two", " x", **{name: value})
+
+
 def test_a_budget_too_small_stops_before_generation(monkeypatch: pytest.MonkeyPatch) -> None:
     explainer = ap.Explainer((tiny.model(), tiny.tokenizer()))
 

@@ -56,6 +56,20 @@ def test_coalitions_that_read_the_same_are_scored_once_and_alternatives_are_aver
     assert game.evaluations == 3
 
 
+def test_functions_that_are_no_games_are_refused() -> None:
+    def fails(mask: Tensor) -> Tensor:
+        raise KeyError("a")
+
+    for function, message in (
+        (fails, r"'fails' given as function failed on coalitions of shape \[1, 3\]: KeyError: 'a'"),
+        (lambda mask: 3.0, r"given as function must return a real tensor of shape \[1, 1\], not 3.0"),
+        (lambda mask: mask.double(), "must return a real tensor of shape"),
+        (lambda mask: mask.sum(1) * 1j, "must return a real tensor of shape"),
+    ):
+        with pytest.raises(ap.InputError, match=message):
+            ap.Game.from_function(function, 3).values(masks("110"))
+
+
 def test_the_budget_holds_before_anything_is_scored() -> None:
     function = Counting()
     game = ap.Game.from_function(function, 3, budget=3)

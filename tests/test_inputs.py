@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,7 +16,8 @@ from hypothesis import strategies as st
 
 import apportion as ap
 from apportion.rendering.token_texts import token_texts
-from apportion.testing import tiny
+from apportion.testing import chats, tiny
+from apportion.testing.echo import EchoBackend
 from apportion_plugins.inputs.pieces import cut
 from apportion_plugins.inputs.template import TemplateAdapter
 from apportion_plugins.inputs.text import text_adapter
@@ -107,6 +112,68 @@ def test_a_function_may_cut_the_text() -> None:
         text_adapter(ap.Text("a b", by=lambda text: None), CONTEXT)
     with pytest.raises(ap.InputError, match="no pieces"):
         text_adapter(ap.Text("a b", by=lambda text: []), CONTEXT)
+
+
+class Unprintable:
+    def __str__(self) -> str:
+        raise KeyError("no text")
+
+
+def fails(*_: object, **__: object) -> bool:
+    raise ZeroDivisionError("by\nzero")
+
+
+def fails_late(text: str) -> Iterator[str]:
+    yield text[:1]
+    raise ZeroDivisionError("by zero")
+
+
+ONE = {"x": "a"}
+FAILING_FUNCTIONS = [
+    (ap.Text("a b", by=fails), "'fails' given as by failed on the text 'a b': ZeroDivisionError: by zero"),
+    (ap.Text("a b", by=fails_late), "'fails_late' given as by failed on the text 'a b': ZeroDivisionError: by zero"),
+    (ap.Text("a b", keep=fails), "'fails' given as keep failed on the text 'a': ZeroDivisionError: by zero"),
+    (ap.Text("a b", by="tokens", keep=fails), "'fails' given as keep failed on the text 'a'"),
+    (ap.Text("a b", keep=partial(fails)), "'partial' given as keep failed on the text 'a'"),
+    (ap.Template(fails, ONE), "'fails' given as template failed on {'x': 'a'}: ZeroDivisionError: by zero"),
+    (ap.Template(fails, ["a", 2]), "'fails' given as template failed on {'0': 'a', '1': '2'}: ZeroDivisionError"),
+    (ap.Template(lambda y: y, ONE), "given as template failed on {'x': 'a'}: TypeError: "),
+    (
+        ap.Template("{x}", {"x": Unprintable()}),
+        "The Unprintable given for the slot 'x' cannot be shown as text: KeyError",
+    ),
+    (ap.Template(lambda x: "a", ONE, {"x": [Unprintable()]}), "The Unprintable given for the slot 'x' cannot be shown"),
+    (ap.Documents("Who?", ["a b"], by=fails), "'fails' given as by failed on the text 'a b'"),
+    (ap.Documents("Who?", ["a b"], keep=fails), "'fails' given as keep failed on the text 'a b'"),
+    (ap.Chat([{"role": "user", "content": "a b"}], by=fails), "'fails' given as by failed on the text 'a b'"),
+    (ap.Chat([{"role": "user", "content": "a b"}], keep=fails), "'fails' given as keep failed on the text 'a b'"),
+]
+
+
+@pytest.mark.parametrize(("prompt", "message"), FAILING_FUNCTIONS)
+def test_functions_that_fail_are_named(prompt: object, message: str) -> None:
+    if isinstance(prompt, ap.Chat):
+        prompt = replace(prompt, chat_template=chats.CHATML)
+    with ap.Explainer("echo://", backend=EchoBackend(), progress=False) as explainer:
+        with pytest.raises(ap.InputError, match=re.escape(message)) as raised:
+            explainer.attribute(prompt, " x")
+        assert isinstance(raised.value.__cause__, ZeroDivisionError | TypeError | KeyError)
+        assert explainer.session.asked == []
+
+
+@pytest.mark.parametrize("answer", [None, "yes", 1, ["a"]])
+def test_functions_for_what_is_kept_answer_true_or_false(answer: object) -> None:
+    with pytest.raises(ap.InputError, match=r"'<lambda>' given as keep must return True or False, not "):
+        text_adapter(ap.Text("a b", keep=lambda text: answer), CONTEXT)
+    assert text_adapter(ap.Text("a b", keep=lambda text: np.bool_(text == "b")), CONTEXT).features[0].name == "a"
+
+
+def test_errors_of_apportion_in_functions_stay_as_they_are() -> None:
+    def refuses(text: str) -> list[str]:
+        raise ap.InputError("not this text")
+
+    with pytest.raises(ap.InputError, match="^not this text$"):
+        text_adapter(ap.Text("a b", by=refuses), CONTEXT)
 
 
 def with_start_token() -> ap.AdaptContext:
@@ -240,6 +307,10 @@ BAD_TEMPLATES = [
     (("{a}", {"a": None}), "is a NoneType; give a string or a number .an empty string for nothing"),
     (("{a}", {"a": "x"}, {"a": [("p", "q")]}), r"The baseline \('p', 'q'\) of the slot 'a' is a tuple"),
     (("{1} {0}", {0: "a", 1: "b"}), "Numbered slots need a list"),
+    (("{a}", {"a": len}), "is a builtin_function_or_method; give a string or a number"),
+    (("{a}", {"a": lambda: "x"}), "is a function; give a string or a number"),
+    (("{a}", {"a": "x"}, {"a": [lambda: "x"]}), "is a function; give a string or a number"),
+    (("{a}{b}", {"a": "x", "b": "y"}, {("a", "b"): [("p", None)]}), "The baseline None of the slot 'b' is a NoneType"),
 ]
 
 
@@ -285,8 +356,9 @@ def test_names_are_unique_whatever_the_texts_are() -> None:
     assert unique_names(["the", " cat", " the", "the #2", "the"]) == ["the", "cat", "the #2", "the #2 #2", "the #3"]
 
 
-def test_more_combinations_than_can_be_counted_are_drawn_from() -> None:
-    slots = [f"s{i}" for i in range(40)]
+@pytest.mark.parametrize(("count", "shown"), [(30, "1" + 60 * "0"), (400, "about 10^800"), (20_000, "about 10^40000")])
+def test_more_combinations_than_can_be_counted_are_drawn_from(count: int, shown: str) -> None:
+    slots = [f"s{i}" for i in range(count)]
     template = ap.Template(
         " ".join(f"{{{slot}}}" for slot in slots),
         dict.fromkeys(slots, "x"),
@@ -294,7 +366,8 @@ def test_more_combinations_than_can_be_counted_are_drawn_from() -> None:
         draws=3,
     )
     adapter = TemplateAdapter(template, CONTEXT)
-    assert len(set(texts_of(adapter.render(torch.zeros(1, 40, dtype=torch.bool))[0]))) == 3
+    assert len(set(texts_of(adapter.render(torch.zeros(1, count, dtype=torch.bool))[0]))) == 3
+    assert adapter.notes == (f"averaged over 3 of {shown} combinations of baselines, drawn with seed 0",)
 
 
 # --- levels ---------------------------------------------------------------------------------------------------------

@@ -228,6 +228,15 @@ def test_results_come_in_order_and_are_told_as_they_end(explainer: ap.Explainer)
     assert ended == [1, 2, 3, 0]
 
 
+def test_a_function_for_outcomes_that_fails_is_named(explainer: ap.Explainer) -> None:
+    def tell(number: int, result: object) -> None:
+        raise KeyError("nobody listens")
+
+    results = explainer.attribute_many(["a b", "c d"], target=" x", on_finish=tell)
+    with pytest.raises(ap.InputError, match="'tell' given as on_finish failed on the outcome of item 0: KeyError: "):
+        next(iter(results))
+
+
 def test_nothing_begins_before_it_is_asked_for(watched: ap.Explainer, watcher: Watcher) -> None:
     taken: list[int] = []
 

@@ -123,6 +123,11 @@ def test_budgets_too_small_are_refused_with_the_number_needed() -> None:
     large = ap.Game.from_function(lambda mask: mask.sum(1).double(), 21)
     with pytest.raises(ap.BudgetError, match="2,097,152 evaluations, and the limit"):
         ExactShapley().run(large, budget=None, rng=rng())
+    huge = ap.Game.from_function(lambda mask: mask.sum(1).double(), 15_000)
+    with pytest.raises(ap.BudgetError, match=r"15000 features take 2\^15000 evaluations, and the limit is 2\^20"):
+        ExactShapley().run(huge, budget=None, rng=rng())
+    with pytest.raises(ap.InputError, match=r"n_permutations=about 10\^4515 orders .* do not fit into memory"):
+        PermutationShapley().run(huge, budget=None, rng=rng(), n_permutations=2**15_000)
     for wrong in (0, 3, True):
         with pytest.raises(ap.InputError, match="positive whole number, an even number"):
             PermutationShapley().run(game, budget=None, rng=rng(), n_permutations=wrong)
@@ -294,3 +299,14 @@ def test_context_cite_takes_log_probabilities_only() -> None:
     assert found.values.argmax() == 0
     assert found.notes[0].startswith("the response or one of its tokens is certain for 8 of 16 coalitions")
     assert found.std_error is None
+
+
+def test_more_coalitions_of_a_size_than_a_float_can_count() -> None:
+    """C(1100, 550) is above 10^308."""
+    drawn = LeverageSampler().sample(1100, 8, rng())
+    assert drawn.mask.shape == (8, 1100)
+    assert drawn.share is not None
+    assert ((drawn.share > 0) & (drawn.share < 1)).all()
+    game = ap.Game.from_function(lambda mask: mask.sum(1).double(), 1100)
+    with pytest.raises(ap.BudgetError, match="at least 2200 evaluations, and the budget is 2000"):
+        KernelShap().run(game, budget=2000, rng=rng(), sampler=LeverageSampler())

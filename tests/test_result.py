@@ -80,8 +80,8 @@ def test_what_is_not_known_is_refused(tmp_path: Path) -> None:
     path.write_text(good[: len(good) // 2])
     with pytest.raises(ap.ResultError, match="not valid JSON"):
         ap.Attribution.load(path)
-    path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ap.ResultError, match="not valid JSON"):
+    path.write_text(good, encoding="utf-16")
+    with pytest.raises(ap.ResultError, match=r"r\.json is not UTF-8 text; it looks like UTF-16\. .*iconv -f UTF-16"):
         ap.Attribution.load(path)
     with pytest.raises(ap.ResultError, match="Cannot read .*No such file"):
         ap.Attribution.load(tmp_path / "none.json")
@@ -90,6 +90,12 @@ def test_what_is_not_known_is_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps(broken))
     with pytest.raises(ap.ResultError, match="damaged: KeyError: 'values'"):
         ap.Attribution.load(path)
+
+
+def test_a_byte_order_mark_is_dropped(tmp_path: Path) -> None:
+    path = result().save(tmp_path / "r.json")
+    path.write_text(path.read_text(), encoding="utf-8-sig")
+    assert ap.Attribution.load(path).to_dict() == result().to_dict()
 
 
 @pytest.mark.parametrize(

@@ -457,6 +457,40 @@ def test_long_cells(tmp_path: Path) -> None:
     assert csv.field_size_limit() == limit
 
 
+def test_rows_with_a_byte_order_mark(tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text('"prompt",seed\na,1\n', encoding="utf-8-sig")
+    assert read_records(file)[0].values == {"prompt": "a", "seed": "1"}
+    # As `cat` joins files.
+    file = tmp_path / "rows.jsonl"
+    file.write_text('\ufeff{"prompt": "a"}\r\n\ufeff{"prompt": "b"}\r\n', encoding="utf-8")
+    assert [record.values for record in read_records(file)] == [{"prompt": "a"}, {"prompt": "b"}]
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl"])
+def test_rows_that_are_not_utf8_are_refused(run: Run, no_model: None, tmp_path: Path, out: Path, name: str) -> None:
+    file = tmp_path / name
+    for encoding, message in (("utf-16", "UTF-16"), ("cp1252", "Latin-1, Windows-1252")):
+        file.write_text('prompt\n{"prompt": "ä"}\n', encoding=encoding)
+        ended = run(file, "--out", out)
+        assert (ended.code, ended.out) == (1, "")
+        assert f"{file} is not UTF-8 text" in ended.err
+        assert f"looks like {message}" in ended.err
+        assert "iconv -f" in ended.err
+
+
+def test_results_that_an_editor_saved_again(run: Run, data: Path, out: Path) -> None:
+    run(data, "--out", out, "--target", " y")
+    before = numbers(out)
+    for file in (out / "run.json", out / "results.jsonl"):
+        file.write_text(file.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    assert numbers(out) == before
+    assert run(data, "--out", out, "--target", " y", "--json").json()["done"] == 0
+    for file in (out / "results.jsonl", out / "run.json"):
+        file.write_text(file.read_text(encoding="utf-8-sig"), encoding="utf-16")
+        assert "is not UTF-8 text; it looks like UTF-16" in run(data, "--out", out, "--target", " y").err
+
+
 def test_whole_numbers_that_became_floats(tmp_path: Path) -> None:
     """As pandas writes a column of seeds with empty cells."""
     file = jsonl(tmp_path / "rows.jsonl", [{"prompt": "a", "seed": seed} for seed in ("1.0", 1.0, "7", 7)])

@@ -1,11 +1,15 @@
-"""What makes a second start quick: the probe's findings are remembered, GGUF files are converted once."""
+"""What makes starts quick: findings of the probe are remembered, GGUF files converted once, long prompts cut once."""
 
 from __future__ import annotations
 
 import copy
 import os
+import sys
 import warnings
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -15,7 +19,8 @@ from transformers import PreTrainedModel
 from transformers.models.llama import modeling_llama
 
 import apportion as ap
-from apportion.testing import tiny
+from apportion.testing import chats, tiny
+from apportion.testing.echo import EchoBackend, EchoSession
 from apportion_backends.torch import backend as backend_module
 from apportion_backends.torch import remembered
 
@@ -253,3 +258,134 @@ def test_a_file_that_lacks_weights_is_not_converted(gguf_file: Path) -> None:
         values(gguf_file)
     write_gguf(gguf_file, leave_out="output.weight")
     assert values(gguf_file).any(), "the input embedding is the output layer then"
+
+
+# --- long prompts ----------------------------------------------------------------------------------------------------
+
+
+class LongContext(EchoBackend):
+    """Reads prompts of any length."""
+
+    def load(self, *args: Any, **options: Any) -> EchoSession:
+        session = super().load(*args, **options)
+        session.info = replace(session.info, context_length=None)
+        return session
+
+
+class FirstForwardError(Exception):
+    pass
+
+
+class StopAtFirstForward:
+    @ap.hookimpl
+    def apportion_score(self, session: ap.Session, batch: ap.ScoringBatch, request: ap.Request) -> Any:
+        raise FirstForwardError
+
+
+class AllOrNothing:
+    """A method that makes two evaluations."""
+
+    estimand = "v(N) - v(0)"
+    requires: frozenset[ap.Capability] = frozenset()
+
+    def run(self, game: ap.Game, *, budget: int | None, rng: torch.Generator) -> ap.Estimate:
+        everything = torch.ones(1, game.n_features, dtype=torch.bool)
+        game.values(torch.cat([everything, ~everything]))
+        raise AssertionError("the first forward pass was not stopped")
+
+
+def operations(prompt: Callable[[], object]) -> int:
+    """Number of bytecode instructions of this package from the prompt to the first forward pass."""
+    count = 0
+
+    def step(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal count
+        count += event == "opcode"
+        return step
+
+    def enter(frame: FrameType, event: str, _: object) -> Any:
+        if "apportion" not in frame.f_globals.get("__name__", ""):
+            return None
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        return step
+
+    with ap.Explainer("echo://", backend=LongContext(), plugins=[StopAtFirstForward()], progress=False) as explainer:
+        before = sys.gettrace()
+        sys.settrace(enter)
+        try:
+            explainer.attribute(prompt(), " x", method=AllOrNothing())
+        except ap.PluginError as error:
+            assert isinstance(error.__cause__, FirstForwardError)
+            return count
+        finally:
+            sys.settrace(before)
+    raise AssertionError("nothing was scored")
+
+
+def text(words: int) -> str:
+    """Sentences of 8 words, in paragraphs of 5 sentences; some words repeat."""
+    ends = {7: ". ", 39: ".\n\n"}
+    return "".join(f"w{i % 97 * i % 89}{ends.get(i % 40, ends[7] if i % 8 == 7 else ' ')}" for i in range(words))
+
+
+def turns(count: int, words: int) -> list[dict[str, str]]:
+    return [{"role": ("user", "assistant")[i % 2], "content": text(words)} for i in range(count)]
+
+
+def slots(count: int) -> str:
+    return " ".join(f"{{s{i}}}" for i in range(count))
+
+
+def named(count: int, value: object) -> dict[str, object]:
+    return {f"s{i}": value for i in range(count)}
+
+
+LONG: dict[str, Callable[[int], object]] = {
+    "words": lambda n: ap.Text(text(n)),
+    "words that are kept": lambda n: ap.Text(text(n), keep=sorted({*text(n // 2).split()})),
+    "the same word": lambda n: ap.Text("the " * n),
+    "sentences": lambda n: ap.Text(text(8 * n), by="sentences"),
+    "paragraphs": lambda n: ap.Text("\n\n".join(["One two."] * n), by="paragraphs"),
+    "tokens": lambda n: ap.Text(text(n // 2), by="tokens"),
+    "pieces of a function": lambda n: ap.Text(text(n), by=str.split),
+    "words of one message": lambda n: ap.Chat(turns(1, n), by="words", chat_template=chats.CHATML),
+    "words of many messages": lambda n: ap.Chat(turns(n // 4, 4), by="words", chat_template=chats.CHATML),
+    "words and a tool": lambda n: ap.Chat(
+        turns(1, n), by="words", tools=[{"name": "clock"}], chat_template=chats.TOOLS
+    ),
+    "sentences of messages": lambda n: ap.Chat(turns(n // 4, 32), by="sentences", chat_template=chats.CHATML),
+    "roles": lambda n: ap.Chat(turns(n, 1), by="roles", chat_template=chats.CHATML, baseline=""),
+    "documents": lambda n: ap.Documents("Who?", [f"d{i}" for i in range(n)]),
+    "documents that are kept": lambda n: ap.Documents(
+        "Who?", {f"n{i}": "d" for i in range(n)}, keep=[f"n{i}" for i in range(n // 2)]
+    ),
+    "words of documents": lambda n: ap.Documents("Who?", [text(4)] * (n // 4), by="words"),
+    "slots": lambda n: ap.Template(slots(n), named(n, "a"), named(n, "b")),
+    "slots in groups": lambda n: ap.Template(
+        slots(n), named(n, "a"), groups=[(f"s{i}", f"s{i + 1}") for i in range(0, n, 2)]
+    ),
+    "alternatives of slots": lambda n: ap.Template(slots(n), named(n, "a"), named(n, ["b", "c"]), draws=2),
+    "slots by position": lambda n: ap.Template("{} " * n, ["a"] * n, ["b"] * n),
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_work_before_the_first_forward_grows_with_the_prompt(name: str) -> None:
+    prompt = LONG[name]
+    operations(lambda: prompt(8))  # imports
+    few, many = (operations(lambda n=n: prompt(n)) for n in (400, 1600))  # type: ignore[misc]
+    assert many < 4.5 * few
+
+
+def test_the_splitter_reads_a_text_once() -> None:
+    read: list[int] = []
+
+    def split(text: str) -> list[str]:
+        read.append(len(text))
+        return text.split()
+
+    for prompt in (ap.Text(text(500), by=split), ap.Chat(turns(20, 25), by=split, chat_template=chats.CHATML)):
+        read.clear()
+        operations(lambda prompt=prompt: prompt)  # type: ignore[misc]
+        whole = prompt.text if isinstance(prompt, ap.Text) else "".join(str(m["content"]) for m in prompt.messages)
+        assert sum(read) == len(whole)

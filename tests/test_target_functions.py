@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 import apportion as ap
 from apportion.hooks.manager import load_plugins
 from apportion.testing import reference, tiny
+from apportion.testing.echo import EchoBackend, EchoSession
 
 PROMPT = "one two three"
 NAMES = [entry.name for entry in load_plugins()["targets"]]
@@ -115,6 +117,71 @@ def test_any_function_of_logits(explainer: ap.Explainer) -> None:
     np.testing.assert_allclose(both.values, both.token_values[0], atol=1e-12)
     with pytest.raises(ap.InputError, match=r"'<lambda>' returned torch.float64 \[8\] for logits"):
         explainer.attribute(PROMPT, " six", method="shapley", target_fn=lambda logits: logits.sum((1, 2)))
+
+
+class Failing:
+    needs = ap.Needs.LOG_PROBS
+
+    def __call__(self, scores: ap.Scores, target: ap.Target) -> torch.Tensor:
+        raise KeyError("top")
+
+
+def test_an_object_that_fails_is_named(explainer: ap.Explainer) -> None:
+    with pytest.raises(ap.PluginError, match=r"Failing failed on log_probs of shape \[\d+, 4\]: KeyError: 'top'"):
+        explainer.attribute(PROMPT, " six", target_fn=Failing())
+
+
+class Padded(EchoBackend):
+    """A head with rows for tokens that no text has, whose logits are -inf."""
+
+    def load(self, *args: Any, **options: Any) -> EchoSession:
+        session = super().load(*args, **options)
+        logits = session.logits
+
+        def padded(batch: ap.ScoringBatch, rows: int) -> Iterator[torch.Tensor]:
+            for part in logits(batch, rows):
+                yield torch.cat([part, torch.full((*part.shape[:2], 3), -torch.inf)], dim=-1)
+
+        session.logits = padded  # type: ignore[method-assign]
+        return session
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [*((name, {}) for name in NAMES), ("kl_divergence", {"top_k": 262}), ("top_p_size", {"top_p": 1})],
+)
+def test_logits_of_tokens_that_never_come_may_be_infinite(name: str, options: dict[str, Any]) -> None:
+    found = []
+    for backend in (EchoBackend(), Padded()):
+        with ap.Explainer("echo://", backend=backend, progress=False) as explainer:
+            result = explainer.attribute(
+                PROMPT,
+                " six",
+                method="shapley",
+                target_fn=name,
+                target_options=options,
+                contrast=" no" if name in CONTRASTIVE else None,
+            )
+            found.append(result.token_values)
+    np.testing.assert_allclose(found[1], found[0], atol=1e-9)
+
+
+def test_values_must_be_finite_in_the_end() -> None:
+    with ap.Explainer("echo://", backend=Padded(), progress=False) as explainer:
+        seen = explainer.attribute(PROMPT, " six", method="ablation", target_fn=lambda logits: logits[..., 7])
+        assert np.isfinite(seen.values).all()
+        with pytest.raises(ap.ScoreError, match="not finite: -inf"):
+            explainer.attribute(PROMPT, " six", method="ablation", target_fn=lambda logits: logits[..., -1])
+
+
+@pytest.mark.parametrize("name", ["entropy", "kl_divergence"])
+def test_gradients_stay_finite_where_probabilities_are_zero(name: str) -> None:
+    function = load_plugins()["targets"].get(name).make()
+    logits = torch.tensor([[[0.5, -torch.inf, 2.0]]], dtype=torch.float64, requires_grad=True)
+    other = ap.Scores(logits=torch.tensor([[[1.0, -torch.inf, 0.0]]], dtype=torch.float64))
+    values = function(ap.Scores(logits=logits, reference=other), ap.Target((0,), ("a",), "a"))
+    (slopes,) = torch.autograd.grad(values.sum(), logits)
+    assert torch.isfinite(values).all() and torch.isfinite(slopes).all()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 import apportion as ap
+from apportion_plugins.visualizers import drawing
 from apportion_plugins.visualizers.canvas import PlotFigure
 from apportion_plugins.visualizers.html_style import colour_class
 from apportion_plugins.visualizers.labels import ellipsis, one_line, prose, token_labels
@@ -322,6 +324,46 @@ assert "torch" not in sys.modules and "transformers" not in sys.modules and "mat
 """
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "one-of-nobody", "svg"])
+def test_figures_need_no_backend_of_pyplot(tmp_path: Path, backend: str) -> None:
+    """A process that a notebook starts inherits MPLBACKEND, but may lack the notebook's packages."""
+    path = grouped().save(tmp_path / "result.json")
+    code = """
+import os, sys
+from pathlib import Path
+import apportion as ap
+from apportion.cli import main
+before = os.environ["MPLBACKEND"]
+source = sys.argv[1]
+for suffix in (".png", ".svg", ".pdf"):
+    assert main(["show", source, "--plot", str(Path(source).with_suffix(suffix))]) == 0
+result = ap.Attribution.load(source)
+for kind in ("heatmap", "bar"):
+    result.plot(kind).savefig(Path(source).with_suffix(".png"))
+assert os.environ["MPLBACKEND"] == before
+if before == "svg":
+    import matplotlib
+    assert matplotlib.rcParams["backend"] == before
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "MPLBACKEND": backend},
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "result.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_only_one_module_imports_matplotlib() -> None:
+    """The one that copes with any MPLBACKEND."""
+    folder = Path(drawing.__file__).parent
+    for path in folder.glob("*.py"):
+        imports = re.search(r"^\s*(from|import) matplotlib", path.read_text(encoding="utf-8"), re.MULTILINE)
+        assert (imports is not None) == (path.name == "drawing.py"), path.name
 
 
 def test_zero_is_neutral_and_signs_are_symmetric() -> None:

@@ -6,6 +6,7 @@ A message says what happened, quotes the value, lists what is available, and sug
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
 
 __all__ = [
@@ -74,6 +75,13 @@ def listing(names: Iterable[str], limit: int = 12) -> str:
         return "none"
     rest = len(shown) - limit
     return ", ".join(shown[:limit]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def shown_number(number: int) -> str:
+    """The digits of a whole number, or ``about 10^4515``: Python does not write out thousands of digits."""
+    if number.bit_length() <= 256:
+        return str(number)
+    return f"about {'-' if number < 0 else ''}10^{math.log10(abs(number)):.0f}"
 
 
 def suggestion(name: str, available: Iterable[str]) -> str:

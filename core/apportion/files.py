@@ -1,9 +1,11 @@
-"""The cache folder, and files that are never left half-written."""
+"""The cache folder, texts from files, and files that are never left half-written."""
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
+import shlex
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,17 @@ import platformdirs
 
 from apportion.errors import InputError
 
-__all__ = ["cache_dir", "cached_json", "file_to_write", "keep_json", "write_atomically"]
+__all__ = ["BOM", "cache_dir", "cached_json", "decoded", "file_to_write", "keep_json", "read_text", "write_atomically"]
+
+BOM = "\ufeff"
+"""The mark with which some editors begin a text."""
+_OTHER_BOMS = {
+    codecs.BOM_UTF32_LE: "UTF-32",  # before UTF-16, whose mark is the beginning of this one
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+_CONTROL = frozenset(range(32)) - frozenset(b"\t\n\v\f\r\x1b")
 
 
 def cache_dir() -> Path:
@@ -41,6 +53,72 @@ def keep_json(folder: str, key: str, value: object) -> None:
 
 def _cache_file(folder: str, key: str) -> Path:
     return cache_dir() / folder / f"{key}.json"
+
+
+def read_text(path: Path, name: str | None = None) -> str:
+    """Read a UTF-8 text file; a byte order mark at its beginning is dropped, and line breaks stay as they are.
+
+    Args:
+        path: path of the file.
+        name: name of the file in messages, such as ``"The prompt file a.txt"``; ``None`` for its path.
+
+    Raises:
+        OSError: the file cannot be read.
+        InputError: the file is not UTF-8.
+    """
+    return decoded(path.read_bytes(), str(path) if name is None else name, path)
+
+
+def decoded(content: bytes, name: str, path: Path | None = None) -> str:
+    """Decode UTF-8; a byte order mark at the beginning is dropped.
+
+    Args:
+        content: bytes of a text.
+        name: name of the text in messages, such as ``"The prompt on stdin"``.
+        path: the file that they come from, if there is one.
+
+    Raises:
+        InputError: the bytes are not UTF-8. The message says what they look like, and how to convert them.
+    """
+    found = _utf16_or_32(content)
+    if found is not None:
+        raise InputError(f"{name} is not UTF-8 text; it looks like {found}. {_conversion(found, path)}")
+    try:
+        return content.decode().removeprefix(BOM)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name} is not UTF-8 text: {_why(error, path)}") from error
+
+
+def _utf16_or_32(content: bytes) -> str | None:
+    marked = next((name for mark, name in _OTHER_BOMS.items() if content.startswith(mark)), None)
+    if marked is not None:
+        return marked
+    # Without a mark: most characters of Western texts have a zero in every second byte, which is valid UTF-8.
+    half = len(content) // 2
+    even, odd = content[::2].count(0), content[1::2].count(0)
+    if half and max(even, odd) * 2 > half and min(even, odd) * 10 < half:
+        return "UTF-16LE" if odd > even else "UTF-16BE"
+    return None
+
+
+def _why(error: UnicodeDecodeError, path: Path | None) -> str:
+    content = error.object
+    if error.end == len(content) and error.reason == "unexpected end of data":
+        return "it ends in the middle of a character. Part of it may be missing."
+    what = f"byte {error.start} is 0x{content[error.start]:02X}, and it looks like"
+    if not _CONTROL.isdisjoint(content):
+        return f"{what} a binary file."
+    # Every printable character of Latin-1 is the same in Windows-1252.
+    return f"{what} Latin-1, Windows-1252 or a similar encoding. {_conversion('WINDOWS-1252', path)}"
+
+
+def _conversion(encoding: str, path: Path | None) -> str:
+    """Advice to save a text as UTF-8."""
+    if path is None:
+        return f"Convert it before: … | iconv -f {encoding} -t UTF-8 | …"
+    new = path.with_name(f"{path.stem}-utf8{path.suffix}")
+    command = f"iconv -f {encoding} -t UTF-8 {shlex.quote(str(path))} > {shlex.quote(str(new))}"
+    return f"Save it as UTF-8 in an editor, or convert it: {command}"
 
 
 def file_to_write(argument: str, path: object) -> Path:

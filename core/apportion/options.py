@@ -7,7 +7,7 @@ import numbers
 from collections.abc import Callable, Mapping, Set
 from typing import Any
 
-from apportion.errors import InputError, listing, suggestion
+from apportion.errors import InputError, listing, shown_number, suggestion
 
 __all__ = ["PLACEMENT", "check_options", "checked_seed", "named_options", "whole_number"]
 
@@ -21,11 +21,16 @@ def whole_number(name: str, value: object, *, least: int) -> int:
     """Convert an argument or option to an ``int``; NumPy integers are accepted too.
 
     Raises:
-        InputError: the value is not a whole number, or is below ``least``.
+        InputError: the value is not a whole number, is below ``least``, or is 2^63 or more.
     """
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise InputError(f"{name}={value!r} must be a whole number of at least {least}.")
-    return int(value)
+    number = int(value)
+    if number < least:
+        raise InputError(f"{name}={shown_number(number)} must be a whole number of at least {least}.")
+    if number >= 2**63:
+        raise InputError(f"{name}={shown_number(number)} must be below 2^63.")
+    return number
 
 
 def checked_seed(seed: object) -> int:
@@ -34,10 +39,7 @@ def checked_seed(seed: object) -> int:
     Raises:
         InputError: the seed is not a whole number from 0 to 2^63 − 1.
     """
-    found = whole_number("seed", seed, least=0)
-    if found >= 2**63:
-        raise InputError(f"seed={seed} must be below 2^63.")
-    return found
+    return whole_number("seed", seed, least=0)
 
 
 def named_options(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:

@@ -12,6 +12,7 @@ from apportion.cli.parse import usage_error
 from apportion.cli.reading import read_text, without_last_line_break
 from apportion.errors import InputError, unknown_name
 from apportion.prompts.chat import Chat
+from apportion.prompts.common import repeated
 from apportion.prompts.documents import LAYOUT, Documents
 
 __all__ = ["chat_of", "chat_prompt", "documents_prompt"]
@@ -60,9 +61,9 @@ def documents_prompt(question: str, options: PromptOptions) -> Documents:
     names = [path.name for path in options.document]
     if len(set(names)) < len(names):
         names = [str(path) for path in options.document]
-    twice = [name for i, name in enumerate(names) if name in names[:i]]
-    if twice:
-        usage_error("--document", f"{twice[0]} is given twice; each document is one feature.")
+    twice = repeated(names)
+    if twice is not None:
+        usage_error("--document", f"{twice} is given twice; each document is one feature.")
     texts = [without_last_line_break(read_text("document", path)) for path in options.document]
     return Documents(
         question,

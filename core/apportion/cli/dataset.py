@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from apportion.errors import ApportionError, InputError, listing
+from apportion.files import BOM, read_text
+from apportion.prompts.common import repeated
 
 __all__ = ["Record", "read_records"]
 
@@ -35,7 +38,7 @@ def read_records(path: Path) -> list[Record]:
     """Read all rows of a file; those that cannot be read have a fault.
 
     Raises:
-        InputError: the file is of another kind, cannot be read, or has no rows.
+        InputError: the file is of another kind, cannot be read, is not UTF-8, or has no rows.
         ApportionError: the file is Parquet, and there is no pyarrow.
     """
     readers = {".jsonl": _of_json_lines, ".ndjson": _of_json_lines, ".csv": _of_csv, ".parquet": _of_parquet}
@@ -46,8 +49,6 @@ def read_records(path: Path) -> list[Record]:
         found = list(read(path))
     except OSError as error:
         raise InputError(f"Cannot read {path}: {error.strerror or error}.") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not {error.encoding} text: {error.reason} at byte {error.start}.") from error
     if not found:
         raise InputError(f"{path} has no rows.")
     return found
@@ -55,47 +56,46 @@ def read_records(path: Path) -> list[Record]:
 
 def _of_json_lines(path: Path) -> Iterator[Record]:
     number = 0
-    with path.open(encoding="utf-8-sig", newline="\n") as file:
-        for line, text in enumerate(file, 1):
-            if not text.strip():
-                continue
-            number += 1
-            place = f"line {line}"
-            try:
-                values = json.loads(text)
-            except (ValueError, RecursionError) as error:
-                yield Record(number, place, fault=f"it is not JSON ({error})")
-                continue
-            if isinstance(values, dict):
-                yield Record(number, place, values)
-            else:
-                yield Record(number, place, fault="it is not a JSON object with the names of the columns as keys")
+    for line, text in enumerate(io.StringIO(read_text(path), newline="\n"), 1):
+        plain = text.strip().removeprefix(BOM)  # in the middle where files were joined
+        if not plain:
+            continue
+        number += 1
+        place = f"line {line}"
+        try:
+            values = json.loads(plain)
+        except (ValueError, RecursionError) as error:
+            yield Record(number, place, fault=f"it is not JSON ({error})")
+            continue
+        if isinstance(values, dict):
+            yield Record(number, place, values)
+        else:
+            yield Record(number, place, fault="it is not a JSON object with the names of the columns as keys")
 
 
 def _of_csv(path: Path) -> Iterator[Record]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.reader(file, strict=True)
-        # A prompt may be longer than 128 KiB, which Python's parser allows a cell by default.
-        limit = csv.field_size_limit(2**31 - 1)
-        try:
-            header = next(rows, [])
-            twice = sorted({name for name in header if header.count(name) > 1})
-            if twice:
-                raise InputError(f"{path} has two columns called {twice[0]!r}; rename one of them.")
-            number, line = 0, rows.line_num + 1
-            for cells in rows:
-                place, line = f"line {line}", rows.line_num + 1
-                if not cells:
-                    continue
-                number += 1
-                if len(cells) == len(header):
-                    yield Record(number, place, dict(zip(header, cells, strict=True)))
-                else:
-                    yield Record(number, place, fault=f"it has {len(cells)} cells, and the header has {len(header)}")
-        except csv.Error as error:
-            raise InputError(f"{path} is not valid CSV at line {rows.line_num}: {error}.") from error
-        finally:
-            csv.field_size_limit(limit)
+    rows = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    # A prompt may be longer than 128 KiB, which Python's parser allows a cell by default.
+    limit = csv.field_size_limit(2**31 - 1)
+    try:
+        header = next(rows, [])
+        twice = repeated(header)
+        if twice is not None:
+            raise InputError(f"{path} has two columns called {twice!r}; rename one of them.")
+        number, line = 0, rows.line_num + 1
+        for cells in rows:
+            place, line = f"line {line}", rows.line_num + 1
+            if not cells:
+                continue
+            number += 1
+            if len(cells) == len(header):
+                yield Record(number, place, dict(zip(header, cells, strict=True)))
+            else:
+                yield Record(number, place, fault=f"it has {len(cells)} cells, and the header has {len(header)}")
+    except csv.Error as error:
+        raise InputError(f"{path} is not valid CSV at line {rows.line_num}: {error}.") from error
+    finally:
+        csv.field_size_limit(limit)
 
 
 def _of_parquet(path: Path) -> Iterator[Record]:

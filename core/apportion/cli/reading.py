@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 
+from apportion import files
 from apportion.errors import InputError
 
 __all__ = ["read_text", "without_last_line_break"]
@@ -21,16 +23,21 @@ def read_text(what: str, path: Path | None) -> str:
         InputError: it cannot be read, or is not UTF-8 text.
     """
     try:
-        if path is not None:
-            return path.read_text(encoding="utf-8")
-        if sys.stdin is None:
-            raise InputError(f"The {what} is to be read from stdin ('-'), and stdin is closed.")
-        return sys.stdin.read()
+        text = _stdin(what) if path is None else files.read_text(path, f"The {what} file {path}")
     except OSError as error:
-        raise InputError(f"Cannot read the {what} file {path}: {error.strerror or error}.") from error
-    except UnicodeDecodeError as error:
-        source = "stdin" if path is None else str(path)
-        raise InputError(f"The {what} in {source} is not {error.encoding} text: {error.reason}.") from error
+        source = "from stdin" if path is None else f"file {path}"
+        raise InputError(f"Cannot read the {what} {source}: {error.strerror or error}.") from error
+    return io.StringIO(text, newline=None).getvalue()  # with "\n" for all line breaks
+
+
+def _stdin(what: str) -> str:
+    if sys.stdin is None:
+        raise InputError(f"The {what} is to be read from stdin ('-'), and stdin is closed.")
+    # As for files: UTF-8, whatever the locale is.
+    raw = getattr(sys.stdin, "buffer", None)
+    if raw is None:
+        return sys.stdin.read().removeprefix(files.BOM)
+    return files.decoded(raw.read(), f"The {what} on stdin")
 
 
 def without_last_line_break(text: str) -> str:

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from apportion.errors import BudgetError, CapabilityError, InputError, ScoreError, listing
+from apportion.functions import failures_of, wrong_answer
 from apportion.protocols.inputs import Alternatives
 
 if TYPE_CHECKING:
@@ -104,7 +105,12 @@ class Game:
         """
 
         def score(rows: Sequence[Any]) -> Float[Tensor, "N K"]:
-            values = function(torch.tensor(rows, dtype=torch.bool).reshape(len(rows), n_features))
+            mask = torch.tensor(rows, dtype=torch.bool).reshape(len(rows), n_features)
+            with failures_of(function, "function", lambda: f"coalitions of shape {list(mask.shape)}"):
+                values: object = function(mask)
+            wanted = f"a real tensor of shape {[len(rows), n_outputs]}"
+            if not isinstance(values, Tensor) or values.is_complex() or values.numel() != len(rows) * n_outputs:
+                raise wrong_answer(function, "function", wanted, values)
             return values.double().reshape(len(rows), n_outputs)
 
         def render(mask: Bool[Tensor, "S F"]) -> Sequence[Hashable]:

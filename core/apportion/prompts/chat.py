@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from apportion.errors import InputError, listing
-from apportion.prompts.common import CHATML, PIECES, Keep, Splitter, check_baseline, check_by, check_keep
+from apportion.prompts.common import CHATML, PIECES, Keep, Splitter, check_baseline, check_by, check_keep, repeated
 
 __all__ = ["CHAT_CUTS", "Chat", "check_chat_options"]
 
@@ -83,10 +83,9 @@ class Chat:
             check_keep(self.keep)
         if isinstance(self.tools, str | Mapping) or not isinstance(self.tools, Sequence):
             raise InputError(f"tools={self.tools!r:.80} must be a list of JSON schemas or functions.")
-        names = [tool_name(tool) for tool in self.tools]
-        repeated = [name for i, name in enumerate(names) if name in names[:i]]
-        if repeated:
-            raise InputError(f"Two tools are called {repeated[0]!r}; rename one of them.")
+        twice = repeated(tool_name(tool) for tool in self.tools)
+        if twice is not None:
+            raise InputError(f"Two tools are called {twice!r}; rename one of them.")
         check_chat_options(self.chat_template, self.template_options)
         for name in ("add_generation_prompt", "allow_control_tokens"):
             if not isinstance(getattr(self, name), bool):

@@ -6,7 +6,17 @@ from collections.abc import Callable, Iterable, Sequence
 
 from apportion.errors import InputError, listing, unknown_name
 
-__all__ = ["CHATML", "GRANULARITIES", "PIECES", "Keep", "Splitter", "check_baseline", "check_by", "check_keep"]
+__all__ = [
+    "CHATML",
+    "GRANULARITIES",
+    "PIECES",
+    "Keep",
+    "Splitter",
+    "check_baseline",
+    "check_by",
+    "check_keep",
+    "repeated",
+]
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -21,6 +31,16 @@ GRANULARITIES = ("words", "tokens", "sentences", "paragraphs")
 
 Splitter = Callable[[str], Sequence[str]]
 Keep = Sequence[str | int] | Callable[[str], bool]
+
+
+def repeated(names: Iterable[str]) -> str | None:
+    """The first name that occurs a second time; ``None`` if all are distinct."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
 
 
 def check_by(by: object, names: Sequence[str]) -> None:

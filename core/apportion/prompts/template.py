@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import string
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 
 from apportion.errors import InputError, listing, suggestion, unknown_name
 from apportion.options import whole_number
+from apportion.prompts.common import repeated
 
 __all__ = ["Template", "placeholders"]
 
@@ -66,13 +67,14 @@ class Template:
                 raise InputError(f"template={self.template!r} must be a format string or a function.")
             return
         wanted = placeholders(self.template)
-        missing = [name for name in wanted if name not in self.slots]
+        given, used = frozenset(self.slots), frozenset(wanted)
+        missing = [name for name in wanted if name not in given]
         if missing:
             raise InputError(
                 f"The template's placeholders {listing(map(repr, missing))} have no value; "
                 f"values are given for {listing(map(repr, self.slots))}."
             )
-        unused = [name for name in self.slots if name not in wanted]
+        unused = [name for name in self.slots if name not in used]
         if unused:
             hint = suggestion(unused[0], wanted)
             raise InputError(
@@ -90,12 +92,13 @@ class Template:
             raise InputError("Numbered slots need a list: values=[…] instead of a dict.")
 
     def _check_groups(self) -> None:
+        known = frozenset(self.slots)
         seen: dict[str, Sequence[str | int]] = {}
         for group in self.groups:
             if isinstance(group, str):
                 raise InputError(f"The group {group!r} is a string; write a tuple of slots such as ({group!r},).")
             for slot in map(str, group):
-                if slot not in self.slots:
+                if slot not in known:
                     raise unknown_name("slot", slot, self.slots, f"It is named in the group {tuple(group)!r}.")
                 if slot in seen:
                     raise InputError(
@@ -128,17 +131,20 @@ class Template:
                     "slot. Use a dict to give fewer."
                 )
             given = zip(self.slots, self.baselines, strict=True)
-        found = [self._alternative(key, value) for key, value in given]
-        named = list(chain.from_iterable(slots for slots, _ in found))
-        repeated = sorted({slot for slot in named if named.count(slot) > 1})
-        if repeated:
-            raise InputError(f"The slot {repeated[0]!r} has two baselines; give it only one.")
+        known = frozenset(self.slots)
+        found = [self._alternative(key, value, known) for key, value in given]
+        twice = repeated(slot for slots, _ in found for slot in slots)
+        if twice is not None:
+            raise InputError(f"The slot {twice!r} has two baselines; give it only one.")
+        named = {slot for slots, _ in found for slot in slots}
         return found + [((slot,), [("",)]) for slot in self.slots if slot not in named]
 
-    def _alternative(self, key: object, value: object) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
+    def _alternative(
+        self, key: object, value: object, known: Collection[str]
+    ) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
         slots = tuple(map(str, key)) if isinstance(key, tuple) else (str(key),)
         for slot in slots:
-            if slot not in self.slots:
+            if slot not in known:
                 raise unknown_name("slot", slot, self.slots, f"A baseline is given for {key!r}.")
         choices = _choices(value, joint=isinstance(key, tuple))
         if not choices:
@@ -152,11 +158,13 @@ class Template:
                 raise InputError(
                     f"The baseline {choice!r} of {key!r} must be a tuple of {len(slots)} values, one per slot."
                 )
+            for slot, part in zip(slots, choice, strict=True) if isinstance(self.template, str) else ():
+                _check_fills(slot, part, "baseline")
         return slots, [tuple(choice) for choice in choices if isinstance(choice, tuple | list)]
 
 
 def _check_fills(slot: str, value: object, what: str) -> None:
-    if value is None or isinstance(value, list | tuple | dict | set | bytes):
+    if value is None or isinstance(value, list | tuple | dict | set | bytes | type) or inspect.isroutine(value):
         raise InputError(
             f"The {what} {value!r} of the slot {slot!r} is a {type(value).__name__}; give a string or a number"
             f"{' (an empty string for nothing)' if value is None else ''}."
@@ -176,7 +184,7 @@ def placeholders(template: str) -> list[str]:
     Raises:
         InputError: the string is not a valid format string, or uses attributes or items of a slot.
     """
-    names: list[str] = []
+    names: dict[str, None] = {}
     automatic = 0
     try:
         fields = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
@@ -189,6 +197,5 @@ def placeholders(template: str) -> list[str]:
             name, automatic = str(automatic), automatic + 1
         if not (name.isdigit() or name.isidentifier()):
             raise InputError(f"The placeholder {{{name}}} is not a plain slot name; use names such as {{city}}.")
-        if name not in names:
-            names.append(name)
-    return names
+        names[name] = None
+    return list(names)

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from apportion.errors import ResultError, listing
-from apportion.files import write_atomically
+from apportion.errors import InputError, ResultError, listing
+from apportion.files import read_text, write_atomically
 from apportion.protocols.features import Feature, Segment
 from apportion.results.provenance import Provenance
 
@@ -71,13 +71,15 @@ def read(path: Path) -> dict[str, Any]:
     """Read the fields of an ``Attribution`` from a file; unknown fields are rejected.
 
     Raises:
-        ResultError: the file is missing, is not JSON, or has another schema or version, or fields are missing or
-            unknown.
+        ResultError: the file is missing, is not JSON in UTF-8, or has another schema or version, or fields are
+            missing or unknown.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(read_text(path))
     except OSError as error:
         raise ResultError(f"Cannot read {path}: {error.strerror or error}.") from error
+    except InputError as error:
+        raise ResultError(str(error)) from error
     except (ValueError, RecursionError) as error:
         raise ResultError(f"{path} is not a saved attribution: it is not valid JSON ({error}).") from error
     return fields_of(data, str(path))

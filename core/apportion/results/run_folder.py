@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 from filelock import FileLock, Timeout
 
 from apportion.errors import InputError, ResultError
-from apportion.files import write_atomically
+from apportion.files import decoded, read_text, write_atomically
 from apportion.results.attribution import Attribution
 from apportion.results.result_json import fields_of
 
@@ -86,7 +86,9 @@ class ResultsFolder:
         if not file.exists():
             return None
         try:
-            found = json.loads(file.read_text(encoding="utf-8"))
+            found = json.loads(read_text(file))
+        except InputError as error:
+            raise ResultError(f"{error} Or name another --out, or add --restart.") from error
         except ValueError as error:
             raise ResultError(f"{file} is damaged: {error}. Name another --out, or add --restart.") from error
         if not isinstance(found, dict) or (found.get("schema"), found.get("version")) != (SCHEMA, SCHEMA_VERSION):
@@ -126,16 +128,19 @@ class ResultsFolder:
         """Append a line, and sync it to disk.
 
         Raises:
-            ResultError: the line contains something that JSON cannot represent.
+            ResultError: the line contains something that JSON cannot represent, or cannot be written.
         """
         try:
             text = json.dumps(line, ensure_ascii=False, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise ResultError(f"The result cannot be written as JSON: {error}.") from error
-        with self.lines.open("ab") as file:
-            file.write(text.encode("utf-8", "backslashreplace") + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with self.lines.open("ab") as file:
+                file.write(text.encode("utf-8", "backslashreplace") + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise ResultError(f"Cannot write {self.lines}: {error.strerror or error}.") from error
 
     def _make(self) -> None:
         try:
@@ -167,11 +172,11 @@ def _lines(file: BinaryIO, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             if not raw.endswith(b"\n"):
                 return
             try:
-                line = json.loads(raw)
+                line = json.loads(decoded(raw, "it", path))
                 if not isinstance(line, dict) or "id" not in line or line.get("status") not in (OK, FAILED):
                     raise ValueError("it was not written by `apportion run`")
             except ValueError as error:
-                why = error.msg if isinstance(error, json.JSONDecodeError) else error
+                why = error.msg if isinstance(error, json.JSONDecodeError) else str(error).removesuffix(".")
                 raise ResultError(
                     f"Line {number} of {path} is damaged: {why}. Delete it; its row will then be attributed again."
                 ) from error

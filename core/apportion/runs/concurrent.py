@@ -8,11 +8,13 @@ import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sized
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor
 
 from apportion.errors import ApportionError, InputError
+from apportion.functions import failures_of
 from apportion.game.method_runner import run_method
 from apportion.options import whole_number
 from apportion.protocols.progress import ProgressEvent
@@ -96,7 +98,8 @@ def _in_order(
     with closing(outcomes):
         for number, outcome in outcomes:
             if on_finish is not None:
-                on_finish(number, outcome)
+                with failures_of(on_finish, "on_finish", partial("the outcome of item {}".format, number)):
+                    on_finish(number, outcome)
             held[number] = outcome
             while turn in held:
                 found = held.pop(turn)

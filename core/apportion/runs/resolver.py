@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -323,7 +323,7 @@ def _limits(budget: int | None, until: float | None, max_std_error: float | None
     if limit is None:
         return budget, None
     number = isinstance(limit, int | float | np.integer | np.floating) and not isinstance(limit, bool)
-    if not number or not 0 < limit < math.inf:
+    if not number or not 0 < limit < sys.float_info.max:
         raise InputError(f"{name}={limit!r} must be a standard error, a number above 0 such as 0.05.")
     return UNTIL_BUDGET if budget is None else budget, float(limit)
 

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from apportion.errors import ApportionError, InputError
+from apportion.errors import InputError
+from apportion.functions import failures_of
 from apportion.protocols.targets import Needs, Scores, Target
 
 __all__ = ["LogitsFunction", "OfLogits"]
@@ -39,27 +40,24 @@ class OfLogits:
         """
         assert scores.logits is not None
         rows, tokens = scores.logits.shape[:2]
-        try:
+        shape = list(scores.logits.shape)
+        # A batch that does not fit into memory is halved.
+        with failures_of(
+            self._function, "target_fn", lambda: f"logits of shape {shape}", unless=(torch.OutOfMemoryError,)
+        ):
             found = self._function(scores.logits)
-        except (ApportionError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:
-            raise InputError(
-                f"The function {self.name!r} given as target_fn failed on logits of shape {list(scores.logits.shape)}: "
-                f"{type(error).__name__}: {error}"
-            ) from error
         if (
             not isinstance(found, Tensor)
             or found.is_complex()
             or tuple(found.shape) not in {(rows, tokens), (rows, 1 + tokens)}
         ):
-            shape = (
+            answer = (
                 f"{found.dtype} {list(found.shape)}"
                 if isinstance(found, Tensor)
                 else f"{type(found).__name__} {found!r:.80}"
             )
             raise InputError(
-                f"The function {self.name!r} returned {shape} for logits of shape {list(scores.logits.shape)}; it must "
+                f"The function {self.name!r} returned {answer} for logits of shape {shape}; it must "
                 f"return a value per token, {[rows, tokens]}, or values of the whole target and each token, "
                 f"{[rows, 1 + tokens]}."
             )

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from apportion.errors import CapabilityError, PluginError
+from apportion.errors import ApportionError, CapabilityError, PluginError
 from apportion.protocols.backend import Capability, LogitsSession, Session
 from apportion.protocols.batch import ScoringBatch
 from apportion.protocols.inside import InsideSession
@@ -118,12 +118,24 @@ class Readout:
             scores: scores of the target.
             contrast: scores of the contrast, if there is one.
             reference: scores of the reference prompt; ``None`` for those from ``prepare``.
+
+        Raises:
+            PluginError: the target function failed, or returned another shape.
         """
         given = replace(scores, contrast=contrast, reference=reference or self._reference)
         found = scores.log_probs if scores.log_probs is not None else scores.logits
         assert found is not None
-        values = self._target_fn(given, self._target)
-        check_shape(f"the target function {type(self._target_fn).__name__}", values, (len(found), self.n_outputs))
+        name = type(self._target_fn).__name__
+        try:
+            values = self._target_fn(given, self._target)
+        except (ApportionError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            raise PluginError(
+                f"The target function {name} failed on {self.needs.value} of shape {list(found.shape)}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        check_shape(f"the target function {name}", values, (len(found), self.n_outputs))
         return values.to("cpu", torch.float64)
 
     def of_embeddings(self, session: InsideSession, embedded: Float[Tensor, "B P D"]) -> Float[Tensor, "B K"]:

@@ -23,6 +23,11 @@ from apportion_plugins.inputs.units import Units
 
 __all__ = ["ChatAdapter"]
 
+FEWEST_REHEARSED = 16
+"""Number of turns and tools that are left out on trial, however long the conversation is."""
+UNITS_REHEARSED = 250_000
+"""Number of units (turns, tools, pieces) to render on trial in total, which takes a second or two."""
+
 
 class ChatAdapter:
     """Renders each coalition as a conversation, with the chat template."""
@@ -146,22 +151,36 @@ class ChatAdapter:
         return spans + json_spans(full, wanted)
 
     def _rehearsed(self, full: str) -> list[str]:
-        """Render the empty coalition, and each without one feature, so that templates fail before the model runs."""
+        """Render the empty coalition, and others without one turn or tool, so that templates fail early.
+
+        Each turn and tool is left out once, unless there are so many that the work would grow with their square.
+        """
         notes: list[str] = []
         count = len(self.features)
-        alone = torch.eye(count, dtype=torch.bool) if self._whole_turns or self._tools else torch.zeros(0, count)
-        mask = torch.cat([~alone.bool(), torch.zeros(1, count, dtype=torch.bool)])
-        for i, (row, mask_row) in enumerate(zip(*self._rows(mask), strict=True)):
-            text = self._text(row, mask_row)
-            if i == len(mask) - 1:
-                break
+        alone = self._to_leave_out()
+        mask = torch.ones(len(alone) + 1, count, dtype=torch.bool)
+        mask[range(len(alone)), alone] = False
+        mask[-1] = False
+        *rows, nothing = zip(*self._rows(mask), strict=True)
+        for i, present in zip(alone, rows, strict=True):
+            text = self._text(*present)
             name = self.features[i].name
             own = _inserted(full, text, self._prompt.baseline)
             if text == full and self.features[i].text != self.features[i].baseline:
                 notes.append(f"the chat template does not show {name!r}, so it has no effect")
             elif own:
                 notes.append(f"without {name!r} the chat template adds text of its own: {short(own)!r}")
+        self._text(*nothing)
         return notes
+
+    def _to_leave_out(self) -> list[int]:
+        """Features to leave out one at a time: whole turns and tools, or an evenly spaced choice of very many."""
+        first = 0 if self._whole_turns else len(self._turns.texts)
+        features = list(dict.fromkeys(i for i in self._units.feature_of[first:] if i is not None))
+        most = max(FEWEST_REHEARSED, UNITS_REHEARSED // len(self._units.feature_of))
+        if len(features) <= most:
+            return features
+        return [features[i * (len(features) - 1) // (most - 1)] for i in range(most)]
 
 
 def _inserted(full: str, text: str, baseline: str | None) -> str:
@@ -174,8 +193,11 @@ def _inserted(full: str, text: str, baseline: str | None) -> str:
 
 def _alike(one: str, other: str) -> int:
     """Length of the longest common prefix of two texts."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if one[low:middle] == other[low:middle] else (low, middle - 1)
+    return low
 
 
 def _forms(thing: Any) -> list[object]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 from apportion.protocols.features import Segment
 
@@ -52,19 +52,35 @@ def unmarked(text: str, plain: str, units: Sequence[str]) -> list[Span]:
 
 def json_spans(plain: str, wanted: Mapping[int, Sequence[object]]) -> list[Span]:
     """Spans of the JSON values of each unit in a prompt, however they are formatted."""
+    unit_of: dict[Hashable, int] = {}
+    for owner, values in wanted.items():
+        for value in values:
+            unit_of.setdefault(_comparable(value), owner)
+    if not unit_of:
+        return []
     decoder = json.JSONDecoder()
     spans: list[Span] = []
     at = plain.find("{")
     while at >= 0:
+        unit: int | None = None
         try:
             value, end = decoder.raw_decode(plain, at)
+            unit = unit_of.get(_comparable(value))
         except (ValueError, RecursionError):
-            value, end = None, at + 1
-        unit = next((unit for unit, values in wanted.items() if value in values), None)
+            end = at + 1
         if unit is not None:
             spans.append((at, end, unit))
         at = plain.find("{", end if unit is not None else at + 1)
     return spans
+
+
+def _comparable(value: object) -> Hashable:
+    """A key that is equal for equal JSON values."""
+    if isinstance(value, Mapping):
+        return frozenset((key, _comparable(inner)) for key, inner in value.items())
+    if isinstance(value, list | tuple):
+        return tuple(map(_comparable, value))
+    return value if isinstance(value, Hashable) else id(value)
 
 
 def segments(plain: str, spans: Iterable[Span], feature_of: Sequence[int | None]) -> tuple[Segment, ...]:

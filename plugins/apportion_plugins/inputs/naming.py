@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from apportion.errors import InputError, listing, suggestion
+from apportion.functions import failures_of, wrong_answer
 from apportion.prompts.common import Keep
 
-__all__ = ["kept_indices", "short", "unique_names"]
+__all__ = ["kept_indices", "positions", "short", "unique_names"]
+
+T = TypeVar("T", bound=Hashable)
 
 LONGEST = 60
 """Maximum length of a short name in characters."""
@@ -39,6 +43,14 @@ def unique_names(texts: Sequence[str]) -> list[str]:
     return list(names)
 
 
+def positions(values: Iterable[T]) -> dict[T, list[int]]:
+    """The positions of each distinct value, in order of appearance."""
+    found: dict[T, list[int]] = {}
+    for position, value in enumerate(values):
+        found.setdefault(value, []).append(position)
+    return found
+
+
 def kept_indices(
     keep: Keep, texts: Sequence[str], wider: Mapping[str, Collection[int]] | None = None
 ) -> frozenset[int]:
@@ -50,21 +62,25 @@ def kept_indices(
         wider: names of larger units that can be kept, such as whole turns, and the pieces of each.
 
     Raises:
-        InputError: an index is out of range, or a text does not match any piece.
+        InputError: an index is out of range, a text does not match any piece, or a function failed or returned
+            something else than ``True`` or ``False``.
     """
     wider = wider or {}
     stripped = [text.strip() for text in texts]
     if callable(keep):
-        return frozenset(i for i, text in enumerate(texts) if keep(text))
+        return frozenset(i for i, text in enumerate(texts) if _is_kept(keep, text))
+    where = positions(stripped)
     kept: set[int] = set()
+    wanted: dict[str, str | int] = {}
     for item in keep:
         if isinstance(item, int | np.integer) and not isinstance(item, bool):
             if not -len(texts) <= item < len(texts):
                 raise InputError(f"keep={item} is out of range; there are {len(texts)} features.")
             kept.add(int(item) % len(texts))
-            continue
-        wanted = str(item).strip()
-        matches = [i for i, text in enumerate(stripped) if text == wanted] or wider.get(wanted, ())
+        else:
+            wanted[str(item).strip()] = item
+    for name, item in wanted.items():
+        matches = where.get(name) or wider.get(name, ())
         if not matches:
             names = [*stripped, *wider]
             raise InputError(
@@ -73,3 +89,11 @@ def kept_indices(
             )
         kept.update(matches)
     return frozenset(kept)
+
+
+def _is_kept(keep: Callable[[str], bool], text: str) -> bool:
+    with failures_of(keep, "keep", lambda: f"the text {short(text)!r}"):
+        found: object = keep(text)
+    if not isinstance(found, bool | np.bool_):
+        raise wrong_answer(keep, "keep", "True or False", found)
+    return bool(found)

@@ -9,6 +9,8 @@ import regex
 import sentencex
 
 from apportion.errors import InputError
+from apportion.functions import failures_of, wrong_answer
+from apportion_plugins.inputs.naming import short
 
 __all__ = ["Pieces", "cut"]
 
@@ -22,7 +24,7 @@ WORD = regex.compile(
     rf"{OPENING}(?:(?={UNSPACED})\X|{KATAKANA}++|(?:(?!{UNSPACED}|{KATAKANA})\S)++){TRAILING}|[\p{{Ps}}\p{{Pi}}]++",
     regex.V1,
 )
-PARAGRAPH = regex.compile(r"\S.*?(?=\s*\n\s*\n|\s*\Z)", regex.V1 | regex.DOTALL)
+WHITE_SPACE = regex.compile(r"\s+", regex.V1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,25 +75,38 @@ def cut(text: str, by: str | Callable[[str], Sequence[str]]) -> Pieces:
     cutters: dict[str, Callable[[str], Sequence[str]]] = {
         "words": WORD.findall,
         "sentences": _sentences,
-        "paragraphs": PARAGRAPH.findall,
+        "paragraphs": _paragraphs,
     }
     return _located(text, [piece.strip() for piece in cutters[by](text)])
 
 
+def _paragraphs(text: str) -> list[str]:
+    """Parts between white space with a blank line."""
+    found: list[str] = []
+    start = 0
+    for space in WHITE_SPACE.finditer(text):
+        if space[0].count("\n") > 1 or space.end() == len(text) or not space.start():
+            found.append(text[start : space.start()])
+            start = space.end()
+    return [paragraph for paragraph in (*found, text[start:]) if paragraph]
+
+
 def _sentences(text: str) -> list[str]:
     """Sentences, which never extend beyond their paragraph, so that they are nested in it."""
-    within = (sentencex.segment("en", paragraph) for paragraph in PARAGRAPH.findall(text))
+    within = (sentencex.segment("en", paragraph) for paragraph in _paragraphs(text))
     return [sentence for sentences in within for sentence in sentences if sentence.strip()]
 
 
 def _called(by: Callable[[str], Sequence[str]], text: str) -> list[str]:
-    found = by(text)
-    if isinstance(found, str) or not isinstance(found, Iterable):
-        raise InputError(f"The function passed as `by` must return a list of strings, not {found!r:.80}.")
-    pieces = list(found)
+    with failures_of(by, "by", lambda: f"the text {short(text)!r}"):
+        found = by(text)
+        # A generator fails only here.
+        pieces = list(found) if isinstance(found, Iterable) and not isinstance(found, str) else None
+    if pieces is None:
+        raise wrong_answer(by, "by", "a list of strings", found)
     wrong = [piece for piece in pieces if not isinstance(piece, str)]
     if wrong:
-        raise InputError(f"The function passed as `by` must return strings, not {wrong[0]!r}.")
+        raise wrong_answer(by, "by", "strings", wrong[0])
     return [piece for piece in pieces if piece]
 
 

@@ -87,9 +87,10 @@ class Sections:
 
     def _inner(self, units: Sequence[int]) -> Iterator[Grouping]:
         found: dict[str, list[Grouping]] = {}
-        sections = list(dict.fromkeys(self.section_of[unit] for unit in units))
-        for section in sections:
-            spans = [self._spans[unit] for unit in units if self.section_of[unit] == section]
+        sections: dict[int, list[tuple[int, int]]] = {}
+        for unit in units:
+            sections.setdefault(self.section_of[unit], []).append(self._spans[unit])
+        for section, spans in sections.items():
             for grouping in of_pieces(self._texts[section], self._by, spans):
                 found.setdefault(grouping.name, []).append(grouping)
         for name, parts in found.items():

@@ -6,12 +6,13 @@ import itertools
 import math
 import random
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from jaxtyping import Bool
 from torch import Tensor
 
-from apportion.errors import InputError
+from apportion.errors import InputError, listing, shown_number
+from apportion.functions import failures_of
 from apportion.prompts.template import Template
 from apportion.protocols.features import Feature, Segment
 from apportion.protocols.inputs import Alternatives
@@ -21,6 +22,9 @@ from apportion.rendering.context import AdaptContext
 __all__ = ["TemplateAdapter"]
 
 Values = Mapping[str, object]
+
+NUMBERED = 2**1024
+"""Number of combinations of baselines below which each has a number; larger numbers are slow to take apart."""
 
 
 class TemplateAdapter:
@@ -61,19 +65,22 @@ class TemplateAdapter:
         if isinstance(template, str):
             try:
                 return template.format(*ordered) if self._prompt.positional else template.format(**values)
-            except (ValueError, TypeError, IndexError) as error:
-                raise InputError(f"The template cannot be filled with {dict(values)!r}: {error}.") from error
-        text = template(*ordered) if self._prompt.positional else template(**values)
+            except Exception as error:  # values format themselves
+                raise InputError(f"The template cannot be filled with {_listed(values)}: {error}.") from error
+        with failures_of(template, "template", lambda: _listed(values)):
+            text: object = template(*ordered) if self._prompt.positional else template(**values)
         if not isinstance(text, str):
-            raise InputError(f"The template function must return a str; it returned {text!r} for {dict(values)!r}.")
+            raise InputError(
+                f"The template function must return a str; it returned {text!r:.80} for {_listed(values)}."
+            )
         return text
 
     def _feature(self, slots: tuple[str, ...]) -> Feature:
-        baselines = [" … ".join(str(draw[slot]) for slot in slots) for draw in self._draws]
+        baselines = [" … ".join(_text_of(slot, draw[slot]) for slot in slots) for draw in self._draws]
         distinct = list(dict.fromkeys(baseline.strip(" …") for baseline in baselines))
         return Feature(
             name=" + ".join(slots),
-            text=" … ".join(str(self._values[slot]) for slot in slots),
+            text=" … ".join(_text_of(slot, self._values[slot]) for slot in slots),
             members=slots if len(slots) > 1 else (),
             baseline=" | ".join(distinct),
         )
@@ -97,30 +104,68 @@ class TemplateAdapter:
         return tuple(found)
 
 
+def _text_of(slot: str, value: object) -> str:
+    """A value as text; a value for a function may be an object that has none."""
+    try:
+        return str(value)
+    except Exception as error:
+        raise InputError(
+            f"The {type(value).__name__} given for the slot {slot!r} cannot be shown as text: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _listed(values: Values) -> str:
+    """The values of the slots, for an error."""
+    shown = (f"{slot!r}: {_text_of(slot, value)!r:.80}" for slot, value in values.items())
+    return f"{{{listing(shown, 6)}}}"
+
+
 def _draw_baselines(prompt: Template, seed: int) -> tuple[list[Values], tuple[str, ...]]:
     """Values of all slots in each draw, and a note on how they were drawn."""
     alternatives = prompt.alternatives()
     sizes = [len(choices) for _, choices in alternatives]
     total = math.prod(sizes)
     if total <= prompt.draws:
-        numbers: Sequence[int] = range(total)
+        chosen: Iterable[Sequence[int]] = (_choices_of(number, sizes) for number in range(total))
         notes: tuple[str, ...] = (f"averaged over all {total} combinations of baselines",) if total > 1 else ()
     else:
-        numbers = _distinct_numbers(total, prompt.draws, random.Random(seed))
-        notes = (f"averaged over {prompt.draws} of {total} combinations of baselines, drawn with seed {seed}",)
+        chosen = _distinct_choices(sizes, total, prompt.draws, random.Random(seed))
+        of_all = f"{prompt.draws} of {shown_number(total)} combinations of baselines"
+        notes = (f"averaged over {of_all}, drawn with seed {seed}",)
     draws: list[Values] = []
-    for number in numbers:
+    for places in chosen:
         values: dict[str, object] = {}
-        for (slots, choices), size in zip(alternatives, sizes, strict=True):
-            number, choice = divmod(number, size)
-            values |= zip(slots, choices[choice], strict=True)
+        for (slots, choices), place in zip(alternatives, places, strict=True):
+            values |= zip(slots, choices[place], strict=True)
         draws.append(values)
     return draws, notes
 
 
-def _distinct_numbers(total: int, count: int, draw: random.Random) -> list[int]:
-    """Distinct numbers below ``total``, which may be too large for ``random.sample``."""
-    found: set[int] = set()
+def _choices_of(number: int, sizes: Sequence[int]) -> list[int]:
+    """The choice for each baseline in the combination with a number below the product of their sizes."""
+    found: list[int] = []
+    for size in sizes:
+        number, choice = divmod(number, size)
+        found.append(choice)
+    return found
+
+
+def _distinct_choices(sizes: Sequence[int], total: int, count: int, draw: random.Random) -> list[Sequence[int]]:
+    """Distinct combinations of choices, which may be too many for ``random.sample``.
+
+    Args:
+        sizes: number of choices for each baseline.
+        total: number of combinations, the product of the sizes.
+        count: number of combinations to draw.
+        draw: draws them.
+    """
+    if total < NUMBERED:
+        numbers: set[int] = set()
+        while len(numbers) < count:
+            numbers.add(draw.randrange(total))
+        return [_choices_of(number, sizes) for number in sorted(numbers)]
+    found: dict[Sequence[int], None] = {}
     while len(found) < count:
-        found.add(draw.randrange(total))
-    return sorted(found)
+        found[tuple(map(draw.randrange, sizes))] = None
+    return list(found)

@@ -59,8 +59,8 @@ class PieceAdapter:
         return tuple(found + ([Segment(pieces.tail)] if pieces.tail else []))
 
     def _levels(self, prompt: Text) -> tuple[Level, ...]:
-        spans = [self._pieces.spans()[unit] for unit in self._units.firsts]
-        found = of_pieces(prompt.text, prompt.by, spans)
+        spans = self._pieces.spans()
+        found = of_pieces(prompt.text, prompt.by, [spans[unit] for unit in self._units.firsts])
         return nested(found, len(self.features))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from apportion.prompts.chat import Chat
 from apportion_plugins.inputs.levels import Grouping
 from apportion_plugins.inputs.marks import marked
-from apportion_plugins.inputs.naming import unique_names
+from apportion_plugins.inputs.naming import positions, unique_names
 from apportion_plugins.inputs.sections import Sections
 
 __all__ = ["CutTurns", "WholeTurns", "turns_of"]
@@ -31,7 +31,7 @@ class WholeTurns:
         self.texts = [_shown(message) for message in self._messages]
         self.labels = _roles(prompt)
         self.groups = self.labels if prompt.by == "roles" else None
-        self.wider = {role: _where(self.labels, role) for role in self.labels}
+        self.wider = positions(self.labels)
 
     def messages(self, present: Sequence[bool], *, marks: bool = False) -> list[Message]:
         """The conversation with some turns absent. ``marks`` wraps contents, all of which must be present."""
@@ -63,8 +63,10 @@ class CutTurns:
         self.texts = self.labels = self._sections.units
         self.groups: Sequence[str] | None = None
         turn_of = [self._turn_of_section[section] for section in self._sections.section_of]
-        self.wider = {role: [u for u, t in enumerate(turn_of) if self._roles[t] == role] for role in self._roles}
-        self.wider |= {_shown(self._messages[turn]).strip(): _where(turn_of, turn) for turn in turn_of}
+        of_turn = positions(turn_of)
+        self.wider: dict[str, list[int]] = {role: [] for role in self._roles}
+        self.wider |= positions(self._roles[turn] for turn in turn_of)
+        self.wider |= {_shown(self._messages[turn]).strip(): units for turn, units in of_turn.items()}
 
     def messages(self, present: Sequence[bool], *, marks: bool = False) -> list[Message]:
         """The conversation with some pieces absent. ``marks`` wraps pieces, all of which must be present."""
@@ -92,10 +94,6 @@ def _roles(prompt: Chat) -> list[str]:
 def _as_content(text: str, message: Message) -> object:
     """A text in the same form as the message's content, because templates may rely on it."""
     return [{"type": "text", "text": text}] if isinstance(message.get("content"), list | tuple) else text
-
-
-def _where(values: Sequence[object], wanted: object) -> list[int]:
-    return [i for i, value in enumerate(values) if value == wanted]
 
 
 def _texts(message: Message) -> list[str]:

@@ -63,14 +63,12 @@ class Units:
             )
             for name, own in zip(names, columns, strict=True)
         )
-        of_unit = {unit: feature for feature, own in enumerate(columns) for unit in own}
-        self.feature_of = [of_unit.get(unit) for unit in range(len(texts))]
+        self._free = {unit: feature for feature, own in enumerate(columns) for unit in own}
+        self.feature_of = [self._free.get(unit) for unit in range(len(texts))]
         self.firsts = [own[0] for own in columns]
 
     def present(self, mask: Bool[Tensor, "S F"]) -> Bool[Tensor, "S U"]:
         """Mask of the U units that are present."""
         units = torch.ones(len(mask), len(self.feature_of), dtype=torch.bool)
-        for unit, feature in enumerate(self.feature_of):
-            if feature is not None:
-                units[:, unit] = mask[:, feature]
+        units[:, list(self._free)] = mask[:, list(self._free.values())]
         return units

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from apportion.errors import InputError
+from apportion.errors import InputError, shown_number
 from apportion.game.game import Game
 from apportion.protocols.backend import Capability
 from apportion.protocols.methods import Estimate
@@ -90,10 +90,11 @@ def _check_count(count: int | None, antithetic: bool, n_features: int) -> None:
         return
     if isinstance(count, bool) or not isinstance(count, int) or count < 1 or count % (2 if antithetic else 1):
         even = ", an even number because orders come in pairs (antithetic=True)" if antithetic else ""
-        raise InputError(f"n_permutations={count!r} must be a positive whole number{even}.")
+        shown = shown_number(count) if isinstance(count, int) else repr(count)
+        raise InputError(f"n_permutations={shown} must be a positive whole number{even}.")
     if count * (n_features + 1) ** 2 > MOST_CELLS:
         raise InputError(
-            f"n_permutations={count} orders of {n_features} features do not fit into memory. "
+            f"n_permutations={shown_number(count)} orders of {n_features} features do not fit into memory. "
             "Use fewer, or set a budget instead."
         )
 

@@ -39,8 +39,9 @@ class ExactShapley:
         limit = 2**MAX_FEATURES if budget is None else min(budget, 2**MAX_FEATURES)
         if 2**n > limit:
             allowed = f"the budget is {budget}" if budget is not None else f"the limit is 2^{MAX_FEATURES}"
+            total = f" = {2**n:,}" if n < 64 else ""
             raise BudgetError(
-                f"Exact Shapley values of {n} features take 2^{n} = {2**n:,} evaluations, and {allowed}. "
+                f"Exact Shapley values of {n} features take 2^{n}{total} evaluations, and {allowed}. "
                 "Use method='permutation' (with a budget), or fewer features (a coarser `by`, groups, `keep`)."
             )
         return Estimate(shapley_of_table(game.values(all_coalitions(n))))

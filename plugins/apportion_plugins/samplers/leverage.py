@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import heapq
-import math
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
 from apportion.protocols.methods import Coalitions
-from apportion_plugins.samplers.tables import inner_coalitions
+from apportion_plugins.samplers.tables import coalitions_of_each_size, inner_coalitions
 
 __all__ = ["LeverageSampler", "leverage_pairs", "weighted_for_shapley"]
 
@@ -45,7 +44,7 @@ def weighted_for_shapley(half: Bool[Tensor, "P F"]) -> Coalitions:
     mask = torch.stack([half, ~half], 1).flatten(0, 1)
     sizes = mask.sum(1)
     drawn = torch.bincount(sizes, minlength=n + 1).double()[sizes]
-    there = torch.tensor([math.comb(n, s) for s in range(n + 1)], dtype=torch.float64)[sizes]
+    there = torch.tensor(coalitions_of_each_size(n), dtype=torch.float64)[sizes]
     weight = 1 / (sizes * (n - sizes) * drawn)
     return Coalitions(mask, weight, torch.arange(len(half)).repeat_interleave(2), drawn / there)
 
@@ -86,7 +85,8 @@ class _SizesInTurn:
     def __init__(self, n: int, smallest: int) -> None:
         self._queue: list[tuple[float, int]] = []
         self._count = dict.fromkeys(range(smallest, n // 2 + 1), 0)
-        self._most = {s: math.comb(n, s) // (2 if 2 * s == n else 1) for s in self._count}
+        there = coalitions_of_each_size(n)
+        self._most = {s: there[s] // (2 if 2 * s == n else 1) for s in self._count}
         self._need = {s: 2.0 if 2 * s == n else 1.0 for s in self._count}
         for size in self._count:
             heapq.heappush(self._queue, (self._need[size], size))

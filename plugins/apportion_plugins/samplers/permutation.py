@@ -65,6 +65,7 @@ def orders_within_budget(
         BudgetError: not even one order (or pair) fits.
     """
     step = 2 if antithetic else 1
+    _check_budget(n_features, budget, step)
     seen: dict[bytes, None] = {}
     orders: list[Tensor] = []
     while (most is None or len(orders) < most) and len(seen) < 2**n_features:
@@ -75,14 +76,18 @@ def orders_within_budget(
             break
         seen |= new
         orders.extend(drawn)
-    if not orders:
-        least = min(2**n_features, step * (n_features - 1) + 2)
+    return Orders(torch.stack(orders), torch.tensor([list(row) for row in seen], dtype=torch.bool))
+
+
+def _check_budget(n_features: int, budget: int, step: int) -> None:
+    """Refuse a budget before an order is drawn: the coalitions along it take F² entries."""
+    least = min(2**n_features, step * (n_features - 1) + 2)
+    if budget < least:
         raise BudgetError(
-            f"{'A pair of orders' if antithetic else 'One order'} of {n_features} features visits {least} coalitions, "
+            f"{'A pair of orders' if step > 1 else 'One order'} of {n_features} features visits {least} coalitions, "
             f"and the budget is {budget}. Raise it to {least} or more ({2 * step * (n_features - 1) + 2} for standard "
             f"errors), or use method='ablation' ({n_features + 1})."
         )
-    return Orders(torch.stack(orders), torch.tensor([list(row) for row in seen], dtype=torch.bool))
 
 
 class PermutationSampler:

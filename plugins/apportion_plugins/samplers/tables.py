@@ -11,13 +11,25 @@ from torch import Tensor
 from apportion.errors import BudgetError
 from apportion.protocols.methods import Coalitions
 
-__all__ = ["all_coalitions", "inner_coalitions"]
+__all__ = ["all_coalitions", "coalitions_of_each_size", "inner_coalitions"]
+
+UNCOUNTABLE = 2**1000
+"""A number of coalitions that is not told from larger ones; a float can still hold it."""
 
 
 def all_coalitions(n_features: int) -> Bool[Tensor, "S F"]:
     """All 2^F coalitions; row r contains feature i if bit i of r is set."""
     numbers = torch.arange(2**n_features)
     return (numbers[:, None] >> torch.arange(n_features)) & 1 == 1
+
+
+def coalitions_of_each_size(n_features: int) -> list[int]:
+    """Number of coalitions of each size, C(n, s) for s = 0, …, n, or 2^1000 where it is larger."""
+    rising = [1]
+    for size in range(n_features // 2):
+        there = rising[-1]
+        rising.append(min(UNCOUNTABLE, there if there == UNCOUNTABLE else there * (n_features - size) // (size + 1)))
+    return rising + rising[(n_features - 1) // 2 :: -1] if n_features else rising
 
 
 def inner_coalitions(n_features: int, budget: int) -> Coalitions | None:

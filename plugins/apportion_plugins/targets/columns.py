@@ -8,7 +8,7 @@ from torch import Tensor
 
 from apportion.protocols.targets import Target
 
-__all__ = ["aligned", "chosen_logits", "columns", "summed"]
+__all__ = ["aligned", "chosen_logits", "columns", "expectation", "summed"]
 
 
 def columns(whole: Float[Tensor, " S"], tokens: Float[Tensor, "S T"]) -> Float[Tensor, "S K"]:
@@ -27,6 +27,12 @@ def chosen_logits(logits: Float[Tensor, "S T V"], target: Target) -> Float[Tenso
     ids: Int[Tensor, " T"] = torch.tensor(target.ids, device=logits.device)
     chosen: Tensor = logits.gather(2, ids[None, :, None].expand(len(logits), -1, 1))
     return chosen[:, :, 0].double()
+
+
+def expectation(log_probs: Float[Tensor, "S T V"], values: Float[Tensor, "S T V"]) -> Float[Tensor, "S T"]:
+    """Mean of values over the vocabulary; tokens of probability 0 count 0, whatever their value is."""
+    probs = log_probs.exp()
+    return (probs * values.masked_fill(probs == 0, 0.0)).sum(-1)
 
 
 def aligned(contrast: Float[Tensor, "S C"], tokens: int) -> Float[Tensor, "S T"]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from apportion.errors import InputError
 from apportion.protocols.targets import Needs, Scores, Target
-from apportion_plugins.targets.columns import chosen_logits, columns, summed
+from apportion_plugins.targets.columns import chosen_logits, columns, expectation, summed
 
 __all__ = ["Entropy", "Logit", "TopPSize", "check_top_p", "nucleus"]
 
@@ -41,8 +41,7 @@ class Entropy:
         """Entropies between 0 and log V."""
         assert scores.logits is not None
         log_probs = scores.logits.log_softmax(-1)
-        # p log p is 0 where p is 0, although log p is -inf there.
-        return summed(-(log_probs.exp() * log_probs.clamp_min(torch.finfo(log_probs.dtype).min)).sum(-1))
+        return summed(-expectation(log_probs, log_probs))
 
 
 class TopPSize:
@@ -82,6 +81,6 @@ def check_top_p(top_p: float) -> float:
 def nucleus(logits: Float[Tensor, "S T V"], top_p: float) -> Tensor:
     """Mask of the fewest most likely tokens with total probability ``top_p``, at least one. ``Bool[S, T, V]``."""
     ordered, places = logits.softmax(-1).sort(-1, descending=True)
-    # A token belongs to the nucleus if the total probability of the tokens before it is below top_p.
-    inside = ordered.cumsum(-1) - ordered < top_p
+    # A token belongs to the nucleus if the total probability of the tokens before it is below top_p; sums are rounded.
+    inside = (ordered.cumsum(-1) - ordered < top_p) & (ordered > 0)
     return torch.zeros_like(inside).scatter(-1, places, inside)

@@ -11,7 +11,7 @@ from torch import Tensor
 from apportion.errors import InputError
 from apportion.options import whole_number
 from apportion.protocols.targets import EMPTY, FULL, Needs, Scores, Target
-from apportion_plugins.targets.columns import summed
+from apportion_plugins.targets.columns import expectation, summed
 from apportion_plugins.targets.distribution import check_top_p, nucleus
 
 __all__ = ["PCXMI", "InContextPVI", "KLDivergence"]
@@ -90,7 +90,7 @@ class KLDivergence:
         out = ~self._counting(there)
         p = there.masked_fill(out, -torch.inf).log_softmax(-1)
         q = scores.logits.masked_fill(out, -torch.inf).log_softmax(-1)
-        return summed(torch.where(out, 0.0, p.exp() * (p - q)).sum(-1))
+        return summed(expectation(p, p - q))
 
     def _counting(self, logits: Float[Tensor, "1 T V"]) -> Tensor:
         counting = torch.ones_like(logits, dtype=torch.bool) if self.top_p == 1 else nucleus(logits, self.top_p)

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float64
-from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from apportion_plugins.visualizers.canvas import Page
+from apportion_plugins.visualizers.drawing import Axes, FuncFormatter, MaxNLocator
 from apportion_plugins.visualizers.numbers import Numbers
 from apportion_plugins.visualizers.palette import hex_of
 

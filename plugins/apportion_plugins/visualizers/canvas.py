@@ -6,11 +6,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_rgba
-from matplotlib.figure import Figure
-
+from apportion_plugins.visualizers.drawing import Axes, Figure, FigureCanvasAgg, to_rgba
 from apportion_plugins.visualizers.fonts import Lettering
 from apportion_plugins.visualizers.labels import ellipsis
 from apportion_plugins.visualizers.palette import DARK, LIGHT, Ramp, text_on

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64
-from matplotlib.axes import Axes
-from matplotlib.ticker import PercentFormatter
 
 from apportion.results.evaluation import Evaluation
 from apportion_plugins.visualizers import figure as parts
 from apportion_plugins.visualizers.canvas import MARGIN, NOTE, SUBTITLE, TITLE, Page, PlotFigure, height_of
+from apportion_plugins.visualizers.drawing import Axes, PercentFormatter
 from apportion_plugins.visualizers.fonts import lettering
 from apportion_plugins.visualizers.labels import isolated, one_line, quotable
 from apportion_plugins.visualizers.names import evaluation_names

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from matplotlib.path import Path
-
+from apportion_plugins.visualizers.drawing import Path
 from apportion_plugins.visualizers.text_layout import Box
 
 __all__ = ["HEIGHT", "Curve", "line_tops", "routed"]

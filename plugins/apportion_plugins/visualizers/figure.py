@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from matplotlib.axes import Axes
-
 from apportion.results.attribution import Attribution
 from apportion_plugins.visualizers.canvas import MARGIN, NOTE, SUBTITLE, TITLE, Page, height_of
+from apportion_plugins.visualizers.drawing import Axes
 from apportion_plugins.visualizers.facts import contrast_text, target_text
 from apportion_plugins.visualizers.fonts import lettering
 from apportion_plugins.visualizers.labels import ellipsis, feature_label, isolated, one_line

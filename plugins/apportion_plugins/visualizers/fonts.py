@@ -7,10 +7,9 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-import matplotlib
 import regex
-from matplotlib import font_manager, ft2font
 
+from apportion_plugins.visualizers.drawing import font_manager, ft2font, rcParams
 from apportion_plugins.visualizers.labels import has_right_to_left
 
 __all__ = ["SHAPES_TEXT", "Lettering", "lettering"]
@@ -76,7 +75,7 @@ class Lettering:
 def lettering(texts: Iterable[str]) -> Lettering:
     """Choose installed fonts that can draw these texts, as far as possible."""
     everything = "".join(texts) + BOX
-    own = [str(family) for family in matplotlib.rcParams["font.family"]]
+    own = [str(family) for family in rcParams["font.family"]]
     families = list(own)
     left = {c for c in everything if not _is_ignorable(c) and not c.isspace()} - _characters(tuple(own))
     for family in _candidates(everything):

@@ -8,14 +8,11 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float64
-from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Colormap, ListedColormap, Normalize
-from matplotlib.patches import Rectangle
 
 from apportion_plugins.visualizers import figure as parts
 from apportion_plugins.visualizers.bars import Bars
 from apportion_plugins.visualizers.canvas import MARGIN, NOTE, Page
+from apportion_plugins.visualizers.drawing import Axes, Colormap, ListedColormap, Normalize, Rectangle, ScalarMappable
 from apportion_plugins.visualizers.numbers import Numbers
 from apportion_plugins.visualizers.palette import Ramp, colour_limit, hex_of, text_on
 

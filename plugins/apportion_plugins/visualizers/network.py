@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.patches import FancyBboxPatch, PathPatch
 
 from apportion.results.attribution import Attribution
 from apportion_plugins.visualizers import figure as parts
 from apportion_plugins.visualizers.canvas import MARGIN, NOTE, Page, PlotFigure
+from apportion_plugins.visualizers.drawing import Axes, FancyBboxPatch, PathPatch
 from apportion_plugins.visualizers.edges import HEIGHT, Curve, line_tops, routed
 from apportion_plugins.visualizers.fonts import lettering
 from apportion_plugins.visualizers.grid import SCALE, draw_scale

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 
 from apportion.results.attribution import Attribution
 from apportion_plugins.visualizers import figure as parts
 from apportion_plugins.visualizers.bars import Bars
 from apportion_plugins.visualizers.canvas import MARGIN, NOTE, Page, PlotFigure
+from apportion_plugins.visualizers.drawing import Axes
 from apportion_plugins.visualizers.facts import error_notes
 from apportion_plugins.visualizers.fonts import lettering
 from apportion_plugins.visualizers.groups import Group, down_to, groups_of, strongest
