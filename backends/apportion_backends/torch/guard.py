@@ -13,6 +13,7 @@ from apportion.errors import ScoreError
 from apportion.protocols.batch import ScoringBatch
 from apportion.scoring.prefix_tree import reused_tokens
 from apportion_backends.torch.memory import ran_out_of_memory
+from apportion_backends.torch.probe import difference
 
 __all__ = ["Doubt", "Guard", "Shortcut"]
 
@@ -41,12 +42,15 @@ class Guard:
     Args:
         read: reads the states at the positions that predict the targets, of a batch.
         doubt: how often to compare a batch with two of its rows read alone.
+        probed_length: the length of rows beyond which batches are compared once for each shortcut, whatever ``doubt``
+            says; ``None`` for none.
     """
 
-    def __init__(self, read: ReadStates, doubt: Doubt) -> None:
+    def __init__(self, read: ReadStates, doubt: Doubt, probed_length: int | None = None) -> None:
         self._read = read
         self._doubt = doubt
-        self._proven: set[Shortcut] = set()
+        self._probed_length = probed_length
+        self._proven: set[tuple[Shortcut, bool]] = set()
         self._refused: dict[Shortcut, str] = {}
 
     @property
@@ -79,12 +83,22 @@ class Guard:
         if _has_nan(states, batch):
             # A token whose state is not finite reaches other rows of a batch, even where it is masked.
             return self._alone(batch)
-        if self._doubt == "always" or (self._doubt == "once" and shortcut not in self._proven):
+        if self._doubts(shortcut, batch):
             if not self._same(states, batch):
                 self._refuse(shortcut, "this model gives other numbers in such a batch")
                 return self._alone(batch)
-            self._proven.add(shortcut)
+            self._proven.add((shortcut, self._is_long(batch)))
         return states
+
+    def _doubts(self, shortcut: Shortcut, batch: ScoringBatch) -> bool:
+        if self._doubt == "always":
+            return True
+        long = self._is_long(batch)
+        return (self._doubt == "once" or long) and (shortcut, long) not in self._proven
+
+    def _is_long(self, batch: ScoringBatch) -> bool:
+        limit = self._probed_length
+        return limit is not None and any(len(row.read) > limit for row in batch.rows)
 
     def _refuse(self, shortcut: Shortcut, reason: str) -> None:
         self._refused[shortcut] = f"{reason}; rows were scored {CONSEQUENCES[shortcut]}"
@@ -115,8 +129,7 @@ class Guard:
             alone = self._row(batch, index)
             scale = float(alone[alone.isfinite()].double().std()) or 1.0
             ours = states[index, : len(alone)]
-            # Equal infinities have no difference: unused tokens may have logits of -inf.
-            if not float(torch.where(ours == alone, 0, (ours - alone).abs()).max()) <= allowed * scale:
+            if not float(difference(ours, alone).max()) <= allowed * scale:
                 return False
         return True
 

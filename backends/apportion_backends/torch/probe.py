@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,13 +15,15 @@ from apportion.errors import ModelError
 from apportion.protocols.row import Row
 from apportion_backends.torch.cache_argument import cache_argument
 from apportion_backends.torch.checksum import own_forward, user_hooks
+from apportion_backends.torch.critical_sizes import critical_sizes
 from apportion_backends.torch.head import Head
+from apportion_backends.torch.limits import context_length
 from apportion_backends.torch.modes import scoring_mode
 from apportion_backends.torch.packed import PackedModel, longest_packed_row
 from apportion_backends.torch.placement import input_device
 from apportion_backends.torch.prefix import PrefixStore
 
-__all__ = ["Traits", "probe"]
+__all__ = ["Traits", "difference", "probe"]
 
 # The largest difference between two ways of computing the same logits, in units of their standard deviation.
 # LIKE: the same operations on the same shapes, where rounding is the same too and only what is really seen
@@ -31,6 +33,10 @@ UNLIKE = {torch.float64: 1e-5, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.f
 
 DYNAMIC = "torch.ao.nn.quantized.dynamic"
 """Modules of layers that ``quantize_dynamic`` makes."""
+
+LONGEST_PROBED = 64
+"""The largest critical size that is tried at once. Batches with rows beyond a larger one are compared with rows alone
+when there are any, because forward passes of thousands of tokens would make every start slow."""
 
 REFUSALS = (TypeError, ValueError, AttributeError, RuntimeError, IndexError, AssertionError)
 """How model code refuses arguments that it does not know or shapes that it does not expect."""
@@ -46,6 +52,7 @@ class Traits:
         prefix_sharing: a prefix may be encoded once.
         packing: rows may be read as a prefix tree.
         packing_limit: how long they may be; ``None`` for any length.
+        probed_length: how long rows may be without doubt; ``None`` for any length.
         linear_head: logits are the output embedding, soft-capped where the configuration says so, applied to the base
             model's last hidden state.
         supports_logits_to_keep: the model takes ``logits_to_keep`` as positions for each row.
@@ -56,6 +63,7 @@ class Traits:
     prefix_sharing: bool
     packing: bool
     packing_limit: int | None
+    probed_length: int | None
     linear_head: bool
     supports_logits_to_keep: bool
 
@@ -84,42 +92,47 @@ def probe(model: PreTrainedModel) -> Traits:
         return _Probe(model).traits()
 
 
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """Random tokens: two rows of one length, with the logits of the first, and lengths of shorter rows."""
+
+    long: Int[Tensor, " L"]
+    other: Int[Tensor, " L"]
+    shorter: tuple[int, ...]
+    logits: Float[Tensor, "1 L V"]
+
+
 class _Probe:
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
+        self.device = input_device(model)
         config = model.config.get_text_config()
-        vocabulary = config.vocab_size
-        draw = torch.Generator().manual_seed(0)
-        low = vocabulary // 4
-        ids = torch.randint(low, max(low + 1, vocabulary - low), (3, 9), generator=draw)
-        self.long, self.other, self.short = ids[0], ids[1], ids[2, :5]
         self.window = longest_packed_row(model)
         self.length_dependent = _length_dependent_positions(config)
-        self.logits = self._first_forward()
-        if not bool(torch.isfinite(self.logits).all()):
-            raise ModelError(
-                "The model's logits are not finite on random tokens. Check its weights, or use a dtype with a "
-                "larger range (float32, bfloat16)."
-            )
-        self.scale = float(self.logits.double().std()) or 1.0
+        self.sizes = critical_sizes(config)
+        self.first = self._first_case(config.vocab_size)
+        self.scale = float(self.first.logits[self.first.logits.isfinite()].double().std()) or 1.0
         self.unlike = UNLIKE.get(model.dtype, 1e-4)
+        self.cases = [self.first, *self._longer_cases(config.vocab_size)]
 
     def traits(self) -> Traits:
-        self._check_causal()
-        batching = self._same_batched()
+        for case in self.cases:
+            self._check_causal(case)
+        batching = all(map(self._same_batched, self.cases))
         regular = batching and not self.length_dependent
         linear_head = self._same_by_linear_head()
         return Traits(
             batching=batching,
-            padding=regular and self._same_padded(),
-            prefix_sharing=regular and self._same_with_prefix(),
-            packing=regular and linear_head and self._same_packed(),
+            padding=regular and all(map(self._same_padded, self.cases)),
+            prefix_sharing=regular and all(map(self._same_with_prefix, self.cases)),
+            packing=regular and linear_head and all(map(self._same_packed, self.cases)),
             packing_limit=self.window,
+            probed_length=next((size for size in self.sizes if size > LONGEST_PROBED), None),
             linear_head=linear_head,
             supports_logits_to_keep=self._same_with_kept_rows(),
         )
 
-    def _first_forward(self) -> Float[Tensor, "B S V"]:
+    def _first_case(self, vocabulary: int) -> _Case:
         model = self.model
         if getattr(model.config, "is_encoder_decoder", False):
             raise ModelError(
@@ -127,81 +140,112 @@ class _Probe:
                 "which continue their prompt."
             )
         try:
-            return self._forward(self.long)
+            case = self._case(vocabulary, 9, (5,))
         except REFUSALS as error:
             raise ModelError(
-                f"{type(model).__name__} does not give next-token logits in {model.dtype} on {input_device(model)}: "
+                f"{type(model).__name__} does not give next-token logits in {model.dtype} on {self.device}: "
                 f"{str(error).rstrip('.'):.300}. Give a causal language model with a head, or try another dtype "
                 "or device."
             ) from error
+        # Tokens that a model never writes may have logits of -inf.
+        usable = case.logits.isfinite()
+        if bool((~usable & (case.logits != -torch.inf)).any()) or not bool(usable.any(-1).all()):
+            raise ModelError(
+                "The model's logits are not finite on random tokens. Check its weights, or use a dtype with a "
+                "larger range (float32, bfloat16)."
+            )
+        return case
+
+    def _longer_cases(self, vocabulary: int) -> Iterator[_Case]:
+        """Rows around the sizes at which the model's attention changes, as far as it reads them."""
+        limit = context_length(self.model)
+        for size in (size for size in self.sizes if size <= LONGEST_PROBED):
+            # Which of many keys are attended to may depend on the length, where several rank alike.
+            several = (size + 1, size + 3, 2 * size + 1, 3 * size + 2)
+            for long, shorter in ((size + 2, (size - 1,)), (2 * size + 3, (size + 1,)), (4 * size + 5, several)):
+                if long > len(self.first.long) and (limit is None or long <= limit):
+                    yield self._case(vocabulary, long, shorter)
+
+    def _case(self, vocabulary: int, long: int, shorter: tuple[int, ...]) -> _Case:
+        draw = torch.Generator().manual_seed(0)
+        low = vocabulary // 4
+        ids = torch.randint(low, max(low + 1, vocabulary - low), (2, long), generator=draw)
+        return _Case(ids[0], ids[1], shorter, self._forward(ids[0]))
 
     def _forward(self, ids: Int[Tensor, "*B S"]) -> Float[Tensor, "B S V"]:
         batch = ids if ids.ndim == 2 else ids[None]
-        logits: Tensor = self.model(batch.to(input_device(self.model)), use_cache=False, return_dict=True).logits
+        logits: Tensor = self.model(batch.to(self.device), use_cache=False, return_dict=True).logits
         return logits
 
     def _equal(self, ours: Tensor, reference: Tensor, tolerance: float | None = None) -> bool:
         if ours.shape != reference.shape:
             return False
         allowed = (self.unlike if tolerance is None else tolerance) * self.scale
-        return float((ours - reference).abs().max()) <= allowed
+        return float(difference(ours, reference).max()) <= allowed
 
-    def _check_causal(self) -> None:
-        changed = self.long.clone()
-        changed[-1] = self.other[-1]
-        if not self._equal(self._forward(changed)[:, :-1], self.logits[:, :-1], LIKE):
-            if any(type(module).__module__.startswith(DYNAMIC) for module in self.model.modules()):
-                raise ModelError(
-                    "The layers of this model quantise all tokens of a forward pass by one scale (quantize_dynamic), "
-                    "so that a token's logits depend on later tokens. Quantise the weights alone, for example by "
-                    "torchao's Int8WeightOnlyConfig, or use the model as it was."
-                )
+    def _check_causal(self, case: _Case) -> None:
+        changed = case.long.clone()
+        changed[-1] = case.other[-1]
+        if self._equal(self._forward(changed)[:, :-1], case.logits[:, :-1], LIKE):
+            return
+        if any(type(module).__module__.startswith(DYNAMIC) for module in self.model.modules()):
             raise ModelError(
-                f"{type(self.model).__name__} is not a causal language model: its logits depend on later tokens, so "
-                "a target scored in one pass would see itself."
+                "The layers of this model quantise all tokens of a forward pass by one scale (quantize_dynamic), "
+                "so that a token's logits depend on later tokens. Quantise the weights alone, for example by "
+                "torchao's Int8WeightOnlyConfig, or use the model as it was."
             )
-
-    def _same_batched(self) -> bool:
-        both = self._forward(torch.stack([self.long, self.other]))
-        return self._equal(both[:1], self.logits)
-
-    def _same_padded(self) -> bool:
-        length = len(self.short)
-        pads = (self.other[length:], self.long[length:])
-        first, second = (self._forward(torch.stack([self.long, torch.cat([self.short, pad])])) for pad in pads)
-        seen = not self._equal(first[:, :length], second[:, :length], LIKE)
-        return (
-            not seen
-            and self._equal(first[:1], self.logits)
-            and self._equal(first[1:, :length], self._forward(self.short))
+        longer = "" if case is self.first else f" in rows of {len(case.long)} tokens"
+        raise ModelError(
+            f"{type(self.model).__name__} is not a causal language model{longer}: its logits depend on later tokens, "
+            "so a target scored in one pass would see itself."
         )
 
-    def _same_with_prefix(self) -> bool:
+    def _same_batched(self, case: _Case) -> bool:
+        both = self._forward(torch.stack([case.long, case.other]))
+        return self._equal(both[:1], case.logits)
+
+    def _same_padded(self, case: _Case) -> bool:
+        """A long row and shorter ones, padded by two kinds of tokens."""
+        shorter = [case.other[:length] for length in case.shorter]
+        first, second = (
+            self._forward(torch.stack([case.long, *(torch.cat([row, pad[len(row) :]]) for row in shorter)]))
+            for pad in (case.other, case.long)
+        )
+        return self._equal(first[:1], case.logits) and all(
+            self._equal(first[i : i + 1, : len(row)], second[i : i + 1, : len(row)], LIKE)
+            and self._equal(first[i : i + 1, : len(row)], self._forward(row))
+            for i, row in enumerate(shorter, 1)
+        )
+
+    def _same_with_prefix(self, case: _Case) -> bool:
         """One prefix, its extension, and a part of it; each read twice, because reading must not change it."""
         prefixes = PrefixStore(self.model)
-        rows = torch.stack([self.long, self.other]).to(input_device(self.model))
+        rows = torch.stack([case.long, case.other]).to(self.device)
+        length = len(case.long)
         try:
-            for shared in (3, 5, 4, 5):
-                cache = prefixes.get(tuple(self.long[:shared].tolist()))
+            for shared in (length // 3, length // 2 + 1, length // 2, length // 2 + 1):
+                cache = prefixes.get(tuple(case.long[:shared].tolist()))
                 if cache is None:
                     return False
                 kept: dict[str, Any] = {cache_argument(self.model): cache}
                 out = self.model(rows[:, shared:], use_cache=True, return_dict=True, **kept)
-                if not self._equal(out.logits[:1], self.logits[:, shared:]):
+                if not self._equal(out.logits[:1], case.logits[:, shared:]):
                     return False
         except REFUSALS:
             # The model does not take such a cache; its rows are scored whole.
             return False
         return True
 
-    def _same_packed(self) -> bool:
+    def _same_packed(self, case: _Case) -> bool:
         """Rows that share beginnings, in two batches of which the second goes on from the first."""
-        a, b = tuple(self.long.tolist()), tuple(self.other.tolist())
-        first = [Row(a[:6], a[6:]), Row(a[:4] + b[4:6], b[6:]), Row(a[:4] + b[4:6], a[2:4])]
-        second = [Row(a[:4] + b[4:5] + a[5:7], a[7:]), Row(b[:8], b[8:])]
+        a, b = tuple(case.long.tolist()), tuple(case.other.tolist())
+        if self.window is not None and self.window < len(a):
+            # Longer rows are not packed; if not even the first case fits, none are.
+            return case is not self.first
+        i, j, k = (len(a) * share // 9 for share in (4, 6, 8))
+        first = [Row(a[:j], a[j:]), Row(a[:i] + b[i:j], b[j:]), Row(a[:i] + b[i:j], a[2:i])]
+        second = [Row(a[:i] + b[i : i + 1] + a[i + 1 : k - 1], a[k - 1 :]), Row(b[:k], b[k:])]
         try:
-            if self.window is not None and self.window < len(a):
-                return False
             packed, layer, head = PackedModel(self.model), self.model.get_output_embeddings(), Head.of(self.model)
             return all(self._equal_rows(rows, head.capped(layer(packed.hidden(rows)))) for rows in (first, second))
         except REFUSALS:
@@ -222,7 +266,7 @@ class _Probe:
         if getattr(self.model, "hf_device_map", None):
             return False  # the parts are on several devices; the model's own forward moves between them
         try:
-            ids = self.long[None].to(input_device(self.model))
+            ids = self.first.long[None].to(self.device)
             hidden = self.model.base_model(ids, use_cache=False, return_dict=True)[0]
         except REFUSALS:
             return False
@@ -230,17 +274,21 @@ class _Probe:
             return False
         hidden = hidden.to(head.weight.dtype)
         logits = nn.functional.linear(hidden, head.weight, head.bias)
-        return self._equal(Head.of(self.model).capped(logits), self.logits, LIKE)
+        return self._equal(Head.of(self.model).capped(logits), self.first.logits, LIKE)
 
     def _same_with_kept_rows(self) -> bool:
-        rows = torch.tensor([[2, 3]], device=input_device(self.model))
+        rows = torch.tensor([[2, 3]], device=self.device)
+        ids = self.first.long[None].to(self.device)
         try:
-            kept = self.model(
-                self.long[None].to(input_device(self.model)), use_cache=False, return_dict=True, logits_to_keep=rows
-            ).logits
+            kept = self.model(ids, use_cache=False, return_dict=True, logits_to_keep=rows).logits
         except REFUSALS:
             return False
-        return self._equal(kept, self.logits[:, 2:4])
+        return self._equal(kept, self.first.logits[:, 2:4])
+
+
+def difference(ours: Tensor, reference: Tensor) -> Tensor:
+    """Absolute differences; equal infinities have none, because unused tokens may have logits of -inf."""
+    return torch.where(ours == reference, 0, (ours - reference).abs())
 
 
 def _overridden(*modules: nn.Module) -> bool:

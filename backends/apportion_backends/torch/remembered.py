@@ -49,9 +49,11 @@ def _traits(data: object) -> Traits | None:
     """Traits from a cached value; ``None`` if it is anything else."""
     if not isinstance(data, dict) or set(data) != {field.name for field in fields(Traits)}:
         return None
-    limit = data["packing_limit"]
-    flags = [value for name, value in data.items() if name != "packing_limit"]
-    if not all(isinstance(flag, bool) for flag in flags) or not (limit is None or type(limit) is int):
+    lengths = {"packing_limit", "probed_length"}
+    flags = [value for name, value in data.items() if name not in lengths]
+    if not all(isinstance(flag, bool) for flag in flags):
+        return None
+    if not all(data[name] is None or type(data[name]) is int for name in lengths):
         return None
     return Traits(**data)
 

@@ -334,7 +334,7 @@ class TorchSession:
         model = self.model
         findings = self._structure.look(model)
         self._traits, self._notes = findings.traits, findings.notes
-        self._guard = Guard(self._read, findings.doubt)
+        self._guard = Guard(self._read, findings.doubt, self._traits.probed_length)
         if findings.changed:
             self._packed = None
             self._activations = ActivationSize(
