@@ -243,12 +243,12 @@ class TestAdapters:
             assert not np.allclose(values[i], values[j], atol=1e-4)
 
     def test_switching_probes_once(self, adapted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        from apportion_backends.torch import structure_log
+        from apportion_backends.torch import structure
 
         adapted.set_adapter("default")
         checked, probes = Checked(adapted.get_base_model(), scored_by=adapted), []
-        probe = structure_log.probe
-        monkeypatch.setattr(structure_log, "probe", lambda model: probes.append(1) or probe(model))
+        probe = structure.probe
+        monkeypatch.setattr(structure, "probe", lambda model: probes.append(1) or probe(model))
         for name in ("default", "other") * 3:
             adapted.set_adapter(name)
             assert checked.explainer.session.layout.packing

@@ -87,7 +87,7 @@ def test_what_torch_computed_is_not_called_fused() -> None:
     assert not any("logits" in note for note in log_probs)
 
 
-@pytest.mark.parametrize("change", [lambda m: m.double(), lambda m: m.lm_head.float(), lambda m: transposed(m.lm_head)])
+@pytest.mark.parametrize("change", [lambda m: m.double(), lambda m: m.float(), lambda m: transposed(m.lm_head)])
 def test_a_model_that_was_changed_is_tried_again(change: Callable[[torch.nn.Module], object]) -> None:
     model = copy.deepcopy(tiny.model("llama", torch.bfloat16))
     found = []

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 __all__ = ["Read", "counted"]
 
@@ -31,24 +32,39 @@ class Read:
         self.forwards = self.rows = self.tokens = 0
 
 
+class _Counter(TorchFunctionMode):
+    """Counts products with one matrix, whoever computes them; the model has no hook, which could change how it is read.
+
+    Args:
+        weight: the matrix.
+        read: the counts.
+    """
+
+    def __init__(self, weight: Tensor, read: Read) -> None:
+        super().__init__()
+        self._weight = weight
+        self._read = read
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Count a product with the matrix, and do what is asked for."""
+        if len(args) > 1 and args[1] is self._weight and "linear" in str(func):
+            hidden: Tensor = args[0]
+            self._read.forwards += 1
+            self._read.rows += hidden.shape[0]
+            self._read.tokens += hidden.numel() // hidden.shape[-1]
+        return func(*args, **(kwargs or {}))
+
+
 @contextmanager
 def counted(model: nn.Module) -> Iterator[Read]:
-    """Count what a model reads while the context is open.
+    """Count what a model reads in this thread while the context is open.
 
     Counted at the first matrix of the first layer, not at the embedding, because Inseq perturbs embeddings.
     """
     read = Read()
     body = getattr(model, "base_model", model)
     first = next(module for module in body.modules() if isinstance(module, nn.Linear))
-
-    def see(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        hidden: Tensor = inputs[0]
-        read.forwards += 1
-        read.rows += hidden.shape[0]
-        read.tokens += hidden.numel() // hidden.shape[-1]
-
-    handle = first.register_forward_pre_hook(see)
-    try:
+    with _Counter(first.weight, read):
         yield read
-    finally:
-        handle.remove()

@@ -21,8 +21,9 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from apportion.errors import CapabilityError
 from apportion_backends.torch.stable_text import stable
 from apportion_backends.torch.tensor_sums import TensorSums
+from apportion_backends.torch.user_code import is_known, own_forward, user_hooks
 
-__all__ = ["ATOMS", "BOOKKEEPING", "OWN_OF_TORCH", "code_of", "is_known", "model_checksum", "own_forward", "user_hooks"]
+__all__ = ["ATOMS", "BOOKKEEPING", "OWN_OF_TORCH", "code_of", "model_checksum"]
 
 DEEPEST = 32
 """Levels of nested lists, dicts and objects that are looked into."""
@@ -43,12 +44,6 @@ BOOKKEEPING = frozenset(
 """Attributes of modules and configurations that have no part in a forward."""
 SAVED = frozenset({"architectures", "dtype"})
 """What ``save_pretrained`` writes into a configuration; a forward reads neither."""
-KNOWN_PACKAGES = sys.stdlib_module_names | {
-    "torch", "transformers", "peft", "accelerate", "torchao", "bitsandbytes", "huggingface_hub", "tokenizers", "numpy",
-}  # fmt: skip
-"""Python's own modules, and packages that models are made with."""
-OBSERVERS = ("transformers.utils.output_capturing", "apportion_backends.torch.inside")
-"""Modules whose hooks change nothing. Those of transformers stay on a model that was once asked for hidden states."""
 
 
 def model_checksum(model: nn.Module) -> str:
@@ -163,7 +158,7 @@ class _Walk:
             self.contents(name, value, depth)
 
     def contents(self, name: str, value: Any, depth: int) -> None:
-        """What a container or an object holds."""
+        """Hash the contents of a container or an object."""
         parts = _parts(value)
         if parts is None:
             parts = () if is_known(type(value)) else self.object(name, value)
@@ -243,21 +238,6 @@ class _Walk:
                 self.text(stable(repr(constant)))
 
 
-def user_hooks(module: nn.Module) -> Iterator[tuple[int, Any]]:
-    """Forward hooks of a module and their keys, without those of transformers that only observe."""
-    for key, hook in (*module._forward_hooks.items(), *module._forward_pre_hooks.items()):
-        if getattr(hook, "__module__", None) not in OBSERVERS:
-            yield key, hook
-
-
-def own_forward(module: nn.Module) -> bool:
-    """True if a user replaced the forward on the object; accelerate's, which moves weights, does not count."""
-    forward: Any = vars(module).get("forward")
-    if isinstance(forward, functools.partial):
-        forward = forward.func
-    return forward is not None and not (is_known(forward) and hasattr(module, "_hf_hook"))
-
-
 def _refuse_hooks(name: str, module: nn.Module) -> None:
     called = f"the module {name!r}" if name else "the model"
     for _, hook in user_hooks(module):
@@ -268,12 +248,6 @@ def _refuse_hooks(name: str, module: nn.Module) -> None:
 
 def _is_configuration(value: object) -> bool:
     return callable(getattr(value, "to_dict", None))
-
-
-def is_known(thing: Any) -> bool:
-    """True for what Python or a package that models are made with defines: nobody changes its code."""
-    module = getattr(thing, "__module__", None) or type(thing).__module__
-    return module.partition(".")[0] in KNOWN_PACKAGES
 
 
 def _parts(value: Any) -> Iterable[tuple[str, Any]] | None:

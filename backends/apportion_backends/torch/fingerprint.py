@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
-from apportion_backends.torch.tensor_sums import plain_parts
+from apportion_backends.torch.stable_text import stable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["fingerprint", "weights_bytes"]
+__all__ = ["fingerprint", "plain_parts", "weights_bytes"]
 
 
 def fingerprint(model: PreTrainedModel) -> str:
@@ -47,3 +49,31 @@ def weights_bytes(model: PreTrainedModel) -> int:
     """Bytes that the parameters take."""
     parts = (part for parameter in model.parameters() for part in plain_parts(parameter.detach()))
     return sum(part.numel() * part.element_size() for part in parts if isinstance(part, torch.Tensor))
+
+
+def plain_parts(tensor: Tensor) -> Iterator[Tensor | str]:
+    """Plain tensors and settings: a quantised, sparse or composed tensor is more than one."""
+    flatten: Callable[[], tuple[list[str], object]] | None = getattr(tensor, "__tensor_flatten__", None)
+    if flatten is not None:
+        names, context = flatten()
+        yield stable(repr(context))
+        for inner in names:
+            yield inner
+            yield from plain_parts(getattr(tensor, inner))
+    elif tensor.is_quantized:
+        yield from _quantised(tensor)
+    elif tensor.layout is not torch.strided:
+        yield tensor.to_dense()
+    else:
+        yield tensor.resolve_conj().resolve_neg()
+
+
+def _quantised(tensor: Tensor) -> Iterator[Tensor | str]:
+    scheme = tensor.qscheme()
+    yield str(scheme)
+    if scheme in (torch.per_tensor_affine, torch.per_tensor_symmetric):
+        yield f"{tensor.q_scale()!r} {tensor.q_zero_point()}"
+    else:
+        yield from (tensor.q_per_channel_scales(), tensor.q_per_channel_zero_points())
+        yield str(tensor.q_per_channel_axis())
+    yield tensor.int_repr()

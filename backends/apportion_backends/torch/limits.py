@@ -1,14 +1,13 @@
-"""Limits of a model: how many tokens it reads, and how many it knows."""
+"""The most tokens that a model reads at once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 
-__all__ = ["context_length", "vocabulary"]
+__all__ = ["context_length"]
 
 DECLARED = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "seq_length", "n_ctx")
 """Names by which configurations declare the limit."""
@@ -25,24 +24,6 @@ def context_length(model: PreTrainedModel) -> int | None:
     declared = [getattr(config, name, None) for name in DECLARED]
     limits = [limit for limit in declared if isinstance(limit, int) and not isinstance(limit, bool) and limit > 0]
     return min((*limits[:1], *_position_tables(model)), default=None)
-
-
-def vocabulary(model: PreTrainedModel) -> int | None:
-    """Token ids that can both be read and be predicted."""
-    sizes = (
-        _rows(model.get_input_embeddings(), "num_embeddings"),
-        _rows(model.get_output_embeddings(), "out_features"),
-    )
-    return min((size for size in sizes if size is not None), default=None)
-
-
-def _rows(layer: nn.Module | None, attribute: str) -> int | None:
-    """Tokens that an embedding or output layer knows; the weight of a plain one, which may have been exchanged."""
-    weight: Any = getattr(layer, "weight", None)
-    if type(weight) in (Tensor, nn.Parameter) and weight.is_floating_point() and weight.ndim == 2:
-        return len(weight)
-    size = getattr(layer, attribute, None)
-    return size if isinstance(size, int) else None
 
 
 def _position_tables(model: PreTrainedModel) -> Iterator[int]:

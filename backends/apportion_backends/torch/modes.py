@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from apportion_backends.torch.placement import input_device
+from apportion_backends.torch.inputs import input_device
 
 __all__ = ["evaluating", "scoring_mode"]
 

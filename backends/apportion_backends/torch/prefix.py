@@ -11,8 +11,7 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from apportion.scoring.prefix_tree import common_prefix
-from apportion_backends.torch.cache_argument import cache_argument
-from apportion_backends.torch.placement import input_device
+from apportion_backends.torch.inputs import cache_argument, input_device
 
 __all__ = ["PrefixStore", "encode_prefix"]
 

@@ -13,15 +13,14 @@ from transformers import PreTrainedModel
 
 from apportion.errors import ModelError
 from apportion.protocols.row import Row
-from apportion_backends.torch.cache_argument import cache_argument
-from apportion_backends.torch.checksum import own_forward, user_hooks
 from apportion_backends.torch.critical_sizes import critical_sizes
 from apportion_backends.torch.head import Head
+from apportion_backends.torch.inputs import cache_argument, input_device
 from apportion_backends.torch.limits import context_length
 from apportion_backends.torch.modes import scoring_mode
 from apportion_backends.torch.packed import PackedModel, longest_packed_row
-from apportion_backends.torch.placement import input_device
 from apportion_backends.torch.prefix import PrefixStore
+from apportion_backends.torch.user_code import own_forward, user_hooks
 
 __all__ = ["Traits", "difference", "probe"]
 

@@ -21,7 +21,7 @@ from apportion._version import __version__
 from apportion.errors import CapabilityError
 from apportion.files import cached_json, keep_json
 from apportion_backends.torch.checksum import code_of, model_checksum
-from apportion_backends.torch.placement import input_device
+from apportion_backends.torch.inputs import input_device
 from apportion_backends.torch.probe import Traits, probe
 
 __all__ = ["remembered_traits"]

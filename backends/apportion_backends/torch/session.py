@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from apportion.errors import BackendError, InputError
 from apportion.protocols.backend import Capability, Layout, SessionInfo
@@ -15,21 +15,20 @@ from apportion.protocols.batch import PaddedBatch, ScoringBatch
 from apportion.protocols.inside import Trace
 from apportion.protocols.row import ModelInput
 from apportion_backends.torch import inside
-from apportion_backends.torch.cache_argument import cache_argument
 from apportion_backends.torch.checksum import model_checksum
 from apportion_backends.torch.fingerprint import fingerprint, weights_bytes
 from apportion_backends.torch.guard import Guard
 from apportion_backends.torch.head import Head, all_logits, at_targets, log_probs_of_logits, target_log_probs, upcast
-from apportion_backends.torch.limits import context_length, vocabulary
+from apportion_backends.torch.inputs import cache_argument, input_device
+from apportion_backends.torch.limits import context_length
 from apportion_backends.torch.loading import OpenModel
 from apportion_backends.torch.memory import ActivationSize, translate_out_of_memory
 from apportion_backends.torch.modes import scoring_mode
 from apportion_backends.torch.packed import PackedModel
 from apportion_backends.torch.packed_attention import TrunkAttention
-from apportion_backends.torch.placement import input_device
 from apportion_backends.torch.prefix import PrefixStore
 from apportion_backends.torch.probe import Traits
-from apportion_backends.torch.structure_log import StructureLog
+from apportion_backends.torch.structure import StructureLog
 
 if TYPE_CHECKING:
     from transformers import Cache, PreTrainedModel
@@ -81,29 +80,22 @@ class TorchSession:
         self._look()
 
     @property
-    def capabilities(self) -> frozenset[Capability]:
-        """What the session can do with the model as it is."""
-        return frozenset(
-            {Capability.LOG_PROBS, Capability.LOGITS, Capability.GRADIENTS, Capability.HIDDEN_STATES}
-            | ({Capability.GENERATE} if self.model.can_generate() else set())
-            | ({Capability.PREFIX_CACHE} if self._traits.prefix_sharing else set())
-        )
-
-    @property
     def info(self) -> SessionInfo:
-        """Device, dtype and limits of the model as it is."""
-        model = self.model
-        return SessionInfo(
-            backend="torch",
-            device=str(input_device(model)),
-            dtype=str(model.dtype).removeprefix("torch."),
-            context_length=context_length(model),
-            memory_budget=self._memory_budget,
-            vocabulary=vocabulary(model),
-            notes=(*self._notes_on_opening, *self._notes, *self._guard.notes),
-            model=self._name,
-            weights_bytes=weights_bytes(model),
-        )
+        """Device, dtype and limits of the model as it is; of a closed session, as it was."""
+        model = self._model
+        if model is not None:
+            self._info = SessionInfo(
+                backend="torch",
+                device=str(input_device(model)),
+                dtype=str(model.dtype).removeprefix("torch."),
+                context_length=self._limit,
+                memory_budget=self._memory_budget,
+                vocabulary=_vocabulary(model),
+                notes=(*self._notes_on_opening, *self._notes, *self._guard.notes),
+                model=self._name,
+                weights_bytes=self._weights_bytes,
+            )
+        return self._info
 
     @property
     def layout(self) -> Layout:
@@ -317,6 +309,7 @@ class TorchSession:
 
     def close(self) -> None:
         """Let go of the model; idempotent."""
+        self._info = self.info
         self.release()
         self._model = self._packed = None
 
@@ -332,10 +325,17 @@ class TorchSession:
     def _look(self) -> None:
         """Set everything that follows from the model's structure."""
         model = self.model
-        findings = self._structure.look(model)
+        findings, changed = self._structure.look(model)
         self._traits, self._notes = findings.traits, findings.notes
         self._guard = Guard(self._read, findings.doubt, self._traits.probed_length)
-        if findings.changed:
+        if changed:
+            self.capabilities = frozenset(
+                {Capability.LOG_PROBS, Capability.LOGITS, Capability.GRADIENTS, Capability.HIDDEN_STATES}
+                | ({Capability.GENERATE} if model.can_generate() else set())
+                | ({Capability.PREFIX_CACHE} if self._traits.prefix_sharing else set())
+            )
+            self._limit = context_length(model)
+            self._weights_bytes = weights_bytes(model)
             self._packed = None
             self._activations = ActivationSize(
                 model,
@@ -358,3 +358,21 @@ class TorchSession:
         if not batch.prefix_length:
             return {"use_cache": False, "return_dict": True}
         return {cache_argument(self.model.base_model): self._prefix(batch), "use_cache": True, "return_dict": True}
+
+
+def _vocabulary(model: PreTrainedModel) -> int | None:
+    """Token ids that can both be read and be predicted."""
+    sizes = (
+        _rows(model.get_input_embeddings(), "num_embeddings"),
+        _rows(model.get_output_embeddings(), "out_features"),
+    )
+    return min((size for size in sizes if size is not None), default=None)
+
+
+def _rows(layer: nn.Module | None, attribute: str) -> int | None:
+    """Tokens that an embedding or output layer knows; the weight of a plain one, which may have been exchanged."""
+    weight: Any = getattr(layer, "weight", None)
+    if type(weight) in (Tensor, nn.Parameter) and weight.is_floating_point() and weight.ndim == 2:
+        return len(weight)
+    size = getattr(layer, attribute, None)
+    return size if isinstance(size, int) else None

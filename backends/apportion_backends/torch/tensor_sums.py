@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from apportion.errors import CapabilityError
-from apportion_backends.torch.stable_text import stable
+from apportion_backends.torch.fingerprint import plain_parts
 
-__all__ = ["TensorSums", "plain_parts"]
+__all__ = ["TensorSums"]
 
 WIDTH = 1024
 """32-bit words that are summed together."""
@@ -69,31 +69,3 @@ class TensorSums:
             drawn = torch.randint(-(2**63), 2**63 - 1, (WIDTH,), dtype=torch.int64, generator=draws)
             self._weights[device] = (drawn | 1).to(device)
         return self._weights[device]
-
-
-def plain_parts(tensor: Tensor) -> Iterator[Tensor | str]:
-    """Plain tensors and settings: a quantised, sparse or composed tensor is more than one."""
-    flatten: Callable[[], tuple[list[str], object]] | None = getattr(tensor, "__tensor_flatten__", None)
-    if flatten is not None:
-        names, context = flatten()
-        yield stable(repr(context))
-        for inner in names:
-            yield inner
-            yield from plain_parts(getattr(tensor, inner))
-    elif tensor.is_quantized:
-        yield from _quantised(tensor)
-    elif tensor.layout is not torch.strided:
-        yield tensor.to_dense()
-    else:
-        yield tensor.resolve_conj().resolve_neg()
-
-
-def _quantised(tensor: Tensor) -> Iterator[Tensor | str]:
-    scheme = tensor.qscheme()
-    yield str(scheme)
-    if scheme in (torch.per_tensor_affine, torch.per_tensor_symmetric):
-        yield f"{tensor.q_scale()!r} {tensor.q_zero_point()}"
-    else:
-        yield from (tensor.q_per_channel_scales(), tensor.q_per_channel_zero_points())
-        yield str(tensor.q_per_channel_axis())
-    yield tensor.int_repr()

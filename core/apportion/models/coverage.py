@@ -1,4 +1,4 @@
-"""Whether a checkpoint has every weight of the model that it is opened as.
+"""Check that a checkpoint has every weight of the model that it is opened as.
 
 transformers fills gaps with random numbers and goes on. An explanation of these would be of no model at all.
 """
@@ -30,7 +30,7 @@ WRAPPERS: Mapping[str, tuple[str, str]] = {
     "_orig_mod.": ("torch.compile", "model._orig_mod.save_pretrained(…)"),
     "base_model.model.": ("PEFT", "model.merge_and_unload().save_pretrained(…)"),
 }
-"""What puts a prefix before the name of every weight, and how to save the model without it."""
+"""Wrappers that put a prefix before the name of every weight, and how to save the model without it."""
 
 ADAPTER = re.compile(r"(^|\.)(lora_\w+|base_layer|ia3_l|modules_to_save|prompt_embeddings|vera_lambda_\w+)(\.|$)")
 """Names of weights that an adapter adds to a model, or renames."""
@@ -38,7 +38,7 @@ ADAPTER = re.compile(r"(^|\.)(lora_\w+|base_layer|ia3_l|modules_to_save|prompt_e
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """What a checkpoint and the model opened from it have in common, and what not.
+    """Comparison of the weights of a checkpoint and of the model opened from it.
 
     Attributes:
         missing: weights of the model that the checkpoint lacks.
@@ -60,7 +60,7 @@ class Coverage:
     def of(cls, model: PreTrainedModel, info: Mapping[str, Any]) -> Coverage:
         """The coverage that transformers reports of a model it has opened.
 
-        Tied weights, buffers that are not saved, and what a model's class declares as dispensable are no gaps there.
+        Tied weights, buffers that are not saved, and what a model's class declares as dispensable do not count as gaps there.
         """
         shapes = (
             f"{name}: {_shape(found)} instead of {_shape(expected)}"
@@ -128,7 +128,7 @@ class Coverage:
         return tuple(notes)
 
     def _reason(self, name: str) -> str:
-        """What the checkpoint probably is, and what to do."""
+        """Say what the checkpoint probably is, and what to do."""
         prefix = self._prefix()
         if prefix:
             writer, remedy = WRAPPERS.get(prefix, ("another program", "the model alone"))

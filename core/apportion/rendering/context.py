@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from apportion.rendering.encoder import Encoder, check_encodable
-from apportion.rendering.special_tokens import added_around
+from apportion.rendering.encoder import Encoder, added_around, check_encodable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 
 from apportion.errors import InputError
 from apportion.rendering.safe_splits import borders
-from apportion.rendering.special_tokens import added_around
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["Encoder", "check_encodable"]
+__all__ = ["Encoder", "added_around", "check_encodable"]
+
+SAMPLE = "a"
+"""The special tokens around a text do not depend on the text."""
 
 Ids = tuple[int, ...]
 
@@ -120,3 +122,16 @@ def check_encodable(name: str, text: str) -> None:
             f"The {name} has an invalid Unicode character at position {error.start}: "
             f"{text[error.start]!r}. Decode the original bytes with the right encoding."
         ) from error
+
+
+def added_around(tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The special tokens before and after each text; none if they cannot be told from the text's own tokens."""
+    plain, ids = (
+        tuple(tokenizer(SAMPLE, add_special_tokens=special, return_attention_mask=False)["input_ids"])
+        for special in (False, True)
+    )
+    # A post-processor may also repeat the text.
+    starts = [i for i in range(len(ids) - len(plain) + 1) if ids[i : i + len(plain)] == plain]
+    if not plain or len(starts) != 1:
+        return (), ()
+    return ids[: starts[0]], ids[starts[0] + len(plain) :]

@@ -101,7 +101,7 @@ def assemble(
 
 
 def _input_notes(request: Request) -> tuple[str, ...]:
-    """What there is to say about the prompts, the target and the contrast."""
+    """Notes on the prompts, the target and the contrast."""
     target = request.target
     return (*request.renderer.notes, *target.notes, *(() if target.contrast is None else target.contrast.notes))
 

@@ -1,4 +1,4 @@
-"""A cheap look at a model's structure: whether the findings of an earlier look still hold.
+"""A model's structure, at which each run looks, and the traits that were found for it.
 
 Scores always come from the model as it is. Only the shortcuts that a model allows (rows that share a batch or a prefix)
 are found out once, and hold as long as its structure does. A user's code may look at the places of tokens, and may
@@ -10,15 +10,19 @@ from __future__ import annotations
 import sys
 import weakref
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from apportion_backends.torch.checksum import ATOMS, BOOKKEEPING, OWN_OF_TORCH, is_known, own_forward, user_hooks
+from apportion_backends.torch.checksum import ATOMS, BOOKKEEPING, OWN_OF_TORCH
+from apportion_backends.torch.guard import Doubt
+from apportion_backends.torch.probe import Traits, probe
+from apportion_backends.torch.user_code import is_known, own_forward, user_hooks
 
-__all__ = ["ModelState", "observe"]
+__all__ = ["Findings", "ModelState", "StructureLog", "observe"]
 
 DEEPEST = 4
 """Levels of nested containers that are looked into."""
@@ -133,7 +137,7 @@ class _Look:
 
 
 def _contents(value: Any) -> Iterable[tuple[object, object]] | None:
-    """What a container or configuration holds; ``None`` for objects of other types."""
+    """Contents of a container or configuration; ``None`` for objects of other types."""
     if isinstance(value, Mapping):
         return value.items()
     if isinstance(value, list | tuple):
@@ -143,3 +147,65 @@ def _contents(value: Any) -> Iterable[tuple[object, object]] | None:
     if callable(getattr(value, "to_dict", None)):
         return list(vars(value).items())
     return None
+
+
+REMEMBERED = 8
+"""Structures whose traits are remembered, so that switching between adapters probes each of them once."""
+
+
+OWN_CODE = "the model has code of your own ({}), which may look at places of tokens; rows were not packed"
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """Properties of a model as it is.
+
+    Attributes:
+        traits: the shortcuts that it allows.
+        doubt: how much to doubt them.
+        notes: sentences for results.
+    """
+
+    traits: Traits
+    doubt: Doubt
+    notes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, traits: Traits, state: ModelState) -> Findings:
+        """Findings for a structure with these traits."""
+        if not state.opaque:
+            return cls(traits, "none", traits.notes())
+        return cls(traits.without_places(), "always", (*traits.notes(), OWN_CODE.format(state.opaque)))
+
+
+class StructureLog:
+    """Findings on a model by its structure.
+
+    Args:
+        model: the model, which was just probed.
+        traits: what the probe found.
+    """
+
+    def __init__(self, model: PreTrainedModel, traits: Traits) -> None:
+        state = observe(model)
+        self._known = [(state, Findings.of(traits, state))]
+        self._last: ModelState | None = None
+
+    def look(self, model: PreTrainedModel) -> tuple[Findings, bool]:
+        """Findings on the model as it is, and whether its structure has changed since the last look.
+
+        Raises:
+            ModelError: what was changed has made the model unfit for scoring.
+        """
+        state = observe(model)
+        found = next((findings for known, findings in self._known if known.parts == state.parts), None)
+        if found is None:
+            traits = probe(model)
+            # Some models set attributes in their first forward pass.
+            state = observe(model)
+            found = Findings.of(traits, state)
+            self._known = [*self._known[1 - REMEMBERED :], (state, found)]
+        last, self._last = self._last, state
+        if found.doubt == "none" and last is not None and last.versions != state.versions:
+            found = replace(found, doubt="once")
+        return found, last is None or last.parts != state.parts
