@@ -18,6 +18,7 @@ import apportion as ap
 from apportion.cli import main
 from apportion.models.spec import model_spec
 from apportion.protocols.row import Row
+from apportion.scoring.plan import plan
 from apportion.testing import reference, tiny
 from apportion_backends.torch.backend import TorchBackend
 from checked import Checked
@@ -189,3 +190,99 @@ def test_the_command_line_says_it_too(capsys: pytest.CaptureFixture[str], tmp_pa
     said = capsys.readouterr().err
     assert "context" in said
     assert "Traceback" not in said
+
+
+def test_unused_tokens_may_have_logits_of_minus_infinity() -> None:
+    model = tiny_copy()
+    head = nn.Linear(32, tiny.VOCABULARY)
+    head.weight = model.lm_head.weight
+    with torch.no_grad():
+        head.bias.zero_()
+        head.bias[250:] = -torch.inf
+    model.lm_head = head
+    checked = Checked(model)
+    assert checked.run().provenance.notes == ()
+    for function in ("prob", "logit", "entropy"):
+        found = checked.explainer.attribute("ab cd", "ef", method="ablation", target_fn=function)
+        assert torch.isfinite(torch.as_tensor(found.values)).all(), function
+    with pytest.raises(ap.ScoreError, match="not finite"):
+        checked.explainer.attribute("ab cd", [251], method="ablation")
+    model.lm_head = nn.Sequential(head)  # logits that are the model's own
+    assert torch.allclose(torch.as_tensor(checked.run().values), torch.as_tensor(Checked(model).run().values))
+
+
+SPARSE = {
+    "num_key_value_heads": 4, "q_lora_rank": 16, "kv_lora_rank": 8, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8,
+    "v_head_dim": 8, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16,
+    "n_shared_experts": 1, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1, "index_topk": 12,
+    "index_n_heads": 2, "index_head_dim": 16,
+}  # fmt: skip
+PLAIN = {"num_key_value_heads": 4}
+BY_LENGTH = {
+    "deepseek_v32": ("DeepseekV32Config", SPARSE),
+    "glm_moe_dsa": ("GlmMoeDsaConfig", SPARSE),
+    "doge": ("DogeConfig", PLAIN | {"keep_window_size": 12}),
+    "llama4": ("Llama4TextConfig", PLAIN | {
+        "head_dim": 8, "attention_chunk_size": 16, "num_local_experts": 2, "num_experts_per_tok": 1,
+        "intermediate_size_mlp": 48,
+    }),
+    "gpt_oss": ("GptOssConfig", PLAIN | {
+        "head_dim": 8, "sliding_window": 12, "num_local_experts": 4, "num_experts_per_tok": 2,
+    }),
+    "mistral": ("MistralConfig", PLAIN | {"sliding_window": 12}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", BY_LENGTH)
+def test_values_that_depend_on_the_length_of_a_batch(family: str) -> None:
+    """Rows shorter and longer than windows, chunks and numbers of keys, in every layout that the session allows."""
+    name, sizes = BY_LENGTH[family]
+    if not hasattr(transformers, name):
+        pytest.skip(f"this version of transformers has no {name}")
+    common = {"vocab_size": 260, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    config = getattr(transformers, name)(
+        **common, num_attention_heads=4, max_position_embeddings=512, bos_token_id=256, eos_token_id=257,
+        pad_token_id=257, **sizes,
+    )  # fmt: skip
+    model = limited(config).float()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(4 if parameter.ndim > 1 else 1)
+    draw = torch.Generator().manual_seed(5)
+    start, *rests = (
+        tuple(torch.randint(0, 256, (n,), generator=draw).tolist()) for n in (10, 2, 3, 6, 9, 20, 35, 60, 60)
+    )
+    rows = sorted((Row(start + rest, (5, 6, 7)) for rest in rests), key=lambda row: row.read)
+    session = TorchBackend().load(model_spec((model, tiny.tokenizer())))
+    expected = {row: reference.log_probs(model, row.prompt, row.target) for row in rows}
+    made = plan(rows, session.layout, session.row_bytes, 10**9)
+    for batch in made.batches:
+        for i, found in zip(batch.rows, session.log_probs(made.scoring_batch(batch)), strict=True):
+            assert torch.allclose(found.double(), expected[rows[i]], atol=2e-5), (family, len(rows[i].read))
+
+
+def test_rows_beyond_a_large_window_are_compared_with_rows_alone() -> None:
+    """Forwards of thousands of tokens are not made at the start, but where rows are that long."""
+    config = tiny.config("llama")
+    config.max_position_embeddings, config.attention_window = 600, 100
+    model = limited(config)
+
+    class ByLength(nn.Module):
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.inner(x) * (1 + max(0, x.shape[1] - 100))
+
+    ByLength.__module__ = "transformers.models.made_up"  # as if a known package had written it
+    model.model.layers[0].mlp = ByLength(model.model.layers[0].mlp)
+    session = TorchBackend().load(model_spec((model, tiny.tokenizer())))
+    assert session.layout.packing
+    short = ap.ScoringBatch.of([(1, 2, 3), (1, 2, 4)], (5,), packed=True)
+    long = ap.ScoringBatch.of([(*range(120), 3), (*range(120), 4), (*range(110), 5)], (5,), packed=True)
+    for batch in (short, long):
+        for row, found in zip(batch.rows, session.log_probs(batch), strict=True):
+            assert torch.allclose(found.double(), reference.log_probs(model, row.prompt, row.target), atol=1e-4)
+    assert session.info.notes == ("this model gives other numbers in such a batch; rows were scored without packing",)
+    assert not session.layout.packing

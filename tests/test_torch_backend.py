@@ -507,6 +507,43 @@ def test_generation_is_greedy_and_reproducible(explainer: ap.Explainer) -> None:
         session.generate(ModelInput((1, 2, 3)), {"max_new_tokenz": 5}, seed=0)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # PyTorch's compiler itself
+def test_a_compiled_model_gives_the_same_numbers_and_stays_as_it_was() -> None:
+    loaded = model_spec((copy.deepcopy(tiny.model(dtype=torch.float32)), tiny.tokenizer()))
+    inputs = rows_of_leave_one_out()
+    goal = ap.Target(TARGET, tuple(map(str, TARGET)), "")
+    plain, compiled = (
+        scorer_of(TorchBackend().load(loaded, compile=compile), goal)(inputs) for compile in (False, True)
+    )
+    assert torch.allclose(plain, compiled, atol=1e-5)
+    assert type(loaded.objects.base_model).__name__ == "LlamaModel"
+    assert not torch.equal(plain, torch.zeros_like(plain))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # PyTorch's compiler itself
+def test_a_compiled_model_that_changes_is_compiled_again() -> None:
+    model = copy.deepcopy(tiny.model(dtype=torch.float32))
+    session = TorchBackend().load(model_spec((model, tiny.tokenizer())), compile=True)
+    batch = ap.ScoringBatch.of([(1, 2, 3), (1, 2, 4)], TARGET, packed=True)
+
+    def check() -> None:
+        session.release()
+        for row, found in zip(batch.rows, session.log_probs(batch), strict=True):
+            assert torch.allclose(found.double(), reference.log_probs(model, row.prompt, row.target), atol=1e-4)
+
+    check()
+    assert not session.info.notes, "it was compiled, and read as a packed batch"
+    mlp = type(model.model.layers[0].mlp)
+    forward = mlp.forward
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mlp, "forward", lambda self, x: forward(self, x) * 3)
+        check()
+    model.model.layers[0].self_attn.scaling *= 2
+    check()
+
+
 def hook_on_head(model: nn.Module) -> None:
     model.lm_head.register_forward_hook(lambda module, inputs, output: output * 2)
 
@@ -544,3 +581,13 @@ def test_what_is_changed_around_the_output_layer_counts(change: Callable[[nn.Mod
         change(model)
     expected = torch.stack([reference.sequence_and_tokens(model, row.ids, TARGET) for row in inputs])
     assert torch.allclose(scorer_of(session, goal)(inputs), expected, atol=1e-9)
+
+
+def test_options_are_of_a_backend_that_is_named() -> None:
+    pair = (tiny.model(), tiny.tokenizer())
+    with pytest.raises(ap.InputError, match="has no option 'compiled'. Did you mean 'compile'"):
+        ap.Explainer(pair, backend="torch", backend_options={"compiled": True})
+    with pytest.raises(ap.InputError, match="has no option 'device'"):
+        ap.Explainer(pair, backend="torch", backend_options={"device": "cpu"})
+    with pytest.raises(ap.InputError, match="are of one backend; name it"):
+        ap.Explainer(pair, backend_options={"compile": True})

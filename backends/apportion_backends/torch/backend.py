@@ -67,6 +67,7 @@ class TorchBackend:
         device: str | None = None,
         dtype: str | None = None,
         memory_budget: int | None = None,
+        compile: bool = False,
     ) -> TorchSession:
         """Open the model, move it where it is wanted, and find out how its rows may be laid out.
 
@@ -77,6 +78,8 @@ class TorchBackend:
             dtype: ``None`` keeps the weights' dtype. A user's model is copied before it is cast.
             memory_budget: bytes a batch may take; ``None``: 512 MiB on the CPU, half of the free memory
                 on a GPU.
+            compile: fuse what is between matrix products (``torch.compile``). The first batches take a minute or
+                more; what is gained depends on the machine.
 
         Raises:
             BackendError: no such device or dtype here.
@@ -85,11 +88,14 @@ class TorchBackend:
             InputError: objects that are not of transformers.
         """
         # transformers is imported here, so that listing backends stays quick.
+        from apportion_backends.torch.inputs import input_device
         from apportion_backends.torch.loading import open_model
         from apportion_backends.torch.probe import probe
         from apportion_backends.torch.remembered import remembered_traits
         from apportion_backends.torch.session import TorchSession
 
+        if not isinstance(compile, bool):
+            raise BackendError(f"The option compile={compile!r} of the backend 'torch' must be True or False.")
         model = open_model(spec, dtype)
         module = model.model
         if device is None and model.owned and torch.cuda.is_available():
@@ -100,16 +106,16 @@ class TorchBackend:
             if dtype is not None and torch_dtype(dtype) != module.dtype:
                 module = module if model.owned else copy.deepcopy(module)
                 module.to(torch_dtype(dtype))  # type: ignore[arg-type]
-        except (RuntimeError, ValueError) as error:
-            # Quantised, dispatched and offloaded models refuse to be moved or cast.
+        except (RuntimeError, ValueError, TypeError) as error:
+            # Quantised, dispatched and offloaded models refuse to be moved or cast; some hooks cannot be copied.
             raise BackendError(
                 f"The model cannot be moved to device={device!r}, dtype={dtype!r}: {error!s:.200} "
                 "Leave them out to use it where and as it is."
             ) from error
         if memory_budget is None:
-            memory_budget = _default_memory_budget(module.device)
+            memory_budget = _default_memory_budget(input_device(module))
         traits = remembered_traits(module) if model.owned else probe(module)
-        return TorchSession(replace(model, model=module), traits, memory_budget)
+        return TorchSession(replace(model, model=module), traits, memory_budget, compiled=compile)
 
 
 def _device(name: str) -> torch.device:

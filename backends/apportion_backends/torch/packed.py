@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from transformers import Cache, DynamicCache, PreTrainedConfig, PreTrainedModel
@@ -51,10 +52,11 @@ class PackedModel:
 
     Args:
         model: what reads.
+        compiled: fuse what is between matrix products, by PyTorch's compiler, which then chooses products itself.
         fused: attention to what rows share and to what follows; two operations and their merging if ``None``.
     """
 
-    def __init__(self, model: PreTrainedModel, *, fused: TrunkAttention | None = None) -> None:
+    def __init__(self, model: PreTrainedModel, *, compiled: bool = False, fused: TrunkAttention | None = None) -> None:
         self._model = model
         self._fused = fused
         self._window = longest_packed_row(model)
@@ -64,7 +66,10 @@ class PackedModel:
         self._least_trunk = LEAST_TRUNK if merges else None
         if fused is not None:
             self._least_trunk = min(fused.least, self._least_trunk or fused.least)
-        self._partners = Partners() if multiplies(input_device(model), model.dtype) else None
+        onednn = not compiled and multiplies(input_device(model), model.dtype)
+        self._partners = Partners() if onednn else None
+        base: Callable[..., Any] = model.base_model
+        self._base = torch.compile(base, dynamic=True) if compiled else base
         self._warm = False
         self._layers: dict[int, KeysAndValues] = {}
         self.kept: tuple[int, ...] = ()
@@ -90,50 +95,28 @@ class PackedModel:
         return states[pack.predicts]
 
     def _forward(
-        self, rows: Sequence[Row], kept: tuple[int, ...], layers: dict[int, KeysAndValues]
+        self, rows: Sequence[Row], kept: tuple[int, ...], known: dict[int, KeysAndValues]
     ) -> tuple[Pack, Packing, Float[Tensor, "S D"]]:
+        """The batch, what is found of its last row's path, and the last hidden states of all its nodes."""
         device, dtype = input_device(self._model), self._model.dtype
         # Kernels for GPUs that return the sums want masks of their own shapes, or have none.
         masks = device.type == "cpu" and self._fused is None
         size = few_sizes if self._partners is not None else None
         pack = lay_out(rows, kept, least_trunk=self._least_trunk, masks=masks, size=size).to(device, dtype)
-        packing = Packing(pack, layers, self._fused)
-        base, config = self._model.base_model, self._model.config
-        return pack, packing, _packed_forward(base, config, packing, window=self._window, partners=self._partners)
-
-
-def _packed_forward(
-    base: nn.Module, config: PreTrainedConfig, packing: Packing, *, window: int | None, partners: Partners | None
-) -> Float[Tensor, "S D"]:
-    """Last hidden states of all nodes of a packed batch.
-
-    Args:
-        base: the model without its head.
-        config: the model's.
-        packing: the batch; takes the keys and values of the last row's path.
-        window: tokens that some layer's sliding window spans; ``None`` if no layer has one.
-        partners: for products by oneDNN; ``None`` to leave products to PyTorch.
-
-    Raises:
-        ValueError: the model attends in another way than by PyTorch's scaled dot-product attention of queries to the
-            keys that it would keep in a cache, or wants a mask.
-    """
-    pack = packing.pack
-    # Rows are no longer than the window, so that it hides nothing, whatever the number of nodes.
-    length = len(pack.ids) if window is None else pack.longest
-    layers = _PackedLayers(config, length)
-    with _PackedForward(packing, layers, partners):
-        found: Tensor = base(
-            pack.ids[None],
-            position_ids=pack.positions[None],
-            use_cache=True,
-            return_dict=True,
-            **{cache_argument(base): layers.cache},
-        )[0]
-    layers.finish()
-    if not packing.found:
-        raise ValueError("The model keeps no keys and values.")
-    return found[0]
+        packing = Packing(pack, known, self._fused)
+        # Rows are no longer than the window, so that it hides nothing, whatever the number of nodes.
+        length = len(pack.ids) if self._window is None else pack.longest
+        layers = _PackedLayers(self._model.config, length)
+        cache = {cache_argument(self._model.base_model): layers.cache}
+        with _PackedForward(packing, layers, self._partners):
+            positions = pack.positions[None]
+            states: Tensor = self._base(
+                pack.ids[None], position_ids=positions, use_cache=True, return_dict=True, **cache
+            )[0]
+        layers.finish()
+        if not packing.found:
+            raise ValueError("The model keeps no keys and values.")
+        return pack, packing, states[0]
 
 
 class _PackedLayers:

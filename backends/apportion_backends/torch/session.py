@@ -66,13 +66,15 @@ class TorchSession:
         model: the open model and its tokenizer.
         traits: what the model allows, see ``probe``.
         memory_budget: bytes a batch may take.
+        compiled: fuse what is between matrix products.
     """
 
-    def __init__(self, model: OpenModel, traits: Traits, memory_budget: int) -> None:
+    def __init__(self, model: OpenModel, traits: Traits, memory_budget: int, *, compiled: bool = False) -> None:
         self._model: PreTrainedModel | None = model.model
         self.tokenizer = model.tokenizer
         self._name, self._notes_on_opening = model.name, model.notes
         self._memory_budget = memory_budget
+        self._compiled = compiled
         self._prefixes: PrefixStore | None = None
         self._packed: PackedModel | None = None
         self._trunk_attention: TrunkAttention | None = None
@@ -186,7 +188,7 @@ class TorchSession:
             return self._own_logits(batch)
         if batch.packed:
             if self._packed is None:
-                self._packed = PackedModel(self.model, fused=self._trunk_attention)
+                self._packed = PackedModel(self.model, compiled=self._compiled, fused=self._trunk_attention)
             return self._packed.hidden(batch.rows)
         ids, keep = self._laid_out(batch.padded())
         return self._read_by_head(self.model.base_model(ids, **self._cache(batch))[0], keep)
@@ -329,6 +331,8 @@ class TorchSession:
         self._traits, self._notes = findings.traits, findings.notes
         self._guard = Guard(self._read, findings.doubt, self._traits.probed_length)
         if changed:
+            if self._compiled and self._packed is not None:
+                torch.compiler.reset()  # what was compiled does not look at all that may have changed
             self.capabilities = frozenset(
                 {Capability.LOG_PROBS, Capability.LOGITS, Capability.GRADIENTS, Capability.HIDDEN_STATES}
                 | ({Capability.GENERATE} if model.can_generate() else set())

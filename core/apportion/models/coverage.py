@@ -60,7 +60,7 @@ class Coverage:
     def of(cls, model: PreTrainedModel, info: Mapping[str, Any]) -> Coverage:
         """The coverage that transformers reports of a model it has opened.
 
-        Tied weights, buffers that are not saved, and what a model's class declares as dispensable do not count as gaps there.
+        Tied weights, buffers that are not saved, and what a class declares as dispensable do not count as gaps there.
         """
         shapes = (
             f"{name}: {_shape(found)} instead of {_shape(expected)}"
