@@ -47,6 +47,11 @@ def longest_packed_row(model: PreTrainedModel) -> int | None:
     return limit
 
 
+_Kept = tuple[tuple[int, ...], dict[int, KeysAndValues]]
+NOTHING: _Kept = ((), {})
+"""No tokens, and no keys and values of them."""
+
+
 class PackedModel:
     """A model that reads rows as a prefix tree.
 
@@ -71,13 +76,17 @@ class PackedModel:
         base: Callable[..., Any] = model.base_model
         self._base = torch.compile(base, dynamic=True) if compiled else base
         self._warm = False
-        self._layers: dict[int, KeysAndValues] = {}
-        self.kept: tuple[int, ...] = ()
+        # One attribute, because several threads may read with one model.
+        self._kept: _Kept = NOTHING
+
+    @property
+    def kept(self) -> tuple[int, ...]:
         """Tokens whose keys and values the next forward may go on from."""
+        return self._kept[0]
 
     def forget(self) -> None:
         """Keep nothing of what was read; the model may be changed before it reads again."""
-        self._layers, self.kept = {}, ()
+        self._kept = NOTHING
 
     def hidden(self, rows: Sequence[Row]) -> Float[Tensor, "B T D"]:
         """Last hidden states at the positions that predict the targets; what is beyond a row's target is any.
@@ -87,23 +96,21 @@ class PackedModel:
         """
         if self._partners is not None and not self._warm:
             # What follows each product is seen on one token, so that all batches are computed alike.
-            self._forward([Row(rows[0].read[:1], rows[0].target[:1])], (), {})
+            self._forward([Row(rows[0].read[:1], rows[0].target[:1])], NOTHING)
             self._warm = True
-        pack, packing, states = self._forward(rows, self.kept, self._layers)
+        pack, packing, states = self._forward(rows, self._kept)
         # Only now: a forward that failed has changed nothing.
-        self._layers, self.kept = packing.found, rows[-1].read
+        self._kept = rows[-1].read, packing.found
         return states[pack.predicts]
 
-    def _forward(
-        self, rows: Sequence[Row], kept: tuple[int, ...], known: dict[int, KeysAndValues]
-    ) -> tuple[Pack, Packing, Float[Tensor, "S D"]]:
+    def _forward(self, rows: Sequence[Row], kept: _Kept) -> tuple[Pack, Packing, Float[Tensor, "S D"]]:
         """The batch, what is found of its last row's path, and the last hidden states of all its nodes."""
         device, dtype = input_device(self._model), self._model.dtype
         # Kernels for GPUs that return the sums want masks of their own shapes, or have none.
         masks = device.type == "cpu" and self._fused is None
         size = few_sizes if self._partners is not None else None
-        pack = lay_out(rows, kept, least_trunk=self._least_trunk, masks=masks, size=size).to(device, dtype)
-        packing = Packing(pack, known, self._fused)
+        pack = lay_out(rows, kept[0], least_trunk=self._least_trunk, masks=masks, size=size).to(device, dtype)
+        packing = Packing(pack, kept[1], self._fused)
         # Rows are no longer than the window, so that it hides nothing, whatever the number of nodes.
         length = len(pack.ids) if self._window is None else pack.longest
         layers = _PackedLayers(self._model.config, length)

@@ -82,7 +82,8 @@ class Partners:
 
     def learn(self, weight: Tensor, follower: Follower) -> None:
         """Expect the operation after the next product with this weight."""
-        self._known[id(weight)] = (weakref.ref(weight), follower)
+        key = id(weight)
+        self._known[key] = (weakref.ref(weight, lambda _: self._known.pop(key, None)), follower)
 
     def forget(self, weight: Tensor) -> None:
         """Expect nothing after the next product with this weight."""

@@ -124,7 +124,8 @@ class TorchSession:
     @property
     def kept(self) -> ModelInput | None:
         """The last packed row or the encoded prefix, from which the next batch continues."""
-        holder = self._packed or self._prefixes
+        packs = self._packed is not None and "packing" not in self._guard.refused
+        holder = self._packed if packs else self._prefixes
         return ModelInput(holder.kept) if holder is not None and holder.kept else None
 
     @property
