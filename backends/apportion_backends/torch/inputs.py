@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,7 +13,8 @@ __all__ = ["cache_argument", "input_device"]
 
 def input_device(model: nn.Module) -> torch.device:
     """The device of a model's inputs; for an offloaded model, the one on which accelerate's hooks compute."""
-    for module in model.modules():
+    embeddings: Any = getattr(model, "get_input_embeddings", None)
+    for module in (model, embeddings() if callable(embeddings) else None):
         device = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
         if device is not None:
             return torch.device(device)

@@ -86,6 +86,7 @@ class TorchSession:
         """Device, dtype and limits of the model as it is; of a closed session, as it was."""
         model = self._model
         if model is not None:
+            self._look_again()
             self._info = SessionInfo(
                 backend="torch",
                 device=str(input_device(model)),
@@ -292,7 +293,6 @@ class TorchSession:
 
     def fingerprint(self) -> str:
         """A hash of the configuration and of a sample of every weight, as they are now."""
-        self._looked = False
         return fingerprint(self.model)
 
     def checksum(self) -> str:

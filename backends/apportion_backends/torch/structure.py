@@ -47,8 +47,7 @@ class ModelState:
 def observe(model: nn.Module) -> ModelState:
     """Look at a model's structure; takes a few milliseconds."""
     look = _Look()
-    for name, module in model.named_modules():
-        look.module(name, module)
+    look.module("", model)
     for name in sorted(look.python_modules):
         look.parts.append((name, *map(id, vars(sys.modules[name]).values())))
     look._name = "all modules"
@@ -72,24 +71,31 @@ class _Look:
         self._seen: set[int] = set()
 
     def module(self, name: str, module: nn.Module) -> None:
+        # A reference, so that no other module at the same address passes for this one.
+        self.parts.append(weakref.ref(module))
+        if id(module) in self._seen:
+            return
+        self._seen.add(id(module))
         kind, self._name = type(module), name or type(module).__name__
+        self.parts.append(kind)
         if kind not in self._classes:
             self._class(kind)
-        # A reference, so that no other module at the same address passes for this one.
-        self.parts.append((weakref.ref(module), kind))
         self.hooks(user_hooks(module))
         for tensors in (module._parameters, module._buffers):
-            for name, tensor in tensors.items():
+            for key, tensor in tensors.items():
                 if tensor is not None:
-                    self.parts.append((name, type(tensor), tensor.dtype, tensor.device, tensor.shape))
+                    self.parts.append((key, type(tensor), tensor.dtype, tensor.device, tensor.shape))
                     # Tensors made in inference mode do not count.
                     self.versions += 0 if tensor.is_inference() else tensor._version
-        for name, value in vars(module).items():
-            if name not in OWN_OF_TORCH and name not in BOOKKEEPING:
-                self.parts.append(name)
+        for key, value in vars(module).items():
+            if key not in OWN_OF_TORCH and key not in BOOKKEEPING:
+                self.parts.append(key)
                 self.value(value)
         if own_forward(module):
             self._found("a replaced forward on")
+        for key, child in module._modules.items():
+            if child is not None:
+                self.module(f"{name}.{key}" if name else key, child)
 
     def hooks(self, hooks: Iterable[tuple[int, Any]]) -> None:
         for key, hook in hooks:
@@ -103,7 +109,7 @@ class _Look:
         elif isinstance(value, Tensor):
             self.parts.append((type(value), value.dtype, value.device, value.shape))
         elif isinstance(value, nn.Module):
-            self.parts.append(weakref.ref(value))
+            self.module(f"{self._name} (held in an attribute)", value)
         elif isinstance(value, type) or callable(value):
             self.parts.append((id(value), value))
             self._unlessis_known(value)

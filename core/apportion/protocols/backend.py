@@ -207,7 +207,7 @@ class Session(Protocol):
         ...
 
     def release(self) -> None:
-        """Discard what is kept between batches, such as prefixes; called at the end of each run."""
+        """Discard what is kept between batches, such as prefixes; called at the beginning and the end of each run."""
         ...
 
     def close(self) -> None:

@@ -175,6 +175,9 @@ class _Runs:
         started = time.perf_counter()
         ended_by: BaseException | None = None
         self._report()
+        # The model may have changed since these runs were asked for.
+        self._stages.release()
+        self._batches = self._stages.batches()
         try:
             while True:
                 yield from self._begun()

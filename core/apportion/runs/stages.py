@@ -70,8 +70,12 @@ class Stages:
 
     @contextmanager
     def run(self) -> Iterator[Run]:
-        """Context of a single run; at its end, even after an error, prefixes are released and observers notified."""
+        """Context of a single run; at its end, even after an error, prefixes are released and observers notified.
+
+        They are released at the beginning too, because the model may have changed since.
+        """
         run = Run(self.report)
+        self.release()
         try:
             yield run
         except BaseException as error:

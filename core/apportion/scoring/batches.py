@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from apportion.errors import BatchTooLargeError
-from apportion.protocols.backend import Session
+from apportion.protocols.backend import Layout, Session
 from apportion.protocols.batch import ScoringBatch
 from apportion.protocols.row import ModelInput, Row
 from apportion.scoring.plan import Batch, Plan, plan, read_again
@@ -34,11 +34,16 @@ class Batches:
 
     def __init__(self, session: Session, *, share: bool = True) -> None:
         self._session = session
-        layout = session.layout
-        self._layout = layout if share else replace(layout, prefix_sharing=False, packing=False)
+        self._share = share
         self._row_limit: int | None = None
         self.turns = Turns()
         """Taken by plugins that work on a batch, in any lane."""
+
+    @property
+    def _layout(self) -> Layout:
+        """The session's layout now: it may find out during a run that a shortcut gives other numbers."""
+        layout = self._session.layout
+        return layout if self._share else replace(layout, prefix_sharing=False, packing=False)
 
     def plan(self, rows: Sequence[Row], also: Sequence[Sequence[Row]], kept: ModelInput | None) -> Plan:
         """Plan how to score rows.
