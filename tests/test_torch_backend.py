@@ -297,9 +297,9 @@ def test_products_are_those_of_linear_layers(dtype: torch.dtype, shape: tuple[in
 class Multiplied(TorchFunctionMode):
     """Products of everything inside the context by oneDNN; counts how many operations were left out."""
 
-    def __init__(self, partners: Partners) -> None:
+    def __init__(self, partners: Partners, *, learns: bool = False) -> None:
         super().__init__()
-        self.products, self.calls = FusedProducts(partners), []
+        self.products, self.calls = FusedProducts(partners, learns=learns), []
 
     def __torch_function__(self, func: Callable, types: object, args: tuple = (), kwargs: dict | None = None) -> object:
         found = self.products(func, args, kwargs or {})
@@ -371,8 +371,8 @@ def test_an_activation_is_computed_with_its_product_only_where_nobody_can_tell(k
     stored: list[torch.Tensor] = []
     with torch.inference_mode():
         expected, held = unit(x), unit.held
-        for _ in range(2):
-            with Multiplied(partners) as mode:
+        for learns in (True, False):
+            with Multiplied(partners, learns=learns) as mode:
                 usual(x)
         assert functional.silu not in mode.calls, "the gate's activation was computed with it"
         assert torch.Tensor.mul not in mode.calls
@@ -380,7 +380,7 @@ def test_an_activation_is_computed_with_its_product_only_where_nobody_can_tell(k
             found = unit(x)
         assert torch.allclose(found, expected, atol=1e-6)
         assert held is None or torch.allclose(unit.held, held, atol=1e-6)
-        with Multiplied(partners):
+        with Multiplied(partners, learns=True):
             usual(x)
         handle = usual.gate.register_forward_hook(lambda module, given, found: stored.append(found))
         with Multiplied(partners):

@@ -35,10 +35,10 @@ def fingerprint(model: PreTrainedModel) -> str:
                 digest.update(f"{name}{part}".encode())
                 continue
             digest.update(f"{name}{tuple(part.shape)}{part.dtype}".encode())
-            flat = part.reshape(-1)
-            if flat.numel() and not flat.is_meta:
-                sample = flat[:: max(1, flat.numel() // 64)][:64]
-                samples.setdefault(flat.device, []).append(sample.double())
+            if part.numel() and not part.is_meta:
+                step = max(1, part.numel() // 64)
+                sample = part.contiguous().as_strided((min(64, -(-part.numel() // step)),), (step,))
+                samples.setdefault(part.device, []).append(sample.double())
     # One transfer from each device.
     for parts in samples.values():
         digest.update(torch.cat(parts).cpu().numpy().tobytes())

@@ -96,14 +96,16 @@ class PackedModel:
         """
         if self._partners is not None and not self._warm:
             # What follows each product is seen on one token, so that all batches are computed alike.
-            self._forward([Row(rows[0].read[:1], rows[0].target[:1])], NOTHING)
+            self._forward([Row(rows[0].read[:1], rows[0].target[:1])], NOTHING, learns=True)
             self._warm = True
         pack, packing, states = self._forward(rows, self._kept)
         # Only now: a forward that failed has changed nothing.
         self._kept = rows[-1].read, packing.found
         return states[pack.predicts]
 
-    def _forward(self, rows: Sequence[Row], kept: _Kept) -> tuple[Pack, Packing, Float[Tensor, "S D"]]:
+    def _forward(
+        self, rows: Sequence[Row], kept: _Kept, *, learns: bool = False
+    ) -> tuple[Pack, Packing, Float[Tensor, "S D"]]:
         """The batch, what is found of its last row's path, and the last hidden states of all its nodes."""
         device, dtype = input_device(self._model), self._model.dtype
         # Kernels for GPUs that return the sums want masks of their own shapes, or have none.
@@ -115,7 +117,8 @@ class PackedModel:
         length = len(pack.ids) if self._window is None else pack.longest
         layers = _PackedLayers(self._model.config, length)
         cache = {cache_argument(self._model.base_model): layers.cache}
-        with _PackedForward(packing, layers, self._partners):
+        products = None if self._partners is None else FusedProducts(self._partners, learns=learns)
+        with _PackedForward(packing, layers, products):
             positions = pack.positions[None]
             states: Tensor = self._base(
                 pack.ids[None], position_ids=positions, use_cache=True, return_dict=True, **cache
@@ -191,24 +194,25 @@ class _PackedLayer(DynamicLayer):
 class _PackedForward(TorchFunctionMode):
     """The context of a packed forward pass, in one thread."""
 
-    def __init__(self, packing: Packing, layers: _PackedLayers, partners: Partners | None) -> None:
+    def __init__(self, packing: Packing, layers: _PackedLayers, products: FusedProducts | None) -> None:
         super().__init__()
         self._packing = packing
         self._layers = layers
-        self._products = None if partners is None else FusedProducts(partners)
+        self._products = products
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Do what the model asks for, its attention and its products in their own way."""
-        kwargs = kwargs or {}
-        if self._products is not None and self._products.concern(func):
-            found = self._products(func, args, kwargs)
+        # Called two thousand times in a forward pass of SmolLM2, so the usual case comes quickly.
+        products = self._products
+        if products is not None and (products.waits or func is functional.linear):
+            found = products(func, args, kwargs or {})
             if found is not None:
                 return found
         if func is functional.scaled_dot_product_attention:
-            return self._attend(*args, **kwargs)
-        return func(*args, **kwargs)
+            return self._attend(*args, **kwargs or {})
+        return func(*args, **kwargs) if kwargs else func(*args)
 
     def __exit__(self, *error: object) -> None:
         super().__exit__(*error)

@@ -70,29 +70,29 @@ def multiplies(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 class Partners:
-    """Weights whose products were followed by an operation that oneDNN can compute with them."""
+    """Weights whose products are followed by an operation that oneDNN can compute with them."""
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[weakref.ref[Tensor], Follower]] = {}
 
     def follower(self, weight: Tensor) -> Follower | None:
-        """The operation that followed the last product with a weight."""
+        """The operation that is expected after a product with a weight."""
         known = self._known.get(id(weight))
         return known[1] if known is not None and known[0]() is weight else None
 
     def learn(self, weight: Tensor, follower: Follower) -> None:
-        """Expect the operation after the next product with this weight."""
+        """Expect the operation after products with this weight."""
         key = id(weight)
         self._known[key] = (weakref.ref(weight, lambda _: self._known.pop(key, None)), follower)
 
     def forget(self, weight: Tensor) -> None:
-        """Expect nothing after the next product with this weight."""
+        """Expect nothing after products with this weight."""
         self._known.pop(id(weight), None)
 
 
 @dataclass(slots=True)
 class _Product:
-    """A product that was just computed; with ``follower``, that operation was computed with it, on expectation."""
+    """A product that was just computed, with what is expected to follow it, or ``None`` if that is to be learned."""
 
     x: Tensor
     weight: Tensor
@@ -108,26 +108,30 @@ class _Product:
 class FusedProducts:
     """Linear layers of one forward pass, by oneDNN; ``silu(gate(x)) · up(x)`` is computed within the two products.
 
-    An operation is computed with a product if it followed the last product with the same weight. If another one
-    follows this time, the product is put right before anybody reads it; if somebody still holds the product after the
-    operation, such as a hook, it is put right too. So every tensor has the value that it would have without oneDNN.
+    An operation is computed with a product if it followed the product with the same weight in a forward pass that
+    learned. If another one follows this time, the product is put right before anybody reads it; if somebody still holds
+    the product after the operation, such as a hook, it is put right too. So every tensor has the value that it would
+    have without oneDNN.
 
     Args:
-        partners: what followed before; kept between forward passes.
+        partners: what follows which product.
+        learns: look at what follows each product, and compute nothing with it.
+
+    Attributes:
+        waits: the next operation has to be shown to this object, whatever it is; else only products have to.
     """
 
-    def __init__(self, partners: Partners) -> None:
+    def __init__(self, partners: Partners, *, learns: bool = False) -> None:
+        self.waits = False
         self._partners = partners
+        self._learns = learns
         self._last: _Product | None = None
         self._gate: tuple[Tensor, weakref.ref[Tensor]] | None = None
         self._passed_over: tuple[_Product, weakref.ref[Tensor]] | None = None
 
-    def concern(self, function: Callable[..., Any]) -> bool:
-        """True if an operation has to be shown to this object before it is done."""
-        return self._last is not None or self._passed_over is not None or function is functional.linear
-
     def __call__(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:
         """The result of an operation, if it is a product or was computed with one; ``None`` for any other operation."""
+        self.waits = False
         if self._passed_over is not None:
             self._check_passed_over()
         last, self._last = self._last, None
@@ -148,15 +152,16 @@ class FusedProducts:
         self._last = self._gate = None
 
     def _multiply(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        follower = self._partners.follower(weight)
-        gate = self._gated(input)
-        if follower == "mul" and (gate is None or gate.shape != (*input.shape[:-1], len(weight))):
-            follower = None
-        if follower == "mul" and gate is not None:
+        follower = None if self._learns else self._partners.follower(weight)
+        if follower == "silu":
+            out = _product(input, weight, bias, "swish")
+        elif follower == "mul" and (gate := self._gated(input)) is not None and gate.shape[-1] == len(weight):
             out = _multiplied(input, gate, weight, bias)
         else:
-            out = _product(input, weight, bias, "swish" if follower == "silu" else "none")
-        self._last = _Product(input, weight, bias, out, follower)
+            follower, out = None, _product(input, weight, bias)
+        if follower is not None or self._learns:
+            self._last = _Product(input, weight, bias, out, follower)
+            self.waits = True
         return out
 
     def _gated(self, x: Tensor) -> Tensor | None:
@@ -174,8 +179,7 @@ class FusedProducts:
             follower = "mul"
         if last.follower is not None and follower != last.follower:
             self._put_right(last)
-            return None
-        if follower is None:
+        if follower is None or last.follower not in (None, follower):
             return None
         if last.follower is None:
             self._partners.learn(last.weight, follower)
@@ -184,6 +188,7 @@ class FusedProducts:
             # Another object, so that one can see if somebody holds the product itself.
             result = last.out.view(last.out.shape)
             self._passed_over = (last, weakref.ref(last.out))
+            self.waits = True
             last.out = result
         self._gate = (last.x, weakref.ref(result)) if follower == "silu" else None
         return result

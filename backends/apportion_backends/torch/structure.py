@@ -26,6 +26,8 @@ __all__ = ["Findings", "ModelState", "StructureLog", "observe"]
 
 DEEPEST = 4
 """Levels of nested containers that are looked into."""
+PLAIN = frozenset({bool, int, float, str, type(None)})
+"""Types of most settings."""
 GLOBAL_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks")
 
 
@@ -80,22 +82,33 @@ class _Look:
         self.parts.append(kind)
         if kind not in self._classes:
             self._class(kind)
-        self.hooks(user_hooks(module))
-        for tensors in (module._parameters, module._buffers):
-            for key, tensor in tensors.items():
-                if tensor is not None:
-                    self.parts.append((key, type(tensor), tensor.dtype, tensor.device, tensor.shape))
-                    # Tensors made in inference mode do not count.
-                    self.versions += 0 if tensor.is_inference() else tensor._version
-        for key, value in vars(module).items():
-            if key not in OWN_OF_TORCH and key not in BOOKKEEPING:
-                self.parts.append(key)
-                self.value(value)
-        if own_forward(module):
+        if module._forward_hooks or module._forward_pre_hooks:
+            self.hooks(user_hooks(module))
+        if "forward" in vars(module) and own_forward(module):
             self._found("a replaced forward on")
+        self.tensors(module._parameters)
+        self.tensors(module._buffers)
+        self.settings(vars(module))
         for key, child in module._modules.items():
             if child is not None:
                 self.module(f"{name}.{key}" if name else key, child)
+
+    def tensors(self, tensors: Mapping[str, Tensor | None]) -> None:
+        for key, tensor in tensors.items():
+            if tensor is not None:
+                self.parts.append((key, type(tensor), tensor.dtype, tensor.device, tensor.shape))
+                # Tensors made in inference mode do not count.
+                self.versions += 0 if tensor.is_inference() else tensor._version
+
+    def settings(self, attributes: Mapping[str, Any]) -> None:
+        for key, value in attributes.items():
+            if key in OWN_OF_TORCH or key in BOOKKEEPING:
+                continue
+            self.parts.append(key)
+            if type(value) in PLAIN:
+                self.parts.append(value)
+            else:
+                self.value(value)
 
     def hooks(self, hooks: Iterable[tuple[int, Any]]) -> None:
         for key, hook in hooks:
@@ -196,6 +209,7 @@ class StructureLog:
         state = observe(model)
         self._known = [(state, Findings.of(traits, state))]
         self._last: ModelState | None = None
+        self._versions: int | None = None
 
     def look(self, model: PreTrainedModel) -> tuple[Findings, bool]:
         """Findings on the model as it is, and whether its structure has changed since the last look.
@@ -204,14 +218,13 @@ class StructureLog:
             ModelError: what was changed has made the model unfit for scoring.
         """
         state = observe(model)
-        found = next((findings for known, findings in self._known if known.parts == state.parts), None)
-        if found is None:
+        known, found = next((one for one in reversed(self._known) if one[0].parts == state.parts), (None, None))
+        if known is None or found is None:
             traits = probe(model)
             # Some models set attributes in their first forward pass.
-            state = observe(model)
+            known = state = observe(model)
             found = Findings.of(traits, state)
             self._known = [*self._known[1 - REMEMBERED :], (state, found)]
-        last, self._last = self._last, state
-        if found.doubt == "none" and last is not None and last.versions != state.versions:
-            found = replace(found, doubt="once")
-        return found, last is None or last.parts != state.parts
+        changed, trained = known is not self._last, self._versions not in (None, state.versions)
+        self._last, self._versions = known, state.versions
+        return (replace(found, doubt="once") if trained and found.doubt == "none" else found), changed
