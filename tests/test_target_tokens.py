@@ -289,6 +289,18 @@ def test_contrasts_follow_the_prompt_too(kind: str) -> None:
         explainer(kind).attribute(PROMPT, " Paris", contrast=" Paris", **options)
 
 
+@pytest.mark.parametrize(
+    "kind", ["sentencepiece, always", "sentencepiece, prefix", "unigram, always", "slow", "byte-level"]
+)
+@pytest.mark.parametrize("baseline", [" is", "is", " the", " Paris"])
+def test_baselines_of_tokens_stand_in_the_middle_of_a_text(kind: str, baseline: str) -> None:
+    """A baseline that takes the place of a token has no mark of the beginning that nobody wrote."""
+    prompt = ap.Text(PROMPT, by="tokens", baseline=baseline)
+    found = explainer(kind).attribute(prompt, " Paris", method="ablation")
+    shown = {feature.baseline for feature in found.features}
+    assert shown == {baseline}, "what stands there reads like the baseline"
+
+
 def test_notes_on_a_contrast_name_it() -> None:
     result = explainer("unigram, always").attribute(
         "Paris is ", " is", contrast="Paris", target_fn="contrast_prob_diff", method="ablation"

@@ -26,7 +26,7 @@ from apportion.rendering.token_texts import CONTEXT, token_texts
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["Continuation", "continuation"]
+__all__ = ["Continuation", "continuation", "tokens_inside"]
 
 Ids = tuple[int, ...]
 
@@ -72,6 +72,13 @@ def continuation(full: FullPrompt, name: str, text: str) -> Continuation:
     if border:
         return _after_others(seam, whole, border, name)
     return _across(context, seam, whole, known, name, text)
+
+
+def tokens_inside(context: AdaptContext, text: str) -> tuple[int, ...]:
+    """The tokens of a text in the middle of another one: without a mark of the beginning that nobody wrote."""
+    (before,) = context.encode(ANCHORS[:1], special_tokens=False)
+    seam = _Seam(context.tokenizer, before, len(before))
+    return _fitting(context, seam, seam.read(()) + text, text)
 
 
 def _ends_known(context: AdaptContext, ids: Ids) -> bool:

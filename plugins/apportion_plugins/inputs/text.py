@@ -11,6 +11,7 @@ from apportion.protocols.features import Level, Segment
 from apportion.protocols.inputs import InputAdapter
 from apportion.protocols.row import ModelInput
 from apportion.rendering.context import AdaptContext
+from apportion.rendering.continuation import tokens_inside
 from apportion.rendering.encoder import check_encodable
 from apportion.rendering.token_texts import token_texts
 from apportion_plugins.inputs.levels import coarser, nested, of_pieces, of_starts
@@ -73,7 +74,8 @@ class TokenAdapter:
         special = _added_around(self._ids, tuple(plain))
         texts = token_texts(context.tokenizer, self._ids)
         self._baseline = _baseline_ids(prompt, context)
-        shown = "".join(token_texts(context.tokenizer, self._baseline))
+        # Read after other tokens, because decoders leave out the space before the first one.
+        shown = "".join(token_texts(context.tokenizer, (*self._ids, *self._baseline), len(self._ids)))
         self._units = Units(texts, special | kept_indices(prompt.keep, texts), baseline=shown)
         self.features = self._units.features
         self.segments = tuple(
@@ -118,4 +120,4 @@ def _baseline_ids(prompt: Text, context: AdaptContext) -> tuple[int, ...]:
         if not 0 <= prompt.baseline < size:
             raise InputError(f"baseline={prompt.baseline} is not a valid token id: this tokenizer has {size} tokens.")
         return (prompt.baseline,)
-    return tuple(context.tokenizer(prompt.baseline, add_special_tokens=False)["input_ids"])
+    return tokens_inside(context, prompt.baseline)
