@@ -43,22 +43,24 @@ class PrefixStore:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
-        self._ids: tuple[int, ...] = ()
-        self._cache: Cache | None = None
+        # One attribute, because several threads may read with one model.
+        self._encoded: tuple[tuple[int, ...], Cache | None] = ((), None)
 
     @property
     def kept(self) -> tuple[int, ...]:
         """The prefix that is encoded."""
-        return self._ids if self._cache is not None else ()
+        ids, cache = self._encoded
+        return ids if cache is not None else ()
 
     def get(self, ids: tuple[int, ...]) -> Cache | None:
         """A read-only cache of a prefix; ``None`` if the model keeps another kind of state."""
-        known = common_prefix(self._ids, ids)
-        if self._cache is None or known < len(ids):
-            start = None if self._cache is None or known == 0 else _view(self._cache, known)
-            self._cache = encode_prefix(self._model, torch.tensor(ids[known if start else 0 :]), start)
-            self._ids = ids
-        return self._cache if self._cache is None or len(self._ids) == len(ids) else _view(self._cache, len(ids))
+        encoded, cache = self._encoded
+        known = common_prefix(encoded, ids)
+        if cache is None or known < len(ids):
+            start = None if cache is None or known == 0 else _view(cache, known)
+            encoded, cache = ids, encode_prefix(self._model, torch.tensor(ids[known if start else 0 :]), start)
+            self._encoded = encoded, cache
+        return cache if cache is None or len(encoded) == len(ids) else _view(cache, len(ids))
 
 
 def encode_prefix(model: PreTrainedModel, ids: Int[Tensor, " P"], start: Cache | None = None) -> Cache | None:

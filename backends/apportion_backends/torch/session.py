@@ -125,8 +125,8 @@ class TorchSession:
     @property
     def kept(self) -> ModelInput | None:
         """The last packed row or the encoded prefix, from which the next batch continues."""
-        packs = self._packed is not None and "packing" not in self._guard.refused
-        holder = self._packed if packs else self._prefixes
+        packed = None if "packing" in self._guard.refused else self._packed
+        holder = packed or self._prefixes
         return ModelInput(holder.kept) if holder is not None and holder.kept else None
 
     @property
@@ -189,9 +189,11 @@ class TorchSession:
         if not self._traits.linear_head:
             return self._own_logits(batch)
         if batch.packed:
-            if self._packed is None:
-                self._packed = PackedModel(self.model, compiled=self._compiled, fused=self._trunk_attention)
-            return self._packed.hidden(batch.rows)
+            packed = self._packed  # another thread may look at the model meanwhile
+            if packed is None:
+                packed = PackedModel(self.model, compiled=self._compiled, fused=self._trunk_attention)
+                self._packed = packed
+            return packed.hidden(batch.rows)
         ids, keep = self._laid_out(batch.padded())
         return self._read_by_head(self.model.base_model(ids, **self._cache(batch))[0], keep)
 
@@ -227,9 +229,10 @@ class TorchSession:
         Raises:
             BackendError: the model keeps a state that cannot be shared.
         """
-        if self._prefixes is None:
-            self._prefixes = PrefixStore(self.model)
-        cache = self._prefixes.get(batch.prefix)
+        prefixes = self._prefixes
+        if prefixes is None:
+            prefixes = self._prefixes = PrefixStore(self.model)
+        cache = prefixes.get(batch.prefix)
         if cache is None:
             raise BackendError("This model cannot share a prefix; its layout says so.")
         return cache
@@ -306,8 +309,9 @@ class TorchSession:
     def release(self) -> None:
         """Forget what was encoded: the model may change before the next run."""
         self._prefixes = None
-        if self._packed is not None:
-            self._packed.forget()
+        packed = self._packed
+        if packed is not None:
+            packed.forget()
         self._looked = False
 
     def close(self) -> None:
