@@ -306,3 +306,27 @@ def test_threads_may_score_a_model_that_is_training(family: str) -> None:
         thread.join()
     assert not failures
     assert all(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize("family", ["llama", "bloom"])
+def test_threads_may_share_an_explainer(family: str) -> None:
+    """What one run keeps of its rows is replaced by another one's meanwhile."""
+    explainer = ap.Explainer((copy.deepcopy(tiny.model(family)), tiny.tokenizer()), progress=False, memory_budget=2**20)
+    prompts = [f"ab{n} cd ef gh ij{n} kl mn op qr st uv {n}" for n in range(4)]
+    options = {"target": TARGET, "method": "kernel_shap", "budget": 200}
+    expected = [explainer.attribute(prompt, **options).values for prompt in prompts]
+    failures: list[BaseException] = []
+
+    def work(number: int) -> None:
+        try:
+            for _ in range(3):
+                assert np.allclose(explainer.attribute(prompts[number], **options).values, expected[number], atol=1e-6)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(prompts))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
