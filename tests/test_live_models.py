@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import threading
 from collections.abc import Callable
 from itertools import pairwise
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -173,6 +175,142 @@ def test_a_patched_function_of_the_models_code_counts(model: PreTrainedModel, mo
     old = code.apply_rotary_pos_emb
     monkeypatch.setattr(code, "apply_rotary_pos_emb", lambda q, k, *rest, **more: old(q * 2, k, *rest, **more))
     assert not np.allclose(before.values, checked.run().values, atol=1e-6)
+
+
+def test_code_that_was_written_for_single_rows_is_found_out(model: PreTrainedModel) -> None:
+    """A hook that looks at the first row of a batch alone."""
+
+    def first_row(module: nn.Module, args: object, output: torch.Tensor) -> torch.Tensor:
+        return torch.cat([output[:1] + 0.5, output[1:]])
+
+    for module in (model.model.layers[0].mlp, model.lm_head):
+        handle = module.register_forward_hook(first_row)
+        Checked(model).run("ab cd ef gh")
+        handle.remove()
+
+
+LATER = {"place": 0, "factor": 0.0}
+
+
+def steered(states: torch.Tensor) -> torch.Tensor:
+    """What a user's code does to states; nothing, until it is switched on."""
+    states = states.clone()
+    states[:, LATER["place"]] += LATER["factor"]
+    return states
+
+
+def class_patch(model: PreTrainedModel, patch: pytest.MonkeyPatch) -> None:
+    mlp = type(model.model.layers[0].mlp)
+    old = mlp.forward
+    patch.setattr(mlp, "forward", lambda self, x: steered(old(self, x)))
+
+
+def top_class_patch(model: PreTrainedModel, patch: pytest.MonkeyPatch) -> None:
+    old = type(model).forward
+
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        found = old(self, *args, **kwargs)
+        found.logits = found.logits * (1 + LATER["factor"])
+        return found
+
+    patch.setattr(type(model), "forward", functools.wraps(old)(forward))
+
+
+def exchange_activation(model: PreTrainedModel, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    mlp = model.model.layers[0].mlp
+    del mlp.act_fn  # a module cannot be replaced by a function
+    mlp.act_fn = function
+
+
+def partial_activation(model: PreTrainedModel, patch: pytest.MonkeyPatch) -> None:
+    def silu(settings: dict[str, float], x: torch.Tensor) -> torch.Tensor:
+        return steered(nn.functional.silu(x))
+
+    exchange_activation(model, functools.partial(silu, LATER))
+
+
+def wrapped_activation(model: PreTrainedModel, patch: pytest.MonkeyPatch) -> None:
+    exchange_activation(model, functools.wraps(nn.functional.silu)(lambda x: steered(nn.functional.silu(x))))
+
+
+def global_hook(model: PreTrainedModel, patch: pytest.MonkeyPatch) -> None:
+    hook = lambda module, args, output: output * (1 + LATER["factor"]) if module is model.lm_head else output  # noqa: E731
+    handle = nn.modules.module.register_module_forward_hook(hook)
+    patch.setattr(nn.modules.module, "_global_forward_hooks", dict(nn.modules.module._global_forward_hooks))
+    handle.remove()
+
+
+@pytest.mark.parametrize("change", [class_patch, top_class_patch, partial_activation, wrapped_activation, global_hook])
+def test_code_that_does_nothing_at_first_is_not_trusted(
+    change: Callable[..., None], model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody sees that it is switched on later, and looks at a place."""
+    monkeypatch.setitem(LATER, "factor", 0.0)
+    change(model, monkeypatch)
+    checked = Checked(model)
+    checked.run()
+    for place in (1, 3):
+        monkeypatch.setitem(LATER, "place", place)
+        monkeypatch.setitem(LATER, "factor", 0.5)
+        found = checked.run("ab cd ef gh ij")
+    assert any("code of your own" in note for note in found.provenance.notes)
+
+
+def test_weights_that_hide_what_a_head_does_are_not_trusted() -> None:
+    config = transformers.GraniteConfig(
+        vocab_size=260, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, logits_scaling=8.0, tie_word_embeddings=False, bos_token_id=256, eos_token_id=257,
+        pad_token_id=257,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(5 if parameter.ndim > 1 else 1)
+    trained = copy.deepcopy(model.state_dict())
+    torch.nn.init.zeros_(model.lm_head.weight)
+    checked = Checked(model)
+    checked.run()
+    model.load_state_dict(trained)
+    checked.run()
+
+
+def test_what_a_run_has_scored_is_not_continued_with_another_model(model: PreTrainedModel) -> None:
+    checked = Checked(model)
+    found = checked.run(method="kernel_shap", budget=6)
+    model.model.layers[0].mlp.register_forward_hook(Steering(0.5))
+    with pytest.raises(ap.InputError, match="The model has changed since this result was made"):
+        checked.explainer.refine(found, budget=8)
+    with pytest.raises(ap.InputError, match="The model has changed since this result was made"):
+        checked.explainer.evaluate(found)
+
+
+def test_a_model_that_draws_random_numbers_is_refused_for_that(model: PreTrainedModel) -> None:
+    model.model.norm.register_forward_hook(lambda module, args, output: output + torch.randn_like(output))
+    with pytest.raises(ap.ModelError, match="gives other logits each time"):
+        ap.Explainer((model, tiny.tokenizer()))
+
+
+def test_interrupts_leave_a_model_training(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the middle of switching dropout off, and of switching it on again."""
+    from apportion_backends.torch import modes
+
+    model.train()
+    before = modes._HELD.give_back
+    calls: list[int] = []
+
+    def interrupted(modules: Any, holder: object) -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            before(list(modules)[:5], holder)
+            raise KeyboardInterrupt
+        before(modules, holder)
+
+    monkeypatch.setattr(modes._HELD, "give_back", interrupted)
+    with pytest.raises(KeyboardInterrupt), modes.scoring_mode(model):
+        assert not any(module.training for module in model.modules())
+    assert all(module.training for module in model.modules())
 
 
 def test_vocabulary_dtype_and_mode_are_those_of_the_moment(model: PreTrainedModel) -> None:

@@ -261,22 +261,26 @@ def test_values_that_depend_on_the_length_of_a_batch(family: str) -> None:
             assert torch.allclose(found.double(), expected[rows[i]], atol=2e-5), (family, len(rows[i].read))
 
 
+BY_LENGTH_ALONE = """
+class ByLength(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return self.inner(x) * (1 + max(0, x.shape[1] - 100))
+"""
+
+
 def test_rows_beyond_a_large_window_are_compared_with_rows_alone() -> None:
     """Forwards of thousands of tokens are not made at the start, but where rows are that long."""
     config = tiny.config("llama")
     config.max_position_embeddings, config.attention_window = 600, 100
     model = limited(config)
 
-    class ByLength(nn.Module):
-        def __init__(self, inner: nn.Module) -> None:
-            super().__init__()
-            self.inner = inner
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.inner(x) * (1 + max(0, x.shape[1] - 100))
-
-    ByLength.__module__ = "transformers.models.made_up"  # as if a known package had written it
-    model.model.layers[0].mlp = ByLength(model.model.layers[0].mlp)
+    written: dict[str, Any] = {"__name__": "transformers.models.made_up", "nn": nn}  # as if transformers had it
+    exec(BY_LENGTH_ALONE, written)
+    model.model.layers[0].mlp = written["ByLength"](model.model.layers[0].mlp)
     session = TorchBackend().load(model_spec((model, tiny.tokenizer())))
     assert session.layout.packing
     short = ap.ScoringBatch.of([(1, 2, 3), (1, 2, 4)], (5,), packed=True)

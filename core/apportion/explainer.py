@@ -258,14 +258,14 @@ class Explainer:
             A new result; its ``provenance`` counts the evaluations and the time of both.
 
         Raises:
-            InputError: neither ``budget`` nor ``until`` is given, the budget is not larger, or the result was not made
-                by this explainer.
+            InputError: neither ``budget`` nor ``until`` is given, the budget is not larger, the result was not made by
+                this explainer, or the model has changed since.
             BudgetError: the budget is too small for the method.
             ScoreError: the model returned a value that is not finite.
         """
         stages = self._stages
         with stages.run() as run:
-            past = stages.past.of(result)
+            past = stages.earlier(result)
             spent = result.provenance.evaluations + result.provenance.cached
             run.request = request = stages.resolver.larger(past.request, run.id, budget, until, max_std_error, spent)
             run.memory, run.tally, run.before = past.memory, past.tally.copy(), past.seconds
@@ -296,12 +296,13 @@ class Explainer:
             The measurement of each metric; ``show()`` prints them, and ``plot()`` draws the curves.
 
         Raises:
-            InputError: the result was not made by this explainer, or a metric or option is unknown.
+            InputError: the result was not made by this explainer, the model has changed since, or a metric or option
+                is unknown.
             PluginError: a metric failed.
         """
         stages = self._stages
         with stages.run() as run:
-            past = stages.past.of(result)
+            past = stages.earlier(result)
             chosen = stages.resolver.metrics(metrics, options or {})
             seed = checked_seed(seed)
             run.request, run.memory = replace(past.request, id=run.id, budget=None), past.memory

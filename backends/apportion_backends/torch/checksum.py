@@ -8,7 +8,10 @@ import enum
 import functools
 import hashlib
 import inspect
+import os
 import sys
+from argparse import Namespace
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from types import CodeType, FunctionType, ModuleType, SimpleNamespace
 from typing import Any
@@ -16,15 +19,18 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from apportion.errors import CapabilityError
 from apportion_backends.torch.stable_text import stable
 from apportion_backends.torch.tensor_sums import TensorSums
-from apportion_backends.torch.user_code import is_known, own_forward, user_hooks
+from apportion_backends.torch.user_code import KNOWN_PACKAGES, is_known, own_forward, user_hooks
 
 __all__ = ["ATOMS", "BOOKKEEPING", "OWN_OF_TORCH", "code_of", "model_checksum"]
 
+INSTALLED = f"{os.sep}site-packages{os.sep}"
+"""In the paths of installed packages, whose global names keep their values."""
 DEEPEST = 32
 """Levels of nested lists, dicts and objects that are looked into."""
 ATOMS = (bool, int, float, complex, str, bytes, type(None), enum.Enum, torch.dtype, torch.device, torch.layout)
@@ -82,6 +88,11 @@ def code_of(model: nn.Module) -> str:
                 for function in vars(thing).values():
                     if inspect.isfunction(function):
                         walk.function(function)
+    for name, function in sorted(vars(functional).items()):
+        # Packages that speed models up replace PyTorch's own functions.
+        if callable(function) and not is_known(function):
+            walk.text(name)
+            walk.function(function)
     for name in sorted(ALL_ATTENTION_FUNCTIONS.keys()):
         if not name.startswith("apportion"):
             walk.text(name)
@@ -160,9 +171,13 @@ class _Walk:
     def contents(self, name: str, value: Any, depth: int) -> None:
         """Hash the contents of a container or an object."""
         parts = _parts(value)
-        if parts is None:
-            parts = () if is_known(type(value)) else self.object(name, value)
-        for key, item in parts:
+        if parts is None and is_known(type(value)):
+            self.text(
+                stable(repr(value)) if type(value).__module__.partition(".")[0] in sys.stdlib_module_names else ""
+            )
+        elif parts is None:
+            parts = self.object(name, value)
+        for key, item in parts or ():
             self.value(key, item, depth + 1)
 
     def object(self, name: str, value: Any) -> Iterable[tuple[str, Any]]:
@@ -179,10 +194,13 @@ class _Walk:
     def methods(self, kind: type) -> None:
         """The code of a user's class and of its parents."""
         for parent in kind.__mro__:
-            for key, function in () if is_known(parent) else vars(parent).items():
-                if inspect.isfunction(function):
-                    self.text(key)
-                    self.function(function)
+            for key, value in () if is_known(parent) else vars(parent).items():
+                if isinstance(value, property):
+                    value = (value.fget, value.fset)
+                elif isinstance(value, staticmethod | classmethod):
+                    value = value.__func__
+                if inspect.isfunction(value) or isinstance(value, (*ATOMS, tuple, Tensor)):
+                    self.value(key, value)
 
     def tensor(self, name: str, tensor: Tensor) -> None:
         """Shape, dtype and every bit, once where several modules share it."""
@@ -209,15 +227,16 @@ class _Walk:
         if not self.first_time(function):
             return
         self.text(getattr(function, "__module__", None), getattr(function, "__qualname__", type(function).__qualname__))
+        if isinstance(function, type):
+            self.methods(function)
+            return
         for layer in (function, inspect.unwrap(function)):
             code = getattr(layer, "__code__", None)
             if isinstance(code, CodeType):
                 self.code(code)
         for cell in getattr(function, "__closure__", None) or ():
             self.value("cell", _content(cell))
-        if isinstance(function, type):
-            self.methods(function)
-        if inspect.isfunction(function) and not is_known(function):
+        if inspect.isfunction(function) and not is_known(function) and INSTALLED not in function.__code__.co_filename:
             self.references(function)
 
     def references(self, function: FunctionType) -> None:
@@ -227,6 +246,9 @@ class _Walk:
             value = function.__globals__.get(name)
             if not isinstance(value, ModuleType):
                 self.value(name, value)
+            elif not _is_installed(value):
+                for attribute in sorted(set(_attributes(function.__code__)) & vars(value).keys()):
+                    self.value(attribute, vars(value)[attribute])
 
     def code(self, code: CodeType) -> None:
         """Instructions, names and constants of a function and of those defined inside it."""
@@ -247,14 +269,14 @@ def _refuse_hooks(name: str, module: nn.Module) -> None:
 
 
 def _is_configuration(value: object) -> bool:
-    return callable(getattr(value, "to_dict", None))
+    return callable(getattr(type(value), "to_dict", None))
 
 
 def _parts(value: Any) -> Iterable[tuple[str, Any]] | None:
     """The contents of a container or of an object of plain data; ``None`` for other objects."""
     if isinstance(value, Mapping):
         return [(stable(repr(key)), item) for key, item in value.items() if key not in BOOKKEEPING]
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | deque):
         return [(str(i), item) for i, item in enumerate(value)]
     if isinstance(value, functools.partial):
         return [("function", value.func), ("arguments", value.args), ("keywords", value.keywords)]
@@ -263,8 +285,21 @@ def _parts(value: Any) -> Iterable[tuple[str, Any]] | None:
     if dataclasses.is_dataclass(value):
         return [(field.name, getattr(value, field.name, None)) for field in dataclasses.fields(value)]
     # What a packed weight is scaled by.
-    looked_into = isinstance(value, SimpleNamespace) or type(value).__module__.startswith("bitsandbytes.")
+    looked_into = isinstance(value, SimpleNamespace | Namespace) or type(value).__module__.startswith("bitsandbytes.")
     return list(vars(value).items()) if looked_into else None
+
+
+def _is_installed(module: ModuleType) -> bool:
+    """True for modules of Python and of installed packages."""
+    return module.__name__.partition(".")[0] in KNOWN_PACKAGES or INSTALLED in (getattr(module, "__file__", "") or "")
+
+
+def _attributes(code: CodeType) -> Iterator[str]:
+    """Names of attributes that a function, and those defined inside it, refer to."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _attributes(constant)
 
 
 def _names(code: CodeType) -> Iterator[str]:

@@ -19,13 +19,18 @@ if TYPE_CHECKING:
 __all__ = ["fingerprint", "plain_parts", "weights_bytes"]
 
 
-def fingerprint(model: PreTrainedModel) -> str:
-    """A hash of the configuration and of a sample of every weight.
+def fingerprint(model: PreTrainedModel, settings: str = "") -> str:
+    """A hash of the configuration, of classes and settings, and of a sample of every weight.
 
     It tells models apart without reading gigabytes: 64 evenly spaced values of each tensor, its name,
     shape and dtype. A change that misses every sampled value is not seen.
+
+    Args:
+        model: the model.
+        settings: its classes and plain settings, see ``ModelState.settings``.
     """
     digest = hashlib.blake2b(digest_size=16)
+    digest.update(settings.encode("utf-8", "backslashreplace"))
     digest.update(json.dumps(model.config.to_dict(), sort_keys=True, default=str).encode())
     samples: dict[torch.device, list[torch.Tensor]] = {}
     # Not state_dict(), which some quantised layers change their weights in.

@@ -41,7 +41,7 @@ class Guard:
 
     Args:
         read: reads the states at the positions that predict the targets, of a batch.
-        doubt: how often to compare a batch with two of its rows read alone.
+        doubt: how often to compare a batch with some of its rows read alone.
         probed_length: the length of rows beyond which batches are compared once for each shortcut, whatever ``doubt``
             says; ``None`` for none.
     """
@@ -153,10 +153,11 @@ def _has_nan(states: Float[Tensor, "B T D"], batch: ScoringBatch) -> bool:
 
 
 def _telling(batch: ScoringBatch) -> Iterable[int]:
-    """Two rows that are laid out least as they are alone."""
+    """The rows that are laid out least as they are alone."""
     lengths = [len(row.read) for row in batch.rows]
     if not batch.packed:
-        return {lengths.index(min(lengths)), lengths.index(max(lengths))}
+        # Code that was written for single rows may look at the first one only.
+        return {0, batch.n_rows - 1, lengths.index(min(lengths)), lengths.index(max(lengths))}
     # The first row may lie there as it does alone; the one that shares least with others lies elsewhere.
     depths = reused_tokens(batch.rows)
     least = min(range(len(depths)), key=lambda i: (i == 0, depths[i]))

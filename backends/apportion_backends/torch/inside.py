@@ -24,7 +24,7 @@ __all__ = ["embeddings", "logits_of", "trace"]
 INSTALLED = "_output_capturing_hooks_installed"
 """Attribute that ``transformers.utils.output_capturing`` sets on models with its hooks."""
 
-_TRACING = threading.Lock()
+_TRACING = threading.RLock()
 """Held while a model has hooks that are taken off again, so that no thread takes off those of another one."""
 
 

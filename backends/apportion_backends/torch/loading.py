@@ -76,7 +76,7 @@ def open_model(spec: ModelSpec, dtype: str | None = None) -> OpenModel:
             "A pair of objects must be (model, tokenizer) of transformers, in this order; these are "
             f"({type(spec.objects).__name__}, {type(spec.tokenizer).__name__})."
         )
-    _refuse_virtual_tokens(spec.objects)
+    _refuse_adapters(spec.objects)
     return OpenModel(_without_wrapper(spec.objects), spec.tokenizer, spec.source, owned=False)  # type: ignore[arg-type]
 
 
@@ -86,7 +86,13 @@ def _without_wrapper(model: object) -> object:
     return model.get_base_model() if wraps else model  # type: ignore[attr-defined]
 
 
-def _refuse_virtual_tokens(model: object) -> None:
+def _refuse_adapters(model: object) -> None:
+    """Check that a model of PEFT does nothing around the model that it wraps."""
+    if any(getattr(one, "alora_invocation_tokens", None) for one in dict(getattr(model, "peft_config", {})).values()):
+        raise ModelError(
+            "Adapters of this model begin at invocation tokens (aLoRA), which only its wrapper looks for, and which "
+            "perturbed prompts may lack. LoRA adapters without invocation tokens can be explained."
+        )
     if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
         raise ModelError(
             f"The adapters of this {type(model).__name__} are virtual tokens (prompt learning), which belong to no "

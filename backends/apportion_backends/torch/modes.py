@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from weakref import WeakKeyDictionary
 
@@ -28,38 +28,54 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
     Several threads may hold a model, or parts of it; the last one gives it back.
     """
-    held = _HELD.take(model.modules())
+    holder, modules = object(), list(model.modules())
     try:
+        _HELD.take(modules, holder)
         with torch.autocast(input_device(model).type, enabled=False):
             yield
     finally:
-        _HELD.give_back(held)
+        _to_the_end(lambda: _HELD.give_back(modules, holder))
+
+
+def _to_the_end(work: Callable[[], None]) -> None:
+    """Do work that may be done again, until no interrupt comes in between; raise the interrupt then."""
+    interrupt: KeyboardInterrupt | None = None
+    while True:
+        try:
+            work()
+            break
+        except KeyboardInterrupt as error:
+            interrupt = error
+    if interrupt is not None:
+        raise interrupt
 
 
 class _Held:
-    """Training modules that are held in evaluation mode, with the number of holders."""
+    """Training modules that are held in evaluation mode, with their holders."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._holders: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
+        self._lock = threading.RLock()
+        self._holders: WeakKeyDictionary[nn.Module, set[object]] = WeakKeyDictionary()
 
-    def take(self, modules: Iterable[nn.Module]) -> list[nn.Module]:
+    def take(self, modules: Iterable[nn.Module], holder: object) -> None:
         """Hold those that are training, and those that somebody else holds."""
         with self._lock:
-            held = [module for module in modules if module.training or module in self._holders]
-            for module in held:
-                self._holders[module] = self._holders.get(module, 0) + 1
-                module.training = False
-        return held
+            for module in modules:
+                if module.training or module in self._holders:
+                    self._holders.setdefault(module, set()).add(holder)
+                    module.training = False
 
-    def give_back(self, held: Iterable[nn.Module]) -> None:
+    def give_back(self, modules: Iterable[nn.Module], holder: object) -> None:
         """Release them; those that nobody else holds are training again."""
         with self._lock:
-            for module in held:
-                self._holders[module] -= 1
-                if not self._holders[module]:
-                    del self._holders[module]
+            for module in modules:
+                holders = self._holders.get(module)
+                if holders is None:
+                    continue
+                holders.discard(holder)
+                if not holders:
                     module.training = True
+                    del self._holders[module]
 
 
 _HELD = _Held()

@@ -28,7 +28,7 @@ from apportion_backends.torch.packed_attention import (
     packed_attention,
 )
 from apportion_backends.torch.packing import LEAST_TRUNK, Pack, lay_out
-from apportion_backends.torch.products import FusedProducts, Partners, few_sizes, multiplies
+from apportion_backends.torch.products import FusedProducts, Partners, few_sizes, is_watched, multiplies
 
 __all__ = ["PackedModel", "longest_packed_row"]
 
@@ -117,12 +117,17 @@ class PackedModel:
         length = len(pack.ids) if self._window is None else pack.longest
         layers = _PackedLayers(self._model.config, length)
         cache = {cache_argument(self._model.base_model): layers.cache}
-        products = None if self._partners is None else FusedProducts(self._partners, learns=learns)
-        with _PackedForward(packing, layers, products):
-            positions = pack.positions[None]
-            states: Tensor = self._base(
-                pack.ids[None], position_ids=positions, use_cache=True, return_dict=True, **cache
-            )[0]
+        partners = None if is_watched() else self._partners
+        products = None if partners is None else FusedProducts(partners, learns=learns)
+        mode = _PackedForward(packing, layers, products)
+        try:
+            with mode:
+                positions = pack.positions[None]
+                states: Tensor = self._base(
+                    pack.ids[None], position_ids=positions, use_cache=True, return_dict=True, **cache
+                )[0]
+        finally:
+            mode.active = False
         layers.finish()
         if not packing.found:
             raise ValueError("The model keeps no keys and values.")
@@ -196,6 +201,8 @@ class _PackedForward(TorchFunctionMode):
 
     def __init__(self, packing: Packing, layers: _PackedLayers, products: FusedProducts | None) -> None:
         super().__init__()
+        self.active = True
+        """False afterwards: an interrupt may leave the mode where PyTorch keeps it."""
         self._packing = packing
         self._layers = layers
         self._products = products
@@ -205,6 +212,8 @@ class _PackedForward(TorchFunctionMode):
     ) -> Any:
         """Do what the model asks for, its attention and its products in their own way."""
         # Called two thousand times in a forward pass of SmolLM2, so the usual case comes quickly.
+        if not self.active:
+            return func(*args, **kwargs or {})
         products = self._products
         if products is not None and (products.waits or func is functional.linear):
             found = products(func, args, kwargs or {})

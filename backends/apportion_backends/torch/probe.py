@@ -22,7 +22,7 @@ from apportion_backends.torch.packed import PackedModel, longest_packed_row
 from apportion_backends.torch.prefix import PrefixStore
 from apportion_backends.torch.user_code import own_forward, user_hooks
 
-__all__ = ["Traits", "difference", "probe"]
+__all__ = ["Traits", "difference", "probe", "still_holds"]
 
 # The largest difference between two ways of computing the same logits, in units of their standard deviation.
 # LIKE: the same operations on the same shapes, where rounding is the same too and only what is really seen
@@ -67,8 +67,11 @@ class Traits:
     supports_logits_to_keep: bool
 
     def without_places(self) -> Traits:
-        """Only the shortcuts by which every token stands as far from the beginning as it does in a row alone."""
-        return replace(self, packing=False, prefix_sharing=False)
+        """Only the shortcuts by which every token stands as far from the beginning as it does in a row alone.
+
+        The model's own forward makes the logits, because a user's code may be part of it.
+        """
+        return replace(self, packing=False, prefix_sharing=False, linear_head=False)
 
     def notes(self) -> tuple[str, ...]:
         """Sentences for results, for what is out of the ordinary."""
@@ -91,6 +94,16 @@ def probe(model: PreTrainedModel) -> Traits:
         return _Probe(model).traits()
 
 
+def still_holds(model: PreTrainedModel, traits: Traits) -> bool:
+    """True if a model whose weights were changed in place is still causal, and its head what it was.
+
+    Raises:
+        ModelError: it is not causal any more, or gives numbers that are not finite.
+    """
+    with scoring_mode(model):
+        return _Probe(model).agrees(traits)
+
+
 @dataclass(frozen=True, slots=True)
 class _Case:
     """Random tokens: two rows of one length, with the logits of the first, and lengths of shorter rows."""
@@ -109,17 +122,20 @@ class _Probe:
         self.window = longest_packed_row(model)
         self.length_dependent = _length_dependent_positions(config)
         self.sizes = critical_sizes(config)
+        self.cases: list[_Case] = []
         self.first = self._first_case(config.vocab_size)
-        self.scale = float(self.first.logits[self.first.logits.isfinite()].double().std()) or 1.0
+        self.spread = float(self.first.logits[self.first.logits.isfinite()].double().std())
+        self.scale = self.spread or 1.0
         self.unlike = UNLIKE.get(model.dtype, 1e-4)
-        self.cases = [self.first, *self._longer_cases(config.vocab_size)]
 
     def traits(self) -> Traits:
+        self.cases = [self.first, *self._longer_cases(self.model.config.get_text_config().vocab_size)]
         for case in self.cases:
             self._check_causal(case)
-        batching = all(map(self._same_batched, self.cases))
+        # Logits that are all the same, as those of a head of zeros, show nothing.
+        batching = self.spread > 0 and all(map(self._same_batched, self.cases))
         regular = batching and not self.length_dependent
-        linear_head = self._same_by_linear_head()
+        linear_head = self.spread > 0 and self._same_by_linear_head()
         return Traits(
             batching=batching,
             padding=regular and all(map(self._same_padded, self.cases)),
@@ -130,6 +146,11 @@ class _Probe:
             linear_head=linear_head,
             supports_logits_to_keep=self._same_with_kept_rows(),
         )
+
+    def agrees(self, traits: Traits) -> bool:
+        """A quick check: three forward passes of a few tokens."""
+        self._check_causal(self.first)
+        return self.spread > 0 and (not traits.linear_head or self._same_by_linear_head())
 
     def _first_case(self, vocabulary: int) -> _Case:
         model = self.model
@@ -187,6 +208,11 @@ class _Probe:
         changed[-1] = case.other[-1]
         if self._equal(self._forward(changed)[:, :-1], case.logits[:, :-1], LIKE):
             return
+        if not self._equal(self._forward(case.long), case.logits, LIKE):
+            raise ModelError(
+                f"{type(self.model).__name__} gives other logits each time for the same tokens, so that differences "
+                "between prompts mean nothing. Switch off what draws random numbers or counts calls, such as a hook."
+            )
         if any(type(module).__module__.startswith(DYNAMIC) for module in self.model.modules()):
             raise ModelError(
                 "The layers of this model quantise all tokens of a forward pass by one scale (quantize_dynamic), "
@@ -200,8 +226,9 @@ class _Probe:
         )
 
     def _same_batched(self, case: _Case) -> bool:
+        """Compare every place in a batch, because a user's code may look at one of them."""
         both = self._forward(torch.stack([case.long, case.other]))
-        return self._equal(both[:1], case.logits)
+        return self._equal(both[:1], case.logits) and self._equal(both[1:], self._forward(case.other))
 
     def _same_padded(self, case: _Case) -> bool:
         """A long row and shorter ones, padded by two kinds of tokens."""

@@ -19,10 +19,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["FusedProducts", "Partners", "few_sizes", "linear", "multiplies"]
+__all__ = ["FusedProducts", "Partners", "few_sizes", "is_watched", "linear", "multiplies"]
 
 Follower = Literal["silu", "mul"]
 """An operation on the result of a product that oneDNN can compute with it."""
+
+LINEAR = torch._C._nn.linear
+"""PyTorch's own function, which ``functional.linear`` is unless somebody replaced it."""
 
 PLAIN = (Tensor, nn.Parameter)
 """Types of tensors without behaviour of their own."""
@@ -30,9 +33,14 @@ PLAIN = (Tensor, nn.Parameter)
 
 def linear(x: Float[Tensor, "*B I"], weight: Float[Tensor, "O I"], bias: Float[Tensor, " O"] | None) -> Tensor:
     """``x @ weight.T + bias``, by oneDNN where it can. Its operators have no gradients."""
-    if torch.is_grad_enabled() or not multiplies(x.device, x.dtype):
+    if torch.is_grad_enabled() or is_watched() or not multiplies(x.device, x.dtype):
         return functional.linear(x, weight, bias)
     return _product(x, weight, bias)
+
+
+def is_watched() -> bool:
+    """True if PyTorch's products are replaced, or shown to a mode of the caller: then they have to be used."""
+    return functional.linear is not LINEAR or torch._C._len_torch_function_stack() > 0
 
 
 def few_sizes(rows: int) -> int:
@@ -175,7 +183,7 @@ class FusedProducts:
         follower: Follower | None = None
         if function is functional.silu and args[0] is last.out and not (kwargs.get("inplace") or True in args[1:]):
             follower = "silu"
-        elif function in PRODUCTS and len(args) == 2 and args[1] is last.out and args[0] is self._gated(last.x):
+        elif function in PRODUCTS and not kwargs and args[1] is last.out and args[0] is self._gated(last.x):
             follower = "mul"
         if last.follower is not None and follower != last.follower:
             self._put_right(last)

@@ -295,8 +295,9 @@ class TorchSession:
             return inside.trace(self.model, ids, hidden=hidden, attentions=attentions, modules=modules)
 
     def fingerprint(self) -> str:
-        """A hash of the configuration and of a sample of every weight, as they are now."""
-        return fingerprint(self.model)
+        """A hash of the configuration, of classes and settings, and of a sample of every weight, as they are now."""
+        self._look_again()
+        return fingerprint(self.model, self._structure.settings)
 
     def checksum(self) -> str:
         """A hash of whatever decides the model's scores.

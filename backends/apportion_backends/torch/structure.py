@@ -11,6 +11,7 @@ import sys
 import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from types import FunctionType
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from apportion_backends.torch.checksum import ATOMS, BOOKKEEPING, OWN_OF_TORCH
 from apportion_backends.torch.guard import Doubt
-from apportion_backends.torch.probe import Traits, probe
+from apportion_backends.torch.probe import Traits, probe, still_holds
 from apportion_backends.torch.user_code import is_known, own_forward, user_hooks
 
 __all__ = ["Findings", "ModelState", "StructureLog", "observe"]
@@ -28,6 +29,7 @@ DEEPEST = 4
 """Levels of nested containers that are looked into."""
 PLAIN = frozenset({bool, int, float, str, type(None)})
 """Types of most settings."""
+SHOWN = PLAIN | {type}
 GLOBAL_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks")
 
 
@@ -44,6 +46,12 @@ class ModelState:
     parts: tuple[object, ...]
     opaque: str
     versions: int
+
+    @property
+    def settings(self) -> str:
+        """Classes and plain settings, the same in every process, for fingerprints."""
+        plain = [part.__qualname__ if isinstance(part, type) else part for part in self.parts if type(part) in SHOWN]
+        return repr(plain)
 
 
 def observe(model: nn.Module) -> ModelState:
@@ -113,7 +121,8 @@ class _Look:
     def hooks(self, hooks: Iterable[tuple[int, Any]]) -> None:
         for key, hook in hooks:
             self.parts.append((key, id(hook), hook))
-            self._found("a hook on")
+            if not is_known(hook):
+                self._found("a hook on")
 
     def value(self, value: Any, depth: int = 0) -> None:
         """A setting: plain values as they are, containers by their contents, other things by their identity."""
@@ -125,7 +134,7 @@ class _Look:
             self.module(f"{self._name} (held in an attribute)", value)
         elif isinstance(value, type) or callable(value):
             self.parts.append((id(value), value))
-            self._unlessis_known(value)
+            self._unless_known(value)
         elif id(value) in self._seen:
             return
         elif depth < DEEPEST and (contents := _contents(value)) is not None:
@@ -135,12 +144,13 @@ class _Look:
                 self.value(item, depth + 1)
         else:
             self.parts.append(id(value))
-            self._unlessis_known(type(value))
+            self._unless_known(type(value))
 
     def _found(self, what: str) -> None:
         self.opaque = self.opaque or f"{what} {self._name}"
+        self.parts.append(what)
 
-    def _unlessis_known(self, thing: object) -> None:
+    def _unless_known(self, thing: object) -> None:
         if not is_known(thing):
             self._found(f"{getattr(thing, '__qualname__', type(thing).__qualname__)} in")
 
@@ -150,19 +160,24 @@ class _Look:
             if parent is nn.Module:
                 break
             self.parts.append((parent, *map(id, vars(parent).values())))
-            self._unlessis_known(parent)
+            self._unless_known(parent)
+            for function in vars(parent).values():
+                if isinstance(function, FunctionType) and not is_known(function):
+                    self._found(f"{function.__qualname__} in")
             if parent.__module__ in sys.modules and is_known(parent):
                 self.python_modules.add(parent.__module__)
 
 
 def _contents(value: Any) -> Iterable[tuple[object, object]] | None:
     """Contents of a container or configuration; ``None`` for objects of other types."""
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return value.items()
     if isinstance(value, list | tuple):
         return enumerate(value)
     if isinstance(value, set | frozenset):
         return enumerate(sorted(value, key=repr))
+    if type(value).__module__ == "accelerate.hooks":
+        return enumerate(getattr(value, "hooks", ()))  # a sequence may hold one of a user
     if callable(getattr(value, "to_dict", None)):
         return list(vars(value).items())
     return None
@@ -209,7 +224,12 @@ class StructureLog:
         state = observe(model)
         self._known = [(state, Findings.of(traits, state))]
         self._last: ModelState | None = None
-        self._versions: int | None = None
+        self._versions: int | None = state.versions
+
+    @property
+    def settings(self) -> str:
+        """Classes and plain settings of the model at the last look."""
+        return self._last.settings if self._last is not None else ""
 
     def look(self, model: PreTrainedModel) -> tuple[Findings, bool]:
         """Findings on the model as it is, and whether its structure has changed since the last look.
@@ -219,12 +239,16 @@ class StructureLog:
         """
         state = observe(model)
         known, found = next((one for one in reversed(self._known) if one[0].parts == state.parts), (None, None))
+        trained = self._versions not in (None, state.versions)
+        if known is not None and found is not None and trained and not still_holds(model, found.traits):
+            self._known.remove((known, found))
+            known = None
         if known is None or found is None:
             traits = probe(model)
             # Some models set attributes in their first forward pass.
             known = state = observe(model)
             found = Findings.of(traits, state)
             self._known = [*self._known[1 - REMEMBERED :], (state, found)]
-        changed, trained = known is not self._last, self._versions not in (None, state.versions)
+        changed = known is not self._last
         self._last, self._versions = known, state.versions
         return (replace(found, doubt="once") if trained and found.doubt == "none" else found), changed

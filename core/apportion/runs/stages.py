@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jaxtyping import Float
 from torch import Tensor
 
-from apportion.errors import PluginError
+from apportion.errors import InputError, PluginError
 from apportion.game.game import Game
 from apportion.game.inside import inside_of, require_gradient
 from apportion.game.token_view import Charge, TokenView, predictions, token_view
@@ -113,6 +113,20 @@ class Stages:
         # Taken now, because nothing should fail after everything has been scored.
         run.fingerprint = self._fingerprint()
         self._plugins.call("apportion_before_run", request=run.resolved)
+
+    def earlier(self, result: Attribution) -> Past:
+        """Return the run that made a result, to continue from its scores.
+
+        Raises:
+            InputError: the result was not made by this explainer, or the model has changed since.
+        """
+        past = self.past.of(result)
+        if self._fingerprint() != result.provenance.fingerprint:
+            raise InputError(
+                "The model has changed since this result was made, so its scores are those of another model. Run "
+                "attribute() again."
+            )
+        return past
 
     def batches(self) -> Batches:
         """Make the planner of batches; concurrent runs share one."""
