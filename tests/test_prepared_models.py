@@ -129,6 +129,23 @@ def test_dynamically_quantised_models_are_refused_for_the_real_reason() -> None:
         ap.Explainer((model, tiny.tokenizer()))
 
 
+def test_models_without_logits_for_each_token_are_refused_for_that() -> None:
+    model = transformers.LlamaForSequenceClassification(tiny.config("llama"))
+    with pytest.raises(ap.ModelError, match=r"does not give logits for each token: those of 9 tokens .* \(1, 2\)"):
+        ap.Explainer((model, tiny.tokenizer()))
+
+
+def test_folders_that_hold_no_model_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(ap.ModelError, match=r"has no config.json, so it is not a saved model; it holds nothing"):
+        ap.Explainer(str(tmp_path))
+    tiny.model().save_pretrained(tmp_path)
+    tiny.tokenizer().save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:2000])
+    with pytest.raises(ap.ModelError, match=r"A weights file .* of the model .* is damaged or incomplete"):
+        ap.Explainer(str(tmp_path))
+
+
 def limited(config: Any) -> PreTrainedModel:
     with torch.random.fork_rng():
         torch.manual_seed(0)

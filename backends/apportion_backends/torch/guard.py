@@ -119,8 +119,8 @@ class Guard:
                 raise
             raise ScoreError(
                 f"The model failed on a prompt of {len(row.prompt)} tokens and a target of {len(row.target)} "
-                f"({type(error).__name__}: {error!s:.300}). If it scores shorter ones, the two exceed a limit that its "
-                "configuration does not name: shorten the prompt or the target."
+                f"({type(error).__name__}: {error!s:.300}). If it scores shorter ones, the two together exceed a "
+                "limit that its configuration does not declare: shorten the prompt or the target."
             ) from error
 
     def _same(self, states: Float[Tensor, "B T D"], batch: ScoringBatch) -> bool:

@@ -116,6 +116,8 @@ def _from_pretrained(spec: ModelSpec, dtype: str | None) -> OpenModel:
         adapter = adapter_of(source)
         if adapter is not None and not adapter.usable and (adapter.apart or not spec.allow_missing):
             raise adapter.refusal(name)
+        if adapter is None and not options:
+            _check_folder(name, source)
         if spec.tokenizer is None:
             with quiet_transformers():
                 tokenizer = AutoTokenizer.from_pretrained(source, **options)
@@ -129,6 +131,22 @@ def _from_pretrained(spec: ModelSpec, dtype: str | None) -> OpenModel:
     if adapter is not None:
         notes += _with_adapter(model, adapter, source, spec)
     return OpenModel(model.eval(), tokenizer, name, owned=True, notes=notes)
+
+
+def _check_folder(name: str, source: str) -> None:
+    """Check that a folder holds a model.
+
+    Raises:
+        ModelError: it has no ``config.json``.
+    """
+    folder = Path(source)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        names = sorted(path.name for path in folder.iterdir())
+        held = listing(names, limit=6) if names else "nothing"
+        raise ModelError(
+            f"The folder {name!r} has no config.json, so it is not a saved model; it holds {held}. Give the folder to "
+            "which save_pretrained() wrote."
+        )
 
 
 def _checked(coverage: Coverage, name: str, *, allow_missing: bool) -> tuple[str, ...]:
@@ -169,6 +187,11 @@ def _readable_errors(name: str, source: str) -> Iterator[None]:
     except ImportError as error:
         raise ModelError(f"The model {name!r} needs a package that is missing: {_first_line(error)}") from error
     except Exception as error:  # damaged files fail in many ways
+        if type(error).__name__ == "SafetensorError":
+            raise ModelError(
+                f"A weights file (.safetensors) of the model {name!r} is damaged or incomplete: {_first_line(error)} "
+                "Download it or save it again."
+            ) from error
         ours = Path(source).is_relative_to(cache_dir())
         again = f"Delete {source} to make it again. " if ours else ""
         raise ModelError(

@@ -79,7 +79,7 @@ class Traits:
         if not self.batching:
             notes.append("this model gives other numbers in a batch; rows are scored one at a time")
         elif not self.padding:
-            notes.append("this model sees padding; batches hold rows of one length")
+            notes.append("padding changes this model's numbers; batches hold rows of one length")
         return tuple(notes)
 
 
@@ -167,6 +167,11 @@ class _Probe:
                 f"{str(error).rstrip('.'):.300}. Give a causal language model with a head, or try another dtype "
                 "or device."
             ) from error
+        if case.logits.shape[:2] != (1, len(case.long)):
+            raise ModelError(
+                f"{type(model).__name__} does not give logits for each token: those of {len(case.long)} tokens have "
+                f"the shape {tuple(case.logits.shape)}. Give a causal language model with a head."
+            )
         # Tokens that a model never writes may have logits of -inf.
         usable = case.logits.isfinite()
         if bool((~usable & (case.logits != -torch.inf)).any()) or not bool(usable.any(-1).all()):

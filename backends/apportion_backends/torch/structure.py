@@ -187,7 +187,7 @@ REMEMBERED = 8
 """Structures whose traits are remembered, so that switching between adapters probes each of them once."""
 
 
-OWN_CODE = "the model has code of your own ({}), which may look at places of tokens; rows were not packed"
+OWN_CODE = "the model has code of your own ({}), which may depend on token positions; rows were not packed"
 
 
 @dataclass(frozen=True, slots=True)
