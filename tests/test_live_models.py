@@ -393,6 +393,14 @@ class TestAdapters:
             checked.run()
         assert len(probes) == 1
 
+    def test_adapters_that_begin_at_tokens_are_refused(self, model: PreTrainedModel) -> None:
+        peft = pytest.importorskip("peft")
+        config = peft.LoraConfig(
+            task_type="CAUSAL_LM", r=2, target_modules=["q_proj"], alora_invocation_tokens=[101, 102]
+        )
+        with pytest.raises(ap.ModelError, match="begin at invocation tokens"):
+            ap.Explainer((peft.get_peft_model(model, config), tiny.tokenizer()))
+
     def test_virtual_tokens_are_refused(self, model: PreTrainedModel) -> None:
         peft = pytest.importorskip("peft")
         config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)

@@ -96,6 +96,24 @@ def test_offloaded_models_score_as_they_do_in_memory(make: Callable[[Path], PreT
     assert torch.isfinite(checked.explainer.session.embeddings((1, 2))).all()
 
 
+def test_hooks_of_accelerates_kind_are_code_of_a_user(tmp_path: Path) -> None:
+    class Scales(accelerate.hooks.ModelHook):
+        factor = 1.0
+
+        def post_forward(self, module: nn.Module, output: torch.Tensor) -> torch.Tensor:
+            return output * self.factor
+
+    model, hook = tiny_copy(), Scales()
+    accelerate.hooks.add_hook_to_module(model.model.layers[0].mlp, accelerate.hooks.ModelHook())
+    accelerate.hooks.add_hook_to_module(model.model.layers[0].mlp, hook, append=True)
+    with pytest.warns(RuntimeWarning, match="has a hook of accelerate's kind, Scales"):
+        checked = Checked(model, cache=tmp_path / "scores.sqlite")
+        first = checked.run()
+        hook.factor = 3.0
+        assert abs(checked.run().values - first.values).max() > 1e-4
+    assert any("code of your own" in note for note in first.provenance.notes)
+
+
 @pytest.mark.parametrize(
     "make", [in_4_bits, lambda: in_8_bits(True), lambda: in_8_bits(False)], ids=["4-bit", "8-bit", "8-bit, plain head"]
 )

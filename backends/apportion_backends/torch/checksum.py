@@ -264,6 +264,10 @@ def _refuse_hooks(name: str, module: nn.Module) -> None:
     called = f"the module {name!r}" if name else "the model"
     for _, hook in user_hooks(module):
         raise CapabilityError(f"{called} has a forward hook, {getattr(hook, '__qualname__', type(hook).__name__)}")
+    moved_by = getattr(module, "_hf_hook", None)
+    for hook in getattr(moved_by, "hooks", (moved_by,)):
+        if not is_known(type(hook)):
+            raise CapabilityError(f"{called} has a hook of accelerate's kind, {type(hook).__name__}")
     if own_forward(module):
         raise CapabilityError(f"the forward of {called} was replaced on the object")
 
