@@ -14,12 +14,6 @@ from apportion_backends.torch.packing import Group, Pack
 
 __all__ = ["KeysAndValues", "Packing", "TrunkAttention", "merges_attention", "packed_attention"]
 
-FEW_QUERIES = 16
-"""Queries of a group for which two products and a softmax are quicker on a CPU than PyTorch's blocks of queries.
-
-On 2 cores, 9 heads of 64: 12 queries and 28 keys of 18 rows took 0.37 ms instead of 0.59 ms; 28 queries took longer.
-"""
-
 KeysAndValues = tuple[Float[Tensor, "P H D"], Float[Tensor, "P H D"]]
 
 
@@ -99,8 +93,6 @@ def _of_group(
     key, value = _rows(keys, group.paths).transpose(1, 2), _rows(values, group.paths).transpose(1, 2)
     causal = group.mask is None
     if not len(group.trunk):
-        if group.mask is not None and query.shape[2] <= FEW_QUERIES and query.dtype in (torch.float32, torch.float64):
-            return _rows(_in_two_products(query, key, value, group.mask, scaling), group.where)
         grouped = query.shape[1] != key.shape[1]
         near = functional.scaled_dot_product_attention(
             query, key, value, attn_mask=group.mask, is_causal=causal, scale=scaling, enable_gqa=grouped
@@ -116,21 +108,6 @@ def _of_group(
     trunk_key, trunk_value = (_rows(part, group.trunk) for part in (keys, values))
     far, far_sum = _to_trunk(queries[slice(*group.nodes)], trunk_key, trunk_value, scaling)
     return torch.lerp(near, far, (far_sum - near_sum).sigmoid().to(near.dtype)[:, :, None])
-
-
-def _in_two_products(
-    query: Float[Tensor, "B H Q D"],
-    key: Float[Tensor, "B G L D"],
-    value: Float[Tensor, "B G L D"],
-    mask: Float[Tensor, "B 1 Q L"],
-    scaling: float | None,
-) -> Float[Tensor, "B*Q H D"]:
-    """Attention with all scores in memory."""
-    heads = query.unflatten(1, (key.shape[1], -1))
-    scores = heads @ key[:, :, None].transpose(-1, -2)
-    scores = scores.mul_(query.shape[-1] ** -0.5 if scaling is None else scaling).add_(mask[:, None])
-    found: Tensor = scores.softmax(-1) @ value[:, :, None]
-    return found.flatten(1, 2).transpose(1, 2).flatten(0, 1)
 
 
 def _rows(tensor: Float[Tensor, P * D], places: Int[Tensor, "*I"]) -> Float[Tensor, "*I *D"]:
