@@ -187,12 +187,12 @@ def _readable_errors(name: str, source: str) -> Iterator[None]:
     except ImportError as error:
         raise ModelError(f"The model {name!r} needs a package that is missing: {_first_line(error)}") from error
     except Exception as error:  # damaged files fail in many ways
-        if type(error).__name__ == "SafetensorError":
+        ours = Path(source).is_relative_to(cache_dir())
+        if type(error).__name__ == "SafetensorError" and not ours:
             raise ModelError(
                 f"A weights file (.safetensors) of the model {name!r} is damaged or incomplete: {_first_line(error)} "
                 "Download it or save it again."
             ) from error
-        ours = Path(source).is_relative_to(cache_dir())
         again = f"Delete {source} to make it again. " if ours else ""
         raise ModelError(
             f"The model {name!r} cannot be loaded: {_first_line(error)} {again}{suggestion(name, ALIASES)}"
