@@ -45,7 +45,8 @@ test-fast: ready-test ## run the quick tests only
 	@$(PYTEST) -m "not slow"
 
 test-oldest: ready-oldest ## run the tests that meet the oldest versions allowed of what apportion needs
-	@$(QUIETLY) $(OLDEST)/bin/python -m pytest -n 2 --dist worksteal -m "not slow and not demo" $(OLDEST_TESTS)
+	@$(QUIETLY) $(OLDEST)/bin/python -m pytest -n 2 --dist worksteal -m "not slow and not demo" $(OLDEST_TESTS) \
+	  $(foreach kind,Deprecation Future PendingDeprecation,-W default::$(kind)Warning)
 
 test-models: ## run the tests of models that peft, bitsandbytes, torchao and accelerate have changed
 	@$(MAKE) --no-print-directory VENV=$(MODELS) ready-test-models

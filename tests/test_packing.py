@@ -22,6 +22,7 @@ from apportion_backends.torch.packed_attention import Packing, merges_attention,
 from apportion_backends.torch.packing import lay_out
 
 HEADS, GROUPS, SIZE = 4, 2, 8
+WINDOWS_HAVE_MASKS = tuple(map(int, transformers.__version__.split(".")[:2])) < (5, 23)
 
 short = st.lists(st.integers(0, 1), min_size=1, max_size=10).map(tuple)
 pieces = st.sampled_from([(0,) * 9, (1,) * 5, (0, 1), (2,)])
@@ -130,6 +131,7 @@ def test_long_rows_equal_single_ones(family: str, batch_tokens: int) -> None:
     assert session.kept is None
 
 
+@pytest.mark.skipif(WINDOWS_HAVE_MASKS, reason="this transformers makes a mask for a window that hides nothing")
 def test_rows_within_a_sliding_window_are_packed() -> None:
     config = tiny.config("gemma3")
     config.sliding_window = 64
