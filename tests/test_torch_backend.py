@@ -251,7 +251,7 @@ def test_a_soft_cap_is_part_of_the_head(family: str) -> None:
     if tuple(map(int, transformers.__version__.split(".")[:2])) >= (
         5,
         23,
-    ):  # older ones mask what a window leaves whole
+    ):  # older ones mask every window
         assert session.layout.packing == (family == "gemma3")
     inputs = rows_with_prefix(20)
     expected = torch.stack([reference.sequence_and_tokens(model, row.ids, TARGET) for row in inputs])
