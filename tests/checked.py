@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+import transformers
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -13,9 +14,18 @@ import apportion as ap
 from apportion.protocols.row import Row
 from apportion.testing import reference, tiny
 
-__all__ = ["PROMPT", "TARGET", "Checked"]
+__all__ = ["PROMPT", "TARGET", "WINDOWS_HAVE_MASKS", "Checked", "with_states"]
 
+WINDOWS_HAVE_MASKS = tuple(map(int, transformers.__version__.split(".")[:2])) < (5, 23)
+"""Older versions make a mask for a sliding window that hides nothing, and such rows are not packed."""
 PROMPT, TARGET = "ab cd ef", " zy"
+
+
+def with_states(output: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """A module's output with changed states; these come first where it returns more."""
+    if isinstance(output, tuple):
+        return (change(output[0]), *output[1:])
+    return change(output)
 
 
 class Recorder:

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 import apportion as ap
 from apportion.testing import tiny
-from checked import PROMPT, TARGET, Checked
+from checked import PROMPT, TARGET, Checked, with_states
 
 
 @pytest.fixture
@@ -39,10 +39,12 @@ class Steering:
             return self(module, args, output)
 
     def __call__(self, module: nn.Module, args: object, output: Any) -> Any:
-        states = output[0] if isinstance(output, tuple) else output
-        states = states.clone()
-        states[:, self.place] += self.strength
-        return (states, *output[1:]) if isinstance(output, tuple) else states
+        def steered(states: torch.Tensor) -> torch.Tensor:
+            states = states.clone()
+            states[:, self.place] += self.strength
+            return states
+
+        return with_states(output, steered)
 
 
 class SteeringWrapper(nn.Module):

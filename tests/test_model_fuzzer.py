@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 import apportion as ap
 from apportion.protocols.row import Row
 from apportion.testing import reference, tiny
-from checked import PROMPT, TARGET, Checked
+from checked import PROMPT, TARGET, Checked, with_states
 
 FAMILIES = ("llama", "gpt2", "qwen3", "mixtral", "gemma3", "bloom")
 SEQUENCES, CHANGES = 84, 2
@@ -29,9 +29,12 @@ class Scaled:
         self.factor, self.place = factor, place
 
     def __call__(self, module: nn.Module, args: object, output: Any) -> Any:
-        first = (output[0] if isinstance(output, tuple) else output).clone()
-        first[..., self.place, :] *= self.factor
-        return (first, *output[1:]) if isinstance(output, tuple) else first
+        def scaled(states: torch.Tensor) -> torch.Tensor:
+            states = states.clone()
+            states[..., self.place, :] *= self.factor
+            return states
+
+        return with_states(output, scaled)
 
 
 class Adapted(nn.Module):
@@ -107,8 +110,7 @@ class Fuzzer:
         old, factor = layer.forward, self.random.choice([0.5, 1.5])
 
         def forward(*args: Any, **kwargs: Any) -> Any:
-            found = old(*args, **kwargs)
-            return (found[0] * factor, *found[1:]) if isinstance(found, tuple) else found * factor
+            return with_states(old(*args, **kwargs), lambda states: states * factor)
 
         layer.forward = forward
 

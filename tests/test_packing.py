@@ -20,9 +20,9 @@ from apportion_backends.torch import packing
 from apportion_backends.torch.backend import TorchBackend
 from apportion_backends.torch.packed_attention import Packing, merges_attention, packed_attention
 from apportion_backends.torch.packing import lay_out
+from checked import WINDOWS_HAVE_MASKS
 
 HEADS, GROUPS, SIZE = 4, 2, 8
-WINDOWS_HAVE_MASKS = tuple(map(int, transformers.__version__.split(".")[:2])) < (5, 23)
 
 short = st.lists(st.integers(0, 1), min_size=1, max_size=10).map(tuple)
 pieces = st.sampled_from([(0,) * 9, (1,) * 5, (0, 1), (2,)])

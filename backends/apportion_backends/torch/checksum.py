@@ -27,7 +27,7 @@ from apportion_backends.torch.stable_text import stable
 from apportion_backends.torch.tensor_sums import TensorSums
 from apportion_backends.torch.user_code import KNOWN_PACKAGES, is_known, own_forward, user_hooks
 
-__all__ = ["ATOMS", "BOOKKEEPING", "OWN_OF_TORCH", "code_of", "model_checksum"]
+__all__ = ["ATOMS", "BOOKKEEPING", "OWN_OF_TORCH", "model_checksum"]
 
 INSTALLED = f"{os.sep}site-packages{os.sep}"
 """In the paths of installed packages, whose global names keep their values."""
@@ -172,9 +172,8 @@ class _Walk:
         """Hash the contents of a container or an object."""
         parts = _parts(value)
         if parts is None and is_known(type(value)):
-            self.text(
-                stable(repr(value)) if type(value).__module__.partition(".")[0] in sys.stdlib_module_names else ""
-            )
+            if type(value).__module__.partition(".")[0] in sys.stdlib_module_names:
+                self.text(stable(repr(value)))
         elif parts is None:
             parts = self.object(name, value)
         for key, item in parts or ():
@@ -242,22 +241,22 @@ class _Walk:
     def references(self, function: FunctionType) -> None:
         """Defaults of a user's function, and what it refers to by global names."""
         self.value("defaults", (function.__defaults__, function.__kwdefaults__))
-        for name in sorted(_names(function.__code__)):
+        attributes = {name for part in _nested(function.__code__) for name in part.co_names}
+        for name in sorted(_global_names(function.__code__)):
             value = function.__globals__.get(name)
             if not isinstance(value, ModuleType):
                 self.value(name, value)
             elif not _is_installed(value):
-                for attribute in sorted(set(_attributes(function.__code__)) & vars(value).keys()):
+                for attribute in sorted(attributes & vars(value).keys()):
                     self.value(attribute, vars(value)[attribute])
 
     def code(self, code: CodeType) -> None:
         """Instructions, names and constants of a function and of those defined inside it."""
-        self.text(code.co_code, code.co_names)
-        for constant in code.co_consts:
-            if isinstance(constant, CodeType):
-                self.code(constant)
-            elif isinstance(constant, (*ATOMS, tuple)):
-                self.text(stable(repr(constant)))
+        for part in _nested(code):
+            self.text(part.co_code, part.co_names)
+            for constant in part.co_consts:
+                if isinstance(constant, (*ATOMS, tuple)):
+                    self.text(stable(repr(constant)))
 
 
 def _refuse_hooks(name: str, module: nn.Module) -> None:
@@ -298,20 +297,18 @@ def _is_installed(module: ModuleType) -> bool:
     return module.__name__.partition(".")[0] in KNOWN_PACKAGES or INSTALLED in (getattr(module, "__file__", "") or "")
 
 
-def _attributes(code: CodeType) -> Iterator[str]:
-    """Names of attributes that a function, and those defined inside it, refer to."""
-    yield from code.co_names
+def _nested(code: CodeType) -> Iterator[CodeType]:
+    """The code of a function, and of those defined inside it."""
+    yield code
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            yield from _attributes(constant)
+            yield from _nested(constant)
 
 
-def _names(code: CodeType) -> Iterator[str]:
-    """Global names that a function, and those defined inside it, refer to."""
-    yield from {step.argval for step in dis.get_instructions(code) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _names(constant)
+def _global_names(code: CodeType) -> set[str]:
+    """Global names that a function refers to."""
+    steps = (step for part in _nested(code) for step in dis.get_instructions(part))
+    return {step.argval for step in steps if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
 
 
 def _content(cell: Any) -> object:

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from apportion._version import __version__
 from apportion.errors import CapabilityError
 from apportion.files import cached_json, keep_json
-from apportion_backends.torch.checksum import code_of, model_checksum
+from apportion_backends.torch.checksum import model_checksum
 from apportion_backends.torch.inputs import input_device
 from apportion_backends.torch.probe import Traits, probe
 
@@ -63,7 +63,6 @@ def _key(model: PreTrainedModel) -> str:
     device = input_device(model)
     parts = (
         model_checksum(model),
-        code_of(model),
         (__version__, torch.__version__, transformers.__version__),
         (str(model.dtype), device.type, torch.cuda.get_device_name(device) if device.type == "cuda" else ""),
         (torch.backends.cpu.get_cpu_capability(), torch.get_num_threads(), torch.get_float32_matmul_precision()),

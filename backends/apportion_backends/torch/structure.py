@@ -25,6 +25,9 @@ from apportion_backends.torch.user_code import is_known, own_forward, user_hooks
 
 __all__ = ["Findings", "ModelState", "StructureLog", "observe"]
 
+REMEMBERED = 8
+"""Structures whose traits are remembered, so that switching between adapters probes each of them once."""
+OWN_CODE = "the model has code of your own ({}), which may depend on token positions; rows were not packed"
 DEEPEST = 4
 """Levels of nested containers that are looked into."""
 PLAIN = frozenset({bool, int, float, str, type(None)})
@@ -183,13 +186,6 @@ def _contents(value: Any) -> Iterable[tuple[object, object]] | None:
     return None
 
 
-REMEMBERED = 8
-"""Structures whose traits are remembered, so that switching between adapters probes each of them once."""
-
-
-OWN_CODE = "the model has code of your own ({}), which may depend on token positions; rows were not packed"
-
-
 @dataclass(frozen=True, slots=True)
 class Findings:
     """Properties of a model as it is.
@@ -224,7 +220,7 @@ class StructureLog:
         state = observe(model)
         self._known = [(state, Findings.of(traits, state))]
         self._last: ModelState | None = None
-        self._versions: int | None = state.versions
+        self._versions = state.versions
 
     @property
     def settings(self) -> str:
@@ -238,17 +234,18 @@ class StructureLog:
             ModelError: what was changed has made the model unfit for scoring.
         """
         state = observe(model)
-        known, found = next((one for one in reversed(self._known) if one[0].parts == state.parts), (None, None))
-        trained = self._versions not in (None, state.versions)
-        if known is not None and found is not None and trained and not still_holds(model, found.traits):
-            self._known.remove((known, found))
-            known = None
-        if known is None or found is None:
+        trained = self._versions != state.versions
+        entry = next((one for one in reversed(self._known) if one[0].parts == state.parts), None)
+        if entry is not None and trained and not still_holds(model, entry[1].traits):
+            self._known.remove(entry)
+            entry = None
+        if entry is None:
             traits = probe(model)
             # Some models set attributes in their first forward pass.
-            known = state = observe(model)
-            found = Findings.of(traits, state)
-            self._known = [*self._known[1 - REMEMBERED :], (state, found)]
+            state = observe(model)
+            entry = state, Findings.of(traits, state)
+            self._known = [*self._known[1 - REMEMBERED :], entry]
+        known, found = entry
         changed = known is not self._last
         self._last, self._versions = known, state.versions
         return (replace(found, doubt="once") if trained and found.doubt == "none" else found), changed
