@@ -47,7 +47,7 @@ class Run:
     memory: Memory = field(default_factory=Memory)
     tally: Tally = field(default_factory=Tally)
     before: float = 0.0
-    started: float = field(default_factory=time.perf_counter)
+    started: float = field(default_factory=lambda: time.perf_counter())
 
     @property
     def resolved(self) -> Request:
