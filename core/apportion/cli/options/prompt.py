@@ -53,7 +53,8 @@ class PromptOptions:
         _option(
             metavar="UNIT",
             show_default="words; turns with --chat; documents with --document",
-            help="Unit to cut the prompt into: words, tokens, sentences or paragraphs; for a chat also turns or roles.",
+            help="Unit to cut the prompt into: words, tokens, sentences, lines or paragraphs; for a chat also turns or "
+            "roles.",
         ),
     ] = None
     text_baseline: Annotated[
