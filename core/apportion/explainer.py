@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from apportion.errors import InputError
-from apportion.game.method_runner import run_method
 from apportion.hooks.manager import load_plugins
 from apportion.hooks.validation import explained
 from apportion.models.select_backend import check_memory_budget, named_backend, open_session
@@ -173,11 +172,9 @@ class Explainer:
         stages = self._stages
         with stages.run() as run:
             draft = stages.resolve(run, arguments)
-            request = stages.generate(run, draft)
+            stages.generate(run, draft)
             stages.begin(run)
-            game = stages.game(run, stages.batches())
-            estimate = run_method(request, game)
-            return stages.finish(run, estimate, game)
+            return stages.finish(run, *stages.values(run, stages.batches()))
 
     @overload
     def attribute_many(
@@ -267,12 +264,10 @@ class Explainer:
         with stages.run() as run:
             past = stages.earlier(result)
             spent = result.provenance.evaluations + result.provenance.cached
-            run.request = request = stages.resolver.larger(past.request, run.id, budget, until, max_std_error, spent)
+            run.request = stages.resolver.larger(past.request, run.id, budget, until, max_std_error, spent)
             run.memory, run.tally, run.before = past.memory, past.tally.copy(), past.seconds
             stages.begin(run)
-            game = stages.game(run, stages.batches())
-            estimate = run_method(request, game)
-            return stages.finish(run, estimate, game)
+            return stages.finish(run, *stages.values(run, stages.batches()))
 
     def evaluate(
         self,

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from apportion.errors import ApportionError, InputError
 from apportion.functions import failures_of
-from apportion.game.method_runner import run_method
 from apportion.options import whole_number
 from apportion.protocols.progress import ProgressEvent
 from apportion.runs.coroutine import questions_of
@@ -230,12 +229,7 @@ class _Runs:
 
     def _estimating(self, run: Run) -> Callable[[Ask], tuple[Estimate, Game]]:
         """A function that runs the method and sends its questions to ``ask``."""
-
-        def estimate(ask: Ask) -> tuple[Estimate, Game]:
-            game = self._stages.game(run, self._batches, ask)
-            return run_method(run.resolved, game), game
-
-        return estimate
+        return partial(self._stages.values, run, self._batches)
 
     def _next(self) -> tuple[int, object]:
         """Return the next item, or −1 if there is none. If the iterable fails, runs in progress are finished first."""

@@ -23,6 +23,7 @@ from apportion.protocols.row import ModelInput
 from apportion.protocols.targets import Target, TargetFunction
 from apportion.rendering.context import AdaptContext
 from apportion.rendering.renderer import Renderer
+from apportion.rendering.spelling import Spelling
 from apportion.runs.auto import UNTIL_BUDGET, choose_method
 from apportion.runs.target_text import Targets
 from apportion.scoring.logits_target import OfLogits
@@ -45,6 +46,7 @@ class Draft:
         contrast: the target to compare with, if there is one.
         generation: options of the generation.
         seed: seed of the run.
+        spellings: other spellings of the target and the contrast.
         parts: all other fields of the request.
     """
 
@@ -53,6 +55,7 @@ class Draft:
     contrast: Target | None
     generation: Mapping[str, object]
     seed: int
+    spellings: Sequence[Spelling]
     parts: Mapping[str, Any]
 
     def request(self, target: Target) -> Request:
@@ -143,12 +146,17 @@ class Resolver:
             "scorers": self._plugins.scorers(),
             **chosen,
         }
+        made, compared = (
+            None if text is None else self._targets.given(name, text, full)
+            for name, text in (("target", given), ("contrast", other))
+        )
         return Draft(
             full.input,
-            None if given is None else self._targets.given("target", given, full),
-            None if other is None else self._targets.given("contrast", other, full),
+            made,
+            compared,
             generate or {},
             seed,
+            self._targets.spellings([(given, made), (other, compared)], full),
             parts,
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +15,7 @@ from apportion.protocols.targets import Target
 from apportion.rendering.continuation import Continuation, continuation
 from apportion.rendering.encoder import check_encodable
 from apportion.rendering.prompt_text import FullPrompt
+from apportion.rendering.spelling import Spelling, other_spelling
 from apportion.rendering.token_texts import token_texts
 
 __all__ = ["Targets"]
@@ -60,7 +61,7 @@ class Targets:
             InputError: the text adds no tokens to the prompt.
         """
         if not isinstance(given, str):
-            return self._of_ids(given)
+            return self.of_ids(given)
         if self._session.layout.joint:
             found = continuation(prompt, name, given)
             before: tuple[int, ...] = prompt.input.ids
@@ -72,6 +73,26 @@ class Targets:
             raise InputError(f"The {name} {given!r} is empty: it adds no tokens to this prompt.")
         texts = token_texts(self._tokenizer, (*before, *found.ids), len(before))
         return Target(found.ids, texts, given, notes=(found.note,) if found.note else ())
+
+    def spellings(
+        self, texts: Iterable[tuple[str | tuple[int, ...] | None, Target | None]], prompt: FullPrompt
+    ) -> tuple[Spelling, ...]:
+        """The other spellings of the texts among these; token ids have none, nor has what a decoder reads apart.
+
+        Args:
+            texts: what the user gave, and the target or contrast that was made of it.
+            prompt: the prompt with all features.
+        """
+        if not self._session.layout.joint:
+            return ()
+        found = (
+            other_spelling(prompt, text, made.ids) for text, made in texts if isinstance(text, str) and made is not None
+        )
+        return tuple(spelling for spelling in found if spelling is not None)
+
+    def of_ids(self, ids: tuple[int, ...]) -> Target:
+        """Make a target of token ids."""
+        return Target(ids, token_texts(self._tokenizer, ids), str(self._tokenizer.decode(list(ids))))
 
     def written(self, prompt: ModelInput, options: Mapping[str, object], seed: int) -> Target:
         """Generate a target with the model.
@@ -90,7 +111,7 @@ class Targets:
         ids = session.generate(prompt, options, seed, room)
         if not ids:
             raise InputError("The model generated nothing after this prompt; give a target.")
-        return replace(self._of_ids(ids), generated=True)
+        return replace(self.of_ids(ids), generated=True)
 
     def check_prompt(self, prompt: ModelInput) -> None:
         """Reject a prompt that leaves no room for a target.
@@ -103,9 +124,6 @@ class Targets:
             raise InputError(
                 f"The prompt has {tokens} tokens and the model's context length is {limit}; shorten the prompt."
             )
-
-    def _of_ids(self, ids: tuple[int, ...]) -> Target:
-        return Target(ids, token_texts(self._tokenizer, ids), str(self._tokenizer.decode(list(ids))))
 
     def _checked_ids(self, name: str, given: object) -> tuple[int, ...]:
         values = given.tolist() if isinstance(given, torch.Tensor | np.ndarray) else given
