@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from apportion.protocols.row import ModelInput
 from apportion.rendering.continuation import continuation
 from apportion.rendering.prompt_text import FullPrompt
+from apportion.rendering.token_texts import control_ids
 
 __all__ = ["Spelling", "other_spelling"]
 
@@ -59,7 +60,7 @@ def other_spelling(full: FullPrompt, text: str, ids: tuple[int, ...]) -> Spellin
     known = full.text
     if known is None:
         return None
-    after_control = full.input.ids[-1] in full.context.tokenizer.all_special_ids
+    after_control = full.input.ids[-1] in control_ids(full.context.tokenizer)
     found = _respaced(known.text, text, after_control)
     if found is None:
         return None

@@ -138,7 +138,8 @@ class PromptOptions:
         _option(
             "--as-chat",
             metavar=NO_VALUE,
-            help="Send the documents and the question as a user message, in the model's chat template.",
+            help="Send PROMPT, with its documents if there are any, as a user message in the model's chat template, as "
+            "models trained for chat need.",
         ),
     ] = False
 
