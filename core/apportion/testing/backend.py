@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import ClassVar
@@ -346,7 +347,7 @@ class BackendContract(Contract):
             assert torch.allclose(found, session.log_probs(batch).double(), atol=allowed, rtol=0)
 
     def test_generation_is_greedy(self, backend: Backend) -> None:
-        """If the session generates, each token is the most likely one, and ``room`` is respected."""
+        """If the session generates, each token is the most likely one; ``room`` and ``stop`` end the text."""
         with self.session(backend) as session:
             if Capability.GENERATE not in session.capabilities or not isinstance(session, GenerateSession):
                 pytest.skip("it does not generate with this model")
@@ -358,6 +359,11 @@ class BackendContract(Contract):
                 likeliest = int(logits[0].argmax())
                 assert token == likeliest, f"Token {i} is {token}; the most likely one is {likeliest}."
             assert len(session.generate(ModelInput(prompt), {}, 0, room=2)) <= 2, "It generated more than `room`."
+            if "stop" in inspect.signature(session.generate).parameters:
+                texts = [str(session.tokenizer.decode(list(written[: i + 1]))) for i in range(len(written))]
+                count = next((i for i, text in enumerate(texts, 1) if "\ufffd" not in text), len(texts))
+                ended = session.generate(ModelInput(prompt), {"max_new_tokens": 6}, 0, None, [texts[count - 1]])
+                assert ended == written[:count], f"With `stop`, it wrote {ended}, not {written[:count]}."
 
     def test_the_inside_is_the_model(self, backend: Backend, family: str) -> None:
         """If there are gradients: embeddings give the logits of their tokens, and gradients are correct.
