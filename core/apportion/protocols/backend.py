@@ -246,7 +246,7 @@ class GenerateSession(Session, Protocol):
     ) -> tuple[int, ...]:
         """Generate the model's continuation of a prompt, greedily unless ``options`` say otherwise.
 
-        A session without the parameter ``stop`` works too: what it writes is cut afterwards, but no sooner done.
+        A session may lack the parameter ``stop``. Then it writes more than is needed, and the text is cut afterwards.
 
         Args:
             prompt: prompt to continue.

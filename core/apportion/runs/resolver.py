@@ -115,7 +115,7 @@ class Resolver:
         seed = checked_seed(seed)
         if target is not None and generate is not None:
             raise InputError("generate= applies only if the model writes the target; omit generate= or target=.")
-        generation_of(generate, None)  # refuse mistakes before the prompt is read
+        generation_of(generate, None)  # only to refuse mistakes before the prompt is read
         target_fn_name, target_fn_object = self._target_fn(
             target_fn, {} if target_options is None else target_options, contrast
         )
@@ -138,7 +138,7 @@ class Resolver:
             "adapter": adapter,
             "renderer": renderer,
             "given_options": method_options,
-            "generation": generation.to_dict(),
+            "generation": generation.to_dict() if target is None else {},
             "target_fn_name": target_fn_name,
             "target_fn": target_fn_object,
             "target_options": dict(target_options or {}),
@@ -149,10 +149,8 @@ class Resolver:
             "scorers": self._plugins.scorers(),
             **chosen,
         }
-        made, compared = (
-            None if text is None else self._targets.given(name, text, full)
-            for name, text in (("target", given), ("contrast", other))
-        )
+        made = None if given is None else self._targets.given("target", given, full)
+        compared = None if other is None else self._targets.given("contrast", other, full)
         return Draft(
             full,
             made,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import ClassVar
@@ -34,6 +33,7 @@ from apportion.protocols.row import Media, ModelInput, Row
 from apportion.scoring.batches import Batches
 from apportion.testing import reference, tiny
 from apportion.testing.contract import Contract
+from apportion.testing.generating import check_stop_texts
 from apportion.testing.inside import check_gradient, check_logits_of_embeddings, check_trace, hooks_of
 from apportion.testing.randomness import only_its_own_generator
 
@@ -359,11 +359,7 @@ class BackendContract(Contract):
                 likeliest = int(logits[0].argmax())
                 assert token == likeliest, f"Token {i} is {token}; the most likely one is {likeliest}."
             assert len(session.generate(ModelInput(prompt), {}, 0, room=2)) <= 2, "It generated more than `room`."
-            if "stop" in inspect.signature(session.generate).parameters:
-                texts = [str(session.tokenizer.decode(list(written[: i + 1]))) for i in range(len(written))]
-                count = next((i for i, text in enumerate(texts, 1) if "\ufffd" not in text), len(texts))
-                ended = session.generate(ModelInput(prompt), {"max_new_tokens": 6}, 0, None, [texts[count - 1]])
-                assert ended == written[:count], f"With `stop`, it wrote {ended}, not {written[:count]}."
+            check_stop_texts(session)
 
     def test_the_inside_is_the_model(self, backend: Backend, family: str) -> None:
         """If there are gradients: embeddings give the logits of their tokens, and gradients are correct.
