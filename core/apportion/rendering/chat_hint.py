@@ -40,8 +40,8 @@ def chat_hint(prompt: object, full: FullPrompt, *, generated: bool) -> str | Non
         return None
     instead = "chat=True" if isinstance(prompt, Documents) else "ap.Chat([{'role': 'user', 'content': …}])"
     return (
-        "the model has a chat template, and this prompt does not use it, so the model continues a text rather than "
-        f"answers; {instead} or --as-chat uses it"
+        "the model has a chat template, and this prompt does not use it, so the model may continue the text instead "
+        f"of answering; {instead} or --as-chat uses it"
     )
 
 
