@@ -134,6 +134,23 @@ def test_sampled_values_without_errors_are_not_called_exact(
     assert any("'Careless' draws at random, but returns no standard errors" in n for n in result.provenance.notes)
 
 
+def test_an_exact_result_has_nothing_to_refine(explainer: ap.Explainer) -> None:
+    for method, words in (("shapley", "a b c"), ("ablation", WORDS), ("auto", "a b c"), ("kernel_shap", "a b c")):
+        exact = explainer.attribute(words, " x", method=method)
+        for more in ({"budget": 5000}, {"until": 0.1}):
+            with pytest.raises(ap.InputError, match="This result is exact, so there is nothing to refine"):
+                explainer.refine(exact, **more)
+    coarse = explainer.attribute(WORDS, " x", method="hierarchical", budget=9)
+    finer = explainer.refine(coarse, budget=30)
+    assert coarse.provenance.evaluations < finer.provenance.evaluations
+
+
+def test_a_run_whose_evaluations_are_not_kept_is_not_continued(explainer: ap.Explainer) -> None:
+    result = explainer.attribute("a b c d", " x", method="reagent", num_probes=2, max_probe_steps=2, budget=20)
+    with pytest.raises(ap.InputError, match="A run of the method 'reagent' cannot be continued"):
+        explainer.refine(result, budget=100)
+
+
 def test_what_was_scored_is_forgotten_with_the_result() -> None:
     class Watching:
         """Knows how to reach what a run keeps, without keeping it."""

@@ -258,8 +258,9 @@ class Explainer:
             A new result; its ``provenance`` counts the evaluations and the time of both.
 
         Raises:
-            InputError: neither ``budget`` nor ``until`` is given, the budget is not larger, the result was not made by
-                this explainer, or the model has changed since.
+            InputError: neither ``budget`` nor ``until`` is given, the budget is not larger, the result is exact, its
+                method evaluates more than coalitions (such as gradients, which are not kept), it was not made by this
+                explainer, or the model has changed since.
             BudgetError: the budget is too small for the method.
             ScoreError: the model returned a value that is not finite.
         """
@@ -268,6 +269,7 @@ class Explainer:
             past = stages.earlier(result)
             spent = result.provenance.evaluations + result.provenance.cached
             run.request = request = stages.resolver.larger(past.request, run.id, budget, until, max_std_error, spent)
+            past.check_larger(result, request)
             run.memory, run.tally, run.before = past.memory, past.tally.copy(), past.seconds
             stages.begin(run)
             game = stages.game(run, stages.batches())

@@ -17,7 +17,7 @@ def distinct_names(facts: Sequence[Sequence[str]]) -> list[str]:
     Args:
         facts: the facts of each thing, as many for each.
     """
-    chosen = [(one[0],) for one in facts]
+    chosen: list[tuple[str, ...]] = [(one[0],) for one in facts]
     for column in list(zip(*facts, strict=True))[1:]:
         values = [{v for other, v in zip(chosen, column, strict=True) if other == one} for one in chosen]
         found = zip(chosen, column, values, strict=True)
