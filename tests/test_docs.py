@@ -293,7 +293,7 @@ REASONS = {
         "has to take another name."
     ),
     f"{METHODS}register('my method', object, summary='s')": (
-        "'my method' cannot be a method name; use letters, digits, '_' and '-', 60 at most."
+        "'my method' cannot be the name of a method; use letters, digits, '_' and '-', at most 60 characters."
     ),
     f"{METHODS}register('half', object)": "The method 'half' needs a summary, one line for listings.",
     f"{METHODS}1 / 0": "ZeroDivisionError: division by zero (in apportion_register_methods, apportion_half.py, line 4)",

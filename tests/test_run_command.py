@@ -160,7 +160,7 @@ def test_chats_and_documents(run: Run, tmp_path: Path, out: Path) -> None:
     note.write_text("Dave plays chess.")
     assert "--document was" in run(data, "--out", out, *words).err
     chat = jsonl(tmp_path / "c.jsonl", [{"prompt": [{"role": "user", "content": "a. b"}]}])
-    ended = run(chat, "--out", tmp_path / "chat", "--target", " x", "--by", "words")
+    ended = run(chat, "--out", tmp_path / "chat", "--target", " x", "--features", "words")
     # The tiny tokenizer has no chat template, which is what the row says.
     assert "chat template" in ended.err
     assert ended.code == 1

@@ -17,11 +17,12 @@ from apportion.models.select_backend import check_memory_budget, named_backend, 
 from apportion.models.spec import model_spec
 from apportion.options import checked_seed
 from apportion.protocols.methods import Method
+from apportion.protocols.metrics import RANDOM_ORDERS
 from apportion.protocols.progress import ProgressEvent
 from apportion.protocols.targets import TargetFunction
 from apportion.runs.concurrent import attributions
 from apportion.runs.cost import Cost, estimate_cost
-from apportion.runs.evaluate import RANDOM_ORDERS, measure_all
+from apportion.runs.evaluate import measure_all
 from apportion.runs.stages import Stages
 
 if TYPE_CHECKING:

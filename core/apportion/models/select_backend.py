@@ -8,7 +8,7 @@ from apportion.errors import BackendError, InputError, ModelError, listing
 from apportion.hooks.manager import Plugins
 from apportion.models.session_check import check_session
 from apportion.models.spec import is_url
-from apportion.options import PLACEMENT, check_options
+from apportion.options import PLACEMENT, check_instance, check_options
 from apportion.protocols.backend import Available, Backend, Session, Unavailable
 from apportion.protocols.model import ModelSpec
 
@@ -25,6 +25,7 @@ def named_backend(plugins: Plugins, backend: str | Backend, options: Mapping[str
         BackendError: it is unavailable; with the reason and what to install.
         InputError: an option that the backend does not have, or options and no name.
     """
+    check_instance("backend", backend)
     if not isinstance(backend, str | Backend):
         raise InputError(f"backend={backend!r} is neither a name nor a Backend.")
     if options is not None and not (isinstance(options, Mapping) and all(isinstance(name, str) for name in options)):

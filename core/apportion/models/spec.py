@@ -52,14 +52,14 @@ def model_spec(
         return ModelSpec(_name_of(model), tokenizer, processor, objects=model)
     if isinstance(model, str | Path):
         if not str(model):
-            raise InputError("The name of the model is empty.")
+            raise InputError("The name of the model is an empty string. Write 'smollm2' for the demo model.")
         return ModelSpec(str(model), tokenizer, processor, allow_missing=allow_missing)
     if tokenizer is not None and model is not None:
         return ModelSpec(_name_of(model), tokenizer, processor, objects=model)
+    what = "None" if model is None else f"this {type(model).__name__}: {' '.join(repr(model).split()):.60}"
     raise InputError(
-        f"A model is a name, a path, a (model, tokenizer) pair, or an object with tokenizer=, not "
-        f"{type(model).__name__} {' '.join(repr(model).split()):.60}. Objects come in pairs: "
-        "Explainer((model, tokenizer))."
+        f"A model is a name, a path, a (model, tokenizer) pair, or an object with tokenizer=, and not {what}. "
+        "Write Explainer('smollm2') for the demo model. Objects come in pairs: Explainer((model, tokenizer))."
     )
 
 

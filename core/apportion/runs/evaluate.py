@@ -21,14 +21,11 @@ from apportion.game.watched import WatchedGenerator
 from apportion.hooks.object_check import protocol_faults
 from apportion.hooks.validation import explained
 from apportion.options import check_options, named_options, whole_number
-from apportion.protocols.metrics import Measurement, Metric
+from apportion.protocols.metrics import RANDOM_ORDERS, Measurement, Metric
 from apportion.results.attribution import Attribution
 from apportion.results.evaluation import Evaluation
 
-__all__ = ["RANDOM_ORDERS", "check_measurement", "generator_of", "measure_all"]
-
-RANDOM_ORDERS = 4
-"""Default number of random orders of the features that curves are compared with."""
+__all__ = ["check_measurement", "generator_of", "measure_all"]
 
 
 def measure_all(

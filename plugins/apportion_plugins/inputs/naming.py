@@ -95,5 +95,5 @@ def _is_kept(keep: Callable[[str], bool], text: str) -> bool:
     with failures_of(keep, "keep", lambda: f"the text {short(text)!r}"):
         found: object = keep(text)
     if not isinstance(found, bool | np.bool_):
-        raise wrong_answer(keep, "keep", "True or False", found)
+        raise wrong_answer(keep, "keep", "True or False", found, hint="Wrap the value in bool(…).")
     return bool(found)

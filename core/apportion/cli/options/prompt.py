@@ -48,12 +48,15 @@ class PromptOptions:
             help="Option of that type. Values are read as JSON or else as text. Repeatable.",
         ),
     ] = ()
-    by: Annotated[
+    features: Annotated[
         str | None,
         _option(
-            metavar="UNIT",
+            "--features",
+            "--by",
+            metavar="KIND",
             show_default="words; turns with --chat; documents with --document",
-            help="Unit to cut the prompt into: words, tokens, sentences or paragraphs; for a chat also turns or roles.",
+            help="Features to cut the prompt into: words, tokens, sentences or paragraphs; for a chat also turns or "
+            "roles.",
         ),
     ] = None
     text_baseline: Annotated[
@@ -65,7 +68,7 @@ class PromptOptions:
         ),
     ] = None
     baseline_id: Annotated[
-        int | None, _option(metavar="ID", min=0, help="The same, as a token id; needs --by tokens.")
+        int | None, _option(metavar="ID", min=0, help="The same, as a token id; needs --features tokens.")
     ] = None
     keep: Annotated[
         tuple[str, ...],
@@ -120,8 +123,8 @@ class PromptOptions:
         tuple[Path, ...],
         _option(
             metavar="FILE",
-            help="Document that the prompt asks about. The features are the documents, or with --by pieces of them. "
-            "Repeatable.",
+            help="Document that the prompt asks about. The features are the documents, or with --features pieces of "
+            "them. Repeatable.",
         ),
     ] = ()
     layout: Annotated[
