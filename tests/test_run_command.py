@@ -417,7 +417,7 @@ def test_ctrl_c_leaves_whole_lines_and_says_how_to_go_on(
     words = [data, "--out", tmp_path / "out", "--target", " y", "--at-once", 1, "--memory-budget", "1"]
     ended = process(*words, log=tmp_path / "log", DIE_AFTER="24", SIGNAL=str(int(signal.SIGINT)))
     assert ended.returncode == 130, ended.stderr
-    assert "interrupted; 1 of 4 rows are in" in ended.stderr
+    assert "has 1 of 4 rows" in ended.stderr
     assert "repeat the command to resume it" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert [line["id"] for line in lines(tmp_path / "out")] == ["1"]

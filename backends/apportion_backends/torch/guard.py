@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from apportion.errors import ScoreError
+from apportion.errors import ScoreError, counted
 from apportion.protocols.batch import ScoringBatch
 from apportion.scoring.prefix_tree import reused_tokens
 from apportion_backends.torch.memory import ran_out_of_memory
@@ -118,7 +118,8 @@ class Guard:
             if ran_out_of_memory(error):
                 raise
             raise ScoreError(
-                f"The model failed on a prompt of {len(row.prompt)} tokens and a target of {len(row.target)} "
+                f"The model failed on a prompt of {counted(len(row.prompt), 'token')} and a target of "
+                f"{len(row.target)} "
                 f"({type(error).__name__}: {error!s:.300}). If it scores shorter ones, the two together exceed a "
                 "limit that its configuration does not declare: shorten the prompt or the target."
             ) from error

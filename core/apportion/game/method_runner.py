@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import torch
 from torch import Tensor
 
-from apportion.errors import BudgetError, PluginError
+from apportion.errors import BudgetError, PluginError, counted
 from apportion.game.game import Game
 from apportion.game.stopping import run_until
 from apportion.game.watched import WatchedGenerator
@@ -40,7 +40,7 @@ def check_estimate(name: str, estimate: object, n_features: int, n_outputs: int)
         if tuple(tensor.shape) != wanted:
             raise PluginError(
                 f"The method {name!r} returned {part} of shape {tuple(tensor.shape)}; this game has "
-                f"{n_features} features and {n_outputs} outputs, so it must be {wanted}."
+                f"{counted(n_features, 'feature')} and {counted(n_outputs, 'output')}, so it must be {wanted}."
             )
     if (
         not isinstance(estimate.estimand, str | None)
@@ -71,7 +71,7 @@ def _check_replicates(name: str, estimate: Estimate, n_features: int) -> None:
     if found.ndim != 2 or found.shape[0] < 2 or found.shape[1] != n_features:
         raise PluginError(
             f"The method {name!r} returned replicates of shape {tuple(found.shape)}; they must be two or more rows of "
-            f"{n_features} values, one per feature."
+            f"{counted(n_features, 'value')}, one per feature."
         )
     if not bool(torch.isfinite(found).all()):
         raise PluginError(f"The method {name!r} returned replicates that are not finite.")
@@ -133,7 +133,7 @@ def _run_step(request: Request, game: Game, budget: int | None, rng: torch.Gener
             raise
         raise BudgetError(
             f"{error} (Each coalition takes {request.renderer.draws} evaluations, one for each combination of "
-            f"baselines, so a budget of {request.budget} allows {request.coalition_budget} coalitions.)"
+            f"baselines, so a budget of {request.budget} allows {counted(request.coalition_budget or 0, 'coalition')}.)"
         ) from error
     return check_estimate(request.method_name, estimate, game.n_features, game.n_outputs)
 

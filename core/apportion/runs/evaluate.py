@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from apportion.errors import ApportionError, InputError, PluginError
+from apportion.errors import ApportionError, InputError, PluginError, counted
 from apportion.game.game import Game
 from apportion.game.method_runner import up_to_first_question
 from apportion.game.watched import WatchedGenerator
@@ -55,7 +55,8 @@ def measure_all(
     values = torch.tensor(attribution.values, dtype=torch.float64)
     if len(values) != game.n_features:
         raise InputError(
-            f"The attribution has {len(values)} features, but the game has {game.n_features}; use the same prompt."
+            f"The attribution has {counted(len(values), 'feature')}, but the game has {game.n_features}; use the same "
+            "prompt."
         )
     if not metrics:
         raise InputError("The list of metrics must not be empty.")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from apportion.errors import CapabilityError, InputError, PluginError, listing, shown_number, unknown_name
+from apportion.errors import CapabilityError, InputError, PluginError, counted, listing, shown_number, unknown_name
 from apportion.game.method_runner import rehearse
 from apportion.hooks.object_check import protocol_faults
 from apportion.options import check_instance, check_options, checked_seed, named_options, whole_number
@@ -172,7 +172,9 @@ class Resolver:
         if budget is None:
             raise InputError("Give budget= (total evaluations) or until= (the largest standard error allowed).")
         if budget <= spent:
-            raise InputError(f"budget={budget} must be larger than the {spent} evaluations of this result.")
+            raise InputError(
+                f"budget={budget} must be larger than that of this result, which took {counted(spent, 'evaluation')}."
+            )
         method = "auto" if request.method_reason else request.method
         features = len(request.adapter.features)
         chosen = self._chosen(method, request.renderer, features, budget, request.given_options)
@@ -235,8 +237,8 @@ class Resolver:
         for segment in getattr(found, "segments", ()):
             if segment.feature is not None and not 0 <= segment.feature < len(names):
                 raise PluginError(
-                    f"The adapter {type(found).__name__} has a segment of feature {segment.feature}, but there are "
-                    f"{len(names)} features, numbered from 0."
+                    f"The adapter {type(found).__name__} has a segment of feature {segment.feature}, but it has "
+                    f"{counted(len(names), 'feature')}, numbered from 0."
                 )
         return found
 

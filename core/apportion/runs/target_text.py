@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from apportion.errors import CapabilityError, InputError
+from apportion.errors import CapabilityError, InputError, counted
 from apportion.protocols.backend import Capability, GenerateSession, Session
 from apportion.protocols.row import ModelInput
 from apportion.protocols.targets import Target
@@ -102,7 +102,8 @@ class Targets:
         limit, tokens = self._session.info.context_length, len(prompt.ids)
         if limit is not None and (tokens >= limit if self._session.layout.joint else tokens > limit):
             raise InputError(
-                f"The prompt has {tokens} tokens and the model's context length is {limit}; shorten the prompt."
+                f"The prompt has {counted(tokens, 'token')} and the model's context length is {limit}; shorten the "
+                f"prompt."
             )
 
     def _of_ids(self, ids: tuple[int, ...]) -> Target:

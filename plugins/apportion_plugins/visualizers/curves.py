@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
+from apportion.errors import counted
 from apportion.results.evaluation import Evaluation
 from apportion_plugins.visualizers import figure as parts
 from apportion_plugins.visualizers.canvas import MARGIN, NOTE, SUBTITLE, TITLE, Page, PlotFigure, height_of
@@ -186,5 +187,5 @@ def _header(page: Page, evaluations: Sequence[Evaluation], room: float) -> list[
     return [
         page.fitted(page.drawable(one_line(title)), room, TITLE),
         *page.wrapped(target, room, SUBTITLE, most=2),
-        *page.wrapped(f"{one.n_features} features, in the order of their attribution.", room, SUBTITLE),
+        *page.wrapped(f"{counted(one.n_features, 'feature')}, in the order of their attribution.", room, SUBTITLE),
     ]

@@ -10,6 +10,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from apportion.errors import counted
 from apportion.protocols.metrics import Measurement
 from apportion.results.evaluation import Evaluation
 from apportion_plugins.visualizers.labels import one_line, quotable
@@ -84,7 +85,7 @@ class EvaluationView:
         anew = sum(one.evaluations for one in self.evaluations)
         facts = [
             ("features", f"{self.evaluations[0].n_features:,}"),
-            ("cost", f"{anew:,} evaluation{'' if anew == 1 else 's'} in addition to those of the run"),
+            ("cost", f"{counted(anew, 'evaluation')} in addition to those of the run"),
             ("seed", str(self.evaluations[0].seed)),
         ]
         if any(m.std_error is not None for one in self.evaluations for m in one.measurements.values()):
