@@ -140,8 +140,8 @@ ACROSS = [
     ("wordpiece", "The Par", "is", "##is", "' paris' there.; the target is scored as 'is'$"),
     ("wordpiece", "The Par", "🙂", "<unk>", "' <unk>' there.; the target is scored as ' <unk>'$"),
     ("slow", "Paris is ", "Paris", "Paris", "' Paris' there.; .* scored as 'Paris'; white space"),
-    ("byte-level", "is\n\n", "the", "the", r"'\\n\\n' on its own, .* with '\\n' '\\n' before .* after '\\n\\n'$"),
-    ("word ends", PROMPT, "Paris", "Par is</w>", r"'is</w>' on its own, .* with 'is' before .* so that the model reads '"),
+    ("byte-level", "is\n\n", "the", "the", r"'\\n\\n' on its own, .*'\\n' '\\n' before .* after '\\n\\n'$"),
+    ("word ends", PROMPT, "Paris", "Par is</w>", r"'is</w>' on its own, .*'is' before .* so that the model reads '"),
 ]  # fmt: skip
 
 
