@@ -96,12 +96,16 @@ def object_section(thing: object, level: int) -> Iterator[str]:
         yield "\n".join(f"- `{name}.{member.name}`" for member in thing) + "\n"
     for attribute, annotation, note in documented_attributes(found):
         yield f"{'#' * (level + 1)} `{name}.{attribute}`\n"
-        yield f"```py\n{attribute}: {annotation}\n```\n"
+        yield f"```py\n{attribute}: {double_quoted(annotation)}\n```\n"
         yield markdown(note) + "\n"
     for function in functions_of(found):
         yield f"{'#' * (level + 1)} `{name}.{function.name}`\n"
         plain = is_decorated(function, "property")
-        text = f"{function.name}: {unparsed(function.returns)}" if plain else signature(function, "self", "cls")
+        text = (
+            double_quoted(f"{function.name}: {unparsed(function.returns)}")
+            if plain
+            else signature(function, "self", "cls")
+        )
         yield f"```py\n{text}\n```\n"
         yield markdown(cleaned(function)) + "\n"
 
@@ -185,11 +189,16 @@ def parameters(function: Function, *without: str) -> list[str]:
 
 
 def laid_out(name: str, parts: Sequence[str], end: str) -> str:
-    """A call on one line if it fits, else with one parameter per line; strings in double quotes."""
+    """A call on one line if it fits, else with one parameter per line."""
     line = f"{name}({', '.join(parts)}){end}"
     if len(line) > WIDTH:
         line = "\n".join([f"{name}(", *(f"    {part}," for part in parts), f"){end}"])
-    return re.sub(r"'([^'\"\n]*)'", r'"\1"', line)
+    return double_quoted(line)
+
+
+def double_quoted(code: str) -> str:
+    """The same code with strings in double quotes."""
+    return re.sub(r"'([^'\"\n]*)'", r'"\1"', code)
 
 
 def unparsed(node: ast.AST | None) -> str:

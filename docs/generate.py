@@ -170,9 +170,14 @@ def extending_page(name: str) -> str:
     def block(match: re.Match[str]) -> str:
         path = match["path"]
         text = contract_block(path) if path.endswith("Contract") else protocol_block(path)
-        return f"{match['begin']}\n\n{text}\n\n{REFERENCE_END}"
+        return f"{match['begin']}\n\n{tidy(text)}\n{REFERENCE_END}"
 
     return REFERENCE.sub(block, (DOCS / "extend" / f"{name}.md").read_text(encoding="utf-8"))
+
+
+def tidy(text: str) -> str:
+    """The text without repeated blank lines."""
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
 PAGES = {
@@ -188,7 +193,8 @@ PAGES = {
 def main() -> None:
     """Write the pages."""
     for name, make in PAGES.items():
-        (DOCS / name).write_text(re.sub(r"\n{3,}", "\n\n", make()).rstrip() + "\n", encoding="utf-8")
+        text = make()
+        (DOCS / name).write_text(tidy(text) if text.startswith(GENERATED) else text, encoding="utf-8")
 
 
 if __name__ == "__main__":
