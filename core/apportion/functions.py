@@ -39,8 +39,8 @@ def wrong_answer(function: object, argument: str, wanted: str, found: object, hi
     Args:
         function: the function.
         argument: name of the argument that it was passed as.
-        wanted: what it must return, such as ``"a list of strings"``.
-        found: what it returned.
+        wanted: the return value that is required, such as ``"a list of strings"``.
+        found: its return value.
         hint: one more sentence of advice.
     """
     return InputError(f"{_whose(function, argument)} must return {wanted}, not {found!r:.80}. {hint}".rstrip())

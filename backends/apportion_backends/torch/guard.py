@@ -21,7 +21,7 @@ Shortcut = Literal["packing", "prefix", "padding", "batching"]
 """Ways to read rows together, from the least alike to reading rows alone."""
 
 Doubt = Literal["none", "once", "always"]
-"""How often to compare a batch with rows read alone: never, once for each shortcut, or every time."""
+"""Frequency of comparing a batch with rows read alone: never, once for each shortcut, or every time."""
 
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.2, torch.float16: 0.05}
 """Tolerated difference of states, relative to their standard deviation."""
@@ -41,7 +41,7 @@ class Guard:
 
     Args:
         read: reads the states at the positions that predict the targets, of a batch.
-        doubt: how often to compare a batch with some of its rows read alone.
+        doubt: frequency of comparing a batch with some of its rows read alone.
         probed_length: the length of rows beyond which batches are compared once for each shortcut, whatever ``doubt``
             says; ``None`` for none.
     """

@@ -22,10 +22,10 @@ class Record:
     """A row of a file.
 
     Attributes:
-        number: counted from 1.
-        place: its name in messages, such as ``"line 7"``.
-        values: by column; ``None`` stands for none.
-        fault: the reason why it cannot be read.
+        number: number of the row, from 1.
+        place: name of the row in messages, such as ``"line 7"``.
+        values: values by column; ``None`` stands for a missing one.
+        fault: reason why it cannot be read; ``None`` if it can.
     """
 
     number: int

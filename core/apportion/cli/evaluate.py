@@ -67,7 +67,7 @@ class MetricOptions:
         typer.Option(
             metavar="METHOD",
             rich_help_panel=METRICS,
-            help="Another method to judge beside the first, with its default options. Repeatable.",
+            help="Another method to evaluate beside the first, with its default options. Repeatable.",
         ),
     ] = ()
     random_orders: Annotated[
@@ -99,7 +99,7 @@ def evaluate(
     output: Annotated[OutputOptions, Without("save", "plot", "view", "view_option")],
     metrics: MetricOptions,
 ) -> None:
-    """Attribute as `apportion attribute` does, and judge the result with faithfulness metrics."""
+    """Attribute a prompt as `apportion attribute` does, and measure the faithfulness of the result."""
     job = job_with_prompt(model, prompt, target, method, output)
     options = _checked(metrics)
     with contextlib.redirect_stdout(sys.stderr):

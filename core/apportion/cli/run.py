@@ -53,7 +53,7 @@ def run(
     method: MethodOptions,
     output: Annotated[OutputOptions, Without("save", "plot", "view", "view_option")],
 ) -> None:
-    """Attribute every row of a dataset, each as `apportion attribute` does one prompt.
+    """Attribute every row of a dataset, as `apportion attribute` does for one prompt.
 
     Columns: the prompt, or with --template one for each slot; and optionally target, contrast, seed and id, which take
     precedence over the flags. Results are written as they finish. Repeat the command to resume it, however it stopped.

@@ -10,7 +10,7 @@ from typing import Any
 from apportion.errors import InputError, PluginError, unknown_name
 from apportion.options import check_options
 
-__all__ = ["KINDS", "NOUNS", "Entry", "Register", "Registry", "checked_entry"]
+__all__ = ["KINDS", "NOUNS", "REQUESTED", "Entry", "Register", "Registry", "checked_entry"]
 
 NOUNS: Mapping[str, str] = {
     "inputs": "input",
@@ -26,7 +26,7 @@ NOUNS: Mapping[str, str] = {
 KINDS = tuple(NOUNS)
 
 REQUESTED: Mapping[str, str] = {**NOUNS, "visualizers": "view"}
-"""What users ask for by a name of each kind: a visualizer draws the view of the same name."""
+"""The thing that users request by a name of each kind: a visualizer draws the view of the same name."""
 
 LONGEST_NAME = 60
 

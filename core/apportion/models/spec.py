@@ -1,4 +1,4 @@
-"""From what a user names to a ``ModelSpec``, and from its source to files. Nothing is loaded here."""
+"""Specs of models from the arguments of ``Explainer``, and the files behind them. Nothing is loaded here."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ ALIASES = ("smollm2",)
 def model_spec(
     model: object, tokenizer: object = None, processor: object = None, *, allow_missing: bool = False
 ) -> ModelSpec:
-    """The spec of what a user passed to ``Explainer``.
+    """Make the spec of a model that a user passed to ``Explainer``.
 
     Args:
         model: ``"smollm2"``, a hub id, a folder, a ``.gguf`` file, a URL, a ``(model, tokenizer)`` pair of objects, a
-            model object where ``tokenizer`` is given, or a ``ModelSpec``.
+            model object together with ``tokenizer``, or a ``ModelSpec``.
         tokenizer: an object, or the name or folder of one; ``None`` for the model's own.
-        processor: the same for models that read more than text.
-        allow_missing: open it even if its files lack some of its weights.
+        processor: the same, for models that read more than text.
+        allow_missing: open the model even if its files lack some of its weights.
 
     Raises:
         InputError: ``model`` is of another type.

@@ -54,7 +54,7 @@ def continuation(full: FullPrompt, name: str, text: str) -> Continuation:
 
     Args:
         full: the prompt.
-        name: what the text is, for the note: ``"target"``.
+        name: name of the text in the note, such as ``"target"``.
         text: the text.
     """
     context, prompt, known = full.context, full.input.ids, full.text

@@ -73,7 +73,7 @@ def check_arguments(given: Iterable[str], arguments: Sequence[str], options: Ite
 
 
 def advice_on_prompt(prompt: object) -> str:
-    """What to pass instead of an object that no input takes, such as a list of messages; empty if that is unclear."""
+    """Advice on an object that no input takes, such as a list of messages; empty if there is none."""
     if isinstance(prompt, Mapping):
         if "messages" in prompt or "role" in prompt:
             return "A conversation is an ap.Chat: ap.Chat([{'role': 'user', 'content': '…'}])."

@@ -37,7 +37,7 @@ class Batches:
         self._share = share
         self._row_limit: int | None = None
         self.turns = Turns()
-        """Taken by plugins that work on a batch, in any lane."""
+        """Lock of the plugins that work on a batch, in any lane."""
 
     @property
     def _layout(self) -> Layout:

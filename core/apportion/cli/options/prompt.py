@@ -63,8 +63,8 @@ class PromptOptions:
         str | None,
         _option(
             metavar="TEXT",
-            show_default="absent pieces are removed",
-            help="Text that replaces an absent piece of the prompt.",
+            show_default="absent features are removed",
+            help="Text that replaces an absent feature of the prompt.",
         ),
     ] = None
     baseline_id: Annotated[
@@ -72,7 +72,7 @@ class PromptOptions:
     ] = None
     keep: Annotated[
         tuple[str, ...],
-        _option(metavar="TEXT", help="Piece of the prompt that is always present and gets no score. Repeatable."),
+        _option(metavar="TEXT", help="Text of a feature that is always present and gets no score. Repeatable."),
     ] = ()
     keep_index: Annotated[
         tuple[int, ...], _option(metavar="N", help="The same, by its position from 0; -1 is the last. Repeatable.")
