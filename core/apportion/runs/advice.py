@@ -51,7 +51,7 @@ _ADVICE = {name: advice for advice, names in _INSTEAD.items() for name in names}
 
 
 def check_arguments(given: Iterable[str], arguments: Sequence[str], options: Iterable[str]) -> None:
-    """Refuse a name that is no argument of ``attribute`` and no option of the method, if there is advice on it.
+    """Refuse a name that is neither an argument of ``attribute`` nor an option of the method, if there is advice on it.
 
     Args:
         given: names that ``attribute`` was called with, besides its own arguments.

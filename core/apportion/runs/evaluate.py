@@ -16,8 +16,7 @@ from torch import Tensor
 
 from apportion.errors import ApportionError, InputError, PluginError, counted
 from apportion.game.game import Game
-from apportion.game.method_runner import up_to_first_question
-from apportion.game.watched import WatchedGenerator
+from apportion.game.method_runner import WatchedGenerator, up_to_first_question
 from apportion.hooks.object_check import protocol_faults
 from apportion.hooks.validation import explained
 from apportion.options import check_options, named_options, whole_number

@@ -325,7 +325,8 @@ class Resolver:
         }
 
     def _options(self, owner: str, method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
-        check_arguments(options, ARGUMENTS, named_options(method.run))
+        if options:
+            check_arguments(options, ARGUMENTS, named_options(method.run))
         check_options(owner, method.run, options)
         return with_sampler(method.run, options, self._plugins["samplers"])
 
