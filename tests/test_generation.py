@@ -196,7 +196,7 @@ INSTRUCT = (
     [
         ("What now", None, "ap.Chat([{'role': 'user', 'content': …}]) or --as-chat"),
         ("What now?", " go", "ap.Chat([{'role': 'user', 'content': …}]) or --as-chat"),
-        (QUESTION, " Here", "chat=True or --as-chat"),
+        (QUESTION, " Here", "as_chat=True or --as-chat"),
         (ap.Template("What {x}?", {"x": "now"}), " go", "ap.Chat([{'role': 'user', 'content': …}]) or --as-chat"),
     ],
 )
@@ -213,7 +213,7 @@ def test_a_question_without_the_chat_template_is_noted(prompt: object, target: s
         (FEW_SHOT, None),
         ("### user:\nWhat now?\n### Response:\n", None),
         (ap.Chat([{"role": "user", "content": "What now?"}], "words"), None),
-        (ap.Documents("Where is it", ["Here.", "There."], chat=True), None),
+        (ap.Documents("Where is it", ["Here.", "There."], as_chat=True), None),
     ],
 )
 def test_other_prompts_are_what_they_are(prompt: object, target: str | None) -> None:

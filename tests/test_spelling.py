@@ -56,7 +56,7 @@ def test_the_space_that_was_meant(explainer: ap.Explainer, prompt: str, target: 
 
 
 def documents(*, chat: bool) -> ap.Documents:
-    options = {"chat": True, "chat_template": chats.CHATML} if chat else {"template": "{question}\n{context} is"}
+    options = {"as_chat": True, "chat_template": chats.CHATML} if chat else {"layout": "{question}\n{context} is"}
     return ap.Documents("Where is it?", ["It left.", "The capital"], **options)
 
 

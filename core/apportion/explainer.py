@@ -16,6 +16,7 @@ from apportion.models.select_backend import check_memory_budget, named_backend, 
 from apportion.models.spec import model_spec
 from apportion.options import checked_seed
 from apportion.protocols.methods import Method
+from apportion.protocols.metrics import RANDOM_ORDERS
 from apportion.protocols.progress import ProgressEvent
 from apportion.protocols.targets import TargetFunction
 from apportion.runs.concurrent import attributions
@@ -129,7 +130,7 @@ class Explainer:
                 likely, a note asks whether it was meant.
             method: a method's name, a ``Method``, or ``"auto"``: exact Shapley values if 2^F evaluations fit the
                 budget, else sampled ones; the result states the choice and the reason.
-            features: granularity of a plain ``str``, as ``by`` of ``Text``.
+            features: features that a plain ``str`` is cut into, such as ``"sentences"``, as ``by`` of ``Text``.
             target_fn: the function of the model's output to explain: ``"log_prob"``, ``"prob"``, another registered
                 name (``apportion targets``), a ``TargetFunction``, or any function of the logits at the positions that
                 predict the target, ``Float[S, T, V]``. Such a function returns a value per token, ``Float[S, T]``,
@@ -259,8 +260,9 @@ class Explainer:
             A new result; its ``provenance`` counts the evaluations and the time of both.
 
         Raises:
-            InputError: neither ``budget`` nor ``until`` is given, the budget is not larger, the result was not made by
-                this explainer, or the model has changed since.
+            InputError: neither ``budget`` nor ``until`` is given, the budget is not larger, the result is exact, its
+                method evaluates more than coalitions (such as gradients, which are not kept), it was not made by this
+                explainer, or the model has changed since.
             BudgetError: the budget is too small for the method.
             ScoreError: the model returned a value that is not finite.
         """
@@ -268,7 +270,8 @@ class Explainer:
         with stages.run() as run:
             past = stages.earlier(result)
             spent = result.provenance.evaluations + result.provenance.cached
-            run.request = stages.resolver.larger(past.request, run.id, budget, until, max_std_error, spent)
+            run.request = request = stages.resolver.larger(past.request, run.id, budget, until, max_std_error, spent)
+            past.check_larger(result, request)
             run.memory, run.tally, run.before = past.memory, past.tally.copy(), past.seconds
             stages.begin(run)
             return stages.finish(run, *stages.values(run, stages.batches()))
@@ -279,6 +282,7 @@ class Explainer:
         metrics: Sequence[str | Metric] | None = None,
         *,
         seed: int = 0,
+        random_orders: int = RANDOM_ORDERS,
         options: Mapping[str, Mapping[str, object]] | None = None,
     ) -> Evaluation:
         """Measure the faithfulness of a result with metrics, which evaluate coalitions of its features.
@@ -288,15 +292,18 @@ class Explainer:
         Args:
             result: a result of this explainer's ``attribute`` or ``refine``.
             metrics: names (``apportion metrics``) or ``Metric`` objects; ``None`` for all installed metrics.
-            seed: seed of every random draw of the metrics.
+            seed: seed of every random draw.
+            random_orders: number of random orders of the features whose deletion and insertion curves are measured as
+                a yardstick: half of them drawn, each followed by its reverse. 0 for none.
             options: options of metrics, by name: ``{"lds": {"masks": 128}}``.
 
         Returns:
-            The measurement of each metric; ``show()`` prints them, and ``plot()`` draws the curves.
+            The measurement of each metric; ``show()`` prints them, and ``plot()`` draws the curves. For a result with a
+            contrast, metrics score what the result explains: the target compared with the contrast.
 
         Raises:
-            InputError: the result was not made by this explainer, the model has changed since, or a metric or option
-                is unknown.
+            InputError: the result was not made by this explainer, the model has changed since, a metric or option
+                is unknown, or ``random_orders`` is odd.
             PluginError: a metric failed.
         """
         stages = self._stages
@@ -305,7 +312,9 @@ class Explainer:
             chosen = stages.resolver.metrics(metrics, options or {})
             seed = checked_seed(seed)
             run.request, run.memory = replace(past.request, id=run.id, budget=None), past.memory
-            return measure_all(stages.game(run, stages.batches()), result, chosen, seed=seed)
+            return measure_all(
+                stages.game(run, stages.batches()), result, chosen, seed=seed, random_orders=random_orders
+            )
 
     def target_of(self, result: Attribution) -> tuple[int, ...]:
         """Return the token ids of a result's target, to explain the same target again.

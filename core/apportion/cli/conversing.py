@@ -48,7 +48,7 @@ def chat_of(found: Any, place: str, options: PromptOptions) -> Chat:
             raise unknown_name("part of a chat", name, known, f"It stands in {place}.")
     if "messages" not in arguments:
         raise InputError(f"The chat in {place} has no 'messages'.")
-    return Chat(**arguments, by=options.by or "turns", baseline=options.text_baseline, keep=options.kept or None)
+    return Chat(**arguments, by=options.features or "turns", baseline=options.text_baseline, keep=options.kept or None)
 
 
 def message_prompt(text: str, options: PromptOptions) -> Chat:
@@ -58,9 +58,9 @@ def message_prompt(text: str, options: PromptOptions) -> Chat:
         typer.BadParameter: the prompt is not cut into pieces of the message.
         InputError: the prompt cannot be attributed.
     """
-    by = options.by or PIECES[0]
+    by = options.features or PIECES[0]
     if by not in PIECES:
-        usage_error("--by", f"{by!r} does not cut the text of a message; write one of {listing(PIECES)}.")
+        usage_error("--features", f"{by!r} does not cut the text of a message; write one of {listing(PIECES)}.")
     return Chat([{"role": "user", "content": text}], by=by, baseline=options.text_baseline, keep=options.kept)
 
 
@@ -81,11 +81,11 @@ def documents_prompt(question: str, options: PromptOptions) -> Documents:
     return Documents(
         question,
         dict(zip(names, texts, strict=True)),
-        by=options.by or "documents",
+        by=options.features or "documents",
         baseline=options.text_baseline,
         keep=options.kept,
-        chat=options.as_chat,
-        template=LAYOUT if options.layout is None else options.layout,
+        as_chat=options.as_chat,
+        layout=LAYOUT if options.layout is None else options.layout,
     )
 
 

@@ -130,25 +130,25 @@ class Attribution:
             }
         )
 
-    def plot(self, kind: str = "heatmap", **options: Any) -> Any:
-        """Draw the result with a registered visualizer.
+    def plot(self, view: str = "heatmap", **options: Any) -> Any:
+        """Draw a view of the result.
 
         Args:
-            kind: ``"heatmap"`` (features × target tokens), ``"bar"`` (whole target, error bars), ``"html"``,
+            view: ``"heatmap"`` (features × target tokens), ``"bar"`` (whole target, error bars), ``"html"``,
                 ``"terminal"``, ``"matrix"`` and ``"network"`` (for results of ``interactions``), ``"tree"`` (for
-                results of ``hierarchical``), or a plugin's visualizer; see ``apportion views``.
-            **options: options of the visualizer; unknown ones are rejected.
+                results of ``hierarchical``), or one that a plugin's visualizer draws; see ``apportion views``.
+            **options: options of the view; unknown ones are rejected.
 
         Returns:
-            The visualizer's output: a matplotlib ``Figure`` for ``"heatmap"`` and ``"bar"``.
+            A matplotlib ``Figure``, HTML as a ``str`` for ``"html"``, or a rich renderable for ``"terminal"``.
 
         Raises:
-            UnknownNameError: no visualizer has this name.
-            InputError: an option is unknown to the visualizer.
+            UnknownNameError: there is no such view.
+            InputError: the view has no such option, or does not fit the result.
         """
         from apportion.hooks.manager import installed_plugins
 
-        return (self.plugins or installed_plugins()).visualize(kind, self, options)
+        return (self.plugins or installed_plugins()).visualize(view, self, options)
 
     def show(self) -> None:
         """Print the result in the terminal: the highlighted prompt, a table with bars, and the cost."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from apportion.errors import counted
 from apportion.protocols.metrics import Measurement
 from apportion.results.evaluation import Evaluation
 from apportion_plugins.visualizers.labels import one_line, quotable
@@ -46,7 +48,10 @@ class EvaluationView:
         for name, each in zip(evaluation_names(self.evaluations), self.evaluations, strict=True):
             label = name if len(self.evaluations) > 1 else "estimand"
             grid.add_row(Text(pen.cell(label)), Text(pen.say(one_line(each.estimand)), style="bold"))
-        grid.add_row(Text("target"), Text(pen.say(f"“{pen.cell(quotable(one.target))}”")))
+        quoted = f"“{pen.cell(quotable(one.target))}”"
+        if one.contrast is not None:
+            quoted += f" against “{pen.cell(quotable(one.contrast))}”"
+        grid.add_row(Text("target"), Text(pen.say(quoted)))
         return grid
 
     def _table(self, pen: Pen) -> Table:
@@ -57,12 +62,21 @@ class EvaluationView:
         for name in names:
             table.add_column(Text(pen.cell(name)), no_wrap=True, justify="right")
             table.add_column(Text(pen.say("±")), no_wrap=True, justify="right")
+        if self._has_yardsticks:
+            table.add_column("random order", no_wrap=True, justify="right")
         for metric in dict.fromkeys(name for one in self.evaluations for name in one.measurements):
-            higher = next(o.higher_is_better[metric] for o in self.evaluations if metric in o.measurements)
+            measured = [one for one in self.evaluations if metric in one.measurements]
+            higher = measured[0].higher_is_better[metric]
             cells = [cell for one in self.evaluations for cell in _cells(one.measurements.get(metric))]
+            if self._has_yardsticks:
+                cells.append(_random(measured[0], metric))
             row = [pen.cell(one_line(metric)), pen.say("↑ higher" if higher else "↓ lower"), *map(pen.say, cells)]
             table.add_row(*map(Text, row))
         return table
+
+    @property
+    def _has_yardsticks(self) -> bool:
+        return any(one.random for one in self.evaluations)
 
     def _footer(self, pen: Pen) -> Table:
         grid = Table.grid(padding=(0, 2))
@@ -71,11 +85,14 @@ class EvaluationView:
         anew = sum(one.evaluations for one in self.evaluations)
         facts = [
             ("features", f"{self.evaluations[0].n_features:,}"),
-            ("cost", f"{anew:,} evaluation{'' if anew == 1 else 's'} in addition to those of the run"),
+            ("cost", f"{counted(anew, 'evaluation')} in addition to those of the run"),
             ("seed", str(self.evaluations[0].seed)),
         ]
         if any(m.std_error is not None for one in self.evaluations for m in one.measurements.values()):
             facts.append(("note", f"±: 95 % interval, {INTERVAL} standard errors of the metric's own draws."))
+        orders = max((len(some) for one in self.evaluations for some in one.random.values()), default=0)
+        if orders:
+            facts.append(("note", f"random order: mean over {orders} random orders of the features, as a yardstick."))
         for name, fact in facts:
             grid.add_row(Text(name), Text(pen.say(fact)), style="dim")
         return grid
@@ -89,3 +106,9 @@ def _cells(found: Measurement | None) -> tuple[str, str]:
     if found.std_error is None:
         return numbers.plain(found.value), ""
     return numbers.plain(found.value), numbers.plain(INTERVAL * found.std_error)
+
+
+def _random(one: Evaluation, metric: str) -> str:
+    """Value of a metric for random orders; empty if it was not measured."""
+    value = one.random_value(metric)
+    return "" if math.isnan(value) else Numbers([value]).plain(value)
