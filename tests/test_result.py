@@ -66,8 +66,8 @@ def edited(path: Path, **changes: object) -> Path:
 def test_what_is_not_known_is_refused(tmp_path: Path) -> None:
     path = result().save(tmp_path / "r.json")
     good = path.read_text()
-    with pytest.raises(ap.ResultError, match="schema version 2; this version of apportion reads 1. Upgrade"):
-        ap.Attribution.load(edited(path, version=2))
+    with pytest.raises(ap.ResultError, match="schema version 3; this version of apportion reads 1 to 2. Upgrade"):
+        ap.Attribution.load(edited(path, version=3))
     path.write_text(good)
     with pytest.raises(ap.ResultError, match="damaged: ValueError: unknown fields colour"):
         ap.Attribution.load(edited(path, colour="red"))

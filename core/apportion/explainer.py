@@ -19,6 +19,8 @@ from apportion.options import checked_seed
 from apportion.protocols.methods import Method
 from apportion.protocols.progress import ProgressEvent
 from apportion.protocols.targets import TargetFunction
+from apportion.results.recipe import target_of
+from apportion.runs.again import recipe_in, require_method
 from apportion.runs.concurrent import attributions
 from apportion.runs.cost import Cost, estimate_cost
 from apportion.runs.evaluate import measure_all
@@ -246,26 +248,30 @@ class Explainer:
         """Continue from a result with a larger budget, without scoring anything twice.
 
         The new result is that of ``attribute`` with the same arguments and the larger budget. Scores are kept for as
-        long as the result and the explainer live; a result read from a file has none.
+        long as the result and the explainer live. A result that was read from a file has no scores, but holds the
+        arguments of its call: with ``Explainer(cache=…)`` and the cache of its run, nothing is scored twice; without,
+        everything is scored again.
 
         Args:
-            result: a result of this explainer's ``attribute`` or ``refine``.
+            result: a result of ``attribute`` or ``refine``, of this explainer or of another one of the same model.
             budget: maximum number of distinct evaluations in total, including those of ``result``.
             until: the largest standard error allowed, as in ``attribute``; the budget is then 4096 if none is given.
             max_std_error: alias of ``until``; give only one of them.
 
         Returns:
-            A new result; its ``provenance`` counts the evaluations and the time of both.
+            A new result; its ``provenance`` counts the evaluations and the time of both. For a result that was read
+            from a file, it counts what was scored now, and as ``cached`` what was in the cache.
 
         Raises:
-            InputError: neither ``budget`` nor ``until`` is given, the budget is not larger, the result was not made by
-                this explainer, or the model has changed since.
+            InputError: neither ``budget`` nor ``until`` is given, the budget is not larger, the model or the versions
+                of packages are not those of the result, or the result does not hold its arguments.
             BudgetError: the budget is too small for the method.
             ScoreError: the model returned a value that is not finite.
         """
         stages = self._stages
         with stages.run() as run:
-            past = stages.earlier(result)
+            past = stages.earlier(run, result)
+            require_method(result, past.request)
             spent = result.provenance.evaluations + result.provenance.cached
             run.request = request = stages.resolver.larger(past.request, run.id, budget, until, max_std_error, spent)
             run.memory, run.tally, run.before = past.memory, past.tally.copy(), past.seconds
@@ -287,7 +293,7 @@ class Explainer:
         Coalitions that the run, another metric or another evaluation has already scored are not scored again.
 
         Args:
-            result: a result of this explainer's ``attribute`` or ``refine``.
+            result: a result of ``attribute`` or ``refine``, also one that was read from a file.
             metrics: names (``apportion metrics``) or ``Metric`` objects; ``None`` for all installed metrics.
             seed: seed of every random draw of the metrics.
             options: options of metrics, by name: ``{"lds": {"masks": 128}}``.
@@ -296,25 +302,26 @@ class Explainer:
             The measurement of each metric; ``show()`` prints them, and ``plot()`` draws the curves.
 
         Raises:
-            InputError: the result was not made by this explainer, the model has changed since, or a metric or option
-                is unknown.
+            InputError: the model or the versions of packages are not those of the result, the result does not hold its
+                arguments, or a metric or option is unknown.
             PluginError: a metric failed.
         """
         stages = self._stages
         with stages.run() as run:
-            past = stages.earlier(result)
+            past = stages.earlier(run, result)
             chosen = stages.resolver.metrics(metrics, options or {})
             seed = checked_seed(seed)
             run.request, run.memory = replace(past.request, id=run.id, budget=None), past.memory
-            return measure_all(stages.game(run, stages.batches()), result, chosen, seed=seed)
+            found = measure_all(stages.game(run, stages.batches()), result, chosen, seed=seed)
+            return replace(found, evaluations=run.tally.evaluations)  # without those that the cache knew
 
     def target_of(self, result: Attribution) -> tuple[int, ...]:
         """Return the token ids of a result's target, to explain the same target again.
 
         Raises:
-            InputError: the result was not made by this explainer.
+            InputError: the result was saved by an earlier version.
         """
-        return self._stages.past.of(result).request.target.ids
+        return target_of(recipe_in(result).target).ids
 
     def estimate(self, prompt: object, target: str | Sequence[int] | None = None, **arguments: Any) -> Cost:
         """Estimate the cost of ``attribute`` with these arguments, before a long run.

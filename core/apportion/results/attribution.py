@@ -15,6 +15,7 @@ from apportion.protocols.features import Feature, Segment
 from apportion.results import result_json
 from apportion.results.provenance import Provenance
 from apportion.results.ranking import top_size
+from apportion.results.recipe import Recipe
 from apportion.results.tables import dataframe
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ class Attribution:
         target_text: text of the whole target.
         provenance: model, method, seed, cost and versions.
         extras: additional results of the method.
+        recipe: the arguments of the call, with which a result that was read from a file is evaluated and refined;
+            ``None`` in older files.
         plugins: plugins whose visualizers ``plot`` uses; not saved.
     """
 
@@ -69,6 +72,7 @@ class Attribution:
     target_text: str = ""
     extras: Mapping[str, Any] = field(default_factory=dict)
     top_agreement: Float64[Array, " F"] | None = None
+    recipe: Recipe | None = field(default=None, repr=False)
     plugins: Plugins | None = field(default=None, repr=False)
 
     @property

@@ -141,6 +141,7 @@ class Resolver:
             "until": until,
             "seed": seed,
             "scorers": self._plugins.scorers(),
+            "given": {"method": method, "target_fn": target_fn, "features": features},
             **chosen,
         }
         return Draft(
