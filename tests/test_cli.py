@@ -272,7 +272,7 @@ def test_flags_reach_the_library(run: Run, calls: list[dict[str, Any]], tmp_path
             "backend_options": {"compile": True},
             "allow_missing": True,
             "share_prefixes": False,
-            "progress": False,
+            "progress": "never",
             "cache": True,
             "run_log": tmp_path / "runs.jsonl",
             "prompt": ap.Text("a b c", by="tokens", baseline=7, keep=("a", -1)),

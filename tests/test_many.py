@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import signal
 import subprocess
@@ -505,7 +506,7 @@ def test_the_cache_takes_one_checksum_for_all(tmp_path: Path, monkeypatch: pytes
 
 def test_a_bar_counts_prompts(tmp_path: Path) -> None:
     stream = io.StringIO()
-    bar = ProgressBar(Console(file=stream, force_terminal=True, width=120))
+    bar = ProgressBar(console=Console(file=stream, force_terminal=True, width=120))
     with ap.Explainer((tiny.model(), tiny.tokenizer()), plugins=[bar], progress=False) as explainer:
         list(explainer.attribute_many(PROMPTS, target=" x", at_once=2))
     shown = stream.getvalue()
@@ -513,6 +514,26 @@ def test_a_bar_counts_prompts(tmp_path: Path) -> None:
     assert "80 evaluations" in shown
     assert "scoring" not in shown
     assert shown.endswith("\x1b[2K")
+
+
+@pytest.mark.parametrize("budget", [None, 12])
+def test_prompts_under_way_count_in_parts(budget: int | None) -> None:
+    """Rows that share batches end together; what is reported in between moves on with every batch."""
+    events: list[ap.ProgressEvent] = []
+
+    class Watch:
+        @ap.hookimpl
+        def apportion_on_progress(self, event: ap.ProgressEvent) -> None:
+            if event.stage == "items":
+                events.append(event)
+
+    with ap.Explainer((tiny.model(), tiny.tokenizer()), plugins=[Watch()], memory_budget=1) as explainer:
+        list(explainer.attribute_many(["a b c d e", "f g h i j", "k l m n o"], target=" x", budget=budget, at_once=3))
+    moved = [event.done + event.share for event in events]
+    before = [amount for event, amount in zip(events, moved, strict=True) if not event.done]
+    assert len({round(amount, 2) for amount in before}) > 5
+    assert all(b >= a - 0.2 for a, b in itertools.pairwise(moved))
+    assert moved[-1] == 3
 
 
 @pytest.mark.parametrize("on_error", ["raise", "return"])

@@ -17,7 +17,7 @@ from apportion.models.select_backend import check_memory_budget, named_backend, 
 from apportion.models.spec import model_spec
 from apportion.options import checked_seed
 from apportion.protocols.methods import Method
-from apportion.protocols.progress import ProgressEvent
+from apportion.protocols.progress import ALWAYS, AUTO, NEVER, ProgressEvent
 from apportion.protocols.targets import TargetFunction
 from apportion.results.recipe import target_of
 from apportion.runs.again import recipe_in, require_method
@@ -57,7 +57,9 @@ class Explainer:
             with random numbers, the same in every start, and results name them. Otherwise such files are an error.
         share_prefixes: encode a common prefix of a batch's prompts only once, if the model allows it.
         plugins: modules or objects with hook implementations, for this explainer only.
-        progress: show a progress bar in terminals and notebooks.
+        progress: ``True`` or ``"auto"`` to show a progress bar in terminals and notebooks, and elsewhere a line on
+            stderr every few seconds, once a run takes that long; ``"always"`` adds a first and a last line there;
+            ``False`` or ``"never"`` shows nothing.
         cache: store scores in a file, so that no prompt is ever scored twice with the same model and target; ``True``
             for the file in the user's cache folder, or the path of another file.
         run_log: path of a file to which a line of JSON is appended for each run.
@@ -82,15 +84,19 @@ class Explainer:
         allow_missing: bool = False,
         share_prefixes: bool = True,
         plugins: Sequence[object] = (),
-        progress: bool = True,
+        progress: bool | str = True,
         cache: bool | str | Path = False,
         run_log: str | Path | None = None,
     ) -> None:
-        switches = {"allow_missing": allow_missing, "share_prefixes": share_prefixes, "progress": progress}
+        switches = {"allow_missing": allow_missing, "share_prefixes": share_prefixes}
         for name, value in switches.items():
             if not isinstance(value, bool):
                 raise InputError(f"{name}={value!r} must be True or False.")
-        self.plugins = load_plugins(plugins, switches={"progress": progress, "cache": cache, "run_log": run_log})
+        if not isinstance(progress, bool) and progress not in (AUTO, ALWAYS, NEVER):
+            raise InputError(f"progress={progress!r} must be True, False, {AUTO!r}, {ALWAYS!r} or {NEVER!r}.")
+        self.plugins = load_plugins(
+            plugins, switches={"progress": progress != NEVER and progress, "cache": cache, "run_log": run_log}
+        )
         check_memory_budget(memory_budget)
         named = named_backend(self.plugins, backend, backend_options)
         self.session, notes = open_session(

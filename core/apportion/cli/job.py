@@ -51,7 +51,7 @@ class Job:
     @contextmanager
     def opened(self) -> Iterator[Explainer]:
         """The explainer, with its model loaded."""
-        with loading(self.explainer["model"], shown=self.explainer["progress"]):
+        with loading(self.explainer["model"], progress=self.explainer["progress"]):
             # Imported here: this takes seconds.
             from apportion.explainer import Explainer
 
@@ -93,7 +93,7 @@ def job_without_prompt(
     outputs = check_outputs(output, inputs=inputs)
     if output.run_log is not None:
         file_to_write("--run-log", output.run_log)
-    explainer = {**model.settings(), "progress": not output.no_progress, "run_log": output.run_log}
+    explainer = {**model.settings(), "progress": output.shown, "run_log": output.run_log}
     job = Job(explainer, {**target.arguments(), **method.arguments()}, method.method_options(), outputs)
     _check_names(job)
     return job

@@ -22,7 +22,9 @@ class SavedOptions:
     result: Annotated[Path, typer.Argument(help="File written by `--save` or `Attribution.save`.", metavar="RESULT")]
 
 
-def show(saved: SavedOptions, output: Annotated[OutputOptions, Without("save", "run_log", "no_progress")]) -> None:
+def show(
+    saved: SavedOptions, output: Annotated[OutputOptions, Without("save", "run_log", "progress", "no_progress")]
+) -> None:
     """Show a saved result in the terminal, as JSON or as a picture.
 
     Example: apportion show dave.json --plot dave.png --view bar

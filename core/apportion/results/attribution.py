@@ -121,7 +121,8 @@ class Attribution:
             raise unknown_name("feature", name, self.feature_names)
         if len(places) > 1:
             raise InputError(
-                f"{len(places)} features are called {name!r}; use result.values[i] with i one of {listing(map(str, places))}."
+                f"{len(places)} features are called {name!r}; use result.values[i] with i one of "
+                f"{listing(map(str, places))}."
             )
         return float(self.values[places[0]])
 
