@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -164,6 +165,97 @@ def test_chats_and_documents(run: Run, tmp_path: Path, out: Path) -> None:
     # The tiny tokenizer has no chat template, which is what the row says.
     assert "chat template" in ended.err
     assert ended.code == 1
+
+
+# --- what was written, again ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Any other command."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*words: object) -> Ended:
+        capsys.readouterr()
+        code = main([*map(str, words)])
+        captured = capsys.readouterr()
+        return Ended(code, captured.out, " ".join(captured.err.replace("│", " ").split()))
+
+    return call
+
+
+def test_show_lists_the_rows_of_a_folder(run: Run, command: Run, data: Path, out: Path, tmp_path: Path) -> None:
+    more = jsonl(tmp_path / "more.jsonl", [*ROWS, {"prompt": "x" * 600}])
+    assert run(more, "--out", out, "--target", " y", "--method", "ablation").code == 1
+    shown = command("show", out)
+    assert shown.code == 0
+    assert re.search(r"rows +4 done, 1 failed\n", shown.out)
+    assert re.search(r"1 +ann +' golf' +-\d+\.\d+ +\w+ [+-]\d", shown.out)
+    assert re.search(r"5 +5 +failed +.*512", shown.out)
+    told = command("show", out / "results.jsonl", "--json").json()
+    results = dict(ap.load_results(out))
+    assert (told["rows"], told["done"], told["failed"], told["left"]) == (5, 4, 1, 0)
+    assert told["evaluations"] == sum(result.provenance.evaluations for result in results.values())
+    first, values = told["items"][0], results["ann"].values
+    assert first["score"] == results["ann"].full_value
+    top = results["ann"].feature_names[int(abs(values).argmax())]
+    assert first["top"][0] == [top, results["ann"][top]]
+
+
+def test_show_shows_one_row(run: Run, command: Run, data: Path, out: Path, tmp_path: Path) -> None:
+    jsonl(data, [*ROWS, {"prompt": "x" * 600, "id": 1}])
+    run(data, "--out", out, "--target", " y", "--method", "ablation")
+    result = dict(ap.load_results(out))["2"]
+    for words in (["--row", "2"], ["--item", "2"]):
+        assert command("show", out, *words, "--json").out == f"{result.to_json()}\n"
+    assert command("show", out, "--row", 2, "--plot", tmp_path / "row.png").code == 0
+    assert "Row 1 of" in command("show", out, "--row", 1).err, "an id comes before a number"
+    saved = result.save(tmp_path / "r.json")
+    for words, message in (
+        ([out, "--row", "an"], "has no row 'an' that has ended. Did you mean 'ann'? Its rows: ann, 2, 3, 4, 1."),
+        ([out, "--view", "html"], "holds a result for each row; name the one to draw, such as --row 1"),
+        ([saved, "--row", 1], "is one result; --row is for folders"),
+        ([tmp_path], "has no results of `apportion run`: there is no results.jsonl in it"),
+    ):
+        ended = command("show", *words)
+        assert ended.code in (1, 2)
+        assert message in ended.err
+
+
+def test_show_reads_a_folder_in_use_and_changes_nothing(run: Run, command: Run, data: Path, out: Path) -> None:
+    run(data, "--out", out, "--target", " y", "--method", "ablation")
+    file = out / "results.jsonl"
+    file.write_bytes(file.read_bytes()[:-40])
+    before = file.read_bytes()
+    with ResultsFolder(out).locked():
+        told = command("show", out, "--json").json()
+    assert (told["done"], told["left"]) == (3, 1)
+    assert file.read_bytes() == before
+
+
+def test_evaluate_judges_saved_results_with_the_scores_of_their_run(
+    run: Run, command: Run, data: Path, out: Path, tmp_path: Path, tiny_model_dir: Path
+) -> None:
+    run(data, "--out", out, "--target", " y", "--method", "shapley")
+    asked = ["evaluate", "--result", out, "--row", "ann", "--model", tiny_model_dir]
+    found = command(*asked, "--metric", "deletion", "--json").json()
+    assert (found["evaluations"], found["method"]) == (0, "shapley")
+    saved = dict(ap.load_results(out))["ann"].save(tmp_path / "r.json")
+    alone = command("evaluate", "--result", saved, "--model", tiny_model_dir, "--metric", "deletion", "--json").json()
+    assert alone["evaluations"] > 0
+    assert alone["measurements"]["deletion"]["value"] == pytest.approx(found["measurements"]["deletion"]["value"])
+    other = tmp_path / "other"
+    tiny.model("gpt2").save_pretrained(other)
+    tiny.tokenizer().save_pretrained(other)
+    for words, message in (
+        (["--model", other], "The result was made with another model"),
+        (["--target", " z"], "options of the target cannot be given too"),
+        (["--budget", 9], "options of the method cannot be given too"),
+        (["a b"], "PROMPT and its options cannot be given too"),
+        (["--compare", "lime"], "--compare cannot be given too"),
+    ):
+        assert message in command(*asked, *words).err
+    assert "name the folder with --result" in command("evaluate", "a b", "--row", 1).err
 
 
 # --- rows that fail --------------------------------------------------------------------------------------------------

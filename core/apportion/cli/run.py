@@ -68,6 +68,7 @@ def run(
     with folder.locked():
         if data.restart:
             folder.clear()
+        folder.repair()
         earlier = EarlierRuns.of(folder)
         arguments = decisive_arguments(model, prompt, target, method)
         earlier.check(arguments, items)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from apportion.errors import ApportionError, InputError, listing
 from apportion.prompts.text import Text
-from apportion.protocols.targets import Target
 
 if TYPE_CHECKING:
     from apportion.hooks.registry import Registry
     from apportion.protocols.request import Request
     from apportion.protocols.row import ModelInput
+    from apportion.protocols.targets import Target
 
 __all__ = [
     "METHOD",
@@ -109,9 +109,10 @@ def recipe_of_dict(data: object) -> Recipe:
     if not isinstance(data, Mapping):
         raise TypeError(f"the recipe is {data!r:.40}")
     recipe = Recipe(**data)
-    for name in ("target", "contrast"):
-        if getattr(recipe, name) is not None or name == "target":
-            target_of(getattr(recipe, name))
+    for target in (recipe.target, *(() if recipe.contrast is None else (recipe.contrast,))):
+        ids, tokens = _decoded(target["ids"]), _decoded(target["tokens"])
+        if not ids or not all(type(i) is int for i in ids) or len(tokens) != len(ids):
+            raise TypeError(f"the target has the token ids {ids!r:.60} and the tokens {tokens!r:.60}")
     texts = [recipe.digest, *recipe.missing, *recipe.missing.values()]
     texts += [name for name in (recipe.target_fn, recipe.method) if name is not None]
     if not all(isinstance(text, str) for text in texts):
@@ -147,15 +148,20 @@ def prompt_of(recipe: Recipe, inputs: Registry) -> object:
 
 
 def target_of(data: Mapping[str, Any]) -> Target:
-    """Make a saved target again; its contrast is saved apart.
+    """Make a saved target again, without its contrast, which is saved apart.
 
     Raises:
-        TypeError, KeyError: fields are missing or unknown.
+        InputError: it has other fields than targets have now.
     """
-    made = Target(**{**_decoded({"dict": dict(data)}), "contrast": None})
-    if not made.ids or not all(type(i) is int for i in made.ids) or len(made.tokens) != len(made.ids):
-        raise TypeError(f"the target has the token ids {made.ids!r:.60} and the tokens {made.tokens!r:.60}")
-    return made
+    # Imported here: results are shown without torch.
+    from apportion.protocols.targets import Target
+
+    try:
+        return Target(**{name: _decoded(value) for name, value in data.items()})
+    except TypeError as error:
+        raise InputError(
+            f"The saved target cannot be made again: {error}. Run attribute() again with this version."
+        ) from error
 
 
 def decoded_options(options: Any) -> dict[str, Any]:
