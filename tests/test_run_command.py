@@ -212,7 +212,7 @@ def test_show_shows_one_row(run: Run, command: Run, data: Path, out: Path, tmp_p
     assert "Row 1 of" in command("show", out, "--row", 1).err, "an id comes before a number"
     saved = result.save(tmp_path / "r.json")
     for words, message in (
-        ([out, "--row", "an"], "has no row 'an' that has ended. Did you mean 'ann'? Its rows: ann, 2, 3, 4, 1."),
+        ([out, "--row", "an"], "has no row 'an' that has ended. Did you mean 'ann'? Its rows: "),
         ([out, "--view", "html"], "holds a result for each row; name the one to draw, such as --row 1"),
         ([saved, "--row", 1], "is one result; --row is for folders"),
         ([tmp_path], "has no results of `apportion run`: there is no results.jsonl in it"),
@@ -256,6 +256,48 @@ def test_evaluate_judges_saved_results_with_the_scores_of_their_run(
     ):
         assert message in command(*asked, *words).err
     assert "name the folder with --result" in command("evaluate", "a b", "--row", 1).err
+
+
+# --- what it would cost -----------------------------------------------------------------------------------------------
+
+
+def test_a_dry_run_of_few_rows_estimates_all_of_them(
+    run: Run, data: Path, out: Path, tiny_model_dir: Path, request: pytest.FixtureRequest
+) -> None:
+    words = [data, "--out", out, "--target", " y", "--method", "kernel_shap", "--budget", 12]
+    told = run(*words, "--dry-run", "--json").json()
+    assert not out.exists()
+    with ap.Explainer(str(tiny_model_dir), progress=False) as explainer:
+        calls = [{"target": " y", "method": "kernel_shap", "budget": 12} | row for row in ROWS]
+        costs = [explainer.estimate(**{k: v for k, v in call.items() if k != "id"}) for call in calls]
+    assert (told["rows"], told["estimated"], told["failing"]) == (4, 4, {})
+    for name in ("evaluations", "forwarded_tokens"):
+        total = sum(getattr(cost, name) for cost in costs)
+        assert told[name] == {"expected": total, "least": total, "most": total}
+    shown = run(*words, "--dry-run")
+    assert (shown.code, "4 to attribute" in shown.out, "estimated" in shown.out) == (0, True, False)
+    done = run(*words, "--json").json()
+    assert done["evaluations"] == told["evaluations"]["expected"]
+    request.getfixturevalue("no_model")
+    assert "none left to attribute" in run(*words, "--dry-run").out
+    assert "was started with other arguments" in run(*words, "--seed", 1, "--dry-run").err
+
+
+def test_a_dry_run_of_many_rows_estimates_some_and_states_the_range(run: Run, tmp_path: Path, out: Path) -> None:
+    data = jsonl(tmp_path / "d.jsonl", [{"prompt": " ".join(["ab"] * n)} for n in (9, *range(3, 33), 600)])
+    words = [data, "--out", out, "--target", " y", "--method", "ablation"]
+    told = run(*words, "--dry-run", "--json", "--progress", "always")
+    assert told.err.count("estimating: row ") == told.json()["estimated"] == 8
+    assert "context length" in told.json()["failing"]["32"]
+    evaluations = told.json()["evaluations"]
+    done = run(*words, "--json").json()
+    assert evaluations["least"] <= done["evaluations"] <= evaluations["most"]
+    assert evaluations["least"] < evaluations["expected"] < evaluations["most"]
+    shown = run(*words, "--dry-run", "--restart").out
+    assert "32 to attribute, of which 8, from the shortest to the longest, were estimated" in shown
+    assert re.search(r"evaluations +about \d+ \(between \d+ and \d+\)", shown)
+    assert "row 32: A prompt of" in shown or "row 32: The prompt has" in shown
+    assert len(lines(out)) == 32, "nothing was deleted"
 
 
 # --- rows that fail --------------------------------------------------------------------------------------------------

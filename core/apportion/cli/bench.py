@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from apportion.cli.exits import FAILED
 from apportion.cli.listing import console, print_json, print_table, to_json
@@ -24,9 +20,9 @@ from apportion.cli.options.model import ModelOptions
 from apportion.cli.options.progress import ProgressOptions
 from apportion.cli.outputs import check_writable, write_file
 from apportion.cli.parse import usage_error
+from apportion.cli.ticking import ticking
 from apportion.errors import ApportionError
 from apportion.hooks.manager import installed_plugins
-from apportion.protocols.progress import ALWAYS, NEVER, Pace
 
 if TYPE_CHECKING:
     from apportion.benchmarking.measuring import Measured
@@ -127,7 +123,7 @@ def _measure(
         explainer = Explainer(**settings, plugins=[watcher], progress=False)
     found: list[Measured] = []
     failed: dict[str, str] = {}
-    with explainer, _ticking(len(cases) * (1 + repeats), progress) as tick:
+    with explainer, ticking("bench", "run", len(cases) * (1 + repeats), progress) as tick:
         for name in cases:
             try:
                 stopwatch = Stopwatch(explainer, watcher, work(name), tick=partial(tick, name))
@@ -152,41 +148,6 @@ def _facts(explainer: Explainer) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "versions": versions(),
     }
-
-
-@contextmanager
-def _ticking(total: int, progress: str) -> Iterator[Callable[[str], None]]:
-    """A bar on stderr that advances after each run and disappears at the end; elsewhere than in a terminal, lines."""
-    stderr = Console(stderr=True)
-    if progress == NEVER:
-        yield lambda _: None
-        return
-    if not stderr.is_terminal:
-        yield _lines(total, every=progress == ALWAYS)
-        return
-    columns = (TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("runs"))
-    # A bar that redraws itself during a timed run would take part of a core: it is drawn after each run.
-    bar = Progress(*columns, console=stderr, transient=True, auto_refresh=False)
-    task = bar.add_task("bench", total=total)
-
-    def tick(name: str) -> None:
-        bar.update(task, advance=1, description=name, refresh=True)
-
-    with bar:
-        bar.refresh()
-        yield tick
-
-
-def _lines(total: int, *, every: bool) -> Callable[[str], None]:
-    """Writes a line on stderr after every run, or after those that a line is due."""
-    pace, runs = Pace(), itertools.count(1)
-
-    def tick(name: str) -> None:
-        number = next(runs)
-        if pace.due() or every:
-            print(f"{name}: run {number} of {total}", file=sys.stderr, flush=True)  # noqa: T201
-
-    return tick
 
 
 def _show(facts: Mapping[str, Any], found: Sequence[Measured]) -> None:

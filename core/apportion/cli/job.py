@@ -49,14 +49,14 @@ class Job:
         return replace(self, explainer={**self.explainer, "cache": cache})
 
     @contextmanager
-    def opened(self) -> Iterator[Explainer]:
-        """The explainer, with its model loaded."""
+    def opened(self, *, quiet: bool = False) -> Iterator[Explainer]:
+        """The explainer, with its model loaded; a quiet one shows no progress of single runs."""
         with loading(self.explainer["model"], progress=self.explainer["progress"]):
             # Imported here: this takes seconds.
             from apportion.explainer import Explainer
 
             _check_options(self, inspect.signature(Explainer.attribute).parameters)
-            explainer = Explainer(**self.explainer)
+            explainer = Explainer(**{**self.explainer, **({"progress": False} if quiet else {})})
         with explainer:
             yield explainer
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from apportion.cli.costs import CostOptions, deliver_cost
+from apportion.cli.dataset_cost import NOTHING, DatasetCost, cost_of_rows, rows_to_estimate
 from apportion.cli.earlier import EarlierRuns, decisive_arguments
 from apportion.cli.exits import FAILED, InterruptedDeliveryError
 from apportion.cli.items import Columns, Item, read_items
@@ -25,6 +27,7 @@ from apportion.cli.options.output import OutputOptions
 from apportion.cli.options.prompt import PromptOptions
 from apportion.cli.options.target import TargetOptions
 from apportion.cli.rows import Rows, Summary
+from apportion.cli.ticking import ticking
 from apportion.errors import InputError, listing
 from apportion.results import run_folder
 from apportion.results.provenance import versions
@@ -52,11 +55,13 @@ def run(
     target: TargetOptions,
     method: MethodOptions,
     output: Annotated[OutputOptions, Without("save", "plot", "view", "view_option")],
+    cost: CostOptions,
 ) -> None:
     """Attribute every row of a dataset, each as `apportion attribute` does one prompt.
 
     Columns: the prompt, or with --template one for each slot; and optionally target, contrast, seed and id, which take
     precedence over the flags. Results are written as they finish. Repeat the command to resume it, however it stopped.
+    With --dry-run, only report the cost of the rows that are left; of many rows, a few are estimated.
     """
     job = job_without_prompt(model, target, method, output, inputs=[data.dataset])
     columns = Columns(data.prompt_column, data.target_column, data.id_column)
@@ -65,12 +70,16 @@ def run(
     if unused:
         print(f"unused columns: {listing(unused)}", file=sys.stderr)  # noqa: T201
     folder = ResultsFolder(data.out)
+    arguments = decisive_arguments(model, prompt, target, method)
+    if cost.dry_run:
+        expected = _expected(job, items, folder, data, arguments)
+        deliver_cost(expected, output.as_json)
+        return
     with folder.locked():
         if data.restart:
             folder.clear()
         folder.repair()
         earlier = EarlierRuns.of(folder)
-        arguments = decisive_arguments(model, prompt, target, method)
         earlier.check(arguments, items)
         about = {"dataset": str(data.dataset), "rows": len(items), "arguments": arguments}
         summary = _resume(job, items, folder, earlier, data, about)
@@ -105,6 +114,24 @@ def _resume(
         with job.opened() as explainer:  # the same model may have another name
             earlier.check_model(explainer)
     return summary
+
+
+def _expected(
+    job: Job, items: Sequence[Item], folder: ResultsFolder, data: DatasetOptions, arguments: Mapping[str, Any]
+) -> DatasetCost:
+    """The cost of the rows that are left. Nothing is written, not even the folder."""
+    earlier = EarlierRuns(folder.path, None, {}) if data.restart else EarlierRuns.of(folder)
+    earlier.check(arguments, items)
+    before = earlier.rows_to_skip(items, retry_failed=data.retry_failed)
+    left = [item for item in items if item.id not in before and item.fault is None]
+    if not left:
+        return NOTHING
+    left.sort(key=lambda item: len(str(item.arguments["prompt"])))
+    steps = len(rows_to_estimate(left))
+    with contextlib.redirect_stdout(sys.stderr), job.opened(quiet=True) as explainer:
+        earlier.check_model(explainer)
+        with ticking("estimating", "row", steps, job.explainer["progress"]) as tick:
+            return cost_of_rows(explainer, left, {**job.call, **job.method_options}, tick)
 
 
 def _check_items(path: Path, items: Sequence[Item], *, skip_errors: bool) -> None:
