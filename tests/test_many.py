@@ -256,12 +256,12 @@ def test_nothing_begins_before_it_is_asked_for(watched: ap.Explainer, watcher: W
 
 BAD = [
     ({"prompt": "a b", "methd": "x"}, "(chosen by 'auto')\" has no option 'methd'"),
-    ({"target": "x"}, "Item 1 (the first is 0): A dict in place of a prompt must hold arguments of attribute()"),
+    ({"target": "x"}, "In prompts[1]: A dict in place of a prompt must hold arguments of attribute()"),
     ({"prompt": "a b", "at_once": 3}, "at_once"),
-    ("", "Item 1 (the first is 0): The prompt must not be empty"),
+    ("", "In prompts[1]: The prompt must not be empty"),
     ({"prompt": "a b", "method": "shaply"}, "Did you mean 'shapley'?"),
-    ({"prompt": "a b c d", "method": "shapley", "budget": 3}, "Item 1 (the first is 0): "),
-    (7, "Item 1 (the first is 0): No input adapter takes a int"),
+    ({"prompt": "a b c d", "method": "shapley", "budget": 3}, "In prompts[1]: "),
+    (7, "In prompts[1]: No input adapter takes a int"),
 ]
 
 
@@ -297,7 +297,7 @@ def test_errors_can_be_returned(explainer: ap.Explainer) -> None:
     assert [type(one) for one in found] == [ap.Attribution, ap.InputError, ZeroDivisionError, ap.Attribution]
     with pytest.raises(ZeroDivisionError) as caught:
         list(explainer.attribute_many(items[2:], target=" x"))
-    assert caught.value.__notes__ == ["This happened in item 0 of attribute_many (the first is 0)."]
+    assert caught.value.__notes__ == ["This happened in prompts[0] of attribute_many."]
 
 
 class Table(list[str]):

@@ -305,7 +305,7 @@ def test_a_dry_run_of_many_rows_estimates_some_and_states_the_range(run: Run, tm
 BAD = [
     {"prompt": ""},
     "[3]",
-    {"prompt": 3.5},
+    {"prompt": "3.5"},
     {"prompt": "a b", "seed": "x"},
     '{"prompt": ',
     {"prompt": ["no message"]},
@@ -368,7 +368,18 @@ def test_bad_rows_and_failures_are_written_down(run: Run, tmp_path: Path, out: P
         ),
         ("d.csv", "id,prompt\n1,a\n1,b\n", [], "has the id '1' twice, in line 2 and line 3"),
         ("d.parquet", "no", [], "Parquet"),
-        ("d.jsonl", '{"prompt": "a", "seed": -1}\n', [], "seed=-1 must be a whole number of at least 0"),
+        ("d.jsonl", '{"prompt": "a", "seed": -1}\n', [], "--seed -1 must be a whole number of at least 0"),
+        ("d.jsonl", '{"prompt": 3.5}\n', [], "the column of prompts holds 3.5, but a text is needed"),
+        ("d.jsonl", '{"prompt": null}\n', [], "the column of prompts holds no value (null), but a text is needed"),
+        ("d.jsonl", '{"prompt": "a", "target": 5}\n', [], "holds 5, but a text is needed, or a list of token ids"),
+        ("d.jsonl", '{"prompt": "a", "target": [1, true]}\n', [], "holds [1, true], but a text is needed, or a list"),
+        ("d.csv", "id;prompt\n1;a\n", [], "seem to be separated by semicolons; save it with commas"),
+        ("d.csv", "id,prompt\n1\n", [], "line 2, cannot be attributed: it has 1 cell, and the header has 2"),
+        ("d.csv", "prompt\na\n", ["--contrast", " x"], "error: The contrast ' x' has no effect"),
+        ("d.csv", "prompt,contrast\na, x\n", [], "error: The contrast ' x' has no effect: the target function"),
+        ("d.csv", "prompt,contrast\na, x\nb,\n", [], "line 2, cannot be attributed: The contrast ' x' has no effect"),
+        ("d.csv", "prompt,contrast\na, x\nb,\n", ["--target-fn", "contrast_prob_diff"], "line 3, cannot be attributed"),
+        ("d.csv", "prompt\na\n", ["--target", ""], "the text is empty"),
         (
             "d.jsonl",
             '{"prompt": "a", "target": "\\ud800"}\n',
@@ -393,7 +404,34 @@ def test_what_cannot_work_is_refused(
     ended = run(tmp_path / name, "--out", out, *words)
     assert ended.code in (1, 2)
     assert message in " ".join(ended.err.replace("│", " ").split())
-    assert not out.exists()
+    assert not (out / "run.json").exists()
+
+
+def test_wrong_token_ids_are_refused_before_the_first_row(run: Run, tmp_path: Path, out: Path) -> None:
+    data = jsonl(tmp_path / "d.jsonl", [{"prompt": "a b"}, {"prompt": "c d", "target": [1, 99999]}])
+    for words, message in (
+        (["--target-ids", "1,99999"], "error: The target id 99999 is outside the vocabulary"),
+        (["--target", " y"], "line 2, cannot be attributed: The target id 99999 is outside the vocabulary"),
+    ):
+        ended = run(data, "--out", out, *words)
+        assert (ended.code, message in ended.err) == (1, True)
+        assert not (out / "run.json").exists(), "so that no --restart is needed"
+    skipped = run(data, "--out", out, "--target", " y", "--skip-errors", "--json").json()
+    assert (skipped["done"], skipped["failed"]) == (1, 1)
+
+
+def test_token_ids_as_targets(run: Run, tmp_path: Path, out: Path) -> None:
+    rows = [{"prompt": "a b", "target": [1, 2]}, {"prompt": "a b", "target": " y"}]
+    assert run(jsonl(tmp_path / "d.jsonl", rows), "--out", out, "--method", "ablation").code == 0
+    first, second = (result for _, result in ap.load_results(out))
+    assert (len(first.target_tokens), second.target_text) == (2, " y")
+
+
+def test_a_row_that_cannot_be_read_is_named_once(run: Run, tmp_path: Path, out: Path) -> None:
+    data = jsonl(tmp_path / "d.jsonl", [{"prompt": "a b"}, "[3]"])
+    told = run(data, "--out", out, "--target", " y", "--skip-errors").err
+    assert "line 2 failed: it is not a JSON object" in told
+    assert told.count("line 2") == 1
 
 
 # --- going on --------------------------------------------------------------------------------------------------------

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from apportion.cli.options.target import TargetOptions
 from apportion.cli.outputs import Outputs, check_outputs
 from apportion.cli.parse import usage_error
 from apportion.cli.prompting import build_prompt
+from apportion.cli.row_checks import check_contrast
 from apportion.files import file_to_write
 from apportion.hooks.manager import installed_plugins
 from apportion.options import check_options
@@ -49,13 +51,19 @@ class Job:
         return replace(self, explainer={**self.explainer, "cache": cache})
 
     @contextmanager
-    def opened(self, *, quiet: bool = False) -> Iterator[Explainer]:
-        """The explainer, with its model loaded; a quiet one shows no progress of single runs."""
+    def opened(self, *, check: Callable[[], None] | None = None, quiet: bool = False) -> Iterator[Explainer]:
+        """The explainer, with its model loaded.
+
+        Args:
+            check: further checks, which import torch and come before the model.
+            quiet: show no progress of single runs.
+        """
         with loading(self.explainer["model"], progress=self.explainer["progress"]):
             # Imported here: this takes seconds.
             from apportion.explainer import Explainer
 
             _check_options(self, inspect.signature(Explainer.attribute).parameters)
+            (check or partial(check_contrast, self.call))()
             explainer = Explainer(**{**self.explainer, **({"progress": False} if quiet else {})})
         with explainer:
             yield explainer

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,9 +26,10 @@ from apportion.cli.options.model import ModelOptions
 from apportion.cli.options.output import OutputOptions
 from apportion.cli.options.prompt import PromptOptions
 from apportion.cli.options.target import TargetOptions
+from apportion.cli.row_checks import check_contrast, check_items, check_tokens, with_faults
 from apportion.cli.rows import Rows, Summary
 from apportion.cli.ticking import ticking
-from apportion.errors import InputError, listing
+from apportion.errors import listing
 from apportion.results import run_folder
 from apportion.results.provenance import versions
 from apportion.results.run_folder import ResultsFolder
@@ -66,7 +67,7 @@ def run(
     job = job_without_prompt(model, target, method, output, inputs=[data.dataset])
     columns = Columns(data.prompt_column, data.target_column, data.id_column)
     items, unused = read_items(data.dataset, prompt, columns)
-    _check_items(data.dataset, items, skip_errors=data.skip_errors)
+    check_items(data.dataset, items, skip_errors=data.skip_errors)
     if unused:
         print(f"unused columns: {listing(unused)}", file=sys.stderr)  # noqa: T201
     folder = ResultsFolder(data.out)
@@ -104,7 +105,12 @@ def _resume(
     left = [item for item in items if item.id not in before]
     if left:
         job = job.with_cache(data.cache or folder.evaluations)
-        with contextlib.redirect_stdout(sys.stderr), _interruptible(folder, summary), job.opened() as explainer:
+        with (
+            contextlib.redirect_stdout(sys.stderr),
+            _interruptible(folder, summary),
+            _opened(job, left, data) as opened,
+        ):
+            explainer, left = opened
             earlier.check_model(explainer)
             if earlier.manifest is None:
                 folder.begin({**about, **_of_model(explainer)})
@@ -123,28 +129,38 @@ def _expected(
     earlier = EarlierRuns(folder.path, None, {}) if data.restart else EarlierRuns.of(folder)
     earlier.check(arguments, items)
     before = earlier.rows_to_skip(items, retry_failed=data.retry_failed)
-    left = [item for item in items if item.id not in before and item.fault is None]
+    left = [item for item in items if item.id not in before]
     if not left:
         return NOTHING
-    left.sort(key=lambda item: len(str(item.arguments["prompt"])))
-    steps = len(rows_to_estimate(left))
-    with contextlib.redirect_stdout(sys.stderr), job.opened(quiet=True) as explainer:
+    with contextlib.redirect_stdout(sys.stderr), _opened(job, left, data, quiet=True) as (explainer, left):
+        left = sorted(
+            (item for item in left if item.fault is None), key=lambda item: len(str(item.arguments["prompt"]))
+        )
+        steps = len(rows_to_estimate(left))
         earlier.check_model(explainer)
         with ticking("estimating", "row", steps, job.explainer["progress"]) as tick:
             return cost_of_rows(explainer, left, {**job.call, **job.method_options}, tick)
 
 
-def _check_items(path: Path, items: Sequence[Item], *, skip_errors: bool) -> None:
-    """Refuse rows that cannot be attributed, before a model is loaded."""
-    bad = [item for item in items if item.fault is not None]
-    if not bad or (skip_errors and len(bad) < len(items)):
-        return
-    first, rest = bad[0], len(bad) - 1
-    more = f" Nor can {rest} more: {listing(item.record.place for item in bad[1:])}." if rest else ""
-    hint = "" if len(bad) == len(items) else " Fix the file, or add --skip-errors to record such rows as failed."
-    raise InputError(
-        f"{path}, {first.record.place}, cannot be attributed: {(first.fault or '').rstrip('.')}.{more}{hint}"
-    )
+@contextlib.contextmanager
+def _opened(
+    job: Job, items: Sequence[Item], data: DatasetOptions, *, quiet: bool = False
+) -> Iterator[tuple[Explainer, list[Item]]]:
+    """The explainer, and the rows with all faults that can be found before one of them is attributed.
+
+    Raises:
+        InputError: there is such a fault, and it is not to be recorded instead.
+    """
+    checked = list(items)
+
+    def check_before() -> None:
+        checked[:] = with_faults(checked, job.call, check_contrast)
+        check_items(data.dataset, checked, skip_errors=data.skip_errors)
+
+    with job.opened(check=check_before, quiet=quiet) as explainer:
+        checked = with_faults(checked, job.call, partial(check_tokens, explainer))
+        check_items(data.dataset, checked, skip_errors=data.skip_errors)
+        yield explainer, checked
 
 
 @contextlib.contextmanager

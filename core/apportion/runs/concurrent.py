@@ -126,9 +126,9 @@ def _closed_at_exit(iterator: Generator[Found, None, None]) -> Generator[Found, 
 def _numbered(error: Exception, number: int) -> Exception:
     """Add the number of the item to an error."""
     if isinstance(error, ApportionError):
-        error.args = (f"Item {number} (the first is 0): {error}",)
+        error.args = (f"In prompts[{number}]: {error}",)
     else:
-        error.add_note(f"This happened in item {number} of attribute_many (the first is 0).")
+        error.add_note(f"This happened in prompts[{number}] of attribute_many.")
     return error
 
 
