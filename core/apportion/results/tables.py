@@ -12,7 +12,6 @@ from apportion.errors import ApportionError, ResultError, unknown_name
 if TYPE_CHECKING:
     import pandas as pd
 
-    from apportion.results.attribution import Attribution
 
 __all__ = ["columns_of", "dataframe"]
 
@@ -34,20 +33,20 @@ def dataframe(columns: Columns) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def columns_of(result: Attribution, rows: str) -> Columns:
+def columns_of(result: Any, rows: str) -> Columns:
     """The columns of a result's table.
 
     Standard errors are 0 where the result is exact, and NaN where they are unknown.
 
     Args:
-        result: the result.
+        result: the ``Attribution``, which imports this module.
         rows: ``"features"``, ``"tokens"``, ``"pairs"`` or ``"groups"``.
 
     Raises:
         UnknownNameError: there is no such table.
         ResultError: the result has no pairs or groups.
     """
-    tables: Mapping[str, Callable[[Attribution], Columns]] = {
+    tables: Mapping[str, Callable[[Any], Columns]] = {
         "features": _of_features,
         "tokens": _of_tokens,
         "pairs": _of_pairs,
@@ -58,7 +57,7 @@ def columns_of(result: Attribution, rows: str) -> Columns:
     return tables[rows](result)
 
 
-def _of_features(result: Attribution) -> Columns:
+def _of_features(result: Any) -> Columns:
     return {
         "feature": result.feature_names,
         "text": [feature.text for feature in result.features],
@@ -67,7 +66,7 @@ def _of_features(result: Attribution) -> Columns:
     }
 
 
-def _of_tokens(result: Attribution) -> Columns:
+def _of_tokens(result: Any) -> Columns:
     n, t = len(result.features), len(result.target_tokens)
     return {
         "position": np.repeat(np.arange(t), n),
@@ -78,7 +77,7 @@ def _of_tokens(result: Attribution) -> Columns:
     }
 
 
-def _of_pairs(result: Attribution) -> Columns:
+def _of_pairs(result: Any) -> Columns:
     if "interactions" not in result.extras:
         raise _without(result, "pairs", "interactions")
     first, second = np.triu_indices(len(result.features), 1)
@@ -94,7 +93,7 @@ def _of_pairs(result: Attribution) -> Columns:
     }
 
 
-def _of_groups(result: Attribution) -> Columns:
+def _of_groups(result: Any) -> Columns:
     if "tree" not in result.extras:
         raise _without(result, "groups", "hierarchical")
     tree = result.extras["tree"]
@@ -110,14 +109,14 @@ def _of_groups(result: Attribution) -> Columns:
     }
 
 
-def _errors(result: Attribution, errors: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
+def _errors(result: Any, errors: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
     """Standard errors as numbers; without any, they are 0 only if those of the whole target say that all is exact."""
     if errors is not None:
         return errors
     return np.full(shape, 0.0 if result.std_error is None and result.token_std_error is None else np.nan)
 
 
-def _without(result: Attribution, rows: str, method: str) -> ResultError:
+def _without(result: Any, rows: str, method: str) -> ResultError:
     return ResultError(
         f"This result of the method {result.provenance.method!r} has no table of {rows}; they come with "
         f'method="{method}".'
