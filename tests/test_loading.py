@@ -394,7 +394,7 @@ def test_a_damaged_folder_says_what_is_wrong_with_it(
             b"GGUF\x03\0\0\0" + b"\x05\0\0\0\0\0\0\0" * 2,
             r"x.gguf is damaged or incomplete: .*Download it again",
         ),
-        ("model.bin", b"x", r"'.*model.bin' is a file, but no .gguf file. Give the folder that it is in"),
+        ("model.bin", b"x", r"'.*model.bin' is a file and does not end in .gguf. Give the folder that it is in"),
     ],
 )
 def test_a_file_that_is_no_model_says_so_without_a_warning(

@@ -1,4 +1,4 @@
-"""What is shown while a model loads."""
+"""The display while a model loads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is in a folder that ``apportion run`` wrote, at a glance."""
+"""The content of a folder that ``apportion run`` wrote, at a glance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with the folder of a model, said before anything is loaded from it."""
+"""Checks of the folder of a model, before anything is loaded from it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def check_folder(name: str, path: Path) -> None:
         ModelError: it is a file, has no readable ``config.json``, or lacks files of weights.
     """
     if path.is_file():
-        raise ModelError(f"{name!r} is a file, but no .gguf file. Give the folder that it is in.")
+        raise ModelError(f"{name!r} is a file and does not end in .gguf. Give the folder that it is in.")
     if not (path / "config.json").is_file():
         names = sorted(file.name for file in path.iterdir())
         held = listing(names, limit=6) if names else "nothing"

@@ -33,7 +33,7 @@ def hub_options(source: str, names: Sequence[str] = ()) -> Mapping[str, Any]:
         return {}
     if not _is_cached(source):
         raise ModelError(
-            f"{source!r} is no file or folder, and not a model that was downloaded before. It cannot be downloaded "
+            f"{source!r} is not a file or folder, nor a model that was downloaded before. It cannot be downloaded "
             f"now, because {why}. {suggestion(source, names)}Connect, or give a folder or a .gguf file."
         )
     return {"local_files_only": True}

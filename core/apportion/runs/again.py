@@ -45,7 +45,7 @@ def recipe_in(result: Attribution) -> Recipe:
     """The arguments of the call that made a result.
 
     Raises:
-        InputError: this is no result, or it holds none, because it is older or was made by hand.
+        InputError: it is something else, or an older result, or one that was made by hand, and holds none.
     """
     if not isinstance(result, Attribution):
         raise InputError(f"The result must be an Attribution, not {type(result).__name__}: {result!r:.80}.")

@@ -24,9 +24,9 @@ class ProgressOptions:
     progress: Annotated[
         str,
         _option(
-            metavar="auto|always|never",
-            help="Show progress on stderr: as a bar in a terminal, and elsewhere as a line every few seconds, once it "
-            "takes that long. 'always' adds a first and a last line there.",
+            metavar="WHEN",
+            help="When to show progress, on stderr: auto, always or never. In a terminal it is a bar, and elsewhere a line "
+            "every few seconds, once it takes that long; always adds a first and a last line there.",
         ),
     ] = AUTO
     no_progress: Annotated[bool, _option("--no-progress", metavar=NO_VALUE, hidden=True)] = False
