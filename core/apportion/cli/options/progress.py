@@ -25,8 +25,8 @@ class ProgressOptions:
         str,
         _option(
             metavar="WHEN",
-            help="When to show progress, on stderr: auto, always or never. In a terminal it is a bar, and elsewhere a line "
-            "every few seconds, once it takes that long; always adds a first and a last line there.",
+            help="When to show progress, on stderr: auto, always or never. In a terminal it is a bar, and elsewhere a "
+            "line every few seconds, once it takes that long; always adds a first and a last line there.",
         ),
     ] = AUTO
     no_progress: Annotated[bool, _option("--no-progress", metavar=NO_VALUE, hidden=True)] = False
