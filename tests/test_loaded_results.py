@@ -182,6 +182,21 @@ def test_other_models_tokenizers_and_versions_are_refused(saved: Callable[[ap.At
         one.evaluate(replace(loaded, provenance=older))
 
 
+class Elsewhere:
+    """Scores batches in its own way."""
+
+    @ap.hookimpl
+    def apportion_score(self, session: ap.Session, batch: ap.ScoringBatch, read: Any) -> torch.Tensor:
+        return read(session, batch) * 2
+
+
+def test_results_that_another_plugin_scored_are_refused(saved: Callable[[ap.Attribution], ap.Attribution]) -> None:
+    with explainer(plugins=[Elsewhere()]) as one, explainer() as other:
+        loaded = saved(one.attribute("a b c", " x"))
+        with pytest.raises(ap.InputError, match=r"Other plugins scored this result: .*Elsewhere.*; those .* are none"):
+            other.evaluate(loaded)
+
+
 def test_files_of_earlier_versions_load_but_hold_no_arguments(tmp_path: Path) -> None:
     path = tmp_path / "old.json"
     with explainer() as one:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,7 @@ class Recipe:
         target_options: its options.
         method: name of the method, or ``"auto"``.
         options: the method's options, as given.
+        scorers: name and distribution of each plugin that scored batches.
         missing: what a file cannot hold, such as functions: names of arguments, each with the reason.
     """
 
@@ -58,6 +59,7 @@ class Recipe:
     target_options: Any = field(default_factory=dict)
     method: str | None = "auto"
     options: Any = field(default_factory=dict)
+    scorers: Sequence[Sequence[str]] = ()
     missing: Mapping[str, str] = field(default_factory=dict)
 
     def require(self, *needed: str) -> None:
@@ -96,6 +98,7 @@ def recipe_of(request: Request, inputs: Registry) -> Recipe:
         target_options=_kept(TARGET_FN, lambda: _encoded(request.target_options, "target_options"), missing),
         method=_kept(METHOD, lambda: _name(given.get("method")), missing),
         options=_kept(METHOD, lambda: _encoded(request.given_options, "options"), missing),
+        scorers=[list(pair) for pair in request.scorers],
         missing=missing,
     )
 
@@ -113,7 +116,12 @@ def recipe_of_dict(data: object) -> Recipe:
         ids, tokens = _decoded(target["ids"]), _decoded(target["tokens"])
         if not ids or not all(type(i) is int for i in ids) or len(tokens) != len(ids):
             raise TypeError(f"the target has the token ids {ids!r:.60} and the tokens {tokens!r:.60}")
-    texts = [recipe.digest, *recipe.missing, *recipe.missing.values()]
+    texts = [
+        recipe.digest,
+        *recipe.missing,
+        *recipe.missing.values(),
+        *(text for pair in recipe.scorers for text in pair),
+    ]
     texts += [name for name in (recipe.target_fn, recipe.method) if name is not None]
     if not all(isinstance(text, str) for text in texts):
         raise TypeError("the recipe holds something else where a string is expected")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from apportion.errors import InputError
+from apportion.errors import InputError, listing
 from apportion.game.game import Game
 from apportion.protocols.backend import Capability
 from apportion.protocols.methods import Estimate
@@ -132,5 +132,11 @@ def request_again(result: Attribution, request_id: str, resolver: Resolver, inpu
         raise InputError(
             "The prompt reads otherwise than when the result was made: the tokenizer, its chat template, or the plugin "
             "that splits the prompt has changed. Run attribute() again."
+        )
+    now, then = ([": ".join(pair) for pair in scorers] for scorers in (request.scorers, recipe.scorers))
+    if now != then:
+        raise InputError(
+            f"Other plugins scored this result: {listing(then)}; those of this explainer are {listing(now)}. Use the "
+            "same plugins, or run attribute() again."
         )
     return replace(request, generation=dict(result.provenance.generation or {}))
