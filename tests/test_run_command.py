@@ -376,7 +376,12 @@ def test_bad_rows_and_failures_are_written_down(run: Run, tmp_path: Path, out: P
         ("d.csv", "id;prompt\n1;a\n", [], "seem to be separated by semicolons; save it with commas"),
         ("d.csv", "id,prompt\n1\n", [], "line 2, cannot be attributed: it has 1 cell, and the header has 2"),
         ("d.csv", "prompt\na\n", ["--contrast", " x"], "error: The contrast ' x' has no effect"),
-        ("d.csv", "prompt,contrast\na, x\n", [], "error: The contrast ' x' has no effect: the target function"),
+        (
+            "d.csv",
+            "prompt\na\nb\n",
+            ["--target-fn", "contrast_prob_diff"],
+            "error: The target function 'contrast_prob_diff'",
+        ),
         ("d.csv", "prompt,contrast\na, x\nb,\n", [], "line 2, cannot be attributed: The contrast ' x' has no effect"),
         ("d.csv", "prompt,contrast\na, x\nb,\n", ["--target-fn", "contrast_prob_diff"], "line 3, cannot be attributed"),
         ("d.csv", "prompt\na\n", ["--target", ""], "the text is empty"),
@@ -416,8 +421,11 @@ def test_wrong_token_ids_are_refused_before_the_first_row(run: Run, tmp_path: Pa
         ended = run(data, "--out", out, *words)
         assert (ended.code, message in ended.err) == (1, True)
         assert not (out / "run.json").exists(), "so that no --restart is needed"
-    skipped = run(data, "--out", out, "--target", " y", "--skip-errors", "--json").json()
+    words = [data, "--out", out, "--target", " y", "--skip-errors", "--json"]
+    skipped = run(*words).json()
     assert (skipped["done"], skipped["failed"]) == (1, 1)
+    again = run(*words, "--retry-failed").json()
+    assert (again["done_before"], again["failed"]) == (1, 1), "where only bad rows are left, too"
 
 
 def test_token_ids_as_targets(run: Run, tmp_path: Path, out: Path) -> None:

@@ -59,23 +59,15 @@ def check_tokens(explainer: Explainer, call: Mapping[str, Any]) -> None:
 
 
 def with_faults(items: Sequence[Item], shared: Mapping[str, Any], check: Check) -> list[Item]:
-    """The rows, each with the fault that a check finds in its arguments, if it had none.
-
-    Raises:
-        ApportionError: the check finds the same fault in every row, because the shared arguments have it.
-    """
+    """The rows, each with the fault that a check finds in its arguments, if it had none."""
     found: list[Item] = []
-    errors: dict[str, ApportionError] = {}
     for item in items:
         if item.fault is None:
             try:
                 check({**shared, **item.arguments})
             except ApportionError as error:
-                errors[str(error)] = error
                 item = replace(item, fault=str(error))
         found.append(item)
-    if len(errors) == 1 and all(item.fault in errors for item in found):
-        raise next(iter(errors.values()))
     return found
 
 

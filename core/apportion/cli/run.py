@@ -153,13 +153,20 @@ def _opened(
     """
     checked = list(items)
 
+    def refuse(found: Sequence[Item]) -> None:
+        checked[:] = found
+        if not data.skip_errors:  # else they are recorded, even if no others are left
+            check_items(data.dataset, checked, skip_errors=False)
+
     def check_before() -> None:
-        checked[:] = with_faults(checked, job.call, check_contrast)
-        check_items(data.dataset, checked, skip_errors=data.skip_errors)
+        # A flag that is wrong, or missing in all rows, is no fault of the rows.
+        if job.call["contrast"] is not None or not any("contrast" in item.arguments for item in items):
+            check_contrast(job.call)
+        refuse(with_faults(checked, job.call, check_contrast))
 
     with job.opened(check=check_before, quiet=quiet) as explainer:
-        checked = with_faults(checked, job.call, partial(check_tokens, explainer))
-        check_items(data.dataset, checked, skip_errors=data.skip_errors)
+        check_tokens(explainer, job.call)
+        refuse(with_faults(checked, job.call, partial(check_tokens, explainer)))
         yield explainer, checked
 
 
