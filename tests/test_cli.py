@@ -24,6 +24,7 @@ from apportion import explainer as explainer_module
 from apportion.cli import main, outputs
 from apportion.cli.options.command import Without, add_command, in_panel
 from apportion.cli.parse import json_or_text, memory_size, usage_error
+from apportion.cli.wording import in_shell_words
 from apportion.errors import ApportionError
 from apportion.hooks import manager as plugins_module
 from apportion.hooks.docstrings import description, parameter_notes
@@ -254,7 +255,7 @@ def test_flags_reach_the_library(run: Run, calls: list[dict[str, Any]], tmp_path
         "--seed",
         "2",
         "--target-fn",
-        "prob",
+        "contrast_prob_diff",
     ]
     words += ["--contrast", " no", "--target-option", "top_k=3", "--until", "0.5"]
     words += ["--method", "permutation", "--option", "antithetic=false", "-o", "n-permutations=6"]
@@ -272,12 +273,12 @@ def test_flags_reach_the_library(run: Run, calls: list[dict[str, Any]], tmp_path
             "backend_options": {"compile": True},
             "allow_missing": True,
             "share_prefixes": False,
-            "progress": False,
+            "progress": "never",
             "cache": True,
             "run_log": tmp_path / "runs.jsonl",
             "prompt": ap.Text("a b c", by="tokens", baseline=7, keep=("a", -1)),
             "target": [1, 2],
-            "target_fn": "prob",
+            "target_fn": "contrast_prob_diff",
             "contrast": " no",
             "target_options": {"top_k": 3},
             "generate": None,
@@ -430,7 +431,9 @@ def test_chat_and_document_faults(run: Run, no_model: None, tmp_path: Path) -> N
     path = tmp_path / "chat.json"
     for text, message in [
         ("{", "is not JSON"),
-        ("3", "Chat takes a list of messages"),
+        ("3", "The chat in FILE must be a JSON list of messages, or an object with 'messages'; it is 3."),
+        ("null", "it is null."),
+        (" \n", "The chat is empty: there is no text in the file FILE."),
         ("[]", "The list of messages must not be empty"),
         ('{"tools": []}', "has no 'messages'"),
         ('{"message": []}', "No part of a chat is called 'message'. Did you mean 'messages'?"),
@@ -440,19 +443,26 @@ def test_chat_and_document_faults(run: Run, no_model: None, tmp_path: Path) -> N
         path.write_text(text)
         ended = run("attribute", "--chat", path)
         assert (ended.code, ended.out) == (1, "")
-        assert message in ended.err
+        assert message.replace("FILE", str(path)) in ended.err
     assert "Cannot read the chat file" in run("attribute", "--chat", tmp_path / "no.json").err
     assert "Cannot read the document file" in run("attribute", "a", "--document", tmp_path / "no.txt").err
     path.write_text(" ")
-    assert "'chat.json' must be a string and must not be empty" in run("attribute", "a", "--document", path).err
+    assert (
+        f"The document is empty: there is no text in the file {path}" in run("attribute", "a", "--document", path).err
+    )
     assert "is given twice" in run("attribute", "a", "--document", path, "--document", path).err
     assert "is an input of this command" in run("attribute", "--chat", path, "--save", path).err
 
 
-def test_prompt_file_faults(run: Run, no_model: None, tmp_path: Path) -> None:
+def test_prompt_file_faults(run: Run, no_model: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     missing = run("attribute", "--prompt-file", tmp_path / "no.txt")
     assert (missing.code, missing.err.count("\n")) == (1, 0)
     assert missing.err.startswith("error: Cannot read the prompt file")
+    (tmp_path / "empty.txt").write_text("\n")
+    empty = run("attribute", "--prompt-file", tmp_path / "empty.txt").err
+    assert empty == f"error: The prompt is empty: there is no text in the file {tmp_path / 'empty.txt'}."
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    assert "The prompt is empty: there is no text on stdin." in run("attribute", "--prompt-file", "-").err
 
 
 NOT_UTF8 = {
@@ -529,6 +539,15 @@ def test_byte_order_marks_are_dropped(
         (["a b", "--plot", "x.png", "--view-option", "colour=1"], "has no option 'colour'"),
         (["a b", "--plot", "x.html", "--view", "bar"], "does not fit x.html"),
         (["a b", "--plot", "x.png", "--view", "html"], "does not fit x.png"),
+        (
+            ["a b", "--contrast", " x"],
+            "' x' has no effect: the target function 'log_prob' compares with nothing. Choose",
+        ),
+        (["a b", "--target-fn", "contrast_prob_diff"], "compares with another target; give it as --contrast."),
+        (
+            ["a b", "--target-fn", "contrast_prob_diff", "--target", " x", "--contrast", " x"],
+            "The contrast ' x' is equal to the target",
+        ),
     ],
 )
 def test_problems_that_one_line_explains(run: Run, no_model: None, words: list[str], message: str) -> None:
@@ -560,6 +579,13 @@ def test_problems_that_one_line_explains(run: Run, no_model: None, words: list[s
         (["a", "--baseline-id", "3"], "add --features tokens"),
         (["a", "--features", "tokens", "--baseline-id", "3", "--text-baseline", "x"], "--text-baseline is given too"),
         (["a", "--target", "x", "--target-ids", "1"], "--target is given too"),
+        (["a", "--target", ""], "the text is empty"),
+        (["a", "--contrast", ""], "the text is empty"),
+        (["--prompt-file", ""], "the name of the file is empty"),
+        (["--chat", ""], "the name of the file is empty"),
+        (["a", "--document", ""], "the name of the file is empty"),
+        (["a", "--progress", "maybe"], "'maybe' is not one of auto, always, never"),
+        (["a", "--progress", "always", "--no-progress"], "--progress always is given too"),
         (["a", "--target-ids", "1;2"], "is not a list of token ids"),
         (["a", "--target", "x", "--max-new-tokens", "3"], "the target is given"),
         (["a", "--generate", "max_new_tokens=2", "--max-new-tokens", "3"], "leave one of them out"),
@@ -611,6 +637,20 @@ def test_usage_errors(run: Run, no_model: None, words: list[str], message: str) 
     assert message in ended.err
 
 
+def test_refusals_of_the_library_use_the_words_of_the_shell(attribute: Run) -> None:
+    for words, message in (
+        (["--until", "-1"], "error: --until -1.0 must be a standard error"),
+        (["--method", "permutation", "-o", "antithetic=5"], "antithetic=5 must be true or false"),
+        (["--method", "hierarchical", "-o", "depth=null"], "has no option 'depth'"),
+    ):
+        ended = attribute("a b c", "--target", " x", *words)
+        assert (ended.code, ended.out) == (1, "")
+        assert message in ended.err
+    assert in_shell_words("'budget=3' is a text; by=5 is not, nor is budget=3 (None or seed=).") == (
+        "'budget=3' is a text; --by 5 is not, nor is --budget 3 (null or --seed)."
+    )
+
+
 def test_unknown_command(run: Run) -> None:
     ended = run("atribute", "x")
     assert ended.code == 2
@@ -648,9 +688,9 @@ def test_two_outputs_cannot_be_one_file(run: Run, no_model: None, tmp_path: Path
 def test_a_failed_run_leaves_the_old_file(attribute: Run, tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text("old")
-    ended = attribute("a b c", "--target", "", "--save", path)
+    ended = attribute("a b c", "--target-ids", "99999", "--save", path)
     assert (ended.code, ended.out) == (1, "")
-    assert "is an empty string" in ended.err
+    assert "outside the vocabulary" in ended.err
     assert path.read_text() == "old"
     assert names(tmp_path) == ["a.json"]
 

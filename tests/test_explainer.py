@@ -158,7 +158,7 @@ def test_results_say_how_their_target_was_written(explainer: ap.Explainer) -> No
         ({"memory_budget": "512MiB"}, "memory_budget='512MiB' must be a whole number of bytes"),
         ({"backend": None}, "backend=None is neither a name nor a Backend"),
         ({"share_prefixes": "no"}, "share_prefixes='no' must be True or False"),
-        ({"progress": "x"}, "progress='x' must be True or False"),
+        ({"progress": "x"}, "progress='x' must be True, False, 'auto', 'always' or 'never'"),
         ({"backend": "torch", "backend_options": {1: 2}}, "backend_options={1: 2} must be a dict of options by name"),
         ({"backend_options": "compile"}, "backend_options='compile' must be a dict of options by name"),
     ],

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -332,3 +335,94 @@ def test_the_model_of_an_adapter_is_complete_too(
 def test_a_damaged_adapter(about: str, message: str, adapter: Path) -> None:
     (adapter / "adapter_config.json").write_text(about)
     assert f"The adapter's configuration {adapter / 'adapter_config.json'} {message}" in refusal(str(adapter))
+
+
+# --- folders and files that are no model -----------------------------------------------------------------------------
+
+
+def without_files(pattern: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        for file in folder.glob(pattern):
+            file.unlink()
+
+    return change
+
+
+def written(name: str, content: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).write_text(content) and None
+
+
+def in_shards(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    tiny.model().save_pretrained(folder, max_shard_size="20KB")
+    (folder / "model-00002-of-00012.safetensors").unlink()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (written("config.json", "{oops"), r"The config.json in '.*' is damaged: it is not JSON \(Expecting property"),
+        (written("config.json", "[1]"), r"The config.json in '.*' is damaged: it holds a list instead of an object"),
+        (in_shards, r"1 of the 12 files of weights in '.*' are missing: model-00002-of-00012.safetensors. Download"),
+        (written("model.safetensors", "x"), "A weights file .* is damaged or incomplete"),
+        (without_files("*.safetensors"), "cannot be loaded: Error no file named model.safetensors"),
+        (without_files("token*"), r"holds a model but no tokenizer .*name another one with tokenizer=\.$"),
+        (written("tokenizer.json", "{oops"), "The tokenizer in '.*' cannot be loaded: Expecting property name"),
+        (without_files("*"), "has no config.json, so it is not a saved model; it holds nothing"),
+    ],
+)
+@pytest.mark.parametrize("name", ["model", "model.gguf"])
+def test_a_damaged_folder_says_what_is_wrong_with_it(
+    name: str, change: Callable[[Path], None], message: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / name
+    tiny.model().save_pretrained(folder)
+    tiny.tokenizer().save_pretrained(folder)
+    change(folder)
+    with pytest.raises(ap.ModelError, match=message) as caught:
+        ap.Explainer(str(folder), progress=False)
+    assert "hub id" not in str(caught.value), "another name would not help"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.gguf", b"garbage" * 9, r"x.gguf is not a GGUF file: it begins with b'garb' instead of b'GGUF'"),
+        ("x.gguf", b"", r"x.gguf is not a GGUF file: it is empty"),
+        (
+            "x.gguf",
+            b"GGUF\x03\0\0\0" + b"\x05\0\0\0\0\0\0\0" * 2,
+            r"x.gguf is damaged or incomplete: .*Download it again",
+        ),
+        ("model.bin", b"x", r"'.*model.bin' is a file and does not end in .gguf. Give the folder that it is in"),
+    ],
+)
+def test_a_file_that_is_no_model_says_so_without_a_warning(
+    name: str, content: bytes, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: Any
+) -> None:
+    pytest.importorskip("gguf")
+    monkeypatch.setenv("APPORTION_CACHE", str(tmp_path / "cache"))
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ap.ModelError, match=message):
+        ap.Explainer(str(tmp_path / name), progress=False)
+    assert not [warning for warning in recwarn if "takes longer" in str(warning.message)]
+
+
+def test_a_hub_that_does_not_answer_is_asked_once(tmp_path: Path) -> None:
+    """Instead of six times for each file, with a line for each time."""
+    code = (
+        "from apportion.errors import ModelError\nfrom apportion.models.spec import files_of\n"
+        "try:\n    files_of('smollm')\nexcept ModelError as error:\n    print(error)"
+    )
+    known = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
+    ended = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **known}, capture_output=True, text=True, check=False
+    )
+    assert ended.stderr == ""
+    assert "It cannot be downloaded now, because http://127.0.0.1:9 does not answer (" in ended.stdout
+    assert "Did you mean 'smollm2'?" in ended.stdout
+
+
+def test_a_hub_id_without_a_hub() -> None:
+    with pytest.raises(ap.ModelError, match="because HF_HUB_OFFLINE is set. Connect, or give a folder"):
+        ap.Explainer("no-such-org/no-such-model", progress=False)

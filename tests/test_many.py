@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import signal
 import subprocess
@@ -255,12 +256,12 @@ def test_nothing_begins_before_it_is_asked_for(watched: ap.Explainer, watcher: W
 
 BAD = [
     ({"prompt": "a b", "methd": "x"}, "attribute() has no argument 'methd'. Did you mean 'method'?"),
-    ({"target": "x"}, "Item 1 (the first is 0): A dict in place of a prompt must hold arguments of attribute()"),
+    ({"target": "x"}, "In prompts[1]: A dict in place of a prompt must hold arguments of attribute()"),
     ({"prompt": "a b", "at_once": 3}, "at_once"),
-    ("", "Item 1 (the first is 0): The prompt must not be empty"),
+    ("", "In prompts[1]: The prompt must not be empty"),
     ({"prompt": "a b", "method": "shaply"}, "Did you mean 'shapley'?"),
-    ({"prompt": "a b c d", "method": "shapley", "budget": 3}, "Item 1 (the first is 0): "),
-    (7, "Item 1 (the first is 0): This int is not a prompt: 7"),
+    ({"prompt": "a b c d", "method": "shapley", "budget": 3}, "In prompts[1]: "),
+    (7, "In prompts[1]: This int is not a prompt: 7"),
 ]
 
 
@@ -296,7 +297,7 @@ def test_errors_can_be_returned(explainer: ap.Explainer) -> None:
     assert [type(one) for one in found] == [ap.Attribution, ap.InputError, ZeroDivisionError, ap.Attribution]
     with pytest.raises(ZeroDivisionError) as caught:
         list(explainer.attribute_many(items[2:], target=" x"))
-    assert caught.value.__notes__ == ["This happened in item 0 of attribute_many (the first is 0)."]
+    assert caught.value.__notes__ == ["This happened in prompts[0] of attribute_many."]
 
 
 class Table(list[str]):
@@ -505,7 +506,7 @@ def test_the_cache_takes_one_checksum_for_all(tmp_path: Path, monkeypatch: pytes
 
 def test_a_bar_counts_prompts(tmp_path: Path) -> None:
     stream = io.StringIO()
-    bar = ProgressBar(Console(file=stream, force_terminal=True, width=120))
+    bar = ProgressBar(console=Console(file=stream, force_terminal=True, width=120))
     with ap.Explainer((tiny.model(), tiny.tokenizer()), plugins=[bar], progress=False) as explainer:
         list(explainer.attribute_many(PROMPTS, target=" x", at_once=2))
     shown = stream.getvalue()
@@ -513,6 +514,26 @@ def test_a_bar_counts_prompts(tmp_path: Path) -> None:
     assert "80 evaluations" in shown
     assert "scoring" not in shown
     assert shown.endswith("\x1b[2K")
+
+
+@pytest.mark.parametrize("budget", [None, 12])
+def test_prompts_under_way_count_in_parts(budget: int | None) -> None:
+    """Rows that share batches end together; what is reported in between moves on with every batch."""
+    events: list[ap.ProgressEvent] = []
+
+    class Watch:
+        @ap.hookimpl
+        def apportion_on_progress(self, event: ap.ProgressEvent) -> None:
+            if event.stage == "items":
+                events.append(event)
+
+    with ap.Explainer((tiny.model(), tiny.tokenizer()), plugins=[Watch()], memory_budget=1) as explainer:
+        list(explainer.attribute_many(["a b c d e", "f g h i j", "k l m n o"], target=" x", budget=budget, at_once=3))
+    moved = [event.done + event.share for event in events]
+    before = [amount for event, amount in zip(events, moved, strict=True) if not event.done]
+    assert len({round(amount, 2) for amount in before}) > 5
+    assert all(b >= a - 0.2 for a, b in itertools.pairwise(moved))
+    assert moved[-1] == 3
 
 
 @pytest.mark.parametrize("on_error", ["raise", "return"])

@@ -1,9 +1,10 @@
-"""Progress: a bar in a terminal, another in a notebook, nothing in a pipe."""
+"""Progress: a bar in a terminal, another in a notebook, lines in a pipe once it takes a while."""
 
 from __future__ import annotations
 
 import html.parser
 import io
+import itertools
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +15,9 @@ from rich.console import Console
 import apportion as ap
 from apportion.testing import tiny
 from apportion_plugins.progress import ProgressBar
+from apportion_plugins.progress.lines import ProgressLines
 from apportion_plugins.progress.notebook import NotebookBar, bar_html
+from apportion_plugins.progress.terminal import TerminalBar
 
 
 def explain(*plugins: object, **options: Any) -> ap.Attribution:
@@ -24,17 +27,85 @@ def explain(*plugins: object, **options: Any) -> ap.Attribution:
 
 def test_a_terminal_shows_a_bar_and_forgets_it() -> None:
     stream = io.StringIO()
-    explain(ProgressBar(Console(file=stream, force_terminal=True, width=100)), target=None, method="ablation")
+    explain(ProgressBar(console=Console(file=stream, force_terminal=True, width=100)), target=None, method="ablation")
     shown = stream.getvalue()
     assert "generating the target" in shown
     assert "4/4" in shown
     assert shown.endswith("\x1b[2K")  # the last thing is to erase the line
 
 
-def test_a_pipe_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+class Clock:
+    """A clock that a test moves."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_pipe_gets_a_line_every_few_seconds_and_fewer_later() -> None:
+    clock, written = Clock(), []
+    lines = ProgressLines(written.append, clock=clock)
+    for second in range(3601):
+        clock.now = float(second)
+        lines.show("scoring", second, 7200)
+    lines.remove()
+    assert written[:2] == [
+        "scoring 5/7,200 · 1.0 prompts/s · 1:59:55 left",
+        "scoring 10/7,200 · 1.0 prompts/s · 1:59:50 left",
+    ]
+    at = [int(line.split()[1].split("/")[0].replace(",", "")) for line in written]
+    gaps = [b - a for a, b in itertools.pairwise(at)]
+    assert gaps[0] == 5
+    assert gaps[-1] == 60
+    assert sorted(gaps) == gaps
+
+
+def test_short_runs_write_no_lines_unless_ends_are_marked() -> None:
+    clock = Clock()
+    for ends, shown in (
+        (False, []),
+        (True, ["prompts 0/4 · 0 evaluations", "prompts 4/4 · 2.0 prompts/s · 0:00 left"]),
+    ):
+        written: list[str] = []
+        lines = ProgressLines(written.append, ends=ends, clock=clock)
+        lines.show("prompts", 0, 4, "0 evaluations")
+        clock.now += 2
+        lines.show("prompts", 4, 4)
+        lines.remove()
+        assert written == shown
+
+
+def test_what_is_under_way_moves_the_rate_and_not_the_count() -> None:
+    clock, written = Clock(), []
+    lines = ProgressLines(written.append, clock=clock)
+    lines.show("prompts", 0, 20)
+    clock.now = 8.0
+    lines.show("prompts", 0, 20, "63 evaluations", share=4.0)
+    assert written == ["prompts 0/20 · 2.0 s/prompt · 0:32 left · 63 evaluations"]
+
+
+def test_lines_of_a_run_in_a_pipe() -> None:
+    stream = io.StringIO()
+    explain(ProgressBar("always", console=Console(file=stream)), target=None, method="ablation")
+    assert stream.getvalue().splitlines()[0] == "generating the target"
+    assert stream.getvalue().splitlines()[-1].startswith("scoring 4/4 · ")
+    with pytest.raises(ap.InputError, match="progress='sometimes' must be"):
+        ProgressBar("sometimes")
+
+
+def test_a_bar_never_wraps() -> None:
+    stream = io.StringIO()
+    bar = TerminalBar(Console(file=stream, force_terminal=True, width=60))
+    bar.show("prompts", 12_345, 20_000, "1,234,567 evaluations", share=3.5)
+    bar.remove()
+    assert stream.getvalue().count("\n") == 1, "the one that ends it"
+
+
+def test_a_short_run_shows_nothing_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
     explain(ProgressBar())
     stream = io.StringIO()
-    explain(ProgressBar(Console(file=stream)))
+    explain(ProgressBar(console=Console(file=stream)))
     assert (*capsys.readouterr(), stream.getvalue()) == ("", "", "")
     assert "IPython" not in sys.modules
 
@@ -104,7 +175,7 @@ class InNotebook(ProgressBar):
     """As in a notebook, on a page of the test."""
 
     def __init__(self, page: Page) -> None:
-        super().__init__(Console(file=io.StringIO(), force_jupyter=True))
+        super().__init__(console=Console(file=io.StringIO(), force_jupyter=True))
         self._notebook = page.bar()
 
 

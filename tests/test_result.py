@@ -66,8 +66,8 @@ def edited(path: Path, **changes: object) -> Path:
 def test_what_is_not_known_is_refused(tmp_path: Path) -> None:
     path = result().save(tmp_path / "r.json")
     good = path.read_text()
-    with pytest.raises(ap.ResultError, match="schema version 2; this version of apportion reads 1. Upgrade"):
-        ap.Attribution.load(edited(path, version=2))
+    with pytest.raises(ap.ResultError, match="schema version 3; this version of apportion reads 1 to 2. Upgrade"):
+        ap.Attribution.load(edited(path, version=3))
     path.write_text(good)
     with pytest.raises(ap.ResultError, match="damaged: ValueError: unknown fields colour"):
         ap.Attribution.load(edited(path, colour="red"))
@@ -148,6 +148,46 @@ def test_tables() -> None:
     assert len(tokens) == 6
     row = tokens[(tokens.position == 1) & (tokens.feature == "city + state")].iloc[0]
     assert (row.token, row.attribution, row.std_error) == (",", -0.5, 0)
+
+
+def test_unknown_errors_are_not_zero() -> None:
+    """Errors of one kind that are missing are unknown; only where there are none at all, values are exact."""
+    half = result(token_std_error=None)
+    assert half.to_dataframe()["std_error"].isna().tolist() == [False, True]
+    assert half.to_dataframe("tokens")["std_error"].isna().all()
+    exact = result(std_error=None, token_std_error=None)
+    assert exact.to_dataframe("tokens")["std_error"].eq(0).all()
+
+
+def test_tables_of_pairs_and_groups(explainer: ap.Explainer) -> None:
+    pairs = explainer.attribute("a b c d", " x", method="interactions")
+    table = pairs.to_dataframe("pairs")
+    assert table[["feature", "other"]].iloc[[0, -1]].to_numpy().tolist() == [["a", "b"], ["c", "d"]]
+    assert table["interaction"].tolist() == pairs.extras["interactions"][np.triu_indices(4, 1)].tolist()
+    assert table["std_error"].eq(0).all()
+    sampled = explainer.attribute("a b c d e f", " x", method="interactions", budget=40).to_dataframe("pairs")
+    assert (sampled["std_error"] > 0).any()
+    tree = explainer.attribute("a b. c d. e f.", " x", method="hierarchical", budget=20)
+    groups = tree.to_dataframe("groups")
+    assert [len(members) for members in groups["features"]] == [len(row["members"]) for row in tree.extras["tree"]]
+    assert groups["attribution"].tolist() == [row["value"] for row in tree.extras["tree"]]
+    with pytest.raises(ap.ResultError, match='has no table of pairs; they come with method="interactions"'):
+        tree.to_dataframe("pairs")
+    with pytest.raises(ap.UnknownNameError, match="No table of a result is called 'token'. Did you mean 'tokens'"):
+        tree.to_dataframe("token")
+
+
+def test_values_by_name() -> None:
+    made = result()
+    assert (made["name"], made["city + state"]) == (1.5, -0.25)
+    assert ("name" in made, "city" in made) == (True, False)
+    with pytest.raises(ap.UnknownNameError, match="No feature is called 'nmae'. Did you mean 'name'"):
+        made["nmae"]
+    with pytest.raises(ap.InputError, match="give a feature's name, or use result.values"):
+        made[0]  # type: ignore[index]
+    twice = result(features=(ap.Feature("a", "a"), ap.Feature("a", "a")))
+    with pytest.raises(ap.InputError, match=r"2 features are called 'a'; use result.values\[i\] with i one of 0, 1"):
+        twice["a"]
 
 
 def test_tables_without_pandas(monkeypatch: pytest.MonkeyPatch) -> None:

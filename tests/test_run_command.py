@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -166,12 +167,145 @@ def test_chats_and_documents(run: Run, tmp_path: Path, out: Path) -> None:
     assert ended.code == 1
 
 
+# --- what was written, again ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Any other command."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*words: object) -> Ended:
+        capsys.readouterr()
+        code = main([*map(str, words)])
+        captured = capsys.readouterr()
+        return Ended(code, captured.out, " ".join(captured.err.replace("│", " ").split()))
+
+    return call
+
+
+def test_show_lists_the_rows_of_a_folder(run: Run, command: Run, data: Path, out: Path, tmp_path: Path) -> None:
+    more = jsonl(tmp_path / "more.jsonl", [*ROWS, {"prompt": "x" * 600}])
+    assert run(more, "--out", out, "--target", " y", "--method", "ablation").code == 1
+    shown = command("show", out)
+    assert shown.code == 0
+    assert re.search(r"rows +4 done, 1 failed\n", shown.out)
+    assert re.search(r"1 +ann +' golf' +-\d+\.\d+ +\w+ [+-]\d", shown.out)
+    assert re.search(r"5 +5 +failed +.*512", shown.out)
+    told = command("show", out / "results.jsonl", "--json").json()
+    results = dict(ap.load_results(out))
+    assert (told["rows"], told["done"], told["failed"], told["left"]) == (5, 4, 1, 0)
+    assert told["evaluations"] == sum(result.provenance.evaluations for result in results.values())
+    first, values = told["items"][0], results["ann"].values
+    assert first["score"] == results["ann"].full_value
+    top = results["ann"].feature_names[int(abs(values).argmax())]
+    assert first["top"][0] == [top, results["ann"][top]]
+
+
+def test_show_shows_one_row(run: Run, command: Run, data: Path, out: Path, tmp_path: Path) -> None:
+    jsonl(data, [*ROWS, {"prompt": "x" * 600, "id": 1}])
+    run(data, "--out", out, "--target", " y", "--method", "ablation")
+    result = dict(ap.load_results(out))["2"]
+    for words in (["--row", "2"], ["--item", "2"]):
+        assert command("show", out, *words, "--json").out == f"{result.to_json()}\n"
+    assert command("show", out, "--row", 2, "--plot", tmp_path / "row.png").code == 0
+    assert "Row 1 of" in command("show", out, "--row", 1).err, "an id comes before a number"
+    saved = result.save(tmp_path / "r.json")
+    for words, message in (
+        ([out, "--row", "an"], "has no row 'an' that has ended. Did you mean 'ann'? Its rows: "),
+        ([out, "--view", "html"], "holds a result for each row; name the one to draw, such as --row 1"),
+        ([saved, "--row", 1], "is one result; --row is for folders"),
+        ([tmp_path], "has no results of `apportion run`: there is no results.jsonl in it"),
+    ):
+        ended = command("show", *words)
+        assert ended.code in (1, 2)
+        assert message in ended.err
+
+
+def test_show_reads_a_folder_in_use_and_changes_nothing(run: Run, command: Run, data: Path, out: Path) -> None:
+    run(data, "--out", out, "--target", " y", "--method", "ablation")
+    file = out / "results.jsonl"
+    file.write_bytes(file.read_bytes()[:-40])
+    before = file.read_bytes()
+    with ResultsFolder(out).locked():
+        told = command("show", out, "--json").json()
+    assert (told["done"], told["left"]) == (3, 1)
+    assert file.read_bytes() == before
+
+
+def test_evaluate_judges_saved_results_with_the_scores_of_their_run(
+    run: Run, command: Run, data: Path, out: Path, tmp_path: Path, tiny_model_dir: Path
+) -> None:
+    run(data, "--out", out, "--target", " y", "--method", "shapley")
+    asked = ["evaluate", "--result", out, "--row", "ann", "--model", tiny_model_dir]
+    found = command(*asked, "--metric", "deletion", "--json").json()
+    assert (found["evaluations"], found["method"]) == (0, "shapley")
+    saved = dict(ap.load_results(out))["ann"].save(tmp_path / "r.json")
+    alone = command("evaluate", "--result", saved, "--model", tiny_model_dir, "--metric", "deletion", "--json").json()
+    assert alone["evaluations"] > 0
+    assert alone["measurements"]["deletion"]["value"] == pytest.approx(found["measurements"]["deletion"]["value"])
+    other = tmp_path / "other"
+    tiny.model("gpt2").save_pretrained(other)
+    tiny.tokenizer().save_pretrained(other)
+    for words, message in (
+        (["--model", other], "The result was made with another model"),
+        (["--target", " z"], "options of the target cannot be given too"),
+        (["--budget", 9], "options of the method cannot be given too"),
+        (["a b"], "PROMPT and its options cannot be given too"),
+        (["--compare", "lime"], "--compare cannot be given too"),
+    ):
+        assert message in command(*asked, *words).err
+    assert "name the folder with --result" in command("evaluate", "a b", "--row", 1).err
+
+
+# --- what it would cost -----------------------------------------------------------------------------------------------
+
+
+def test_a_dry_run_of_few_rows_estimates_all_of_them(
+    run: Run, data: Path, out: Path, tiny_model_dir: Path, request: pytest.FixtureRequest
+) -> None:
+    words = [data, "--out", out, "--target", " y", "--method", "kernel_shap", "--budget", 12]
+    told = run(*words, "--dry-run", "--json").json()
+    assert not out.exists()
+    with ap.Explainer(str(tiny_model_dir), progress=False) as explainer:
+        calls = [{"target": " y", "method": "kernel_shap", "budget": 12} | row for row in ROWS]
+        costs = [explainer.estimate(**{k: v for k, v in call.items() if k != "id"}) for call in calls]
+    assert (told["rows"], told["estimated"], told["failing"]) == (4, 4, {})
+    for name in ("evaluations", "forwarded_tokens"):
+        total = sum(getattr(cost, name) for cost in costs)
+        assert told[name] == {"expected": total, "least": total, "most": total}
+    shown = run(*words, "--dry-run")
+    assert (shown.code, "4 to attribute" in shown.out, "estimated" in shown.out) == (0, True, False)
+    done = run(*words, "--json").json()
+    assert done["evaluations"] == told["evaluations"]["expected"]
+    request.getfixturevalue("no_model")
+    assert "none left to attribute" in run(*words, "--dry-run").out
+    assert "was started with other arguments" in run(*words, "--seed", 1, "--dry-run").err
+
+
+def test_a_dry_run_of_many_rows_estimates_some_and_states_the_range(run: Run, tmp_path: Path, out: Path) -> None:
+    data = jsonl(tmp_path / "d.jsonl", [{"prompt": " ".join(["ab"] * n)} for n in (9, *range(3, 33), 600)])
+    words = [data, "--out", out, "--target", " y", "--method", "ablation"]
+    told = run(*words, "--dry-run", "--json", "--progress", "always")
+    assert told.err.count("estimating: row ") == told.json()["estimated"] == 8
+    assert "context length" in told.json()["failing"]["32"]
+    evaluations = told.json()["evaluations"]
+    done = run(*words, "--json").json()
+    assert evaluations["least"] <= done["evaluations"] <= evaluations["most"]
+    assert evaluations["least"] < evaluations["expected"] < evaluations["most"]
+    shown = run(*words, "--dry-run", "--restart").out
+    assert "32 to attribute, of which 8, from the shortest to the longest, were estimated" in shown
+    assert re.search(r"evaluations +about \d+ \(between \d+ and \d+\)", shown)
+    assert "row 32: A prompt of" in shown or "row 32: The prompt has" in shown
+    assert len(lines(out)) == 32, "nothing was deleted"
+
+
 # --- rows that fail --------------------------------------------------------------------------------------------------
 
 BAD = [
     {"prompt": ""},
     "[3]",
-    {"prompt": 3.5},
+    {"prompt": "3.5"},
     {"prompt": "a b", "seed": "x"},
     '{"prompt": ',
     {"prompt": ["no message"]},
@@ -234,7 +368,23 @@ def test_bad_rows_and_failures_are_written_down(run: Run, tmp_path: Path, out: P
         ),
         ("d.csv", "id,prompt\n1,a\n1,b\n", [], "has the id '1' twice, in line 2 and line 3"),
         ("d.parquet", "no", [], "Parquet"),
-        ("d.jsonl", '{"prompt": "a", "seed": -1}\n', [], "seed=-1 must be a whole number of at least 0"),
+        ("d.jsonl", '{"prompt": "a", "seed": -1}\n', [], "--seed -1 must be a whole number of at least 0"),
+        ("d.jsonl", '{"prompt": 3.5}\n', [], "the column of prompts holds 3.5, but a text is needed"),
+        ("d.jsonl", '{"prompt": null}\n', [], "the column of prompts holds no value (null), but a text is needed"),
+        ("d.jsonl", '{"prompt": "a", "target": 5}\n', [], "holds 5, but a text is needed, or a list of token ids"),
+        ("d.jsonl", '{"prompt": "a", "target": [1, true]}\n', [], "holds [1, true], but a text is needed, or a list"),
+        ("d.csv", "id;prompt\n1;a\n", [], "seem to be separated by semicolons; save it with commas"),
+        ("d.csv", "id,prompt\n1\n", [], "line 2, cannot be attributed: it has 1 cell, and the header has 2"),
+        ("d.csv", "prompt\na\n", ["--contrast", " x"], "error: The contrast ' x' has no effect"),
+        (
+            "d.csv",
+            "prompt\na\nb\n",
+            ["--target-fn", "contrast_prob_diff"],
+            "error: The target function 'contrast_prob_diff'",
+        ),
+        ("d.csv", "prompt,contrast\na, x\nb,\n", [], "line 2, cannot be attributed: The contrast ' x' has no effect"),
+        ("d.csv", "prompt,contrast\na, x\nb,\n", ["--target-fn", "contrast_prob_diff"], "line 3, cannot be attributed"),
+        ("d.csv", "prompt\na\n", ["--target", ""], "the text is empty"),
         (
             "d.jsonl",
             '{"prompt": "a", "target": "\\ud800"}\n',
@@ -259,7 +409,37 @@ def test_what_cannot_work_is_refused(
     ended = run(tmp_path / name, "--out", out, *words)
     assert ended.code in (1, 2)
     assert message in " ".join(ended.err.replace("│", " ").split())
-    assert not out.exists()
+    assert not (out / "run.json").exists()
+
+
+def test_wrong_token_ids_are_refused_before_the_first_row(run: Run, tmp_path: Path, out: Path) -> None:
+    data = jsonl(tmp_path / "d.jsonl", [{"prompt": "a b"}, {"prompt": "c d", "target": [1, 99999]}])
+    for words, message in (
+        (["--target-ids", "1,99999"], "error: The target id 99999 is outside the vocabulary"),
+        (["--target", " y"], "line 2, cannot be attributed: The target id 99999 is outside the vocabulary"),
+    ):
+        ended = run(data, "--out", out, *words)
+        assert (ended.code, message in ended.err) == (1, True)
+        assert not (out / "run.json").exists(), "so that no --restart is needed"
+    words = [data, "--out", out, "--target", " y", "--skip-errors", "--json"]
+    skipped = run(*words).json()
+    assert (skipped["done"], skipped["failed"]) == (1, 1)
+    again = run(*words, "--retry-failed").json()
+    assert (again["done_before"], again["failed"]) == (1, 1), "where only bad rows are left, too"
+
+
+def test_token_ids_as_targets(run: Run, tmp_path: Path, out: Path) -> None:
+    rows = [{"prompt": "a b", "target": [1, 2]}, {"prompt": "a b", "target": " y"}]
+    assert run(jsonl(tmp_path / "d.jsonl", rows), "--out", out, "--method", "ablation").code == 0
+    first, second = (result for _, result in ap.load_results(out))
+    assert (len(first.target_tokens), second.target_text) == (2, " y")
+
+
+def test_a_row_that_cannot_be_read_is_named_once(run: Run, tmp_path: Path, out: Path) -> None:
+    data = jsonl(tmp_path / "d.jsonl", [{"prompt": "a b"}, "[3]"])
+    told = run(data, "--out", out, "--target", " y", "--skip-errors").err
+    assert "line 2 failed: it is not a JSON object" in told
+    assert told.count("line 2") == 1
 
 
 # --- going on --------------------------------------------------------------------------------------------------------

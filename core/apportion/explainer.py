@@ -17,8 +17,10 @@ from apportion.models.spec import model_spec
 from apportion.options import checked_seed
 from apportion.protocols.methods import Method
 from apportion.protocols.metrics import RANDOM_ORDERS
-from apportion.protocols.progress import ProgressEvent
+from apportion.protocols.progress import ALWAYS, AUTO, NEVER, ProgressEvent
 from apportion.protocols.targets import TargetFunction
+from apportion.results.recipe import target_of
+from apportion.runs.again import recipe_in, require_method
 from apportion.runs.concurrent import attributions
 from apportion.runs.cost import Cost, estimate_cost
 from apportion.runs.evaluate import measure_all
@@ -55,7 +57,9 @@ class Explainer:
             with random numbers, the same in every start, and results name them. Otherwise such files are an error.
         share_prefixes: encode a common prefix of a batch's prompts only once, if the model allows it.
         plugins: modules or objects with hook implementations, for this explainer only.
-        progress: show a progress bar in terminals and notebooks.
+        progress: ``True`` or ``"auto"`` to show a progress bar in terminals and notebooks, and elsewhere a line on
+            stderr every few seconds, once a run takes that long; ``"always"`` adds a first and a last line there;
+            ``False`` or ``"never"`` shows nothing.
         cache: store scores in a file, so that no prompt is ever scored twice with the same model and target; ``True``
             for the file in the user's cache folder, or the path of another file.
         run_log: path of a file to which a line of JSON is appended for each run.
@@ -80,15 +84,19 @@ class Explainer:
         allow_missing: bool = False,
         share_prefixes: bool = True,
         plugins: Sequence[object] = (),
-        progress: bool = True,
+        progress: bool | str = True,
         cache: bool | str | Path = False,
         run_log: str | Path | None = None,
     ) -> None:
-        switches = {"allow_missing": allow_missing, "share_prefixes": share_prefixes, "progress": progress}
+        switches = {"allow_missing": allow_missing, "share_prefixes": share_prefixes}
         for name, value in switches.items():
             if not isinstance(value, bool):
                 raise InputError(f"{name}={value!r} must be True or False.")
-        self.plugins = load_plugins(plugins, switches={"progress": progress, "cache": cache, "run_log": run_log})
+        if not isinstance(progress, bool) and progress not in (AUTO, ALWAYS, NEVER):
+            raise InputError(f"progress={progress!r} must be True, False, {AUTO!r}, {ALWAYS!r} or {NEVER!r}.")
+        self.plugins = load_plugins(
+            plugins, switches={"progress": progress != NEVER and progress, "cache": cache, "run_log": run_log}
+        )
         check_memory_budget(memory_budget)
         named = named_backend(self.plugins, backend, backend_options)
         self.session, notes = open_session(
@@ -248,27 +256,31 @@ class Explainer:
         """Continue from a result with a larger budget, without scoring anything twice.
 
         The new result is that of ``attribute`` with the same arguments and the larger budget. Scores are kept for as
-        long as the result and the explainer live; a result read from a file has none.
+        long as the result and the explainer live. A result that was read from a file has no scores, but holds the
+        arguments of its call: with ``Explainer(cache=…)`` and the cache of its run, nothing is scored twice; without,
+        everything is scored again.
 
         Args:
-            result: a result of this explainer's ``attribute`` or ``refine``.
+            result: a result of ``attribute`` or ``refine``, of this explainer or of another one of the same model.
             budget: maximum number of distinct evaluations in total, including those of ``result``.
             until: the largest standard error allowed, as in ``attribute``; the budget is then 4096 if none is given.
             max_std_error: alias of ``until``; give only one of them.
 
         Returns:
-            A new result; its ``provenance`` counts the evaluations and the time of both.
+            A new result; its ``provenance`` counts the evaluations and the time of both. For a result that was read
+            from a file, it counts what was scored now, and as ``cached`` what was in the cache.
 
         Raises:
             InputError: neither ``budget`` nor ``until`` is given, the budget is not larger, the result is exact, its
-                method evaluates more than coalitions (such as gradients, which are not kept), it was not made by this
-                explainer, or the model has changed since.
+                method evaluates more than coalitions (such as gradients, which are not kept), the model or the versions
+                of packages are not those of the result, or the result does not hold its arguments.
             BudgetError: the budget is too small for the method.
             ScoreError: the model returned a value that is not finite.
         """
         stages = self._stages
         with stages.run() as run:
-            past = stages.earlier(result)
+            past = stages.earlier(run, result)
+            require_method(result, past.request)
             spent = result.provenance.evaluations + result.provenance.cached
             run.request = request = stages.resolver.larger(past.request, run.id, budget, until, max_std_error, spent)
             past.check_larger(result, request)
@@ -290,7 +302,7 @@ class Explainer:
         Coalitions that the run, another metric or another evaluation has already scored are not scored again.
 
         Args:
-            result: a result of this explainer's ``attribute`` or ``refine``.
+            result: a result of ``attribute`` or ``refine``, also one that was read from a file.
             metrics: names (``apportion metrics``) or ``Metric`` objects; ``None`` for all installed metrics.
             seed: seed of every random draw.
             random_orders: number of random orders of the features whose deletion and insertion curves are measured as
@@ -302,27 +314,27 @@ class Explainer:
             contrast, metrics score what the result explains: the target compared with the contrast.
 
         Raises:
-            InputError: the result was not made by this explainer, the model has changed since, a metric or option
-                is unknown, or ``random_orders`` is odd.
+            InputError: the model or the versions of packages are not those of the result, the result does not hold its
+                arguments, a metric or option is unknown, or ``random_orders`` is odd.
             PluginError: a metric failed.
         """
         stages = self._stages
         with stages.run() as run:
-            past = stages.earlier(result)
+            past = stages.earlier(run, result)
             chosen = stages.resolver.metrics(metrics, options or {})
             seed = checked_seed(seed)
             run.request, run.memory = replace(past.request, id=run.id, budget=None), past.memory
-            return measure_all(
-                stages.game(run, stages.batches()), result, chosen, seed=seed, random_orders=random_orders
-            )
+            game = stages.game(run, stages.batches())
+            found = measure_all(game, result, chosen, seed=seed, random_orders=random_orders)
+            return replace(found, evaluations=run.tally.evaluations)  # without those that the cache knew
 
     def target_of(self, result: Attribution) -> tuple[int, ...]:
         """Return the token ids of a result's target, to explain the same target again.
 
         Raises:
-            InputError: the result was not made by this explainer.
+            InputError: the result was saved by an earlier version.
         """
-        return self._stages.past.of(result).request.target.ids
+        return target_of(recipe_in(result).target).ids
 
     def estimate(self, prompt: object, target: str | Sequence[int] | None = None, **arguments: Any) -> Cost:
         """Estimate the cost of ``attribute`` with these arguments, before a long run.

@@ -39,10 +39,14 @@ class Adapter:
         )
 
 
-def adapter_of(source: str) -> Adapter | None:
+def adapter_of(source: str, *, local_files_only: bool = False) -> Adapter | None:
     """The adapter that a folder or hub id holds; ``None`` for an ordinary model.
 
     A hub id is looked up only if ``peft`` is installed, because transformers then does so too.
+
+    Args:
+        source: folder or hub id.
+        local_files_only: do not ask the hub.
 
     Raises:
         ModelError: the adapter's configuration cannot be read.
@@ -54,7 +58,7 @@ def adapter_of(source: str) -> Adapter | None:
     folder = Path(source)
     if not (folder.is_dir() or (usable and not folder.exists())):
         return None
-    path = find_adapter_config_file(source)
+    path = find_adapter_config_file(source, local_files_only=local_files_only)
     if path is None:
         return None
     if (folder / "config.json").is_file():

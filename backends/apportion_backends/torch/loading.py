@@ -12,6 +12,8 @@ from apportion.errors import InputError, ModelError, listing, suggestion
 from apportion.files import cache_dir
 from apportion.models.coverage import Coverage, open_causal_model, undisturbed
 from apportion.models.dtypes import torch_dtype
+from apportion.models.folder import check_folder, has_tokenizer
+from apportion.models.hub import hub_options
 from apportion.models.quiet import quiet_transformers
 from apportion.models.spec import ALIASES, files_of, is_url
 from apportion.models.tokenizer import open_tokenizer
@@ -113,40 +115,25 @@ def _from_pretrained(spec: ModelSpec, dtype: str | None) -> OpenModel:
     if spec.tokenizer is not None:
         tokenizer = open_tokenizer(spec)
     with _readable_errors(name, source):
-        adapter = adapter_of(source)
+        adapter = adapter_of(source, local_files_only=bool(options.get("local_files_only")))
         if adapter is not None and not adapter.usable and (adapter.apart or not spec.allow_missing):
             raise adapter.refusal(name)
-        if adapter is None and not options:
-            _check_folder(name, source)
+        if adapter is None and "gguf_file" not in options and Path(source).exists():
+            check_folder(name, Path(source))
         if spec.tokenizer is None:
-            with quiet_transformers():
+            with _tokenizer_errors(name, source), quiet_transformers():
                 tokenizer = AutoTokenizer.from_pretrained(source, **options)
         where = source if adapter is None else adapter.base
         settings = dict(spec.config)
         if adapter is not None:
             # transformers would load it too, and report on the adapter instead of the model.
             settings["adapter_kwargs"] = {"subfolder": NOWHERE}
+            options = {**options, **hub_options(where)}
         model, coverage = open_causal_model(where, fill=spec.allow_missing, dtype=weights, **options, **settings)
     notes = _checked(coverage, name if where == source else where, allow_missing=spec.allow_missing)
     if adapter is not None:
         notes += _with_adapter(model, adapter, source, spec)
     return OpenModel(model.eval(), tokenizer, name, owned=True, notes=notes)
-
-
-def _check_folder(name: str, source: str) -> None:
-    """Check that a folder holds a model.
-
-    Raises:
-        ModelError: it has no ``config.json``.
-    """
-    folder = Path(source)
-    if folder.is_dir() and not (folder / "config.json").is_file():
-        names = sorted(path.name for path in folder.iterdir())
-        held = listing(names, limit=6) if names else "nothing"
-        raise ModelError(
-            f"The folder {name!r} has no config.json, so it is not a saved model; it holds {held}. Give the folder to "
-            "which save_pretrained() wrote."
-        )
 
 
 def _checked(coverage: Coverage, name: str, *, allow_missing: bool) -> tuple[str, ...]:
@@ -193,12 +180,31 @@ def _readable_errors(name: str, source: str) -> Iterator[None]:
                 f"A weights file (.safetensors) of the model {name!r} is damaged or incomplete: {_first_line(error)} "
                 "Download it or save it again."
             ) from error
-        again = f"Delete {source} to make it again. " if ours else ""
+        what = f"The model {name!r} cannot be loaded: {_first_line(error)}"
+        if ours:
+            raise ModelError(f"{what} Delete {source} to make it again.") from error
+        if Path(source).exists():  # what it needs is the repair of its files, not another name
+            raise ModelError(what) from error
         raise ModelError(
-            f"The model {name!r} cannot be loaded: {_first_line(error)} {again}{suggestion(name, ALIASES)}"
-            "Give a folder or hub id of a causal language model, a .gguf file, a (model, tokenizer) pair, or one of: "
-            f"{listing(ALIASES)}."
+            f"{what} {suggestion(name, ALIASES)}Give a folder or hub id of a causal language model, a .gguf file, a "
+            f"(model, tokenizer) pair, or one of: {listing(ALIASES)}."
         ) from error
+
+
+@contextmanager
+def _tokenizer_errors(name: str, source: str) -> Iterator[None]:
+    """Say that it is the tokenizer that cannot be loaded from a folder, and whether there is one."""
+    try:
+        yield
+    except Exception as error:  # damaged files fail in many ways
+        folder = Path(source)
+        if not folder.is_dir():
+            raise
+        if has_tokenizer(folder):
+            why = f"The tokenizer in {name!r} cannot be loaded: {_first_line(error)}"
+        else:
+            why = f"The folder {name!r} holds a model but no tokenizer (no tokenizer.json or the like)."
+        raise ModelError(f"{why} Save the tokenizer there, or name another one with tokenizer=.") from error
 
 
 def _first_line(error: Exception) -> str:

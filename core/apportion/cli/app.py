@@ -47,7 +47,7 @@ def root(
 add_command(app, attribute.attribute, panel=RUN, epilog=attribute.EXAMPLES)
 add_command(app, run.run, panel=RUN, epilog=run.EXAMPLES)
 add_command(app, evaluate.evaluate, panel=RUN, epilog=evaluate.EXAMPLES)
-add_command(app, show.show, panel=RUN)
+add_command(app, show.show, panel=RUN, epilog=show.EXAMPLES)
 add_command(app, bench.bench, panel=INSTALLED, epilog=bench.EXAMPLES)
 for command in KINDS:
     app.add_typer(kind_app(command), name=command, rich_help_panel=INSTALLED)

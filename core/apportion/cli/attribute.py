@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from dataclasses import dataclass
-from typing import Annotated
+from functools import partial
 
-import typer
-
-from apportion.cli.job import Job, job_with_prompt
-from apportion.cli.listing import print_json
-from apportion.cli.options.command import NO_VALUE
-from apportion.cli.options.method import METHOD, MethodOptions
+from apportion.cli.costs import CostOptions, deliver_cost
+from apportion.cli.job import job_with_prompt
+from apportion.cli.options.method import MethodOptions
 from apportion.cli.options.model import ModelOptions
 from apportion.cli.options.output import OutputOptions
 from apportion.cli.options.prompt import PromptOptions
@@ -36,21 +32,6 @@ apportion attribute "Where is Dave?" --document a.txt --document b.txt --feature
 """
 
 
-@dataclass(frozen=True, slots=True)
-class CostOptions:
-    """The cost of a run, instead of the run."""
-
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run",
-            metavar=NO_VALUE,
-            rich_help_panel=METHOD,
-            help="Only report what the run would cost: evaluations, tokens, time and memory.",
-        ),
-    ] = False
-
-
 def attribute(
     model: ModelOptions,
     prompt: PromptOptions,
@@ -61,19 +42,10 @@ def attribute(
 ) -> None:
     """Score the parts of a prompt by how much they made the model say the target."""
     job = job_with_prompt(model, prompt, target, method, output)
-    if cost.dry_run:
-        _deliver_cost(job, as_json=output.as_json)
-        return
     # Output that plugins print while they work does not belong among the results.
     with contextlib.redirect_stdout(sys.stderr), job.opened() as explainer:
-        result = explainer.attribute(**job.call, **job.method_options)
-    job.outputs.deliver(result)
-
-
-def _deliver_cost(job: Job, *, as_json: bool) -> None:
-    with contextlib.redirect_stdout(sys.stderr), job.opened() as explainer:
-        cost = explainer.estimate(**job.call, **job.method_options)
-    if as_json:
-        print_json(cost.to_dict())
-    else:
-        cost.show()
+        if cost.dry_run:
+            deliver = partial(deliver_cost, explainer.estimate(**job.call, **job.method_options), output.as_json)
+        else:
+            deliver = partial(job.outputs.deliver, explainer.attribute(**job.call, **job.method_options))
+    deliver()

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from apportion.cli.exits import FAILED
 from apportion.cli.listing import console, print_json, print_table, to_json
 from apportion.cli.loading import loading
 from apportion.cli.options.command import NO_VALUE, Without
 from apportion.cli.options.model import ModelOptions
+from apportion.cli.options.progress import ProgressOptions
 from apportion.cli.outputs import check_writable, write_file
 from apportion.cli.parse import usage_error
+from apportion.cli.ticking import ticking
 from apportion.errors import ApportionError
 from apportion.hooks.manager import installed_plugins
 
@@ -43,7 +42,7 @@ DEFAULT_CASES = ("ablation", "shapley")
 
 
 @dataclass(frozen=True, slots=True)
-class BenchOptions:
+class BenchOptions(ProgressOptions):
     """The cases to time, and the output of the numbers."""
 
     case: Annotated[
@@ -66,14 +65,6 @@ class BenchOptions:
         ),
     ] = False
     save: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write the same JSON to this file.")] = None
-    no_progress: Annotated[
-        bool,
-        typer.Option(
-            "--no-progress",
-            metavar=NO_VALUE,
-            help="Hide the progress bar, which is only ever shown in a terminal, on stderr.",
-        ),
-    ] = False
 
 
 def bench(model: Annotated[ModelOptions, Without("cache")], options: BenchOptions) -> None:
@@ -86,7 +77,7 @@ def bench(model: Annotated[ModelOptions, Without("cache")], options: BenchOption
     _check(model.backend, cases, options.save)
     settings = model.settings()
     with contextlib.redirect_stdout(sys.stderr):
-        facts, found, failed = _measure(settings, cases, options.repeats, shown=not options.no_progress)
+        facts, found, failed = _measure(settings, cases, options.repeats, progress=options.shown)
     report = {**facts, "cases": [one.to_dict() for one in found], "failed": failed}
     if options.save is not None:
         write_file(options.save, to_json(report).encode())
@@ -117,13 +108,13 @@ def _check(backend: str, cases: Sequence[str], save: Path | None) -> None:
 
 
 def _measure(
-    settings: Mapping[str, Any], cases: Sequence[str], repeats: int, *, shown: bool
+    settings: Mapping[str, Any], cases: Sequence[str], repeats: int, *, progress: str
 ) -> tuple[dict[str, Any], list[Measured], dict[str, str]]:
     """The setup, the numbers of each case, and the errors of those that failed."""
     from apportion.benchmarking.watcher import Watcher
 
     watcher = Watcher()
-    with loading(settings["model"], shown=shown):
+    with loading(settings["model"], progress=progress):
         # Imported here: this takes seconds.
         from apportion.benchmarking.measuring import Stopwatch
         from apportion.benchmarking.works import work
@@ -132,7 +123,7 @@ def _measure(
         explainer = Explainer(**settings, plugins=[watcher], progress=False)
     found: list[Measured] = []
     failed: dict[str, str] = {}
-    with explainer, _ticking(len(cases) * (1 + repeats), shown=shown) as tick:
+    with explainer, ticking("bench", "run", len(cases) * (1 + repeats), progress) as tick:
         for name in cases:
             try:
                 stopwatch = Stopwatch(explainer, watcher, work(name), tick=partial(tick, name))
@@ -157,26 +148,6 @@ def _facts(explainer: Explainer) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "versions": versions(),
     }
-
-
-@contextmanager
-def _ticking(total: int, *, shown: bool) -> Iterator[Callable[[str], None]]:
-    """A bar on stderr that advances after each run and disappears at the end."""
-    stderr = Console(stderr=True)
-    if not (shown and stderr.is_terminal):
-        yield lambda _: None
-        return
-    columns = (TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("runs"))
-    # A bar that redraws itself during a timed run would take part of a core: it is drawn after each run.
-    bar = Progress(*columns, console=stderr, transient=True, auto_refresh=False)
-    task = bar.add_task("bench", total=total)
-
-    def tick(name: str) -> None:
-        bar.update(task, advance=1, description=name, refresh=True)
-
-    with bar:
-        bar.refresh()
-        yield tick
 
 
 def _show(facts: Mapping[str, Any], found: Sequence[Measured]) -> None:

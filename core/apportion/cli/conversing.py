@@ -41,6 +41,11 @@ def chat_of(found: Any, place: str, options: PromptOptions) -> Chat:
     Raises:
         InputError: they hold something else.
     """
+    if not isinstance(found, list | dict):
+        raise InputError(
+            f"The chat in {place} must be a JSON list of messages, or an object with 'messages'; it is "
+            f"{json.dumps(found):.60}."
+        )
     arguments: dict[str, Any] = found if isinstance(found, dict) else {"messages": found}
     known = [field.name for field in fields(Chat) if field.name not in FLAGS]
     for name in arguments:

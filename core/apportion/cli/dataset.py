@@ -17,6 +17,10 @@ from apportion.prompts.common import repeated
 __all__ = ["Record", "read_records"]
 
 
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+"""What some programs put between columns instead of commas."""
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """A row of a file.
@@ -82,6 +86,11 @@ def _of_csv(path: Path) -> Iterator[Record]:
         twice = repeated(header)
         if twice is not None:
             raise InputError(f"{path} has two columns called {twice!r}; rename one of them.")
+        if len(header) == 1 and (separator := next((mark for mark in SEPARATORS if mark in header[0]), None)):
+            raise InputError(
+                f"{path} has one column, {header[0]!r:.60}. Its columns seem to be separated by "
+                f"{SEPARATORS[separator]}; save it with commas."
+            )
         number, line = 0, rows.line_num + 1
         for cells in rows:
             place, line = f"line {line}", rows.line_num + 1

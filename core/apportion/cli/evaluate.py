@@ -6,13 +6,14 @@ import contextlib
 import io
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from apportion.cli.job import Job, job_with_prompt
+from apportion.cli.job import Job, job_with_prompt, job_without_prompt
 from apportion.cli.listing import print_json
 from apportion.cli.options.command import Without
 from apportion.cli.options.method import MethodOptions
@@ -22,20 +23,24 @@ from apportion.cli.options.prompt import PromptOptions
 from apportion.cli.options.target import TargetOptions
 from apportion.cli.outputs import DOTS_PER_INCH, PICTURES, check_writable, write_file
 from apportion.cli.parse import json_pairs, usage_error
+from apportion.cli.saved import RowOptions, folder_of, saved_result
 from apportion.errors import listing
 from apportion.hooks.manager import installed_plugins
 from apportion.protocols.metrics import RANDOM_ORDERS
 
 if TYPE_CHECKING:
+    from apportion.results.attribution import Attribution
     from apportion.results.evaluation import Evaluation
 
 __all__ = ["EXAMPLES", "evaluate"]
 
 EXAMPLES = r"""
-Example:
+Examples:
 
 apportion evaluate "Dave is a lawyer. He likes" --target " golf" --method kernel_shap \
   --compare ablation --metric deletion --metric lds --plot curves.png
+
+apportion evaluate --result results --row 3
 """
 
 METRICS = "Metrics"
@@ -91,6 +96,21 @@ class MetricOptions:
     ] = None
 
 
+@dataclass(frozen=True, slots=True)
+class SavedOptions:
+    """A saved result, instead of a prompt."""
+
+    result: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            rich_help_panel=METRICS,
+            help="Judge a saved result instead: a file, or with --row a row of a folder that `apportion run` wrote. "
+            "Needs the same model.",
+        ),
+    ] = None
+
+
 def evaluate(
     model: ModelOptions,
     prompt: PromptOptions,
@@ -98,13 +118,56 @@ def evaluate(
     method: MethodOptions,
     output: Annotated[OutputOptions, Without("save", "plot", "view", "view_option")],
     metrics: MetricOptions,
+    saved: SavedOptions,
+    row: RowOptions,
 ) -> None:
-    """Attribute a prompt as `apportion attribute` does, and measure the faithfulness of the result."""
-    job = job_with_prompt(model, prompt, target, method, output)
+    """Attribute a prompt as `apportion attribute` does, and measure the faithfulness of the result.
+
+    With --result, measure that of a saved result.
+    """
     options = _checked(metrics)
+    if saved.result is None:
+        if row.row is not None:
+            usage_error("--row", "this is a row of a folder; name the folder with --result.")
+        job = job_with_prompt(model, prompt, target, method, output)
+        evaluated = partial(_evaluations, job, metrics, options)
+    else:
+        _check_alone(prompt, target, method, metrics)
+        job = _with_folder_cache(job_without_prompt(model, target, method, output, inputs=[saved.result]), saved.result)
+        result = saved_result(saved.result, row.row)
+        evaluated = partial(_evaluation, job, result, metrics, options)
     with contextlib.redirect_stdout(sys.stderr):
-        found = _evaluations(job, metrics, options)
+        found = evaluated()
     _deliver(found, as_json=output.as_json, curves=metrics.curves)
+
+
+def _check_alone(prompt: PromptOptions, target: TargetOptions, method: MethodOptions, metrics: MetricOptions) -> None:
+    """Refuse what a saved result holds already."""
+    given = {
+        "PROMPT and its options": prompt != PromptOptions(),
+        "options of the target": target != TargetOptions(),
+        "options of the method": replace(method, seed=0) != MethodOptions(),
+        "--compare": bool(metrics.compare),
+    }
+    for what, is_given in given.items():
+        if is_given:
+            usage_error(
+                "--result", f"{what} cannot be given too: the saved result holds its prompt, target and method."
+            )
+
+
+def _with_folder_cache(job: Job, path: Path) -> Job:
+    """The job with the scores of a run's folder, unless another cache is named."""
+    folder = folder_of(path)
+    return job if folder is None or job.explainer["cache"] else job.with_cache(folder.evaluations)
+
+
+def _evaluation(
+    job: Job, result: Attribution, metrics: MetricOptions, options: Mapping[str, Mapping[str, Any]]
+) -> list[Evaluation]:
+    """The evaluation of a saved result."""
+    with job.opened(check=lambda: None) as explainer:
+        return [explainer.evaluate(result, list(metrics.metric) or None, seed=job.call["seed"], options=options)]
 
 
 def _checked(metrics: MetricOptions) -> dict[str, dict[str, Any]]:

@@ -109,7 +109,7 @@ def _item(record: Record, options: PromptOptions, columns: Columns, slots: Seque
             _check_unicode(name, values.get(name))
         for name, value in own.items():
             _check_unicode(name, value)
-        arguments: dict[str, Any] = {name: _text(name, value) for name, value in own.items() if name != "seed"}
+        arguments: dict[str, Any] = {name: _target(name, value) for name, value in own.items() if name != "seed"}
         if "seed" in own:
             arguments["seed"] = checked_seed(_whole("seed", own["seed"]))
         if "target" in own:
@@ -135,7 +135,21 @@ def _hash(cells: object) -> str:
 def _prompt(value: object, options: PromptOptions) -> object:
     if isinstance(value, list | dict):
         return chat_of(value, "the column of prompts", options)
-    return build_prompt(options, _text("prompt", value))
+    if not isinstance(value, str):
+        raise InputError(f"the column of prompts holds {_shown(value)}, but a text is needed")
+    return build_prompt(options, value)
+
+
+def _target(name: str, value: object) -> str | list[int]:
+    """A text, or a list of token ids."""
+    if isinstance(value, list) and value and all(type(part) is int for part in value):
+        return value
+    if not isinstance(value, str):
+        raise InputError(
+            f"the column {name!r} holds {_shown(value)}, but a text is needed, or a list of token ids such as "
+            "[504, 2471]"
+        )
+    return value
 
 
 def _filled(values: Mapping[str, object], options: PromptOptions) -> object:
@@ -151,8 +165,17 @@ def _filled(values: Mapping[str, object], options: PromptOptions) -> object:
 def _text(name: str, value: object) -> str:
     """The text of a cell: numbers as CSV would have them."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise InputError(f"the column {name!r} holds {value!r:.60}, but a text is needed")
+        raise InputError(f"the column {name!r} holds {_shown(value)}, but a text is needed")
     return str(value)
+
+
+def _shown(value: object) -> str:
+    """A cell as JSON writes it."""
+    try:
+        text = "no value (null)" if value is None else json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError):  # dates and bytes of Parquet files
+        text = f"{value!r}"
+    return text if len(text) <= 60 else f"{text[:59]}…"
 
 
 def _check_unicode(name: str, value: object) -> None:
@@ -172,7 +195,7 @@ def _whole(name: str, value: object) -> int:
         # pandas makes floats of columns with empty cells, and so 1 becomes 1.0.
         return int(str(value).removesuffix(".0"))
     except ValueError:
-        raise InputError(f"the column {name!r} holds {value!r:.60}, but a whole number is needed") from None
+        raise InputError(f"the column {name!r} holds {_shown(value)}, but a whole number is needed") from None
 
 
 def _check_ids(path: Path, items: Sequence[Item]) -> None:

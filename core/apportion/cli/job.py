@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from apportion.cli.options.target import TargetOptions
 from apportion.cli.outputs import Outputs, check_outputs
 from apportion.cli.parse import usage_error
 from apportion.cli.prompting import build_prompt
+from apportion.cli.row_checks import check_contrast
 from apportion.files import file_to_write
 from apportion.hooks.manager import installed_plugins
 from apportion.options import check_options
@@ -49,14 +51,20 @@ class Job:
         return replace(self, explainer={**self.explainer, "cache": cache})
 
     @contextmanager
-    def opened(self) -> Iterator[Explainer]:
-        """The explainer, with its model loaded."""
-        with loading(self.explainer["model"], shown=self.explainer["progress"]):
+    def opened(self, *, check: Callable[[], None] | None = None, quiet: bool = False) -> Iterator[Explainer]:
+        """The explainer, with its model loaded.
+
+        Args:
+            check: further checks, which import torch and come before the model.
+            quiet: show no progress of single runs.
+        """
+        with loading(self.explainer["model"], progress=self.explainer["progress"]):
             # Imported here: this takes seconds.
             from apportion.explainer import Explainer
 
             _check_options(self, inspect.signature(Explainer.attribute).parameters)
-            explainer = Explainer(**self.explainer)
+            (check or partial(check_contrast, self.call))()
+            explainer = Explainer(**{**self.explainer, **({"progress": False} if quiet else {})})
         with explainer:
             yield explainer
 
@@ -93,7 +101,7 @@ def job_without_prompt(
     outputs = check_outputs(output, inputs=inputs)
     if output.run_log is not None:
         file_to_write("--run-log", output.run_log)
-    explainer = {**model.settings(), "progress": not output.no_progress, "run_log": output.run_log}
+    explainer = {**model.settings(), "progress": output.shown, "run_log": output.run_log}
     job = Job(explainer, {**target.arguments(), **method.arguments()}, method.method_options(), outputs)
     _check_names(job)
     return job

@@ -9,7 +9,7 @@ from apportion.cli.conversing import chat_prompt, documents_prompt, message_prom
 from apportion.cli.options.prompt import PromptOptions
 from apportion.cli.parse import json_or_text, pair, split_names, usage_error
 from apportion.cli.plugin_input import plugin_prompt
-from apportion.cli.reading import read_text, without_last_line_break
+from apportion.cli.reading import check_named, read_text, without_last_line_break
 from apportion.prompts.template import Template
 from apportion.prompts.text import Text
 
@@ -30,6 +30,10 @@ def build_prompt(options: PromptOptions, text: str | None = None) -> object:
         typer.BadParameter: options do not go together.
         InputError: the prompt cannot be attributed, or a file cannot be read.
     """
+    for flag, path in (("--prompt-file", options.prompt_file), ("--chat", options.chat)):
+        check_named(flag, path)
+    for path in options.document:
+        check_named("--document", path)
     source = _source(options, text)
     _check_documents(options, source)
     _check_message(options, source)

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from apportion.cli.items import Item
 from apportion.cli.listing import console
+from apportion.cli.wording import in_shell_words
 from apportion.errors import InputError, ResultError
 from apportion.results.run_folder import FAILED, OK, ResultsFolder
 
@@ -86,7 +87,8 @@ class Rows:
         good = [item for item in items if item.fault is None]
         for item in items:
             if item.fault is not None:
-                self._fail(item, InputError(f"{item.record.place}: {item.fault}"))
+                place = "" if item.id == item.record.place else f"{item.record.place}: "
+                self._fail(item, InputError(f"{place}{item.fault}"))
         started = time.perf_counter()
 
         def finished(number: int, outcome: Attribution | Exception) -> None:
@@ -117,7 +119,8 @@ class Rows:
         fault = {"type": type(error).__name__, "message": str(error)}
         self.folder.add({**_facts(item), "status": FAILED, "error": fault})
         self.summary.failed += 1
-        print(f"row {item.id} failed: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
+        row = item.id if item.id == item.record.place else f"row {item.id}"
+        print(f"{row} failed: {in_shell_words(' '.join(str(error).split()))}", file=sys.stderr)  # noqa: T201
 
 
 def _facts(item: Item) -> Mapping[str, Any]:

@@ -7,11 +7,13 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from apportion.cli.costs import CostOptions, deliver_cost
+from apportion.cli.dataset_cost import NOTHING, DatasetCost, cost_of_rows, rows_to_estimate
 from apportion.cli.earlier import EarlierRuns, decisive_arguments
 from apportion.cli.exits import FAILED, InterruptedDeliveryError
 from apportion.cli.items import Columns, Item, read_items
@@ -24,8 +26,10 @@ from apportion.cli.options.model import ModelOptions
 from apportion.cli.options.output import OutputOptions
 from apportion.cli.options.prompt import PromptOptions
 from apportion.cli.options.target import TargetOptions
+from apportion.cli.row_checks import check_contrast, check_items, check_tokens, with_faults
 from apportion.cli.rows import Rows, Summary
-from apportion.errors import InputError, counted, listing
+from apportion.cli.ticking import ticking
+from apportion.errors import counted, listing
 from apportion.results import run_folder
 from apportion.results.provenance import versions
 from apportion.results.run_folder import ResultsFolder
@@ -52,24 +56,31 @@ def run(
     target: TargetOptions,
     method: MethodOptions,
     output: Annotated[OutputOptions, Without("save", "plot", "view", "view_option")],
+    cost: CostOptions,
 ) -> None:
     """Attribute every row of a dataset, as `apportion attribute` does for one prompt.
 
     Columns: the prompt, or with --template one for each slot; and optionally target, contrast, seed and id, which take
     precedence over the flags. Results are written as they finish. Repeat the command to resume it, however it stopped.
+    With --dry-run, only report the cost of the rows that are left; of many rows, a few are estimated.
     """
     job = job_without_prompt(model, target, method, output, inputs=[data.dataset])
     columns = Columns(data.prompt_column, data.target_column, data.id_column)
     items, unused = read_items(data.dataset, prompt, columns)
-    _check_items(data.dataset, items, skip_errors=data.skip_errors)
+    check_items(data.dataset, items, skip_errors=data.skip_errors)
     if unused:
         print(f"unused columns: {listing(unused)}", file=sys.stderr)  # noqa: T201
     folder = ResultsFolder(data.out)
+    arguments = decisive_arguments(model, prompt, target, method)
+    if cost.dry_run:
+        expected = _expected(job, items, folder, data, arguments)
+        deliver_cost(expected, output.as_json)
+        return
     with folder.locked():
         if data.restart:
             folder.clear()
+        folder.repair()
         earlier = EarlierRuns.of(folder)
-        arguments = decisive_arguments(model, prompt, target, method)
         earlier.check(arguments, items)
         about = {"dataset": str(data.dataset), "rows": len(items), "arguments": arguments}
         summary = _resume(job, items, folder, earlier, data, about)
@@ -94,7 +105,12 @@ def _resume(
     left = [item for item in items if item.id not in before]
     if left:
         job = job.with_cache(data.cache or folder.evaluations)
-        with contextlib.redirect_stdout(sys.stderr), _interruptible(folder, summary), job.opened() as explainer:
+        with (
+            contextlib.redirect_stdout(sys.stderr),
+            _interruptible(folder, summary),
+            _opened(job, left, data) as opened,
+        ):
+            explainer, left = opened
             earlier.check_model(explainer)
             if earlier.manifest is None:
                 folder.begin({**about, **_of_model(explainer)})
@@ -106,17 +122,52 @@ def _resume(
     return summary
 
 
-def _check_items(path: Path, items: Sequence[Item], *, skip_errors: bool) -> None:
-    """Refuse rows that cannot be attributed, before a model is loaded."""
-    bad = [item for item in items if item.fault is not None]
-    if not bad or (skip_errors and len(bad) < len(items)):
-        return
-    first, rest = bad[0], len(bad) - 1
-    more = f" Nor can {rest} more: {listing(item.record.place for item in bad[1:])}." if rest else ""
-    hint = "" if len(bad) == len(items) else " Fix the file, or add --skip-errors to record such rows as failed."
-    raise InputError(
-        f"{path}, {first.record.place}, cannot be attributed: {(first.fault or '').rstrip('.')}.{more}{hint}"
-    )
+def _expected(
+    job: Job, items: Sequence[Item], folder: ResultsFolder, data: DatasetOptions, arguments: Mapping[str, Any]
+) -> DatasetCost:
+    """The cost of the rows that are left. Nothing is written, not even the folder."""
+    earlier = EarlierRuns(folder.path, None, {}) if data.restart else EarlierRuns.of(folder)
+    earlier.check(arguments, items)
+    before = earlier.rows_to_skip(items, retry_failed=data.retry_failed)
+    left = [item for item in items if item.id not in before]
+    if not left:
+        return NOTHING
+    with contextlib.redirect_stdout(sys.stderr), _opened(job, left, data, quiet=True) as (explainer, left):
+        left = sorted(
+            (item for item in left if item.fault is None), key=lambda item: len(str(item.arguments["prompt"]))
+        )
+        steps = len(rows_to_estimate(left))
+        earlier.check_model(explainer)
+        with ticking("estimating", "row", steps, job.explainer["progress"]) as tick:
+            return cost_of_rows(explainer, left, {**job.call, **job.method_options}, tick)
+
+
+@contextlib.contextmanager
+def _opened(
+    job: Job, items: Sequence[Item], data: DatasetOptions, *, quiet: bool = False
+) -> Iterator[tuple[Explainer, list[Item]]]:
+    """The explainer, and the rows with all faults that can be found before one of them is attributed.
+
+    Raises:
+        InputError: there is such a fault, and it is not to be recorded instead.
+    """
+    checked = list(items)
+
+    def refuse(found: Sequence[Item]) -> None:
+        checked[:] = found
+        if not data.skip_errors:  # else they are recorded, even if no others are left
+            check_items(data.dataset, checked, skip_errors=False)
+
+    def check_before() -> None:
+        # A flag that is wrong, or missing in all rows, is no fault of the rows.
+        if job.call["contrast"] is not None or not any("contrast" in item.arguments for item in items):
+            check_contrast(job.call)
+        refuse(with_faults(checked, job.call, check_contrast))
+
+    with job.opened(check=check_before, quiet=quiet) as explainer:
+        check_tokens(explainer, job.call)
+        refuse(with_faults(checked, job.call, partial(check_tokens, explainer)))
+        yield explainer, checked
 
 
 @contextlib.contextmanager

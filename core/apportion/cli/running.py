@@ -13,6 +13,7 @@ from typing import TextIO
 import typer
 
 from apportion.cli.exits import FAILED, INTERRUPTED, InterruptedDeliveryError
+from apportion.cli.wording import in_shell_words
 from apportion.errors import ApportionError
 
 __all__ = ["report_interrupt", "run"]
@@ -40,7 +41,7 @@ def run(app: typer.Typer, argv: Sequence[str] | None) -> int:
     except InterruptedDeliveryError as error:
         return report_interrupt(str(error))
     except ApportionError as error:
-        code = _failed(str(error))
+        code = _failed(in_shell_words(str(error)))
     except OSError as error:
         place = f" {error.filename}" if error.filename else ""
         code = _failed(f"Cannot read or write{place}: {error.strerror or error}.")

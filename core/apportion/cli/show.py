@@ -1,4 +1,4 @@
-"""``apportion show``: a saved result, again."""
+"""``apportion show``: saved results, again."""
 
 from __future__ import annotations
 
@@ -8,28 +8,56 @@ from typing import Annotated
 
 import typer
 
+from apportion.cli.listing import print_json
 from apportion.cli.options.command import Without
 from apportion.cli.options.output import OutputOptions
 from apportion.cli.outputs import check_outputs
+from apportion.cli.parse import usage_error
+from apportion.cli.saved import RowOptions, folder_of, saved_result
 
-__all__ = ["show"]
+__all__ = ["EXAMPLES", "show"]
+
+EXAMPLES = r"""
+Examples:
+
+apportion show dave.json --plot dave.png --view bar
+
+apportion show results
+
+apportion show results --row 3
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class SavedOptions:
     """The result to show."""
 
-    result: Annotated[Path, typer.Argument(help="File written by `--save` or `Attribution.save`.", metavar="RESULT")]
+    result: Annotated[
+        Path,
+        typer.Argument(
+            help="File written by `--save` or `Attribution.save`, or folder written by `apportion run`.",
+            metavar="RESULT",
+        ),
+    ]
 
 
-def show(saved: SavedOptions, output: Annotated[OutputOptions, Without("save", "run_log", "no_progress")]) -> None:
-    """Show a saved result in the terminal, as JSON or as a picture.
-
-    Example: apportion show dave.json --plot dave.png --view bar
-    """
+def show(
+    saved: SavedOptions,
+    row: RowOptions,
+    output: Annotated[OutputOptions, Without("save", "run_log", "progress", "no_progress")],
+) -> None:
+    """Show a saved result in the terminal, as JSON or as a picture; or list the rows of a folder of results."""
     outputs = check_outputs(output, inputs=[saved.result])
     outputs.check_view()
+    folder = None if row.row is not None else folder_of(saved.result)
+    if folder is None:
+        outputs.deliver(saved_result(saved.result, row.row))
+        return
+    for flag, given in (("--plot", output.plot), ("--view", output.view)):
+        if given is not None:
+            usage_error(flag, f"{saved.result} holds a result for each row; name the one to draw, such as --row 1.")
     # Imported here: numpy is not needed to refuse a command line.
-    from apportion.results.attribution import Attribution
+    from apportion.cli.overview import overview_of
 
-    outputs.deliver(Attribution.load(saved.result))
+    found = overview_of(folder)
+    print_json(found.to_dict()) if output.as_json else found.show()

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["convert", "converted", "require_packages", "settle"]
 
 SAMPLE = "Dave's 3 cats – Ünïcödé, 中文, 🙂 – live in  Palm Coast;\n\tthey like <s>music</s>. "
+MAGIC = b"GGUF"
 LARGEST_DIFFERENCE = 1e-4
 """Largest difference allowed between the logits of both models, in units of their standard deviation."""
 
@@ -38,8 +39,9 @@ def converted(path: Path) -> Path | None:
         path: the GGUF file.
 
     Raises:
-        ModelError: a package needed to read GGUF files is missing.
+        ModelError: a package needed to read GGUF files is missing, or this is not one, or is damaged.
     """
+    _check_magic(path)
     target = cache_dir() / "models" / f"gguf-{_digest(path)}"
     if (target / "config.json").is_file():
         return target
@@ -62,7 +64,8 @@ def converted(path: Path) -> Path | None:
         raise
     except _IncompleteError:  # whoever reads the file says what is missing, and decides
         return None
-    except Exception as error:  # damaged files and unusual models fail in many ways; reading the file says how
+    except Exception as error:  # unusual models fail in many ways
+        _check_readable(path)
         warnings.warn(
             f"{path.name} could not be converted, so it is read as it is, which takes longer "
             f"({type(error).__name__}: {error!s:.200}).",
@@ -72,6 +75,36 @@ def converted(path: Path) -> Path | None:
         return None
     console.print(f"Converted {path.name} once ({size}); later starts read {target}.", highlight=False)
     return target
+
+
+def _check_magic(path: Path) -> None:
+    """Check the first bytes.
+
+    Raises:
+        ModelError: they are not those of a GGUF file.
+    """
+    try:
+        with path.open("rb") as file:
+            found = file.read(len(MAGIC))
+    except OSError as error:
+        raise ModelError(f"Cannot read {path}: {error.strerror or error}.") from error
+    if found != MAGIC:
+        what = f"it begins with {found!r} instead of {MAGIC!r}" if found else "it is empty"
+        raise ModelError(f"{path} is not a GGUF file: {what}. Download it again, or give another file.")
+
+
+def _check_readable(path: Path) -> None:
+    """Check that the file can be read at all, after its conversion failed.
+
+    Raises:
+        ModelError: it is damaged or incomplete.
+    """
+    from gguf import GGUFReader
+
+    try:
+        GGUFReader(path)
+    except Exception as error:  # damaged files fail in many ways
+        raise ModelError(f"{path} is damaged or incomplete: {str(error).rstrip('.')}. Download it again.") from error
 
 
 class _IncompleteError(ValueError):

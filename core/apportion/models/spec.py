@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from apportion.errors import InputError, ModelError
 from apportion.protocols.model import ModelSpec
@@ -68,13 +69,13 @@ def is_url(source: str) -> bool:
     return "://" in source
 
 
-def files_of(source: str) -> tuple[str, Mapping[str, str]]:
+def files_of(source: str) -> tuple[str, Mapping[str, Any]]:
     """The folder or hub id behind a source, and the options that ``from_pretrained`` needs for it.
 
     The demo model is fetched, and a GGUF file converted, if that was not done before.
 
     Raises:
-        ModelError: there is no such file or folder, or the demo model cannot be fetched.
+        ModelError: there is no such file or folder, or the model cannot be fetched.
     """
     if source in ALIASES:
         from apportion.models.demo import demo_model_path
@@ -92,7 +93,9 @@ def files_of(source: str) -> tuple[str, Mapping[str, str]]:
         return str(path), {}
     if path.is_absolute() or source.startswith((".", "~")):
         raise ModelError(f"There is no folder or file {path}.")
-    return source, {}
+    from apportion.models.hub import hub_options
+
+    return source, hub_options(source, ALIASES)
 
 
 def _name_of(model: object) -> str:

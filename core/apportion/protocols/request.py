@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class Request:
             this. ``None`` to spend the whole budget.
         seed: seed of every random draw.
         scorers: name and distribution of each plugin that may score batches, except built-in ones.
+        given: the arguments ``method``, ``target_fn`` and ``features`` as the user gave them.
     """
 
     id: str
@@ -67,3 +68,4 @@ class Request:
     seed: int
     until: float | None = None
     scorers: tuple[tuple[str, str], ...] = ()
+    given: Mapping[str, object] = field(default_factory=dict)

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float64
 
-from apportion.errors import ResultError
+from apportion.errors import InputError, ResultError, listing, unknown_name
 from apportion.protocols.features import Feature, Segment
 from apportion.results import result_json
 from apportion.results.provenance import Provenance
 from apportion.results.ranking import top_size
-from apportion.results.tables import dataframe
+from apportion.results.recipe import Recipe
+from apportion.results.tables import columns_of, dataframe
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,6 +53,8 @@ class Attribution:
         target_text: text of the whole target.
         provenance: model, method, seed, cost and versions.
         extras: additional results of the method.
+        recipe: the arguments of the call, with which a result that was read from a file is evaluated and refined;
+            ``None`` in older files.
         plugins: plugins whose visualizers ``plot`` uses; not saved.
     """
 
@@ -69,6 +72,7 @@ class Attribution:
     target_text: str = ""
     extras: Mapping[str, Any] = field(default_factory=dict)
     top_agreement: Float64[Array, " F"] | None = None
+    recipe: Recipe | None = field(default=None, repr=False)
     plugins: Plugins | None = field(default=None, repr=False)
 
     @property
@@ -100,35 +104,48 @@ class Attribution:
         """Unit of ``values``, such as ``"nats"`` or ``"probability"``."""
         return self.provenance.unit
 
-    def to_dataframe(self, *, per_token: bool = False) -> pd.DataFrame:
-        """Convert to a pandas ``DataFrame``.
+    def __getitem__(self, name: str) -> float:
+        """The attribution of the whole target to one feature: ``result["lawyer"]``.
 
-        Args:
-            per_token: one row per pair of target token and feature, instead of one per feature.
+        Names are those in ``feature_names``: of a text that occurs again, the second is ``"the #2"``. Features are also
+        numbered as in the prompt: ``result.values[0]`` is the first one's.
 
         Raises:
+            UnknownNameError: no feature has this name.
+            InputError: several features have this name, or it is not a string.
+        """
+        if not isinstance(name, str):
+            raise InputError(f"result[{name!r:.40}]: give a feature's name, or use result.values[…] for positions.")
+        places = [i for i, feature in enumerate(self.features) if feature.name == name]
+        if not places:
+            raise unknown_name("feature", name, self.feature_names)
+        if len(places) > 1:
+            raise InputError(
+                f"{len(places)} features are called {name!r}; use result.values[i] with i one of "
+                f"{listing(map(str, places))}."
+            )
+        return float(self.values[places[0]])
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.feature_names
+
+    def to_dataframe(self, rows: str = "features", *, per_token: bool = False) -> pd.DataFrame:
+        """Convert to a pandas ``DataFrame``, such as ``result.to_dataframe("tokens")``.
+
+        The column ``std_error`` is 0 where values are exact, and NaN where their errors are unknown.
+
+        Args:
+            rows: ``"features"``, one row for each; ``"tokens"``, one row per pair of target token and feature;
+                ``"pairs"``, one row per pair of features, for results of ``interactions``; ``"groups"``, one row per
+                group, for results of ``hierarchical``.
+            per_token: the same as ``rows="tokens"``.
+
+        Raises:
+            UnknownNameError: there is no such table.
+            ResultError: the result has no pairs or groups.
             ApportionError: pandas is not installed.
         """
-        n, t = len(self.features), len(self.target_tokens)
-        if not per_token:
-            return dataframe(
-                {
-                    "feature": self.feature_names,
-                    "text": [feature.text for feature in self.features],
-                    "attribution": self.values,
-                    "std_error": np.zeros(n) if self.std_error is None else self.std_error,
-                }
-            )
-        errors = np.zeros((t, n)) if self.token_std_error is None else self.token_std_error
-        return dataframe(
-            {
-                "position": np.repeat(np.arange(t), n),
-                "token": np.repeat(np.array(self.target_tokens, dtype=object), n),
-                "feature": list(self.feature_names) * t,
-                "attribution": self.token_values.ravel(),
-                "std_error": errors.ravel(),
-            }
-        )
+        return dataframe(columns_of(self, "tokens" if per_token and rows == "features" else rows))
 
     def plot(self, view: str = "heatmap", **options: Any) -> Any:
         """Draw a view of the result.

@@ -15,11 +15,14 @@ from apportion.errors import InputError, ResultError, listing
 from apportion.files import read_text, write_atomically
 from apportion.protocols.features import Feature, Segment
 from apportion.results.provenance import Provenance
+from apportion.results.recipe import recipe_of_dict
 
 __all__ = ["SCHEMA", "SCHEMA_VERSION", "dumps", "fields_of", "plain", "read", "to_dict", "write"]
 
 SCHEMA = "apportion.attribution"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READABLE = (1, 2)
+"""Versions that can be read; version 1 has no recipe."""
 
 _ARRAYS = ("values", "token_values", "std_error", "token_std_error", "top_agreement")
 _PLAIN = ("estimand", "base_value", "full_value", "target_text")
@@ -35,6 +38,7 @@ def to_dict(result: Any) -> dict[str, Any]:
     data["segments"] = [[segment.text, segment.feature] for segment in result.segments]
     data["provenance"] = asdict(result.provenance)
     data["extras"] = {str(key): plain(value) for key, value in result.extras.items()}
+    data["recipe"] = None if result.recipe is None else asdict(result.recipe)
     return data
 
 
@@ -97,9 +101,10 @@ def fields_of(data: object, place: str) -> dict[str, Any]:
     """
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         raise ResultError(f'{place} is not a saved attribution: it has no "schema": "{SCHEMA}".')
-    if data.get("version") != SCHEMA_VERSION:
+    if data.get("version") not in READABLE or isinstance(data.get("version"), bool):
         raise ResultError(
-            f"{place} has schema version {data.get('version')!r}; this version of apportion reads {SCHEMA_VERSION}. "
+            f"{place} has schema version {data.get('version')!r}; this version of apportion reads {READABLE[0]} "
+            f"to {SCHEMA_VERSION}. "
             "Upgrade apportion, or save the result again with a version that can read it."
         )
     try:
@@ -109,9 +114,9 @@ def fields_of(data: object, place: str) -> dict[str, Any]:
 
 
 def _fields(data: dict[str, Any]) -> dict[str, Any]:
-    # Files from older versions do not have this field.
-    data = {"top_agreement": None} | data
-    known = {"schema", "version", "features", "target_tokens", "segments", "provenance", "extras"}
+    # Files from older versions do not have these fields.
+    data = {"top_agreement": None, "recipe": None} | data
+    known = {"schema", "version", "features", "target_tokens", "segments", "provenance", "extras", "recipe"}
     _refuse_unknown("fields", data, known | set(_ARRAYS) | set(_PLAIN))
     _refuse_unknown("provenance fields", data["provenance"], {f.name for f in fields(Provenance)})
     _check_types(data)
@@ -129,6 +134,7 @@ def _fields(data: dict[str, Any]) -> dict[str, Any]:
         segments=tuple(Segment(text, feature) for text, feature in data["segments"]),
         provenance=Provenance(**provenance),
         extras=data["extras"],
+        recipe=None if data["recipe"] is None else recipe_of_dict(data["recipe"]),
         **{name: data[name] for name in _PLAIN},
     )
     _check_shapes(found)

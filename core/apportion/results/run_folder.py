@@ -105,24 +105,33 @@ class ResultsFolder:
         for name in (LINES, MANIFEST):
             (self.path / name).unlink(missing_ok=True)
 
-    def ended(self) -> dict[str, dict[str, Any]]:
-        """Return the last line of each row that has ended, without its result; an incomplete last line is removed.
-
-        Raises:
-            ResultError: a line is damaged.
-        """
+    def repair(self) -> None:
+        """Remove an incomplete last line; only the process that holds the lock may do that."""
         if not self.lines.exists():
-            return {}
+            return
         whole = 0
         with self.lines.open("rb+") as file:
             for line in file:
                 whole += len(line) if line.endswith(b"\n") else 0
             file.truncate(whole)
+
+    def whole_lines(self) -> Iterator[dict[str, Any]]:
+        """Read the complete lines, in the order in which rows ended; of a row with several, the last counts.
+
+        Raises:
+            ResultError: a line is damaged.
+        """
+        if self.lines.exists():
+            yield from (line for _, line in _lines(_opened(self.lines), self.lines))
+
+    def ended(self) -> dict[str, dict[str, Any]]:
+        """Return the last line of each row that has ended, without its result.
+
+        Raises:
+            ResultError: a line is damaged.
+        """
         facts = ("id", "row", "hash", "status", "error")
-        return {
-            str(line["id"]): {k: line[k] for k in facts if k in line}
-            for _, line in _lines(_opened(self.lines), self.lines)
-        }
+        return {str(line["id"]): {k: line[k] for k in facts if k in line} for line in self.whole_lines()}
 
     def add(self, line: Mapping[str, Any]) -> None:
         """Append a line, and sync it to disk.

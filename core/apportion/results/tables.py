@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from apportion.errors import ApportionError
+import numpy as np
+
+from apportion.errors import ApportionError, ResultError, unknown_name
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["dataframe"]
+
+__all__ = ["columns_of", "dataframe"]
+
+Columns = Mapping[str, Any]
 
 
-def dataframe(columns: Mapping[str, Any]) -> pd.DataFrame:
+def dataframe(columns: Columns) -> pd.DataFrame:
     """Make a pandas ``DataFrame``.
 
     Raises:
@@ -26,3 +31,93 @@ def dataframe(columns: Mapping[str, Any]) -> pd.DataFrame:
             'to_dataframe needs pandas, which is not installed: pip install "apportion[pandas]".'
         ) from error
     return pd.DataFrame(columns)
+
+
+def columns_of(result: Any, rows: str) -> Columns:
+    """The columns of a result's table.
+
+    Standard errors are 0 where the result is exact, and NaN where they are unknown.
+
+    Args:
+        result: the ``Attribution``, which imports this module.
+        rows: ``"features"``, ``"tokens"``, ``"pairs"`` or ``"groups"``.
+
+    Raises:
+        UnknownNameError: there is no such table.
+        ResultError: the result has no pairs or groups.
+    """
+    tables: Mapping[str, Callable[[Any], Columns]] = {
+        "features": _of_features,
+        "tokens": _of_tokens,
+        "pairs": _of_pairs,
+        "groups": _of_groups,
+    }
+    if not isinstance(rows, str) or rows not in tables:
+        raise unknown_name("table of a result", str(rows), tables)
+    return tables[rows](result)
+
+
+def _of_features(result: Any) -> Columns:
+    return {
+        "feature": result.feature_names,
+        "text": [feature.text for feature in result.features],
+        "attribution": result.values,
+        "std_error": _errors(result, result.std_error, result.values.shape),
+    }
+
+
+def _of_tokens(result: Any) -> Columns:
+    n, t = len(result.features), len(result.target_tokens)
+    return {
+        "position": np.repeat(np.arange(t), n),
+        "token": np.repeat(np.array(result.target_tokens, dtype=object), n),
+        "feature": list(result.feature_names) * t,
+        "attribution": result.token_values.ravel(),
+        "std_error": _errors(result, result.token_std_error, result.token_values.shape).ravel(),
+    }
+
+
+def _of_pairs(result: Any) -> Columns:
+    if "interactions" not in result.extras:
+        raise _without(result, "pairs", "interactions")
+    first, second = np.triu_indices(len(result.features), 1)
+    errors = result.extras.get("interactions_std_error")
+    matrix = np.array(result.extras["interactions"], dtype=np.float64)
+    spread = _errors(result, None if errors is None else np.array(errors, dtype=np.float64), matrix.shape)
+    names = np.array(result.feature_names, dtype=object)
+    return {
+        "feature": names[first],
+        "other": names[second],
+        "interaction": matrix[first, second],
+        "std_error": spread[first, second],
+    }
+
+
+def _of_groups(result: Any) -> Columns:
+    if "tree" not in result.extras:
+        raise _without(result, "groups", "hierarchical")
+    tree = result.extras["tree"]
+    errors = None if result.std_error is None else np.array([row["std_error"] for row in tree], dtype=np.float64)
+    return {
+        "level": [row["level"] for row in tree],
+        "depth": [row["depth"] for row in tree],
+        "parent": [row["parent"] for row in tree],
+        "text": [row["text"] for row in tree],
+        "features": [[result.feature_names[i] for i in row["members"]] for row in tree],
+        "attribution": np.array([row["value"] for row in tree], dtype=np.float64),
+        "std_error": _errors(result, errors, (len(tree),)),
+    }
+
+
+def _errors(result: Any, errors: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
+    """Standard errors as numbers; without any, they are 0 only if those of the whole target say that all is exact."""
+    if errors is not None:
+        return errors
+    return np.full(shape, 0.0 if result.std_error is None and result.token_std_error is None else np.nan)
+
+
+def _without(result: Any, rows: str, method: str) -> ResultError:
+    return ResultError(
+        f"This result of the method {result.provenance.method!r} has no table of {rows}; they come with "
+        f'method="{method}".'
+    )

@@ -13,6 +13,7 @@ from apportion.protocols.methods import Estimate
 from apportion.results.attribution import Attribution
 from apportion.results.provenance import Provenance
 from apportion.results.ranking import top_agreement
+from apportion.results.recipe import recipe_of
 
 if TYPE_CHECKING:
     from apportion.game.game import Game
@@ -97,6 +98,7 @@ def assemble(
         segments=tuple(getattr(request.adapter, "segments", ())),
         provenance=provenance,
         extras=dict(estimate.extras),
+        recipe=recipe_of(request, plugins["inputs"]),
         plugins=plugins,
     )
 

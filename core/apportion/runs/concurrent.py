@@ -127,20 +127,39 @@ def _closed_at_exit(iterator: Generator[Found, None, None]) -> Generator[Found, 
 def _numbered(error: Exception, number: int) -> Exception:
     """Add the number of the item to an error."""
     if isinstance(error, ApportionError):
-        error.args = (f"Item {number} (the first is 0): {error}",)
+        error.args = (f"In prompts[{number}]: {error}",)
     else:
-        error.add_note(f"This happened in item {number} of attribute_many (the first is 0).")
+        error.add_note(f"This happened in prompts[{number}] of attribute_many.")
     return error
 
 
 @dataclass(slots=True)
 class _ActiveRun:
-    """A run in progress, with its number and its pending question."""
+    """A run in progress, with its number, its pending question, and the evaluations that it will have taken then."""
 
     number: int
     run: Run
     conversation: Conversation | None = None
     question: Question | None = None
+    goal: int = 0
+
+    @property
+    def taken(self) -> int:
+        """Evaluations so far."""
+        return self.run.tally.evaluations + self.run.tally.cached
+
+    def share(self, usual: float) -> float:
+        """Estimated part of the run that is done; below 1.
+
+        Args:
+            usual: evaluations of a run; 0 if unknown.
+        """
+        request = self.run.request
+        if request is None:
+            return 0.0
+        if request.budget is not None:
+            usual = min(request.budget, 2.0 ** min(60, len(request.adapter.features)) * request.renderer.draws)
+        return min(0.99, self.taken / max(usual, self.goal, 1))
 
 
 class _Runs:
@@ -169,7 +188,7 @@ class _Runs:
         self._more = True
         self._broken: Exception | None = None
         self._active: dict[int, _ActiveRun] = {}
-        self._ended = self._evaluations = self._begun_runs = 0
+        self._ended = self._evaluations = self._taken = self._begun_runs = 0
 
     def outcomes(self) -> Generator[tuple[int, Attribution | Exception], None, None]:
         """Yield the number and the result or error of each run as soon as it ends."""
@@ -261,6 +280,7 @@ class _Runs:
             assert question is not None
             try:
                 if isinstance(question, Scoring):
+                    one.goal = one.taken + len(question.inputs)
                     pending[one.number] = question.scorer.pending(question.inputs)
                 else:
                     answers[one.number] = question.answer()
@@ -314,6 +334,7 @@ class _Runs:
         del self._active[one.number]
         self._ended += 1
         self._evaluations += one.run.tally.evaluations
+        self._taken += one.taken
         self._stages.end(one.run, failed)
         if failed is not None and self._stops:
             self._more = False
@@ -337,8 +358,10 @@ class _Runs:
         self._report()
 
     def _report(self) -> None:
-        evaluations = self._evaluations + sum(one.run.tally.evaluations for one in self._active.values())
-        self._stages.report(ProgressEvent("items", self._ended, self._total, evaluations))
+        active = self._active.values()
+        evaluations = self._evaluations + sum(one.run.tally.evaluations for one in active)
+        share = sum(one.share(self._taken / max(1, self._ended)) for one in active)
+        self._stages.report(ProgressEvent("items", self._ended, self._total, evaluations, share=share))
 
 
 def _call(function: Callable[..., Question], argument: object) -> Callable[[], Question]:

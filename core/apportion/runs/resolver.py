@@ -149,6 +149,7 @@ class Resolver:
             "until": until,
             "seed": seed,
             "scorers": self._plugins.scorers(),
+            "given": {"method": method, "target_fn": target_fn, "features": features},
             **chosen,
         }
         made = None if given is None else self._targets.given("target", given, full)

@@ -118,22 +118,9 @@ class PastRuns:
         """Keep a run for as long as its result lives."""
         self._runs[result] = run
 
-    def of(self, result: Attribution) -> Past:
-        """Return the run that made this result.
-
-        Raises:
-            InputError: the result was made by another explainer, or read from a file.
-        """
-        if not isinstance(result, Attribution):
-            raise InputError(f"The result must be an Attribution, not {type(result).__name__}: {result!r:.80}.")
-        found = self._runs.get(result)
-        if found is None:
-            raise InputError(
-                "This result was not made by this explainer (it was read from a file, copied, or made by another "
-                "explainer), so its scores are not in memory. Run attribute() again with the same arguments; with "
-                "Explainer(cache=True) nothing is scored twice."
-            )
-        return found
+    def of(self, result: Attribution) -> Past | None:
+        """Return the run that made this result; ``None`` if it was read from a file, copied, or made elsewhere."""
+        return self._runs.get(result)
 
 
 @runtime_checkable

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from apportion.errors import InputError, PluginError
-from apportion.game.game import Game
+from apportion.game.game import Game, Memory
 from apportion.game.inside import inside_of, require_gradient
 from apportion.game.method_runner import run_method
 from apportion.game.token_view import Charge, TokenView, predictions, token_view
@@ -23,6 +23,7 @@ from apportion.protocols.progress import ProgressEvent, Report
 from apportion.protocols.row import ModelInput
 from apportion.protocols.targets import Needs, TargetFunction
 from apportion.results.provenance import versions
+from apportion.runs.again import check_same_model, recipe_in, request_again
 from apportion.runs.assemble import assemble
 from apportion.runs.resolver import Draft, Resolver
 from apportion.runs.run import Ask, Call, EmbeddedScoring, Past, PastRuns, Run, Scoring, Tracing, answered
@@ -30,7 +31,7 @@ from apportion.runs.spelling import LogProb, is_log_prob, spelling_note
 from apportion.runs.target_text import Targets
 from apportion.scoring.batches import Batches
 from apportion.scoring.readout import Readout
-from apportion.scoring.scorer import Scorer
+from apportion.scoring.scorer import Scorer, Tally
 
 if TYPE_CHECKING:
     from apportion.hooks.manager import Plugins
@@ -118,14 +119,27 @@ class Stages:
         run.fingerprint = self._fingerprint()
         self._plugins.call("apportion_before_run", request=run.resolved)
 
-    def earlier(self, result: Attribution) -> Past:
+    def earlier(self, run: Run, result: Attribution) -> Past:
         """Return the run that made a result, to continue from its scores.
 
+        For a result that was read from a file, copied, or made by another explainer, its request is made again. Its
+        scores are then those in the cache, if there is one.
+
+        Args:
+            run: the run that continues.
+            result: the result.
+
         Raises:
-            InputError: the result was not made by this explainer, or the model has changed since.
+            InputError: the model has changed since, or is another one, or the request cannot be made again.
         """
+        recipe_in(result)
         past = self.past.of(result)
-        if self._fingerprint() != result.provenance.fingerprint:
+        if past is None:
+            check_same_model(result, self._session.info.model, self._fingerprint(), self._versions)
+            request = request_again(result, run.id, self.resolver, self._plugins["inputs"])
+            past = Past(request, Tally(), Memory(), 0.0)
+            self.past.keep(result, past)
+        elif self._fingerprint() != result.provenance.fingerprint:
             raise InputError(
                 "The model has changed since this result was made, so its scores are those of another model. Run "
                 "attribute() again."

@@ -1,4 +1,4 @@
-"""A progress bar: on stderr in a terminal, below the cell in a notebook, and off otherwise."""
+"""Progress: a bar on stderr in a terminal, or below the cell in a notebook, and a line every few seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Protocol, runtime_checkable
 
 from rich.console import Console
 
-from apportion.errors import counted
+from apportion.errors import InputError, counted
 from apportion.hooks.hookspecs import hookimpl
-from apportion.protocols.progress import ProgressEvent
+from apportion.protocols.progress import ALWAYS, AUTO, ProgressEvent
+from apportion_plugins.progress.lines import ProgressLines
 from apportion_plugins.progress.notebook import NotebookBar
 from apportion_plugins.progress.terminal import TerminalBar
 
@@ -19,7 +20,7 @@ __all__ = ["ProgressBar"]
 
 @runtime_checkable
 class _Bar(Protocol):
-    def show(self, label: str, done: int, total: int | None, more: str = "") -> None: ...
+    def show(self, label: str, done: int, total: int | None, more: str = "", share: float = 0.0) -> None: ...
 
     def remove(self) -> None: ...
 
@@ -28,55 +29,62 @@ class ProgressBar:
     """Shows one bar per run, or one for all runs of ``attribute_many``.
 
     Args:
-        console: console for the bar of a terminal; stderr if ``None``.
+        mode: ``"auto"``, or ``"always"`` to write a first and a last line, too, where there is no terminal.
+        console: console for the bar of a terminal, or for lines; stderr if ``None``.
         clock: returns seconds.
+
+    Raises:
+        InputError: the mode is unknown.
     """
 
-    def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, mode: str = AUTO, *, console: Console | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        if mode not in (AUTO, ALWAYS):
+            raise InputError(f"progress={mode!r} must be {AUTO!r} or {ALWAYS!r}.")
+        self._ends = mode == ALWAYS
         self._console = console
         self._clock = clock
         self._notebook = NotebookBar()
         self._bar: _Bar | None = None
-        self._many_since: float | None = None
+        self._many = False
 
     # First, so that the bar is removed even when another observer fails.
     @hookimpl(tryfirst=True)
     def apportion_on_progress(self, event: ProgressEvent) -> None:
         """Draw, update or remove the bar."""
         if event.stage == "items":
+            self._many = True
             self._show_many(event)
-        elif event.stage == "close" or (event.stage == "end" and self._many_since is None):
-            self._many_since = None
+        elif event.stage == "close" or (event.stage == "end" and not self._many):
+            self._many = False
             if self._bar is not None:
                 self._bar.remove()
                 self._bar = None
-        elif self._many_since is None:
+        elif not self._many:
             self._show(event)
 
     def _show(self, event: ProgressEvent) -> None:
         """Show the progress of one run."""
         self._bar = self._bar or self._chosen()
-        if self._bar is None:
-            return
         if event.stage == "generate":
             self._bar.show("generating the target", 0, None)
         else:
             self._bar.show("scoring", event.done, event.total)
 
     def _show_many(self, event: ProgressEvent) -> None:
-        """Show the progress of many runs: how many have ended, and how fast they are scored."""
-        if self._many_since is None:
-            self._many_since = self._clock()
+        """Show the progress of many runs: how many have ended, how fast, and what they have scored."""
         self._bar = self._bar or self._chosen()
-        if self._bar is not None:
-            seconds = self._clock() - self._many_since
-            rate = f", {event.evaluations / seconds:.1f}/s" if event.evaluations and seconds > 0 else ""
-            more = f"{counted(event.evaluations, 'evaluation')}{rate}"
-            self._bar.show("prompts", event.done, event.total or None, more)
+        more = counted(event.evaluations, "evaluation")
+        self._bar.show("prompts", event.done, event.total or None, more, event.share)
 
-    def _chosen(self) -> _Bar | None:
-        """The bar for this environment; ``None`` where no one would see it."""
+    def _chosen(self) -> _Bar:
+        """The bar for this environment, or lines."""
         console = self._console or Console(stderr=True)
         if console.is_jupyter:
             return self._notebook
-        return TerminalBar(console) if console.is_terminal else None
+        if console.is_terminal:
+            return TerminalBar(console)
+        return ProgressLines(
+            lambda line: print(line, file=console.file, flush=True), ends=self._ends, clock=self._clock
+        )

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
-from apportion_plugins.progress.rates import left_text, rate_text
+from apportion_plugins.progress.rates import facts_of
 
 __all__ = ["NotebookBar", "bar_html"]
 
@@ -51,7 +51,7 @@ class NotebookBar:
         self._shown: tuple[str, int | None, int] = ("", None, 0)
         self._started = self._updated = 0.0
 
-    def show(self, label: str, done: int, total: int | None, more: str = "") -> None:
+    def show(self, label: str, done: int, total: int | None, more: str = "", share: float = 0.0) -> None:
         """Draw the current state, at most five times a second. A new label or total restarts the clock.
 
         Args:
@@ -59,6 +59,7 @@ class NotebookBar:
             done: number completed so far.
             total: number in all; ``None`` if unknown.
             more: further text.
+            share: what is done of those under way, in the same unit.
         """
         now = self._clock()
         begins = (label, total) != self._shown[:2] or done < self._shown[2]
@@ -67,7 +68,7 @@ class NotebookBar:
         self._shown = (label, total, done)
         if begins or now - self._updated >= UPDATE_SECONDS:
             self._updated = now
-            self._put(bar_html(label, done, total, now - self._started, more), _line(label, done, total))
+            self._put(bar_html(label, done, total, now - self._started, more, share), _line(label, done, total))
 
     def remove(self) -> None:
         """Clear the output; a notebook cannot remove a single one."""
@@ -84,7 +85,7 @@ class NotebookBar:
             self._handle.update(bundle, raw=True)
 
 
-def bar_html(label: str, done: int, total: int | None, seconds: float, more: str = "") -> str:
+def bar_html(label: str, done: int, total: int | None, seconds: float, more: str = "", under_way: float = 0.0) -> str:
     """HTML of one bar, in the page's text colour, so that it suits light and dark pages.
 
     Args:
@@ -93,11 +94,11 @@ def bar_html(label: str, done: int, total: int | None, seconds: float, more: str
         total: number in all; ``None`` if unknown.
         seconds: time since the start.
         more: further text.
+        under_way: what is done of those under way, in the same unit.
     """
-    share = f"width:{100 * done / total:.1f}%" if total else "width:100%;opacity:0.35"
+    share = f"width:{100 * (done + under_way) / total:.1f}%" if total else "width:100%;opacity:0.35"
     facts = [f"{done:,}/{total:,}"] if total is not None else [f"{done:,}"] if done else []
-    if done and total and seconds > 0:
-        facts += [rate_text(done / seconds), left_text(done, total, seconds)]
+    facts += facts_of(done + under_way, total, seconds)
     facts += [html.escape(more)] if more else []
     return (
         '<div style="display:flex;align-items:center;gap:0.7em;max-width:44em;font-size:0.9em;color:inherit">'

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-__all__ = ["left_text", "rate_text"]
+__all__ = ["facts_of", "left_text", "rate_text"]
+
+
+def facts_of(done: float, total: int | None, seconds: float) -> list[str]:
+    """The rate and the remaining time, as far as they are known.
+
+    Args:
+        done: number completed so far, with parts of those under way.
+        total: number in all; ``None`` if unknown.
+        seconds: time since the start.
+    """
+    if not done or not total or seconds <= 0:
+        return []
+    return [rate_text(done / seconds), left_text(done, total, seconds)]
 
 
 def rate_text(rate: float) -> str:
@@ -10,7 +23,7 @@ def rate_text(rate: float) -> str:
     return f"{rate:.1f} prompts/s" if rate >= 1 else f"{1 / rate:.1f} s/prompt"
 
 
-def left_text(done: int, total: int, seconds: float) -> str:
+def left_text(done: float, total: int, seconds: float) -> str:
     """Remaining time at the average rate so far; ``done`` must not be 0."""
     minutes, rest = divmod(round((total - done) * seconds / done), 60)
     hours, minutes = divmod(minutes, 60)

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-)
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.table import Column
 from rich.text import Text
 
-from apportion_plugins.progress.rates import left_text, rate_text
+from apportion_plugins.progress.rates import facts_of
 
 __all__ = ["TerminalBar"]
 
@@ -27,24 +21,36 @@ class TerminalBar:
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            _RateColumn(),
-            TextColumn("{task.fields[more]}", style="dim"),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            # The bar takes what the terminal leaves: facts that wrap would make the display jump.
+            BarColumn(bar_width=None, table_column=Column(max_width=40)),
+            TextColumn("{task.fields[count]}", table_column=Column(no_wrap=True)),
+            _RateColumn(table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[more]}", style="dim", table_column=Column(no_wrap=True)),
             console=console,
             transient=True,
         )
+        self._done = 0
         self._progress.start()
 
-    def show(self, label: str, done: int, total: int | None, more: str = "") -> None:
-        """Draw the current state, followed by ``more``. A smaller count or another total restarts the bar."""
+    def show(self, label: str, done: int, total: int | None, more: str = "", share: float = 0.0) -> None:
+        """Draw the current state, followed by ``more``. A smaller count or another total restarts the bar.
+
+        Args:
+            label: the current activity.
+            done: number completed so far.
+            total: number in all; ``None`` if unknown.
+            more: further text.
+            share: what is done of those under way, in the same unit.
+        """
+        count = f"{done:,}/{total:,}" if total is not None else f"{done:,}" if done else ""
         if not self._progress.tasks:
-            self._progress.add_task(label, total=total, more=more)
+            self._progress.add_task(label, total=total, more=more, count=count)
         task = self._progress.tasks[0]
-        if done < task.completed or total != task.total:
+        if done < self._done or total != task.total:
             self._progress.reset(task.id, total=total, description=label)
-        self._progress.update(task.id, completed=done, description=label, more=more)
+        self._done = done
+        self._progress.update(task.id, completed=done + share, description=label, more=more, count=count)
 
     def remove(self) -> None:
         """Remove the bar."""
@@ -55,10 +61,6 @@ class _RateColumn(ProgressColumn):
     """Rate and remaining time."""
 
     def render(self, task: Task) -> Text:
-        done, seconds = int(task.completed), task.finished_time or task.elapsed
-        if not done or not seconds:
-            return Text("")
-        facts = [rate_text(done / seconds)]
-        if task.total:
-            facts.append(left_text(done, int(task.total), seconds))
+        total = None if task.total is None else int(task.total)
+        facts = facts_of(task.completed, total, task.finished_time or task.elapsed or 0.0)
         return Text(" · ".join(facts), style="dim")

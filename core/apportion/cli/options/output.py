@@ -1,4 +1,4 @@
-"""Files and views of a result, the run log, and the progress bar."""
+"""Files and views of a result, the run log, and progress."""
 
 from __future__ import annotations
 
@@ -7,18 +7,16 @@ from pathlib import Path
 from typing import Annotated
 
 from apportion.cli.options.command import NO_VALUE, in_panel
+from apportion.cli.options.progress import OUTPUT, ProgressOptions
 
 __all__ = ["OUTPUT", "OutputOptions"]
-
-OUTPUT = "Output"
-"""The panel."""
 
 _option = in_panel(OUTPUT)
 
 
 @dataclass(frozen=True, slots=True)
-class OutputOptions:
-    """Files and views of a result, the run log, and the progress bar."""
+class OutputOptions(ProgressOptions):
+    """Files and views of a result, the run log, and progress."""
 
     as_json: Annotated[
         bool,
@@ -58,11 +56,3 @@ class OutputOptions:
             help="Append one line of JSON about the run to this file: its request, its cost and its outcome.",
         ),
     ] = None
-    no_progress: Annotated[
-        bool,
-        _option(
-            "--no-progress",
-            metavar=NO_VALUE,
-            help="Hide the progress bar, which is only ever shown in a terminal, on stderr.",
-        ),
-    ] = False

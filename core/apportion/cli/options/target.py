@@ -114,6 +114,8 @@ def _stop_texts(texts: tuple[str, ...]) -> list[str]:
 
 
 def _text_or_ids(flag: str, text: str | None, ids: str | None) -> str | list[int] | None:
+    if text == "":
+        usage_error(flag, "the text is empty; give at least one character, or leave it out.")
     if ids is None:
         return text
     if text is not None:

@@ -1,0 +1,176 @@
+"""The expected cost of a whole dataset, from estimates of some of its rows."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from rich.text import Text
+
+from apportion.cli.items import Item
+from apportion.cli.listing import console
+from apportion.errors import ApportionError
+
+if TYPE_CHECKING:
+    from apportion.explainer import Explainer
+    from apportion.runs.cost import Cost
+
+__all__ = ["NOTHING", "DatasetCost", "cost_of_rows", "rows_to_estimate"]
+
+SAMPLE = 8
+"""Rows that are estimated; each takes a calibration, and so about as long as scoring a few prompts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """A sum over all rows, and its range if every row costs as much as one of its neighbours in the sample."""
+
+    expected: float
+    least: float
+    most: float
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetCost:
+    """Expected cost of a dataset.
+
+    Attributes:
+        rows: number of rows to attribute.
+        estimated: number of rows that were estimated; the cost of the others is interpolated by the prompt's length.
+        failing: errors of those that would fail, by the row's id.
+        evaluations: distinct model inputs to score; some may be cached.
+        forwarded_tokens: number of tokens that the model would read.
+        seconds: duration in seconds, of rows one by one; rows at once share batches, and take less.
+        batch_bytes: upper estimate of the memory of the largest batch of a row, in bytes.
+        model_bytes: memory of the weights in bytes; ``None`` if unknown.
+        at_most: true if evaluations depend on values found during the run; all numbers are then upper limits.
+    """
+
+    rows: int
+    estimated: int
+    failing: Mapping[str, str]
+    evaluations: Total
+    forwarded_tokens: Total
+    seconds: Total
+    batch_bytes: int
+    model_bytes: int | None
+    at_most: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Convert to plain Python values."""
+        return asdict(self)
+
+    def show(self) -> None:
+        """Print the cost in the terminal."""
+        for name, text in self.lines():
+            console().print(Text.assemble((f"{name:<13}", "bold"), text))
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Labels and formatted values."""
+        if not self.rows:
+            return [("rows", "none left to attribute")]
+        every = self.estimated == self.rows
+        how = "" if every else f", of which {self.estimated}, from the shortest to the longest, were estimated"
+        weights = "" if self.model_bytes is None else f"{_size(self.model_bytes)} weights + "
+        failing = [("would fail", f"row {row}: {why}") for row, why in self.failing.items()]
+        return [
+            ("rows", f"{self.rows:,} to attribute{how}"),
+            *failing,
+            ("evaluations", self._text(self.evaluations, "{:,.0f}".format) + " distinct prompts"),
+            ("tokens", self._text(self.forwarded_tokens, "{:,.0f}".format) + " to forward"),
+            (
+                "time",
+                self._text(self.seconds, _duration) + " for one row after the other; less where rows share batches",
+            ),
+            ("memory", f"{weights}{_size(self.batch_bytes)} for the largest batch of a row, at most"),
+        ]
+
+    def _text(self, total: Total, form: Callable[[float], str]) -> str:
+        if self.at_most:
+            return f"at most {form(total.most)}"
+        least, expected, most = form(total.least), form(total.expected), form(total.most)
+        return f"about {expected}" if least == most else f"about {expected} (between {least} and {most})"
+
+
+NOTHING = DatasetCost(0, 0, {}, Total(0, 0, 0), Total(0, 0, 0), Total(0, 0, 0), 0, None, False)
+"""The cost where no row is left."""
+
+
+def rows_to_estimate(items: Sequence[Item]) -> list[int]:
+    """Positions of the rows to estimate in a list that is sorted by length: all of a few, else evenly spaced ones."""
+    last = len(items) - 1
+    return sorted({round(i * last / (SAMPLE - 1)) for i in range(SAMPLE)}) if last >= SAMPLE else list(range(last + 1))
+
+
+def cost_of_rows(
+    explainer: Explainer, items: Sequence[Item], shared: Mapping[str, Any], tick: Callable[[str], None]
+) -> DatasetCost:
+    """Estimate the cost of rows, one by one, without scoring them.
+
+    Args:
+        explainer: would attribute them.
+        items: the rows, sorted by length.
+        shared: arguments of ``attribute`` for rows that do not have their own.
+        tick: called after each estimate.
+
+    Raises:
+        ApportionError: every row that was estimated would fail; the error is that of the first.
+    """
+    chosen = rows_to_estimate(items)
+    costs: dict[int, Cost] = {}
+    failing: dict[str, str] = {}
+    first: ApportionError | None = None
+    for place in chosen:
+        try:
+            costs[place] = explainer.estimate(**{**shared, **items[place].arguments})
+        except ApportionError as error:
+            first = first or error
+            failing[items[place].id] = " ".join(str(error).split())
+        tick("estimating")
+    if first is not None and not costs:
+        raise first
+
+    def total(name: str) -> Total:
+        known = {place: float(getattr(costs[place], name)) if place in costs else 0.0 for place in chosen}
+        return _total(known, len(items))
+
+    return DatasetCost(
+        rows=len(items),
+        estimated=len(chosen),
+        failing=failing,
+        evaluations=total("evaluations"),
+        forwarded_tokens=total("forwarded_tokens"),
+        seconds=total("seconds"),
+        batch_bytes=max(cost.batch_bytes for cost in costs.values()),
+        model_bytes=next(iter(costs.values())).model_bytes,
+        at_most=any(cost.at_most for cost in costs.values()),
+    )
+
+
+def _total(known: Mapping[int, float], rows: int) -> Total:
+    """Add up numbers of which only some are known; the others lie between those at the next places."""
+    places = sorted(known)
+    expected = least = most = 0.0
+    for row in range(rows):
+        at = bisect_left(places, row)
+        if places[at] == row:
+            before = after = known[row]
+            weight = 0.0
+        else:
+            left, right = places[at - 1], places[at]
+            before, after, weight = known[left], known[right], (row - left) / (right - left)
+        expected += before + (after - before) * weight
+        least += min(before, after)
+        most += max(before, after)
+    return Total(expected, least, most)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.2g} s" if seconds < 99.5 else str(timedelta(seconds=round(seconds)))
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.2g} GiB" if count >= 2**30 else f"{count / 2**20:.3g} MiB"

@@ -1,0 +1,72 @@
+"""Messages of the library in the words of the shell."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["in_shell_words"]
+
+FLAGS = {
+    "allow_missing": "--allow-missing",
+    "at_once": "--at-once",
+    "backend": "--backend",
+    "backend_options": "--backend-option",
+    "baseline": "--text-baseline",
+    "by": "--by",
+    "cache": "--cache",
+    "chat": "--as-chat",
+    "contrast": "--contrast",
+    "device": "--device",
+    "dtype": "--dtype",
+    "features": "--by",
+    "generate": "--generate",
+    "keep": "--keep",
+    "max_std_error": "--until",
+    "memory_budget": "--memory-budget",
+    "method": "--method",
+    "run_log": "--run-log",
+    "seed": "--seed",
+    "target": "--target",
+    "target_fn": "--target-fn",
+    "target_options": "--target-option",
+    "tokenizer": "--tokenizer",
+    "until": "--until",
+    "budget": "--budget",
+}
+"""Arguments of the library, and their flags."""
+
+PHRASES = {
+    "allow_missing=True (--allow-missing in the shell)": "--allow-missing",
+    "Explainer(cache=True)": "--cache",
+    "Run attribute() again": "Attribute the prompt again",
+    "run attribute() again": "attribute the prompt again",
+}
+WORDS = {"True": "true", "False": "false", "None": "null"}
+
+_QUOTED = re.compile(r"""((?<!\w)'(?:[^'\\]|\\.)*'(?!\w)|"(?:[^"\\]|\\.)*"|`[^`]*`)""")
+_ARGUMENT = re.compile(rf"(?<![\w.-])(?<!\w\()({'|'.join(FLAGS)})=(?:True\b)?(?=(\S?))")
+_WORD = re.compile(rf"\b({'|'.join(WORDS)})\b")
+
+
+def in_shell_words(message: str) -> str:
+    """Rewrite arguments as flags, and values as JSON, as they are typed in the shell; quoted texts stay as they are.
+
+    >>> in_shell_words("budget=3 must be larger than 'budget=5'.")
+    "--budget 3 must be larger than 'budget=5'."
+    >>> in_shell_words("Give budget= (total evaluations) or until=.")
+    'Give --budget (total evaluations) or --until.'
+    """
+    for phrase, other in PHRASES.items():
+        message = message.replace(phrase, other)
+    parts = _QUOTED.split(message)
+    for i in range(0, len(parts), 2):
+        # An argument may end its part, with its quoted value in the next one.
+        follows = parts[i + 1][:1] if i + 1 < len(parts) else ""
+        text = _ARGUMENT.sub(_flag, parts[i] + follows)
+        parts[i] = _WORD.sub(lambda found: WORDS[found[1]], text.removesuffix(follows))
+    return "".join(parts)
+
+
+def _flag(found: re.Match[str]) -> str:
+    bare = not found[2] or found[2] in ".,;:)"
+    return FLAGS[found[1]] + ("" if bare else " ")

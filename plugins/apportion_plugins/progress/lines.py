@@ -1,0 +1,61 @@
+"""Progress as lines of text, for logs and pipes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from apportion.protocols.progress import Pace
+from apportion_plugins.progress.rates import facts_of
+
+__all__ = ["ProgressLines"]
+
+
+class ProgressLines:
+    """A line every few seconds: what is done, of how many, how fast, and the remaining time.
+
+    Args:
+        write: takes each line.
+        ends: write a line at the beginning and at the end as well; otherwise, short runs write nothing.
+        clock: returns seconds.
+    """
+
+    def __init__(
+        self, write: Callable[[str], None], *, ends: bool = False, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._write = write
+        self._ends = ends
+        self._clock = clock
+        self._pace = Pace(clock)
+        self._began = clock()
+        self._shown: tuple[str, int | None, float] | None = None
+        self._line = self._written = ""
+
+    def show(self, label: str, done: int, total: int | None, more: str = "", share: float = 0.0) -> None:
+        """Write the current state if a line is due. A new label or total restarts the clock of the rate.
+
+        Args:
+            label: the current activity.
+            done: number completed so far.
+            total: number in all; ``None`` if unknown.
+            more: further text.
+            share: what is done of those under way, in the same unit.
+        """
+        first = self._shown is None
+        if self._shown is None or (label, total) != self._shown[:2] or done < self._shown[2]:
+            self._began = self._clock()
+        self._shown = (label, total, done)
+        count = f"{label} {done:,}/{total:,}" if total is not None else f"{label} {done:,}" if done else label
+        facts = facts_of(done + share, total, self._clock() - self._began)
+        self._line = " · ".join([count, *facts, *([more] if more else [])])
+        if self._pace.due() or (first and self._ends):
+            self._put()
+
+    def remove(self) -> None:
+        """Write the last state, if lines mark the ends."""
+        if self._ends and self._line != self._written:
+            self._put()
+
+    def _put(self) -> None:
+        self._written = self._line
+        self._write(self._line)
