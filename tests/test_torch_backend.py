@@ -590,5 +590,5 @@ def test_options_are_of_a_backend_that_is_named() -> None:
         ap.Explainer(pair, backend="torch", backend_options={"compiled": True})
     with pytest.raises(ap.InputError, match="has no option 'device'"):
         ap.Explainer(pair, backend="torch", backend_options={"device": "cpu"})
-    with pytest.raises(ap.InputError, match="are of one backend; name it"):
+    with pytest.raises(ap.InputError, match="are options of one backend; name it"):
         ap.Explainer(pair, backend_options={"compile": True})

@@ -51,7 +51,9 @@ def check_by(by: object, names: Sequence[str]) -> None:
     """
     if isinstance(by, str):
         if by not in names:
-            raise unknown_name("kind of feature", by, names, "Or pass a function from a text to its pieces.")
+            raise unknown_name(
+                "kind of feature", by, names, "In Python, a function from a text to its pieces works, too."
+            )
     elif not callable(by):
         raise InputError(f"{by!r} is neither a kind of feature ({listing(names)}) nor a function.")
 
