@@ -80,6 +80,7 @@ def assemble(
         dtype=info.dtype,
         versions=versions,
         notes=(*notes, *info.notes, *_input_notes(request), *tally.notes, *estimate.notes),
+        target_end=request.target.end,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     return Attribution(
