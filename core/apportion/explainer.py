@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from apportion.errors import InputError
+from apportion.game.method_runner import run_method
 from apportion.hooks.manager import load_plugins
 from apportion.hooks.validation import explained
 from apportion.models.select_backend import check_memory_budget, named_backend, open_session
@@ -185,9 +186,12 @@ class Explainer:
         stages = self._stages
         with stages.run() as run:
             draft = stages.resolve(run, arguments)
-            stages.generate(run, draft)
+            request = stages.generate(run, draft)
             stages.begin(run)
-            return stages.finish(run, *stages.values(run, stages.batches()))
+            game = stages.game(run, batches := stages.batches())
+            estimate = run_method(request, game)
+            stages.compare_spellings(run, game, batches)
+            return stages.finish(run, estimate, game)
 
     @overload
     def attribute_many(
@@ -286,7 +290,9 @@ class Explainer:
             past.check_larger(result, request)
             run.memory, run.tally, run.before = past.memory, past.tally.copy(), past.seconds
             stages.begin(run)
-            return stages.finish(run, *stages.values(run, stages.batches()))
+            game = stages.game(run, stages.batches())
+            estimate = run_method(request, game)
+            return stages.finish(run, estimate, game)
 
     def evaluate(
         self,

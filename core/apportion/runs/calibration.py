@@ -90,7 +90,7 @@ class Speed:
         return replace(self, scale=sample.seconds / self.seconds(sample.work), probes=(*self.probes, sample))
 
     def described(self, longest: int) -> str:
-        """How the speed was measured, for people.
+        """A description of how the speed was measured.
 
         Args:
             longest: length of the longest sequence of the run, in tokens.

@@ -15,7 +15,6 @@ from torch import Tensor
 from apportion.errors import InputError, PluginError
 from apportion.game.game import Game, Memory
 from apportion.game.inside import inside_of, require_gradient
-from apportion.game.method_runner import run_method
 from apportion.game.token_view import Charge, TokenView, predictions, token_view
 from apportion.protocols.backend import Capability, Session
 from apportion.protocols.inside import Inside, InsideSession, Trace
@@ -185,18 +184,32 @@ class Stages:
             memory=run.memory,
         )
 
-    def values(self, run: Run, batches: Batches, ask: Ask | None = None) -> tuple[Estimate, Game]:
-        """Run the method, then compare the target with its other spelling, if it has one.
+    def compare_spellings(self, run: Run, game: Game, batches: Batches, ask: Ask | None = None) -> None:
+        """Add a note if another spelling of the target or contrast is far more likely after the full prompt.
 
         Args:
-            run: the run, with its request, memory and counts.
+            run: the run, after its method.
+            game: the game of the run.
             batches: plans and runs batches.
             ask: takes every question to the session; ``None`` to answer immediately.
         """
-        game = self.game(run, batches, ask)
-        estimate = run_method(run.resolved, game)
-        self._compare_spellings(run, game, batches, ask or answered)
-        return estimate, game
+        request, put = run.resolved, ask or answered
+
+        def score(prompt: ModelInput, ids: tuple[int, ...]) -> float:
+            other = replace(request, target=self._targets.of_ids(ids), target_fn=LogProb(), reference=None)
+            # In a run of its own, because the counts of this one describe its values.
+            apart = Run(_unwatched, id=run.id)
+            values: Tensor = put(Scoring(self.scorer(apart, other, batches), [prompt]))
+            return float(values[0, 0])
+
+        for spelling in run.spellings:
+            known = None
+            if spelling.given_ids == request.target.ids and is_log_prob(request.target_fn, request.target):
+                value = game.known(torch.ones(game.n_features, dtype=torch.bool))
+                known = None if value is None else float(value[0])
+            note = spelling_note(spelling, known, score)
+            if note is not None:
+                run.tally.notes.append(note)
 
     def finish(self, run: Run, estimate: Estimate, game: Game) -> Attribution:
         """Assemble the result, and pass it to observers."""
@@ -238,26 +251,6 @@ class Stages:
             report=run.report,
             tally=run.tally,
         )
-
-    def _compare_spellings(self, run: Run, game: Game, batches: Batches, put: Ask) -> None:
-        """Note it if another spelling of the target or contrast is far more likely after the full prompt."""
-        request = run.resolved
-
-        def score(prompt: ModelInput, ids: tuple[int, ...]) -> float:
-            other = replace(request, target=self._targets.of_ids(ids), target_fn=LogProb(), reference=None)
-            # In a run of its own, because the counts of this one describe its values.
-            apart = Run(_unwatched, id=run.id)
-            values: Tensor = put(Scoring(self.scorer(apart, other, batches), [prompt]))
-            return float(values[0, 0])
-
-        for spelling in run.spellings:
-            known = None
-            if spelling.given_ids == request.target.ids and is_log_prob(request.target_fn, request.target):
-                value = game.known(torch.ones(game.n_features, dtype=torch.bool))
-                known = None if value is None else float(value[0])
-            note = spelling_note(spelling, known, score)
-            if note is not None:
-                run.tally.notes.append(note)
 
     def _fingerprint(self) -> str:
         found: object = self._session.fingerprint()

@@ -127,7 +127,7 @@ class Targets:
     def _generated(
         self, prompt: ModelInput, options: Mapping[str, object], seed: int, stop: tuple[str, ...]
     ) -> tuple[int, ...]:
-        """What the model writes, at least one token; a session that knows no stop texts writes on."""
+        """The tokens that the model writes, at least one; a session that knows no stop texts writes on."""
         session = self._session
         if Capability.GENERATE not in session.capabilities or not isinstance(session, GenerateSession):
             raise CapabilityError(
