@@ -11,6 +11,7 @@ from apportion.hooks.hookspecs import hookimpl
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from apportion.protocols.request import Request
     from apportion.protocols.row import Row
 
 __all__ = ["Watcher"]
@@ -29,6 +30,7 @@ class Watcher:
         self.keeps = False
         self.sequences: set[tuple[int, ...]] = set()
         self.seconds = 0.0
+        self._targets: set[tuple[int, ...]] = set()
 
     def reset(self, *, keeps: bool) -> None:
         """Reset before a run."""
@@ -37,10 +39,16 @@ class Watcher:
         self.seconds = 0.0
 
     @hookimpl
+    def apportion_before_run(self, request: Request) -> None:
+        """Learn the run's own targets; rows with others, such as another spelling, are not part of its work."""
+        contrast = request.target.contrast
+        self._targets = {request.target.ids, *(() if contrast is None else (contrast.ids,))}
+
+    @hookimpl
     def apportion_lookup(self, rows: Sequence[Row]) -> None:
         """Record all rows before they are divided into batches; returns no scores."""
         if self.keeps:
-            self.sequences.update(row.read for row in rows)
+            self.sequences.update(row.read for row in rows if row.target in self._targets)
 
     @hookimpl(wrapper=True)
     def apportion_score(self) -> Generator[None, Tensor, Tensor]:

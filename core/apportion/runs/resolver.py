@@ -48,7 +48,7 @@ class Draft:
         prompt: the prompt with all features.
         target: the target that the user gave; ``None`` if the model has to write it.
         contrast: the target to compare with, if there is one.
-        generation: options of the generation.
+        generation: options of the generation; ``None`` if the user gave a target.
         seed: seed of the run.
         spellings: other spellings of the target and the contrast.
         parts: all other fields of the request.
@@ -57,7 +57,7 @@ class Draft:
     prompt: FullPrompt
     target: Target | None
     contrast: Target | None
-    generation: Generation
+    generation: Generation | None
     seed: int
     spellings: Sequence[Spelling]
     parts: Mapping[str, Any]
@@ -117,7 +117,8 @@ class Resolver:
         seed = checked_seed(seed)
         if target is not None and generate is not None:
             raise InputError("generate= applies only if the model writes the target; omit generate= or target=.")
-        generation_of(generate, None)  # only to refuse mistakes before the prompt is read
+        if target is None:
+            generation_of(generate, None)  # only to refuse mistakes before the prompt is read
         target_fn_name, target_fn_object = self._target_fn(
             target_fn, {} if target_options is None else target_options, contrast
         )
@@ -131,7 +132,8 @@ class Resolver:
             rehearse(chosen["method"], len(adapter.features), chosen["coalition_budget"], seed, chosen["options"])
         full = renderer.full_prompt()
         self._targets.check_prompt(full.input)
-        generation = generation_of(generate, None if full.text is None else full.text.text)
+        text = None if full.text is None else full.text.text
+        generation = generation_of(generate, text) if target is None else None
         renderer.note(chat_hint(prompt, full, generated=target is None))
         parts = {
             "id": request_id,
@@ -140,7 +142,7 @@ class Resolver:
             "adapter": adapter,
             "renderer": renderer,
             "given_options": method_options,
-            "generation": generation.to_dict() if target is None else {},
+            "generation": {} if generation is None else generation.to_dict(),
             "target_fn_name": target_fn_name,
             "target_fn": target_fn_object,
             "target_options": dict(target_options or {}),

@@ -105,9 +105,10 @@ class Stages:
             InputError: the model writes nothing, or its generation does not know an option.
         """
         target = draft.target
-        if target is None:
+        if draft.generation is not None:
             run.report(ProgressEvent("generate"))
             target = self._targets.written(draft.prompt, draft.generation, draft.seed)
+        assert target is not None
         run.request = draft.request(target)
         run.spellings = draft.spellings
         return run.request
