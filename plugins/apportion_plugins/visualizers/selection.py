@@ -8,8 +8,18 @@ from jaxtyping import Float64
 from apportion.errors import InputError, listing
 from apportion.results.attribution import Attribution
 from apportion_plugins.visualizers.labels import quotable, token_labels
+from apportion_plugins.visualizers.palette import colour_limit
 
-__all__ = ["check_limit", "checked_token", "largest", "left_out", "part_of_target", "ranked", "table_rows"]
+__all__ = [
+    "check_limit",
+    "checked_token",
+    "largest",
+    "left_out",
+    "part_of_target",
+    "ranked",
+    "repeats_the_whole",
+    "table_rows",
+]
 
 
 def check_limit(option: str, limit: object, most: int | None = None) -> None:
@@ -46,6 +56,15 @@ def part_of_target(attribution: Attribution, token: int | None) -> str:
         return "Target"
     name = quotable(token_labels(attribution.target_tokens)[token])
     return f"Token {token}, “{name}”, of the target"
+
+
+def repeats_the_whole(attribution: Attribution) -> bool:
+    """True if the values of the target tokens say no more than those of the whole target: there are none, or one."""
+    tokens = np.asarray(attribution.token_values)
+    if not len(tokens):
+        return True
+    values = np.asarray(attribution.values)
+    return len(tokens) == 1 and np.allclose(tokens[0], values, atol=1e-6 * colour_limit(values), equal_nan=True)
 
 
 def largest(values: Float64[np.ndarray, " N"], limit: int | None) -> list[int]:
