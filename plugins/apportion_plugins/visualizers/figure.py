@@ -90,7 +90,7 @@ def draw_notes(page: Page, lines: Sequence[str], top: float) -> None:
 def label_rows(page: Page, axes: Axes, labels: Sequence[str]) -> None:
     """Label the rows on the left of the axes."""
     axes.set_yticks(range(len(labels)), labels, **page.style(LABEL))
-    axes.tick_params(axis="y", length=0, pad=page.points(4))
+    axes.tick_params(axis="y", length=0, pad=page.points(4.0))
 
 
 def plain_axes(page: Page, axes: Axes, x_label: str) -> None:
@@ -102,5 +102,5 @@ def plain_axes(page: Page, axes: Axes, x_label: str) -> None:
     axes.tick_params(axis="x", labelsize=page.points(NOTE), length=page.points(3.5), pad=page.points(3.5))
     # A label that is wider than the axes goes below what is on their left.
     wide = page.width_of([x_label], LABEL) > page.width_of_axes(axes)
-    place: dict[str, Any] = {"loc": "right" if wide else "center", "labelpad": page.points(4)}
+    place: dict[str, Any] = {"loc": "right" if wide else "center", "labelpad": page.points(4.0)}
     axes.set_xlabel(x_label, **place, **page.style(LABEL))

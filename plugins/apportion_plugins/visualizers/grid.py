@@ -231,7 +231,7 @@ def _draw_cells(grid: Grid, axes: Axes, slanted: bool) -> None:
     axes.set_xticks(range(n_columns), grid.columns, **grid.page.style(parts.LABEL), **slant)
     axes.set_yticks([])
     axes.tick_params(axis="x", top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
-    axes.tick_params(axis="x", pad=grid.page.points(3))
+    axes.tick_params(axis="x", pad=grid.page.points(3.0))
     axes.spines[:].set_visible(False)
     if grid.numbered:
         _draw_numbers(grid, axes)
@@ -252,6 +252,6 @@ def draw_scale(page: Page, axes: Axes, limit: float, label: str) -> None:
     numbers = Numbers([limit], digits=2)
     ticks = [-limit, 0.0, limit]
     bar.set_ticks(ticks, labels=[numbers.signed(tick) for tick in ticks], **page.style(NOTE))
-    bar.ax.tick_params(length=page.points(2), pad=page.points(3.5))
+    bar.ax.tick_params(length=page.points(2.0), pad=page.points(3.5))
     bar.outline.set_visible(False)
-    bar.set_label(label, labelpad=page.points(4), **page.style(parts.LABEL))
+    bar.set_label(label, labelpad=page.points(4.0), **page.style(parts.LABEL))
