@@ -15,6 +15,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from rich.console import Console
+from scipy.stats import spearmanr
 
 import apportion as ap
 from apportion.hooks.manager import load_plugins
@@ -58,9 +59,9 @@ def test_it_says_what_was_measured_and_what_it_cost() -> None:
     assert (found.method, found.estimand, found.n_features) == (RESULT.provenance.method, RESULT.estimand, N)
     assert found["lds"].std_error is not None
     known = game()
-    first = measure_all(known, RESULT, chosen("deletion"))
+    first = measure_all(known, RESULT, chosen("deletion"), random_orders=0)
     assert first.evaluations == N + 1
-    assert measure_all(known, RESULT, chosen("deletion")).evaluations == 0
+    assert measure_all(known, RESULT, chosen("deletion"), random_orders=0).evaluations == 0
 
 
 def test_a_metrics_numbers_do_not_depend_on_the_others() -> None:
@@ -142,7 +143,7 @@ def test_json_and_tables() -> None:
     assert data["measurements"]["deletion"]["extras"]["shares"] == found["deletion"].extras["shares"]
     assert data["options"]["comprehensiveness"]["shares"] == [0.01, 0.05, 0.1, 0.2, 0.5]
     table = found.to_dataframe()
-    assert list(table.columns) == ["metric", "value", "std_error", "higher_is_better"]
+    assert list(table.columns) == ["metric", "value", "std_error", "random_order", "higher_is_better"]
     assert list(table["metric"]) == list(found.measurements)
     unwritable = measure_all(game(), RESULT, {"odd": (Faulty(ap.Measurement(1.0, extras={"x": object()})), {})})
     with pytest.raises(ap.ResultError, match="cannot be written as JSON"):
@@ -168,7 +169,8 @@ def test_pictures(recwarn: pytest.WarningsRecorder) -> None:
     one = found.plot()
     assert isinstance(one, Figure)
     labels = [label.get_text() for legend in one.axes if legend.get_legend() for label in legend.get_legend().texts]
-    assert len(labels) == 6 and labels[0].startswith("highest first: area ")
+    assert len(labels) == 8 and labels[0].startswith("highest first: area ")
+    assert labels[2].startswith("random order: area ")
     several = compare([found, dataclasses.replace(found, method="other")]).plot("insertion")
     only = evaluated("insertion").plot()
     assert len(only.axes) == 2
@@ -189,10 +191,96 @@ def test_what_cannot_be_compared_is_refused() -> None:
     found = evaluated("lds")
     with pytest.raises(ap.InputError, match="differ in their target"):
         compare([found, dataclasses.replace(found, target="another")])
-    with pytest.raises(ap.InputError, match="The list of evaluations must not be empty"):
+    with pytest.raises(ap.InputError, match="must not be empty"):
         compare([])
     table = compare([found, dataclasses.replace(found, method="other")]).to_dataframe()
     assert list(table["method"]) == [RESULT.provenance.method, "other"]
+
+
+def test_random_orders_are_a_yardstick() -> None:
+    """In the values, the table, the JSON and the picture; drawn with the seed, counted, and shared by both curves."""
+    found = evaluated("deletion", "insertion", "lds")
+    assert set(found.random) == {"deletion", "insertion"}
+    assert len(found.random["deletion"]) == 4
+    alone = evaluated("deletion")
+    none = measure_all(game(), RESULT, chosen("deletion"), random_orders=0)
+    assert none.random == {} and none["deletion"].value == alone["deletion"].value
+    assert alone.random["deletion"] == found.random["deletion"]
+    assert found.random_value("deletion") == pytest.approx(found.random_value("insertion"))
+    known = game(8)
+    eight = dataclasses.replace(RESULT, values=np.arange(8.0))
+    own = measure_all(known, eight, chosen("deletion", "insertion"), random_orders=0).evaluations
+    with_orders = measure_all(known, eight, chosen("deletion", "insertion"), random_orders=2).evaluations
+    assert own == 2 * 8
+    assert 0 < with_orders <= 2 * 7, "of each pair of orders, insertion asks nothing that deletion did not"
+    other_seed = measure_all(game(), RESULT, chosen("deletion"), seed=1)
+    assert other_seed.random_value("deletion") != found.random_value("deletion")
+    assert found.to_dataframe()["random_order"].isna().tolist() == [False, False, True]
+    assert json.loads(found.to_json())["random"]["deletion"][0]["value"] == found.random["deletion"][0].value
+    shown = text([found])
+    assert "random order" in shown and "mean over 4 random orders" in shown
+    assert "random order" not in text([none])
+    with pytest.raises(ap.InputError, match="random_orders=3 must be even"):
+        measure_all(game(), RESULT, chosen("deletion"), random_orders=3)
+
+
+class Drawn:
+    """Samples, and forgets its standard error."""
+
+    higher_is_better = True
+
+    def measure(self, game: ap.Game, values: torch.Tensor, *, rng: torch.Generator) -> ap.Measurement:
+        return ap.Measurement(float(game.values(torch.rand(9, game.n_features, generator=rng) < 0.5)[:, 0].mean()))
+
+
+def test_a_sampled_measurement_without_an_error_is_not_called_exact() -> None:
+    found = measure_all(game(), RESULT, {"drawn": (Drawn(), {}), **chosen("aopc")})
+    assert math.isnan(found["drawn"].std_error)
+    assert found["aopc"].std_error is None
+    assert found.to_dataframe()["std_error"].isna().tolist() == [True, False]
+    (row,) = [line for line in text([found]).splitlines() if line.startswith("drawn")]
+    assert row.rstrip().endswith("?")
+
+
+# --- attributions side by side ---------------------------------------------------------------------------------------
+
+
+def test_results_are_compared_side_by_side(explainer: ap.Explainer) -> None:
+    def attributed(method: str, **options: object) -> ap.Attribution:
+        return explainer.attribute("a b c d e f g", " x", method=method, **options)
+
+    rough = [attributed("kernel_shap", budget=40, seed=seed) for seed in (0, 1)]
+    found = compare([*rough, attributed("ablation")])
+    assert found.names == ("kernel_shap (seed 0)", "kernel_shap (seed 1)", "ablation")
+    assert np.allclose(np.diag(found.rank_correlation), 1)
+    expected = spearmanr(rough[0].values, rough[1].values).statistic
+    assert found.rank_correlation[0, 1] == pytest.approx(expected)
+    tops = [set(np.argsort(-abs(one.values))[:2]) for one in rough]
+    assert found.top_overlap(2)[0, 1] == len(tops[0] & tops[1]) / 2
+    table = found.to_dataframe()
+    assert list(table.columns) == ["feature", "text", *found.names]
+    np.testing.assert_array_equal(table["ablation"], found.results[2].values)
+    out = io.StringIO()
+    Console(file=out, width=120).print(PLUGINS["visualizers"].get("terminal").make().render_comparison(found))
+    shown = out.getvalue()
+    assert "rank correlation" in shown and "top 3 in common" in shown
+    assert f"{found.rank_correlation[0, 1]:.2f}".replace("-", "−") in shown
+    found.show()
+    assert repr(found) == "ResultComparison(kernel_shap (seed 0), kernel_shap (seed 1), ablation)"
+
+
+def test_results_that_do_not_belong_together_are_refused(explainer: ap.Explainer) -> None:
+    result = explainer.attribute("a b c", " x")
+    for others, message in (
+        ([explainer.attribute("a b d", " x")], "differ in their features"),
+        ([explainer.attribute("a b c", " y")], "differ in their target: ' x' and ' y'"),
+        ([explainer.evaluate(result, ["aopc"])], "all of one kind; these are: Attribution, Evaluation"),
+        ([5], "these are: Attribution, int"),
+    ):
+        with pytest.raises(ap.InputError, match=message):
+            compare([result, *others])
+    with pytest.raises(ap.InputError, match="takes a list of results or of evaluations, not Attribution"):
+        compare(result)
 
 
 # --- Explainer.evaluate ----------------------------------------------------------------------------------------------
@@ -208,6 +296,22 @@ def test_what_a_run_scored_is_not_scored_again(explainer: ap.Explainer) -> None:
     assert again.evaluations == 0
     assert first["deletion"].value == again["deletion"].value
     assert loo.provenance.evaluations == 9, "a result's own count stays"
+
+
+def test_an_evaluation_scores_the_contrast_of_its_result(explainer: ap.Explainer) -> None:
+    call = {"prompt": "a b c d", "target": " x", "contrast": " y", "target_fn": "contrast_log_prob_diff"}
+    result = explainer.attribute(**call, method="shapley")
+    found = explainer.evaluate(result, ["top_k_drop", "deletion"])
+    top = int(np.argmax(result.values))
+    without = " ".join(word for i, word in enumerate("abcd") if i != top)
+    left = explainer.attribute(**{**call, "prompt": ap.Text(without)}, method="shapley").full_value
+    assert found["top_k_drop"].value == pytest.approx(result.full_value - left)
+    assert (found.contrast, found.to_dict()["contrast"]) == (" y", " y")
+    assert "against “ y”" in text([found])
+    plain = explainer.evaluate(explainer.attribute("a b c d", " x"), ["deletion"])
+    assert plain.contrast is None
+    with pytest.raises(ap.InputError, match="differ in their contrast"):
+        compare([found, plain])
 
 
 def test_metrics_that_cannot_be_asked_are_refused(explainer: ap.Explainer, tmp_path: Path) -> None:

@@ -100,6 +100,57 @@ def test_what_cannot_be_refined_is_refused(explainer: ap.Explainer, tmp_path: An
         explainer.refine({}, budget=60)  # type: ignore[arg-type]
 
 
+class Careless:
+    """A method that samples and forgets its standard errors."""
+
+    estimand = "something"
+    requires: frozenset[ap.Capability] = frozenset()
+
+    def __init__(self, *, numpy: bool) -> None:
+        self.numpy = numpy
+
+    def run(self, game: ap.Game, *, budget: int | None, rng: torch.Generator) -> Estimate:
+        shape = (budget or 8, game.n_features)
+        if self.numpy:
+            mask = torch.from_numpy(np.random.default_rng(rng.initial_seed()).random(shape)) < 0.5
+        else:
+            mask = torch.rand(shape, generator=rng) < 0.5
+        return Estimate(game.values(mask).mean(0).expand(game.n_features, -1).clone())
+
+
+@pytest.mark.parametrize("numpy", [False, True])
+@pytest.mark.parametrize("until", [None, 0.1])
+def test_sampled_values_without_errors_are_not_called_exact(
+    explainer: ap.Explainer, tmp_path: Any, numpy: bool, until: float | None
+) -> None:
+    result = explainer.attribute(WORDS, " x", method=Careless(numpy=numpy), budget=40, until=until)
+    assert result.provenance.evaluations <= 40
+    for found in (result, ap.Attribution.load(result.save(tmp_path / "r.json"))):
+        assert found.ranking_stable is None
+        assert found.top_agreement is None
+        assert found.to_dataframe()["std_error"].isna().all()
+        assert found.to_dataframe(per_token=True)["std_error"].isna().all()
+        assert "The standard errors are unknown." in found.plot("html")
+    assert any("'Careless' draws at random, but returns no standard errors" in n for n in result.provenance.notes)
+
+
+def test_an_exact_result_has_nothing_to_refine(explainer: ap.Explainer) -> None:
+    for method, words in (("shapley", "a b c"), ("ablation", WORDS), ("auto", "a b c"), ("kernel_shap", "a b c")):
+        exact = explainer.attribute(words, " x", method=method)
+        for more in ({"budget": 5000}, {"until": 0.1}):
+            with pytest.raises(ap.InputError, match="This result is exact, so there is nothing to refine"):
+                explainer.refine(exact, **more)
+    coarse = explainer.attribute(WORDS, " x", method="hierarchical", budget=9)
+    finer = explainer.refine(coarse, budget=30)
+    assert coarse.provenance.evaluations < finer.provenance.evaluations
+
+
+def test_a_run_whose_evaluations_are_not_kept_is_not_continued(explainer: ap.Explainer) -> None:
+    result = explainer.attribute("a b c d", " x", method="reagent", num_probes=2, max_probe_steps=2, budget=20)
+    with pytest.raises(ap.InputError, match="A run of the method 'reagent' cannot be continued"):
+        explainer.refine(result, budget=100)
+
+
 def test_what_was_scored_is_forgotten_with_the_result() -> None:
     class Watching:
         """Knows how to reach what a run keeps, without keeping it."""
@@ -205,4 +256,4 @@ def test_until_without_errors_changes_nothing_and_says_so(explainer: ap.Explaine
         until = explainer.attribute(WORDS, " x", method=method, budget=budget, until=0.1)
         np.testing.assert_array_equal(plain.values, until.values)
         assert plain.provenance.evaluations == until.provenance.evaluations
-        assert "until had no effect: these values have no sampling error" in until.provenance.notes
+        assert "until=0.1 had no effect: the values are exact" in until.provenance.notes

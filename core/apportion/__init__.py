@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from apportion.protocols.visualizers import Visualizer
     from apportion.rendering.context import AdaptContext
     from apportion.results.attribution import Attribution
+    from apportion.results.comparison import ResultComparison
     from apportion.results.evaluation import Comparison, Evaluation, compare
     from apportion.results.provenance import Provenance
     from apportion.results.run_folder import load_results
@@ -76,6 +77,7 @@ _HOMES = {
         "ApportionError", "BackendError", "BatchTooLargeError", "BudgetError", "CapabilityError", "InputError",
         "ModelError", "PluginError", "ResultError", "ScoreError", "UnknownNameError",
     ),
+    "results.comparison": ("ResultComparison",),
     "results.evaluation": ("Comparison", "Evaluation", "compare"),
     "explainer": ("Explainer",),
     "protocols.features": ("Feature", "Level", "Segment"),
@@ -149,6 +151,7 @@ __all__ = [
     "Read",
     "Register",
     "Request",
+    "ResultComparison",
     "ResultError",
     "Row",
     "Sampler",

@@ -21,7 +21,7 @@ from apportion.protocols.progress import ProgressEvent
 from apportion.protocols.targets import TargetFunction
 from apportion.runs.concurrent import attributions
 from apportion.runs.cost import Cost, estimate_cost
-from apportion.runs.evaluate import measure_all
+from apportion.runs.evaluate import RANDOM_ORDERS, measure_all
 from apportion.runs.stages import Stages
 
 if TYPE_CHECKING:
@@ -258,8 +258,9 @@ class Explainer:
             A new result; its ``provenance`` counts the evaluations and the time of both.
 
         Raises:
-            InputError: neither ``budget`` nor ``until`` is given, the budget is not larger, the result was not made by
-                this explainer, or the model has changed since.
+            InputError: neither ``budget`` nor ``until`` is given, the budget is not larger, the result is exact, its
+                method evaluates more than coalitions (such as gradients, which are not kept), it was not made by this
+                explainer, or the model has changed since.
             BudgetError: the budget is too small for the method.
             ScoreError: the model returned a value that is not finite.
         """
@@ -268,6 +269,7 @@ class Explainer:
             past = stages.earlier(result)
             spent = result.provenance.evaluations + result.provenance.cached
             run.request = request = stages.resolver.larger(past.request, run.id, budget, until, max_std_error, spent)
+            past.check_larger(result, request)
             run.memory, run.tally, run.before = past.memory, past.tally.copy(), past.seconds
             stages.begin(run)
             game = stages.game(run, stages.batches())
@@ -280,6 +282,7 @@ class Explainer:
         metrics: Sequence[str | Metric] | None = None,
         *,
         seed: int = 0,
+        random_orders: int = RANDOM_ORDERS,
         options: Mapping[str, Mapping[str, object]] | None = None,
     ) -> Evaluation:
         """Measure the faithfulness of a result with metrics, which evaluate coalitions of its features.
@@ -289,15 +292,18 @@ class Explainer:
         Args:
             result: a result of this explainer's ``attribute`` or ``refine``.
             metrics: names (``apportion metrics``) or ``Metric`` objects; ``None`` for all installed metrics.
-            seed: seed of every random draw of the metrics.
+            seed: seed of every random draw.
+            random_orders: number of random orders of the features whose deletion and insertion curves are measured as
+                a yardstick: half of them drawn, each followed by its reverse. 0 for none.
             options: options of metrics, by name: ``{"lds": {"masks": 128}}``.
 
         Returns:
-            The measurement of each metric; ``show()`` prints them, and ``plot()`` draws the curves.
+            The measurement of each metric; ``show()`` prints them, and ``plot()`` draws the curves. For a result with a
+            contrast, metrics score what the result explains: the target compared with the contrast.
 
         Raises:
-            InputError: the result was not made by this explainer, the model has changed since, or a metric or option
-                is unknown.
+            InputError: the result was not made by this explainer, the model has changed since, a metric or option
+                is unknown, or ``random_orders`` is odd.
             PluginError: a metric failed.
         """
         stages = self._stages
@@ -306,7 +312,9 @@ class Explainer:
             chosen = stages.resolver.metrics(metrics, options or {})
             seed = checked_seed(seed)
             run.request, run.memory = replace(past.request, id=run.id, budget=None), past.memory
-            return measure_all(stages.game(run, stages.batches()), result, chosen, seed=seed)
+            return measure_all(
+                stages.game(run, stages.batches()), result, chosen, seed=seed, random_orders=random_orders
+            )
 
     def target_of(self, result: Attribution) -> tuple[int, ...]:
         """Return the token ids of a result's target, to explain the same target again.

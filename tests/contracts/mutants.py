@@ -181,6 +181,17 @@ class TestRemembersEarlierRuns(method_contract(Remembers, sampled=False)):
     pass
 
 
+class ForgetsErrors(PermutationShapley):
+    """Calls what it has sampled exact."""
+
+    def run(self, game, *, budget, rng):
+        return ap.Estimate(super().run(game, budget=budget, rng=rng).values)
+
+
+class TestSampledValuesCalledExact(method_contract(ForgetsErrors)):
+    pass
+
+
 class IgnoresBudget(PermutationShapley):
     def run(self, game, *, budget, rng):
         return super().run(game, budget=min(budget or 40, 40), rng=rng)
@@ -714,6 +725,21 @@ class Ratio(Drop):
 
 class TestMetricRelativeToTheScore(MetricMutant):
     mutant = Ratio
+
+
+class Noisy(Drop):
+    """Averages over random coalitions, and calls the mean exact."""
+
+    def measure(self, game, values, *, rng):
+        mask = torch.rand(64, game.n_features, generator=rng) < 0.5
+        mask = torch.cat([mask, ~mask])
+        v = game.values(mask)[:, 0]
+        return ap.Measurement(float(((mask.double() @ values) * (v - v.mean())).mean()))
+
+
+class TestMetricCallsAMeanExact(MetricMutant):
+    mutant = Noisy
+    sampled = True
 
 
 # --- controls

@@ -123,6 +123,11 @@ class Game:
         """Number of distinct inputs queried so far, plus evaluations through ``tokens()`` and ``inside()``."""
         return len(self._asked) + self._extra_evaluations
 
+    @property
+    def forgotten(self) -> int:
+        """Number of evaluations through ``tokens()`` and ``inside()``, whose values are not kept in memory."""
+        return self._extra_evaluations
+
     def values(self, mask: Bool[Tensor, "S F"]) -> Float[Tensor, "S K"]:
         """Evaluate v for every coalition, float64 on the CPU.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from apportion.errors import BudgetError, PluginError
 from apportion.game.game import Game
 from apportion.game.stopping import run_until
+from apportion.game.watched import WatchedGenerator
 from apportion.protocols.backend import Capability
 from apportion.protocols.methods import Estimate, Method
 
@@ -80,32 +82,52 @@ def _check_replicates(name: str, estimate: Estimate, n_features: int) -> None:
         )
 
 
-def run_method(request: Request, game: Game, budget: int | None = None) -> Estimate:
+def run_method(request: Request, game: Game) -> Estimate:
     """Run the method of a request, and check its estimate against the protocol.
 
-    Args:
-        request: the run's request.
-        game: the game to query.
-        budget: maximum number of distinct coalitions in one step of a run with ``until``. ``None`` for the whole run,
-            with the request's own budget.
+    Values without standard errors count as exact, unless the method drew random numbers: then the errors are unknown,
+    and a note says so.
 
     Raises:
         PluginError: the return value is not an estimate of this game.
         BudgetError: the budget is too small for the method.
     """
     limit = request.coalition_budget
-    looks_inside = Capability.GRADIENTS in request.method.requires
-    if budget is None and request.until is not None and limit is not None and not looks_inside:
-        return run_until(lambda step: run_method(request, game, step), game, limit, request.until)
-    rng = torch.Generator().manual_seed(request.seed)
-    allowed = limit if budget is None else budget
+    rng = WatchedGenerator(request.seed)
+
+    def step(budget: int | None) -> Estimate:
+        nonlocal rng
+        rng = WatchedGenerator(request.seed)
+        return _run_step(request, game, budget, rng)
+
+    if request.until is not None and limit is not None and not _looks_inside(request.method):
+        estimate = run_until(step, game, limit, request.until)
+    else:
+        estimate = step(limit)
+    return estimate if estimate.std_error is not None else _without_errors(request, estimate, sampled=rng.used)
+
+
+def _without_errors(request: Request, estimate: Estimate, *, sampled: bool) -> Estimate:
+    """An estimate without standard errors: as it is if the values are exact, else with unknown errors."""
+    why = "the values are exact"
+    if sampled:
+        why = f"the method {request.method_name!r} draws at random, but returns no standard errors"
+        estimate = replace(estimate, std_error=torch.full_like(estimate.values, torch.nan))
+    if request.until is not None:
+        return replace(estimate, notes=(*estimate.notes, f"until={request.until:g} had no effect: {why}"))
+    return replace(estimate, notes=(*estimate.notes, why)) if sampled else estimate
+
+
+def _run_step(request: Request, game: Game, budget: int | None, rng: torch.Generator) -> Estimate:
+    """Run the method once, with a budget of distinct coalitions."""
+    looks_inside = _looks_inside(request.method)
     try:
         # Whatever mode the caller is in, a method that needs gradients gets them.
         with (
             torch.inference_mode(False) if looks_inside else nullcontext(),
             torch.set_grad_enabled(looks_inside or torch.is_grad_enabled()),
         ):
-            estimate = request.method.run(game, budget=allowed, rng=rng, **request.options)
+            estimate = request.method.run(game, budget=budget, rng=rng, **request.options)
     except BudgetError as error:
         if request.renderer.draws == 1 or request.budget is None:
             raise
@@ -114,6 +136,10 @@ def run_method(request: Request, game: Game, budget: int | None = None) -> Estim
             f"baselines, so a budget of {request.budget} allows {request.coalition_budget} coalitions.)"
         ) from error
     return check_estimate(request.method_name, estimate, game.n_features, game.n_outputs)
+
+
+def _looks_inside(method: Method) -> bool:
+    return Capability.GRADIENTS in method.requires
 
 
 class _FirstQuestionError(Exception):

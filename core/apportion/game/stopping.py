@@ -69,7 +69,7 @@ def _next(budget: int, worst: float, until: float) -> int:
 
 def _told(estimate: Estimate, game: Game, until: float) -> Estimate:
     if estimate.std_error is None:
-        return replace(estimate, notes=(*estimate.notes, "until had no effect: these values have no sampling error"))
+        return estimate
     worst = _largest_error(estimate)
     if worst <= until:
         note = f"stopped after {game.evaluations} evaluations: every standard error is at most {until:g}"

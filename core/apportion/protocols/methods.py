@@ -21,7 +21,8 @@ class Estimate:
 
     Attributes:
         values: the attribution of each of the game's K outputs to each feature.
-        std_error: standard errors of ``values``; ``None`` if the values are exact, NaN where unknown.
+        std_error: standard errors of ``values``; NaN where unknown, and ``None`` only if the values are exact. Without
+            errors from a method that draws from its ``rng``, apportion calls them unknown.
         estimand: the quantity that ``values`` estimate, if it differs from the method's ``estimand``.
         extras: anything else worth keeping with the result: numbers, strings, lists and arrays.
         notes: sentences that a reader of the result should know.

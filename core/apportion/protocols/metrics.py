@@ -15,7 +15,8 @@ class Measurement:
 
     Attributes:
         value: the measured value.
-        std_error: its standard error, for metrics that sample; ``None`` if the value is exact.
+        std_error: its standard error, for metrics that sample; NaN if it is unknown, and ``None`` only if the value is
+            exact. Without an error from a metric that draws from its ``rng``, apportion calls it unknown.
         extras: anything else worth keeping, such as the points of a curve: numbers, strings, lists and arrays.
     """
 
@@ -32,6 +33,9 @@ class Metric(Protocol):
     coalitions that it has already scored cost nothing. ``values`` is ``Float[F]``, one score per feature, to be
     compared with the game's first output (the whole target). ``rng`` is the only source of randomness. Options are
     keyword-only parameters with defaults.
+
+    The optional attribute ``yardstick`` is ``True`` for a metric that has no natural zero. It is also measured for the
+    same values in random order, and results show both (``Evaluation.random``).
 
     A metric whose ``extras`` can be plotted may also have ``plot(evaluations, **options)``, which draws the
     ``Evaluation`` objects of one target as a matplotlib ``Figure``; ``Evaluation.plot`` calls it.

@@ -17,8 +17,9 @@ class Visualizer(Protocol):
     ``apportion attribute --view`` knows before it loads a model whether a view is a picture (an annotation with
     ``Figure``), HTML (``str``), or meant for the terminal.
 
-    A visualizer may also have ``render_evaluations(evaluations)`` for the ``Evaluation`` objects of one target;
-    ``Evaluation.show`` prints the output of the visualizer called ``"terminal"``.
+    A visualizer may also have ``render_evaluations(evaluations)`` for the ``Evaluation`` objects of one target, and
+    ``render_comparison(comparison)`` for a ``ResultComparison``; ``show`` of these prints the output of the visualizer
+    called ``"terminal"``.
     """
 
     render: Callable[..., Any]

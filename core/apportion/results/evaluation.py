@@ -1,15 +1,18 @@
-"""Evaluations: the faithfulness of attributions, measured by metrics."""
+"""Evaluations: the faithfulness of attributions, measured by metrics; and comparisons."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from apportion.errors import InputError, ResultError, listing
 from apportion.options import check_options
 from apportion.protocols.metrics import Measurement
+from apportion.results.attribution import Attribution
+from apportion.results.comparison import ResultComparison
 from apportion.results.result_json import plain
 from apportion.results.tables import dataframe
 
@@ -36,9 +39,13 @@ class Evaluation:
         estimand: the attribution's estimand.
         unit: unit of the scores that metrics compare, such as ``"nats"``.
         target: text of the target.
+        contrast: text that the target is compared with; ``None`` if the attribution has no contrast.
         n_features: number of features.
-        seed: seed of the metrics' random draws.
-        evaluations: distinct model inputs that were scored for the metrics, without those that the run had scored.
+        seed: seed of the random draws.
+        evaluations: distinct model inputs that were scored for the metrics and their yardsticks, without those that the
+            run had scored.
+        random: for each metric with a yardstick, such as ``"deletion"``, its measurements of the same values in random
+            order: in some orders, and in the reverse of each.
         plugins: plugins that provide views; not saved.
     """
 
@@ -50,9 +57,16 @@ class Evaluation:
     unit: str
     n_features: int
     target: str = ""
+    contrast: str | None = None
     seed: int = 0
     evaluations: int = 0
+    random: Mapping[str, tuple[Measurement, ...]] = field(default_factory=dict)
     plugins: Plugins | None = field(default=None, repr=False)
+
+    def random_value(self, metric: str) -> float:
+        """Mean of a metric over the random orders; NaN if it was not measured for any."""
+        found = self.random.get(metric, ())
+        return sum(one.value for one in found) / len(found) if found else math.nan
 
     def __getitem__(self, metric: str) -> Measurement:
         return self.measurements[metric]
@@ -87,12 +101,14 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain Python values; NaN becomes ``None``."""
-        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("measurements", "plugins")}
-        found = {
-            name: {"value": m.value, "std_error": m.std_error, "extras": m.extras}
-            for name, m in self.measurements.items()
+        own = {
+            f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("measurements", "random", "plugins")
         }
-        data: dict[str, Any] = plain({"schema": SCHEMA, "version": SCHEMA_VERSION, **own, "measurements": found})
+        found = {name: _plain(one) for name, one in self.measurements.items()}
+        random = {name: [_plain(one) for one in some] for name, some in self.random.items()}
+        data: dict[str, Any] = plain(
+            {"schema": SCHEMA, "version": SCHEMA_VERSION, **own, "measurements": found, "random": random}
+        )
         return data
 
     def to_json(self, *, ascii_only: bool = False) -> str:
@@ -176,6 +192,7 @@ class Comparison:
                 "metric": [name for _, name, _ in rows],
                 "value": [found.value for _, _, found in rows],
                 "std_error": [0.0 if found.std_error is None else found.std_error for _, _, found in rows],
+                "random_order": [one.random_value(name) for one, name, _ in rows],
                 "higher_is_better": [one.higher_is_better[name] for one, name, _ in rows],
             }
         )
@@ -187,23 +204,55 @@ class Comparison:
         return self.evaluations[0].plugins or installed_plugins()
 
 
-def compare(evaluations: Sequence[Evaluation]) -> Comparison:
-    """Put evaluations side by side, to show, plot or tabulate them together.
+@overload
+def compare(found: Iterable[Evaluation]) -> Comparison: ...
+
+
+@overload
+def compare(found: Iterable[Attribution]) -> ResultComparison: ...
+
+
+def compare(found: Iterable[Evaluation] | Iterable[Attribution]) -> Comparison | ResultComparison:
+    """Put results or evaluations side by side, to show or tabulate them together.
 
     Args:
-        evaluations: evaluations of attributions of one target to the same features, by different methods.
+        found: attributions of one target to the same features, by different methods, models, budgets or seeds; or
+            evaluations of such attributions.
+
+    Returns:
+        A ``ResultComparison`` of attributions, or a ``Comparison`` of evaluations, which also draws.
 
     Raises:
-        InputError: the list is empty, or the evaluations differ in target, unit, number of features or seed.
+        InputError: there are none, some are neither, or they do not belong together: results that differ in features,
+            target or contrast, or evaluations that differ in target, contrast, unit, number of features or seed.
     """
-    found = tuple(evaluations)
-    if not found:
-        raise InputError("The list of evaluations must not be empty.")
-    for name in ("target", "unit", "n_features", "seed"):
-        different = {getattr(one, name) for one in found}
+    if isinstance(found, Evaluation | Attribution) or not isinstance(found, Iterable):
+        raise InputError(
+            f"compare takes a list of results or of evaluations, not {type(found).__name__}: compare([…])."
+        )
+    some: Sequence[object] = tuple(found)
+    if not some:
+        raise InputError("The list of results or evaluations must not be empty.")
+    results = [one for one in some if isinstance(one, Attribution)]
+    if len(results) == len(some):
+        return ResultComparison(results)
+    evaluations = [one for one in some if isinstance(one, Evaluation)]
+    if len(evaluations) < len(some):
+        kinds = sorted({type(one).__name__ for one in some})
+        raise InputError(f"compare takes results or evaluations, all of one kind; these are: {listing(kinds)}.")
+    _check_alike(evaluations)
+    return Comparison(evaluations)
+
+
+def _check_alike(evaluations: Sequence[Evaluation]) -> None:
+    for name in ("target", "contrast", "unit", "n_features", "seed"):
+        different = {repr(getattr(one, name)) for one in evaluations}
         if len(different) > 1:
             raise InputError(
-                f"These evaluations differ in their {name} ({listing(map(repr, sorted(different)))}), so their "
-                "numbers cannot be compared. Compare attributions of one prompt and target, evaluated with one seed."
+                f"These evaluations differ in their {name} ({listing(sorted(different))}), so their numbers cannot be "
+                "compared. Compare attributions of one prompt and target, evaluated with one seed."
             )
-    return Comparison(found)
+
+
+def _plain(found: Measurement) -> dict[str, Any]:
+    return {"value": found.value, "std_error": found.std_error, "extras": found.extras}

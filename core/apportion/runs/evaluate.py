@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,14 +17,18 @@ from torch import Tensor
 from apportion.errors import ApportionError, InputError, PluginError
 from apportion.game.game import Game
 from apportion.game.method_runner import up_to_first_question
+from apportion.game.watched import WatchedGenerator
 from apportion.hooks.object_check import protocol_faults
 from apportion.hooks.validation import explained
-from apportion.options import check_options, named_options
+from apportion.options import check_options, named_options, whole_number
 from apportion.protocols.metrics import Measurement, Metric
 from apportion.results.attribution import Attribution
 from apportion.results.evaluation import Evaluation
 
-__all__ = ["check_measurement", "generator_of", "measure_all"]
+__all__ = ["RANDOM_ORDERS", "check_measurement", "generator_of", "measure_all"]
+
+RANDOM_ORDERS = 4
+"""Default number of random orders of the features that curves are compared with."""
 
 
 def measure_all(
@@ -32,6 +37,7 @@ def measure_all(
     metrics: Mapping[str, tuple[Metric, Mapping[str, Any]]],
     *,
     seed: int = 0,
+    random_orders: int = RANDOM_ORDERS,
 ) -> Evaluation:
     """Evaluate an attribution with each metric, in order.
 
@@ -43,6 +49,7 @@ def measure_all(
         attribution: the attribution to evaluate.
         metrics: each metric and its options, by name.
         seed: seed of every random draw.
+        random_orders: number of random orders that metrics with a ``yardstick`` are also measured for; an even number.
 
     Raises:
         InputError: there are no metrics, the number of features differs, or an option is unknown or out of range.
@@ -58,12 +65,14 @@ def measure_all(
     for name, (metric, options) in metrics.items():
         _check_metric(name, metric, options)
         with _blaming(name):
-            up_to_first_question(partial(_measure, metric, name, values, seed, options), game.n_features)
-    before, found = game.scored, {}
+            rehearsal = partial(_measure, metric, values, generator_of(seed, name), options)
+            up_to_first_question(rehearsal, game.n_features)
+    shuffled = _in_random_order(values, random_orders, seed)
+    before, found, random = game.scored, {}, {}
     for name, (metric, options) in metrics.items():
-        with _blaming(name):
-            measured = _measure(metric, name, values, seed, options, game)
-        found[name] = check_measurement(name, measured)
+        found[name] = _measured(metric, name, values, seed, options, game)
+        if getattr(metric, "yardstick", False) and shuffled:
+            random[name] = tuple(_measured(metric, name, each, seed, options, game) for each in shuffled)
     return Evaluation(
         measurements=found,
         higher_is_better={name: metric.higher_is_better for name, (metric, _) in metrics.items()},
@@ -73,8 +82,10 @@ def measure_all(
         unit=attribution.unit,
         n_features=game.n_features,
         target=attribution.target_text or "".join(attribution.target_tokens),
+        contrast=attribution.provenance.contrast,
         seed=seed,
         evaluations=game.scored - before,
+        random=random,
         plugins=attribution.plugins,
     )
 
@@ -100,17 +111,45 @@ def check_measurement(name: str, found: object) -> Measurement:
     return found
 
 
-def generator_of(seed: int, name: str) -> torch.Generator:
+def generator_of(seed: int, name: str) -> WatchedGenerator:
     """Make the random generator of one metric, distinct from those of the method and of other metrics."""
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+    return WatchedGenerator(int.from_bytes(digest[:7], "big"))
+
+
+def _in_random_order(values: Float[Tensor, " F"], count: int, seed: int) -> list[Float[Tensor, " F"]]:
+    """The same values, dealt to the features at random: in some orders, and in the reverse of each.
+
+    Removing the highest first in one order scores what adding the highest first in its reverse does, so that deletion
+    and insertion share their evaluations.
+    """
+    count = whole_number("random_orders", count, least=0)
+    if count % 2:
+        raise InputError(f"random_orders={count} must be even, because each order is followed by its reverse.")
+    rng = generator_of(seed, "random orders")
+    ranked = values.sort(descending=True).values
+    found = []
+    for _ in range(count // 2):
+        order = torch.randperm(len(values), generator=rng)
+        found += [torch.empty_like(values).scatter(0, each, ranked) for each in (order, order.flip(0))]
+    return found
+
+
+def _measured(
+    metric: Metric, name: str, values: Float[Tensor, " F"], seed: int, options: Mapping[str, Any], game: Game
+) -> Measurement:
+    """Measure, and check the measurement; if it was drawn at random and has no standard error, that is unknown."""
+    rng = generator_of(seed, name)
+    with _blaming(name):
+        found = check_measurement(name, _measure(metric, values, rng, options, game))
+    return replace(found, std_error=math.nan) if found.std_error is None and rng.used else found
 
 
 def _measure(
-    metric: Metric, name: str, values: Float[Tensor, " F"], seed: int, options: Mapping[str, Any], game: Game
+    metric: Metric, values: Float[Tensor, " F"], rng: torch.Generator, options: Mapping[str, Any], game: Game
 ) -> object:
     # A copy, so that a metric that sorts in place does not affect the others.
-    return metric.measure(game, values.clone(), rng=generator_of(seed, name), **options)
+    return metric.measure(game, values.clone(), rng=rng, **options)
 
 
 def _check_metric(name: str, metric: Metric, options: Mapping[str, Any]) -> None:

@@ -72,14 +72,37 @@ class Past:
     Attributes:
         request: its request.
         tally: its cost.
-        memory: all values that were scored.
+        memory: all values of coalitions that were scored.
         seconds: its duration in seconds.
+        forgotten: number of evaluations whose values are not in the memory.
     """
 
     request: Request
     tally: Tally
     memory: Memory
     seconds: float
+    forgotten: int = 0
+
+    def check_larger(self, result: Attribution, request: Request) -> None:
+        """Refuse a request that cannot continue this run, or would only repeat its result.
+
+        Args:
+            result: the result of this run.
+            request: the same request with a larger budget.
+
+        Raises:
+            InputError: the result is exact, or the run's evaluations are not kept.
+        """
+        if self.forgotten:
+            raise InputError(
+                f"A run of the method {request.method_name!r} cannot be continued: it evaluates more than coalitions, "
+                "and only their values are kept. Run attribute() with the larger budget instead."
+            )
+        same = request.method_name == result.provenance.method and not getattr(request.method, "adaptive", False)
+        if result.std_error is None and same:
+            raise InputError(
+                "This result is exact, so there is nothing to refine: a larger budget would give the same values."
+            )
 
 
 class PastRuns:

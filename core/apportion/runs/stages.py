@@ -182,7 +182,7 @@ class Stages:
             versions=self._versions,
             seconds=seconds,
         )
-        self.past.keep(attribution, Past(request, run.tally, run.memory, seconds))
+        self.past.keep(attribution, Past(request, run.tally, run.memory, seconds, game.forgotten))
         self._plugins.call("apportion_after_run", request=request, attribution=attribution)
         return attribution
 

@@ -243,6 +243,22 @@ class MethodContract(Contract):
             f"The standard errors are {found.mean(0).norm():.4g}, but the spread over seeds is {spread:.4g}."
         )
 
+    def test_values_without_errors_are_exact(self, method: Method) -> None:
+        """Values without standard errors depend on no seed, and are the truth where it is known."""
+        known = games.random_moebius(10, 3)
+        found = [self.on(method, known, seed=seed) for seed in range(3 if self.sampled else 1)]
+        if any(estimate.std_error is not None for estimate in found):
+            pytest.skip("it returns standard errors")
+        advice = "Without standard errors, values count as exact. Return std_error, with NaN where it is unknown."
+        for other in found[1:]:
+            assert torch.equal(other.values, found[0].values), f"Two seeds gave different values. {advice}"
+        expected = self.truth(known, found[0].estimand or method.estimand)
+        if expected is not None:
+            values = found[0].values[:, 0]
+            assert torch.allclose(values, expected, atol=1e-6), (
+                f"The values are {rounded(values)}, but should be {rounded(expected)}. {advice}"
+            )
+
     def test_replicates_are_like_the_errors(self, method: Method) -> None:
         """If there are replicates, they are centred on the values, with a spread equal to the standard errors."""
         estimate = self.on(method, games.random_moebius(9, 4, seed=4))

@@ -109,3 +109,13 @@ class MetricContract(Contract):
         assert first == self.measure(metric, known, known.shapley, 1).value, "The same seed gave a different value."
         if not self.sampled:
             assert first == other, "Two seeds gave different values; set `sampled = True` for a metric that samples."
+
+    def test_values_without_errors_are_exact(self, metric: Metric) -> None:
+        """A value without a standard error depends on no seed."""
+        known = games.random_moebius(10, 3)
+        first, other = (self.measure(metric, known, known.shapley, seed) for seed in (1, 2))
+        if first.std_error is None and other.std_error is None:
+            assert first.value == other.value, (
+                "Two seeds gave different values. Without a standard error, a value counts as exact. Return std_error, "
+                "NaN if it is unknown."
+            )

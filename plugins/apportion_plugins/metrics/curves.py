@@ -48,7 +48,9 @@ class _AlongRanking:
 
 
 class _Curve(_AlongRanking):
-    """A metric that is the area under one curve."""
+    """A metric that is the area under one curve, to be compared with those of random orders."""
+
+    yardstick = True
 
     def plot(
         self,

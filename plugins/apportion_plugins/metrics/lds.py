@@ -10,8 +10,8 @@ from torch import Tensor
 
 from apportion.game.game import Game
 from apportion.protocols.metrics import Measurement
-from apportion_plugins.metrics.draws import any_coalitions, checked_draws, correlation
-from apportion_plugins.metrics.ranking import mean_ranks
+from apportion.results.ranking import rank_correlation
+from apportion_plugins.metrics.draws import any_coalitions, checked_draws
 
 __all__ = ["LinearDatamodelingScore"]
 
@@ -45,7 +45,7 @@ class LinearDatamodelingScore:
         drawn = any_coalitions(game.n_features, checked_draws("masks", masks), rng)
         scores = game.values(drawn.mask)[:, 0]
         predicted = drawn.mask.double() @ values.double()
-        rank = correlation(mean_ranks(predicted), mean_ranks(scores))
+        rank = rank_correlation(predicted.numpy(), scores.numpy())
         count = len(scores)
         # Bonett and Wright (2000), with a finite-population correction.
         error = (1 - rank**2) * math.sqrt((1 + rank**2 / 2) / (count - 3) * drawn.left) if drawn.left else None

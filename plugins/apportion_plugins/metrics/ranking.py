@@ -10,11 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from apportion.game.game import Game
+from apportion.results.ranking import tie_groups
 
-__all__ = ["Ranking", "mean_ranks"]
-
-TIE = 1e-9
-"""Relative difference, as a share of the range, up to which two numbers count as equal."""
+__all__ = ["Ranking"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class Ranking:
     @classmethod
     def of(cls, values: Float[Tensor, " F"]) -> Ranking:
         """Rank features by these values."""
-        order, group = _grouped(-values.double())
+        order, group = map(torch.from_numpy, tie_groups(-values.double().numpy()))
         starts = torch.nonzero(group.diff()).flatten() + 1
         return cls(order, torch.cat([torch.tensor([0]), starts, torch.tensor([len(order)])]))
 
@@ -65,21 +63,3 @@ class Ranking:
         # Not start + share·(end − start), which would add rounding errors where no group is split.
         found = torch.where(share == 0, at_start, (1 - share) * at_start + share * at_end)
         return found[: len(without)], found[len(without) :]
-
-
-def mean_ranks(numbers: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
-    """Rank of each number, lowest first; ties share their mean rank."""
-    order, group = _grouped(numbers)
-    size = torch.bincount(group)
-    ranks = torch.empty(len(numbers), dtype=torch.float64)
-    ranks[order] = (size.cumsum(0) - (size - 1) / 2).double()[group]
-    return ranks
-
-
-def _grouped(numbers: Float[Tensor, " N"]) -> tuple[Int[Tensor, " N"], Int[Tensor, " N"]]:
-    """The ascending order of the numbers, and the group of ties at each of its positions."""
-    order = torch.argsort(numbers, stable=True)
-    ordered = numbers[order]
-    rounding = TIE * (ordered[-1] - ordered[0]) + 1e-12 * ordered.abs().max()
-    group = torch.cat([torch.zeros(1, dtype=torch.long), (ordered.diff() > rounding).long()]).cumsum(0)
-    return order, group

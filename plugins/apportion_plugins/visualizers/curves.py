@@ -27,6 +27,7 @@ WIDTH, HEIGHT, LEAST_HEIGHT = 3.1, 2.5, 1.7
 SCALE, BELOW, BETWEEN = 0.62, 0.5, 0.3
 SHADE = 0.14
 MOST_NAMED = 24
+RANDOM = "#7F7F7F"
 _SOLID_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Colours for several evaluations: the palette of Okabe and Ito, which colour-blind readers can tell apart."""
 
@@ -41,7 +42,7 @@ class Line:
         y: scores.
         area: value of the metric.
         colour: colour of the line.
-        dashed: draw a dashed line, for the order that is not the panel's own.
+        style: style of the line: dashed for the order that is not the panel's own, dash-dotted for random orders.
     """
 
     label: str
@@ -49,7 +50,7 @@ class Line:
     y: Float64[np.ndarray, " C"]
     area: float
     colour: str
-    dashed: bool
+    style: str = "-"
 
 
 def curves(evaluations: Sequence[Evaluation], look: Look) -> PlotFigure:
@@ -63,7 +64,10 @@ def curves(evaluations: Sequence[Evaluation], look: Look) -> PlotFigure:
         A matplotlib figure, which notebooks display; ``figure.savefig("curves.png")`` saves it.
     """
     names = evaluation_names(evaluations)
-    fonts = lettering(["−…“”·∅", look.title or "", *names, evaluations[0].estimand, one_line(evaluations[0].target)])
+    one = evaluations[0]
+    fonts = lettering(
+        ["−…“”·∅", look.title or "", *names, one.estimand, one_line(one.target), one_line(one.contrast or "")]
+    )
 
     def layout(page: Page) -> None:
         shown = [page.drawable(name) for name in names]
@@ -102,10 +106,22 @@ def _lines(page: Page, evaluations: Sequence[Evaluation], names: Sequence[str], 
                     y[::-1] if dashed else y,
                     found.value,
                     hex_of(ramp) if alone else _SOLID_COLOURS[i % len(_SOLID_COLOURS)],
-                    dashed,
+                    "--" if dashed else "-",
                 )
             )
-    return lines
+    return [*lines, *_random_order(page, evaluations, own, numbers)] if lines else []
+
+
+def _random_order(page: Page, evaluations: Sequence[Evaluation], metric: str, numbers: Numbers) -> list[Line]:
+    """The mean curve of random orders, if there are any; they are the same for all evaluations of one target."""
+    for one in evaluations:
+        found = one.random.get(metric)
+        if found:
+            x, y = (np.mean([each.extras[key] for each in found], axis=0) for key in ("shares", "scores"))
+            area = one.random_value(metric)
+            label = "random order" + ("" if page.look.short else f": area {numbers.plain(area)} {one.unit}")
+            return [Line(label, x, y, area, RANDOM, "-.")]
+    return []
 
 
 def _draw(page: Page, evaluations: Sequence[Evaluation], panels: Sequence[tuple[str, str, Sequence[Line]]]) -> None:
@@ -116,6 +132,9 @@ def _draw(page: Page, evaluations: Sequence[Evaluation], panels: Sequence[tuple[
     legend = max(len(lines) for *_, lines in panels) + (len(evaluations) == 1)
     above, under = height_of(1, SUBTITLE) + 0.05, height_of(legend, NOTE) * 1.25
     note = "Areas are measured from the score without features (dotted)."
+    orders = max((len(some) for one in evaluations for some in one.random.values()), default=0)
+    if orders:
+        note += f" Random order: the mean over {orders} random orders of the features."
     if len(evaluations) == 1 and len(panels) == 2:
         note += " Removing the lowest first is adding the highest first in reverse."
     notes = parts.wrapped_notes(page, [note], width)
@@ -180,13 +199,14 @@ def _fill(page: Page, axes: Axes, lines: Sequence[Line], empty: float, unit: str
     ink = axes.spines["left"].get_edgecolor()
     few = len(lines[0].x) <= MOST_NAMED
     for line in lines:
-        style, width = ("--", 1.3) if line.dashed else ("-", 1.8)
-        (drawn,) = axes.plot(line.x, line.y, style, label=line.label, color=line.colour, linewidth=width)
-        drawn.set(marker="o" if few else "", markersize=2.8)
-    if alone and len(lines) == 2:
-        x = np.union1d(lines[0].x, lines[1].x)
-        y = [np.interp(x, line.x, line.y) for line in lines]
-        area = abs(lines[0].area - lines[1].area)
+        width = 1.8 if line.style == "-" else 1.3
+        (drawn,) = axes.plot(line.x, line.y, line.style, label=line.label, color=line.colour, linewidth=width)
+        drawn.set(marker="o" if few and line.style != "-." else "", markersize=2.8)
+    orders = [line for line in lines if line.style != "-."]
+    if alone and len(orders) == 2:
+        x = np.union1d(orders[0].x, orders[1].x)
+        y = [np.interp(x, line.x, line.y) for line in orders]
+        area = abs(orders[0].area - orders[1].area)
         text = "area between" + ("" if page.look.short else f": {Numbers([area]).plain(area)} {unit}")
         axes.fill_between(x, *y, color=page.faded(ink, SHADE), linewidth=0, label=text, zorder=0)
     axes.axhline(empty, color=ink, linewidth=0.9, linestyle=":")
@@ -200,6 +220,8 @@ def _header(page: Page, evaluations: Sequence[Evaluation], width: float) -> Head
     one = evaluations[0]
     title = f"{one.estimand} ({one.method})" if len(evaluations) == 1 else f"{len(evaluations)} attributions compared"
     target = f"Target: “{isolated(quotable(one.target))}”"
+    if one.contrast is not None:
+        target += f" against “{isolated(quotable(one.contrast))}”"
 
     def lines(inner: float) -> list[str]:
         return [

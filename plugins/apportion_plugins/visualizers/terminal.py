@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from apportion.results.attribution import Attribution
+from apportion.results.comparison import ResultComparison
 from apportion.results.evaluation import Evaluation
 from apportion_plugins.visualizers.facts import contrast_text, summary, target_text
 from apportion_plugins.visualizers.groups import Group, groups_of, has_groups, strongest
@@ -20,6 +21,7 @@ from apportion_plugins.visualizers.labels import one_line, prose
 from apportion_plugins.visualizers.palette import strengths
 from apportion_plugins.visualizers.pen import Pen
 from apportion_plugins.visualizers.selection import table_rows
+from apportion_plugins.visualizers.terminal_comparison import ComparisonView
 from apportion_plugins.visualizers.terminal_evaluation import EvaluationView
 from apportion_plugins.visualizers.terminal_table import group_table, value_table
 
@@ -60,6 +62,14 @@ class Terminal:
             evaluations: evaluations of the same target.
         """
         return EvaluationView(evaluations)
+
+    def render_comparison(self, comparison: ResultComparison) -> ComparisonView:
+        """Make a renderable table of values, with a column for each result.
+
+        Args:
+            comparison: results of the same target.
+        """
+        return ComparisonView(comparison)
 
 
 @dataclass(frozen=True)

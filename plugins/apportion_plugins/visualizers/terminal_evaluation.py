@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -46,7 +47,10 @@ class EvaluationView:
         for name, each in zip(evaluation_names(self.evaluations), self.evaluations, strict=True):
             label = name if len(self.evaluations) > 1 else "estimand"
             grid.add_row(Text(pen.cell(label)), Text(pen.say(one_line(each.estimand)), style="bold"))
-        grid.add_row(Text("target"), Text(pen.say(f"“{pen.cell(quotable(one.target))}”")))
+        quoted = f"“{pen.cell(quotable(one.target))}”"
+        if one.contrast is not None:
+            quoted += f" against “{pen.cell(quotable(one.contrast))}”"
+        grid.add_row(Text("target"), Text(pen.say(quoted)))
         return grid
 
     def _table(self, pen: Pen) -> Table:
@@ -57,12 +61,21 @@ class EvaluationView:
         for name in names:
             table.add_column(Text(pen.cell(name)), no_wrap=True, justify="right")
             table.add_column(Text(pen.say("±")), no_wrap=True, justify="right")
+        if self._has_yardsticks:
+            table.add_column("random order", no_wrap=True, justify="right")
         for metric in dict.fromkeys(name for one in self.evaluations for name in one.measurements):
-            higher = next(o.higher_is_better[metric] for o in self.evaluations if metric in o.measurements)
+            measured = [one for one in self.evaluations if metric in one.measurements]
+            higher = measured[0].higher_is_better[metric]
             cells = [cell for one in self.evaluations for cell in _cells(one.measurements.get(metric))]
+            if self._has_yardsticks:
+                cells.append(_random(measured[0], metric))
             row = [pen.cell(one_line(metric)), pen.say("↑ higher" if higher else "↓ lower"), *map(pen.say, cells)]
             table.add_row(*map(Text, row))
         return table
+
+    @property
+    def _has_yardsticks(self) -> bool:
+        return any(one.random for one in self.evaluations)
 
     def _footer(self, pen: Pen) -> Table:
         grid = Table.grid(padding=(0, 2))
@@ -76,6 +89,9 @@ class EvaluationView:
         ]
         if any(m.std_error is not None for one in self.evaluations for m in one.measurements.values()):
             facts.append(("note", f"±: 95 % interval, {INTERVAL} standard errors of the metric's own draws."))
+        orders = max((len(some) for one in self.evaluations for some in one.random.values()), default=0)
+        if orders:
+            facts.append(("note", f"random order: mean over {orders} random orders of the features, as a yardstick."))
         for name, fact in facts:
             grid.add_row(Text(name), Text(pen.say(fact)), style="dim")
         return grid
@@ -89,3 +105,9 @@ def _cells(found: Measurement | None) -> tuple[str, str]:
     if found.std_error is None:
         return numbers.plain(found.value), ""
     return numbers.plain(found.value), numbers.plain(INTERVAL * found.std_error)
+
+
+def _random(one: Evaluation, metric: str) -> str:
+    """Value of a metric for random orders; empty if it was not measured."""
+    value = one.random_value(metric)
+    return "" if math.isnan(value) else Numbers([value]).plain(value)

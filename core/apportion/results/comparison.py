@@ -1,0 +1,123 @@
+"""Attributions side by side: their values, and the agreement of their rankings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float64
+
+from apportion.errors import InputError, ResultError, listing
+from apportion.options import whole_number
+from apportion.results.attribution import Attribution
+from apportion.results.naming import distinct_names
+from apportion.results.ranking import TOP, rank_correlation, top_overlap
+from apportion.results.tables import dataframe
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["ResultComparison"]
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ResultComparison:
+    """Attributions of one target to the same features, side by side: R results.
+
+    Attributes:
+        results: at least one.
+
+    Raises:
+        InputError: there are no results, or they differ in features, target or contrast.
+    """
+
+    results: Sequence[Attribution]
+
+    def __post_init__(self) -> None:
+        if not self.results:
+            raise InputError("The list of results must not be empty.")
+        for what, of in _ALIKE.items():
+            different = list(dict.fromkeys(map(of, self.results)))
+            if len(different) > 1:
+                raise InputError(
+                    f"These results differ in their {what}: {' and '.join(f'{one!r:.80}' for one in different[:2])}. "
+                    "Compare attributions of one prompt and target."
+                )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """A name for each result: its method, and other facts that tell it apart, such as the estimand or the seed."""
+        return tuple(distinct_names([_facts(result) for result in self.results]))
+
+    @property
+    def rank_correlation(self) -> Float64[Array, "R R"]:
+        """Spearman's rank correlation of the values of each pair of results."""
+        return self._pairwise(rank_correlation)
+
+    def top_overlap(self, k: int = TOP) -> Float64[Array, "R R"]:
+        """Share of the k features of largest magnitude that each pair of results has in common.
+
+        Raises:
+            InputError: k is not a whole number of at least 1.
+        """
+        size = whole_number("k", k, least=1)
+        return self._pairwise(lambda a, b: top_overlap(a, b, size))
+
+    def show(self) -> None:
+        """Print a table in the terminal, with a row per feature and a column per result, and the agreement of pairs."""
+        from rich.console import Console
+
+        from apportion.hooks.manager import installed_plugins
+
+        view = (self.results[0].plugins or installed_plugins())["visualizers"].get("terminal").make()
+        if not hasattr(view, "render_comparison"):
+            raise ResultError("The visualizer 'terminal' has no render_comparison, so it cannot show a comparison.")
+        Console().print(view.render_comparison(self))
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """Convert to a pandas ``DataFrame``: one row per feature, and one column of values per result.
+
+        Raises:
+            ApportionError: pandas is not installed.
+        """
+        features = self.results[0].features
+        columns = {"feature": [f.name for f in features], "text": [f.text for f in features]}
+        return dataframe(columns | {n: r.values for n, r in zip(self.names, self.results, strict=True)})
+
+    def __repr__(self) -> str:
+        return f"ResultComparison({listing(self.names)})"
+
+    def _pairwise(
+        self, agreement: Callable[[Float64[Array, " F"], Float64[Array, " F"]], float]
+    ) -> Float64[Array, "R R"]:
+        values = [np.asarray(result.values) for result in self.results]
+        return np.array([[agreement(a, b) for b in values] for a in values])
+
+
+def _target(result: Attribution) -> str:
+    return result.target_text or "".join(result.target_tokens)
+
+
+_ALIKE: dict[str, Callable[[Attribution], object]] = {
+    "features": lambda result: tuple((feature.name, feature.text) for feature in result.features),
+    "target": _target,
+    "contrast": lambda result: result.provenance.contrast,
+}
+"""Facts that all results of a comparison share."""
+
+
+def _facts(result: Attribution) -> tuple[str, ...]:
+    """The method, and what else may tell two results apart, the most important first."""
+    provenance = result.provenance
+    return (
+        provenance.method,
+        result.estimand,
+        provenance.model,
+        provenance.target_fn,
+        "no budget" if provenance.budget is None else f"budget {provenance.budget}",
+        f"seed {provenance.seed}",
+    )

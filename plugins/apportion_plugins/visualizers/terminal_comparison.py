@@ -1,0 +1,100 @@
+"""Terminal view of results side by side: a table of values, and the agreement of each pair."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from apportion.results.attribution import Attribution
+from apportion.results.comparison import ResultComparison
+from apportion.results.ranking import TOP
+from apportion_plugins.visualizers.facts import contrast_text, target_text
+from apportion_plugins.visualizers.labels import ellipsis, one_line, text_is_name
+from apportion_plugins.visualizers.numbers import INTERVAL, Numbers, half_widths
+from apportion_plugins.visualizers.pen import Pen
+
+__all__ = ["ComparisonView"]
+
+LONGEST = 32
+"""Longest label of a feature, in columns."""
+
+
+@dataclass(frozen=True)
+class ComparisonView:
+    """A rich renderable, adapted to the character set of the console that prints it.
+
+    Attributes:
+        comparison: results of the same target.
+    """
+
+    comparison: ResultComparison
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Header, values, agreement, note."""
+        pen = Pen(ascii_only=options.ascii_only, coloured=bool(console.color_system) and not console.no_color)
+        names = [pen.cell(one_line(name)) for name in self.comparison.names]
+        yield self._header(pen, names)
+        yield Text()
+        yield self._values(pen, names)
+        if len(names) > 1:
+            yield Text()
+            yield self._agreement(pen, names)
+        if any(result.std_error is not None for result in self.comparison.results):
+            yield Text()
+            yield Text(pen.say(f"±: 95 % interval, {INTERVAL} standard errors of the sampling."), style="dim")
+
+    def _header(self, pen: Pen, names: list[str]) -> Table:
+        results = self.comparison.results
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(style="dim", no_wrap=True)
+        grid.add_column(overflow="fold")
+        for name, result in zip(names, results, strict=True):
+            grid.add_row(Text(name), Text(pen.say(one_line(result.estimand)), style="bold"))
+        quoted = f"“{pen.cell(target_text(results[0]))}”"
+        if results[0].provenance.contrast is not None:
+            quoted += f" against “{pen.cell(contrast_text(results[0]))}”"
+        grid.add_row(Text("target"), Text(pen.say(quoted)))
+        return grid
+
+    def _values(self, pen: Pen, names: list[str]) -> Table:
+        features = self.comparison.results[0].features
+        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+        table.add_column("feature", no_wrap=True)
+        labels = [[pen.cell(ellipsis(one_line(feature.name), LONGEST)) for feature in features]]
+        if not all(map(text_is_name, features)):
+            table.add_column("text", no_wrap=True)
+            labels.append([pen.cell(ellipsis(one_line(feature.text), LONGEST)) for feature in features])
+        columns = list(labels)
+        for name, result in zip(names, self.comparison.results, strict=True):
+            table.add_column(Text(f"{name}, {one_line(result.unit)}"), justify="right")
+            columns.append([pen.say(text) for text in _cells(result)])
+        for row in zip(*columns, strict=True):
+            table.add_row(*map(Text, row))
+        return table
+
+    def _agreement(self, pen: Pen, names: list[str]) -> Table:
+        """Rank correlation of each pair, and the share of the top features that it has in common."""
+        correlation, common = self.comparison.rank_correlation, self.comparison.top_overlap()
+        top = min(TOP, len(self.comparison.results[0].features))
+        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+        for column in ("results", "rank correlation", f"top {top} in common"):
+            table.add_column(column, no_wrap=True, justify="left" if column == "results" else "right")
+        for i in range(len(names)):
+            for j in range(i + 1, len(names)):
+                shared = f"{round(float(common[i, j]) * top)} of {top}"
+                cells = (f"{names[i]} and {names[j]}", pen.say(f"{correlation[i, j]:.2f}".replace("-", "−")), shared)
+                table.add_row(*map(Text, cells))
+        return table
+
+
+def _cells(result: Attribution) -> list[str]:
+    """Values, with the half-widths of their intervals if they are estimates."""
+    values, half = np.asarray(result.values), half_widths(result)
+    numbers = Numbers(values)
+    if half is None:
+        return [numbers.signed(value) for value in values]
+    return [f"{numbers.signed(value)} ± {numbers.plain(error)}" for value, error in zip(values, half, strict=True)]
