@@ -75,7 +75,7 @@ class MetricOptions:
             "--plot",
             metavar="FILE",
             rich_help_panel=OUTPUT,
-            help="Draw the deletion and insertion curves to a .png, .svg or .pdf file.",
+            help="Draw the deletion and insertion curves to a .png, .svg, .pdf or .eps file.",
         ),
     ] = None
 

@@ -13,6 +13,8 @@ from jaxtyping import Float64
 from apportion.errors import ResultError
 from apportion.protocols.features import Feature, Segment
 from apportion.results import result_json
+from apportion.results.brief import brief_attribution
+from apportion.results.html_view import HtmlView
 from apportion.results.provenance import Provenance
 from apportion.results.ranking import top_size
 from apportion.results.tables import dataframe
@@ -30,7 +32,7 @@ EFFICIENT = ("Shapley value", "Owen value")
 """Estimands whose values sum to the difference between the full and the empty prompt."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Attribution:
     """Attribution of a target to the features of a prompt. A feature with a positive value raises the target's score.
 
@@ -140,7 +142,8 @@ class Attribution:
             **options: options of the visualizer; unknown ones are rejected.
 
         Returns:
-            The visualizer's output: a matplotlib ``Figure`` for ``"heatmap"`` and ``"bar"``.
+            The output, which notebooks display: a matplotlib ``Figure`` of pictures, saved by ``savefig``;
+            an ``HtmlView`` for ``"html"``, saved by ``save``.
 
         Raises:
             UnknownNameError: no visualizer has this name.
@@ -193,4 +196,7 @@ class Attribution:
         html = self.plot("html")
         if not isinstance(html, str):
             raise ResultError(f"The visualizer 'html' returned {type(html).__name__} instead of a str.")
-        return html
+        return html.fragment if isinstance(html, HtmlView) else html
+
+    def __repr__(self) -> str:
+        return brief_attribution(self)

@@ -13,6 +13,7 @@ from apportion.protocols.features import Feature
 
 __all__ = [
     "SHORT_COLUMNS",
+    "between_words",
     "cut",
     "ellipsis",
     "feature_label",
@@ -36,6 +37,7 @@ _HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\xad\u200b\u2028-\u202e\u2060-\u2069\uf
 # Scripts that put no spaces between words.
 _UNSPACED = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]")
 _RIGHT_TO_LEFT = ("R", "AL")
+_DANGLING = " ([{“‘«"
 _ISOLATES = re.compile("[\u2068\u2069]")
 
 SHORT_COLUMNS = 24
@@ -81,15 +83,26 @@ def ellipsis(text: str, width: int) -> str:
     tail = _taken(characters[::-1], (width - 1) // 3)
     if any(character.isspace() for character in characters):
         tail = _whole_words(tail, characters[::-1], least=0)
+    if not any(character[:1].isalnum() for character in tail):
+        tail = []
     room = width - 1 - sum(map(cell_len, tail))
-    return _head(characters, room).rstrip() + "…" + "".join(tail[::-1]).lstrip()
+    return _head(characters, room).rstrip(_DANGLING) + "…" + "".join(tail[::-1]).lstrip()
 
 
 def cut(text: str, width: int) -> str:
     """The text in at most ``width`` columns, with ``…`` in place of its end if it is longer; words as in `ellipsis`."""
     if cell_len(text) <= width:
         return text
-    return _head(regex.findall(r"\X", text), width - 1).rstrip(" …") + "…"
+    return _head(regex.findall(r"\X", text), width - 1).rstrip(f"{_DANGLING}…") + "…"
+
+
+def between_words(before: str = "", after: str = "") -> bool:
+    """True if no word goes on from one character to the next; scripts without spaces may break anywhere."""
+    return not (_is_inner(before) and _is_inner(after)) or bool(_UNSPACED.search(before + after))
+
+
+def _is_inner(character: str) -> bool:
+    return character[:1].isalnum() or character in ("'", "’", "_")
 
 
 def token_labels(tokens: Sequence[str]) -> list[str]:
@@ -151,10 +164,9 @@ def _head(characters: Sequence[str], width: int) -> str:
 
 def _whole_words(taken: list[str], characters: Sequence[str], least: float) -> list[str]:
     """The first characters without the part of a word at their end, if at least ``least`` of them are left."""
-    after = characters[len(taken) : len(taken) + 1]
-    if any(c.isspace() or _UNSPACED.search(c) for c in (*taken[-1:], *after)):
+    if not taken or between_words(*characters[len(taken) - 1 : len(taken) + 1]):
         return taken
-    end = max((i for i, character in enumerate(taken) if character.isspace()), default=0)
+    end = max((i for i in range(1, len(taken)) if between_words(taken[i - 1], taken[i])), default=0)
     return taken[:end] if end >= least else taken
 
 

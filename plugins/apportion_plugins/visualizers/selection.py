@@ -82,14 +82,15 @@ def ranked(values: Float64[np.ndarray, " N"]) -> list[int]:
 def left_out(
     values: Float64[np.ndarray, " N"], shown: list[int], what: str, option: str, measure: str = "|attribution|"
 ) -> list[str]:
-    """Note on what is omitted: how many, how large, and how to show them. Empty if nothing is omitted."""
+    """Note on what is omitted: how many, how large, and the option that shows them, if any. Empty if nothing is."""
     missing = np.setdiff1d(np.arange(len(values)), shown)
     if not len(missing):
         return []
     top = np.nan_to_num(np.abs(values[missing])).max()
+    how = f" ({option}=None shows all)" if option else ""
     return [
         f"Showing the {len(shown)} of {len(values)} {what} with the largest {measure}; "
-        f"the {len(missing)} omitted have at most {top:.3g} each ({option}=None shows all)."
+        f"the {len(missing)} omitted have at most {top:.3g} each{how}."
     ]
 
 
