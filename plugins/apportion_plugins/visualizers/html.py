@@ -64,7 +64,7 @@ class Html:
         if has_pairs(attribution):
             tables += pair_table(attribution)
         tables += token_table(attribution, rows, max_cells)
-        title = f"{attribution.estimand}: {target_text(attribution)}"
+        title = f"{attribution.estimand}: {target_text(attribution).strip()}"
         return parts.page(title, [*_header(attribution), coloured_prompt(attribution), *tables, *_footer(attribution)])
 
     def render_evaluations(self, evaluations: Sequence[Evaluation]) -> HtmlView:

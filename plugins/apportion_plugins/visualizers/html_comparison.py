@@ -31,7 +31,7 @@ def comparison_page(comparison: ResultComparison) -> HtmlView:
     if any(result.std_error is not None for result in results):
         notes.append(f"±: 95 % interval, {INTERVAL} standard errors of the sampling.")
     return parts.page(
-        f"{len(results)} attributions: {target_text(one)}",
+        f"{len(results)} attributions: {target_text(one).strip()}",
         [
             f'<p class="apn-title">{len(results)} attributions compared</p>',
             f'<p><span class="apn-soft">Target</span> {parts.quotation(target_text(one))}{against}</p>',
