@@ -70,6 +70,14 @@ def test_vector_files_have_truetype_fonts(kind: str, tmp_path: Path) -> None:
     assert dict(matplotlib.rcParams) == settings
 
 
+def test_emoji_are_not_lost_in_postscript() -> None:
+    """Matplotlib writes glyphs of characters beyond U+FFFF that its files lack; they are drawn as shapes."""
+    figure, content = of_words("😀 ok", [" x"]).plot("bar"), io.StringIO()
+    assert any("😀" in text for text in texts_of(figure))
+    figure.savefig(content, format="eps")
+    assert "1F600" not in content.getvalue().upper() and "/o glyphshow" in content.getvalue()
+
+
 def test_pages_of_pdf_keep_the_settings_of_the_user(tmp_path: Path) -> None:
     """They embed fonts when they are closed; text written for other fonts would be garbled."""
     with matplotlib.rc_context({"pdf.compression": 0}), PdfPages(tmp_path / "x.pdf") as pages:

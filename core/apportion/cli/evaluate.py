@@ -24,6 +24,7 @@ from apportion.cli.outputs import DOTS_PER_INCH, PICTURES, check_writable, write
 from apportion.cli.parse import json_pairs, usage_error
 from apportion.errors import listing
 from apportion.hooks.manager import installed_plugins
+from apportion.options import check_options
 
 if TYPE_CHECKING:
     from apportion.results.evaluation import Evaluation
@@ -85,15 +86,16 @@ def evaluate(
     prompt: PromptOptions,
     target: TargetOptions,
     method: MethodOptions,
-    output: Annotated[OutputOptions, Without("save", "plot", "view", "view_option")],
+    output: Annotated[OutputOptions, Without("save", "plot", "view")],
     metrics: MetricOptions,
 ) -> None:
     """Attribute as `apportion attribute` does, and judge the result with faithfulness metrics."""
     job = job_with_prompt(model, prompt, target, method, output)
     options = _checked(metrics)
+    look = _checked_look(metrics, output.view_option)
     with contextlib.redirect_stdout(sys.stderr):
         found = _evaluations(job, metrics, options)
-    _deliver(found, as_json=output.as_json, curves=metrics.curves)
+    _deliver(found, as_json=output.as_json, curves=metrics.curves, look=look)
 
 
 def _checked(metrics: MetricOptions) -> dict[str, dict[str, Any]]:
@@ -115,6 +117,20 @@ def _checked(metrics: MetricOptions) -> dict[str, dict[str, Any]]:
     return options
 
 
+def _checked_look(metrics: MetricOptions, typed: Sequence[str]) -> dict[str, Any]:
+    """Options of the plot, whose names are checked before a model is loaded."""
+    look = json_pairs("--view-option", typed, "size=[6.5, 4]")
+    if look and metrics.curves is None:
+        usage_error("--view-option", f"{typed[0]!r} is for the curves; add --plot FILE.")
+    registry = installed_plugins()["metrics"]
+    for name in metrics.metric or registry.names():
+        plot = getattr(registry.get(name).make(), "plot", None)
+        if plot is not None:
+            check_options(f"plot of {name!r}", plot, look)
+            break
+    return look
+
+
 def _evaluations(job: Job, metrics: MetricOptions, options: Mapping[str, Mapping[str, Any]]) -> list[Evaluation]:
     """The attribution that was asked for, then those of the other methods on the same prompt and target."""
     names = list(metrics.metric) or None
@@ -130,7 +146,7 @@ def _evaluations(job: Job, metrics: MetricOptions, options: Mapping[str, Mapping
     return found
 
 
-def _deliver(found: list[Evaluation], *, as_json: bool, curves: Path | None) -> None:
+def _deliver(found: list[Evaluation], *, as_json: bool, curves: Path | None, look: Mapping[str, Any]) -> None:
     from apportion.results.evaluation import compare
 
     if as_json:
@@ -139,7 +155,8 @@ def _deliver(found: list[Evaluation], *, as_json: bool, curves: Path | None) -> 
         compare(found).show()
     if curves is not None:
         content = io.BytesIO()
-        compare(found).plot().savefig(content, format=curves.suffix.lower()[1:], dpi=DOTS_PER_INCH)
+        dpi = "figure" if "dpi" in look else DOTS_PER_INCH
+        compare(found).plot(**look).savefig(content, format=curves.suffix.lower()[1:], dpi=dpi)
         write_file(curves, content.getvalue())
 
 

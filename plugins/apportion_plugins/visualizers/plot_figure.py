@@ -40,21 +40,24 @@ class PlotFigure(Figure):
             fname: path or binary file.
             **options: as for matplotlib's ``Figure.savefig``.
         """
-        if _format_of(fname, options) not in _EMBEDDING:
+        kind = _format_of(fname, options)
+        if kind not in _EMBEDDING:
             super().savefig(fname, **options)
             return
         is_file = isinstance(fname, str | os.PathLike) or hasattr(fname, "write")
         fonts = rc_context({"pdf.fonttype": _TRUE_TYPE, "ps.fonttype": _TRUE_TYPE}) if is_file else nullcontext()
-        with _SAVING, fonts, self._outlines():
+        with _SAVING, fonts, self._outlines(kind):
             super().savefig(fname, **options)
 
     @contextmanager
-    def _outlines(self) -> Iterator[None]:
+    def _outlines(self, kind: str) -> Iterator[None]:
         """Context in which text whose font cannot be embedded is drawn as shapes."""
         effects = {text: text.get_path_effects() for text in self.findobj(Text)}
         try:
             for text in effects:
-                if not embeddable(text.get_text(), text.get_fontfamily()):
+                # Matplotlib's PostScript files lose characters beyond U+FFFF, such as many emoji.
+                lost = kind != "pdf" and max(text.get_text(), default="") > "\uffff"
+                if lost or not embeddable(text.get_text(), text.get_fontfamily()):
                     text.set_path_effects([Normal()])
             yield
         finally:
