@@ -79,6 +79,15 @@ class MetricOptions:
             help="Draw the deletion and insertion curves to a .png, .svg, .pdf or .eps file.",
         ),
     ] = None
+    look: Annotated[
+        tuple[str, ...],
+        typer.Option(
+            "--view-option",
+            metavar="KEY=VALUE",
+            rich_help_panel=OUTPUT,
+            help="Option of the curves: title, labels, size or dpi, as in 'size=[6.5, 4]'. Repeatable.",
+        ),
+    ] = ()
 
 
 def evaluate(
@@ -86,13 +95,13 @@ def evaluate(
     prompt: PromptOptions,
     target: TargetOptions,
     method: MethodOptions,
-    output: Annotated[OutputOptions, Without("save", "plot", "view")],
+    output: Annotated[OutputOptions, Without("save", "plot", "view", "view_option")],
     metrics: MetricOptions,
 ) -> None:
     """Attribute as `apportion attribute` does, and judge the result with faithfulness metrics."""
     job = job_with_prompt(model, prompt, target, method, output)
     options = _checked(metrics)
-    look = _checked_look(metrics, output.view_option)
+    look = _checked_look(metrics)
     with contextlib.redirect_stdout(sys.stderr):
         found = _evaluations(job, metrics, options)
     _deliver(found, as_json=output.as_json, curves=metrics.curves, look=look)
@@ -117,11 +126,11 @@ def _checked(metrics: MetricOptions) -> dict[str, dict[str, Any]]:
     return options
 
 
-def _checked_look(metrics: MetricOptions, typed: Sequence[str]) -> dict[str, Any]:
+def _checked_look(metrics: MetricOptions) -> dict[str, Any]:
     """Options of the plot, whose names are checked before a model is loaded."""
-    look = json_pairs("--view-option", typed, "size=[6.5, 4]")
+    look = json_pairs("--view-option", metrics.look, "size=[6.5, 4]")
     if look and metrics.curves is None:
-        usage_error("--view-option", f"{typed[0]!r} is for the curves; add --plot FILE.")
+        usage_error("--view-option", f"{metrics.look[0]!r} is for the curves; add --plot FILE.")
     registry = installed_plugins()["metrics"]
     for name in metrics.metric or registry.names():
         plot = getattr(registry.get(name).make(), "plot", None)
