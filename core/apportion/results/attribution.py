@@ -13,10 +13,10 @@ from jaxtyping import Float64
 from apportion.errors import ResultError
 from apportion.protocols.features import Feature, Segment
 from apportion.results import result_json
-from apportion.results.brief import brief_attribution
+from apportion.results.brief import counted, quoted
 from apportion.results.html_view import HtmlView
 from apportion.results.provenance import Provenance
-from apportion.results.ranking import top_size
+from apportion.results.ranking import TOP, top_size
 from apportion.results.tables import dataframe
 
 if TYPE_CHECKING:
@@ -199,4 +199,14 @@ class Attribution:
         return html.fragment if isinstance(html, HtmlView) else html
 
     def __repr__(self) -> str:
-        return brief_attribution(self)
+        values, provenance = np.asarray(self.values), self.provenance
+        order = np.argsort(-np.nan_to_num(np.abs(values)), kind="stable")[:TOP]
+        top = ", ".join(f"{quoted(self.features[i].name)} {values[i]:+.3g}" for i in order)
+        target = quoted(self.target_text or "".join(self.target_tokens))
+        against = "" if provenance.contrast is None else f" against {quoted(provenance.contrast)}"
+        model = f" on {quoted(provenance.model)}" if provenance.model else ""
+        return (
+            f"Attribution: {self.estimand} of {counted(len(values), 'feature')}, target {target}{against}\n"
+            f"  top: {top} ({self.unit})\n"
+            f"  {provenance.method}{model}: {counted(provenance.evaluations, 'evaluation')}, {provenance.seconds:.3g} s"
+        )

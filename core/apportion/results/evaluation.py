@@ -12,7 +12,7 @@ from apportion.errors import InputError, ResultError, listing
 from apportion.options import check_options
 from apportion.protocols.metrics import Measurement
 from apportion.results.attribution import Attribution
-from apportion.results.brief import brief_comparison, brief_evaluation
+from apportion.results.brief import counted, listed, quoted
 from apportion.results.comparison import ResultComparison
 from apportion.results.display import as_html, print_view
 from apportion.results.html_view import HtmlView
@@ -140,7 +140,16 @@ class Evaluation:
         return self.to_html().fragment
 
     def __repr__(self) -> str:
-        return brief_evaluation(self)
+        shown = [
+            f"{name} {one.value:.3g}" + ("" if one.std_error is None else f" (standard error {one.std_error:.2g})")
+            for name, one in self.measurements.items()
+        ]
+        return (
+            f"Evaluation: {self.method} ({self.estimand}) of {counted(self.n_features, 'feature')}, "
+            f"target {quoted(self.target)}\n"
+            f"  {listed(shown)}\n"
+            f"  {counted(self.evaluations, 'evaluation')} in addition to those of the run"
+        )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -213,7 +222,9 @@ class Comparison:
         return self.to_html().fragment
 
     def __repr__(self) -> str:
-        return brief_comparison(self.evaluations, self.metrics)
+        methods, target = listed(one.method for one in self.evaluations), quoted(self.evaluations[0].target)
+        number = counted(len(self.evaluations), "evaluation")
+        return f"Comparison: {number} ({methods}), target {target}\n  {listed(self.metrics)}"
 
     @property
     def _plugins(self) -> Plugins:

@@ -20,7 +20,7 @@ _MOST_PIXELS = 2**16
 
 @dataclass(frozen=True)
 class Look:
-    """How a figure looks.
+    """The appearance of a figure.
 
     Attributes:
         title: ``"auto"`` for the lines that the view writes, ``None`` or ``""`` for none, or another text.
