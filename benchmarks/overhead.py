@@ -61,7 +61,7 @@ def prompts() -> dict[str, object]:
         "template, 64 slots": ap.Template(" and the ".join(f"{{{slot}}}" for slot in slots) + ".", slots, baselines),
         "few-shot function": ap.Template(lambda **e: "\n\n".join([*filter(None, e.values()), "Review:"]), examples),
         "documents": ap.Documents("What happens next?", sentences),
-        "documents, in a chat": ap.Documents("What happens next?", sentences, chat=True),
+        "documents, in a chat": ap.Documents("What happens next?", sentences, as_chat=True),
         "chat, sentences": ap.Chat([*few_turns, asked], by="sentences", keep=["What happens next?"]),
         "chat, turns": ap.Chat([*turns, asked], by="turns"),
     }

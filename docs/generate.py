@@ -1,16 +1,18 @@
-"""Generates the parts of the documentation that come from the code: hooks, methods, command line and directory.
+"""Generates the parts of the documentation that come from the code: API, hooks, methods, command line and directory.
 
 A test checks that the committed pages are up to date.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import re
 from pathlib import Path
 
 import typer
+from api_pages import api_page, contract_block, markdown, protocol_block
 
 from apportion.cli.app import app
 from apportion.hooks import hookspecs
@@ -23,6 +25,8 @@ DOCS = Path(__file__).parent
 GENERATED = "<!-- Written by docs/generate.py; change the code instead. -->\n\n"
 BEGIN = "<!-- built-ins: written by docs/generate.py; change the code instead. -->"
 END = "<!-- end of built-ins -->"
+REFERENCE_END = "<!-- end of reference -->"
+REFERENCE = re.compile(rf"(?P<begin><!-- reference: (?P<path>[\w.]+) -->).*?{REFERENCE_END}", flags=re.S)
 
 
 def hooks_page() -> str:
@@ -160,25 +164,37 @@ def signature(function: object) -> str:
     return f"({', '.join(parts)}) -> {found.return_annotation}:"
 
 
-def markdown(doc: str) -> str:
-    """Convert a docstring to Markdown: double backticks become single ones, section titles bold."""
-    text = doc.replace("``", "`")
-    text = re.sub(r"^(Args|Returns|Raises|Attributes):$", r"**\1**\n", text, flags=re.M)
-    return re.sub(r"^    (\S.*)$", r"- \1", text, flags=re.M)
+def extending_page(name: str) -> str:
+    """Render the blocks of a page on extending apportion that come from protocols and contracts."""
+
+    def block(match: re.Match[str]) -> str:
+        path = match["path"]
+        text = contract_block(path) if path.endswith("Contract") else protocol_block(path)
+        return f"{match['begin']}\n\n{tidy(text)}\n{REFERENCE_END}"
+
+    return REFERENCE.sub(block, (DOCS / "extend" / f"{name}.md").read_text(encoding="utf-8"))
+
+
+def tidy(text: str) -> str:
+    """The text without repeated blank lines."""
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
 PAGES = {
+    "reference/api.md": lambda: GENERATED + api_page(),
     "reference/hooks.md": hooks_page,
     "reference/methods.md": methods_page,
     "reference/command-line.md": command_page,
     "extend/directory.md": directory_page,
+    **{f"extend/{kind}.md": functools.partial(extending_page, kind) for kind in KINDS},
 }
 
 
 def main() -> None:
     """Write the pages."""
     for name, make in PAGES.items():
-        (DOCS / name).write_text(re.sub(r"\n{3,}", "\n\n", make()).rstrip() + "\n", encoding="utf-8")
+        text = make()
+        (DOCS / name).write_text(tidy(text) if text.startswith(GENERATED) else text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from typing import Any
 
 import pytest
@@ -232,7 +233,7 @@ def test_control_tokens_in_contents_are_refused_unless_they_are_meant() -> None:
         with pytest.raises(ap.InputError, match="control tokens"):
             chat(TALK, chats.TOOLS, **place)
     with pytest.raises(ap.InputError, match="control tokens"):
-        DocumentsAdapter(ap.Documents("q", [f"a {END}"], chat=True), ap.AdaptContext(tokenizer()))
+        DocumentsAdapter(ap.Documents("q", [f"a {END}"], as_chat=True), ap.AdaptContext(tokenizer()))
 
 
 REFUSED = [
@@ -248,18 +249,18 @@ REFUSED = [
         [LAST],
         chats.CHATML,
         {},
-        r"All 1 features are kept .the user's last turn is kept unless keep= is given.*by='sent",
+        r"Every feature is kept .the user's last turn is kept unless keep= is given.*by='sent",
     ),
-    (TALK, chats.CHATML, {"keep": [0, 1, 2, 3]}, "All 4 features are kept; leave at least one"),
+    (TALK, chats.CHATML, {"keep": [0, 1, 2, 3]}, "Every feature is kept; leave at least one"),
     (TALK, chats.CHATML, {"keep": ["sytem"]}, "keep='sytem' is not a feature of this prompt. Did you mean 'system'"),
-    (TALK, chats.CHATML, {"keep": [4]}, "keep=4 is out of range; there are 4"),
+    (TALK, chats.CHATML, {"keep": [4]}, "keep=4 is out of range; the prompt has 4 features"),
     (TALK, None, {}, "has no chat template, so it cannot format a conversation. Pass chat_template="),
     (TALK, "{% for m in messages %}", {}, "cannot write these messages: .*endfor"),
     (TALK, chats.CHATML, {"chat_template": "static"}, "is not a chat template: it does not use `messages`"),
     (TALK, chats.CHATML, {"tools": [CLOCK]}, "does not show tools, so they have no effect"),
     (TALK, chats.TOOLS, {"template_options": {"thinkin": 1}}, "does not use 'thinkin'; remove it from"),
     (TALK, chats.TOOLS, {"tools": [lambda x: x]}, "cannot be described as a tool"),
-    ([dict(ASK, content=" "), LAST], chats.CHATML, {"by": "words", "keep": [-1, -2]}, "All 2 features are kept"),
+    ([dict(ASK, content=" "), LAST], chats.CHATML, {"by": "words", "keep": [-1, -2]}, "Every feature is kept"),
     ([dict(ASK, content="a \ud800")], chats.CHATML, {"by": "words"}, "invalid Unicode character at position 2"),
     ([dict(ASK, content="a \ud800"), LAST], chats.CHATML, {}, "invalid Unicode character"),
     (TALK, chats.TOOLS, {"tools": [{"name": "x \ud800"}]}, "invalid Unicode character"),
@@ -319,7 +320,7 @@ BAD_CHATS = [
     (([{"role": "user", "content": []}],), {}, r"must have a string as its content, not \[\]"),
     (([{"role": "user", "content": [{"type": "image", "url": "x"}]}],), {}, "has a part that is not text"),
     ((TALK,), {"by": "tokens"}, "A Chat is split by turns, roles, words, sentences, paragraphs or a function, not by"),
-    ((TALK,), {"by": "turn"}, "No granularity is called 'turn'. Did you mean 'turns'"),
+    ((TALK,), {"by": "turn"}, "No kind of feature is called 'turn'. Did you mean 'turns'"),
     ((TALK,), {"baseline": 3}, "baseline=3 must be a string, or None"),
     ((TALK,), {"keep": "user"}, r"write keep=\['user'\]"),
     ((TALK,), {"tools": CLOCK}, "tools=.* must be a list of JSON schemas or functions"),
@@ -368,7 +369,7 @@ def test_absent_documents_vanish_with_their_separator() -> None:
 
 def test_sentences_of_documents() -> None:
     """ContextCite's sources: sentences, with the question always there."""
-    layout = {"template": "{question}|{context}|", "document": "<{name}>{text}", "separator": ";"}
+    layout = {"layout": "{question}|{context}|", "document": "<{name}>{text}", "separator": ";"}
     made = documents(by="sentences", **layout)
     assert names(made) == ["Dave left.", "He is in Rome.", "Ann is in Oslo."]
     assert read(made, "111", "011", "001", "000") == [
@@ -384,12 +385,12 @@ def test_sentences_of_documents() -> None:
 
 
 def test_documents_in_a_chat_are_what_the_template_writes() -> None:
-    adapter, its_tokenizer = documents(by="sentences", chat=True)
+    adapter, its_tokenizer = documents(by="sentences", as_chat=True)
     text = "Context: Dave left. He is in Rome.\n\nAnn is in Oslo.\n\nQuery: Where is Dave?"
     assert read((adapter, its_tokenizer), "111") == [framed({"role": "user", "content": text})]
     assert [s.text for s in adapter.segments if s.feature is not None] == [f.text for f in adapter.features]
     with pytest.raises(ap.InputError, match="has no chat template"):
-        DocumentsAdapter(ap.Documents("q", ["a"], chat=True), ap.AdaptContext(tiny.tokenizer()))
+        DocumentsAdapter(ap.Documents("q", ["a"], as_chat=True), ap.AdaptContext(tiny.tokenizer()))
 
 
 BAD_DOCUMENTS = [
@@ -399,18 +400,28 @@ BAD_DOCUMENTS = [
     (("q", {}), {}, "documents must not be empty"),
     (("q", ["a", " "]), {}, "'document 2' must be a string and must not be empty; it is ' '. Omit it"),
     (("q", {"x": None}), {}, "'x' must be a string and must not be empty; it is None"),
-    (("q", ["a"], "document"), {}, "No granularity is called 'document'. Did you mean 'documents'"),
-    (("q", ["a"]), {"template": "{context}"}, "template='{context}' must contain the placeholder {question}"),
-    (("q", ["a"]), {"template": "{contxt} {question}"}, "placeholder {contxt}. Did you mean 'context'"),
-    (("q", ["a"]), {"template": "{context:>9} {question}"}, "has a placeholder with a format or conversion"),
-    (("q", ["a"]), {"template": 3}, "template=3 must be a format string"),
+    (("q", ["a"], "document"), {}, "No kind of feature is called 'document'. Did you mean 'documents'"),
+    (("q", ["a"]), {"layout": "{context}"}, "layout='{context}' must contain the placeholder {question}"),
+    (("q", ["a"]), {"layout": "{contxt} {question}"}, "placeholder {contxt}. Did you mean 'context'"),
+    (("q", ["a"]), {"layout": "{context:>9} {question}"}, "has a placeholder with a format or conversion"),
+    (("q", ["a"]), {"layout": 3}, "layout=3 must be a format string"),
     (("q", ["a"]), {"document": "{name}"}, "must contain the placeholder {text}"),
     (("q", ["a"]), {"separator": 3}, "separator=3 must be a string"),
     (("q", ["a"]), {"baseline": 3}, "baseline=3 must be a string, or None"),
     (("q", ["a"]), {"keep": 0}, r"write keep=\[0\]"),
-    (("q", ["a"]), {"chat": 1}, "chat=1 must be True or False"),
-    (("q", ["a"]), {"chat_template": chats.CHATML}, "apply to chats only; add chat=True"),
+    (("q", ["a"]), {"as_chat": 1}, "as_chat=1 must be True or False"),
+    (("q", ["a"]), {"chat_template": chats.CHATML}, "apply to chats only; add as_chat=True"),
+    (("q", ["a"]), {"chat": True, "as_chat": True}, "chat= is an alias of as_chat=; give only one of them"),
+    (("q", ["a"]), {"template": "{context}"}, "layout='{context}' must contain the placeholder {question}"),
 ]
+
+
+def test_documents_take_other_names_of_two_arguments() -> None:
+    layout = "{question}: {context}"
+    found = ap.Documents("q", ["a"], template=layout, chat=True)
+    assert found == ap.Documents("q", ["a"], layout=layout, as_chat=True)
+    assert (found.layout, found.as_chat) == (layout, True)
+    assert dataclasses.replace(found, question="p").as_chat
 
 
 @pytest.mark.parametrize(("arguments", "options", "message"), BAD_DOCUMENTS)
@@ -426,5 +437,5 @@ def test_the_whole_pipeline(method: str) -> None:
         result = explainer.attribute(prompt, "Rome", method=method)
         assert result.feature_names == ("system", "user", "assistant")
         assert any("helpful AI" in note for note in result.provenance.notes)
-        with pytest.raises(ap.InputError, match="a Chat defines its own features"):
+        with pytest.raises(ap.InputError, match="of type Chat. It defines its own features"):
             explainer.attribute(prompt, "Rome", features="words")

@@ -242,7 +242,7 @@ def test_generated_target(attribute: Run) -> None:
 
 
 def test_flags_reach_the_library(run: Run, calls: list[dict[str, Any]], tmp_path: Path) -> None:
-    words = ["--by", "tokens", "--baseline-id", "7", "--keep", "a", "--keep-index", "-1", "--target-ids", "1, 2"]
+    words = ["--features", "tokens", "--baseline-id", "7", "--keep", "a", "--keep-index", "-1", "--target-ids", "1, 2"]
     words += ["--memory-budget", "1.5KiB", "--device", "cpu", "--dtype", "float64", "--backend", "torch"]
     words += [
         "--tokenizer",
@@ -355,7 +355,19 @@ def test_chats_from_files_and_stdin(
     tools = [{"name": "clock"}]
     whole = {"messages": TALK, "tools": tools, "template_options": {"thinking": False}}
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(whole)))
-    run("attribute", "--chat", "-", "--by", "sentences", "--text-baseline", "", "--keep", "user", "--keep-index", "0")
+    run(
+        "attribute",
+        "--chat",
+        "-",
+        "--features",
+        "sentences",
+        "--text-baseline",
+        "",
+        "--keep",
+        "user",
+        "--keep-index",
+        "0",
+    )
     assert [call["prompt"] for call in calls] == [
         ap.Chat(TALK),
         ap.Chat(TALK, "sentences", "", ("user", 0), tools, template_options={"thinking": False}),
@@ -385,7 +397,7 @@ def test_documents(run: Run, calls: list[dict[str, Any]], tmp_path: Path) -> Non
     both = {"a.txt": "a.txt is here.", "b.txt": "b.txt is here."}
     assert [call["prompt"] for call in calls] == [
         ap.Documents("Who?", both),
-        ap.Documents("Who?", both, "words", "{context} {question}", keep=("b.txt",), chat=True),
+        ap.Documents("Who?", both, "words", "{context} {question}", keep=("b.txt",), as_chat=True),
         ap.Documents("b.txt is here.", {str(paths[0]): "a.txt is here.", str(paths[2]): "a.txt is here."}),
     ]
 
@@ -484,7 +496,7 @@ def test_byte_order_marks_are_dropped(
         ([*TEMPLATE, "--group", "name,pronoum"], "Did you mean 'pronoun'?"),
         ([*TEMPLATE, "--baseline", "nam=x"], "Did you mean 'name'?"),
         ([""], "The prompt must not be empty"),
-        (["a b", "--by", "word"], "Did you mean 'words'?"),
+        (["a b", "--features", "word"], "Did you mean 'words'?"),
         (["a b", "--method", "shaply"], "Did you mean 'shapley'?"),
         (["a b", "--method", "ablation", "--option", "sampler=x"], "has no option 'sampler'"),
         (["a b", "--target-fn", "logprob"], "Did you mean 'log_prob'?"),
@@ -512,7 +524,7 @@ def test_problems_that_one_line_explains(run: Run, no_model: None, words: list[s
         (["--template", "{a}", "--value", "a"], "'a' is not of the form NAME=VALUE"),
         (["--template", "{a}", "--value", "=b"], "'=b' is not of the form NAME=VALUE"),
         (["--template", "{a}", "--value", "a=1", "--value", "a=2"], "'a' is given twice"),
-        (["--template", "{a}", "--by", "words"], "'words' is for plain prompts"),
+        (["--template", "{a}", "--features", "words"], "'words' is for plain prompts"),
         (["--template", "{a}", "--keep-index", "0"], "[0] is for plain prompts"),
         ([*TEMPLATE, "--baseline", "name,job=Ann"], "is not 2 texts, one for each of name, job"),
         ([*TEMPLATE, "--baseline", 'name,job=["Ann"'], "is not valid JSON"),
@@ -521,8 +533,8 @@ def test_problems_that_one_line_explains(run: Run, no_model: None, words: list[s
         (["a", "--value", "b=c"], "there is no --template"),
         (["a", "--baseline", "b=c"], "--text-baseline"),
         (["a", "--draws", "2"], "there is no --template"),
-        (["a", "--baseline-id", "3"], "add --by tokens"),
-        (["a", "--by", "tokens", "--baseline-id", "3", "--text-baseline", "x"], "--text-baseline is given too"),
+        (["a", "--baseline-id", "3"], "add --features tokens"),
+        (["a", "--features", "tokens", "--baseline-id", "3", "--text-baseline", "x"], "--text-baseline is given too"),
         (["a", "--target", "x", "--target-ids", "1"], "--target is given too"),
         (["a", "--target-ids", "1;2"], "is not a list of token ids"),
         (["a", "--target", "x", "--max-new-tokens", "3"], "the target is given"),
@@ -541,7 +553,7 @@ def test_problems_that_one_line_explains(run: Run, no_model: None, words: list[s
         (["a", "--view", "terminal", "--json"], "add --plot FILE for the view"),
         (["a", "--input-option", "x=1"], "there is no --input"),
         (["a", "--input", "template"], "the input 'template' also needs values"),
-        (["a", "--input", "text", "--by", "words"], "write options of 'text' as --input-option NAME=VALUE"),
+        (["a", "--input", "text", "--features", "words"], "write options of 'text' as --input-option NAME=VALUE"),
         (
             ["a", "--input", "text", "--input-option", "bye=words"],
             "no option 'bye'. Its options: by, baseline, keep",
@@ -608,7 +620,7 @@ def test_a_failed_run_leaves_the_old_file(attribute: Run, tmp_path: Path) -> Non
     path.write_text("old")
     ended = attribute("a b c", "--target", "", "--save", path)
     assert (ended.code, ended.out) == (1, "")
-    assert "is empty" in ended.err
+    assert "is an empty string" in ended.err
     assert path.read_text() == "old"
     assert names(tmp_path) == ["a.json"]
 
@@ -1062,6 +1074,8 @@ def test_evaluate(run: Run, tiny_model_dir: Path, tmp_path: Path) -> None:
     assert found["options"]["lds"]["masks"] == 8
     both = run(*words, "--compare", "ablation", "--plot", tmp_path / "curves.png", "--json").json()
     assert [one["method"] for one in both] == ["shapley", "ablation"]
+    assert len(found["random"]["deletion"]) == 4
+    assert run(*words, "--json", "--random-orders", "0").json()["random"] == {}
     assert both[0]["measurements"] == found["measurements"]
     assert (tmp_path / "curves.png").stat().st_size > 10_000
     look = ["--plot", tmp_path / "small.png", "--view-option", "size=[4, 6]", "--view-option", "dpi=50"]
@@ -1083,6 +1097,7 @@ def test_evaluate(run: Run, tiny_model_dir: Path, tmp_path: Path) -> None:
         (["--plot", "curves.png", "--view-option", "sise=[3, 2]"], "no option 'sise'"),
         (["--view-option", "title=null"], "is for the curves; add --plot FILE"),
         (["--save", "r.json"], "No such option"),
+        (["--random-orders", "3"], "3 is odd"),
     ],
 )
 def test_evaluate_refuses(run: Run, words: list[str], message: str) -> None:

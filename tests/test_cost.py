@@ -76,7 +76,7 @@ def test_it_refuses_what_a_run_refuses(explainer: ap.Explainer) -> None:
     for asked, message in (
         ({"budget": 3}, "the budget is 3"),
         ({"method": "kernel_shap", "sampled": 3}, "no option 'sampled'. Did you mean 'sampler'"),
-        ({"target": ""}, "The target '' is empty"),
+        ({"target": ""}, "The target is an empty string"),
     ):
         with pytest.raises(ap.InputError, match=message):
             explainer.estimate(**({"prompt": WORDS, "target": " yes"} | asked))

@@ -127,9 +127,9 @@ def test_every_extension_point_has_its_page(kind: str) -> None:
     page, overview = ((EXTEND / name).read_text() for name in (f"{kind}.md", "index.md"))
     contract = f"{kind[:-1].capitalize()}Contract"
     assert contract in apportion.testing.__all__
-    assert f"::: apportion.testing.{contract}\n" in page
+    assert f"<!-- reference: apportion.testing.{contract} -->\n" in page
     assert f"({contract}):" in page
-    assert all(f"::: apportion.protocols.{protocol}\n" in page for protocol in PROTOCOLS[kind])
+    assert all(f"<!-- reference: apportion.protocols.{protocol} -->\n" in page for protocol in PROTOCOLS[kind])
     (row,) = [line for line in overview.splitlines() if f"]({kind}.md) |" in line]
     assert kind[:-1] in NEW_KINDS
     for wanted in (f"`apportion_register_{kind}`", f"`{contract}`", f"`{kind[:-1]}`"):
@@ -294,7 +294,7 @@ REASONS = {
         "has to take another name."
     ),
     f"{METHODS}register('my method', object, summary='s')": (
-        "'my method' cannot be a method name; use letters, digits, '_' and '-', 60 at most."
+        "'my method' cannot be the name of a method; use letters, digits, '_' and '-', at most 60 characters."
     ),
     f"{METHODS}register('half', object)": "The method 'half' needs a summary, one line for listings.",
     f"{METHODS}1 / 0": "ZeroDivisionError: division by zero (in apportion_register_methods, apportion_half.py, line 4)",
@@ -362,8 +362,9 @@ def test_the_page_on_debugging_has_the_other_messages_too(monkeypatch: pytest.Mo
 # --- all pages ------------------------------------------------------------------------------------------------------
 
 
-def test_generated_pages_are_current(tmp_path: Path) -> None:
+def test_generated_pages_are_current(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    monkeypatch.syspath_prepend(tmp_path / "docs")
     spec = importlib.util.spec_from_file_location("generate", tmp_path / "docs" / "generate.py")
     generate = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generate)
@@ -373,6 +374,12 @@ def test_generated_pages_are_current(tmp_path: Path) -> None:
 
 
 def test_every_hook_and_name_is_in_the_reference() -> None:
+    """In Markdown that a code host shows, without directives for a site."""
+    assert not [page for page in PAGES if re.search("^:::", page.read_text(), flags=re.M)]
+    api = (ROOT / "docs/reference/api.md").read_text()
+    unlisted = {"__version__", "hookimpl", "Register"}
+    assert {name for name in ap.__all__ if f"### `{name}`\n" not in api} == unlisted
+    assert "#### `Explainer.attribute`\n\n```py\nattribute(\n    prompt: object,\n    target: str | Seq" in api
     hooks = (ROOT / "docs/reference/hooks.md").read_text()
     assert all(f"## `{name}`" in hooks for name in hook_names())
     listed = (ROOT / "docs/reference/methods.md").read_text()

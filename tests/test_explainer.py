@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,9 @@ import torch
 
 import apportion as ap
 from apportion.testing import tiny
+from apportion_plugins.methods.shapley import ExactShapley
+from apportion_plugins.samplers.bernoulli import BernoulliSampler
+from apportion_plugins.targets.likelihood import LogProb
 
 TEMPLATE = ap.Template(
     "{name} lives in {city}, {state} and is a {job}. {pronoun} hobby",
@@ -251,13 +255,17 @@ class Refusing:
 BAD_CALLS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"method": "shapely"}, ap.UnknownNameError, "No method is called 'shapely'. Did you mean 'shapley'.*ablation"),
     ({"method": 3}, ap.InputError, "method=3 is neither a name nor an object with `run`"),
-    ({"target_fn": "logprob"}, ap.UnknownNameError, "No target is called 'logprob'. Did you mean 'log_prob'"),
+    ({"target_fn": "logprob"}, ap.UnknownNameError, "No target function is called 'logprob'. Did you mean 'log_prob'"),
     ({"target_fn": 3}, ap.InputError, "target_fn=3 must be a name, a TargetFunction"),
     ({"prompt": ""}, ap.InputError, "The prompt must not be empty"),
-    ({"prompt": 3}, ap.InputError, "No input adapter takes a int: 3. Pass a str, or one of: text, template"),
-    ({"prompt": TEMPLATE, "features": "words"}, ap.InputError, "a Template defines its own features"),
-    ({"features": "wrods"}, ap.InputError, "No granularity is called 'wrods'. Did you mean 'words'"),
-    ({"target": ""}, ap.InputError, "The target '' is empty"),
+    ({"prompt": 3}, ap.InputError, "This int is not a prompt: 3. Pass a str, ap.Text, ap.Template"),
+    (
+        {"prompt": TEMPLATE, "features": "words"},
+        ap.InputError,
+        "this prompt is of type Template. It defines its own features",
+    ),
+    ({"features": "wrods"}, ap.InputError, "No kind of feature is called 'wrods'. Did you mean 'words'"),
+    ({"target": ""}, ap.InputError, "The target is an empty string. Give a text, or None for the model's own"),
     ({"target": []}, ap.InputError, "The target is an empty list of token ids"),
     ({"target": [1, 999]}, ap.InputError, "The target id 999 is outside the vocabulary of 260 tokens"),
     ({"target": [1.5]}, ap.InputError, r"must be a string, token ids or None; it is \[1.5\]"),
@@ -273,7 +281,7 @@ BAD_CALLS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"method": "permutation", "antithetic": "no"}, ap.InputError, "antithetic='no' must be True or False"),
     ({"method": "permutation", "n_permutations": "4"}, ap.InputError, "n_permutations='4' must be a positive"),
     ({"method": "permutation", "n_permutations": 10**12}, ap.InputError, "do not fit into memory"),
-    ({"n_permutations": 4}, ap.InputError, "method \"shapley .chosen by 'auto'.\" has no option 'n_permutations'"),
+    ({"n_permutations": 4}, ap.InputError, "The method 'shapley', chosen by auto, has no option 'n_permutations'"),
     ({"budget": 0}, ap.InputError, "budget=0 must be a whole number of at least 1"),
     ({"budget": 2.5}, ap.InputError, "budget=2.5 must be a whole number"),
     ({"seed": -1}, ap.InputError, "seed=-1 must be a whole number of at least 0"),
@@ -281,6 +289,30 @@ BAD_CALLS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"method": "ablation", "budget": 3, "target": None}, ap.BudgetError, "takes 4 evaluations, and the budget is 3"),
     ({"method": "permutation", "n_permutation": 4}, ap.InputError, "no option 'n_permutation'. Did you mean 'n_permut"),
     ({"method": "ablation", "x": 4}, ap.InputError, "The method 'ablation' has no option 'x'. Its options: none"),
+    ({"by": "words"}, ap.InputError, r"attribute\(\) has no argument 'by'. Write features=, such as"),
+    ({"n_samples": 9}, ap.InputError, "no argument 'n_samples'. Write budget=, the maximum number"),
+    ({"method": "captum_lime", "num_samples": 9}, ap.InputError, "no argument 'num_samples'. Write budget="),
+    (
+        {"baselines": 0},
+        ap.InputError,
+        r"no argument 'baselines'. An absent feature is removed, .* ap.Text\(…, baseline=",
+    ),
+    ({"attributed_fn": "prob"}, ap.InputError, "no argument 'attributed_fn'. Write target_fn="),
+    ({"perturbations_per_eval": 8}, ap.InputError, r"Explainer\(…, memory_budget=…\)"),
+    ({"device": "cpu"}, ap.InputError, "no argument 'device'. It is an argument of Explainer"),
+    ({"taget": " x"}, ap.InputError, r"attribute\(\) has no argument 'taget'. Did you mean 'target'\?$"),
+    ({"prompt": [{"role": "user", "content": "Hi"}]}, ap.InputError, r"not a prompt: .* pass ap.Chat\(messages\)"),
+    ({"prompt": ["one", "two"]}, ap.InputError, "not a prompt: .* For several prompts, use attribute_many"),
+    ({"prompt": ["one", "two"], "features": "words"}, ap.InputError, "of type list. For several prompts, use"),
+    ({"prompt": {"messages": []}}, ap.InputError, "A conversation is an ap.Chat"),
+    (
+        {"method": ExactShapley},
+        ap.InputError,
+        r"method=ExactShapley is a class; pass an instance: method=ExactShapley\(\)",
+    ),
+    ({"target_fn": LogProb}, ap.InputError, "target_fn=LogProb is a class; pass an instance"),
+    ({"method": "banzhaf", "sampler": BernoulliSampler}, ap.InputError, "sampler=BernoulliSampler is a class"),
+    ({"prompt": ap.Text("one two", keep=lambda text: re.match("o", text))}, ap.InputError, r"Wrap the value in bool\("),
     ({"prompt": "a" * 510, "features": "tokens"}, ap.InputError, "exceed the model's context length of 512 tokens"),
     ({"prompt": "a" * 512, "target": None}, ap.InputError, "has 512 tokens and the model's context length is 512"),
 ]
@@ -336,8 +368,9 @@ def test_budgets_of_alternatives_are_explained(explainer: ap.Explainer) -> None:
         (
             3,
             ap.InputError,
-            "A model is a name, a path, a .model, tokenizer. pair, or an object with tokenizer=, not int 3",
+            "A model is a name, a path, a .model, tokenizer. pair, or an object with tokenizer=, and not this int: 3",
         ),
+        (None, ap.InputError, r"and not None. Write Explainer\('smollm2'\) for the demo model"),
         (("a", "b"), ap.InputError, r"must be \(model, tokenizer\) of transformers.*\(str, str\)"),
     ],
 )

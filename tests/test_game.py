@@ -74,7 +74,7 @@ def test_the_budget_holds_before_anything_is_scored() -> None:
     function = Counting()
     game = ap.Game.from_function(function, 3, budget=3)
     game.values(masks("000", "111"))
-    with pytest.raises(ap.BudgetError, match="4 distinct evaluations are needed, but the budget is 3"):
+    with pytest.raises(ap.BudgetError, match="needs 4 distinct evaluations, but the budget is 3"):
         game.values(masks("001", "010"))
     assert len(function.rows) == 2
     game.values(masks("000", "001"))

@@ -290,7 +290,7 @@ class OddAdapter:
             "x",
             "apportion_adapt_input returned 'x' for this Text; it must return an adapter with `features` and `render`",
         ),
-        (OddAdapter(), "a segment of feature 3, but there are 1 features, numbered from 0"),
+        (OddAdapter(), "a segment of feature 3, but it has 1 feature, numbered from 0"),
     ],
 )
 def test_adapters_are_held_to_their_protocol(found: object, message: str) -> None:

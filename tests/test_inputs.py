@@ -291,7 +291,7 @@ BAD_TEMPLATES = [
     ((TEMPLATE, VALUES, {("city", "state"): [("a",)]}), "must be a tuple of 2 values"),
     ((TEMPLATE, VALUES, {"city": "x", ("city", "state"): ("a", "b")}), "The slot 'city' has two baselines"),
     ((TEMPLATE, VALUES, {"name": []}), "list of baselines for 'name' must not be empty"),
-    ((TEMPLATE, VALUES, ["x"]), "1 baselines are given for 3 slots"),
+    ((TEMPLATE, VALUES, ["x"]), "The list of baselines has 1 for 3 slots"),
     ((TEMPLATE, VALUES, "x"), "baselines='x' must be a dict or a list"),
     ((TEMPLATE, VALUES, None, [("name", "pronoun")]), "No slot is called 'pronoun'.*named in the group"),
     ((TEMPLATE, VALUES, None, [("name",), ("name", "city")]), "The slot 'name' is in two groups"),
@@ -324,8 +324,8 @@ BAD_TEXTS = [
     (("",), "The prompt must not be empty"),
     ((" \n",), "The prompt must not be empty"),
     ((3,), "Text takes a str, not int"),
-    (("a", "wrods"), "No granularity is called 'wrods'. Did you mean 'words'"),
-    (("a", 3), "by=3 is neither a name"),
+    (("a", "wrods"), "No kind of feature is called 'wrods'. Did you mean 'words'"),
+    (("a", 3), "3 is neither a kind of feature"),
     (("a", "words", 3), "baseline=3 is a token id, which requires by='tokens'"),
     (("a", "tokens", 1.5), "must be a string, a token id or None"),
     (("a", "words", None, "a"), r"write keep=\['a'\]"),
@@ -343,8 +343,8 @@ def test_bad_texts_are_refused(arguments: tuple[object, ...], message: str) -> N
 def test_bad_keep_is_refused() -> None:
     for keep, message in (
         (["livs"], "keep='livs' is not a feature of this prompt. Did you mean 'lives'"),
-        ([9], "keep=9 is out of range; there are 3 features"),
-        (lambda text: True, "All 3 features are kept"),
+        ([9], "keep=9 is out of range; the prompt has 3 features"),
+        (lambda text: True, "Every feature is kept"),
     ):
         with pytest.raises(ap.InputError, match=message):
             text_adapter(ap.Text("Dave lives here", keep=keep), CONTEXT)

@@ -254,13 +254,13 @@ def test_nothing_begins_before_it_is_asked_for(watched: ap.Explainer, watcher: W
 
 
 BAD = [
-    ({"prompt": "a b", "methd": "x"}, "(chosen by 'auto')\" has no option 'methd'"),
+    ({"prompt": "a b", "methd": "x"}, "attribute() has no argument 'methd'. Did you mean 'method'?"),
     ({"target": "x"}, "Item 1 (the first is 0): A dict in place of a prompt must hold arguments of attribute()"),
     ({"prompt": "a b", "at_once": 3}, "at_once"),
     ("", "Item 1 (the first is 0): The prompt must not be empty"),
     ({"prompt": "a b", "method": "shaply"}, "Did you mean 'shapley'?"),
     ({"prompt": "a b c d", "method": "shapley", "budget": 3}, "Item 1 (the first is 0): "),
-    (7, "Item 1 (the first is 0): No input adapter takes a int"),
+    (7, "Item 1 (the first is 0): This int is not a prompt: 7"),
 ]
 
 

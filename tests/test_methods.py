@@ -124,7 +124,7 @@ def test_budgets_too_small_are_refused_with_the_number_needed() -> None:
     with pytest.raises(ap.BudgetError, match="2,097,152 evaluations, and the limit"):
         ExactShapley().run(large, budget=None, rng=rng())
     huge = ap.Game.from_function(lambda mask: mask.sum(1).double(), 15_000)
-    with pytest.raises(ap.BudgetError, match=r"15000 features take 2\^15000 evaluations, and the limit is 2\^20"):
+    with pytest.raises(ap.BudgetError, match=r"15,000 features take 2\^15000 evaluations, and the limit is 2\^20"):
         ExactShapley().run(huge, budget=None, rng=rng())
     with pytest.raises(ap.InputError, match=r"n_permutations=about 10\^4515 orders .* do not fit into memory"):
         PermutationShapley().run(huge, budget=None, rng=rng(), n_permutations=2**15_000)

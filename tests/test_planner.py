@@ -126,7 +126,7 @@ def test_what_shares_nothing_is_not_packed() -> None:
         made = planned(prompts, "packed", packing_overhead=0.03)
         assert made.ways[0].name == name
         assert {batch.packed for batch in made.batches} == {name == "packed"}
-    assert made.reason == "packed: 23 tokens in 1 forwards (instead of plain 50 tokens in 1 forwards)"
+    assert made.reason == "packed: 23 tokens in 1 forward pass (instead of plain 50 tokens in 1 forward pass)"
 
 
 def test_leave_one_out_reuses_the_prompt_before_each_position() -> None:

@@ -15,7 +15,7 @@ import pytest
 
 import apportion as ap
 from apportion.hooks.hookspecs import API_VERSION
-from apportion.hooks.manager import BUILT_INS, load_plugins
+from apportion.hooks.manager import BUILT_INS, DISABLE_VARIABLE, load_plugins
 from apportion.hooks.validation import hook_names
 from apportion.testing import tiny
 from forks import Forks
@@ -198,10 +198,23 @@ class Registering:
         register(*self.arguments, **self.keywords)
 
 
+def test_a_missing_name_speaks_of_plugins_only_if_one_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    plugins = load_plugins()
+    with pytest.raises(ap.UnknownNameError) as plain:
+        plugins["targets"].get("logprob")
+    assert "plugin" not in str(plain.value)
+    plugins.add("half", "apportion-half 0.1.0", lambda: object())
+    with pytest.raises(ap.UnknownNameError, match="A plugin may be missing: 'half' failed to load. See `apportion pl"):
+        plugins["targets"].get("half")
+    monkeypatch.setenv(DISABLE_VARIABLE, "apportion_plugins.metrics")
+    with pytest.raises(ap.UnknownNameError, match="No metric is called 'lds'.*'apportion_plugins.metrics' is disabled"):
+        load_plugins()["metrics"].get("lds")
+
+
 @pytest.mark.parametrize(
     ("plugin", "message"),
     [
-        (Registering("a b", object, summary="s"), "'a b' cannot be a method name"),
+        (Registering("a b", object, summary="s"), "'a b' cannot be the name of a method"),
         (Registering("ab", 3, summary="s"), "must be callable, or a string 'module:name'; it is 3"),
         (Registering("ab", object, summary=" "), "needs a summary"),
         (Registering("ab", object), "needs a summary"),

@@ -87,7 +87,7 @@ def test_what_cannot_be_refined_is_refused(explainer: ap.Explainer, tmp_path: An
     result = explainer.attribute(WORDS, " x", method="kernel_shap", budget=50)
     for options, message in (
         ({}, "Give budget="),
-        ({"budget": 50}, "must be larger than the 50 evaluations"),
+        ({"budget": 50}, "must be larger than that of this result, which took 50 evaluations"),
         ({"budget": 0}, "whole number of at least 1"),
         ({"until": -1}, "until=-1 must be a standard error"),
         ({"until": float("nan")}, "until=nan"),

@@ -157,7 +157,7 @@ def test_tables_without_pandas(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_views_are_named_and_checked() -> None:
-    with pytest.raises(ap.UnknownNameError, match="No visualizer is called 'heatmpa'. Did you mean 'heatmap'"):
+    with pytest.raises(ap.UnknownNameError, match="No view is called 'heatmpa'. Did you mean 'heatmap'"):
         result().plot("heatmpa")
-    with pytest.raises(ap.InputError, match="The visualizer 'bar' has no option 'nonsense'"):
+    with pytest.raises(ap.InputError, match="The view 'bar' has no option 'nonsense'"):
         result().plot("bar", nonsense=1)

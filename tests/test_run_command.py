@@ -160,7 +160,7 @@ def test_chats_and_documents(run: Run, tmp_path: Path, out: Path) -> None:
     note.write_text("Dave plays chess.")
     assert "--document was" in run(data, "--out", out, *words).err
     chat = jsonl(tmp_path / "c.jsonl", [{"prompt": [{"role": "user", "content": "a. b"}]}])
-    ended = run(chat, "--out", tmp_path / "chat", "--target", " x", "--by", "words")
+    ended = run(chat, "--out", tmp_path / "chat", "--target", " x", "--features", "words")
     # The tiny tokenizer has no chat template, which is what the row says.
     assert "chat template" in ended.err
     assert ended.code == 1
@@ -417,7 +417,7 @@ def test_ctrl_c_leaves_whole_lines_and_says_how_to_go_on(
     words = [data, "--out", tmp_path / "out", "--target", " y", "--at-once", 1, "--memory-budget", "1"]
     ended = process(*words, log=tmp_path / "log", DIE_AFTER="24", SIGNAL=str(int(signal.SIGINT)))
     assert ended.returncode == 130, ended.stderr
-    assert "interrupted; 1 of 4 rows are in" in ended.stderr
+    assert "has 1 of 4 rows" in ended.stderr
     assert "repeat the command to resume it" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert [line["id"] for line in lines(tmp_path / "out")] == ["1"]

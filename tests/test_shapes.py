@@ -24,7 +24,7 @@ prompts = [
     ap.Text("one two three. four", by="sentences", keep=[0]),
     ap.Template("{a} and {b} {c}", {"a": "x", "b": "y", "c": "z"}, {"a": ["p", "q"]}, groups=[("b", "c")]),
     ap.Chat([{"role": "user", "content": "one. two"}], "words", chat_template=TOOLS, tools=[{"name": "clock"}]),
-    ap.Documents("one", {"a": "two. three"}, "sentences", chat=True, chat_template=TOOLS),
+    ap.Documents("one", {"a": "two. three"}, "sentences", as_chat=True, chat_template=TOOLS),
 ]
 for prompt in prompts:
     for method in ("auto", "ablation", "permutation"):

@@ -189,10 +189,10 @@ def test_gradients_stay_finite_where_probabilities_are_zero(name: str) -> None:
     [
         ({"target_fn": "contrast_prob"}, "'contrast_prob' compares with another target; give contrast="),
         ({"contrast": " x"}, "'log_prob' is not contrastive. Contrastive ones: .*contrast_logits_diff"),
-        ({"target_fn": "contrast_prob", "contrast": ""}, "The contrast '' is empty: the tokenizer returns no tokens"),
+        ({"target_fn": "contrast_prob", "contrast": ""}, "The contrast is an empty string. Give a text."),
         (
             {"target_fn": "contrast_prob", "contrast": []},
-            "The contrast is an empty list of token ids; give",
+            "The contrast is an empty list of token ids. Give",
         ),
         ({"target_fn": "contrast_prob", "contrast": [10**6]}, "The contrast id 1000000 is outside the vocabulary"),
         ({"target_fn": "contrast_prob", "contrast": 7}, "The contrast must be a string, token ids"),
@@ -201,7 +201,7 @@ def test_gradients_stay_finite_where_probabilities_are_zero(name: str) -> None:
         ({"target_fn": "kl_divergence", "target_options": {"top_k": 0}}, "top_k=0 must be a whole number"),
         ({"target_fn": "top_p_size", "target_options": {"top_p": 1.5}}, "top_p=1.5 must be a probability"),
         ({"target_fn": "pcxmi", "target_options": {"reference": 3}}, "reference=3 must be 'full', 'empty' or"),
-        ({"target_options": {"x": 1}}, "The target 'log_prob' has no option 'x'"),
+        ({"target_options": {"x": 1}}, "The target function 'log_prob' has no option 'x'"),
         ({"target_options": "x"}, "target_options='x' must be a dict"),
         ({"target_fn": len, "target_options": {"x": 1}}, "requires the name of a target function"),
         ({"target_options": {5: 5}}, "must be a dict"),

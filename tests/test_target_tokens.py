@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
 import torch
 import transformers
+from tokenizers.models import WordLevel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import apportion as ap
@@ -128,19 +130,27 @@ def test_nobody_adds_a_space(kind: str, target: str) -> None:
 # --- where no token begins at the target -----------------------------------------------------------------------------
 
 ACROSS = [
-    ("byte-level", "Paris is ", "Paris", "Par is", "' Paris' is there; .* scored as 'Par' 'is'; white space"),
-    ("sentencepiece, always", "Paris is ", "Paris", "Par is", "' Paris' is there; .* scored as 'Par' 'is'; w"),
-    ("sentencepiece, prefix", "Paris is ", "Paris is", "Par is ▁is", "' Paris' is there; .* as 'Par' 'is' ' is'"),
-    ("unigram, first", "Paris is ", "Paris", "Paris", "' Paris' is there; .* scored as 'Paris'; white space"),
-    ("unigram, end", "The Par", "is", "is", "' Paris' is there; the target is scored as 'is'$"),
-    ("sentencepiece, never", "The Par", "is the", "is ▁the", "' Paris' is there; the target is scored as 'is' ' the'$"),
-    ("byte-level, prefix space", "is\n", "\n", "Ċ", r"'\\n\\n' is there; the target is scored as '\\n'$"),
-    ("wordpiece", "The Par", "is", "##is", "' paris' is there; the target is scored as 'is'$"),
-    ("wordpiece", "The Par", "🙂", "<unk>", "' <unk>' is there; the target is scored as ' <unk>'$"),
-    ("slow", "Paris is ", "Paris", "Paris", "' Paris' is there; .* scored as 'Paris'; white space"),
-    ("byte-level", "is\n\n", "the", "the", r"other tokens \('\\n' '\\n'\) than alone; .* alone \('\\n\\n'\)$"),
-    ("word ends", PROMPT, "Paris", "Par is</w>", r"other tokens \('is'\) than alone; .* \('is</w>'\), and both read '"),
+    ("byte-level", "Paris is ", "Paris", "Par is", "' Paris' there.; .* scored as 'Par' 'is'; white space"),
+    ("sentencepiece, always", "Paris is ", "Paris", "Par is", "' Paris' there.; .* scored as 'Par' 'is'; w"),
+    ("sentencepiece, prefix", "Paris is ", "Paris is", "Par is ▁is", "' Paris' there.; .* as 'Par' 'is' ' is'"),
+    ("unigram, first", "Paris is ", "Paris", "Paris", "' Paris' there.; .* scored as 'Paris'; white space"),
+    ("unigram, end", "The Par", "is", "is", "' Paris' there.; the target is scored as 'is'$"),
+    ("sentencepiece, never", "The Par", "is the", "is ▁the", "' Paris' there.; the target is scored as 'is' ' the'$"),
+    ("byte-level, prefix space", "is\n", "\n", "Ċ", r"'\\n\\n' there.; the target is scored as '\\n'$"),
+    ("wordpiece", "The Par", "is", "##is", "' paris' there.; the target is scored as 'is'$"),
+    ("wordpiece", "The Par", "🙂", "<unk>", "' <unk>' there.; the target is scored as ' <unk>'$"),
+    ("slow", "Paris is ", "Paris", "Paris", "' Paris' there.; .* scored as 'Paris'; white space"),
+    ("byte-level", "is\n\n", "the", "the", r"'\\n\\n' on its own, .*'\\n' '\\n' before .* after '\\n\\n'$"),
+    ("word ends", PROMPT, "Paris", "Par is</w>", r"'is</w>' on its own, .*'is' before .* so that the model reads '"),
 ]  # fmt: skip
+
+
+def test_a_whole_text_that_is_one_unknown_word_has_no_tokens_to_show() -> None:
+    words = tokenizers.Tokenizer(WordLevel({"<unk>": 0, "Paris": 1}, unk_token="<unk>"))
+    made = transformers.PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", bos_token="<unk>")
+    with ap.Explainer((tiny.model(), made)) as explainer:
+        (note,) = about(explainer.attribute("The capital is", " Paris", method="ablation"), "no token begins")
+    assert "(the whole text has no tokens but the prompt's)" in note
 
 
 @pytest.mark.parametrize(("kind", "prompt", "target", "expected", "note"), ACROSS)

@@ -59,7 +59,7 @@ def _template(template: str, values: Mapping[str, str], baselines: Mapping[Any, 
 
 
 def _document() -> ap.Documents:
-    return ap.Documents(texts.QUESTION, [texts.document()], by="sentences", chat=True)
+    return ap.Documents(texts.QUESTION, [texts.document()], by="sentences", as_chat=True)
 
 
 def _captum_draws(name: str, summary: str, like: Work, samples: int) -> Work:

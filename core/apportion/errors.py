@@ -77,6 +77,17 @@ def listing(names: Iterable[str], limit: int = 12) -> str:
     return ", ".join(shown[:limit]) + (f" and {rest} more" if rest > 0 else "")
 
 
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """A number with its noun: ``1 feature``, ``2 features``.
+
+    Args:
+        number: the number.
+        noun: singular of the noun.
+        plural: plural, if it does not only add an s.
+    """
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
 def shown_number(number: int) -> str:
     """The digits of a whole number, or ``about 10^4515``: Python does not write out thousands of digits."""
     if number.bit_length() <= 256:

@@ -17,11 +17,12 @@ from apportion.models.select_backend import check_memory_budget, named_backend, 
 from apportion.models.spec import model_spec
 from apportion.options import checked_seed
 from apportion.protocols.methods import Method
+from apportion.protocols.metrics import RANDOM_ORDERS
 from apportion.protocols.progress import ProgressEvent
 from apportion.protocols.targets import TargetFunction
 from apportion.runs.concurrent import attributions
 from apportion.runs.cost import Cost, estimate_cost
-from apportion.runs.evaluate import RANDOM_ORDERS, measure_all
+from apportion.runs.evaluate import measure_all
 from apportion.runs.stages import Stages
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class Explainer:
                 instead), token ids, or ``None`` for the model's own greedy continuation of up to 25 tokens.
             method: a method's name, a ``Method``, or ``"auto"``: exact Shapley values if 2^F evaluations fit the
                 budget, else sampled ones; the result states the choice and the reason.
-            features: granularity of a plain ``str``, as ``by`` of ``Text``.
+            features: features that a plain ``str`` is cut into, such as ``"sentences"``, as ``by`` of ``Text``.
             target_fn: the function of the model's output to explain: ``"log_prob"``, ``"prob"``, another registered
                 name (``apportion targets``), a ``TargetFunction``, or any function of the logits at the positions that
                 predict the target, ``Float[S, T, V]``. Such a function returns a value per token, ``Float[S, T]``,

@@ -33,16 +33,17 @@ def failures_of(
         raise InputError(f"{_whose(function, argument)} failed on {given()}: {_explained(error)}") from error
 
 
-def wrong_answer(function: object, argument: str, wanted: str, found: object) -> InputError:
+def wrong_answer(function: object, argument: str, wanted: str, found: object, hint: str = "") -> InputError:
     """Make the error for a return value of the wrong type.
 
     Args:
         function: the function.
         argument: name of the argument that it was passed as.
-        wanted: what it must return, such as ``"a list of strings"``.
-        found: what it returned.
+        wanted: the return value that is required, such as ``"a list of strings"``.
+        found: its return value.
+        hint: one more sentence of advice.
     """
-    return InputError(f"{_whose(function, argument)} must return {wanted}, not {found!r:.80}.")
+    return InputError(f"{_whose(function, argument)} must return {wanted}, not {found!r:.80}. {hint}".rstrip())
 
 
 def _whose(function: object, argument: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from apportion.errors import InputError, listing, shown_number, suggestion
 
-__all__ = ["PLACEMENT", "check_options", "checked_seed", "named_options", "whole_number"]
+__all__ = ["PLACEMENT", "check_instance", "check_options", "checked_seed", "named_options", "whole_number"]
 
 PLACEMENT = frozenset({"device", "dtype", "memory_budget"})
 """Arguments that every backend's ``load`` takes; they are arguments of ``Explainer``, not options of a backend."""
@@ -40,6 +40,16 @@ def checked_seed(seed: object) -> int:
         InputError: the seed is not a whole number from 0 to 2^63 − 1.
     """
     return whole_number("seed", seed, least=0)
+
+
+def check_instance(name: str, given: object) -> None:
+    """Refuse a class where an object of it is needed.
+
+    Raises:
+        InputError: the argument is a class.
+    """
+    if isinstance(given, type):
+        raise InputError(f"{name}={given.__name__} is a class; pass an instance: {name}={given.__name__}().")
 
 
 def named_options(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:

@@ -201,10 +201,10 @@ class TestDocumentsInAChat(InputContract):
             "Where is everyone?",
             SOURCES,
             by="sentences",
-            template="{question}\n{context}",
+            layout="{question}\n{context}",
             document="[{name}] {text}",
             separator="\n",
-            chat=True,
+            as_chat=True,
             chat_template=chats.START_TOKEN,
         )
 

@@ -29,7 +29,7 @@ class Adapter:
         """The error for an adapter that cannot be used.
 
         Args:
-            name: of the model, as the user gave it.
+            name: name of the model, as the user gave it.
         """
         what = f"is a PEFT adapter of {self.base!r}" if self.apart else "holds a model and a PEFT adapter of it"
         anyway = "" if self.apart else " To leave the adapter out, pass allow_missing=True."
@@ -42,7 +42,7 @@ class Adapter:
 def adapter_of(source: str) -> Adapter | None:
     """The adapter that a folder or hub id holds; ``None`` for an ordinary model.
 
-    A hub id is asked only where ``peft`` is installed: transformers asks then too.
+    A hub id is looked up only if ``peft`` is installed, because transformers then does so too.
 
     Raises:
         ModelError: the adapter's configuration cannot be read.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["TorchBackend"]
 
 CPU_MEMORY_BUDGET = 512 * 2**20
-"""Bytes a batch may take on the CPU. Larger batches gain nothing there."""
+"""Bytes that a batch may take on the CPU; larger batches are no faster there."""
 
 
 class TorchBackend:
@@ -46,7 +46,7 @@ class TorchBackend:
     )
 
     def availability(self) -> Available | Unavailable:
-        """Available wherever PyTorch is."""
+        """The backend is available if transformers is installed."""
         if importlib.util.find_spec("transformers") is None:
             return Unavailable("transformers is not installed", "pip install transformers")
         devices = "CPU and CUDA" if torch.cuda.is_available() else "CPU; no CUDA device"
@@ -69,23 +69,23 @@ class TorchBackend:
         memory_budget: int | None = None,
         compile: bool = False,
     ) -> TorchSession:
-        """Open the model, move it where it is wanted, and find out how its rows may be laid out.
+        """Open the model, move it to the device, and find out which batches it allows.
 
         Args:
-            spec: the model; an object is moved in place when a device is named.
-            device: ``None`` keeps a user's model where it is, and puts one that apportion loaded on the GPU
-                if there is one.
+            spec: the model; an object is moved in place if a device is named.
+            device: ``None`` leaves a user's model where it is, and puts one that apportion loads on the GPU if
+                there is one.
             dtype: ``None`` keeps the weights' dtype. A user's model is copied before it is cast.
-            memory_budget: bytes a batch may take; ``None``: 512 MiB on the CPU, half of the free memory
-                on a GPU.
-            compile: fuse what is between matrix products (``torch.compile``). The first batches take a minute or
-                more; what is gained depends on the machine.
+            memory_budget: bytes that a batch may take; ``None`` for 512 MiB on the CPU, or half of the free memory
+                of a GPU.
+            compile: fuse the operations between matrix products (``torch.compile``). The first batches take a
+                minute or more; the gain depends on the machine.
 
         Raises:
-            BackendError: no such device or dtype here.
+            BackendError: the device or dtype does not exist here.
             ModelError: the model cannot be loaded, its files lack weights, or it is not causal, so that a target
                 cannot be scored in one pass.
-            InputError: objects that are not of transformers.
+            InputError: the objects are not those of transformers.
         """
         # transformers is imported here, so that listing backends stays quick.
         from apportion_backends.torch.inputs import input_device

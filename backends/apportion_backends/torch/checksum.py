@@ -1,4 +1,4 @@
-"""A checksum of whatever decides a model's scores, as far as it can be seen."""
+"""A checksum of everything that decides a model's scores, as far as it can be inspected."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from apportion_backends.torch.user_code import KNOWN_PACKAGES, is_known, own_for
 __all__ = ["ATOMS", "BOOKKEEPING", "OWN_OF_TORCH", "model_checksum"]
 
 INSTALLED = f"{os.sep}site-packages{os.sep}"
-"""In the paths of installed packages, whose global names keep their values."""
+"""Parts of the paths of installed packages, whose global names keep their values."""
 DEEPEST = 32
 """Levels of nested lists, dicts and objects that are looked into."""
 ATOMS = (bool, int, float, complex, str, bytes, type(None), enum.Enum, torch.dtype, torch.device, torch.layout)
@@ -47,9 +47,9 @@ BOOKKEEPING = frozenset(
         "_output_capturing_hooks_installed",
     }
 )
-"""Attributes of modules and configurations that have no part in a forward."""
+"""Attributes of modules and configurations that have no effect on a forward pass."""
 SAVED = frozenset({"architectures", "dtype"})
-"""What ``save_pretrained`` writes into a configuration; a forward reads neither."""
+"""Settings that ``save_pretrained`` writes into a configuration; a forward pass reads neither."""
 
 
 def model_checksum(model: nn.Module) -> str:

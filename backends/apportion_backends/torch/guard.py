@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from apportion.errors import ScoreError
+from apportion.errors import ScoreError, counted
 from apportion.protocols.batch import ScoringBatch
 from apportion.scoring.prefix_tree import reused_tokens
 from apportion_backends.torch.memory import ran_out_of_memory
@@ -21,7 +21,7 @@ Shortcut = Literal["packing", "prefix", "padding", "batching"]
 """Ways to read rows together, from the least alike to reading rows alone."""
 
 Doubt = Literal["none", "once", "always"]
-"""How often to compare a batch with rows read alone: never, once for each shortcut, or every time."""
+"""Frequency of comparing a batch with rows read alone: never, once for each shortcut, or every time."""
 
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.2, torch.float16: 0.05}
 """Tolerated difference of states, relative to their standard deviation."""
@@ -41,7 +41,7 @@ class Guard:
 
     Args:
         read: reads the states at the positions that predict the targets, of a batch.
-        doubt: how often to compare a batch with some of its rows read alone.
+        doubt: frequency of comparing a batch with some of its rows read alone.
         probed_length: the length of rows beyond which batches are compared once for each shortcut, whatever ``doubt``
             says; ``None`` for none.
     """
@@ -118,7 +118,8 @@ class Guard:
             if ran_out_of_memory(error):
                 raise
             raise ScoreError(
-                f"The model failed on a prompt of {len(row.prompt)} tokens and a target of {len(row.target)} "
+                f"The model failed on a prompt of {counted(len(row.prompt), 'token')} and a target of "
+                f"{len(row.target)} "
                 f"({type(error).__name__}: {error!s:.300}). If it scores shorter ones, the two together exceed a "
                 "limit that its configuration does not declare: shorten the prompt or the target."
             ) from error

@@ -1,4 +1,4 @@
-"""Log-probabilities of target tokens from hidden states, without ever holding all logits."""
+"""Log-probabilities of target tokens from hidden states, without storing all logits."""
 
 from __future__ import annotations
 
@@ -99,12 +99,12 @@ def all_logits(hidden: Float[Tensor, "B T D"], head: Head) -> Float[Tensor, "B T
 
 
 def upcast(values: Tensor) -> Tensor:
-    """The same values in fp32, or in fp64 if they already are."""
+    """Convert to fp32; fp64 stays fp64."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def log_probs_of_logits(logits: Float[Tensor, "B T V"], target: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
-    """The same from logits that the model made itself, one row at a time in fp32 or better."""
+    """Log-probabilities from logits that the model computed itself, one row at a time in fp32 or better."""
     rows = [
         (z := upcast(row)).gather(1, ids[:, None])[:, 0] - z.logsumexp(1)
         for row, ids in zip(logits, target, strict=True)

@@ -25,7 +25,7 @@ INSTALLED = "_output_capturing_hooks_installed"
 """Attribute that ``transformers.utils.output_capturing`` sets on models with its hooks."""
 
 _TRACING = threading.RLock()
-"""Held while a model has hooks that are taken off again, so that no thread takes off those of another one."""
+"""Lock that is held while a model has temporary hooks, so that no thread removes those of another one."""
 
 
 def embeddings(model: PreTrainedModel, ids: tuple[int, ...]) -> Float[Tensor, "L D"]:

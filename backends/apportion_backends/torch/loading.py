@@ -1,4 +1,4 @@
-"""Opening a transformers model and its tokenizer."""
+"""Opens a transformers model and its tokenizer."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["OpenModel", "is_transformers_pair", "open_model"]
 
 NOWHERE = "no-adapter"
-"""A subfolder that no model has."""
+"""Name of a subfolder that no model has."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ class OpenModel:
 
     Attributes:
         model: a ``transformers`` model.
-        tokenizer: of the model.
+        tokenizer: the model's tokenizer.
         name: the name that results show.
         owned: apportion loaded it, so it may be moved or cast; a user's objects stay as they are unless the user names
             a device or dtype.
-        notes: sentences for results: what is random, and what of the checkpoint is left out.
+        notes: sentences for results, on weights that are random and weights of the checkpoint that are left out.
     """
 
     model: PreTrainedModel
@@ -61,8 +61,8 @@ def open_model(spec: ModelSpec, dtype: str | None = None) -> OpenModel:
     """Load a model, or take the user's objects as they are.
 
     Args:
-        spec: names or holds them.
-        dtype: of the weights that are loaded; fp32 if ``None``.
+        spec: spec that names or holds the objects.
+        dtype: dtype of the weights that are loaded; ``None`` for fp32.
 
     Raises:
         ModelError: it does not exist, cannot be read, or is not a causal language model; or it lacks weights that its

@@ -1,4 +1,4 @@
-"""Memory: what a row is expected to take, and telling that there was not enough."""
+"""Memory: estimates for rows, and detection of out-of-memory errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Modes that a model is held in while it is scored, and given back from."""
+"""Temporary modes of a model while it is scored."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ["evaluating", "scoring_mode"]
 
 @contextmanager
 def scoring_mode(model: nn.Module) -> Iterator[None]:
-    """Without gradients, dropout and autocast; a model that was training is training again afterwards."""
+    """Context without gradients, dropout and autocast; a model that was training is training again afterwards."""
     with evaluating(model), torch.inference_mode():
         yield
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Without dropout and autocast, gradients as they are; a model that was training is training again afterwards.
+    """Context without dropout and autocast; a model that was training is training again afterwards.
 
     Several threads may hold a model, or parts of it; the last one gives it back.
     """
@@ -79,4 +79,4 @@ class _Held:
 
 
 _HELD = _Held()
-"""Shared by all sessions, because two of them may score with one model."""
+"""Modules held by any session, because two sessions may score with one model."""

@@ -56,8 +56,9 @@ class PackedModel:
     """A model that reads rows as a prefix tree.
 
     Args:
-        model: what reads.
-        compiled: fuse what is between matrix products, by PyTorch's compiler, which then chooses products itself.
+        model: model that reads the rows.
+        compiled: fuse the operations between matrix products with PyTorch's compiler, which then chooses products
+            itself.
         fused: attention to what rows share and to what follows; two operations and their merging if ``None``.
     """
 
@@ -183,7 +184,7 @@ class _PackedLayer(DynamicLayer):
     owner: _PackedLayers
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """The same keys and values; those of before are added where the layer attends."""
+        """Return the keys and values unchanged; earlier ones are added in the attention itself."""
         self.owner.enter(self.index)
         return key_states, value_states
 
@@ -202,7 +203,7 @@ class _PackedForward(TorchFunctionMode):
     def __init__(self, packing: Packing, layers: _PackedLayers, products: FusedProducts | None) -> None:
         super().__init__()
         self.active = True
-        """False afterwards: an interrupt may leave the mode where PyTorch keeps it."""
+        """True during the forward pass; an interrupt may leave the mode in PyTorch's stack."""
         self._packing = packing
         self._layers = layers
         self._products = products

@@ -23,9 +23,9 @@ class TrunkAttention:
 
     Attributes:
         least: tokens that rows must share for it.
-        attend: from queries ``[B, H, L, D]``, the rows' own keys and values ``[B, G, L, D]``, those of what they share
-            ``[G, C, D]``, and, by the name ``scaling``, what scores are multiplied by (``None`` for 1/√D), to
-            ``[B, H, L, D]``; causal.
+        attend: computes causal attention ``[B, H, L, D]`` from queries ``[B, H, L, D]``, the rows' own keys and values
+            ``[B, G, L, D]``, those of shared tokens ``[G, C, D]``, and ``scaling``, the factor of the scores (``None``
+            for 1/√D).
     """
 
     least: int
@@ -37,7 +37,7 @@ class Packing:
     """Shared state of the attention of all layers in one forward.
 
     Attributes:
-        pack: where everything lies.
+        pack: layout of the batch.
         kept: keys and values of the kept tokens, by layer.
         fused: takes the place of two attentions and their merging; groups have no mask then.
         found: keys and values of the last row's path, by layer; filled by the forward.
@@ -64,8 +64,8 @@ def packed_attention(
         key: keys of the nodes.
         value: their values.
         layer: the layer that attends.
-        packing: where everything lies; takes the keys and values of the last row's path.
-        scaling: what scores are multiplied by; ``None`` for 1/√D.
+        packing: layout of the batch; receives the keys and values of the last row's path.
+        scaling: factor of the scores; ``None`` for 1/√D.
     """
     queries, keys, values = (part[0].transpose(0, 1) for part in (query, key, value))
     reused = packing.pack.reused

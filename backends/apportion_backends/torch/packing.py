@@ -26,7 +26,7 @@ LEAST_TRUNK = 32
 CAUSAL_BLOCK = 64
 """Causal attention on a CPU goes by blocks of as many queries, and computes all of a block that it needs a part of."""
 GROUP_OVERHEAD = 128 * 1024
-"""What attention of one more group costs, in pairs of a query and a key."""
+"""Cost of attention for one more group, in pairs of a query and a key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +40,8 @@ class Group:
         queries: nodes that attend to them. Without a mask those of the whole ``paths`` (any node where the place is
             that of a kept token), so that attention is causal; with a mask those of the segments alone, padded with
             any node.
-        mask: what is added to the scores: 0, or -inf where a place is not on the path to a node.
-        where: of each node of the segments, its place in the flattened ``queries``.
+        mask: summand of the scores: 0, or -inf where a place is not on the path to a node.
+        where: place of each node of the segments in the flattened ``queries``.
     """
 
     nodes: tuple[int, int]
@@ -52,7 +52,7 @@ class Group:
     where: Int[Tensor, " S"]
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Group:
-        """The same elsewhere, the mask in the dtype of the scores."""
+        """Move to a device, with the mask in the dtype of the scores."""
         trunk, paths, queries, where = (
             t.to(device, non_blocking=True) for t in (self.trunk, self.paths, self.queries, self.where)
         )
@@ -65,11 +65,11 @@ class Pack:
     """A batch as one row.
 
     Attributes:
-        reused: how many of the kept tokens are read.
+        reused: number of kept tokens that are read.
         longest: tokens of the longest row.
-        ids: of the nodes; there may be some at the end that nobody reads.
-        positions: of the nodes in their rows.
-        groups: for attention; their segments follow one another and are all nodes.
+        ids: token ids of the nodes; there may be unused ones at the end.
+        positions: positions of the nodes in their rows.
+        groups: groups for attention; their segments follow one another and cover all nodes.
         predicts: the node before each target token of each row, padded with any node.
         last: places of the last row's path.
     """
@@ -83,7 +83,7 @@ class Pack:
     last: Int[Tensor, " L"]
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Pack:
-        """The same elsewhere, for scores of a dtype."""
+        """Move to a device, for scores of a dtype."""
         moved = {
             name: getattr(self, name).to(device, non_blocking=True) for name in ("ids", "positions", "predicts", "last")
         }
@@ -101,11 +101,11 @@ def lay_out(
     """Lay rows out.
 
     Args:
-        rows: in the order of their prefix tree; any order is right, and reads more.
+        rows: rows in the order of their prefix tree; another order gives the same values, but reads more tokens.
         kept: tokens whose keys and values are known.
         least_trunk: tokens that rows share before attention to them is computed apart; ``None`` if it never is.
-        masks: whether attention may have a mask.
-        size: how many nodes there are to be for the number that is needed; those beyond are any.
+        masks: allow attention with a mask.
+        size: maps the number of nodes that are needed to the number to lay out; the rest are unused.
     """
     depths = reused_tokens(rows, ModelInput(kept) if kept else None)
     reads = [row.read for row in rows]

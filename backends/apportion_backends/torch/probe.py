@@ -1,4 +1,4 @@
-"""Finding out what a model allows: it is tried on a few random tokens instead of recognised by name."""
+"""Probe of a model: shortcuts are tried on a few random tokens instead of looked up by the model's name."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ LONGEST_PROBED = 64
 when there are any, because forward passes of thousands of tokens would make every start slow."""
 
 REFUSALS = (TypeError, ValueError, AttributeError, RuntimeError, IndexError, AssertionError)
-"""How model code refuses arguments that it does not know or shapes that it does not expect."""
+"""Errors by which model code refuses unknown arguments or unexpected shapes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +50,8 @@ class Traits:
         padding: rows of different lengths may, padded on the right and without a mask.
         prefix_sharing: a prefix may be encoded once.
         packing: rows may be read as a prefix tree.
-        packing_limit: how long they may be; ``None`` for any length.
-        probed_length: how long rows may be without doubt; ``None`` for any length.
+        packing_limit: length of the longest packed row; ``None`` for any length.
+        probed_length: length of rows up to which the findings are certain; ``None`` for any length.
         linear_head: logits are the output embedding, soft-capped where the configuration says so, applied to the base
             model's last hidden state.
         supports_logits_to_keep: the model takes ``logits_to_keep`` as positions for each row.

@@ -122,7 +122,7 @@ class FusedProducts:
     have without oneDNN.
 
     Args:
-        partners: what follows which product.
+        partners: the operation that follows each product.
         learns: look at what follows each product, and compute nothing with it.
 
     Attributes:

@@ -8,5 +8,5 @@ __all__ = ["stable"]
 
 
 def stable(text: str) -> str:
-    """Without addresses, which differ from process to process."""
+    """Remove addresses, which differ from process to process."""
     return re.sub(r" at 0x[0-9a-fA-F]+", "", text)

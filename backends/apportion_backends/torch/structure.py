@@ -43,7 +43,7 @@ class ModelState:
     Attributes:
         parts: modules, their classes, hooks, settings, and the shapes of their tensors.
         opaque: the first piece of a user's code that was found in it, such as "a hook on model.norm"; empty if none.
-        versions: how often tensors were changed in place, as far as PyTorch counts.
+        versions: number of in-place changes of each tensor, as PyTorch counts them.
     """
 
     parts: tuple[object, ...]
@@ -192,7 +192,7 @@ class Findings:
 
     Attributes:
         traits: the shortcuts that it allows.
-        doubt: how much to doubt them.
+        doubt: frequency of checks against rows read alone.
         notes: sentences for results.
     """
 
@@ -213,7 +213,7 @@ class StructureLog:
 
     Args:
         model: the model, which was just probed.
-        traits: what the probe found.
+        traits: findings of the probe.
     """
 
     def __init__(self, model: PreTrainedModel, traits: Traits) -> None:
@@ -231,7 +231,7 @@ class StructureLog:
         """Findings on the model as it is, and whether its structure has changed since the last look.
 
         Raises:
-            ModelError: what was changed has made the model unfit for scoring.
+            ModelError: a change has made the model unfit for scoring.
         """
         state = observe(model)
         trained = self._versions != state.versions

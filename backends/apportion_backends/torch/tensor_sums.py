@@ -1,4 +1,4 @@
-"""Every bit of a tensor in a few bytes, on whatever device it is and whatever it is made of."""
+"""Checksums of every bit of a tensor, on any device and of any kind."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class TensorSums:
         self._weights: dict[torch.device, Tensor] = {}
 
     def __call__(self, name: str, tensor: Tensor) -> Iterator[bytes]:
-        """The sums and settings of all that a tensor is made of.
+        """Compute the sums and settings of all parts of a tensor.
 
         Args:
-            name: for error messages.
-            tensor: of any layout, dtype or subclass.
+            name: name of the tensor in messages.
+            tensor: tensor of any layout, dtype or subclass.
 
         Raises:
             CapabilityError: its numbers are not in memory.

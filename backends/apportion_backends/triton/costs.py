@@ -20,7 +20,7 @@ class Costs:
     """Decides which kernels to use for a model.
 
     Attributes:
-        dtype: of the model's weights.
+        dtype: dtype of the model's weights.
         always: use every kernel that gives the right numbers, for tests and benchmarks.
     """
 

@@ -183,11 +183,11 @@ def linear_logprob(
 
     Args:
         hidden: last hidden states; fp32, bf16 or fp16, its last dimension contiguous.
-        weight: of the head, in the same dtype.
+        weight: weight of the head, in the same dtype.
         target: token ids.
-        bias: of the head.
+        bias: bias of the head; ``None`` for none.
         soft_cap: c, above 0; ``None`` for none.
-        tiles: how to cut the work; ``None`` chooses by the sizes.
+        tiles: tile sizes; ``None`` to choose them by the sizes of the inputs.
 
     Raises:
         ValueError: sizes, dtypes or devices do not match, or ``soft_cap`` is out of range.

@@ -158,13 +158,13 @@ def shared_prefix_attention(
     Suffixes are padded on the right, where causal queries do not look.
 
     Args:
-        query: of the suffixes; fp32, bf16 or fp16. H is a multiple of G, and D is at most 256.
-        key: of the suffixes.
-        value: of the suffixes.
-        prefix_key: of the prefix, one copy.
-        prefix_value: of the prefix, one copy.
+        query: queries of the suffixes; fp32, bf16 or fp16. H is a multiple of G, and D is at most 256.
+        key: keys of the suffixes.
+        value: values of the suffixes.
+        prefix_key: keys of the prefix, one copy.
+        prefix_value: values of the prefix, one copy.
         prefix_lengths: prefix tokens that each row sees, 0 to P; ``None`` for all of them.
-        scaling: of attention scores; ``None`` for 1/√D.
+        scaling: factor of attention scores; ``None`` for 1/√D.
 
     Returns:
         Attention outputs of the suffixes, in the dtype of ``query``. There is no gradient.

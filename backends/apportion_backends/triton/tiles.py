@@ -41,7 +41,7 @@ class Tiles:
 
         Args:
             rows: number of hidden states.
-            weight: of the head.
+            weight: weight of the head.
             bare: neither bias nor soft cap, which take registers.
         """
         vocabulary, width = weight.shape

@@ -35,7 +35,7 @@ class Trial:
     Attributes:
         head: the fused head gives the right log-probabilities.
         prefixes: packed rows get the right hidden states with the fused attention to shared prefixes.
-        fault: what went wrong with the fused head; empty if nothing did.
+        fault: failure of the fused head; empty if there was none.
     """
 
     head: bool

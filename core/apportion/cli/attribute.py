@@ -30,7 +30,7 @@ apportion attribute --template "{name} is a {job}. {pronoun} likes" \
   --baseline name=Sarah --baseline job=doctor --baseline pronoun=She \
   --group name,pronoun --save dave.json --plot dave.png
 
-apportion attribute "Where is Dave?" --document a.txt --document b.txt --by sentences
+apportion attribute "Where is Dave?" --document a.txt --document b.txt --features sentences
 """
 
 

@@ -23,7 +23,7 @@ Facts = dict[str, Any]
 
 @app.command("list")
 def list_backends(as_json: JsonFlag = False) -> None:
-    """List every backend: if it works here, its devices, and its priority for `--backend auto`."""
+    """List every backend: whether it works here, its devices, and its priority for `--backend auto`."""
     found = _all_facts()
     if as_json:
         print_json(found)
@@ -55,10 +55,10 @@ def show_backend(name: Annotated[str, typer.Argument(help="Name of a backend.")]
 
 @app.command("check")
 def check_backends(
-    name: Annotated[str | None, typer.Argument(help="Name of the backend to check; any will do without it.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Name of the backend that must work; without it, any may.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Exit with 0 if a backend (or the named one) works here, else with 1."""
+    """Exit with 0 if a backend (or the named one) works here, and with 1 otherwise."""
     found = _all_facts() if name is None else [_facts(load_plugins()["backends"].get(name))]
     usable = [facts for facts in found if facts["available"]]
     if as_json:

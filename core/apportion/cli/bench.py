@@ -77,10 +77,10 @@ class BenchOptions:
 
 
 def bench(model: Annotated[ModelOptions, Without("cache")], options: BenchOptions) -> None:
-    """Time this machine and model, beside the time that the arithmetic alone would take.
+    """Time this machine and model, and compare with the time that the arithmetic alone would take.
 
     The floor is the time of a program that reads every distinct beginning of the prompts once and does nothing but
-    multiply matrices, at the rate that is measured beside each case.
+    multiply matrices, at the rate that is measured alongside each case.
     """
     cases = options.case or DEFAULT_CASES
     _check(model.backend, cases, options.save)
@@ -187,7 +187,7 @@ def _show(facts: Mapping[str, Any], found: Sequence[Measured]) -> None:
     print_table(header, [_row(one) for one in found])
     out.print(
         "read: tokens that the model read, padding included. least: nodes of the prefix tree of all prompts. GFLOP/s: "
-        "matrix products in the model's dtype, measured beside the runs. of floor: the time that the least arithmetic "
+        "matrix products in the model's dtype, measured alongside the runs. of floor: time that the least arithmetic "
         "takes at that rate, as a percentage of the median."
     )
 

@@ -48,7 +48,7 @@ def chat_of(found: Any, place: str, options: PromptOptions) -> Chat:
             raise unknown_name("part of a chat", name, known, f"It stands in {place}.")
     if "messages" not in arguments:
         raise InputError(f"The chat in {place} has no 'messages'.")
-    return Chat(**arguments, by=options.by or "turns", baseline=options.text_baseline, keep=options.kept or None)
+    return Chat(**arguments, by=options.features or "turns", baseline=options.text_baseline, keep=options.kept or None)
 
 
 def documents_prompt(question: str, options: PromptOptions) -> Documents:
@@ -68,11 +68,11 @@ def documents_prompt(question: str, options: PromptOptions) -> Documents:
     return Documents(
         question,
         dict(zip(names, texts, strict=True)),
-        by=options.by or "documents",
+        by=options.features or "documents",
         baseline=options.text_baseline,
         keep=options.kept,
-        chat=options.as_chat,
-        template=LAYOUT if options.layout is None else options.layout,
+        as_chat=options.as_chat,
+        layout=LAYOUT if options.layout is None else options.layout,
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from apportion.errors import ApportionError, InputError, listing
+from apportion.errors import ApportionError, InputError, counted, listing
 from apportion.files import BOM, read_text
 from apportion.prompts.common import repeated
 
@@ -22,10 +22,10 @@ class Record:
     """A row of a file.
 
     Attributes:
-        number: counted from 1.
-        place: its name in messages, such as ``"line 7"``.
-        values: by column; ``None`` stands for none.
-        fault: the reason why it cannot be read.
+        number: number of the row, from 1.
+        place: name of the row in messages, such as ``"line 7"``.
+        values: values by column; ``None`` stands for a missing one.
+        fault: reason why it cannot be read; ``None`` if it can.
     """
 
     number: int
@@ -91,7 +91,9 @@ def _of_csv(path: Path) -> Iterator[Record]:
             if len(cells) == len(header):
                 yield Record(number, place, dict(zip(header, cells, strict=True)))
             else:
-                yield Record(number, place, fault=f"it has {len(cells)} cells, and the header has {len(header)}")
+                yield Record(
+                    number, place, fault=f"it has {counted(len(cells), 'cell')}, and the header has {len(header)}"
+                )
     except csv.Error as error:
         raise InputError(f"{path} is not valid CSV at line {rows.line_num}: {error}.") from error
     finally:

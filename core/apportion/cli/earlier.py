@@ -47,7 +47,7 @@ class EarlierRuns:
     """Earlier runs into one folder.
 
     Attributes:
-        path: of the folder.
+        path: path of the folder.
         manifest: the arguments and the model of the first of them; ``None`` if there was none.
         ended: the last line of each row that has ended, by its id.
     """

@@ -25,6 +25,7 @@ from apportion.cli.parse import json_pairs, usage_error
 from apportion.errors import listing
 from apportion.hooks.manager import installed_plugins
 from apportion.options import check_options
+from apportion.protocols.metrics import RANDOM_ORDERS
 
 if TYPE_CHECKING:
     from apportion.results.evaluation import Evaluation
@@ -67,9 +68,19 @@ class MetricOptions:
         typer.Option(
             metavar="METHOD",
             rich_help_panel=METRICS,
-            help="Another method to judge beside the first, with its default options. Repeatable.",
+            help="Another method to evaluate beside the first, with its default options. Repeatable.",
         ),
     ] = ()
+    random_orders: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=0,
+            rich_help_panel=METRICS,
+            help="Random orders of the features whose deletion and insertion curves are measured as a yardstick; an "
+            "even number, and 0 for none.",
+        ),
+    ] = RANDOM_ORDERS
     curves: Annotated[
         Path | None,
         typer.Option(
@@ -98,7 +109,7 @@ def evaluate(
     output: Annotated[OutputOptions, Without("save", "plot", "view", "view_option")],
     metrics: MetricOptions,
 ) -> None:
-    """Attribute as `apportion attribute` does, and judge the result with faithfulness metrics."""
+    """Attribute a prompt as `apportion attribute` does, and measure the faithfulness of the result."""
     job = job_with_prompt(model, prompt, target, method, output)
     options = _checked(metrics)
     look = _checked_look(metrics)
@@ -119,6 +130,8 @@ def _checked(metrics: MetricOptions) -> dict[str, dict[str, Any]]:
     for name in metrics.compare:
         plugins["methods"].get(name)
     options = _by_metric(metrics.metric_option)
+    if metrics.random_orders % 2:
+        usage_error("--random-orders", f"{metrics.random_orders} is odd, and each order is followed by its reverse.")
     if metrics.curves is not None:
         if metrics.curves.suffix.lower() not in PICTURES:
             usage_error("--plot", f"the suffix of {metrics.curves} is not one of {listing(PICTURES)}.")
@@ -146,12 +159,13 @@ def _evaluations(job: Job, metrics: MetricOptions, options: Mapping[str, Mapping
     with job.opened() as explainer:
         first = explainer.attribute(**job.call, **job.method_options)
         seed = job.call["seed"]
-        found = [explainer.evaluate(first, names, seed=seed, options=options)]
+        judged = {"seed": seed, "options": options, "random_orders": metrics.random_orders}
+        found = [explainer.evaluate(first, names, **judged)]
         # A target that was generated is not generated again.
         target = job.call["target"] or explainer.target_of(first)
         for method in metrics.compare:
             result = explainer.attribute(**{**job.call, "method": method, "target": target, "generate": None})
-            found.append(explainer.evaluate(result, names, seed=seed, options=options))
+            found.append(explainer.evaluate(result, names, **judged))
     return found
 
 

@@ -24,7 +24,7 @@ __all__ = ["Columns", "Item", "read_items"]
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The names of the columns that mean something to every run."""
+    """Names of the columns with a meaning in every run."""
 
     prompt: str = "prompt"
     target: str = "target"
@@ -35,14 +35,14 @@ class Columns:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A row as it is attributed.
+    """A row, ready to be attributed.
 
     Attributes:
-        id: unique among the rows.
+        id: id, unique among the rows.
         record: the row of the file.
-        arguments: of ``attribute``; they take precedence over the flags.
-        hash: of the cells that decide the arguments.
-        fault: the reason why it cannot be attributed.
+        arguments: arguments of ``attribute``; they take precedence over the flags.
+        hash: hash of the cells that decide the arguments.
+        fault: reason why it cannot be attributed; ``None`` if it can.
     """
 
     id: str

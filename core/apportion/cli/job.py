@@ -1,4 +1,4 @@
-"""Jobs: command lines that have been checked as far as that takes no model."""
+"""Jobs: command lines that have been checked as far as possible without a model."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Job:
     Attributes:
         explainer: arguments of ``Explainer``.
         call: arguments of ``Explainer.attribute``.
-        method_options: further arguments of it, which only this method takes.
+        method_options: further arguments that only this method takes.
         outputs: destinations of the result.
     """
 

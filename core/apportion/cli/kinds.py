@@ -13,6 +13,7 @@ from rich.text import Text
 from apportion.cli.listing import JsonFlag, console, print_json, print_table, sub_app
 from apportion.hooks.docstrings import description, parameter_notes
 from apportion.hooks.manager import load_plugins
+from apportion.hooks.registry import REQUESTED
 from apportion.options import named_options
 
 __all__ = ["KINDS", "Kind", "facts_of", "kind_app"]
@@ -26,10 +27,10 @@ class Kind:
     """A kind of extension.
 
     Attributes:
-        registry: its name among the plugins' registries.
-        nouns: its name in help texts.
-        facts: from an object, facts that only this kind has.
-        options: from an object, the function whose keyword-only parameters are the options.
+        registry: name of the plugins' registry of this kind.
+        nouns: plural in help texts.
+        facts: returns facts about an object that only this kind has.
+        options: returns the function of an object whose keyword-only parameters are the options.
     """
 
     registry: str
@@ -70,15 +71,15 @@ def kind_app(command: str) -> typer.Typer:
     kind = KINDS[command]
     app = sub_app(f"The {kind.nouns}: `list` (the default), `show NAME`.")
 
-    @app.command("list", help=f"List the {command} with their summaries.")
+    @app.command("list", help=f"List the {kind.nouns} with their summaries.")
     def list_all(as_json: JsonFlag = False) -> None:
         entries = list(load_plugins()[kind.registry])
         if as_json:
             print_json([{"name": e.name, "summary": e.summary, "plugin": e.plugin} for e in entries])
             return
-        print_table((command.removesuffix("s"), "plugin", "summary"), [(e.name, e.plugin, e.summary) for e in entries])
+        print_table((REQUESTED[kind.registry], "plugin", "summary"), [(e.name, e.plugin, e.summary) for e in entries])
 
-    @app.command("show", help=f"Show one of the {command}, and its options with their defaults.")
+    @app.command("show", help=f"Show one of the {kind.nouns}, and its options with their defaults.")
     def show(name: Name, as_json: JsonFlag = False) -> None:
         facts = facts_of(command, name)
         if as_json:

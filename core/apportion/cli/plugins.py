@@ -13,7 +13,7 @@ from apportion.cli import exits
 from apportion.cli.listing import JsonFlag, console, print_json, print_table, sub_app
 from apportion.errors import unknown_name
 from apportion.hooks.manager import AUTOLOAD_VARIABLE, DISABLE_VARIABLE, ENTRY_POINT_GROUP, Plugins, load_plugins
-from apportion.hooks.registry import Entry
+from apportion.hooks.registry import NOUNS, Entry
 from apportion.testing.check.finding import Finding
 
 __all__ = ["app"]
@@ -172,4 +172,4 @@ def _print_check(check: Check) -> None:
         out.print(Text.assemble(("failed  ", "bold red"), f"{check.plugin}: {fault}"))
     for finding in check.findings:
         if finding.tried:
-            out.print(Text(f"        {finding.kind[:-1]} {finding.name}: {finding.tried}", "dim"))
+            out.print(Text(f"        {NOUNS[finding.kind]} {finding.name}: {finding.tried}", "dim"))

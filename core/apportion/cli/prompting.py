@@ -16,7 +16,7 @@ from apportion.prompts.text import Text
 __all__ = ["build_prompt"]
 
 PIECES = "words"
-"""Features of a plain prompt without ``--by``."""
+"""Features of a plain prompt without ``--features``."""
 
 
 def build_prompt(options: PromptOptions, text: str | None = None) -> object:
@@ -44,7 +44,7 @@ def build_prompt(options: PromptOptions, text: str | None = None) -> object:
         return _template(options, options.template)
     _check_plain(options)
     baseline = options.text_baseline if options.baseline_id is None else options.baseline_id
-    return Text(_text(options, text), by=options.by or PIECES, baseline=baseline, keep=options.kept)
+    return Text(_text(options, text), by=options.features or PIECES, baseline=baseline, keep=options.kept)
 
 
 def _source(options: PromptOptions, text: str | None) -> str:
@@ -120,16 +120,17 @@ def _check_plain(options: PromptOptions) -> None:
             usage_error(name, f"{given[0]!r} is for slots, and there is no --template.{hint}")
     if options.text_baseline is not None and options.baseline_id is not None:
         usage_error("--baseline-id", "--text-baseline is given too; leave one of them out.")
-    by = options.by or PIECES
+    by = options.features or PIECES
     if options.baseline_id is not None and by != "tokens":
         usage_error(
-            "--baseline-id", f"a token id can only replace a token, and the prompt is cut into {by}; add --by tokens."
+            "--baseline-id",
+            f"a token id can only replace a token, and the prompt is cut into {by}; add --features tokens.",
         )
 
 
 def _for_texts(options: PromptOptions) -> dict[str, object]:
     return {
-        "--by": options.by,
+        "--features": options.features,
         "--text-baseline": options.text_baseline,
         "--baseline-id": options.baseline_id,
         "--keep": list(options.keep) or None,

@@ -16,8 +16,8 @@ def read_text(what: str, path: Path | None) -> str:
     """Read the text of a file, or of stdin without one.
 
     Args:
-        what: the name of the text in messages.
-        path: of the file.
+        what: name of the text in messages.
+        path: path of the file; ``None`` for stdin.
 
     Raises:
         InputError: it cannot be read, or is not UTF-8 text.

@@ -25,7 +25,7 @@ from apportion.cli.options.output import OutputOptions
 from apportion.cli.options.prompt import PromptOptions
 from apportion.cli.options.target import TargetOptions
 from apportion.cli.rows import Rows, Summary
-from apportion.errors import InputError, listing
+from apportion.errors import InputError, counted, listing
 from apportion.results import run_folder
 from apportion.results.provenance import versions
 from apportion.results.run_folder import ResultsFolder
@@ -53,7 +53,7 @@ def run(
     method: MethodOptions,
     output: Annotated[OutputOptions, Without("save", "plot", "view", "view_option")],
 ) -> None:
-    """Attribute every row of a dataset, each as `apportion attribute` does one prompt.
+    """Attribute every row of a dataset, as `apportion attribute` does for one prompt.
 
     Columns: the prompt, or with --template one for each slot; and optionally target, contrast, seed and id, which take
     precedence over the flags. Results are written as they finish. Repeat the command to resume it, however it stopped.
@@ -126,7 +126,7 @@ def _interruptible(folder: ResultsFolder, summary: Summary) -> Iterator[None]:
         yield
     except KeyboardInterrupt as interrupt:
         raise InterruptedDeliveryError(
-            f"{summary.ended} of {summary.rows} rows are in {folder.path}; repeat the command to resume it"
+            f"{folder.path} has {summary.ended} of {counted(summary.rows, 'row')}; repeat the command to resume it"
         ) from interrupt
 
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from apportion.errors import BudgetError, CapabilityError, InputError, ScoreError, listing
+from apportion.errors import BudgetError, CapabilityError, InputError, ScoreError, counted, listing
 from apportion.functions import failures_of, wrong_answer
 from apportion.protocols.inputs import Alternatives
 
@@ -205,7 +205,9 @@ class Game:
             return
         rendered = self._render(mask[[first[key] for key in new]])
         if len(rendered) != len(new):
-            raise InputError(f"The input adapter rendered {len(rendered)} inputs for {len(new)} coalitions.")
+            raise InputError(
+                f"The input adapter rendered {counted(len(rendered), 'input')} for {counted(len(new), 'coalition')}."
+            )
         for key, item in zip(new, rendered, strict=True):
             self._memory.rendered[key] = item.inputs if isinstance(item, Alternatives) else (item,)
 
@@ -224,7 +226,8 @@ class Game:
     def _check_budget(self, new: int) -> None:
         if self.budget is not None and self.evaluations + new > self.budget:
             raise BudgetError(
-                f"{self.evaluations + new} distinct evaluations are needed, but the budget is {self.budget}. "
+                f"The method needs {counted(self.evaluations + new, 'distinct evaluation')}, but the budget is "
+                f"{self.budget}. "
                 "Raise the budget, or choose a method that needs fewer."
             )
 
@@ -243,7 +246,8 @@ class Game:
         present = [n for n, on in zip(self.feature_names, mask[row].tolist(), strict=True) if on]
         raise ScoreError(
             f"The value of a coalition is not finite: {value.tolist()[0]} with the features "
-            f"{{{listing(present)}}} present ({len(bad)} of {len(new)} inputs of this call). Check the model's "
+            f"{{{listing(present)}}} present ({len(bad)} of {counted(len(new), 'input')} of this call). Check the "
+            f"model's "
             "weights and dtype (half precision overflows), or choose another target."
         )
 

@@ -10,17 +10,45 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import torch
 from torch import Tensor
 
-from apportion.errors import BudgetError, PluginError
+from apportion.errors import BudgetError, PluginError, counted
 from apportion.game.game import Game
 from apportion.game.stopping import run_until
-from apportion.game.watched import WatchedGenerator
 from apportion.protocols.backend import Capability
 from apportion.protocols.methods import Estimate, Method
 
 if TYPE_CHECKING:
     from apportion.protocols.request import Request
 
-__all__ = ["check_estimate", "rehearse", "run_method", "up_to_first_question"]
+__all__ = ["WatchedGenerator", "check_estimate", "rehearse", "run_method", "up_to_first_question"]
+
+
+class WatchedGenerator(torch.Generator):
+    """A generator on the CPU that knows whether numbers were drawn from it or its seed was read.
+
+    A method or metric that uses it samples, so a result without standard errors is not exact.
+
+    Args:
+        seed: its seed.
+    """
+
+    def __new__(cls, seed: int) -> WatchedGenerator:
+        """Make a generator on the CPU; the argument of ``torch.Generator`` would be a device."""
+        return super().__new__(cls)
+
+    def __init__(self, seed: int) -> None:
+        self.manual_seed(seed)
+        self._start = self.get_state()
+        self._read = False
+
+    def initial_seed(self) -> int:
+        """Return the seed, with which another generator may be seeded."""
+        self._read = True
+        return super().initial_seed()
+
+    @property
+    def used(self) -> bool:
+        """True if its state has changed, or its seed was read."""
+        return self._read or not torch.equal(self._start, self.get_state())
 
 
 def check_estimate(name: str, estimate: object, n_features: int, n_outputs: int) -> Estimate:
@@ -40,7 +68,7 @@ def check_estimate(name: str, estimate: object, n_features: int, n_outputs: int)
         if tuple(tensor.shape) != wanted:
             raise PluginError(
                 f"The method {name!r} returned {part} of shape {tuple(tensor.shape)}; this game has "
-                f"{n_features} features and {n_outputs} outputs, so it must be {wanted}."
+                f"{counted(n_features, 'feature')} and {counted(n_outputs, 'output')}, so it must be {wanted}."
             )
     if (
         not isinstance(estimate.estimand, str | None)
@@ -71,7 +99,7 @@ def _check_replicates(name: str, estimate: Estimate, n_features: int) -> None:
     if found.ndim != 2 or found.shape[0] < 2 or found.shape[1] != n_features:
         raise PluginError(
             f"The method {name!r} returned replicates of shape {tuple(found.shape)}; they must be two or more rows of "
-            f"{n_features} values, one per feature."
+            f"{counted(n_features, 'value')}, one per feature."
         )
     if not bool(torch.isfinite(found).all()):
         raise PluginError(f"The method {name!r} returned replicates that are not finite.")
@@ -82,33 +110,55 @@ def _check_replicates(name: str, estimate: Estimate, n_features: int) -> None:
         )
 
 
-def run_method(request: Request, game: Game) -> Estimate:
+def run_method(
+    request: Request, game: Game, budget: int | None = None, rng: WatchedGenerator | None = None
+) -> Estimate:
     """Run the method of a request, and check its estimate against the protocol.
 
     Values without standard errors count as exact, unless the method drew random numbers: then the errors are unknown,
     and a note says so.
+
+    Args:
+        request: the run's request.
+        game: the game to query.
+        budget: maximum number of distinct coalitions in one step of a run with ``until``, whose estimate is returned as
+            it is. ``None`` for the whole run, with the request's own budget.
+        rng: generator of all steps; each starts from the seed.
 
     Raises:
         PluginError: the return value is not an estimate of this game.
         BudgetError: the budget is too small for the method.
     """
     limit = request.coalition_budget
-    rng = WatchedGenerator(request.seed)
+    looks_inside = Capability.GRADIENTS in request.method.requires
+    rng = rng or WatchedGenerator(request.seed)
+    if budget is None and request.until is not None and limit is not None and not looks_inside:
+        estimate = run_until(lambda step: run_method(request, game, step, rng), game, limit, request.until)
+        return _judged(request, estimate, sampled=rng.used)
+    rng.manual_seed(request.seed)
+    allowed = limit if budget is None else budget
+    try:
+        # Whatever mode the caller is in, a method that needs gradients gets them.
+        with (
+            torch.inference_mode(False) if looks_inside else nullcontext(),
+            torch.set_grad_enabled(looks_inside or torch.is_grad_enabled()),
+        ):
+            estimate = request.method.run(game, budget=allowed, rng=rng, **request.options)
+    except BudgetError as error:
+        if request.renderer.draws == 1 or request.budget is None:
+            raise
+        raise BudgetError(
+            f"{error} (Each coalition takes {request.renderer.draws} evaluations, one for each combination of "
+            f"baselines, so a budget of {request.budget} allows {counted(request.coalition_budget or 0, 'coalition')}.)"
+        ) from error
+    estimate = check_estimate(request.method_name, estimate, game.n_features, game.n_outputs)
+    return estimate if budget is not None else _judged(request, estimate, sampled=rng.used)
 
-    def step(budget: int | None) -> Estimate:
-        nonlocal rng
-        rng = WatchedGenerator(request.seed)
-        return _run_step(request, game, budget, rng)
 
-    if request.until is not None and limit is not None and not _looks_inside(request.method):
-        estimate = run_until(step, game, limit, request.until)
-    else:
-        estimate = step(limit)
-    return estimate if estimate.std_error is not None else _without_errors(request, estimate, sampled=rng.used)
-
-
-def _without_errors(request: Request, estimate: Estimate, *, sampled: bool) -> Estimate:
-    """An estimate without standard errors: as it is if the values are exact, else with unknown errors."""
+def _judged(request: Request, estimate: Estimate, *, sampled: bool) -> Estimate:
+    """The estimate of a whole run: exact if it has no standard errors, but of unknown error if it was sampled."""
+    if estimate.std_error is not None:
+        return estimate
     why = "the values are exact"
     if sampled:
         why = f"the method {request.method_name!r} draws at random, but returns no standard errors"
@@ -116,30 +166,6 @@ def _without_errors(request: Request, estimate: Estimate, *, sampled: bool) -> E
     if request.until is not None:
         return replace(estimate, notes=(*estimate.notes, f"until={request.until:g} had no effect: {why}"))
     return replace(estimate, notes=(*estimate.notes, why)) if sampled else estimate
-
-
-def _run_step(request: Request, game: Game, budget: int | None, rng: torch.Generator) -> Estimate:
-    """Run the method once, with a budget of distinct coalitions."""
-    looks_inside = _looks_inside(request.method)
-    try:
-        # Whatever mode the caller is in, a method that needs gradients gets them.
-        with (
-            torch.inference_mode(False) if looks_inside else nullcontext(),
-            torch.set_grad_enabled(looks_inside or torch.is_grad_enabled()),
-        ):
-            estimate = request.method.run(game, budget=budget, rng=rng, **request.options)
-    except BudgetError as error:
-        if request.renderer.draws == 1 or request.budget is None:
-            raise
-        raise BudgetError(
-            f"{error} (Each coalition takes {request.renderer.draws} evaluations, one for each combination of "
-            f"baselines, so a budget of {request.budget} allows {request.coalition_budget} coalitions.)"
-        ) from error
-    return check_estimate(request.method_name, estimate, game.n_features, game.n_outputs)
-
-
-def _looks_inside(method: Method) -> bool:
-    return Capability.GRADIENTS in method.requires
 
 
 class _FirstQuestionError(Exception):

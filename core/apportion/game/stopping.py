@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
-from apportion.errors import BudgetError
+from apportion.errors import BudgetError, counted
 from apportion.game.game import Game
 from apportion.protocols.methods import Estimate
 
@@ -72,7 +72,7 @@ def _told(estimate: Estimate, game: Game, until: float) -> Estimate:
         return estimate
     worst = _largest_error(estimate)
     if worst <= until:
-        note = f"stopped after {game.evaluations} evaluations: every standard error is at most {until:g}"
+        note = f"stopped after {counted(game.evaluations, 'evaluation')}: every standard error is at most {until:g}"
     else:
         known = f"the largest standard error is {worst:.3g}" if math.isfinite(worst) else "no standard error is known"
         note = f"the budget was spent before every standard error was at most {until:g}: {known}"

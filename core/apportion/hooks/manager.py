@@ -101,7 +101,7 @@ class Plugins:
         self.failed: list[FailedPlugin] = []
         self.disabled: list[str] = []
         self.off: dict[str, str] = {}
-        self.registries: Mapping[str, Registry] = {kind: Registry(kind) for kind in KINDS}
+        self.registries: Mapping[str, Registry] = {kind: Registry(kind, self._missing) for kind in KINDS}
         self._disabled = frozenset(disabled)
         self._manager = pluggy.PluginManager(PROJECT)
         self._manager.add_hookspecs(hookspecs)
@@ -184,16 +184,24 @@ class Plugins:
         others = [other for other in self._manager.get_plugins() if self._manager.get_name(other) != plugin]
         return self._manager.subset_hook_caller(hook, remove_plugins=others)
 
-    def visualize(self, kind: str, attribution: object, options: Mapping[str, Any]) -> Any:
-        """Render a result with the visualizer of this name.
+    def visualize(self, view: str, attribution: object, options: Mapping[str, Any]) -> Any:
+        """Draw a view of a result, with the visualizer of this name.
 
         Raises:
-            UnknownNameError: no visualizer has this name.
-            InputError: an option is unknown to the visualizer.
+            UnknownNameError: there is no such view.
+            InputError: the view has no such option.
         """
-        visualizer = self["visualizers"].get(kind).make()
-        check_options(f"visualizer {kind!r}", visualizer.render, options)
+        visualizer = self["visualizers"].get(view).make()
+        check_options(f"view {view!r}", visualizer.render, options)
         return visualizer.render(attribution, **options)
+
+    def _missing(self) -> str:
+        """A sentence about plugins whose names are not registered; empty if there are none."""
+        absent = [f"{plugin.name!r} failed to load" for plugin in self.failed]
+        absent += [f"{name!r} is disabled" for name in self.disabled]
+        if os.environ.get(AUTOLOAD_VARIABLE) == "0":
+            absent.append(f"installed plugins are not loaded ({AUTOLOAD_VARIABLE}=0)")
+        return f"A plugin may be missing: {'; '.join(absent)}. See `apportion plugins list`." if absent else ""
 
     def _register(self, name: str, distribution: str, plugin: object) -> None:
         if self._manager.has_plugin(name):

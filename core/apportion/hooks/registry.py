@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from apportion.errors import InputError, PluginError, unknown_name
 from apportion.options import check_options
 
-__all__ = ["KINDS", "Entry", "Register", "Registry"]
+__all__ = ["KINDS", "NOUNS", "REQUESTED", "Entry", "Register", "Registry", "checked_entry"]
 
-KINDS = ("inputs", "samplers", "methods", "targets", "visualizers", "backends", "metrics")
+NOUNS: Mapping[str, str] = {
+    "inputs": "input",
+    "samplers": "sampler",
+    "methods": "method",
+    "targets": "target function",
+    "visualizers": "visualizer",
+    "backends": "backend",
+    "metrics": "metric",
+}
+"""The singular of each kind, for messages to plugin authors."""
+
+KINDS = tuple(NOUNS)
+
+REQUESTED: Mapping[str, str] = {**NOUNS, "visualizers": "view"}
+"""The thing that users request by a name of each kind: a visualizer draws the view of the same name."""
 
 LONGEST_NAME = 60
 
@@ -64,7 +78,7 @@ class Entry:
         """
         factory = self.load()
         if options:
-            check_options(f"{self.kind[:-1]} {self.name!r}", factory, options)
+            check_options(f"{NOUNS[self.kind]} {self.name!r}", factory, options)
         try:
             return factory(**options)
         except (Exception, SystemExit) as error:
@@ -74,16 +88,22 @@ class Entry:
 
     def _fault(self, verb: str, error: BaseException) -> PluginError:
         return PluginError(
-            f"The plugin {self.plugin!r} could not {verb} its {self.kind[:-1]} {self.name!r}: "
+            f"The plugin {self.plugin!r} could not {verb} its {NOUNS[self.kind]} {self.name!r}: "
             f"{type(error).__name__}: {error}"
         )
 
 
 class Registry:
-    """The entries of one kind, by name."""
+    """The entries of one kind, by name.
 
-    def __init__(self, kind: str) -> None:
+    Args:
+        kind: one of ``KINDS``.
+        missing: returns a sentence about plugins that may have registered a name that is not found.
+    """
+
+    def __init__(self, kind: str, missing: Callable[[], str] = str) -> None:
         self.kind = kind
+        self._missing = missing
         self._entries: dict[str, Entry] = {}
 
     def __contains__(self, name: object) -> bool:
@@ -103,8 +123,7 @@ class Registry:
             UnknownNameError: the name is unknown; the message lists the known names, and suggests the closest.
         """
         if name not in self._entries:
-            hint = "A plugin that fails to load registers nothing: see `apportion plugins list`."
-            raise unknown_name(self.kind[:-1], name, self._entries, hint)
+            raise unknown_name(REQUESTED[self.kind], name, self._entries, self._missing())
         return self._entries[name]
 
     def add(self, entry: Entry) -> None:
@@ -116,7 +135,7 @@ class Registry:
         owner = self._entries.get(entry.name)
         if owner is not None:
             raise PluginError(
-                f"The {self.kind[:-1]} {entry.name!r} of the plugin {entry.plugin!r} is already registered by "
+                f"The {NOUNS[self.kind]} {entry.name!r} of the plugin {entry.plugin!r} is already registered by "
                 f"{owner.plugin!r}; one of them has to take another name."
             )
         self._entries[entry.name] = entry
@@ -130,16 +149,17 @@ def checked_entry(kind: str, plugin: str, name: object, factory: object, summary
     """
     if not isinstance(name, str) or not _can_be_typed(name):
         raise PluginError(
-            f"{name!r:.80} cannot be a {kind[:-1]} name; use letters, digits, '_' and '-', {LONGEST_NAME} at most."
+            f"{name!r:.80} cannot be the name of a {NOUNS[kind]}; use letters, digits, '_' and '-', at most "
+            f"{LONGEST_NAME} characters."
         )
     if name == "auto":
-        raise PluginError(f"A {kind[:-1]} cannot be called 'auto', which is reserved for the automatic choice.")
+        raise PluginError(f"No {NOUNS[kind]} can be called 'auto', which is reserved for the automatic choice.")
     if not callable(factory) and not (isinstance(factory, str) and factory.count(":") == 1):
         raise PluginError(
-            f"The factory of the {kind[:-1]} {name!r} must be callable, or a string 'module:name'; it is {factory!r}."
+            f"The factory of the {NOUNS[kind]} {name!r} must be callable, or a string 'module:name'; it is {factory!r}."
         )
     if not isinstance(summary, str) or not summary.strip():
-        raise PluginError(f"The {kind[:-1]} {name!r} needs a summary, one line for listings.")
+        raise PluginError(f"The {NOUNS[kind]} {name!r} needs a summary, one line for listings.")
     return Entry(kind, name, factory, summary.strip(), plugin)
 
 

@@ -1,6 +1,6 @@
 """Check that a checkpoint has every weight of the model that it is opened as.
 
-transformers fills gaps with random numbers and goes on. An explanation of these would be of no model at all.
+transformers fills gaps with random numbers. An explanation of such a model would be meaningless.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Coverage", "open_causal_model", "undisturbed"]
 
 SEED = 0
-"""Of the random numbers that fill gaps, so that two starts give equal scores."""
+"""Seed of the random numbers that fill gaps, so that two starts give equal scores."""
 
 WRAPPERS: Mapping[str, tuple[str, str]] = {
     "module.": ("torch.nn.DataParallel", "model.module.save_pretrained(…)"),
@@ -90,7 +90,7 @@ class Coverage:
         """The error for a model that is not the one in its checkpoint.
 
         Args:
-            name: of the model, as the user gave it.
+            name: name of the model, as the user gave it.
         """
         total = f"of the {self.weights} weights of {self.opened_as}"
         parts = []
@@ -107,7 +107,7 @@ class Coverage:
         )
 
     def notes(self) -> tuple[str, ...]:
-        """Sentences for results: what is random, and what of the checkpoint is left out."""
+        """Sentences for results, on weights that are random and weights of the checkpoint that are left out."""
         notes = []
         if self.missing:
             notes.append(
@@ -174,12 +174,12 @@ class Coverage:
 
 
 def open_causal_model(source: str, *, fill: bool = False, **options: Any) -> tuple[PreTrainedModel, Coverage]:
-    """Open a causal language model, and say what of it came from its checkpoint.
+    """Open a causal language model, and compare it with its checkpoint.
 
     Args:
         source: folder or hub id.
         fill: gaps are meant to be filled, with the same random numbers in every start.
-        **options: of ``from_pretrained``.
+        **options: options of ``from_pretrained``.
 
     Raises:
         Exception: whatever transformers raises for files that cannot be read.

@@ -132,7 +132,7 @@ def settle(work: Path, target: Path) -> None:
 
 
 def _without_quantization(loaded: PreTrainedModel) -> PreTrainedModel:
-    """The same weights in a fresh model: one loaded from GGUF refuses to be saved."""
+    """Copy the weights to a new model, because one loaded from GGUF refuses to be saved."""
     config = type(loaded.config)(**{k: v for k, v in loaded.config.to_dict().items() if k != "quantization_config"})
     plain = type(loaded)(config)
     plain.load_state_dict(loaded.state_dict())

@@ -1,4 +1,4 @@
-"""Keeping other libraries' progress bars and tables off the user's terminal."""
+"""Suppression of other libraries' progress bars and tables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["quiet_transformers", "without_load_report"]
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Without the progress bars of transformers, which the user did not ask for; restored afterwards."""
+    """Context without the progress bars of transformers; they are restored afterwards."""
     from transformers.utils import logging as transformers_logging
 
     was_on = transformers_logging.is_progress_bar_enabled()
@@ -25,7 +25,7 @@ def quiet_transformers() -> Iterator[None]:
 
 @contextmanager
 def without_load_report() -> Iterator[None]:
-    """Without the table of missing weights that transformers logs, whose content errors and notes say.
+    """Context without the table of missing weights that transformers logs; errors and notes have its content.
 
     If loading fails, the table is logged after all: transformers refers to it then.
     """

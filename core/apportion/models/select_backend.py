@@ -1,4 +1,4 @@
-"""Choosing the backend that runs: the one that was named, or the best that works."""
+"""Choice of the backend: the one that was named, or the best that works."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from apportion.errors import BackendError, InputError, ModelError, listing
 from apportion.hooks.manager import Plugins
 from apportion.models.session_check import check_session
 from apportion.models.spec import is_url
-from apportion.options import PLACEMENT, check_options
+from apportion.options import PLACEMENT, check_instance, check_options
 from apportion.protocols.backend import Available, Backend, Session, Unavailable
 from apportion.protocols.model import ModelSpec
 
@@ -16,15 +16,16 @@ __all__ = ["availability_of", "check_memory_budget", "named_backend", "open_sess
 
 
 def named_backend(plugins: Plugins, backend: str | Backend, options: Mapping[str, object] | None) -> Backend | None:
-    """The backend that was named, found to work here before any model is opened; ``None`` for ``"auto"``.
+    """Look up the backend that was named, and check that it works here; ``None`` for ``"auto"``. No model is opened.
 
-    Options are of the backend that was named: the keyword-only parameters of its ``load``.
+    Options are those of the named backend: the keyword-only parameters of its ``load``.
 
     Raises:
-        UnknownNameError: no backend of that name.
-        BackendError: it is unavailable; with the reason and what to install.
-        InputError: an option that the backend does not have, or options and no name.
+        UnknownNameError: no backend has this name.
+        BackendError: the backend is unavailable; the message gives the reason and says what to install.
+        InputError: the backend does not have an option, or options are given without a name.
     """
+    check_instance("backend", backend)
     if not isinstance(backend, str | Backend):
         raise InputError(f"backend={backend!r} is neither a name nor a Backend.")
     if options is not None and not (isinstance(options, Mapping) and all(isinstance(name, str) for name in options)):
@@ -42,8 +43,8 @@ def named_backend(plugins: Plugins, backend: str | Backend, options: Mapping[str
         return chosen
     if options:
         raise InputError(
-            f"backend_options={dict(options)!r} are of one backend; name it: "
-            f"backend= one of {listing(plugins['backends'].names())}."
+            f"backend_options={dict(options)!r} are options of one backend; name it: backend= one of "
+            f"{listing(plugins['backends'].names())}."
         )
     return None
 
@@ -61,22 +62,22 @@ def open_session(
     """Let a backend open the model.
 
     Args:
-        plugins: where backends are registered.
-        backend: as ``named_backend`` gives it. For ``None`` the available backend of highest priority that claims and
-            can open the model is taken, and those that were passed over are noted.
-        spec: what to open.
-        device: where.
-        dtype: of the weights.
+        plugins: plugins with their backends.
+        backend: the result of ``named_backend``. For ``None``, the available backend of highest priority that claims
+            and can open the model is used; notes say which ones were passed over.
+        spec: the model to open.
+        device: device to run on; ``None`` leaves the choice to the backend.
+        dtype: dtype of the weights.
         memory_budget: bytes that a batch may take.
-        options: of the backend.
+        options: options of the backend.
 
     Returns:
         The session, and sentences about the choice for results.
 
     Raises:
-        BackendError: no backend works here, or the device or dtype does not.
+        BackendError: no backend works here, or the device or dtype is not available.
         ModelError: the model cannot be opened or scored.
-        InputError: an object that no backend knows.
+        InputError: no backend knows the object.
     """
     place = {"device": device, "dtype": dtype, "memory_budget": memory_budget}
     if backend is not None:
@@ -115,10 +116,10 @@ def open_session(
 
 
 def check_memory_budget(memory_budget: object) -> None:
-    """Refuse anything but a number of bytes.
+    """Check a number of bytes.
 
     Raises:
-        InputError: with what it is.
+        InputError: the budget is not a whole number of at least 1.
     """
     whole = isinstance(memory_budget, int) and not isinstance(memory_budget, bool) and memory_budget >= 1
     if memory_budget is not None and not whole:

@@ -1,4 +1,4 @@
-"""Checking a session that a backend has opened, before anything is asked of it."""
+"""Check of a session that a backend has opened, before it is used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From what a user names to a ``ModelSpec``, and from its source to files. Nothing is loaded here."""
+"""Specs of models from the arguments of ``Explainer``, and the files behind them. Nothing is loaded here."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ ALIASES = ("smollm2",)
 def model_spec(
     model: object, tokenizer: object = None, processor: object = None, *, allow_missing: bool = False
 ) -> ModelSpec:
-    """The spec of what a user passed to ``Explainer``.
+    """Make the spec of a model that a user passed to ``Explainer``.
 
     Args:
         model: ``"smollm2"``, a hub id, a folder, a ``.gguf`` file, a URL, a ``(model, tokenizer)`` pair of objects, a
-            model object where ``tokenizer`` is given, or a ``ModelSpec``.
+            model object together with ``tokenizer``, or a ``ModelSpec``.
         tokenizer: an object, or the name or folder of one; ``None`` for the model's own.
-        processor: the same for models that read more than text.
-        allow_missing: open it even if its files lack some of its weights.
+        processor: the same, for models that read more than text.
+        allow_missing: open the model even if its files lack some of its weights.
 
     Raises:
         InputError: ``model`` is of another type.
@@ -52,14 +52,14 @@ def model_spec(
         return ModelSpec(_name_of(model), tokenizer, processor, objects=model)
     if isinstance(model, str | Path):
         if not str(model):
-            raise InputError("The name of the model is empty.")
+            raise InputError("The name of the model is an empty string. Write 'smollm2' for the demo model.")
         return ModelSpec(str(model), tokenizer, processor, allow_missing=allow_missing)
     if tokenizer is not None and model is not None:
         return ModelSpec(_name_of(model), tokenizer, processor, objects=model)
+    what = "None" if model is None else f"this {type(model).__name__}: {' '.join(repr(model).split()):.60}"
     raise InputError(
-        f"A model is a name, a path, a (model, tokenizer) pair, or an object with tokenizer=, not "
-        f"{type(model).__name__} {' '.join(repr(model).split()):.60}. Objects come in pairs: "
-        "Explainer((model, tokenizer))."
+        f"A model is a name, a path, a (model, tokenizer) pair, or an object with tokenizer=, and not {what}. "
+        "Write Explainer('smollm2') for the demo model. Objects come in pairs: Explainer((model, tokenizer))."
     )
 
 

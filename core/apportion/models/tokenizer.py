@@ -1,4 +1,4 @@
-"""Opening a tokenizer by name, for backends of any kind."""
+"""Opens a tokenizer by name, for backends of any kind."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def open_tokenizer(spec: ModelSpec, default: str | None = None) -> PreTrainedTok
     """The tokenizer that a spec names or holds.
 
     Args:
-        spec: with a tokenizer object, or the hub id or folder of one.
+        spec: a spec that may hold a tokenizer object, or the hub id or folder of one.
         default: hub id or folder to load from if the spec names no tokenizer.
 
     Raises:

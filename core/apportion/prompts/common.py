@@ -8,8 +8,8 @@ from apportion.errors import InputError, listing, unknown_name
 
 __all__ = [
     "CHATML",
-    "GRANULARITIES",
     "PIECES",
+    "TEXT_FEATURES",
     "Keep",
     "Splitter",
     "check_baseline",
@@ -26,7 +26,7 @@ CHATML = (
 
 PIECES = ("words", "sentences", "paragraphs")
 """Ways to split any text."""
-GRANULARITIES = ("words", "tokens", "sentences", "paragraphs")
+TEXT_FEATURES = ("words", "tokens", "sentences", "paragraphs")
 """Ways to split a text that is the whole prompt."""
 
 Splitter = Callable[[str], Sequence[str]]
@@ -44,16 +44,16 @@ def repeated(names: Iterable[str]) -> str | None:
 
 
 def check_by(by: object, names: Sequence[str]) -> None:
-    """Reject an invalid ``by``.
+    """Reject an invalid ``by``, which may also have been given as ``features`` of ``attribute``.
 
     Raises:
         InputError: ``by`` is neither one of ``names`` nor a function.
     """
     if isinstance(by, str):
         if by not in names:
-            raise unknown_name("granularity", by, names, "Or pass a function to `by`.")
+            raise unknown_name("kind of feature", by, names, "Or pass a function from a text to its pieces.")
     elif not callable(by):
-        raise InputError(f"by={by!r} is neither a name ({listing(names)}) nor a function.")
+        raise InputError(f"{by!r} is neither a kind of feature ({listing(names)}) nor a function.")
 
 
 def check_keep(keep: object) -> None:

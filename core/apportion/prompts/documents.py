@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 
 from apportion.errors import InputError, listing, suggestion
 from apportion.prompts.chat import check_chat_options
@@ -31,39 +31,45 @@ class Documents:
         documents: the texts, in a list, or in a dict by name.
         by: ``"documents"`` (default), ``"sentences"``, ``"paragraphs"``, ``"words"``, or a function from a text to
             its pieces.
-        template: the prompt as a format string with ``{context}`` for the documents and ``{question}``.
+        layout: the prompt as a format string with ``{context}`` for the documents and ``{question}``.
         document: one document in the context, as a format string with ``{text}`` and optionally ``{name}``.
         separator: text between documents.
         baseline: the text that replaces an absent document or piece; ``None`` removes it.
         keep: parts that are always present and get no score: texts of features, names or texts of whole documents,
             indices, or a function from a text to ``True`` or ``False``.
-        chat: send the prompt as a user's message, in the model's chat template.
+        as_chat: send the prompt as a user's message, in the model's chat template.
         chat_template: a Jinja template, or the name of one of the tokenizer's templates; ``None`` for its default.
-            This and the following arguments require ``chat=True``.
+            This and the next two arguments require ``as_chat=True``.
         template_options: further variables of the chat template.
         allow_control_tokens: as for ``Chat``.
+        template: alias of ``layout``; give only one of them.
+        chat: alias of ``as_chat``.
 
     Raises:
         InputError: the question or a document is empty, there are no documents, a layout lacks a placeholder,
-            ``by`` is unknown, or chat options are given without ``chat=True``.
+            ``by`` is unknown, or chat options are given without ``as_chat=True``.
     """
 
     question: str
     documents: Sequence[str] | Mapping[str, str]
     by: str | Splitter = "documents"
-    template: str = LAYOUT
+    layout: str = LAYOUT
     document: str = "{text}"
     separator: str = "\n\n"
     baseline: str | None = None
     keep: Keep = ()
-    chat: bool = False
+    as_chat: bool = False
     chat_template: str | None = None
     template_options: Mapping[str, object] = field(default_factory=dict)
     allow_control_tokens: bool = False
     names: tuple[str, ...] = field(init=False, repr=False)
     texts: tuple[str, ...] = field(init=False, repr=False)
+    template: InitVar[str | None] = field(default=None, kw_only=True)
+    chat: InitVar[bool | None] = field(default=None, kw_only=True)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, template: str | None, chat: bool | None) -> None:
+        self._take_alias("layout", LAYOUT, "template", template)
+        self._take_alias("as_chat", False, "chat", chat)
         if not isinstance(self.question, str) or not self.question.strip():
             raise InputError(f"The question must be a string and must not be empty; it is {self.question!r:.80}.")
         if isinstance(self.documents, str) or not isinstance(self.documents, Mapping | Sequence):
@@ -79,26 +85,33 @@ class Documents:
             if not isinstance(text, str) or not text.strip():
                 raise InputError(f"{name!r} must be a string and must not be empty; it is {text!r:.80}. Omit it.")
         check_by(self.by, CUTS)
-        _check_layout("template", self.template, needed=("context", "question"))
+        _check_layout("layout", self.layout, needed=("context", "question"))
         _check_layout("document", self.document, needed=("text",), optional=("name",))
         if not isinstance(self.separator, str):
             raise InputError(f"separator={self.separator!r} must be a string.")
         check_baseline(self.baseline)
         check_keep(self.keep)
         check_chat_options(self.chat_template, self.template_options)
-        for name in ("chat", "allow_control_tokens"):
+        for name in ("as_chat", "allow_control_tokens"):
             if not isinstance(getattr(self, name), bool):
                 raise InputError(f"{name}={getattr(self, name)!r} must be True or False.")
-        if not self.chat and (self.chat_template is not None or self.template_options or self.allow_control_tokens):
+        if not self.as_chat and (self.chat_template is not None or self.template_options or self.allow_control_tokens):
             raise InputError(
-                "chat_template, template_options and allow_control_tokens apply to chats only; add chat=True, or omit "
-                "them."
+                "chat_template, template_options and allow_control_tokens apply to chats only; add as_chat=True, or "
+                "omit them."
             )
+
+    def _take_alias(self, name: str, default: object, alias: str, given: object) -> None:
+        if given is None:
+            return
+        if getattr(self, name) != default:
+            raise InputError(f"{alias}= is an alias of {name}=; give only one of them.")
+        object.__setattr__(self, name, given)
 
     @classmethod
     def example(cls) -> Documents:
         """A small example, for trying things out (``apportion plugins check``)."""
-        return cls("Where is Dave?", ["Dave left.", "He is in Rome."], chat=True, chat_template=CHATML)
+        return cls("Where is Dave?", ["Dave left.", "He is in Rome."], as_chat=True, chat_template=CHATML)
 
 
 def _check_layout(name: str, layout: object, *, needed: tuple[str, ...], optional: tuple[str, ...] = ()) -> None:

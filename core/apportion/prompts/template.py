@@ -7,7 +7,7 @@ import string
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from apportion.errors import InputError, listing, suggestion, unknown_name
+from apportion.errors import InputError, counted, listing, suggestion, unknown_name
 from apportion.options import whole_number
 from apportion.prompts.common import repeated
 
@@ -127,7 +127,8 @@ class Template:
         else:
             if len(self.baselines) != len(self.slots):
                 raise InputError(
-                    f"{len(self.baselines)} baselines are given for {len(self.slots)} slots; a list needs one per "
+                    f"The list of baselines has {len(self.baselines)} for {counted(len(self.slots), 'slot')}; it "
+                    f"needs one per "
                     "slot. Use a dict to give fewer."
                 )
             given = zip(self.slots, self.baselines, strict=True)
@@ -156,7 +157,8 @@ class Template:
         for choice in choices:
             if not isinstance(choice, tuple | list) or len(choice) != len(slots):
                 raise InputError(
-                    f"The baseline {choice!r} of {key!r} must be a tuple of {len(slots)} values, one per slot."
+                    f"The baseline {choice!r} of {key!r} must be a tuple of {counted(len(slots), 'value')}, one "
+                    f"per slot."
                 )
             for slot, part in zip(slots, choice, strict=True) if isinstance(self.template, str) else ():
                 _check_fills(slot, part, "baseline")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from apportion.errors import InputError
-from apportion.prompts.common import GRANULARITIES, Keep, Splitter, check_by, check_keep
+from apportion.prompts.common import TEXT_FEATURES, Keep, Splitter, check_by, check_keep
 
 __all__ = ["Text"]
 
@@ -42,7 +42,7 @@ class Text:
             raise InputError(f"Text takes a str, not {type(self.text).__name__}: {self.text!r}.")
         if not self.text.strip():
             raise InputError(f"The prompt must not be empty; it is {self.text!r}.")
-        check_by(self.by, GRANULARITIES)
+        check_by(self.by, TEXT_FEATURES)
         if isinstance(self.baseline, bool) or not isinstance(self.baseline, str | int | None):
             raise InputError(f"baseline={self.baseline!r} must be a string, a token id or None.")
         if isinstance(self.baseline, int) and self.by != "tokens":

@@ -6,7 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-__all__ = ["Measurement", "Metric"]
+__all__ = ["RANDOM_ORDERS", "Measurement", "Metric"]
+
+RANDOM_ORDERS = 4
+"""Default number of random orders of the features that metrics with a ``yardstick`` are also measured for."""
 
 
 @dataclass(frozen=True)

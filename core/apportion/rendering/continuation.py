@@ -54,7 +54,7 @@ def continuation(full: FullPrompt, name: str, text: str) -> Continuation:
 
     Args:
         full: the prompt.
-        name: what the text is, for the note: ``"target"``.
+        name: name of the text in the note, such as ``"target"``.
         text: the text.
     """
     context, prompt, known = full.context, full.input.ids, full.text
@@ -98,12 +98,12 @@ def _after_others(seam: _Seam, whole: Ids, border: int, name: str) -> Continuati
     """The rest of the one text, which has other tokens for the end of the prompt."""
     there, alone = seam.listed(whole, border)
     note = (
-        f"before the {name}, the prompt ends with other tokens ({there}) than alone; the {name} is scored after those "
-        f"that it has alone ({alone})"
+        f"the prompt ends with {alone} on its own, but with {there} before the {name}; the {name} is scored after "
+        f"{alone}"
     )
     ids = whole[border:]
     if seam.read(ids) != seam.read_instead(whole):
-        note += f", and both read {_short(seam.read(ids))}"
+        note += f", so that the model reads {_short(seam.read(ids))}"
     return Continuation(ids, note)
 
 
@@ -115,10 +115,10 @@ def _across(context: AdaptContext, seam: _Seam, whole: Ids, known: PromptText, n
     ids = _fitting(context, seam, wanted, text)
     if not ids:
         return Continuation(())
-    note = (
-        f"no token begins where the {name} begins: in the whole text, {seam.crossing(whole)} is there; the {name} is "
-    )
-    note += f"scored as {seam.shown(ids)}"
+    there = seam.crossing(whole)
+    instead = f"has {there} there" if there else "has no tokens but the prompt's"
+    note = f"no token begins where the {name} begins (the whole text {instead}); the {name} is scored as "
+    note += seam.shown(ids)
     if not unknown and seam.read(ids) != wanted:
         note += f", which reads {_short(seam.read(ids))} after the prompt"
     if known.text[-1:].isspace() and not text[0].isspace():

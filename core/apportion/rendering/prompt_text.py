@@ -17,7 +17,7 @@ class FullPrompt:
     """The prompt with all features present, which a target continues.
 
     Attributes:
-        input: what the model reads.
+        input: the input that the model reads.
         text: its text, if it is known.
         context: the context in which it was encoded.
     """

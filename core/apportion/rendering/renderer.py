@@ -48,7 +48,7 @@ class Renderer:
         return item.inputs[0] if isinstance(item, Alternatives) else item
 
     def full_prompt(self) -> FullPrompt:
-        """The same with its text. What special tokens around it mean is noted for the result."""
+        """The prompt with all features present, and its text; keeps notes on special tokens around it."""
         full = self.full()
         text = text_of_prompt(self._context, self._adapter, full.ids)
         self._notes |= dict.fromkeys(notes_on_special_tokens(self._context, full.ids, text))

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float64
 
-from apportion.errors import ResultError
+from apportion.errors import ResultError, counted
 from apportion.protocols.features import Feature, Segment
 from apportion.results import result_json
-from apportion.results.brief import counted, quoted
+from apportion.results.brief import quoted
 from apportion.results.html_view import HtmlView
 from apportion.results.provenance import Provenance
 from apportion.results.ranking import TOP, top_size
@@ -132,26 +132,26 @@ class Attribution:
             }
         )
 
-    def plot(self, kind: str = "heatmap", **options: Any) -> Any:
-        """Draw the result with a registered visualizer.
+    def plot(self, view: str = "heatmap", **options: Any) -> Any:
+        """Draw a view of the result.
 
         Args:
-            kind: ``"heatmap"`` (features × target tokens), ``"bar"`` (whole target, error bars), ``"html"``,
+            view: ``"heatmap"`` (features × target tokens), ``"bar"`` (whole target, error bars), ``"html"``,
                 ``"terminal"``, ``"matrix"`` and ``"network"`` (for results of ``interactions``), ``"tree"`` (for
-                results of ``hierarchical``), or a plugin's visualizer; see ``apportion views``.
-            **options: options of the visualizer; unknown ones are rejected.
+                results of ``hierarchical``), or one that a plugin's visualizer draws; see ``apportion views``.
+            **options: options of the view; unknown ones are rejected.
 
         Returns:
-            The output, which notebooks display: a matplotlib ``Figure`` of pictures, saved by ``savefig``;
-            an ``HtmlView`` for ``"html"``, saved by ``save``.
+            The view, which notebooks display: a matplotlib ``Figure``, saved by ``savefig``; an ``HtmlView`` for
+            ``"html"``, saved by ``save``; or a rich renderable for ``"terminal"``.
 
         Raises:
-            UnknownNameError: no visualizer has this name.
-            InputError: an option is unknown to the visualizer.
+            UnknownNameError: there is no such view.
+            InputError: the view has no such option, or does not fit the result.
         """
         from apportion.hooks.manager import installed_plugins
 
-        return (self.plugins or installed_plugins()).visualize(kind, self, options)
+        return (self.plugins or installed_plugins()).visualize(view, self, options)
 
     def show(self) -> None:
         """Print the result in the terminal: the highlighted prompt, a table with bars, and the cost."""

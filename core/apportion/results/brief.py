@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["counted", "listed", "quoted"]
+__all__ = ["listed", "quoted"]
 
 LONGEST = 48
 """Longest quotation, in characters."""
@@ -22,8 +22,3 @@ def listed(texts: Iterable[str]) -> str:
     some = list(texts)
     more = f" and {len(some) - MOST} more" if len(some) > MOST else ""
     return ", ".join(some[:MOST]) + more
-
-
-def counted(number: int, noun: str) -> str:
-    """A number of things: ``1 feature``, ``2,048 evaluations``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

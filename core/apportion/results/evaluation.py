@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, overload
 
-from apportion.errors import InputError, ResultError, listing
+from apportion.errors import InputError, ResultError, counted, listing
 from apportion.options import check_options
 from apportion.protocols.metrics import Measurement
 from apportion.results.attribution import Attribution
-from apportion.results.brief import counted, listed, quoted
+from apportion.results.brief import listed, quoted
 from apportion.results.comparison import ResultComparison
 from apportion.results.display import as_html, print_view
 from apportion.results.html_view import HtmlView

@@ -45,7 +45,7 @@ def assemble(
         game: its memory has the scores of the empty and the full prompt, if the method evaluated them.
         tally: cost of the run.
         info: the session that the run used.
-        fingerprint: of the model.
+        fingerprint: fingerprint of the model.
         plugins: plugins for ``Attribution.plot``.
         notes: notes on the choice of the backend.
         versions: versions of packages.

@@ -18,6 +18,7 @@ from apportion.functions import failures_of
 from apportion.game.method_runner import run_method
 from apportion.options import whole_number
 from apportion.protocols.progress import ProgressEvent
+from apportion.runs.advice import advice_on_prompt
 from apportion.runs.coroutine import questions_of
 from apportion.runs.run import Ask, Question, Run, Scoring
 from apportion.runs.stages import Stages
@@ -82,7 +83,8 @@ def arguments_of(item: object, shared: Mapping[str, Any]) -> Mapping[str, Any]:
         return {**shared, "prompt": item}
     if "prompt" not in item or not all(isinstance(name, str) for name in item):
         raise InputError(
-            f"A dict in place of a prompt must hold arguments of attribute(), including 'prompt': {dict(item)!r:.80}."
+            f"A dict in place of a prompt must hold arguments of attribute(), including 'prompt': {dict(item)!r:.80}. "
+            f"{advice_on_prompt(item)}".rstrip()
         )
     return {**shared, **item}
 

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from apportion.errors import counted
 from apportion.game.game import Game
 from apportion.game.method_runner import run_method
 from apportion.protocols.backend import Session
@@ -97,14 +98,14 @@ class Cost:
     def lines(self) -> list[tuple[str, str]]:
         """Labels and formatted values."""
         most, about = ("at most ", "up to about ") if self.at_most else ("", "")
-        batches = f"{about}{self.batches:,} batch{'' if self.batches == 1 else 'es'}"
-        target = f"{self.target_tokens:,} target token{'' if self.target_tokens == 1 else 's'}"
+        batches = f"{about}{counted(self.batches, 'batch', 'batches')}"
+        target = counted(self.target_tokens, "target token")
         weights = "" if self.model_bytes is None else f"{_size(self.model_bytes)} weights + "
         memory = f"{weights}{_size(self.batch_bytes)} for the largest batch, at most"
         return [
             ("method", f"{self.method} ({self.method_reason})" if self.method_reason else self.method),
-            ("prompt", f"{self.features:,} feature{'' if self.features == 1 else 's'}, {target}"),
-            ("evaluations", f"{most}{self.evaluations:,} distinct prompts in {batches}"),
+            ("prompt", f"{counted(self.features, 'feature')}, {target}"),
+            ("evaluations", f"{most}{counted(self.evaluations, 'distinct prompt')} in {batches}"),
             ("tokens", f"{about}{self.forwarded_tokens:,} to forward" + self._saved()),
             ("time", f"{about or 'about '}{_duration(self.seconds)} ({self.tokens_per_second:,.0f} tokens/s)"),
             ("memory", memory),

@@ -14,21 +14,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from apportion.errors import ApportionError, InputError, PluginError
+from apportion.errors import ApportionError, InputError, PluginError, counted
 from apportion.game.game import Game
-from apportion.game.method_runner import up_to_first_question
-from apportion.game.watched import WatchedGenerator
+from apportion.game.method_runner import WatchedGenerator, up_to_first_question
 from apportion.hooks.object_check import protocol_faults
 from apportion.hooks.validation import explained
 from apportion.options import check_options, named_options, whole_number
-from apportion.protocols.metrics import Measurement, Metric
+from apportion.protocols.metrics import RANDOM_ORDERS, Measurement, Metric
 from apportion.results.attribution import Attribution
 from apportion.results.evaluation import Evaluation
 
-__all__ = ["RANDOM_ORDERS", "check_measurement", "generator_of", "measure_all"]
-
-RANDOM_ORDERS = 4
-"""Default number of random orders of the features that curves are compared with."""
+__all__ = ["check_measurement", "generator_of", "measure_all"]
 
 
 def measure_all(
@@ -58,7 +54,8 @@ def measure_all(
     values = torch.tensor(attribution.values, dtype=torch.float64)
     if len(values) != game.n_features:
         raise InputError(
-            f"The attribution has {len(values)} features, but the game has {game.n_features}; use the same prompt."
+            f"The attribution has {counted(len(values), 'feature')}, but the game has {game.n_features}; use the same "
+            "prompt."
         )
     if not metrics:
         raise InputError("The list of metrics must not be empty.")

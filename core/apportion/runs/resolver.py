@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -10,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from apportion.errors import CapabilityError, InputError, PluginError, listing, unknown_name
+from apportion.errors import CapabilityError, InputError, PluginError, counted, listing, shown_number, unknown_name
 from apportion.game.method_runner import rehearse
 from apportion.hooks.object_check import protocol_faults
-from apportion.options import check_options, checked_seed, named_options, whole_number
+from apportion.options import check_instance, check_options, checked_seed, named_options, whole_number
 from apportion.prompts.text import Text
 from apportion.protocols.backend import Session
 from apportion.protocols.inputs import InputAdapter, PromptRenderer
@@ -23,6 +24,7 @@ from apportion.protocols.row import ModelInput
 from apportion.protocols.targets import Target, TargetFunction
 from apportion.rendering.context import AdaptContext
 from apportion.rendering.renderer import Renderer
+from apportion.runs.advice import advice_on_prompt, check_arguments
 from apportion.runs.auto import UNTIL_BUDGET, choose_method
 from apportion.runs.target_text import Targets
 from apportion.scoring.logits_target import OfLogits
@@ -170,7 +172,9 @@ class Resolver:
         if budget is None:
             raise InputError("Give budget= (total evaluations) or until= (the largest standard error allowed).")
         if budget <= spent:
-            raise InputError(f"budget={budget} must be larger than the {spent} evaluations of this result.")
+            raise InputError(
+                f"budget={budget} must be larger than that of this result, which took {counted(spent, 'evaluation')}."
+            )
         method = "auto" if request.method_reason else request.method
         features = len(request.adapter.features)
         chosen = self._chosen(method, request.renderer, features, budget, request.given_options)
@@ -194,6 +198,7 @@ class Resolver:
             raise InputError(f"metrics={metrics!r} must be a list of names or Metric objects, or None for all.")
         found: dict[str, Metric] = {}
         for given in listed:
+            check_instance("metric", given)
             name = given if isinstance(given, str) else _name_of(given)
             found[name] = registry.get(given).make() if isinstance(given, str) else given
         if not isinstance(options, Mapping) or not all(isinstance(value, Mapping) for value in options.values()):
@@ -209,13 +214,14 @@ class Resolver:
             prompt = Text(prompt) if features is None else Text(prompt, by=features)  # type: ignore[arg-type]
         elif features is not None:
             raise InputError(
-                f"features= applies to plain strings only; a {type(prompt).__name__} defines its own features."
+                f"features= applies to plain strings only, and this prompt is of type {type(prompt).__name__}. "
+                f"{advice_on_prompt(prompt) or 'It defines its own features.'}"
             )
         found: InputAdapter | None = self._plugins.call("apportion_adapt_input", prompt=prompt, context=context)
         if found is None:
             raise InputError(
-                f"No input adapter takes a {type(prompt).__name__}: {prompt!r:.80}. Pass a str, or one of: "
-                f"{listing(self._plugins['inputs'].names())}."
+                f"This {type(prompt).__name__} is not a prompt: {prompt!r:.80}. "
+                f"{advice_on_prompt(prompt) or self._prompts()}"
             )
         if not isinstance(found, InputAdapter):
             raise PluginError(
@@ -231,10 +237,17 @@ class Resolver:
         for segment in getattr(found, "segments", ()):
             if segment.feature is not None and not 0 <= segment.feature < len(names):
                 raise PluginError(
-                    f"The adapter {type(found).__name__} has a segment of feature {segment.feature}, but there are "
-                    f"{len(names)} features, numbered from 0."
+                    f"The adapter {type(found).__name__} has a segment of feature {segment.feature}, but it has "
+                    f"{counted(len(names), 'feature')}, numbered from 0."
                 )
         return found
+
+    def _prompts(self) -> str:
+        """A sentence on what may be a prompt."""
+        own = ("text", "template", "chat", "documents")
+        others = [name for name in self._plugins["inputs"].names() if name not in own]
+        plugins = f", or an input of a plugin: {listing(others)}" if others else ""
+        return f"Pass a str, ap.Text, ap.Template, ap.Chat or ap.Documents{plugins}."
 
     def _target_fn(self, given: object, options: object, contrast: object) -> tuple[str, TargetFunction]:
         if not isinstance(options, Mapping) or not all(isinstance(name, str) for name in options):
@@ -242,13 +255,17 @@ class Resolver:
         if isinstance(given, str):
             name, made = given, self._plugins["targets"].get(given).make(**options)
         elif options:
-            raise InputError(f"target_options={dict(options)!r} requires the name of a target function.")
-        elif isinstance(given, TargetFunction):
+            raise InputError(
+                f"target_options={dict(options)!r} requires the name of a target function; an object is given its "
+                "options when it is made."
+            )
+        elif isinstance(given, TargetFunction) and not isinstance(given, type):
             name, made = _name_of(given), given
         elif callable(given) and not isinstance(given, type):
             made = OfLogits(given)
             name = made.name
         else:
+            check_instance("target_fn", given)
             raise InputError(
                 f"target_fn={given!r} must be a name, a TargetFunction (with `needs`), or a function of logits."
             )
@@ -272,12 +289,10 @@ class Resolver:
             method, reason, budget = choice.method, choice.reason, choice.budget
         if isinstance(method, str):
             name, made = method, self._plugins["methods"].get(method).make()
-        elif isinstance(method, type) or not callable(getattr(method, "run", None)):
-            kind = (
-                "a class; pass an instance" if isinstance(method, type) else "neither a name nor an object with `run`"
-            )
-            raise InputError(f"method={method!r} is {kind}.")
         else:
+            check_instance("method", method)
+            if not callable(getattr(method, "run", None)):
+                raise InputError(f"method={method!r} is neither a name nor an object with `run`.")
             name, made = _name_of(method), method
         for fault in protocol_faults("methods", made):
             raise PluginError(f"The method {name!r} {fault}")
@@ -304,14 +319,20 @@ class Resolver:
             "method_name": name,
             "method": made,
             "method_reason": reason,
-            "options": self._options(f"{name} (chosen by 'auto')" if reason else name, made, given),
+            "options": self._options(f"method {name!r}{', chosen by auto,' if reason else ''}", made, given),
             "all_options": {option: p.default for option, p in named_options(made.run).items()} | dict(given),
             "coalition_budget": None if limit is None else max(1, limit // renderer.draws),
         }
 
-    def _options(self, name: str, method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
-        check_options(f"method {name!r}", method.run, options)
+    def _options(self, owner: str, method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
+        if options:
+            check_arguments(options, ARGUMENTS, named_options(method.run))
+        check_options(owner, method.run, options)
         return with_sampler(method.run, options, self._plugins["samplers"])
+
+
+ARGUMENTS = tuple(name for name, p in inspect.signature(Resolver.draft).parameters.items() if p.kind is p.KEYWORD_ONLY)
+"""Arguments of ``attribute``."""
 
 
 def _limits(budget: int | None, until: float | None, max_std_error: float | None) -> tuple[int | None, float | None]:
@@ -324,7 +345,8 @@ def _limits(budget: int | None, until: float | None, max_std_error: float | None
         return budget, None
     number = isinstance(limit, int | float | np.integer | np.floating) and not isinstance(limit, bool)
     if not number or not 0 < limit < sys.float_info.max:
-        raise InputError(f"{name}={limit!r} must be a standard error, a number above 0 such as 0.05.")
+        shown = shown_number(limit) if isinstance(limit, int) else repr(limit)
+        raise InputError(f"{name}={shown} must be a standard error, a number above 0 such as 0.05.")
     return UNTIL_BUDGET if budget is None else budget, float(limit)
 
 
@@ -341,6 +363,7 @@ def with_sampler(function: Callable[..., Any], options: Mapping[str, Any], sampl
     """
     default = named_options(function).get("sampler")
     given = options.get("sampler", default.default if default else None)
+    check_instance("sampler", given)
     if default is not None and not isinstance(given, str) and not callable(getattr(given, "sample", None)):
         raise InputError(f"sampler={given!r} must be a name ({listing(samplers.names())}) or an object with `sample`.")
     return dict(options) | ({"sampler": samplers.get(given).make()} if isinstance(given, str) else {})

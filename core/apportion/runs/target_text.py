@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from apportion.errors import CapabilityError, InputError
+from apportion.errors import CapabilityError, InputError, counted
 from apportion.protocols.backend import Capability, GenerateSession, Session
 from apportion.protocols.row import ModelInput
 from apportion.protocols.targets import Target
@@ -45,7 +45,8 @@ class Targets:
             return self._checked_ids(name, given)
         check_encodable(name, given)
         if not given:
-            raise InputError(f"The {name} {given!r} is empty: the tokenizer returns no tokens for it.")
+            hint = "Give a text, or None for the model's own continuation" if name == "target" else "Give a text"
+            raise InputError(f"The {name} is an empty string. {hint}.")
         return given
 
     def given(self, name: str, given: str | tuple[int, ...], prompt: FullPrompt) -> Target:
@@ -101,7 +102,8 @@ class Targets:
         limit, tokens = self._session.info.context_length, len(prompt.ids)
         if limit is not None and (tokens >= limit if self._session.layout.joint else tokens > limit):
             raise InputError(
-                f"The prompt has {tokens} tokens and the model's context length is {limit}; shorten the prompt."
+                f"The prompt has {counted(tokens, 'token')} and the model's context length is {limit}; shorten the "
+                f"prompt."
             )
 
     def _of_ids(self, ids: tuple[int, ...]) -> Target:
@@ -114,8 +116,8 @@ class Targets:
         if not isinstance(values, list) or not all(type(i) is int for i in values):
             raise InputError(f"The {name} must be a string, token ids or None; it is {given!r:.80}.")
         if not values:
-            hint = ", or None to generate" if name == "target" else ""
-            raise InputError(f"The {name} is an empty list of token ids; give at least one id{hint}.")
+            hint = ", or None for the model's own continuation" if name == "target" else ""
+            raise InputError(f"The {name} is an empty list of token ids. Give at least one id{hint}.")
         vocabulary = self._session.info.vocabulary
         wrong = [i for i in values if i < 0 or (vocabulary is not None and i >= vocabulary)]
         if wrong:

@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from apportion.errors import BatchTooLargeError
+from apportion.errors import BatchTooLargeError, counted
 from apportion.protocols.backend import Layout, Session
 from apportion.protocols.batch import ScoringBatch
 from apportion.protocols.row import ModelInput, Row
@@ -37,7 +37,7 @@ class Batches:
         self._share = share
         self._row_limit: int | None = None
         self.turns = Turns()
-        """Taken by plugins that work on a batch, in any lane."""
+        """Lock of the plugins that work on a batch, in any lane."""
 
     @property
     def _layout(self) -> Layout:
@@ -128,7 +128,8 @@ class Batches:
         """
         if len(batch.rows) == 1:
             raise BatchTooLargeError(
-                f"A single prompt of {len(schedule.rows[batch.rows[0]].prompt)} tokens does not fit into the "
+                f"A single prompt of {counted(len(schedule.rows[batch.rows[0]].prompt), 'token')} does not fit "
+                f"into the "
                 f"memory of {self._session.info.device}. Use a shorter prompt, a smaller dtype or another "
                 f"device. ({failure})"
             )

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from apportion.errors import counted
 from apportion.protocols.backend import Layout
 from apportion.protocols.batch import ScoringBatch
 from apportion.protocols.row import ModelInput, Row
@@ -120,10 +121,12 @@ class Plan:
     def reason(self) -> str:
         """A sentence that compares the chosen strategy with the others."""
         taken, *others = self.ways
-        sizes = [f"{way.name} {way.tokens:,} tokens in {way.forwards:,} forwards" for way in others]
-        return f"{taken.name}: {taken.tokens:,} tokens in {taken.forwards:,} forwards" + (
-            f" (instead of {'; '.join(sizes)})" if sizes else ""
-        )
+        sizes = [f"{way.name} {_cost(way)}" for way in others]
+        return f"{taken.name}: {_cost(taken)}" + (f" (instead of {'; '.join(sizes)})" if sizes else "")
+
+
+def _cost(way: Way) -> str:
+    return f"{counted(way.tokens, 'token')} in {counted(way.forwards, 'forward pass', 'forward passes')}"
 
 
 def plan(

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from apportion.errors import CapabilityError, InputError
+from apportion.errors import CapabilityError, InputError, counted
 from apportion.protocols.backend import Capability, Session
 from apportion.protocols.batch import ScoringBatch
 from apportion.protocols.progress import ProgressEvent, Report
@@ -154,7 +154,7 @@ class Scorer:
         limit = info.context_length
         if limit is not None and (longest + target if joint else max(longest, target)) > limit:
             raise InputError(
-                f"A prompt of {longest} tokens and a target of {target} exceed the model's context "
+                f"A prompt of {counted(longest, 'token')} and a target of {target} exceed the model's context "
                 f"length of {limit} tokens{'' if joint else ' each'}. Shorten the prompt, its baselines or "
                 "the target."
             )

@@ -100,7 +100,7 @@ class ChatAdapter:
         if len(kept | begun) == total:
             why = "" if self._prompt.keep is not None else " (the user's last turn is kept unless keep= is given)"
             raise InputError(
-                f"All {total} features are kept{why}; leave at least one to attribute to. by='sentences' or by='words' "
+                f"Every feature is kept{why}; leave at least one to attribute to. by='sentences' or by='words' "
                 "splits the contents of turns."
             )
         return kept | begun

@@ -27,20 +27,14 @@ class DocumentsAdapter:
     def __init__(self, prompt: Documents, context: AdaptContext) -> None:
         self._prompt = prompt
         self._context = context
-        self._layout, self._document = _parsed(prompt.template), _parsed(prompt.document)
+        self._layout, self._document = _parsed(prompt.layout), _parsed(prompt.document)
         whole = prompt.by == "documents"
         self._sections = Sections(prompt.texts, (lambda text: [text.strip()]) if whole else prompt.by)
         self._writer: ChatWriter | None = None
         self.notes: tuple[str, ...] = ()
-        if prompt.chat:
-            given = (
-                prompt.question,
-                *prompt.texts,
-                prompt.template,
-                prompt.document,
-                prompt.separator,
-                prompt.baseline,
-            )
+        if prompt.as_chat:
+            layouts = (prompt.layout, prompt.document, prompt.separator, prompt.baseline)
+            given = (prompt.question, *prompt.texts, *layouts)
             self.notes = check_control_tokens(context.tokenizer, given, allowed=prompt.allow_control_tokens)
             self._writer = ChatWriter(
                 context.tokenizer, chat_template=prompt.chat_template, options=prompt.template_options

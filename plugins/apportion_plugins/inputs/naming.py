@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from apportion.errors import InputError, listing, suggestion
+from apportion.errors import InputError, counted, listing, suggestion
 from apportion.functions import failures_of, wrong_answer
 from apportion.prompts.common import Keep
 
@@ -75,7 +75,7 @@ def kept_indices(
     for item in keep:
         if isinstance(item, int | np.integer) and not isinstance(item, bool):
             if not -len(texts) <= item < len(texts):
-                raise InputError(f"keep={item} is out of range; there are {len(texts)} features.")
+                raise InputError(f"keep={item} is out of range; the prompt has {counted(len(texts), 'feature')}.")
             kept.add(int(item) % len(texts))
         else:
             wanted[str(item).strip()] = item
@@ -95,5 +95,5 @@ def _is_kept(keep: Callable[[str], bool], text: str) -> bool:
     with failures_of(keep, "keep", lambda: f"the text {short(text)!r}"):
         found: object = keep(text)
     if not isinstance(found, bool | np.bool_):
-        raise wrong_answer(keep, "keep", "True or False", found)
+        raise wrong_answer(keep, "keep", "True or False", found, hint="Wrap the value in bool(…).")
     return bool(found)

@@ -46,7 +46,7 @@ class Units:
     ) -> None:
         free = [i for i in range(len(texts)) if i not in kept]
         if not free:
-            raise InputError(f"All {len(texts)} features are kept; leave at least one to attribute to.")
+            raise InputError("Every feature is kept; leave at least one to attribute to.")
         labels = texts if labels is None else labels
         members: dict[object, list[int]] = {}
         for i in free:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from apportion.errors import BudgetError
+from apportion.errors import BudgetError, counted
 from apportion.game.game import Game
 from apportion.protocols.backend import Capability
 from apportion.protocols.methods import Estimate
@@ -30,7 +30,7 @@ class Ablation:
         n = game.n_features
         if budget is not None and budget < n + 1:
             raise BudgetError(
-                f"Leave-one-out of {n} features takes {n + 1} evaluations, and the budget is {budget}. "
+                f"Leave-one-out of {counted(n, 'feature')} takes {n + 1} evaluations, and the budget is {budget}. "
                 f"Raise it to {n + 1}, or use fewer features (a coarser `by`, groups, `keep`)."
             )
         mask = torch.cat([torch.ones(1, n, dtype=torch.bool), ~torch.eye(n, dtype=torch.bool)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from apportion.errors import BudgetError
+from apportion.errors import BudgetError, counted
 from apportion.game.game import Game
 from apportion.options import whole_number
 from apportion.protocols.backend import Capability
@@ -137,7 +137,8 @@ def _sample_count(n_samples: int | None, budget: int | None, n_features: int) ->
     distinct = min(n_samples, 2**n_features)
     if budget is not None and distinct > budget:
         raise BudgetError(
-            f"n_samples={n_samples} coalitions of {n_features} features may be {distinct} distinct ones, and the "
+            f"n_samples={n_samples} coalitions of {counted(n_features, 'feature')} may be {distinct} distinct "
+            f"ones, and the "
             f"budget is {budget}. Raise the budget, or omit one of the two."
         )
     return n_samples

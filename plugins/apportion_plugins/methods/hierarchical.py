@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from apportion.errors import BudgetError, InputError
+from apportion.errors import BudgetError, InputError, counted
 from apportion.game.game import Game
 from apportion.options import whole_number
 from apportion.protocols.backend import Capability
@@ -150,7 +150,8 @@ def _drill(root: Node, scorer: _Scorer, game: Game, budget: int) -> None:
     first = new(root)
     if len(first) > budget:
         raise BudgetError(
-            f"The {len(root.children)} parts of the prompt take {len(first)} evaluations, and the budget is {budget}. "
+            f"The first step, into {counted(len(root.children), 'part')}, takes {len(first)} evaluations, and the "
+            f"budget is {budget}. "
             "Raise it, lower `branching`, or use scores='ablation'."
         )
     chosen = [root]

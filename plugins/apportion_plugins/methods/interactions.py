@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from apportion.errors import BudgetError, InputError, unknown_name
+from apportion.errors import BudgetError, InputError, counted, unknown_name
 from apportion.game.game import Game
 from apportion.protocols.backend import Capability
 from apportion.protocols.methods import Coalitions, Estimate
@@ -137,7 +137,8 @@ def _drawn(n: int, budget: int, rng: torch.Generator, index: str) -> Bool[Tensor
     advice = f"Raise it ({good} for meaningful standard errors), use fewer features, or use method='kernel_shap'."
     if budget < least:
         raise BudgetError(
-            f"Interactions of {n} features take at least {least} evaluations, and the budget is {budget}. {advice}"
+            f"Interactions of {counted(n, 'feature')} take at least {least} evaluations, and the budget is "
+            f"{budget}. {advice}"
         )
     if index == "banzhaf":
         half = distinct_pairs(n, budget // 2, rng)

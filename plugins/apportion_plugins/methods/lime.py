@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from apportion.errors import BudgetError
+from apportion.errors import BudgetError, counted
 from apportion.game.game import Game
 from apportion.protocols.backend import Capability
 from apportion.protocols.methods import Coalitions, Estimate, Sampler
@@ -56,7 +56,8 @@ class Lime:
         budget = max(64, 8 * n) if budget is None else budget
         if budget < min(2**n, n + 2):
             raise BudgetError(
-                f"A Lasso on {n} features takes at least {min(2**n, n + 2)} evaluations, and the budget is {budget}. "
+                f"A Lasso on {counted(n, 'feature')} takes at least {min(2**n, n + 2)} evaluations, and the budget "
+                f"is {budget}. "
                 f"Raise it, or use method='ablation' ({n + 1})."
             )
         assert isinstance(sampler, Sampler), "sampler names are resolved before the call"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from apportion.errors import BudgetError, InputError
+from apportion.errors import BudgetError, InputError, counted
 from apportion.game.game import Game
 from apportion.options import whole_number
 from apportion.protocols.backend import Capability
@@ -48,7 +48,7 @@ class Occlusion:
         starts = sorted({*range(0, n - window + 1, stride), n - window})
         if budget is not None and budget < len(starts) + 1:
             raise BudgetError(
-                f"{len(starts)} windows of {window} over {n} features take {len(starts) + 1} evaluations, and the "
+                f"Windows of {window} over {counted(n, 'feature')} take {len(starts) + 1} evaluations, and the "
                 f"budget is {budget}. Raise it, or use a larger stride or window."
             )
         covered = torch.zeros(len(starts), n, dtype=torch.bool)

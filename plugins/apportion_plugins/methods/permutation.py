@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from apportion.errors import InputError, shown_number
+from apportion.errors import InputError, counted, shown_number
 from apportion.game.game import Game
 from apportion.protocols.backend import Capability
 from apportion.protocols.methods import Estimate
@@ -94,7 +94,7 @@ def _check_count(count: int | None, antithetic: bool, n_features: int) -> None:
         raise InputError(f"n_permutations={shown} must be a positive whole number{even}.")
     if count * (n_features + 1) ** 2 > MOST_CELLS:
         raise InputError(
-            f"n_permutations={shown_number(count)} orders of {n_features} features do not fit into memory. "
+            f"n_permutations={shown_number(count)} orders of {counted(n_features, 'feature')} do not fit into memory. "
             "Use fewer, or set a budget instead."
         )
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from apportion.errors import BudgetError, InputError
+from apportion.errors import BudgetError, InputError, counted
 from apportion.game.game import Game
 from apportion.game.token_view import TokenView
 from apportion.options import whole_number
@@ -90,7 +90,8 @@ class Reagent:
         budget = DEFAULT_BUDGET if budget is None else budget
         if budget < 1 + 2 * num_probes:
             raise BudgetError(
-                f"One step of {num_probes} probes takes {1 + 2 * num_probes} evaluations, and the budget is {budget}. "
+                f"One step of {counted(num_probes, 'probe')} takes {1 + 2 * num_probes} evaluations, and the "
+                f"budget is {budget}. "
                 "Raise it, or lower num_probes."
             )
         view = game.tokens()

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from scipy.special import stdtrit
 from torch import Tensor
 
-from apportion.errors import BudgetError
+from apportion.errors import BudgetError, counted
 from apportion_plugins.methods.bootstrap import replicates_of
 
 __all__ = ["Fit", "default_budget", "require_determined", "weighted_least_squares"]
@@ -29,7 +29,8 @@ def require_determined(n_features: int, budget: int) -> None:
     """
     if budget < 2 * n_features:
         raise BudgetError(
-            f"A regression on {n_features} features takes at least {2 * n_features} evaluations, and the budget is "
+            f"A regression on {counted(n_features, 'feature')} takes at least {2 * n_features} evaluations, and "
+            f"the budget is "
             f"{budget}. Raise it ({4 * n_features} or more for standard errors), or use method='ablation' "
             f"({n_features + 1})."
         )

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from apportion.errors import BudgetError
+from apportion.errors import BudgetError, counted
 from apportion.game.game import Game
 from apportion.protocols.backend import Capability
 from apportion.protocols.methods import Estimate
@@ -41,7 +41,7 @@ class ExactShapley:
             allowed = f"the budget is {budget}" if budget is not None else f"the limit is 2^{MAX_FEATURES}"
             total = f" = {2**n:,}" if n < 64 else ""
             raise BudgetError(
-                f"Exact Shapley values of {n} features take 2^{n}{total} evaluations, and {allowed}. "
+                f"Exact Shapley values of {counted(n, 'feature')} take 2^{n}{total} evaluations, and {allowed}. "
                 "Use method='permutation' (with a budget), or fewer features (a coarser `by`, groups, `keep`)."
             )
         return Estimate(shapley_of_table(game.values(all_coalitions(n))))

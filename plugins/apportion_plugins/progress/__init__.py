@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from rich.console import Console
 
+from apportion.errors import counted
 from apportion.hooks.hookspecs import hookimpl
 from apportion.protocols.progress import ProgressEvent
 from apportion_plugins.progress.notebook import NotebookBar
@@ -70,7 +71,7 @@ class ProgressBar:
         if self._bar is not None:
             seconds = self._clock() - self._many_since
             rate = f", {event.evaluations / seconds:.1f}/s" if event.evaluations and seconds > 0 else ""
-            more = f"{event.evaluations:,} evaluations{rate}"
+            more = f"{counted(event.evaluations, 'evaluation')}{rate}"
             self._bar.show("prompts", event.done, event.total or None, more)
 
     def _chosen(self) -> _Bar | None:

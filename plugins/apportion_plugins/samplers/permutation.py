@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from apportion.errors import BudgetError
+from apportion.errors import BudgetError, counted
 from apportion.protocols.methods import Coalitions
 
 __all__ = ["Orders", "PermutationSampler", "chain", "orders_within_budget", "random_orders"]
@@ -84,7 +84,8 @@ def _check_budget(n_features: int, budget: int, step: int) -> None:
     least = min(2**n_features, step * (n_features - 1) + 2)
     if budget < least:
         raise BudgetError(
-            f"{'A pair of orders' if step > 1 else 'One order'} of {n_features} features visits {least} coalitions, "
+            f"{'A pair of orders' if step > 1 else 'One order'} of {counted(n_features, 'feature')} visits {least} "
+            f"coalitions, "
             f"and the budget is {budget}. Raise it to {least} or more ({2 * step * (n_features - 1) + 2} for standard "
             f"errors), or use method='ablation' ({n_features + 1})."
         )

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from apportion.errors import BudgetError
+from apportion.errors import BudgetError, counted
 from apportion.protocols.methods import Coalitions
 
 __all__ = ["all_coalitions", "coalitions_of_each_size", "inner_coalitions"]
@@ -40,7 +40,8 @@ def inner_coalitions(n_features: int, budget: int) -> Coalitions | None:
     """
     if n_features < 2 or budget < 2:
         raise BudgetError(
-            f"A pair of coalitions takes 2 features and 2 evaluations; there are {n_features} features, and the "
+            f"A pair of coalitions takes 2 features and 2 evaluations; this prompt has "
+            f"{counted(n_features, 'feature')}, and the "
             f"budget is {budget}."
         )
     if budget < 2**n_features - 2:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
+from apportion.errors import counted
 from apportion.results.evaluation import Evaluation
 from apportion_plugins.visualizers import figure as parts
 from apportion_plugins.visualizers.canvas import MARGIN, NOTE, SUBTITLE, Page, drawn, height_of
@@ -226,7 +227,7 @@ def _header(page: Page, evaluations: Sequence[Evaluation], width: float) -> Head
     def lines(inner: float) -> list[str]:
         return [
             *page.wrapped(target, inner, SUBTITLE, most=2),
-            *page.wrapped(f"{one.n_features} features, in the order of their attribution.", inner, SUBTITLE),
+            *page.wrapped(f"{counted(one.n_features, 'feature')}, in the order of their attribution.", inner, SUBTITLE),
         ]
 
     return made_header(page, width, one_line(title), lines)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from apportion.errors import counted
 from apportion.protocols.metrics import Measurement
 from apportion.results.evaluation import Evaluation
 from apportion_plugins.visualizers.labels import one_line
@@ -48,7 +49,7 @@ def evaluation_facts(evaluations: Sequence[Evaluation]) -> list[tuple[str, str]]
     anew = sum(one.evaluations for one in evaluations)
     facts = [
         ("features", f"{evaluations[0].n_features:,}"),
-        ("cost", f"{anew:,} evaluation{'' if anew == 1 else 's'} in addition to those of the run"),
+        ("cost", f"{counted(anew, 'evaluation')} in addition to those of the run"),
         ("seed", str(evaluations[0].seed)),
     ]
     if any(m.std_error is not None for one in evaluations for m in one.measurements.values()):

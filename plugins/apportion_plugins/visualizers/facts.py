@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from apportion.errors import counted
 from apportion.results.attribution import Attribution
 from apportion.results.ranking import top_size
 from apportion_plugins.visualizers.labels import quotable
@@ -51,7 +52,7 @@ def details(attribution: Attribution) -> list[tuple[str, str]]:
         ("target options", _pairs(provenance.target_options)),
         ("contrast", "" if provenance.contrast is None else repr(provenance.contrast)),
         ("options", _pairs(provenance.options)),
-        ("budget", "no limit" if provenance.budget is None else f"{provenance.budget:,} evaluations"),
+        ("budget", "no limit" if provenance.budget is None else counted(provenance.budget, "evaluation")),
         ("seed", str(provenance.seed)),
         ("versions", _pairs(provenance.versions)),
         ("created", provenance.created),
@@ -105,7 +106,7 @@ def cost(attribution: Attribution) -> str:
     provenance = attribution.provenance
     cached = f" ({provenance.cached:,} more from the cache)" if provenance.cached else ""
     return (
-        f"{_count(provenance.evaluations, 'evaluation')}{cached}, {_count(provenance.forwarded_tokens, 'token')}, "
+        f"{counted(provenance.evaluations, 'evaluation')}{cached}, {counted(provenance.forwarded_tokens, 'token')}, "
         f"{provenance.seconds:.3g} s"
     )
 
@@ -125,10 +126,6 @@ def error_notes(attribution: Attribution, mark: str = "±") -> list[str]:
 def _percent(share: float) -> str:
     # 99.6 % must not be shown as 100 %.
     return f"{min(99, round(100 * share)) if share < 1 else 100} %"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _pairs(mapping: Mapping[str, object]) -> str:

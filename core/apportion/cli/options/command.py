@@ -32,7 +32,7 @@ class Without:
     The function still gets the whole group, with the defaults of these fields.
 
     Args:
-        names: of the fields.
+        names: names of the fields.
     """
 
     def __init__(self, *names: str) -> None:
@@ -43,10 +43,10 @@ def add_command(app: typer.Typer, function: Callable[..., None], *, panel: str, 
     """Turn a function into a command that has its name, and its docstring as help.
 
     Args:
-        app: gets the command.
-        function: takes groups of options and nothing else.
-        panel: where the help of ``app`` lists the command.
-        epilog: ends the help of the command.
+        app: app that gets the command.
+        function: function that takes groups of options and nothing else.
+        panel: panel in the help of ``app`` that lists the command.
+        epilog: end of the command's help.
     """
     hints = get_type_hints(function, include_extras=True)
     groups = {name: _Group.of(hints[name]) for name in inspect.signature(function).parameters}

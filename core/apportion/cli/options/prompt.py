@@ -48,28 +48,31 @@ class PromptOptions:
             help="Option of that type. Values are read as JSON or else as text. Repeatable.",
         ),
     ] = ()
-    by: Annotated[
+    features: Annotated[
         str | None,
         _option(
-            metavar="UNIT",
+            "--features",
+            "--by",
+            metavar="KIND",
             show_default="words; turns with --chat; documents with --document",
-            help="Unit to cut the prompt into: words, tokens, sentences or paragraphs; for a chat also turns or roles.",
+            help="Features to cut the prompt into: words, tokens, sentences or paragraphs; for a chat also turns or "
+            "roles.",
         ),
     ] = None
     text_baseline: Annotated[
         str | None,
         _option(
             metavar="TEXT",
-            show_default="absent pieces are removed",
-            help="Text that replaces an absent piece of the prompt.",
+            show_default="absent features are removed",
+            help="Text that replaces an absent feature of the prompt.",
         ),
     ] = None
     baseline_id: Annotated[
-        int | None, _option(metavar="ID", min=0, help="The same, as a token id; needs --by tokens.")
+        int | None, _option(metavar="ID", min=0, help="The same, as a token id; needs --features tokens.")
     ] = None
     keep: Annotated[
         tuple[str, ...],
-        _option(metavar="TEXT", help="Piece of the prompt that is always present and gets no score. Repeatable."),
+        _option(metavar="TEXT", help="Text of a feature that is always present and gets no score. Repeatable."),
     ] = ()
     keep_index: Annotated[
         tuple[int, ...], _option(metavar="N", help="The same, by its position from 0; -1 is the last. Repeatable.")
@@ -120,8 +123,8 @@ class PromptOptions:
         tuple[Path, ...],
         _option(
             metavar="FILE",
-            help="Document that the prompt asks about. The features are the documents, or with --by pieces of them. "
-            "Repeatable.",
+            help="Document that the prompt asks about. The features are the documents, or with --features pieces of "
+            "them. Repeatable.",
         ),
     ] = ()
     layout: Annotated[

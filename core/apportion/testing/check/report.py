@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from apportion.errors import PluginError
 from apportion.hooks.manager import Plugins
 from apportion.hooks.object_check import object_faults, summary_faults
-from apportion.hooks.registry import Entry
+from apportion.hooks.registry import NOUNS, Entry
 from apportion.hooks.validation import explained
 from apportion.rendering.context import AdaptContext
 from apportion.testing import tiny
@@ -34,7 +34,7 @@ def examine_hooks(plugin: str, plugins: Plugins) -> list[str]:
 
 
 def _examined(entry: Entry, plugins: Plugins) -> Finding:
-    label = f"The {entry.kind[:-1]} {entry.name!r}"
+    label = f"The {NOUNS[entry.kind]} {entry.name!r}"
     try:
         # The class of a prompt needs arguments, so it is inspected but not called.
         made = entry.load() if entry.kind == "inputs" else entry.make()
