@@ -547,7 +547,7 @@ def test_problems_that_one_line_explains(run: Run, no_model: None, words: list[s
         (["a", "--budget", "0"], "--budget"),
         (["a", "--seed", "x"], "--seed"),
         (["a", "--save", "a.txt"], "should end in .json"),
-        (["a", "--plot", "a.jpg"], "not one of .png, .svg, .pdf, .html"),
+        (["a", "--plot", "a.jpg"], "not one of .png, .svg, .pdf, .eps, .html"),
         (["a", "--view", "bar"], "add --plot FILE"),
         (["a", "--view-option", "sort=true"], "add --view NAME or --plot FILE"),
         (["a", "--view", "terminal", "--json"], "add --plot FILE for the view"),
