@@ -8,7 +8,7 @@ from typing import Any
 from rich.cells import cell_len
 
 from apportion.errors import InputError
-from apportion_plugins.visualizers.drawing import Axes, FigureCanvasAgg, to_rgba
+from apportion_plugins.visualizers.drawing import Annotation, Axes, FigureCanvasAgg, Text, to_rgba
 from apportion_plugins.visualizers.fonts import Lettering
 from apportion_plugins.visualizers.labels import ellipsis, is_right_to_left, runs
 from apportion_plugins.visualizers.look import Look
@@ -22,6 +22,8 @@ TITLE, SUBTITLE, NOTE = 12.0, 9.0, 8.0
 """Font sizes in points."""
 _LEADING, _ASCENT = 1.45 / 72, 0.8 / 72
 """Heights of a line, and of its part above the baseline, in inches per point."""
+_SURE = 0.97
+"""Share of a width that texts may fill: how wide they are depends a little on the resolution of the file."""
 _SCALES = (1.0, 0.9, 0.8, 0.7, 0.6)
 """Scales to try, so that the content fits the size that the user chose; smaller print is hard to read."""
 
@@ -164,14 +166,24 @@ class Page:
         """Write lines of text at the left margin, from ``top`` inches downwards."""
         for i, text in enumerate(texts):
             y = 1 - (top + (i * _LEADING + _ASCENT) * size) / self._height
-            left, parts = MARGIN, runs(text)
-            # Texts of different directions are placed one by one, because marks between them would be printed.
-            for part in parts:
-                before, after = self._spaces(part, size) if len(parts) > 1 else (0.0, 0.0)
-                shown = part.strip(" ") if len(parts) > 1 else part
-                place = {"x": (left + before) / self._width, "y": y, "va": "baseline", "ha": "left"}
-                self.figure.text(s=shown, **(self.style(size) | place | style))
-                left += before + self.width_of([shown], size) + after
+            self._line(runs(text), y, size, self.style(size) | {"va": "baseline", "ha": "left"} | style)
+
+    def _line(self, parts: Sequence[str], y: float, size: float, style: dict[str, Any]) -> None:
+        """Write parts of a line one after the other: marks of direction between them would be printed."""
+        before: Text | None = None
+        gap = 0.0
+        for part in parts:
+            left, right = self._spaces(part, size) if len(parts) > 1 else (0.0, 0.0)
+            shown, gap = part.strip(" ") if len(parts) > 1 else part, gap + left
+            if before is None:
+                before = self.figure.text(MARGIN / self._width, y, shown, **style)
+            else:
+                # Where a part ends depends on the resolution of the file, so it is found when the figure is drawn.
+                place: dict[str, Any] = {"xycoords": (before, "figure fraction"), "textcoords": "offset points"}
+                offset = (gap * self._scale * 72, 0.0)
+                before = Annotation(shown, (1.0, y), offset, annotation_clip=False, **place, **style)
+                self.figure.add_artist(before)
+            gap = right
 
     def _spaces(self, text: str, size: float) -> tuple[float, float]:
         """Widths in inches of the spaces to the left and to the right of a text."""
@@ -181,7 +193,7 @@ class Page:
 
     def wrapped(self, text: str, width: float, size: float, most: int = 4) -> list[str]:
         """Wrap the text into lines of at most ``width`` inches; text beyond ``most`` lines is elided."""
-        text = self.drawable(text)
+        text, width = self.drawable(text), _SURE * width
         if self.width_of([text], size) <= width:
             return [text]
         lines = [""]

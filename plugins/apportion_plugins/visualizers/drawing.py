@@ -36,10 +36,11 @@ with _any_backend():
     from matplotlib.patches import FancyBboxPatch, PathPatch, Rectangle
     from matplotlib.path import Path
     from matplotlib.patheffects import Normal
-    from matplotlib.text import Text
+    from matplotlib.text import Annotation, Text
     from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 __all__ = [
+    "Annotation",
     "Axes",
     "Colormap",
     "FancyBboxPatch",
