@@ -15,7 +15,7 @@ from enum import Enum
 
 SECTIONS = {
     "Explaining": ("Explainer", "Text", "Template", "Chat", "Documents", "Cost", "load_results"),
-    "Results": ("Attribution", "Provenance", "Feature", "Segment", "Level"),
+    "Results": ("Attribution", "Provenance", "HtmlView", "Feature", "Segment", "Level"),
     "Evaluations and comparisons": ("Evaluation", "Comparison", "ResultComparison", "compare", "Metric", "Measurement"),
     "Methods": ("Game", "Method", "Estimate", "Sampler", "Coalitions", "Inside", "Trace"),
     "Inputs": ("InputAdapter", "AdaptContext", "ModelInput", "Media", "Alternatives"),
@@ -141,9 +141,10 @@ def class_signature(thing: type, found: ast.ClassDef) -> str:
     name = found.name
     if issubclass(thing, BaseException | Enum) or getattr(thing, "_is_protocol", False):
         return f"class {name}({', '.join(map(unparsed, found.bases))})"
-    start = next((f for f in found.body if isinstance(f, ast.FunctionDef) and f.name == "__init__"), None)
+    makers = ("__init__", "__new__")
+    start = next((f for f in found.body if isinstance(f, ast.FunctionDef) and f.name in makers), None)
     if start is not None:
-        return laid_out(f"class {name}", parameters(start, "self"), "")
+        return laid_out(f"class {name}", parameters(start, "self", "cls"), "")
     return laid_out(f"class {name}", dataclass_parameters(found), "")
 
 

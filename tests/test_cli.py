@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -600,7 +601,7 @@ def test_problems_that_one_line_explains(run: Run, no_model: None, words: list[s
         (["a", "--budget", "0"], "--budget"),
         (["a", "--seed", "x"], "--seed"),
         (["a", "--save", "a.txt"], "should end in .json"),
-        (["a", "--plot", "a.jpg"], "not one of .png, .svg, .pdf, .html"),
+        (["a", "--plot", "a.jpg"], "not one of .png, .svg, .pdf, .eps, .html"),
         (["a", "--view", "bar"], "add --plot FILE"),
         (["a", "--view-option", "sort=true"], "add --view NAME or --plot FILE"),
         (["a", "--view", "terminal", "--json"], "add --plot FILE for the view"),
@@ -1148,6 +1149,9 @@ def test_evaluate(run: Run, tiny_model_dir: Path, tmp_path: Path) -> None:
     assert run(*words, "--json", "--random-orders", "0").json()["random"] == {}
     assert both[0]["measurements"] == found["measurements"]
     assert (tmp_path / "curves.png").stat().st_size > 10_000
+    look = ["--plot", tmp_path / "small.png", "--view-option", "size=[4, 6]", "--view-option", "dpi=50"]
+    assert run(*words, *look).code == 0
+    assert (tmp_path / "small.png").read_bytes()[16:24] == struct.pack(">II", 200, 300)
     generated = run("evaluate", "a b", "--model", tiny_model_dir, "--compare", "ablation", "--metric", "deletion")
     assert generated.code == 0
     assert "deletion" in plain(generated.out)
@@ -1161,6 +1165,8 @@ def test_evaluate(run: Run, tiny_model_dir: Path, tmp_path: Path) -> None:
         (["--metric-option", "masks=3"], "'masks' does not name an option; write METRIC.NAME=VALUE"),
         (["--plot", "curves.txt"], "the suffix of curves.txt is not one of"),
         (["--plot", "/nowhere/curves.png"], "there is no folder /nowhere"),
+        (["--plot", "curves.png", "--view-option", "sise=[3, 2]"], "no option 'sise'"),
+        (["--view-option", "title=null"], "is for the curves; add --plot FILE"),
         (["--save", "r.json"], "No such option"),
         (["--random-orders", "3"], "3 is odd"),
     ],

@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from apportion.results.attribution import Attribution
     from apportion.results.comparison import ResultComparison
     from apportion.results.evaluation import Comparison, Evaluation, compare
+    from apportion.results.html_view import HtmlView
     from apportion.results.provenance import Provenance
     from apportion.results.run_folder import load_results
     from apportion.runs.cost import Cost
@@ -80,6 +81,7 @@ _HOMES = {
     "results.comparison": ("ResultComparison",),
     "results.evaluation": ("Comparison", "Evaluation", "compare"),
     "explainer": ("Explainer",),
+    "results.html_view": ("HtmlView",),
     "protocols.features": ("Feature", "Level", "Segment"),
     "game.game": ("Game",),
     "hooks.hookspecs": ("Settings", "hookimpl"),
@@ -129,6 +131,7 @@ __all__ = [
     "Feature",
     "Game",
     "GenerateSession",
+    "HtmlView",
     "InputAdapter",
     "InputError",
     "Inside",

@@ -632,7 +632,7 @@ class VisualizerMutant(VisualizerContract):
     def show(self, attribution):
         items = zip(attribution.feature_names, attribution.values, strict=True)
         rows = [f"<li>{html.escape(name)}: {value:.3g}</li>" for name, value in items]
-        return f"<ul>{''.join(rows)}</ul>"
+        return ap.HtmlView(f"<ul>{''.join(rows)}</ul>")
 
     @pytest.fixture
     def visualizer(self):
@@ -649,7 +649,12 @@ class VisualizerMutant(VisualizerContract):
 
 class TestViewDoesNotEscape(VisualizerMutant):
     def show(self, attribution):
-        return html.unescape(super().show(attribution))
+        return ap.HtmlView(html.unescape(super().show(attribution).fragment))
+
+
+class TestViewIsNotDisplayed(VisualizerMutant):
+    def show(self, attribution):
+        return super().show(attribution).fragment
 
 
 class TestViewLosesSigns(VisualizerMutant):

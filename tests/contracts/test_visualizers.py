@@ -46,8 +46,12 @@ class TestHtml(VisualizerContract):
         return Html()
 
 
-class TestHtmlPage(TestHtml):
-    options = {"page": True}
+class TestHtmlSorted(TestHtml):
+    options = {"sort": True}
+
+
+class TestBarOfAColumn(TestBar):
+    options = {"size": (3.3, None), "title": None, "labels": "short", "dpi": 300}
 
 
 class TestMatrix(VisualizerContract):

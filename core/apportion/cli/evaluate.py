@@ -26,6 +26,7 @@ from apportion.cli.parse import json_pairs, usage_error
 from apportion.cli.saved import RowOptions, folder_of, saved_result
 from apportion.errors import listing
 from apportion.hooks.manager import installed_plugins
+from apportion.options import check_options
 from apportion.protocols.metrics import RANDOM_ORDERS
 
 if TYPE_CHECKING:
@@ -91,9 +92,18 @@ class MetricOptions:
             "--plot",
             metavar="FILE",
             rich_help_panel=OUTPUT,
-            help="Draw the deletion and insertion curves to a .png, .svg or .pdf file.",
+            help="Draw the deletion and insertion curves to a .png, .svg, .pdf or .eps file.",
         ),
     ] = None
+    look: Annotated[
+        tuple[str, ...],
+        typer.Option(
+            "--view-option",
+            metavar="KEY=VALUE",
+            rich_help_panel=OUTPUT,
+            help="Option of the curves: title, labels, size or dpi, as in 'size=[6.5, 4]'. Repeatable.",
+        ),
+    ] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +136,7 @@ def evaluate(
     With --result, measure that of a saved result.
     """
     options = _checked(metrics)
+    look = _checked_look(metrics)
     if saved.result is None:
         if row.row is not None:
             usage_error("--row", "this is a row of a folder; name the folder with --result.")
@@ -138,7 +149,7 @@ def evaluate(
         evaluated = partial(_evaluation, job, result, metrics, options)
     with contextlib.redirect_stdout(sys.stderr):
         found = evaluated()
-    _deliver(found, as_json=output.as_json, curves=metrics.curves)
+    _deliver(found, as_json=output.as_json, curves=metrics.curves, look=look)
 
 
 def _check_alone(prompt: PromptOptions, target: TargetOptions, method: MethodOptions, metrics: MetricOptions) -> None:
@@ -167,7 +178,7 @@ def _evaluation(
 ) -> list[Evaluation]:
     """The evaluation of a saved result."""
     with job.opened(check=lambda: None) as explainer:
-        return [explainer.evaluate(result, list(metrics.metric) or None, seed=job.call["seed"], options=options)]
+        return [explainer.evaluate(result, **_judged(job, metrics, options))]
 
 
 def _checked(metrics: MetricOptions) -> dict[str, dict[str, Any]]:
@@ -191,23 +202,46 @@ def _checked(metrics: MetricOptions) -> dict[str, dict[str, Any]]:
     return options
 
 
+def _checked_look(metrics: MetricOptions) -> dict[str, Any]:
+    """Options of the plot, whose names are checked before a model is loaded."""
+    look = json_pairs("--view-option", metrics.look, "size=[6.5, 4]")
+    if look and metrics.curves is None:
+        usage_error("--view-option", f"{metrics.look[0]!r} is for the curves; add --plot FILE.")
+    registry = installed_plugins()["metrics"]
+    for name in metrics.metric or registry.names():
+        plot = getattr(registry.get(name).make(), "plot", None)
+        if plot is not None:
+            check_options(f"plot of {name!r}", plot, look)
+            break
+    return look
+
+
 def _evaluations(job: Job, metrics: MetricOptions, options: Mapping[str, Mapping[str, Any]]) -> list[Evaluation]:
     """The attribution that was asked for, then those of the other methods on the same prompt and target."""
-    names = list(metrics.metric) or None
+    judged = _judged(job, metrics, options)
     with job.opened() as explainer:
         first = explainer.attribute(**job.call, **job.method_options)
-        seed = job.call["seed"]
-        judged = {"seed": seed, "options": options, "random_orders": metrics.random_orders}
-        found = [explainer.evaluate(first, names, **judged)]
+        found = [explainer.evaluate(first, **judged)]
         # A target that was generated is not generated again.
         target = job.call["target"] or explainer.target_of(first)
         for method in metrics.compare:
             result = explainer.attribute(**{**job.call, "method": method, "target": target, "generate": None})
-            found.append(explainer.evaluate(result, names, **judged))
+            found.append(explainer.evaluate(result, **judged))
     return found
 
 
-def _deliver(found: list[Evaluation], *, as_json: bool, curves: Path | None) -> None:
+def _judged(job: Job, metrics: MetricOptions, options: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Arguments of ``Explainer.evaluate``, but for the result."""
+    named = list(metrics.metric) or None
+    return {
+        "metrics": named,
+        "seed": job.call["seed"],
+        "options": options,
+        "random_orders": metrics.random_orders,
+    }
+
+
+def _deliver(found: list[Evaluation], *, as_json: bool, curves: Path | None, look: Mapping[str, Any]) -> None:
     from apportion.results.evaluation import compare
 
     if as_json:
@@ -216,7 +250,8 @@ def _deliver(found: list[Evaluation], *, as_json: bool, curves: Path | None) -> 
         compare(found).show()
     if curves is not None:
         content = io.BytesIO()
-        compare(found).plot().savefig(content, format=curves.suffix.lower()[1:], dpi=DOTS_PER_INCH)
+        dpi = "figure" if "dpi" in look else DOTS_PER_INCH
+        compare(found).plot(**look).savefig(content, format=curves.suffix.lower()[1:], dpi=dpi)
         write_file(curves, content.getvalue())
 
 

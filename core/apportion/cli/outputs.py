@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DOTS_PER_INCH", "PICTURES", "Outputs", "check_outputs", "check_writable", "write_file"]
 
-PICTURES = (".png", ".svg", ".pdf")
+PICTURES = (".png", ".svg", ".pdf", ".eps")
 PAGE = ".html"
 TERMINAL = "terminal"
 DOTS_PER_INCH = 200
@@ -102,7 +102,8 @@ class Outputs:
             return picture.encode()
         if hasattr(picture, "savefig") and _suffix(path) in PICTURES:
             content = io.BytesIO()
-            picture.savefig(content, format=_suffix(path)[1:], dpi=DOTS_PER_INCH)
+            dpi = "figure" if "dpi" in self.view_options else DOTS_PER_INCH
+            picture.savefig(content, format=_suffix(path)[1:], dpi=dpi)
             return content.getvalue()
         raise _misfit(self.view, path)
 
@@ -120,7 +121,7 @@ class Outputs:
             return
         if self.plot is None and "Figure" in str(returned):
             usage_error("--view", _needs_a_file(self.view))
-        if self.plot is not None and (returned in (str, "str")) != (_suffix(self.plot) == PAGE):
+        if self.plot is not None and _is_text(returned) != (_suffix(self.plot) == PAGE):
             raise _misfit(self.view, self.plot)
 
 
@@ -202,6 +203,12 @@ def check_writable(path: Path) -> None:
 
 def _suffix(path: Path) -> str:
     return path.suffix.lower()
+
+
+def _is_text(annotation: object) -> bool:
+    """True for ``str`` and ``HtmlView``, also as names in postponed annotations."""
+    name = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
+    return name.rpartition(".")[2] in ("str", "HtmlView")
 
 
 def _needs_a_file(view: str) -> str:

@@ -12,14 +12,14 @@ __all__ = ["Visualizer"]
 class Visualizer(Protocol):
     """Renders a view of a result.
 
-    ``render(attribution, **options)`` returns a matplotlib ``Figure``, an HTML ``str`` or a rich renderable. Options
-    are keyword-only parameters of ``render`` with defaults. Annotate the return type of ``render``: from it,
-    ``apportion attribute --view`` knows before it loads a model whether a view is a picture (an annotation with
-    ``Figure``), HTML (``str``), or meant for the terminal.
+    ``render(attribution, **options)`` returns a matplotlib ``Figure``, an ``HtmlView``, a ``str`` of plain text or a
+    rich renderable. Options are keyword-only parameters of ``render`` with defaults. Annotate the return type of
+    ``render``: from it, ``apportion attribute --view`` knows before it loads a model whether a view is a picture (an
+    annotation with ``Figure``), a text (``HtmlView`` or ``str``), or meant for the terminal.
 
     A visualizer may also have ``render_evaluations(evaluations)`` for the ``Evaluation`` objects of one target, and
-    ``render_comparison(comparison)`` for a ``ResultComparison``; ``show`` of these prints the output of the visualizer
-    called ``"terminal"``.
+    ``render_comparison(comparison)`` for a ``ResultComparison``. ``show`` of these prints the output of the visualizer
+    called ``"terminal"``; notebooks display that of the one called ``"html"``.
     """
 
     render: Callable[..., Any]

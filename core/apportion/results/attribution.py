@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float64
 
-from apportion.errors import InputError, ResultError, listing, unknown_name
+from apportion.errors import InputError, ResultError, counted, listing, unknown_name
 from apportion.protocols.features import Feature, Segment
 from apportion.results import result_json
+from apportion.results.brief import quoted
+from apportion.results.html_view import HtmlView
 from apportion.results.provenance import Provenance
-from apportion.results.ranking import top_size
+from apportion.results.ranking import TOP, top_size
 from apportion.results.recipe import Recipe
 from apportion.results.tables import columns_of, dataframe
 
@@ -31,7 +33,7 @@ EFFICIENT = ("Shapley value", "Owen value")
 """Estimands whose values sum to the difference between the full and the empty prompt."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Attribution:
     """Attribution of a target to the features of a prompt. A feature with a positive value raises the target's score.
 
@@ -157,7 +159,8 @@ class Attribution:
             **options: options of the view; unknown ones are rejected.
 
         Returns:
-            A matplotlib ``Figure``, HTML as a ``str`` for ``"html"``, or a rich renderable for ``"terminal"``.
+            The view, which notebooks display: a matplotlib ``Figure``, saved by ``savefig``; an ``HtmlView`` for
+            ``"html"``, saved by ``save``; or a rich renderable for ``"terminal"``.
 
         Raises:
             UnknownNameError: there is no such view.
@@ -210,4 +213,17 @@ class Attribution:
         html = self.plot("html")
         if not isinstance(html, str):
             raise ResultError(f"The visualizer 'html' returned {type(html).__name__} instead of a str.")
-        return html
+        return html.fragment if isinstance(html, HtmlView) else html
+
+    def __repr__(self) -> str:
+        values, provenance = np.asarray(self.values), self.provenance
+        order = np.argsort(-np.nan_to_num(np.abs(values)), kind="stable")[:TOP]
+        top = ", ".join(f"{quoted(self.features[i].name)} {values[i]:+.3g}" for i in order)
+        target = quoted(self.target_text or "".join(self.target_tokens))
+        against = "" if provenance.contrast is None else f" against {quoted(provenance.contrast)}"
+        model = f" on {quoted(provenance.model)}" if provenance.model else ""
+        return (
+            f"Attribution: {self.estimand} of {counted(len(values), 'feature')}, target {target}{against}\n"
+            f"  top: {top} ({self.unit})\n"
+            f"  {provenance.method}{model}: {counted(provenance.evaluations, 'evaluation')}, {provenance.seconds:.3g} s"
+        )

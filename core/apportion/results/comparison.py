@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float64
 
-from apportion.errors import InputError, ResultError, listing
+from apportion.errors import InputError, listing
 from apportion.options import whole_number
 from apportion.results.attribution import Attribution
+from apportion.results.display import as_html, print_view
+from apportion.results.html_view import HtmlView
 from apportion.results.naming import distinct_names
 from apportion.results.ranking import TOP, rank_correlation, top_overlap
 from apportion.results.tables import dataframe
@@ -69,14 +71,11 @@ class ResultComparison:
 
     def show(self) -> None:
         """Print a table in the terminal, with a row per feature and a column per result, and the agreement of pairs."""
-        from rich.console import Console
+        print_view(self.results[0].plugins, "render_comparison", self)
 
-        from apportion.hooks.manager import installed_plugins
-
-        view = (self.results[0].plugins or installed_plugins())["visualizers"].get("terminal").make()
-        if not hasattr(view, "render_comparison"):
-            raise ResultError("The visualizer 'terminal' has no render_comparison, so it cannot show a comparison.")
-        Console().print(view.render_comparison(self))
+    def to_html(self) -> HtmlView:
+        """Convert to HTML: the same tables, which notebooks display and ``save`` writes to a file."""
+        return as_html(self.results[0].plugins, "render_comparison", self)
 
     def to_dataframe(self) -> pd.DataFrame:
         """Convert to a pandas ``DataFrame``: one row per feature, and one column of values per result.
@@ -87,6 +86,9 @@ class ResultComparison:
         features = self.results[0].features
         columns = {"feature": [f.name for f in features], "text": [f.text for f in features]}
         return dataframe(columns | {n: r.values for n, r in zip(self.names, self.results, strict=True)})
+
+    def _repr_html_(self) -> str:
+        return self.to_html().fragment
 
     def __repr__(self) -> str:
         return f"ResultComparison({listing(self.names)})"

@@ -8,11 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, overload
 
-from apportion.errors import InputError, ResultError, listing
+from apportion.errors import InputError, ResultError, counted, listing
 from apportion.options import check_options
 from apportion.protocols.metrics import Measurement
 from apportion.results.attribution import Attribution
+from apportion.results.brief import listed, quoted
 from apportion.results.comparison import ResultComparison
+from apportion.results.display import as_html, print_view
+from apportion.results.html_view import HtmlView
 from apportion.results.result_json import plain
 from apportion.results.tables import dataframe
 
@@ -27,7 +30,7 @@ SCHEMA = "apportion.evaluation"
 SCHEMA_VERSION = 1
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Evaluation:
     """Measurements of one attribution by several metrics, in the order in which they were requested.
 
@@ -74,6 +77,10 @@ class Evaluation:
     def show(self) -> None:
         """Print a table in the terminal: each metric's value, error, and direction."""
         compare([self]).show()
+
+    def to_html(self) -> HtmlView:
+        """Convert to HTML: the same table, which notebooks display and ``save`` writes to a file."""
+        return compare([self]).to_html()
 
     def plot(self, metric: str | None = None, **options: Any) -> Any:
         """Draw the measurements of one metric.
@@ -129,8 +136,23 @@ class Evaluation:
         """State for pickling and copying, without ``plugins``, which cannot leave the process."""
         return self.__dict__ | {"plugins": None}
 
+    def _repr_html_(self) -> str:
+        return self.to_html().fragment
 
-@dataclass(frozen=True, eq=False)
+    def __repr__(self) -> str:
+        shown = [
+            f"{name} {one.value:.3g}" + ("" if one.std_error is None else f" (standard error {one.std_error:.2g})")
+            for name, one in self.measurements.items()
+        ]
+        return (
+            f"Evaluation: {self.method} ({self.estimand}) of {counted(self.n_features, 'feature')}, "
+            f"target {quoted(self.target)}\n"
+            f"  {listed(shown)}\n"
+            f"  {counted(self.evaluations, 'evaluation')} in addition to those of the run"
+        )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Comparison:
     """Evaluations of several attributions of one target, side by side.
 
@@ -147,12 +169,11 @@ class Comparison:
 
     def show(self) -> None:
         """Print a table in the terminal, with a row per metric and a column per attribution."""
-        from rich.console import Console
+        print_view(self.evaluations[0].plugins, "render_evaluations", self.evaluations)
 
-        view = self._plugins["visualizers"].get("terminal").make()
-        if not hasattr(view, "render_evaluations"):
-            raise ResultError("The visualizer 'terminal' has no render_evaluations, so it cannot show an evaluation.")
-        Console().print(view.render_evaluations(self.evaluations))
+    def to_html(self) -> HtmlView:
+        """Convert to HTML: the same table, which notebooks display and ``save`` writes to a file."""
+        return as_html(self.evaluations[0].plugins, "render_evaluations", self.evaluations)
 
     def plot(self, metric: str | None = None, **options: Any) -> Any:
         """Draw all evaluations in one figure.
@@ -196,6 +217,14 @@ class Comparison:
                 "higher_is_better": [one.higher_is_better[name] for one, name, _ in rows],
             }
         )
+
+    def _repr_html_(self) -> str:
+        return self.to_html().fragment
+
+    def __repr__(self) -> str:
+        methods, target = listed(one.method for one in self.evaluations), quoted(self.evaluations[0].target)
+        number = counted(len(self.evaluations), "evaluation")
+        return f"Comparison: {number} ({methods}), target {target}\n  {listed(self.metrics)}"
 
     @property
     def _plugins(self) -> Plugins:

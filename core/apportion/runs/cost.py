@@ -68,6 +68,10 @@ class Cost:
         """Convert to plain Python values."""
         return asdict(self)
 
+    def __repr__(self) -> str:
+        facts = [text for name, text in self.lines() if name not in ("method", "memory")]
+        return f"Cost of {self.method}: {'; '.join(facts)}"
+
     def show(self) -> None:
         """Print the cost in the terminal."""
         from rich.console import Console

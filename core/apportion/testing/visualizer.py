@@ -18,6 +18,7 @@ from rich.console import Console
 from apportion.hooks.object_check import object_faults
 from apportion.protocols.visualizers import Visualizer
 from apportion.results.attribution import Attribution
+from apportion.results.html_view import HtmlView
 from apportion.testing.contract import Contract
 from apportion.testing.randomness import only_its_own_generator
 from apportion.testing.results import opposite, sample_results
@@ -34,7 +35,7 @@ class VisualizerContract(Contract):
     """Contract of visualizers. Subclass it and provide a fixture ``visualizer``.
 
     Figures (anything with ``savefig``), strings (HTML if they have tags) and rich renderables are each checked in their
-    own way.
+    own way. HTML must be an ``HtmlView``, which notebooks display and files hold as a page.
 
     Attributes:
         options: options that all checks use.
@@ -70,6 +71,13 @@ class VisualizerContract(Contract):
         assert pickle.dumps(result) == before, "render() modified the result."
         printed = capfd.readouterr()
         assert not printed.out, f"render() printed {printed.out!r:.80}; it must return the view instead."
+
+    def test_notebooks_display_html(self, visualizer: Visualizer) -> None:
+        """HTML is an ``HtmlView``: notebooks display it instead of its source, and files hold whole pages."""
+        view = visualizer.render(sample_results()["exact"], **self.options)
+        if not isinstance(view, str) or not self.is_html(visualizer):
+            pytest.skip("a figure, a renderable or plain text")
+        assert isinstance(view, HtmlView), "HTML is returned as a plain str; return ap.HtmlView(html) instead."
 
     def test_results_from_files_are_shown(self, visualizer: Visualizer, tmp_path: Path) -> None:
         """A result that was saved and loaded looks the same."""

@@ -52,15 +52,31 @@ class _Curve(_AlongRanking):
 
     yardstick = True
 
-    def plot(self, evaluations: Sequence[Evaluation]) -> Figure:
+    def plot(
+        self,
+        evaluations: Sequence[Evaluation],
+        *,
+        title: str | None = "auto",
+        labels: str = "full",
+        size: Sequence[float | None] | None = None,
+        dpi: float | None = None,
+    ) -> Figure:
         """Plot the deletion and insertion curves, whichever were measured.
 
         Args:
             evaluations: evaluations of the same target.
+            title: text above the figure; ``"auto"`` for method and target, ``None`` for none.
+            labels: ``"full"``, or ``"short"`` for a legend without the areas.
+            size: width and height in inches, such as ``(3.3, 4)``; ``None``, also for one, for what is needed.
+            dpi: dots per inch of images; ``None`` for matplotlib's setting.
+
+        Raises:
+            InputError: an option is out of range, or the curves do not fit ``size``.
         """
         from apportion_plugins.visualizers.curves import curves
+        from apportion_plugins.visualizers.look import Look
 
-        return curves(evaluations)
+        return curves(evaluations, Look(title, labels, size, dpi))
 
 
 class Deletion(_Curve):

@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from apportion.results.attribution import Attribution
 from apportion_plugins.visualizers import figure as parts
 from apportion_plugins.visualizers.bars import Bars
-from apportion_plugins.visualizers.canvas import MARGIN, NOTE, Page, PlotFigure
+from apportion_plugins.visualizers.canvas import MARGIN, Page, drawn
 from apportion_plugins.visualizers.facts import error_notes
 from apportion_plugins.visualizers.fonts import lettering
+from apportion_plugins.visualizers.header import header_of
+from apportion_plugins.visualizers.look import AUTO, Look
 from apportion_plugins.visualizers.numbers import Numbers, half_widths
+from apportion_plugins.visualizers.plot_figure import PlotFigure
 from apportion_plugins.visualizers.selection import table_rows
 
-__all__ = ["Bar"]
+__all__ = ["Bar", "draw_bars"]
 
-ROW = 0.27
+ROW, LEAST_ROW = 0.27, 0.18
 AXIS = 0.52
-BARS = 3.6
+BARS, LEAST_BARS = 3.6, 0.9
 
 
 class Bar:
     """Horizontal bars with 95 % intervals, in prompt order."""
 
-    def render(self, attribution: Attribution, *, sort: bool = False, max_features: int | None = 60) -> PlotFigure:
+    def render(
+        self,
+        attribution: Attribution,
+        *,
+        sort: bool = False,
+        max_features: int | None = 60,
+        title: str | None = AUTO,
+        labels: str = "full",
+        size: Sequence[float | None] | None = None,
+        dpi: float | None = None,
+    ) -> PlotFigure:
         """Draw the attribution of the whole target.
 
         Args:
@@ -31,33 +46,48 @@ class Bar:
             sort: sort by magnitude, largest first, instead of prompt order.
             max_features: maximum number of features to show, by magnitude; a note says how many are omitted.
                 ``None`` for all.
+            title: text above the figure; ``"auto"`` for estimand, target and model, ``None`` for none.
+            labels: ``"full"`` for names and texts of the features, ``"short"`` for names alone.
+            size: width and height in inches, such as ``(3.3, 2.5)``; ``None``, also for one, for what is needed.
+            dpi: dots per inch of images; ``None`` for matplotlib's setting.
 
         Returns:
             A matplotlib figure, which notebooks display; ``figure.savefig("dave.png")`` saves it.
 
         Raises:
-            InputError: ``max_features`` is not a positive whole number, or the figure would be too tall.
+            InputError: an option is out of range, the figure would be too tall, or its content does not fit ``size``.
         """
-        values, half = np.asarray(attribution.values), half_widths(attribution)
-        rows, hidden = table_rows(values, max_features, sort=sort, most=parts.MOST_ROWS)
-        fonts = lettering(parts.figure_texts(attribution))
-        page = Page(fonts)
-        bars = Bars(values[rows], None if half is None else half[rows], Numbers(values[rows]))
+        look = Look(title, labels, size, dpi)
+        rows, hidden = table_rows(np.asarray(attribution.values), max_features, sort=sort, most=parts.MOST_ROWS)
+        fonts = lettering(parts.figure_texts(attribution, title))
         notes = [*hidden, *error_notes(attribution, "Whiskers"), *fonts.notes]
-        self._draw(page, attribution, parts.row_labels(attribution, rows, page), bars, notes)
-        return page.figure
+        return drawn(look, fonts, lambda page: draw_bars(page, attribution, rows, notes))
 
-    def _draw(self, page: Page, attribution: Attribution, labels: list[str], bars: Bars, notes: list[str]) -> None:
-        left = MARGIN + page.width_of(labels, parts.LABEL) + 0.1
-        inner = bars.width(page, BARS)
-        width = left + inner + MARGIN
-        title = parts.header(attribution, page, width)
-        notes = [line for note in notes for line in page.wrapped(note, width - 2 * MARGIN, NOTE)]
-        top, body = parts.header_height(title), ROW * len(labels)
-        page.resize(width, top + body + AXIS + parts.notes_height(notes))
-        axes = page.axes(left, top, inner, body)
-        bars.draw(page, axes, inner)
-        parts.label_rows(page, axes, labels)
-        parts.plain_axes(page, axes, f"attribution of the whole target ({attribution.unit})")
-        parts.draw_header(page, title)
-        parts.draw_notes(page, notes, top + body + AXIS)
+
+def draw_bars(page: Page, attribution: Attribution, rows: Sequence[int], notes: Sequence[str]) -> None:
+    """Lay out and draw the chart.
+
+    Args:
+        page: the figure.
+        attribution: the result.
+        rows: indices of the features to show, from top to bottom.
+        notes: notes at the bottom.
+    """
+    values, half = np.asarray(attribution.values), half_widths(attribution)
+    chosen = list(rows)
+    bars = Bars(values[chosen], None if half is None else half[chosen], Numbers(values[chosen]))
+    beside = 2 * MARGIN + 0.1 + bars.width(page, LEAST_BARS)
+    labels, widest = parts.fitted_labels(page, parts.row_labels(attribution, rows, page), beside)
+    left = MARGIN + widest + 0.1
+    inner = bars.width(page, BARS) if page.room is None else page.room - left - MARGIN
+    width = left + inner + MARGIN
+    header, lines = header_of(attribution, page, width), parts.wrapped_notes(page, notes, width)
+    rest = header.height + AXIS + parts.notes_height(lines)
+    body = len(labels) * page.row_height(len(labels), ROW, LEAST_ROW, rest)
+    page.resize(width, rest + body)
+    axes = page.axes(left, header.height, inner, body)
+    bars.draw(page, axes, inner)
+    parts.label_rows(page, axes, labels)
+    parts.plain_axes(page, axes, f"attribution of the whole target ({attribution.unit})")
+    header.draw(page)
+    parts.draw_notes(page, lines, header.height + body + AXIS)

@@ -88,7 +88,7 @@ class Bars:
         axes.set_xlim(low - left * inch, high + right * inch)
         axes.set_ylim(len(self.values) - 0.5, -0.5)
         axes.xaxis.set_major_locator(MaxNLocator(max(2, int(width / 0.55)), steps=[1, 2, 5, 10]))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
+        axes.xaxis.set_major_formatter(FuncFormatter(_tick))
 
     def _number(self, page: Page, axes: Axes, width: float) -> None:
         low, high = axes.get_xlim()
@@ -99,6 +99,6 @@ class Bars:
             axes.text(x, row, texts[row], ha=side, va="center_baseline", **page.style(NUMBER_SIZE))
 
 
-def _tick(value: float) -> str:
+def _tick(value: float, _position: int | None = None) -> str:
     text = f"{value:+.4g}" if value else "0"
     return re.sub(r"e([+-])0*", r"e\1", text).replace("e+", "e").replace("-", "−")

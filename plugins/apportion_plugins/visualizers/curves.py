@@ -11,17 +11,20 @@ from jaxtyping import Float64
 from apportion.errors import counted
 from apportion.results.evaluation import Evaluation
 from apportion_plugins.visualizers import figure as parts
-from apportion_plugins.visualizers.canvas import MARGIN, NOTE, SUBTITLE, TITLE, Page, PlotFigure, height_of
-from apportion_plugins.visualizers.drawing import Axes, PercentFormatter
+from apportion_plugins.visualizers.canvas import MARGIN, NOTE, SUBTITLE, Page, drawn, height_of
+from apportion_plugins.visualizers.drawing import Axes, PercentFormatter, rcParams
 from apportion_plugins.visualizers.fonts import lettering
+from apportion_plugins.visualizers.header import Header, made_header
 from apportion_plugins.visualizers.labels import isolated, one_line, quotable
+from apportion_plugins.visualizers.look import Look
 from apportion_plugins.visualizers.names import evaluation_names
 from apportion_plugins.visualizers.numbers import Numbers
 from apportion_plugins.visualizers.palette import hex_of
+from apportion_plugins.visualizers.plot_figure import PlotFigure
 
 __all__ = ["curves"]
 
-WIDTH, HEIGHT = 3.1, 2.5
+WIDTH, HEIGHT, LEAST_HEIGHT = 3.1, 2.5, 1.7
 SCALE, BELOW, BETWEEN = 0.62, 0.5, 0.3
 SHADE = 0.14
 MOST_NAMED = 24
@@ -51,31 +54,35 @@ class Line:
     style: str = "-"
 
 
-def curves(evaluations: Sequence[Evaluation]) -> PlotFigure:
+def curves(evaluations: Sequence[Evaluation], look: Look) -> PlotFigure:
     """Plot scores while features are removed, and while they are added, highest first and lowest first.
 
     Args:
         evaluations: evaluations of the same target, each with ``"deletion"``, ``"insertion"`` or both.
+        look: the options of the user; short labels are without the areas.
 
     Returns:
         A matplotlib figure, which notebooks display; ``figure.savefig("curves.png")`` saves it.
     """
     names = evaluation_names(evaluations)
+    one = evaluations[0]
     fonts = lettering(
-        ["−…“”·∅", *names, evaluations[0].estimand, one_line(evaluations[0].target + (evaluations[0].contrast or ""))]
+        ["−…“”·∅", look.title or "", *names, one.estimand, one_line(one.target), one_line(one.contrast or "")]
     )
-    page = Page(fonts)
-    names = [page.drawable(name) for name in names]
-    panels = [
-        (title, x_label, lines)
-        for title, x_label, own, other in (
-            ("Deletion", "features removed", "deletion", "insertion"),
-            ("Insertion", "features added", "insertion", "deletion"),
-        )
-        if (lines := _lines(page, evaluations, names, own, other))
-    ]
-    _draw(page, evaluations, panels)
-    return page.figure
+
+    def layout(page: Page) -> None:
+        shown = [page.drawable(name) for name in names]
+        panels = [
+            (title, x_label, lines)
+            for title, x_label, own, other in (
+                ("Deletion", "features removed", "deletion", "insertion"),
+                ("Insertion", "features added", "insertion", "deletion"),
+            )
+            if (lines := _lines(page, evaluations, shown, own, other))
+        ]
+        _draw(page, evaluations, panels)
+
+    return drawn(look, fonts, layout)
 
 
 def _lines(page: Page, evaluations: Sequence[Evaluation], names: Sequence[str], own: str, other: str) -> list[Line]:
@@ -92,10 +99,10 @@ def _lines(page: Page, evaluations: Sequence[Evaluation], names: Sequence[str], 
             ramp = page.ramp.colour(-0.9 if dashed else 0.9)
             found = one[metric]
             x, y = (np.asarray(found.extras[key], dtype=np.float64) for key in ("shares", "scores"))
-            area = f"area {numbers.plain(found.value)} {one.unit}"
+            area = "" if page.look.short else f": area {numbers.plain(found.value)} {one.unit}"
             lines.append(
                 Line(
-                    f"{order}: {area}" if alone else f"{name}: {area}",
+                    f"{order if alone else name}{area}",
                     1 - x[::-1] if dashed else x,
                     y[::-1] if dashed else y,
                     found.value,
@@ -103,60 +110,92 @@ def _lines(page: Page, evaluations: Sequence[Evaluation], names: Sequence[str], 
                     "--" if dashed else "-",
                 )
             )
-    return [*lines, *_random_order(evaluations, own, numbers)] if lines else []
+    return [*lines, *_random_order(page, evaluations, own, numbers)] if lines else []
 
 
-def _random_order(evaluations: Sequence[Evaluation], metric: str, numbers: Numbers) -> list[Line]:
+def _random_order(page: Page, evaluations: Sequence[Evaluation], metric: str, numbers: Numbers) -> list[Line]:
     """The mean curve of random orders, if there are any; they are the same for all evaluations of one target."""
     for one in evaluations:
         found = one.random.get(metric)
         if found:
             x, y = (np.mean([each.extras[key] for each in found], axis=0) for key in ("shares", "scores"))
             area = one.random_value(metric)
-            return [Line(f"random order: area {numbers.plain(area)} {one.unit}", x, y, area, RANDOM, "-.")]
+            label = "random order" + ("" if page.look.short else f": area {numbers.plain(area)} {one.unit}")
+            return [Line(label, x, y, area, RANDOM, "-.")]
     return []
 
 
 def _draw(page: Page, evaluations: Sequence[Evaluation], panels: Sequence[tuple[str, str, Sequence[Line]]]) -> None:
+    panel, columns = _panel_width(page, panels)
+    rows = -(-len(panels) // columns)
+    width = page.room or _whole_width(panel, columns)
+    header = _header(page, evaluations, width)
     legend = max(len(lines) for *_, lines in panels) + (len(evaluations) == 1)
-    wide = max(page.width_of([line.label for line in lines], NOTE) for *_, lines in panels) + 0.45
-    panel = max(WIDTH, wide)
-    width = 3 * MARGIN + len(panels) * (SCALE + panel) + (len(panels) - 1) * BETWEEN
-    title = _header(page, evaluations, width - 2 * MARGIN)
-    top = parts.header_height(title) + height_of(1, SUBTITLE) + 0.05
-    under = height_of(legend, NOTE) * 1.25
+    above, under = height_of(1, SUBTITLE) + 0.05, height_of(legend, NOTE) * 1.25
     note = "Areas are measured from the score without features (dotted)."
     orders = max((len(some) for one in evaluations for some in one.random.values()), default=0)
     if orders:
         note += f" Random order: the mean over {orders} random orders of the features."
     if len(evaluations) == 1 and len(panels) == 2:
         note += " Removing the lowest first is adding the highest first in reverse."
-    notes = page.wrapped(note, width - 2 * MARGIN, NOTE)
-    page.resize(width, top + HEIGHT + BELOW + under + parts.notes_height(notes))
+    notes = parts.wrapped_notes(page, [note], width)
+    rest = header.height + parts.notes_height(notes)
+    row = page.row_height(rows, above + HEIGHT + BELOW + under, above + LEAST_HEIGHT + BELOW + under, rest)
+    page.resize(width, rest + rows * row)
+    for i, shown in enumerate(panels):
+        left = MARGIN + SCALE + i % columns * (SCALE + panel + BETWEEN)
+        top, height = header.height + i // columns * row + above, row - above - BELOW - under
+        axes = page.axes(left, top, panel, height)
+        _draw_panel(page, axes, evaluations, panels, shown)
+        if i % columns == 0:
+            axes.set_ylabel(f"score of the target ({evaluations[0].unit})", **page.style(parts.LABEL))
+        _draw_legend(page, page.axes(left, top + height + BELOW, panel, under), axes)
+    header.draw(page)
+    parts.draw_notes(page, notes, header.height + rows * row)
+
+
+def _panel_width(page: Page, panels: Sequence[tuple[str, str, Sequence[Line]]]) -> tuple[float, int]:
+    """Width of a panel in inches, and how many stand side by side: all, or one if the user chose a small width."""
+    least = max(page.width_of([line.label for line in lines], NOTE) for *_, lines in panels) + 0.45
+    if page.room is None:
+        return max(WIDTH, least), len(panels)
+    page.need_width(_whole_width(least, 1))
+    columns = len(panels) if page.room >= _whole_width(least, len(panels)) else 1
+    return (page.room - _whole_width(0.0, columns)) / columns, columns
+
+
+def _whole_width(panel: float, columns: int) -> float:
+    return 3 * MARGIN + columns * (SCALE + panel) + (columns - 1) * BETWEEN
+
+
+def _draw_panel(
+    page: Page,
+    axes: Axes,
+    evaluations: Sequence[Evaluation],
+    panels: Sequence[tuple[str, str, Sequence[Line]]],
+    shown: tuple[str, str, Sequence[Line]],
+) -> None:
+    name, x_label, lines = shown
     everything = np.concatenate([line.y for *_, lines in panels for line in lines])
     margin = 0.05 * float(np.ptp(everything)) or 1.0
-    for i, (name, x_label, lines) in enumerate(panels):
-        left = MARGIN + SCALE + i * (SCALE + panel + BETWEEN)
-        axes = page.axes(left, top, panel, HEIGHT)
-        axes.set_ylim(float(everything.min()) - margin, float(everything.max()) + margin)
-        empty = lines[0].y[-1] if name == "Deletion" else lines[0].y[0]
-        _fill(axes, lines, float(empty), evaluations[0].unit, alone=len(evaluations) == 1)
-        parts.plain_axes(page, axes, x_label)
-        axes.set_title(name, loc="left", **page.style(SUBTITLE), weight="bold")
-        if i == 0:
-            axes.set_ylabel(f"score of the target ({evaluations[0].unit})", **page.style(parts.LABEL))
-        below = page.axes(left, top + HEIGHT + BELOW, panel, under)
-        below.axis("off")
-        handles, labels = axes.get_legend_handles_labels()
-        font = {key: value for key, value in page.style(NOTE).items() if key in ("family", "size")}
-        below.legend(
-            handles, labels, loc="upper left", borderaxespad=0, borderpad=0, frameon=False, handlelength=2.2, prop=font
-        )
-    parts.draw_header(page, title)
-    parts.draw_notes(page, notes, top + HEIGHT + BELOW + under)
+    axes.set_ylim(float(everything.min()) - margin, float(everything.max()) + margin)
+    empty = lines[0].y[-1] if name == "Deletion" else lines[0].y[0]
+    _fill(page, axes, lines, float(empty), evaluations[0].unit, alone=len(evaluations) == 1)
+    parts.plain_axes(page, axes, x_label)
+    axes.set_title(name, loc="left", **page.style(SUBTITLE), weight="bold")
 
 
-def _fill(axes: Axes, lines: Sequence[Line], empty: float, unit: str, *, alone: bool) -> None:
+def _draw_legend(page: Page, below: Axes, axes: Axes) -> None:
+    """Draw the legend of ``axes`` into those below."""
+    below.axis("off")
+    handles, labels = axes.get_legend_handles_labels()
+    font = {key: value for key, value in page.style(NOTE).items() if key in ("family", "size")}
+    below.legend(
+        handles, labels, loc="upper left", borderaxespad=0, borderpad=0, frameon=False, handlelength=2.2, prop=font
+    )
+
+
+def _fill(page: Page, axes: Axes, lines: Sequence[Line], empty: float, unit: str, *, alone: bool) -> None:
     """Draw the curves, the score without features, and, for a single evaluation, the area between both orders."""
     ink = axes.spines["left"].get_edgecolor()
     few = len(lines[0].x) <= MOST_NAMED
@@ -169,23 +208,26 @@ def _fill(axes: Axes, lines: Sequence[Line], empty: float, unit: str, *, alone: 
         x = np.union1d(orders[0].x, orders[1].x)
         y = [np.interp(x, line.x, line.y) for line in orders]
         area = abs(orders[0].area - orders[1].area)
-        text = f"area between: {Numbers([area]).plain(area)} {unit}"
-        axes.fill_between(x, *y, color=ink, alpha=SHADE, linewidth=0, label=text)
+        text = "area between" + ("" if page.look.short else f": {Numbers([area]).plain(area)} {unit}")
+        axes.fill_between(x, *y, color=page.faded(ink, SHADE), linewidth=0, label=text, zorder=0)
     axes.axhline(empty, color=ink, linewidth=0.9, linestyle=":")
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.tick_params(axis="y", labelsize=NOTE)
-    axes.grid(axis="y", linewidth=0.5, alpha=0.35)
+    axes.tick_params(axis="y", labelsize=page.points(NOTE))
+    axes.grid(axis="y", linewidth=0.5, color=page.faded(rcParams["grid.color"], 0.35))
 
 
-def _header(page: Page, evaluations: Sequence[Evaluation], room: float) -> list[str]:
+def _header(page: Page, evaluations: Sequence[Evaluation], width: float) -> Header:
     one = evaluations[0]
     title = f"{one.estimand} ({one.method})" if len(evaluations) == 1 else f"{len(evaluations)} attributions compared"
     target = f"Target: “{isolated(quotable(one.target))}”"
     if one.contrast is not None:
         target += f" against “{isolated(quotable(one.contrast))}”"
-    return [
-        page.fitted(page.drawable(one_line(title)), room, TITLE),
-        *page.wrapped(target, room, SUBTITLE, most=2),
-        *page.wrapped(f"{counted(one.n_features, 'feature')}, in the order of their attribution.", room, SUBTITLE),
-    ]
+
+    def lines(inner: float) -> list[str]:
+        return [
+            *page.wrapped(target, inner, SUBTITLE, most=2),
+            *page.wrapped(f"{counted(one.n_features, 'feature')}, in the order of their attribution.", inner, SUBTITLE),
+        ]
+
+    return made_header(page, width, one_line(title), lines)

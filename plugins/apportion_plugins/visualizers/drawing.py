@@ -27,7 +27,7 @@ def _any_backend() -> Iterator[None]:
 
 
 with _any_backend():
-    from matplotlib import font_manager, ft2font, rcParams
+    from matplotlib import font_manager, ft2font, rc_context, rcParams
     from matplotlib.axes import Axes
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.cm import ScalarMappable
@@ -35,9 +35,12 @@ with _any_backend():
     from matplotlib.figure import Figure
     from matplotlib.patches import FancyBboxPatch, PathPatch, Rectangle
     from matplotlib.path import Path
+    from matplotlib.patheffects import Normal
+    from matplotlib.text import Annotation, Text
     from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 __all__ = [
+    "Annotation",
     "Axes",
     "Colormap",
     "FancyBboxPatch",
@@ -46,14 +49,17 @@ __all__ = [
     "FuncFormatter",
     "ListedColormap",
     "MaxNLocator",
+    "Normal",
     "Normalize",
     "Path",
     "PathPatch",
     "PercentFormatter",
     "Rectangle",
     "ScalarMappable",
+    "Text",
     "font_manager",
     "ft2font",
     "rcParams",
+    "rc_context",
     "to_rgba",
 ]

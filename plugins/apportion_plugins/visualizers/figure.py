@@ -1,20 +1,33 @@
-"""Common parts of the figures: header, row labels, notes."""
+"""Common parts of the figures: row labels, axes, notes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from apportion.results.attribution import Attribution
-from apportion_plugins.visualizers.canvas import MARGIN, NOTE, SUBTITLE, TITLE, Page, height_of
-from apportion_plugins.visualizers.drawing import Axes
-from apportion_plugins.visualizers.facts import contrast_text, target_text
-from apportion_plugins.visualizers.fonts import lettering
-from apportion_plugins.visualizers.labels import ellipsis, feature_label, isolated, one_line
+from apportion_plugins.visualizers.canvas import MARGIN, NOTE, Page, height_of
+from apportion_plugins.visualizers.drawing import Axes, rcParams
+from apportion_plugins.visualizers.facts import contrast_text
+from apportion_plugins.visualizers.labels import ellipsis, feature_label, one_line, short_label
 
-__all__ = ["LABEL", "MOST_ROWS", "draw_header", "draw_notes", "label_rows", "plain_axes", "row_labels"]
+__all__ = [
+    "LABEL",
+    "MOST_ROWS",
+    "draw_notes",
+    "figure_texts",
+    "fitted_labels",
+    "label_rows",
+    "notes_height",
+    "plain_axes",
+    "row_labels",
+    "wrapped_notes",
+]
 
 LABEL = 9.0
 LABEL_COLUMNS = 36
+LEAST_LABELS = 1.3
+"""Least width of long row labels in inches, if the user chose the width of the figure."""
 MOST_ROWS = 1000
 """Maximum number of rows; with more, a figure is too tall to be saved as an image."""
 _GAP = 0.12
@@ -22,16 +35,36 @@ _GAP = 0.12
 
 def row_labels(attribution: Attribution, rows: Sequence[int], page: Page) -> list[str]:
     """A label for each shown feature."""
-    labels = [ellipsis(feature_label(attribution.features[i]), LABEL_COLUMNS) for i in rows]
-    return [page.drawable(label) for label in labels]
+    features = [attribution.features[i] for i in rows]
+    if page.look.short:
+        return [page.drawable(short_label(feature)) for feature in features]
+    return [ellipsis(page.drawable(feature_label(feature)), LABEL_COLUMNS) for feature in features]
 
 
-def figure_texts(attribution: Attribution) -> list[str]:
+def fitted_labels(page: Page, labels: Sequence[str], beside: float) -> tuple[list[str], float]:
+    """Row labels, shortened if the user chose a small width, and their width in inches.
+
+    Args:
+        page: the figure.
+        labels: the labels.
+        beside: least width in inches of all that is beside the labels.
+    """
+    widest = page.width_of(labels, LABEL)
+    if page.room is None:
+        return list(labels), widest
+    page.need_width(beside + min(widest, LEAST_LABELS))
+    room = page.room - beside
+    shown = list(labels) if widest <= room else [page.fitted(label, room, LABEL) for label in labels]
+    return shown, min(widest, room)
+
+
+def figure_texts(attribution: Attribution, page_title: str | None) -> list[str]:
     """All texts that a figure may show, to choose fonts."""
     features = [feature_label(feature) for feature in attribution.features]
     own = "−±…“”·⏎␣⇥→"
     return [
         own,
+        page_title or "",
         *features,
         *map(one_line, attribution.target_tokens),
         one_line(attribution.target_text),
@@ -39,46 +72,9 @@ def figure_texts(attribution: Attribution) -> list[str]:
     ]
 
 
-def header(
-    attribution: Attribution, page: Page, width: float, *, title: str = "", reading: str = "", part: str = "Target"
-) -> list[str]:
-    """Lines of the header: title, target, reading aid, model and method.
-
-    Args:
-        attribution: the result.
-        page: the figure.
-        width: width of the figure in inches.
-        title: title; empty for the estimand.
-        reading: reading aid; empty for the meaning of signs in attributions.
-        part: label of the part of the target that is shown.
-    """
-    reading = reading or f"Above 0 raises the target's score ({attribution.unit}), below 0 lowers it."
-    provenance = attribution.provenance
-    quoted = f"“{isolated(target_text(attribution))}”"
-    if provenance.contrast is not None:
-        quoted += f" against “{isolated(contrast_text(attribution))}”"
-    asked = provenance.evaluations + provenance.cached
-    runs = f"{asked:,} evaluations" if asked else ""
-    origin = " · ".join(filter(None, (page.drawable(one_line(provenance.model or "?")), provenance.method, runs)))
-    inner = width - 2 * MARGIN
-    return [
-        page.fitted(page.drawable(title or attribution.estimand), inner, TITLE),
-        *page.wrapped(f"{part}: {quoted}", inner, SUBTITLE, most=3),
-        *page.wrapped(reading, inner, SUBTITLE),
-        page.fitted(origin, inner, SUBTITLE),
-    ]
-
-
-def header_height(lines: Sequence[str]) -> float:
-    """Height of the header in inches, including the upper margin."""
-    return MARGIN + height_of(1, TITLE) + height_of(len(lines) - 1, SUBTITLE) + _GAP
-
-
-def draw_header(page: Page, lines: Sequence[str]) -> None:
-    """Write the header at the top."""
-    # Fallback fonts seldom have a bold face, and matplotlib would warn about that.
-    page.lines(lines[:1], MARGIN, TITLE, weight="bold", family=lettering(lines[:1]).families)
-    page.lines(lines[1:], MARGIN + height_of(1, TITLE), SUBTITLE)
+def wrapped_notes(page: Page, notes: Sequence[str], width: float) -> list[str]:
+    """Lines of the notes in a figure of this width in inches."""
+    return [line for note in notes for line in page.wrapped(note, width - 2 * MARGIN, NOTE)]
 
 
 def notes_height(lines: Sequence[str]) -> float:
@@ -94,14 +90,17 @@ def draw_notes(page: Page, lines: Sequence[str], top: float) -> None:
 def label_rows(page: Page, axes: Axes, labels: Sequence[str]) -> None:
     """Label the rows on the left of the axes."""
     axes.set_yticks(range(len(labels)), labels, **page.style(LABEL))
-    axes.tick_params(axis="y", length=0, pad=4)
+    axes.tick_params(axis="y", length=0, pad=page.points(4.0))
 
 
 def plain_axes(page: Page, axes: Axes, x_label: str) -> None:
     """Show only the bottom axis, with light grid lines."""
     for side in ("left", "right", "top"):
         axes.spines[side].set_visible(False)
-    axes.grid(axis="x", linewidth=0.5, alpha=0.35)
+    axes.grid(axis="x", linewidth=0.5, color=page.faded(rcParams["grid.color"], 0.35))
     axes.set_axisbelow(True)
-    axes.tick_params(axis="x", labelsize=NOTE)
-    axes.set_xlabel(x_label, **page.style(LABEL))
+    axes.tick_params(axis="x", labelsize=page.points(NOTE), length=page.points(3.5), pad=page.points(3.5))
+    # A label that is wider than the axes goes below what is on their left.
+    wide = page.width_of([x_label], LABEL) > page.width_of_axes(axes)
+    place: dict[str, Any] = {"loc": "right" if wide else "center", "labelpad": page.points(4.0)}
+    axes.set_xlabel(x_label, **place, **page.style(LABEL))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,14 +13,16 @@ from apportion_plugins.visualizers import figure as parts
 from apportion_plugins.visualizers.bars import Bars
 from apportion_plugins.visualizers.canvas import MARGIN, NOTE, Page
 from apportion_plugins.visualizers.drawing import Axes, Colormap, ListedColormap, Normalize, Rectangle, ScalarMappable
+from apportion_plugins.visualizers.header import Header
 from apportion_plugins.visualizers.numbers import Numbers
 from apportion_plugins.visualizers.palette import Ramp, colour_limit, hex_of, text_on
 
 __all__ = ["AXIS", "SCALE", "Grid", "draw_grid", "draw_scale"]
 
-ROW = 0.27
+ROW, LEAST_ROW = 0.27, 0.18
 AXIS = 0.52
-BARS = 1.4
+BARS, LEAST_BARS = 1.4, 0.6
+LEAST_CELL = 0.18
 SPACE = 0.35
 WIDE = 0.95
 NUMBER = 7.0
@@ -41,6 +43,7 @@ class Grid:
         columns: labels of the columns.
         bars: one bar per row, on its left.
         numbered: write values in the cells.
+        insists: numbers must not be dropped, even if the user chose a small width.
         bars_label: label below the bars.
         scale_label: label below the colour scale.
         side: height of a row and minimum width of a column, in inches.
@@ -53,6 +56,7 @@ class Grid:
     columns: list[str]
     bars: Bars
     numbered: bool
+    insists: bool
     bars_label: str
     scale_label: str
     side: float = ROW
@@ -73,45 +77,131 @@ class Grid:
         rows = zip(texts, self.blank, strict=True)
         return [["" if off else text for text, off in zip(*row, strict=True)] for row in rows]
 
-    def cell_width(self, room: float) -> float:
-        """Width of a cell: enough for its number, and more if the figure has ``room`` inches to fill."""
+    @property
+    def least_cell(self) -> float:
+        """Least width of a cell: enough for its number."""
         widest = sorted({text for row in self.texts for text in row}, key=len)[-3:]
-        least = self.page.width_of(widest, NUMBER) + 0.09 if self.numbered else 0.0
+        return self.page.width_of(widest, NUMBER) + 0.09 if self.numbered else LEAST_CELL
+
+    def natural_cell(self, room: float) -> float:
+        """Width of a cell: enough for its number, and more if the figure has ``room`` inches to fill."""
+        least = self.least_cell if self.numbered else 0.0
         return max(least, self.side, min(WIDE if self.blank is None else 0.0, room / len(self.columns)))
 
 
-def draw_grid(grid: Grid, header: Callable[[float], list[str]], notes: list[str]) -> None:
+@dataclass(frozen=True)
+class _Columns:
+    """Widths in inches, from left to right.
+
+    Attributes:
+        labels: labels of the rows, shortened to fit.
+        left: left edge of the bars.
+        bars: width of the axes of the bars.
+        cell: width of a cell.
+        slanted: labels of the columns are slanted.
+        longest: width of the longest of them.
+        width: width of the figure.
+    """
+
+    labels: list[str]
+    left: float
+    bars: float
+    cell: float
+    slanted: bool
+    longest: float
+    width: float
+
+    @property
+    def heat(self) -> float:
+        """Left edge of the cells."""
+        return self.left + self.bars + SPACE
+
+    @property
+    def rise(self) -> float:
+        """Height of the labels of the columns."""
+        return 0.75 * self.longest + 0.2 if self.slanted else 0.2
+
+
+def draw_grid(grid: Grid, header: Callable[[float], Header], notes: list[str]) -> None:
     """Lay out and draw a grid.
 
     Args:
         grid: the cells and the bars next to them.
-        header: gives the header lines for the width of the figure.
+        header: gives the header for the width of the figure.
         notes: notes at the bottom.
     """
     page = grid.page
-    left = MARGIN + page.width_of(grid.rows, parts.LABEL) + 0.1
-    bar_width = grid.bars.width(page, BARS)
-    heat_left = left + bar_width + SPACE
-    cell = grid.cell_width(LEAST_WIDTH - heat_left - MARGIN)
-    heat_width = cell * len(grid.columns)
-    longest = page.width_of(grid.columns, parts.LABEL)
-    flat = longest <= cell - 0.06
-    rise = 0.2 if flat else 0.75 * longest + 0.2
-    overhang = 0.0 if flat else 0.75 * longest - cell / 2
-    width = max(LEAST_WIDTH, heat_left + max(heat_width + max(0.0, overhang), SCALE + 0.15) + MARGIN)
-    title = header(width)
-    notes = [line for note in notes for line in page.wrapped(note, width - 2 * MARGIN, NOTE)]
-    top, body = parts.header_height(title) + rise, grid.side * len(grid.rows)
-    page.resize(width, top + body + AXIS + parts.notes_height(notes))
-    bar_axes = page.axes(left, top, bar_width, body)
-    grid.bars.draw(page, bar_axes, bar_width)
-    parts.label_rows(page, bar_axes, grid.rows)
+    grid, at = _fitted(grid) if page.room is not None else (grid, _natural(grid))
+    above, lines = header(at.width), parts.wrapped_notes(page, notes, at.width)
+    top = above.height + at.rise
+    rest, n = top + AXIS + parts.notes_height(lines), len(grid.rows)
+    body = n * page.row_height(n, grid.side, LEAST_ROW, rest)
+    page.resize(at.width, rest + body)
+    bar_axes = page.axes(at.left, top, at.bars, body)
+    grid.bars.draw(page, bar_axes, at.bars)
+    parts.label_rows(page, bar_axes, at.labels)
     parts.plain_axes(page, bar_axes, grid.bars_label)
-    _draw_cells(grid, page.axes(heat_left, top, heat_width, body), flat)
-    scale_axes = page.axes(heat_left, top + body + 0.09, SCALE, 0.1)
+    _draw_cells(grid, page.axes(at.heat, top, at.cell * len(grid.columns), body), at.slanted)
+    scale_axes = page.axes(at.heat, top + body + 0.09, min(SCALE, at.width - at.heat - MARGIN - 0.15), 0.1)
     draw_scale(page, scale_axes, grid.limit, grid.scale_label)
-    parts.draw_header(page, title)
-    parts.draw_notes(page, notes, top + body + AXIS)
+    above.draw(page)
+    parts.draw_notes(page, lines, top + body + AXIS)
+
+
+def _natural(grid: Grid) -> _Columns:
+    """The widths that the content needs."""
+    page = grid.page
+    left = MARGIN + page.width_of(grid.rows, parts.LABEL) + 0.1
+    bars = grid.bars.width(page, BARS)
+    heat = left + bars + SPACE
+    cell = grid.natural_cell(LEAST_WIDTH - heat - MARGIN)
+    longest = page.width_of(grid.columns, parts.LABEL)
+    slanted = longest > cell - 0.06
+    beyond = _overhang(longest, cell) if slanted else 0.0
+    right = max(cell * len(grid.columns) + beyond, SCALE + 0.15)
+    return _Columns(grid.rows, left, bars, cell, slanted, longest, max(LEAST_WIDTH, heat + right + MARGIN))
+
+
+def _fitted(grid: Grid) -> tuple[Grid, _Columns]:
+    """The grid and its widths in a figure whose width the user chose; numbers without room are left out."""
+    page, n = grid.page, len(grid.columns)
+    longest = page.width_of(grid.columns, parts.LABEL)
+    bars = grid.bars.width(page, LEAST_BARS)
+    least_labels = min(page.width_of(grid.rows, parts.LABEL), parts.LEAST_LABELS)
+    around = 2 * MARGIN + 0.1 + SPACE
+
+    def right(cell: float) -> float:
+        beyond = _overhang(longest, cell) if longest > cell - 0.06 else 0.0
+        return max(n * cell + beyond, _least_scale(page, grid) + 0.15)
+
+    assert page.room is not None
+    if grid.numbered and not grid.insists and page.room < around + bars + least_labels + right(grid.least_cell):
+        grid = replace(grid, numbered=False)
+    least = grid.least_cell
+    page.need_width(around + bars + least_labels + right(least))
+    labels, widest = parts.fitted_labels(page, grid.rows, around + bars + right(least))
+    # What is left goes to the bars, up to their usual width, and to the cells.
+    spare = page.room - around - bars - widest - right(least)
+    wider = min(grid.bars.width(page, BARS) - bars, spare / 3)
+    cell = _widest_cell(right(least) + spare - wider, n, longest)
+    left = MARGIN + widest + 0.1
+    return grid, _Columns(labels, left, bars + wider, cell, longest > cell - 0.06, longest, page.room)
+
+
+def _widest_cell(room: float, n: int, longest: float) -> float:
+    """Width of n cells that, with their labels, take ``room`` inches."""
+    flat = room / n
+    return flat if longest <= flat - 0.06 else min(flat, (room - 0.75 * longest) / (n - 0.5))
+
+
+def _least_scale(page: Page, grid: Grid) -> float:
+    """Least width of the colour scale: that of the label below it."""
+    return min(SCALE, page.width_of([grid.scale_label], parts.LABEL))
+
+
+def _overhang(longest: float, cell: float) -> float:
+    """Width of slanted labels beyond the last column."""
+    return max(0.0, 0.75 * longest - cell / 2)
 
 
 def _colours(ramp: Ramp) -> Colormap:
@@ -119,7 +209,7 @@ def _colours(ramp: Ramp) -> Colormap:
     return ListedColormap(steps).with_extremes(bad=hex_of(ramp.colour(float("nan"))))
 
 
-def _draw_cells(grid: Grid, axes: Axes, flat: bool) -> None:
+def _draw_cells(grid: Grid, axes: Axes, slanted: bool) -> None:
     n_rows, n_columns = grid.cells.shape
     corners = np.arange(n_columns + 1) - 0.5, np.arange(n_rows + 1) - 0.5
     # Edges in the background colour separate the cells.
@@ -136,11 +226,12 @@ def _draw_cells(grid: Grid, axes: Axes, flat: bool) -> None:
         axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, **page_colour))
     axes.set_ylim(n_rows - 0.5, -0.5)
     slant: dict[str, Any] = (
-        {} if flat else {"rotation": 48.0, "ha": "left", "va": "baseline", "rotation_mode": "anchor"}
+        {"rotation": 48.0, "ha": "left", "va": "baseline", "rotation_mode": "anchor"} if slanted else {}
     )
     axes.set_xticks(range(n_columns), grid.columns, **grid.page.style(parts.LABEL), **slant)
     axes.set_yticks([])
-    axes.tick_params(axis="x", top=True, labeltop=True, bottom=False, labelbottom=False, length=0, pad=3)
+    axes.tick_params(axis="x", top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
+    axes.tick_params(axis="x", pad=grid.page.points(3.0))
     axes.spines[:].set_visible(False)
     if grid.numbered:
         _draw_numbers(grid, axes)
@@ -161,6 +252,6 @@ def draw_scale(page: Page, axes: Axes, limit: float, label: str) -> None:
     numbers = Numbers([limit], digits=2)
     ticks = [-limit, 0.0, limit]
     bar.set_ticks(ticks, labels=[numbers.signed(tick) for tick in ticks], **page.style(NOTE))
-    bar.ax.tick_params(length=2)
+    bar.ax.tick_params(length=page.points(2.0), pad=page.points(3.5))
     bar.outline.set_visible(False)
-    bar.set_label(label, **page.style(parts.LABEL))
+    bar.set_label(label, labelpad=page.points(4.0), **page.style(parts.LABEL))

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Float64
 
 from apportion.results.attribution import Attribution
 from apportion_plugins.visualizers import figure as parts
+from apportion_plugins.visualizers.bar import draw_bars
 from apportion_plugins.visualizers.bars import Bars
-from apportion_plugins.visualizers.canvas import Page, PlotFigure
+from apportion_plugins.visualizers.canvas import Page, drawn
 from apportion_plugins.visualizers.facts import error_notes
 from apportion_plugins.visualizers.fonts import lettering
 from apportion_plugins.visualizers.grid import Grid, draw_grid
+from apportion_plugins.visualizers.header import header_of
 from apportion_plugins.visualizers.labels import ellipsis, token_labels
+from apportion_plugins.visualizers.look import AUTO, Look
 from apportion_plugins.visualizers.numbers import Numbers, half_widths
-from apportion_plugins.visualizers.selection import check_limit, largest, left_out
+from apportion_plugins.visualizers.plot_figure import PlotFigure
+from apportion_plugins.visualizers.selection import check_limit, largest, left_out, repeats_the_whole
 
 __all__ = ["Heatmap"]
 
@@ -32,8 +38,12 @@ class Heatmap:
         max_features: int | None = 60,
         max_tokens: int | None = 60,
         numbers: bool | None = None,
+        title: str | None = AUTO,
+        labels: str = "full",
+        size: Sequence[float | None] | None = None,
+        dpi: float | None = None,
     ) -> PlotFigure:
-        """Draw the attribution of each target token, and of the whole target.
+        """Draw the attribution of each target token, and of the whole target; of a single token, bars alone.
 
         Args:
             attribution: the result.
@@ -41,43 +51,56 @@ class Heatmap:
                 ``None`` for all.
             max_tokens: the same for target tokens, by the sum of their magnitudes.
             numbers: write values in the cells; ``None`` to do so if there are few enough columns.
+            title: text above the figure; ``"auto"`` for estimand, target and model, ``None`` for none.
+            labels: ``"full"`` for names and texts of the features, ``"short"`` for names alone.
+            size: width and height in inches, such as ``(6.5, 4)``; ``None``, also for one, for what is needed.
+            dpi: dots per inch of images; ``None`` for matplotlib's setting.
 
         Returns:
             A matplotlib figure, which notebooks display; ``figure.savefig("dave.png")`` saves it.
 
         Raises:
-            InputError: a limit is not a positive whole number, or the figure would be too large.
+            InputError: an option is out of range, the figure would be too large, or its content does not fit ``size``.
         """
-        cells, tokens = _cells(attribution)
-        check_limit("max_features", len(cells) if max_features is None else max_features, parts.MOST_ROWS)
-        check_limit("max_tokens", len(tokens) if max_tokens is None else max_tokens, parts.MOST_ROWS)
-        values, half = np.asarray(attribution.values), half_widths(attribution)
+        look = Look(title, labels, size, dpi)
+        values, cells = np.asarray(attribution.values), np.asarray(attribution.token_values).T
+        tokens = token_labels(attribution.target_tokens)
+        check_limit("max_features", len(values) if max_features is None else max_features, parts.MOST_ROWS)
+        check_limit("max_tokens", len(tokens) or 1 if max_tokens is None else max_tokens, parts.MOST_ROWS)
+        rows = largest(values, max_features)
+        fonts = lettering(parts.figure_texts(attribution, title))
+        hidden, about = left_out(values, rows, "features", "max_features"), error_notes(attribution, "Whiskers")
+        if repeats_the_whole(attribution):
+            return drawn(look, fonts, lambda page: draw_bars(page, attribution, rows, [*hidden, *about, *fonts.notes]))
         weight = np.nansum(np.abs(cells), axis=0)
-        rows, columns = largest(values, max_features), largest(weight, max_tokens)
-        fonts = lettering(parts.figure_texts(attribution))
-        page = Page(fonts)
-        notes = [
-            *left_out(values, rows, "features", "max_features"),
-            *left_out(weight, columns, "target tokens", "max_tokens", "Σ|attribution|"),
-            *error_notes(attribution, "Whiskers"),
-            *fonts.notes,
-        ]
-        grid = Grid(
-            page=page,
-            cells=cells[np.ix_(rows, columns)],
-            rows=parts.row_labels(attribution, rows, page),
-            columns=[page.drawable(ellipsis(tokens[i], TOKEN_COLUMNS)) for i in columns],
-            bars=Bars(values[rows], None if half is None else half[rows], Numbers(values[rows])),
-            numbered=len(columns) <= MOST_NUMBERED if numbers is None else numbers,
-            bars_label=f"whole target ({attribution.unit})",
-            scale_label=f"each target token ({attribution.unit})",
-        )
-        draw_grid(grid, lambda width: parts.header(attribution, page, width), notes)
-        return page.figure
+        columns = largest(weight, max_tokens)
+        hidden += left_out(weight, columns, "target tokens", "max_tokens", "Σ|attribution|")
+
+        def layout(page: Page) -> None:
+            shown = [ellipsis(page.drawable(tokens[i]), TOKEN_COLUMNS) for i in columns]
+            grid = _grid(page, attribution, cells[np.ix_(rows, columns)], rows, shown, numbers)
+            draw_grid(grid, lambda width: header_of(attribution, page, width), [*hidden, *about, *fonts.notes])
+
+        return drawn(look, fonts, layout)
 
 
-def _cells(attribution: Attribution) -> tuple[Float64[np.ndarray, "F T"], list[str]]:
-    """Features × tokens, and labels of the tokens; a single column for the whole target if there are no tokens."""
-    if not attribution.target_tokens:
-        return np.asarray(attribution.values)[:, None], ["whole target"]
-    return np.asarray(attribution.token_values).T, token_labels(attribution.target_tokens)
+def _grid(
+    page: Page,
+    attribution: Attribution,
+    cells: Float64[np.ndarray, "F T"],
+    rows: list[int],
+    columns: list[str],
+    numbers: bool | None,
+) -> Grid:
+    values, half = np.asarray(attribution.values)[rows], half_widths(attribution)
+    return Grid(
+        page=page,
+        cells=cells,
+        rows=parts.row_labels(attribution, rows, page),
+        columns=columns,
+        bars=Bars(values, None if half is None else half[rows], Numbers(values)),
+        numbered=len(columns) <= MOST_NUMBERED if numbers is None else numbers,
+        insists=numbers is True,
+        bars_label=f"whole target ({attribution.unit})",
+        scale_label=f"each target token ({attribution.unit})",
+    )

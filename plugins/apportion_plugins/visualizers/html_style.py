@@ -27,31 +27,49 @@ _LAYOUT = """
   line-height: 1.9; white-space: pre-wrap; overflow-wrap: anywhere; unicode-bidi: plaintext; text-align: start; }
 .apn-view .apn-prompt span { padding: 2px 0; border-radius: 3px; cursor: help; }
 .apn-view .apn-prompt .apn-kept { color: var(--apn-soft); cursor: auto; }
+/* Copies of the prompt do not contain the marks. */
+.apn-view .apn-mark { margin-inline: 0.3em 0.15em; font-size: 0.72em; white-space: nowrap; vertical-align: 0.35em;
+  line-height: 1; font-variant-numeric: tabular-nums; user-select: none; -webkit-user-select: none; }
 .apn-view .apn-scroll { overflow-x: auto; margin: 0 0 12px; max-width: 100%; }
 .apn-view .apn-table { border-collapse: collapse; border-spacing: 0; margin: 0; font: inherit; width: auto;
   border: none; table-layout: auto; }
 /* Notebooks stripe every other row, with very specific rules. */
 .apn-view .apn-table tr { background: var(--apn-paper) !important; }
-.apn-view .apn-table th, .apn-view .apn-table td { padding: 2px 10px; border: none; text-align: start; max-width: 30em;
+.apn-view .apn-table th, .apn-view .apn-table td { padding: 2px 10px; border: none; text-align: start; max-width: 26em;
   font-weight: normal; vertical-align: middle; white-space: normal; overflow-wrap: break-word; line-height: 1.45;
   color: var(--apn-ink); }
 .apn-view .apn-table thead th { color: var(--apn-soft); vertical-align: bottom;
   border-bottom: 1px solid var(--apn-line); }
 .apn-view .apn-table tbody th { color: var(--apn-ink); background: var(--apn-paper); }
 .apn-view .apn-table .apn-number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.apn-view .apn-table .apn-bars { padding: 2px 0; min-width: 180px; direction: ltr; }
-.apn-view .apn-bar { display: block; position: relative; width: 180px; height: 1.05em;
+.apn-view .apn-table .apn-bars { padding: 2px 0; direction: ltr; }
+.apn-view .apn-bar { display: block; position: relative; width: clamp(64px, 18vw, 180px); height: 1.05em;
   background: linear-gradient(var(--apn-soft), var(--apn-soft)) center / 1px 100% no-repeat; }
 .apn-view .apn-bar i { position: absolute; top: 0.1em; bottom: 0.1em; }
-.apn-view .apn-tokens th:first-child { position: sticky; left: 0; z-index: 1; white-space: nowrap; max-width: 16em;
-  overflow: hidden; text-overflow: ellipsis; background: var(--apn-paper); }
+.apn-view .apn-tokens th:first-child { position: sticky; left: 0; z-index: 1; max-width: min(16em, 34vw);
+  background: var(--apn-paper); }
 .apn-view .apn-tokens thead th { text-align: center; white-space: nowrap; padding: 2px 4px; }
 .apn-view .apn-tokens td { border: 1px solid var(--apn-paper); padding: 2px 5px; text-align: center; font-size: 12px;
-  min-width: 3.6em; font-variant-numeric: tabular-nums; white-space: nowrap; }
+  min-width: 3.6em; font-variant-numeric: tabular-nums; }
+.apn-view .apn-tokens td:first-child { border: none; position: sticky; left: 0; background: var(--apn-paper); }
+.apn-view .apn-tokens td small { display: block; opacity: 0.85; font-size: 10px; white-space: nowrap; }
+.apn-view .apn-whole { white-space: nowrap; }
 .apn-view details { margin: 6px 0 0; }
 .apn-view summary { cursor: pointer; }
 .apn-view .apn-facts th { color: var(--apn-soft); vertical-align: top; white-space: nowrap; }
 .apn-view .apn-facts td { max-width: 60em; overflow-wrap: anywhere; }
+@media (max-width: 520px) {
+  .apn-view { padding: 10px 8px; }
+  .apn-view .apn-table th, .apn-view .apn-table td { padding: 2px 5px; }
+  .apn-view .apn-key { width: 6em; }
+}
+@media print {
+  .apn-view { padding: 0; }
+  .apn-view, .apn-view * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+  .apn-view .apn-scroll { overflow: visible; }
+  .apn-view .apn-table tr { break-inside: avoid; }
+  .apn-view details::details-content { content-visibility: visible; block-size: auto; }
+}
 """
 _DARK = "--apn-paper: #17181a; --apn-ink: #e8e8e8; --apn-soft: #a2a2a2; --apn-line: #3a3b3e;"
 
@@ -70,7 +88,7 @@ def colour_class(strength: float) -> str:
 def style_sheet() -> str:
     """The complete style sheet, with dark rules for readers whose system is dark."""
     dark = f".apn-view {{ {_DARK} }}\n{_colours(DARK)}"
-    return f"<style>{_LAYOUT}{_colours(LIGHT)}@media (prefers-color-scheme: dark) {{\n{dark}}}\n</style>"
+    return f"<style>{_LAYOUT}{_colours(LIGHT)}@media screen and (prefers-color-scheme: dark) {{\n{dark}}}\n</style>"
 
 
 def _colours(ramp: Ramp) -> str:

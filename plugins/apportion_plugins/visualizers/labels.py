@@ -12,14 +12,18 @@ from rich.cells import cell_len
 from apportion.protocols.features import Feature
 
 __all__ = [
+    "SHORT_COLUMNS",
+    "between_words",
     "cut",
     "ellipsis",
     "feature_label",
     "has_right_to_left",
+    "is_right_to_left",
     "isolated",
     "one_line",
     "prose",
     "quotable",
+    "runs",
     "short_label",
     "text_is_name",
     "token_labels",
@@ -30,6 +34,11 @@ _MARKS = ("Ġ", "▁")
 _NAMED = str.maketrans({"\n": "⏎", "\t": "⇥"})
 # Control characters, surrogates, and characters that hide or reorder others; emoji and Persian need joiners.
 _HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\xad\u200b\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+# Scripts that put no spaces between words.
+_UNSPACED = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]")
+_RIGHT_TO_LEFT = ("R", "AL")
+_DANGLING = " ([{“‘«"
+_ISOLATES = re.compile("[\u2068\u2069]")
 
 SHORT_COLUMNS = 24
 
@@ -65,21 +74,35 @@ def prose(text: str) -> str:
 def ellipsis(text: str, width: int) -> str:
     """The text in at most ``width`` columns, with ``…`` in place of its middle if it is longer.
 
-    The end is kept because it distinguishes numbered names (``the #2``).
+    The end is kept because it distinguishes numbered names (``the #2``). Words stay whole, unless one is so long that
+    little else would be left.
     """
     if cell_len(text) <= width:
         return text
     characters = regex.findall(r"\X", text)
-    tail = _taken(reversed(characters), (width - 1) // 3)[::-1]
-    head = _taken(characters, width - 1 - sum(map(cell_len, tail)))
-    return "".join(head).rstrip() + "…" + "".join(tail).lstrip()
+    tail = _taken(characters[::-1], (width - 1) // 3)
+    if any(character.isspace() for character in characters):
+        tail = _whole_words(tail, characters[::-1], least=0)
+    if not any(character[:1].isalnum() for character in tail):
+        tail = []
+    room = width - 1 - sum(map(cell_len, tail))
+    return _head(characters, room).rstrip(_DANGLING) + "…" + "".join(tail[::-1]).lstrip()
 
 
 def cut(text: str, width: int) -> str:
-    """The text in at most ``width`` columns, with ``…`` in place of its end if it is longer."""
+    """The text in at most ``width`` columns, with ``…`` in place of its end if it is longer; words as in `ellipsis`."""
     if cell_len(text) <= width:
         return text
-    return "".join(_taken(regex.findall(r"\X", text), width - 1)).rstrip(" …") + "…"
+    return _head(regex.findall(r"\X", text), width - 1).rstrip(f"{_DANGLING}…") + "…"
+
+
+def between_words(before: str = "", after: str = "") -> bool:
+    """True if no word goes on from one character to the next; scripts without spaces may break anywhere."""
+    return not (_is_inner(before) and _is_inner(after)) or bool(_UNSPACED.search(before + after))
+
+
+def _is_inner(character: str) -> bool:
+    return character[:1].isalnum() or character in ("'", "’", "_")
 
 
 def token_labels(tokens: Sequence[str]) -> list[str]:
@@ -109,7 +132,13 @@ def short_label(feature: Feature) -> str:
 
 def has_right_to_left(text: str) -> bool:
     """True if the text contains Arabic, Hebrew or another right-to-left script."""
-    return any(unicodedata.bidirectional(c) in ("R", "AL") for c in text)
+    return any(unicodedata.bidirectional(c) in _RIGHT_TO_LEFT for c in text)
+
+
+def is_right_to_left(text: str) -> bool:
+    """True if the text begins, spaces and punctuation aside, in a right-to-left script."""
+    strong = (unicodedata.bidirectional(c) for c in text)
+    return next((kind for kind in strong if kind == "L" or kind in _RIGHT_TO_LEFT), "L") != "L"
 
 
 def isolated(text: str) -> str:
@@ -117,9 +146,28 @@ def isolated(text: str) -> str:
     return f"\u2068{text}\u2069"
 
 
+def runs(text: str) -> list[str]:
+    """The parts of a line whose directions `isolated` keeps apart; figures draw them one by one, without the marks."""
+    parts = [part for part in _ISOLATES.split(text) if part]
+    return parts if has_right_to_left(text) else ["".join(parts)]
+
+
 def _visible(text: str) -> str:
     named = text.replace("\r\n", "\n").translate(_NAMED)
     return _HIDDEN.sub(lambda found: f"<U+{ord(found[0]):04X}>", named)
+
+
+def _head(characters: Sequence[str], width: int) -> str:
+    taken = _taken(characters, width)
+    return "".join(_whole_words(taken, characters, least=len(taken) / 2))
+
+
+def _whole_words(taken: list[str], characters: Sequence[str], least: float) -> list[str]:
+    """The first characters without the part of a word at their end, if at least ``least`` of them are left."""
+    if not taken or between_words(*characters[len(taken) - 1 : len(taken) + 1]):
+        return taken
+    end = max((i for i in range(1, len(taken)) if between_words(taken[i - 1], taken[i])), default=0)
+    return taken[:end] if end >= least else taken
 
 
 def _taken(characters: Iterable[str], width: int) -> list[str]:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from apportion.results.attribution import Attribution
 from apportion_plugins.visualizers import figure as parts
 from apportion_plugins.visualizers.bars import Bars
-from apportion_plugins.visualizers.canvas import Page, PlotFigure
+from apportion_plugins.visualizers.canvas import Page, drawn
 from apportion_plugins.visualizers.facts import error_notes
 from apportion_plugins.visualizers.fonts import lettering
 from apportion_plugins.visualizers.grid import Grid, draw_grid
+from apportion_plugins.visualizers.header import header_of
 from apportion_plugins.visualizers.labels import short_label
+from apportion_plugins.visualizers.look import AUTO, Look
 from apportion_plugins.visualizers.numbers import Numbers
-from apportion_plugins.visualizers.pairs import interval_notes, pairs_of, reading
+from apportion_plugins.visualizers.pairs import Pairs, interval_notes, pairs_of, reading
+from apportion_plugins.visualizers.plot_figure import PlotFigure
 from apportion_plugins.visualizers.selection import check_limit, largest, left_out
 
 __all__ = ["Matrix"]
@@ -35,6 +40,10 @@ class Matrix:
         token: int | None = None,
         max_features: int | None = 40,
         numbers: bool | None = None,
+        title: str | None = AUTO,
+        labels: str = "full",
+        size: Sequence[float | None] | None = None,
+        dpi: float | None = None,
     ) -> PlotFigure:
         """Draw the interactions of a result of ``method="interactions"``.
 
@@ -44,43 +53,56 @@ class Matrix:
             max_features: maximum number of features to show, those with the largest interactions; a note says how
                 many are omitted. ``None`` for all.
             numbers: write values in the cells; ``None`` to do so if there are few enough.
+            title: text above the figure; ``"auto"`` for estimand, target and model, ``None`` for none.
+            labels: ``"full"`` for names and texts of the features, ``"short"`` for names alone.
+            size: width and height in inches, such as ``(6.5, 4)``; ``None``, also for one, for what is needed.
+            dpi: dots per inch of images; ``None`` for matplotlib's setting.
 
         Returns:
             A matplotlib figure, which notebooks display; ``figure.savefig("matrix.png")`` saves it.
 
         Raises:
             ResultError: the result has no interactions.
-            InputError: there is no such token, a limit is not a positive whole number, or the figure would be too
-                large.
+            InputError: there is no such token, an option is out of range, the figure would be too large, or its
+                content does not fit ``size``.
         """
+        look = Look(title, labels, size, dpi)
         pairs = pairs_of(attribution, token)
-        matrix, values, half = pairs.matrix, pairs.values, pairs.half_widths
-        check_limit("max_features", len(values) if max_features is None else max_features, MOST)
-        weight = np.nansum(np.abs(matrix), axis=0)
+        check_limit("max_features", len(pairs.values) if max_features is None else max_features, MOST)
+        weight = np.nansum(np.abs(pairs.matrix), axis=0)
         rows = largest(weight, max_features)
-        fonts = lettering([*parts.figure_texts(attribution), pairs.part])
-        page = Page(fonts)
-        labels = parts.row_labels(attribution, rows, page)
-        numbered = len(rows) <= MOST_NUMBERED if numbers is None else numbers
-        scope = "whole target" if token is None else f"token {token}"
-        grid = Grid(
-            page=page,
-            cells=matrix[np.ix_(rows, rows)],
-            rows=labels,
-            columns=[page.drawable(short_label(attribution.features[i])) for i in rows],
-            bars=Bars(values[rows], None if half is None else half[rows], Numbers(values[rows])),
-            numbered=numbered,
-            bars_label=f"{attribution.estimand} ({attribution.unit})",
-            scale_label=f"interaction, {scope} ({attribution.unit})",
-            side=(WIDE if len(rows) <= FEW else SIDE) if numbered else NARROW,
-            blank=np.eye(len(rows), dtype=bool),
-        )
+        fonts = lettering([*parts.figure_texts(attribution, title), pairs.part])
         notes = [
             *left_out(weight, rows, "features", "max_features", "Σ|interaction|"),
             *interval_notes(pairs),
             *error_notes(attribution, "Whiskers"),
             *fonts.notes,
         ]
+        scope = "whole target" if token is None else f"token {token}"
         about = {"title": pairs.index, "reading": reading(attribution), "part": pairs.part}
-        draw_grid(grid, lambda width: parts.header(attribution, page, width, **about), notes)
-        return page.figure
+
+        def layout(page: Page) -> None:
+            grid = _grid(page, attribution, pairs, rows, scope, numbers)
+            draw_grid(grid, lambda width: header_of(attribution, page, width, **about), notes)
+
+        return drawn(look, fonts, layout)
+
+
+def _grid(
+    page: Page, attribution: Attribution, pairs: Pairs, rows: list[int], scope: str, numbers: bool | None
+) -> Grid:
+    values, half = pairs.values[rows], pairs.half_widths
+    numbered = len(rows) <= MOST_NUMBERED if numbers is None else numbers
+    return Grid(
+        page=page,
+        cells=pairs.matrix[np.ix_(rows, rows)],
+        rows=parts.row_labels(attribution, rows, page),
+        columns=[page.drawable(short_label(attribution.features[i])) for i in rows],
+        bars=Bars(values, None if half is None else half[rows], Numbers(values)),
+        numbered=numbered,
+        insists=numbers is True,
+        bars_label=f"{attribution.estimand} ({attribution.unit})",
+        scale_label=f"interaction, {scope} ({attribution.unit})",
+        side=(WIDE if len(rows) <= FEW else SIDE) if numbered else NARROW,
+        blank=np.eye(len(rows), dtype=bool),
+    )

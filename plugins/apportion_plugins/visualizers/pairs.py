@@ -12,7 +12,7 @@ from apportion.results.attribution import Attribution
 from apportion_plugins.visualizers.numbers import INTERVAL, Numbers
 from apportion_plugins.visualizers.selection import checked_token, part_of_target
 
-__all__ = ["Pairs", "interval_notes", "pairs_of", "reading"]
+__all__ = ["Pairs", "has_pairs", "interval_notes", "pairs_of", "reading"]
 
 ADVICE = 'Run attribute again with method="interactions".'
 
@@ -38,6 +38,11 @@ class Pairs:
     matrix_half_widths: Float64[np.ndarray, "F F"] | None
 
 
+def has_pairs(attribution: Attribution) -> bool:
+    """True if the result has interactions."""
+    return "interactions" in attribution.extras
+
+
 def pairs_of(attribution: Attribution, token: int | None) -> Pairs:
     """The interactions of the whole target, or of the target token at a position.
 
@@ -46,7 +51,7 @@ def pairs_of(attribution: Attribution, token: int | None) -> Pairs:
         InputError: there is no such token.
     """
     extras = attribution.extras
-    if "interactions" not in extras:
+    if not has_pairs(attribution):
         raise ResultError(f"This result of method {attribution.provenance.method!r} has no interactions. {ADVICE}")
     index = str(extras.get("interaction_index", "interactions"))
     position, part = checked_token(attribution, token), part_of_target(attribution, token)

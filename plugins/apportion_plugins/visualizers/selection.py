@@ -8,8 +8,18 @@ from jaxtyping import Float64
 from apportion.errors import InputError, listing
 from apportion.results.attribution import Attribution
 from apportion_plugins.visualizers.labels import quotable, token_labels
+from apportion_plugins.visualizers.palette import colour_limit
 
-__all__ = ["check_limit", "checked_token", "largest", "left_out", "part_of_target", "ranked", "table_rows"]
+__all__ = [
+    "check_limit",
+    "checked_token",
+    "largest",
+    "left_out",
+    "part_of_target",
+    "ranked",
+    "repeats_the_whole",
+    "table_rows",
+]
 
 
 def check_limit(option: str, limit: object, most: int | None = None) -> None:
@@ -48,6 +58,15 @@ def part_of_target(attribution: Attribution, token: int | None) -> str:
     return f"Token {token}, “{name}”, of the target"
 
 
+def repeats_the_whole(attribution: Attribution) -> bool:
+    """True if the values of the target tokens say no more than those of the whole target: there are none, or one."""
+    tokens = np.asarray(attribution.token_values)
+    if not len(tokens):
+        return True
+    values = np.asarray(attribution.values)
+    return len(tokens) == 1 and np.allclose(tokens[0], values, atol=1e-6 * colour_limit(values), equal_nan=True)
+
+
 def largest(values: Float64[np.ndarray, " N"], limit: int | None) -> list[int]:
     """Indices of the ``limit`` largest magnitudes, in ascending order; all if ``None``."""
     if limit is None or len(values) <= limit:
@@ -63,14 +82,15 @@ def ranked(values: Float64[np.ndarray, " N"]) -> list[int]:
 def left_out(
     values: Float64[np.ndarray, " N"], shown: list[int], what: str, option: str, measure: str = "|attribution|"
 ) -> list[str]:
-    """Note on what is omitted: how many, how large, and how to show them. Empty if nothing is omitted."""
+    """Note on what is omitted: how many, how large, and the option that shows them, if any. Empty if nothing is."""
     missing = np.setdiff1d(np.arange(len(values)), shown)
     if not len(missing):
         return []
     top = np.nan_to_num(np.abs(values[missing])).max()
+    how = f" ({option}=None shows all)" if option else ""
     return [
         f"Showing the {len(shown)} of {len(values)} {what} with the largest {measure}; "
-        f"the {len(missing)} omitted have at most {top:.3g} each ({option}=None shows all)."
+        f"the {len(missing)} omitted have at most {top:.3g} each{how}."
     ]
 
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from apportion.results.attribution import Attribution
 from apportion.results.comparison import ResultComparison
-from apportion.results.ranking import TOP
+from apportion_plugins.visualizers.comparison_facts import agreements, value_cells
 from apportion_plugins.visualizers.facts import contrast_text, target_text
 from apportion_plugins.visualizers.labels import ellipsis, one_line, text_is_name
-from apportion_plugins.visualizers.numbers import INTERVAL, Numbers, half_widths
+from apportion_plugins.visualizers.numbers import INTERVAL
 from apportion_plugins.visualizers.pen import Pen
 
 __all__ = ["ComparisonView"]
@@ -71,30 +69,18 @@ class ComparisonView:
         columns = list(labels)
         for name, result in zip(names, self.comparison.results, strict=True):
             table.add_column(Text(f"{name}, {one_line(result.unit)}"), justify="right")
-            columns.append([pen.say(text) for text in _cells(result)])
+            columns.append([pen.say(text) for text in value_cells(result)])
         for row in zip(*columns, strict=True):
             table.add_row(*map(Text, row))
         return table
 
     def _agreement(self, pen: Pen, names: list[str]) -> Table:
         """Rank correlation of each pair, and the share of the top features that it has in common."""
-        correlation, common = self.comparison.rank_correlation, self.comparison.top_overlap()
-        top = min(TOP, len(self.comparison.results[0].features))
+        heads, pairs = agreements(self.comparison)
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-        for column in ("results", "rank correlation", f"top {top} in common"):
-            table.add_column(column, no_wrap=True, justify="left" if column == "results" else "right")
-        for i in range(len(names)):
-            for j in range(i + 1, len(names)):
-                shared = f"{round(float(common[i, j]) * top)} of {top}"
-                cells = (f"{names[i]} and {names[j]}", pen.say(f"{correlation[i, j]:.2f}".replace("-", "−")), shared)
-                table.add_row(*map(Text, cells))
+        table.add_column("results", no_wrap=True)
+        for head in heads:
+            table.add_column(head, no_wrap=True, justify="right")
+        for i, j, cells in pairs:
+            table.add_row(*map(Text, (f"{names[i]} and {names[j]}", *map(pen.say, cells))))
         return table
-
-
-def _cells(result: Attribution) -> list[str]:
-    """Values, with the half-widths of their intervals if they are estimates."""
-    values, half = np.asarray(result.values), half_widths(result)
-    numbers = Numbers(values)
-    if half is None:
-        return [numbers.signed(value) for value in values]
-    return [f"{numbers.signed(value)} ± {numbers.plain(error)}" for value, error in zip(values, half, strict=True)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from apportion.results.attribution import Attribution
 from apportion_plugins.visualizers.canvas import Page
-from apportion_plugins.visualizers.labels import ellipsis, has_right_to_left, one_line
+from apportion_plugins.visualizers.labels import ellipsis, has_right_to_left, one_line, short_label
 
 __all__ = ["Box", "first_boxes", "laid_out"]
 
@@ -55,7 +55,7 @@ def laid_out(attribution: Attribution, page: Page, room: float) -> list[Box]:
     """Lay out the prompt in lines of at most ``room`` inches; from the right for right-to-left scripts."""
     boxes: list[Box] = []
     line, right = 0, 0.0
-    for piece in _pieces(attribution):
+    for piece in _pieces(attribution, short=page.look.short):
         text = page.fitted(page.drawable(piece.text), room - 2 * PAD, SIZE)
         width = page.width_of([text], SIZE) + (2 * PAD if piece.feature is not None else 0.0)
         gap = 0.0 if not right else SPACE if piece.spaced else JOINT
@@ -78,14 +78,15 @@ def first_boxes(boxes: Sequence[Box]) -> dict[int, Box]:
     return found
 
 
-def _pieces(attribution: Attribution) -> list[_Piece]:
+def _pieces(attribution: Attribution, *, short: bool) -> list[_Piece]:
     """Pieces of the prompt: whole features, other text word by word, and at the end features without a segment."""
     pieces: list[_Piece] = []
     spaced, breaks = False, False
     for segment in attribution.segments:
         text = segment.text
         if segment.feature is not None:
-            label = ellipsis(one_line(text), FEATURE_COLUMNS)
+            feature = attribution.features[segment.feature]
+            label = short_label(feature) if short else ellipsis(one_line(text), FEATURE_COLUMNS)
             pieces.append(_Piece(label, segment.feature, spaced or text[:1].isspace(), breaks))
             spaced, breaks = text[-1:].isspace(), text.endswith("\n")
             continue

@@ -33,7 +33,7 @@ class OutputOptions(ProgressOptions):
         Path | None,
         _option(
             metavar="FILE",
-            help="Draw the result to a .png, .svg, .pdf or .html file. An existing file is replaced.",
+            help="Draw the result to a .png, .svg, .pdf, .eps or .html file. An existing file is replaced.",
         ),
     ] = None
     view: Annotated[

@@ -1,0 +1,81 @@
+"""Options that all figures share: title, labels, size and resolution."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from apportion.errors import InputError
+
+__all__ = ["AUTO", "Look"]
+
+AUTO = "auto"
+"""The title that a view writes itself."""
+_LABELS = ("full", "short")
+_LEAST, _MOST = 0.5, 100.0
+_MOST_PIXELS = 2**16
+"""Matplotlib saves no images of more pixels in a direction."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """The appearance of a figure.
+
+    Attributes:
+        title: ``"auto"`` for the lines that the view writes, ``None`` or ``""`` for none, or another text.
+        labels: ``"full"`` or ``"short"``.
+        size: width and height in inches; ``None``, also for one of them, for what the content needs.
+        dpi: dots per inch of images; ``None`` for matplotlib's setting.
+
+    Raises:
+        InputError: an option is of another type or out of range.
+    """
+
+    title: str | None = AUTO
+    labels: str = "full"
+    size: Sequence[float | None] | None = None
+    dpi: float | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.title is None or isinstance(self.title, str)):
+            raise InputError(f"title={self.title!r} must be a text, or None for no title.")
+        if self.labels not in _LABELS:
+            raise InputError(f"labels={self.labels!r} must be 'full' (names and texts) or 'short' (names alone).")
+        if self.dpi is not None and not _is_between(self.dpi, 1, _MOST_PIXELS):
+            raise InputError(f"dpi={self.dpi!r} must be a number of at least 1, such as 300.")
+        if not self._has_valid_size():
+            raise InputError(
+                f"size={self.size!r} must be the width and height in inches, each from {_LEAST} to {_MOST:.0f}, or "
+                "None for what the content needs: (6.5, 4), (3.3, None)."
+            )
+        if max(side or 0.0 for side in (self.width, self.height)) * (self.dpi or 0.0) >= _MOST_PIXELS:
+            raise InputError(f"size={self.size!r} at dpi={self.dpi!r} is more than {_MOST_PIXELS:,} pixels.")
+
+    @property
+    def width(self) -> float | None:
+        """Width in inches; ``None`` for what the content needs."""
+        return None if self.size is None else self.size[0]
+
+    @property
+    def height(self) -> float | None:
+        """Height in inches; ``None`` for what the content needs."""
+        return None if self.size is None else self.size[1]
+
+    @property
+    def short(self) -> bool:
+        """True for labels that are names alone."""
+        return self.labels == "short"
+
+    def _has_valid_size(self) -> bool:
+        size = self.size
+        if size is None:
+            return True
+        if isinstance(size, str) or not isinstance(size, Sequence) or len(size) != 2:
+            return False
+        return all(side is None or _is_between(side, _LEAST, _MOST) for side in size)
+
+
+def _is_between(value: object, least: float, most: float) -> bool:
+    # NaN is not between any numbers.
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and least <= float(value) <= most

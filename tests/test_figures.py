@@ -1,0 +1,219 @@
+"""Figures for publications: fonts in files, titles, sizes, labels."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.backends.backend_pdf import PdfPages
+from matplotlib.figure import Figure
+
+import apportion as ap
+from apportion.cli import main
+from apportion.testing import sample_results
+from apportion_plugins.visualizers.labels import cut, ellipsis, runs
+from forks import Forks
+from test_visualizers import CASES, grouped, of_words, texts_of
+
+MARKS = "\u2066\u2067\u2068\u2069\u200e\u200f"
+
+
+def evaluation(method: str = "shapley") -> ap.Evaluation:
+    falls = {"shares": [0.0, 0.5, 1.0], "scores": [0.0, -4.0, -6.0]}
+    rises = {"shares": [0.0, 0.5, 1.0], "scores": [-6.0, -1.0, 0.0]}
+    return ap.Evaluation(
+        measurements={"deletion": ap.Measurement(2.5, extras=falls), "insertion": ap.Measurement(4.0, extras=rises)},
+        higher_is_better={"deletion": False, "insertion": True},
+        options={"deletion": {}, "insertion": {}},
+        method=method,
+        estimand="Shapley value",
+        unit="nats",
+        n_features=2,
+        target=" هرم and <i>golf</i>",
+        evaluations=5,
+    )
+
+
+def drawn(kind: str, **options: object) -> Figure:
+    return evaluation().plot(**options) if kind == "curves" else sample_results()["sampled"].plot(kind, **options)
+
+
+KINDS = ("heatmap", "bar", "matrix", "network", "tree", "curves")
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+def pdf_of(figure: Figure) -> bytes:
+    content = io.BytesIO()
+    with matplotlib.rc_context({"pdf.compression": 0}):
+        figure.savefig(content, format="pdf")
+    return content.getvalue()
+
+
+@every_kind
+def test_vector_files_have_truetype_fonts(kind: str, tmp_path: Path) -> None:
+    figure, settings = drawn(kind), dict(matplotlib.rcParams)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for one in (figure, pickle.loads(pickle.dumps(figure))):
+            content = pdf_of(one)
+            assert b"/Type3" not in content and b"/FontFile2" in content
+        figure.savefig(tmp_path / "x.eps")
+        figure.savefig(tmp_path / "x.svg")
+    assert b"/FontType 42" in (tmp_path / "x.eps").read_bytes()
+    assert dict(matplotlib.rcParams) == settings
+
+
+def test_emoji_are_not_lost_in_postscript() -> None:
+    """Matplotlib writes glyphs of characters beyond U+FFFF that its files lack; they are drawn as shapes."""
+    figure, content = of_words("😀 ok", [" x"]).plot("bar"), io.StringIO()
+    assert any("😀" in text for text in texts_of(figure))
+    figure.savefig(content, format="eps")
+    assert "1F600" not in content.getvalue().upper() and "/o glyphshow" in content.getvalue()
+
+
+def test_pages_of_pdf_keep_the_settings_of_the_user(tmp_path: Path) -> None:
+    """They embed fonts when they are closed; text written for other fonts would be garbled."""
+    with matplotlib.rc_context({"pdf.compression": 0}), PdfPages(tmp_path / "x.pdf") as pages:
+        pages.savefig(drawn("bar"))
+    content = (tmp_path / "x.pdf").read_bytes()
+    assert b"/Type3" in content and b"/FontFile2" not in content
+
+
+@pytest.mark.parametrize("kind", ["heatmap", "bar"])
+@pytest.mark.parametrize("case", ["arabic", "nasty", "groups"])
+def test_no_mark_is_printed(case: str, kind: str) -> None:
+    shown = "".join(texts_of(CASES[case]().plot(kind)))
+    assert not set(MARKS) & set(shown)
+    assert not set(MARKS) & set("".join(texts_of(evaluation().plot())))
+    assert runs("Target: “\u2068هرم\u2069”") == ["Target: “", "هرم", "”"]
+    assert runs("Target: “\u2068golf\u2069”") == ["Target: “golf”"]
+
+
+POSTSCRIPT_FONT = """
+import io, json, sys
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.t2CharStringPen import T2CharStringPen
+import matplotlib
+from matplotlib import font_manager
+from test_figures import pdf_of
+from test_visualizers import of_words, texts_of
+pen = T2CharStringPen(500, None)
+pen.moveTo((0, 0)), pen.lineTo((0, 500)), pen.lineTo((500, 500)), pen.closePath()
+shape = pen.getCharString()
+builder = FontBuilder(1000, isTTF=False)
+builder.setupGlyphOrder([".notdef", "own"])
+builder.setupCharacterMap({0xE123: "own"})
+builder.setupCFF("Own", {}, {".notdef": shape, "own": shape}, {})
+builder.setupHorizontalMetrics({".notdef": (500, 0), "own": (500, 0)})
+builder.setupHorizontalHeader(ascent=800, descent=-200)
+builder.setupNameTable({"familyName": "Noto Sans CJK SC", "styleName": "Regular"})
+builder.setupOS2()
+builder.setupPost()
+builder.save(sys.argv[-1])
+font_manager.fontManager.addfont(sys.argv[-1])
+figure = of_words("\\ue123 ok", [" x", " y"]).plot("bar")
+assert any("\\ue123" in text for text in texts_of(figure))
+content = pdf_of(figure)
+before = figure.texts[0].get_path_effects()
+print(json.dumps([content.count(b"/FontFile"), b"OTTO" in content, b"/Type3" in content, before]))
+"""
+
+
+def test_fonts_that_cannot_be_embedded_are_drawn_as_shapes(forks: Forks, tmp_path: Path) -> None:
+    """Matplotlib would embed a font with PostScript outlines as a TrueType font, which readers reject."""
+    code = POSTSCRIPT_FONT.replace("sys.argv[-1]", repr(str(tmp_path / "own.otf")))
+    done = forks.run(code)
+    assert done.returncode == 0, done.stderr
+    fonts, embedded, type3, effects = json.loads(done.stdout)
+    assert fonts >= 1 and not embedded and not type3 and effects == []
+
+
+@every_kind
+def test_the_title_is_the_users(kind: str) -> None:
+    usual = texts_of(drawn(kind))
+    assert any(text.startswith("Target: ") for text in usual) or kind == "curves"
+    for none in (None, ""):
+        shown = [text for text in texts_of(drawn(kind, title=none)) if text]
+        assert not any(text.startswith(("Target", "Above 0", "Shapley value (s", "smollm2", "tiny")) for text in shown)
+    own = texts_of(drawn(kind, title="What $x$ does\n日 the next line"))
+    assert "What $x$ does" in own and any(text.endswith("the next line") for text in own)
+    assert not any(text.startswith("Target") for text in own)
+
+
+@every_kind
+@pytest.mark.parametrize("size", [(6.5, 4.5), (3.6, None), (12.0, 8.0)])
+def test_figures_have_the_size_that_was_asked_for(kind: str, size: tuple[float, float | None]) -> None:
+    figure = drawn(kind, size=size, dpi=200, labels="short")
+    width, height = figure.get_size_inches()
+    assert width == pytest.approx(size[0]) and (size[1] is None or height == pytest.approx(size[1]))
+    assert figure.dpi == 200
+    box = figure.get_tightbbox()
+    assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width + 0.01 and box.y1 <= height + 0.01
+    png = io.BytesIO()
+    figure.savefig(png, format="png")
+    assert matplotlib.image.imread(io.BytesIO(png.getvalue())).shape[1] == round(200 * size[0])
+    smallest = min(text.get_fontsize() for text in figure.findobj(matplotlib.text.Text) if text.get_text())
+    assert smallest >= 4
+
+
+@every_kind
+def test_looks_that_cannot_be_are_refused(kind: str) -> None:
+    with pytest.raises(ap.InputError, match=r"size=\(1, 0.6\) is too small for this content, which must be at least"):
+        drawn(kind, size=(1, 0.6))
+    for bad in (3, "33", (3,), (3, 4, 5), (0.1, 3), (1e4, 3), (True, 3), (float("nan"), 3)):
+        with pytest.raises(ap.InputError, match="size="):
+            drawn(kind, size=bad)
+    for name, bad in (("dpi", 0), ("dpi", "300"), ("labels", "long"), ("title", 3)):
+        with pytest.raises(ap.InputError, match=f"{name}="):
+            drawn(kind, **{name: bad})
+    with pytest.raises(ap.InputError, match="more than 65,536 pixels"):
+        drawn(kind, size=(99, 4), dpi=700)
+
+
+def test_labels_are_names_and_texts_or_names_alone() -> None:
+    def labels(**options: object) -> list[str]:
+        return [label.get_text() for label in grouped().plot("bar", **options).axes[0].get_yticklabels()]
+
+    assert labels() == ["name + pronoun: Dave … His", "city: Palm Coast", "job: lawyer"]
+    assert labels(labels="short") == ["name + pronoun", "city", "job"]
+    assert any("area" in text for text in texts_of(drawn("curves")) if "first" in text)
+    assert not any("area" in text for text in texts_of(drawn("curves", labels="short")) if "first" in text)
+    boxes = texts_of(drawn("network", labels="short"))
+    assert {"Dave", "golf"} <= set(boxes)
+
+
+@pytest.mark.parametrize("width", [12, 20, 30])
+def test_labels_end_with_whole_words(width: int) -> None:
+    for text in ("Several members raised concerns about the cost.", "The quick brown fox jumps #2", "well-known names"):
+        for short in (ellipsis(text, width), cut(text, width)):
+            if "…" not in short:
+                continue
+            head, tail = short.split("…")
+            assert not (text[len(head)].isalnum() and head[-1].isalnum()), short
+            assert not tail or not (text[-len(tail) - 1].isalnum() and tail[0].isalnum()), short
+
+
+def test_one_target_token_has_no_panel_of_its_own() -> None:
+    one, two = of_words("a b c", [" x"]), of_words("a b c", [" x", " y"])
+    assert len(one.plot().axes) == 1 and len(two.plot().axes) == 3
+    assert len(replace(two, target_tokens=(), token_values=np.zeros((0, 3))).plot().axes) == 1
+    assert ["apn-tokens" in each.plot("html").rpartition("</style>")[2] for each in (one, two)] == [False, True]
+    # A target function may give a token another value than the whole target.
+    assert len(replace(one, values=one.values + 1).plot().axes) == 3
+
+
+def test_the_command_line_has_the_same_options(tmp_path: Path) -> None:
+    source, plot = str(grouped().save(tmp_path / "x.json")), tmp_path / "x.png"
+    options = ["title=null", "size=[3.5, 2.5]", "dpi=100", "labels=short"]
+    words = [word for option in options for word in ("--view-option", option)]
+    assert main(["show", source, "--view", "bar", "--plot", str(plot), *words]) == 0
+    assert matplotlib.image.imread(plot).shape[:2] == (250, 350)
+    assert main(["show", source, "--plot", str(tmp_path / "x.eps")]) == 0
+    assert (tmp_path / "x.eps").read_bytes().startswith(b"%!PS-Adobe")
