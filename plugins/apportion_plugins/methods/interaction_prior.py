@@ -15,10 +15,21 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-__all__ = ["LARGEST", "covariance", "covariance_gradient", "shapley_covariance", "shapley_variance", "signs"]
+__all__ = [
+    "LARGEST",
+    "covariance",
+    "covariance_gradient",
+    "equal_shapley_covariance",
+    "shapley_covariance",
+    "shapley_variance",
+    "signs",
+]
 
 LARGEST = 0.97
 """Upper bound on a. At 1, sets of all sizes would count alike and covariances would be degenerate."""
+
+MOST_FACTORS = 2**22
+"""Number of factors of products that are in memory at once."""
 
 
 def signs(mask: Bool[Tensor, "S F"]) -> Float[Tensor, "S F"]:
@@ -64,10 +75,26 @@ def shapley_covariance(strength: Float[Tensor, " F"], at: Float[Tensor, "P F"]) 
     which Gauss–Legendre quadrature computes exactly.
     """
     nodes, weights = _gauss_legendre(strength.shape[0] // 2 + 1)
-    factors = 1 + nodes[:, None, None] * (at * strength)  # Q × P × F, never 0
-    others = factors.prod(2, keepdim=True) / factors
-    integral = torch.einsum("q,qpf->pf", weights, others)
+    integral = torch.empty_like(at)
+    at_once = max(1, MOST_FACTORS // (len(nodes) * at.shape[1]))
+    for start in range(0, len(at), at_once):
+        factors = 1 + nodes[:, None, None] * (at[start : start + at_once] * strength)  # Q × P × F, never 0
+        others = factors.prod(2, keepdim=True) / factors
+        integral[start : start + at_once] = torch.einsum("q,qpf->pf", weights, others)
     return at * strength * (integral - 2)
+
+
+def equal_shapley_covariance(strength: float, at: Float[Tensor, "P F"]) -> Float[Tensor, "P F"]:
+    """``shapley_covariance`` for features of equal strength, where only the number of present features matters."""
+    n = at.shape[1]
+    nodes, weights = _gauss_legendre(n // 2 + 1)
+    # Row k of each table: k of the n − 1 other features are present.
+    k = torch.arange(n, dtype=torch.float64)[:, None]
+    logs = k * torch.log1p(nodes * strength) + (n - 1 - k) * torch.log1p(-nodes * strength)
+    integral = logs.exp() @ weights
+    here = at > 0
+    others = here.sum(1, keepdim=True) - here.long()
+    return at * strength * (integral[others] - 2)
 
 
 @functools.lru_cache(maxsize=16)
