@@ -30,14 +30,20 @@ from apportion_plugins.methods.shapley import shapley_of_table
 __all__ = ["GaussianProcessShap"]
 
 ROUNDS = 40
-MOST_PAIRS = 96
-"""Maximum number of pairs used to learn the strengths; more take longer and hardly change them."""
+FARTHEST = 8.0
+"""Largest logarithm of an odds ratio, relative to where the search starts."""
+
+MORE_PAIRS = 96
+"""Maximum number of pairs used to learn the prior, beyond one per feature; more take longer and hardly change it."""
 
 SMALLEST = 1e-3
 """Lower bound on strengths; below it, covariances would be lost in rounding."""
 
 JITTER = 1e-6
 """Added to the diagonal, as a share of its mean, so that nearly equal rows can be factorised."""
+
+NOISE = 1e-3
+"""Usual variance of what depends on the whole coalition, relative to that of the interactions."""
 
 NOTHING = 1e-20
 """Residual share of the sum of squares that counts as rounding error."""
@@ -48,9 +54,10 @@ class GaussianProcessShap:
 
     ``kernel_shap`` treats the residuals of its additive fit as noise. They are in fact interactions of features, and
     similar coalitions share them. This method models v as an unconstrained linear trend plus a Gaussian process with a
-    product kernel (``interaction_prior``). The kernel has one strength per feature; the strengths maximise the
-    restricted likelihood of the whole target, and serve every output, so that the values of the target's tokens add up to
-    those of the whole. The values are the Shapley values of the posterior mean, in closed form.
+    product kernel (``interaction_prior``), and noise for what no few features explain. The kernel has one strength per
+    feature; strengths and noise maximise the restricted likelihood of the whole target, and serve every output, so that
+    the values of the target's tokens add up to those of the whole. The values are the Shapley values of the posterior
+    mean, in closed form.
 
     Because coalitions come in pairs, the values are exact for games without interactions of three or more features,
     like those of ``kernel_shap``. The error goes to 0 as the coalitions approach all of them; if the budget allows all
@@ -140,6 +147,25 @@ class _Solved:
         return slopes
 
 
+@dataclass(frozen=True)
+class _Prior:
+    """What is learnt from the values.
+
+    Attributes:
+        strength: how strongly each feature interacts.
+        noise: variance of the noise, relative to that of the interactions.
+    """
+
+    strength: Float[Tensor, " F"]
+    noise: float
+
+    def covariances(self, at: Float[Tensor, "P F"]) -> tuple[Float[Tensor, "P P"], Float[Tensor, "P P"]]:
+        """Covariances of half the differences and of the means of pairs."""
+        odd, even = covariance(self.strength, at, at)
+        noise = self.noise * (odd[0, 0] + even[0, 0]) * torch.eye(len(at), dtype=torch.float64)
+        return odd + noise, even + noise
+
+
 def _solve(covariances: Float[Tensor, "P P"], trend: Float[Tensor, "P Q"], response: Float[Tensor, "P K"]) -> _Solved:
     jitter = JITTER * covariances.diagonal().mean() * torch.eye(len(covariances), dtype=torch.float64)
     factor = torch.linalg.cholesky(covariances + jitter)
@@ -165,14 +191,14 @@ def _fit(
         values = 2 * basis @ plain
         return values, torch.full_like(values, 0.0 if determined else torch.nan)
     learnt = [int((~additive).int().argmax())]  # the whole target, unless there is nothing to learn from it
-    strength = _strengths(at, trend, difference[:, learnt], mean[:, learnt])
-    solved = _solve(covariance(strength, at, at)[0], trend, difference)
-    with_shapley = torch.linalg.solve_triangular(solved.factor, shapley_covariance(strength, at), upper=False)
+    prior = _learnt(at, trend, difference[:, learnt], mean[:, learnt])
+    solved = _solve(prior.covariances(at)[0], trend, difference)
+    with_shapley = torch.linalg.solve_triangular(solved.factor, shapley_covariance(prior.strength, at), upper=False)
     values = 2 * basis @ solved.coefficients + with_shapley.T @ solved.rest
     if not determined:
         return values, torch.full_like(values, torch.nan)
     # The variance for known trend coefficients, plus the contribution of their uncertainty.
-    given = shapley_variance(strength) - with_shapley.square().sum(0)
+    given = shapley_variance(prior.strength) - with_shapley.square().sum(0)
     missing = 2 * basis.T - solved.trend.T @ with_shapley
     added = (missing * torch.linalg.solve(solved.gram, missing)).sum(0)
     scale = torch.where(additive, 0.0, solved.squares / solved.freedom)
@@ -187,38 +213,54 @@ def _directions(at: Float[Tensor, "P F"]) -> Float[Tensor, "F R"]:
     return told
 
 
-def _strengths(
+def _learnt(
     at: Float[Tensor, "P F"], trend: Float[Tensor, "P R"], difference: Float[Tensor, "P 1"], mean: Float[Tensor, "P 1"]
-) -> Float[Tensor, " F"]:
-    """Strengths that maximise the restricted likelihood times a prior.
+) -> _Prior:
+    """The prior that maximises the restricted likelihood times a prior of its own.
 
-    Under the prior, the odds of a strength vary by a factor of e around a common level. Differences of pairs contain
-    the interactions of odd size, means those of even size; both are informative about the strengths.
+    There, the odds of a strength vary by a factor of e around a common level, and the noise by one of e². Differences
+    of pairs contain the interactions of odd size, means those of even size; both are informative.
     """
     n = at.shape[1]
-    most = max(MOST_PAIRS, 2 * n)
+    most = n + MORE_PAIRS
     at, trend, difference, mean = at[:most], trend[:most], difference[:most], mean[:most]
     usual = min(0.3, 3 / n)
     start = math.log(usual / (1 - usual))
     constant = torch.ones(len(at), 1, dtype=torch.float64)
+    # Shared level, strengths, noise: free parameters and the variances of all but the noise around 0.
+    spread = torch.cat([torch.tensor([4.0]), torch.ones(n), torch.tensor([4.0])]).double()
 
-    def strength(free: Float[Tensor, " F+1"]) -> Float[Tensor, " F"]:
-        return torch.sigmoid(start + free[0] + free[1:]).clamp(SMALLEST, LARGEST)
+    def prior(free: Float[Tensor, " F+2"]) -> _Prior:
+        strength = torch.sigmoid(start + free[0] + free[1:-1]).clamp(SMALLEST, LARGEST)
+        return _Prior(strength, NOISE * float(free[-1].exp()))
 
-    def loss(point: Float[np.ndarray, " F+1"]) -> tuple[float, Float[np.ndarray, " F+1"]]:
+    def loss(point: Float[np.ndarray, " F+2"]) -> tuple[float, Float[np.ndarray, " F+2"]]:
         free = torch.from_numpy(point)
-        strengths = strength(free)
-        odd, even = covariance(strengths, at, at)
+        assumed = prior(free)
+        odd, even = assumed.covariances(at)
         parts = _solve(odd, trend, difference), _solve(even, constant, mean)
         freedom = sum(part.freedom for part in parts)
         squares = sum(float(part.squares) for part in parts)
         determinants = sum(float(part.log_determinants) for part in parts)
-        prior = torch.cat([free[:1] / 4, free[1:]])
-        value = 0.5 * (freedom * math.log(squares) + determinants + float(prior @ free))
-        slopes = covariance_gradient(strengths, at, *(part.slope(freedom / squares) for part in parts))
-        inside = (strengths > SMALLEST) & (strengths < LARGEST)
-        slopes = torch.where(inside, slopes * strengths * (1 - strengths), 0.0)
-        return value, (torch.cat([slopes.sum()[None], slopes]) + prior).numpy()
+        value = 0.5 * (freedom * math.log(squares) + determinants + float((free**2 / spread).sum()))
+        by_strength, by_noise = _slopes(assumed, at, *(part.slope(freedom / squares) for part in parts))
+        inside = (assumed.strength > SMALLEST) & (assumed.strength < LARGEST)
+        by_odds = torch.where(inside, by_strength * assumed.strength * (1 - assumed.strength), 0.0)
+        return value, (torch.cat([by_odds.sum()[None], by_odds, by_noise[None]]) + free / spread).numpy()
 
-    found = minimize(loss, np.zeros(n + 1), jac=True, method="L-BFGS-B", options={"maxiter": ROUNDS})
-    return strength(torch.from_numpy(found.x))
+    found = minimize(
+        loss, np.zeros(n + 2), jac=True, method="L-BFGS-B", bounds=[(-FARTHEST, FARTHEST)] * (n + 2),
+        options={"maxiter": ROUNDS},
+    )  # fmt: skip
+    return prior(torch.from_numpy(found.x))
+
+
+def _slopes(
+    prior: _Prior, at: Float[Tensor, "P F"], odd: Float[Tensor, "P P"], even: Float[Tensor, "P P"]
+) -> tuple[Float[Tensor, " F"], Float[Tensor, ""]]:
+    """Gradients by the strengths and by the logarithm of the noise, from those by the covariances."""
+    # The noise is a share of the variance, which is the same in every place of the diagonal.
+    on_diagonal = prior.noise * (odd.trace() + even.trace())
+    shared = on_diagonal / len(at) * torch.eye(len(at), dtype=torch.float64)
+    variance = sum(part[0, 0] for part in covariance(prior.strength, at[:1], at[:1]))
+    return covariance_gradient(prior.strength, at, odd + shared, even + shared), on_diagonal * variance

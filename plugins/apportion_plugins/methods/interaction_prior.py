@@ -47,10 +47,20 @@ def covariance(
         left: coalitions as signs.
         right: coalitions as signs.
     """
-    # Π (1 + aᵢ xᵢ yᵢ) = exp(Σ ½ log(1 − aᵢ²) + Σ artanh(aᵢ) xᵢ yᵢ), because xᵢ yᵢ is +1 or −1.
-    scale = (0.5 * torch.log1p(-(strength**2))).sum().exp()
-    product = (left * torch.atanh(strength)) @ right.T
-    return scale * torch.sinh(product) - (left * strength) @ right.T, scale * torch.cosh(product) - 1
+    sinh, cosh = _products(strength, left, right)
+    return sinh - (left * strength) @ right.T, cosh - 1
+
+
+def _products(
+    strength: Float[Tensor, " F"], left: Float[Tensor, "P F"], right: Float[Tensor, "Q F"]
+) -> tuple[Float[Tensor, "P Q"], Float[Tensor, "P Q"]]:
+    """The parts of Π (1 + aᵢ xᵢ yᵢ) that stem from sets of odd and of even size."""
+    # Π (1 + aᵢ xᵢ yᵢ) = exp(Σ ½ log(1 − aᵢ²) + Σ artanh(aᵢ) xᵢ yᵢ), because xᵢ yᵢ is +1 or −1; of complements, the sum
+    # has the other sign. With hundreds of features, either factor alone may leave the range of floats.
+    scale = (0.5 * torch.log1p(-(strength**2))).sum()
+    exponent = (left * torch.atanh(strength)) @ right.T
+    same, opposite = (scale + exponent).exp(), (scale - exponent).exp()
+    return (same - opposite) / 2, (same + opposite) / 2
 
 
 def covariance_gradient(
@@ -60,9 +70,7 @@ def covariance_gradient(
     even: Float[Tensor, "P P"],
 ) -> Float[Tensor, " F"]:
     """Gradient with respect to the strengths, from the gradients ``odd`` and ``even`` of the covariances of ``at``."""
-    scale = (0.5 * torch.log1p(-(strength**2))).sum().exp()
-    product = (at * torch.atanh(strength)) @ at.T
-    sinh, cosh = scale * torch.sinh(product), scale * torch.cosh(product)
+    sinh, cosh = _products(strength, at, at)
     by_scale = -strength * ((odd * sinh).sum() + (even * cosh).sum())
     by_product = (((odd * cosh + even * sinh) @ at) * at).sum(0)
     return (by_scale + by_product) / (1 - strength**2) - ((odd @ at) * at).sum(0)

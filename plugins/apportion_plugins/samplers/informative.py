@@ -17,7 +17,7 @@ __all__ = ["InformativeSampler"]
 POOL = 64
 """Number of random candidates for each pair."""
 
-CHOSEN, CHOSEN_EACH = 128, 4
+CHOSEN, CHOSEN_EACH = 128, 2
 """Number of pairs that are chosen, in all and per feature (the larger counts). Later pairs are random: there is little
 left to gain then, and the time to choose grows quadratically with the number of pairs."""
 
