@@ -10,7 +10,6 @@ import pytest
 import torch
 
 import apportion as ap
-from apportion.runs.auto import choose_method
 from apportion.testing import games
 from apportion_plugins.methods.ablation import Ablation
 from apportion_plugins.methods.banzhaf import Banzhaf
@@ -155,18 +154,6 @@ def test_permutations_that_do_not_fit_are_said() -> None:
     estimate = PermutationShapley().run(game, budget=40, rng=rng(), n_permutations=100)
     walked = estimate.extras["n_permutations"]
     assert estimate.notes == (f"only {walked} of the 100 requested permutations fit the budget",)
-
-
-@pytest.mark.parametrize(
-    ("n", "budget", "method"),
-    [(1, None, "shapley"), (10, None, "shapley"), (11, None, "kernel_shap"), (5, 32, "shapley"), (5, 31, "kernel_shap"),
-     (5, 12, "kernel_shap"), (5, 11, "ablation"), (300, None, "kernel_shap"), (600, None, "ablation"),
-     (100, None, "kernel_shap"), (5000, None, "ablation")],
-)  # fmt: skip
-def test_auto_spends_the_budget_on_the_best_method_it_allows(n: int, budget: int | None, method: str) -> None:
-    choice = choose_method(n, budget)
-    assert choice.method == method
-    assert str(choice.budget if budget is None and n < 1024 else n) in choice.reason
 
 
 def test_the_permutation_sampler_keeps_its_budget_and_gives_distinct_pairs() -> None:

@@ -62,29 +62,33 @@ def choose_method(n_features: int, budget: int | None, draws: int = 1) -> Choice
     limit = DEFAULT_BUDGET if budget is None else budget
     coalitions = limit // draws
     each = f" of {draws} evaluations each" if draws > 1 else ""
-    allowed = f"{'the budget' if budget is not None else 'the default budget'} of {limit} evaluations"
+    named = "the default budget" if budget is None else "the budget"
     exact, sampled, drilled = _least_exact(n_features), _least_sampled(n_features), 2**BRANCHING
     if exact is not None and exact <= coalitions:
-        return Choice("shapley", limit, f"all 2^{n_features} = {exact} coalitions{each} fit {allowed}")
+        reason = f"all 2^{n_features} = {exact} coalitions{each} fit {named} of {limit} evaluations"
+        return Choice("shapley", limit, reason)
     least = min(sampled, drilled) if exact is None else min(exact, sampled, drilled)
     if coalitions < least:
+        more = f" ({sampled * draws} or more for Shapley values of single features)" if least < sampled else ""
         raise BudgetError(
-            f"method='auto' takes at least {least} coalitions{each} for {n_features} features, and {allowed} allows "
-            f"{coalitions}. Give budget={least * draws} or more, or use fewer features (a coarser `by`, groups, `keep`)."
+            f"method='auto' takes at least {least * draws} evaluations for this prompt ({least} coalitions{each}; number "
+            f"of features: {n_features}), and {named} is {limit}. Give budget={least * draws} or more{more}, or use "
+            "fewer features (a coarser `by`, groups, `keep`)."
         )
-    too_many = f"2^{n_features} coalitions{each} do not fit {allowed}"
-    if coalitions >= sampled:
-        method = "gp_shap" if n_features <= MOST_IN_PROCESS else "kernel_shap"
-        return Choice(method, limit, f"{too_many}; of the sampled Shapley values, these have the least error")
-    return Choice(
-        "hierarchical",
-        limit,
-        f"{too_many}, nor do sampled Shapley values, which take {sampled}; Owen values of nested groups do",
-        {"scores": "owen", "branching": BRANCHING},
-        "These are Owen values, not Shapley values: neighbouring features, such as the words of a sentence, first join "
-        f"as a group, and then divide what the group is worth. Sampled Shapley values of all {n_features} features take "
-        f"budget={sampled * draws} or more.",
-    )
+    too_many = f"2^{n_features} coalitions{each} do not fit {named} of {limit} evaluations"
+    if coalitions < sampled:
+        return Choice(
+            "hierarchical",
+            limit,
+            f"{too_many}, nor do sampled Shapley values, which take {sampled}; Owen values of nested groups do",
+            {"scores": "owen", "branching": BRANCHING},
+            "These are Owen values, not Shapley values: neighbouring features, such as the words of a sentence, first "
+            "join as a group, and then divide what the group is worth. Sampled Shapley values of all "
+            f"{n_features} features take budget={sampled * draws} or more.",
+        )
+    if n_features <= MOST_IN_PROCESS:
+        return Choice("gp_shap", limit, f"{too_many}; of the sampled Shapley values, these have the least error")
+    return Choice("kernel_shap", limit, f"{too_many}; with so many features, Shapley values are sampled by regression")
 
 
 def _least_exact(n_features: int) -> int | None:
