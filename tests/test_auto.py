@@ -113,7 +113,7 @@ def test_the_default_budget_that_it_names_holds() -> None:
 @pytest.mark.parametrize("target", [" x", None])
 def test_a_budget_that_gives_nothing_is_refused_before_the_model_runs(target: str | None) -> None:
     with tiny_explainer(plugins=[Unused()]) as explainer:
-        with pytest.raises(ap.BudgetError, match=r"at least 16 evaluations.*number of features: 12.*budget is 1\."):
+        with pytest.raises(ap.BudgetError, match=r"at least 16 evaluations for 12 features, and the budget is 1\."):
             explainer.attribute(WORDS, target, budget=1)
         slots = ap.Template("{a} {b}", {"a": "x", "b": "y"}, {"a": ["p", "q"], "b": ["r", "s"]})
         with pytest.raises(ap.BudgetError, match=r"4 coalitions of 4 evaluations each.*Give budget=16 or more"):

@@ -69,11 +69,12 @@ def choose_method(n_features: int, budget: int | None, draws: int = 1) -> Choice
         return Choice("shapley", limit, reason)
     least = min(sampled, drilled) if exact is None else min(exact, sampled, drilled)
     if coalitions < least:
+        features = f"{n_features} feature{'' if n_features == 1 else 's'}"
+        of_each = f" ({least} coalitions{each})" if each else ""
         more = f" ({sampled * draws} or more for Shapley values of single features)" if least < sampled else ""
         raise BudgetError(
-            f"method='auto' takes at least {least * draws} evaluations for this prompt ({least} coalitions{each}; number "
-            f"of features: {n_features}), and {named} is {limit}. Give budget={least * draws} or more{more}, or use "
-            "fewer features (a coarser `by`, groups, `keep`)."
+            f"method='auto' takes at least {least * draws} evaluations for {features}{of_each}, and {named} is {limit}. "
+            f"Give budget={least * draws} or more{more}, or use fewer features (a coarser `by`, groups, `keep`)."
         )
     too_many = f"2^{n_features} coalitions{each} do not fit {named} of {limit} evaluations"
     if coalitions < sampled:

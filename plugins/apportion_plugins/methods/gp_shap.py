@@ -60,8 +60,8 @@ class GaussianProcessShap:
     mean, in closed form.
 
     Because coalitions come in pairs, the values are exact for games without interactions of three or more features,
-    like those of ``kernel_shap``. The error goes to 0 as the coalitions approach all of them; if the budget allows all
-    coalitions, the values are exact.
+    like those of ``kernel_shap``; if the budget allows all coalitions, they are exact. Its own time grows with the cube
+    of the number of features or pairs, whichever is larger: seconds for 500 features, minutes for 2,000 pairs.
     """
 
     estimand = "Shapley value"
