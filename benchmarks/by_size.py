@@ -117,18 +117,19 @@ def section(records: Sequence[Record]) -> str:
     sizes = [r for r in records if r["kind"] == "sizes"]
     parts = [
         "## From 5 to 2,000 features",
-        "Three synthetic games of each size whose Shapley values are known in closed form: a score that saturates, facts "
-        "that several features state, and sets of up to five strong features that interact; 10 % of the standard "
-        "deviation is noise that depends on the whole coalition. Geometric means of the error over the games; `–`: the "
-        f"budget does not fit, covers all coalitions, or is above {MOST:,}, the default of `method=\"auto\"`. "
-        "`hierarchical` computes Owen values, which are another quantity: here they count as estimates of Shapley values.",
+        "Three synthetic games of each size whose Shapley values are known in closed form: a score that saturates, "
+        "facts that several features state, and sets of up to five strong features that interact. Noise that depends "
+        "on the whole coalition has 10 % of their standard deviation. The tables show the geometric means of the error "
+        f"over the games; `–`: the budget is too small, covers all coalitions, or is above {MOST:,}, the default of "
+        "`auto`. `hierarchical` computes Owen values, another quantity; here they count as estimates of Shapley "
+        "values.",
     ]
     for label in dict.fromkeys(r["budget"] for r in sizes):
         rows = [r for r in sizes if r["budget"] == label]
         parts.append(_table(f"budget {'2n + 2' if label == '2n' else label}", "n", SIZES, rows))
     parts.append(
-        "Long prompts, with sentences of 10 words and paragraphs of 5 sentences. Strong words are anywhere, which is the "
-        "hardest case for drilling down."
+        "Long prompts, with sentences of 10 words and paragraphs of 5 sentences. Strong words may be anywhere, which "
+        "is the hardest case for drilling down."
     )
     for label in ("256", "1024"):
         rows = [r for r in records if r["kind"] == "long" and r["budget"] == label]
@@ -137,7 +138,7 @@ def section(records: Sequence[Record]) -> str:
     known = {f"{r['game']} (n = {r['n']})": r["reference"] for r in prompts}
     parts.append(
         "Two real prompts whose words are removed, compared with reference values from 256 evaluations per feature, "
-        f"which have errors of their own: {', '.join(f'{name} {error:.2g}' for name, error in known.items())}. Two seeds."
+        f"which have errors of their own: {', '.join(f'{name} {error:.2g}' for name, error in known.items())}."
     )
     labels = list(dict.fromkeys(r["budget"] for r in prompts))
     for game in dict.fromkeys(r["game"] for r in prompts):

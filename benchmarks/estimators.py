@@ -4,8 +4,8 @@
     .venv/bin/python benchmarks/estimators.py --seeds 30 --out benchmarks/results
 
 Every game is a prompt for SmolLM2-135M. All its coalitions are scored once (about 20 minutes on 2 cores) and kept in
-``--tables``. The estimators then run on the stored values: coalitions are counted. Apportion's own run on games of other
-sizes, too (``by_size.py``).
+``--tables``. The estimators then run on the stored values: coalitions are counted. Apportion's own also run on games of
+other sizes (``by_size.py``).
 """
 
 from __future__ import annotations

@@ -1,18 +1,16 @@
-"""Games of 5 to 200 features with known Shapley values, and long prompts whose values are estimated once.
+"""Games of any number of features with known Shapley values, and longer prompts whose values are estimated once.
 
-Tables of all coalitions end at about 12 features. Beyond that, values are known in closed form for games that are made of
-what prompts are made of: a score that saturates, facts that are stated more than once, and a few strong features that
+Tables of all coalitions end at about 12 features. Beyond that, values are known in closed form for games made of what
+prompts are made of: a score that saturates, facts that are stated more than once, and a few strong features that
 interact.
 """
 
 from __future__ import annotations
 
 import functools
-import math
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -90,7 +88,7 @@ class Saturating:
         chance = np.zeros((len(others) + 1, width))
         chance[0, -low] = 1.0
         for joined, w in enumerate(others):
-            # Of the features so far, s are in the coalition; the new one is among them with probability s / (joined + 1).
+            # Of the features so far, s are in the coalition: the new one among them with probability s / (joined + 1).
             sizes = np.arange(joined + 2)[:, None] / (joined + 1)
             moved = np.roll(chance[: joined + 1], w, axis=1)
             chance[: joined + 2] *= 1 - sizes
@@ -104,8 +102,8 @@ class Saturating:
 class Parities:
     """A sum of products of signs, +1 for a feature that is present and −1 for one that is absent.
 
-    Many products of many features look like noise, as text with gaps has it. The Shapley values of one product over a set
-    of odd size are equal shares of 2; over a set of even size they are 0.
+    Many products of many features look like noise, as text with gaps has it. The Shapley values of one product over a
+    set of odd size are equal shares of 2; over a set of even size they are 0.
 
     Attributes:
         name: name in tables.
@@ -183,10 +181,14 @@ def synthetic_games(n: int, seed: int = 0) -> list[Sum]:
 def _with_noise(game: LargeGame | KnownGame, rng: np.random.Generator) -> Sum:
     n = game.n
     some = torch.from_numpy(rng.random((512, n)) < rng.random((512, 1)))
-    sets = tuple(tuple(rng.choice(n, size=int(rng.integers(min(4, n), n + 1)), replace=False).tolist()) for _ in range(64))
+    sets = tuple(_some(n, int(rng.integers(min(4, n), n + 1)), rng) for _ in range(64))
     deviation = NOISE * float(game(some).std()) / len(sets) ** 0.5
     noise = Parities("noise", n, sets, tuple((deviation * rng.standard_normal(len(sets))).tolist()))
     return Sum(game.name.split("-")[0], (game, noise))
+
+
+def _some(n: int, size: int, rng: np.random.Generator) -> tuple[int, ...]:
+    return tuple(rng.choice(n, size=size, replace=False).tolist())
 
 
 def _strong_few(n: int, rng: np.random.Generator) -> Float[np.ndarray, " F"]:

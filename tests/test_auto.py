@@ -47,7 +47,7 @@ def test_what_it_refuses_names_the_least_budget_that_it_takes(n: int, budget: in
         choice = choose_method(n, least, draws)
         with pytest.raises(ap.BudgetError):
             choose_method(n, least - 1, draws)
-    assert bool(choice.note) == ("Owen values" in choice.reason) == (choice.method == "hierarchical")
+    assert bool(choice.notes) == ("Owen values of groups" in choice.reason) == (choice.method == "hierarchical")
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 7, 10, 24, 60, 501, 5000])
@@ -61,7 +61,7 @@ def test_runs_keep_the_budget_and_estimate_what_was_promised(n: int, budget: int
     game, estimate = _run(choice, n)
     assert 1 <= game.evaluations <= (DEFAULT_BUDGET if budget is None else budget)
     assert estimate.estimand in (None, "Owen value")
-    assert (estimate.estimand == "Owen value") == bool(choice.note)
+    assert (estimate.estimand == "Owen value") == bool(choice.notes)
     ends = game.values(torch.tensor([[False] * n, [True] * n]))
     assert torch.allclose(estimate.values.sum(0), ends[1] - ends[0])
     if choice.method == "gp_shap":
@@ -113,7 +113,9 @@ def test_the_default_budget_that_it_names_holds() -> None:
 @pytest.mark.parametrize("target", [" x", None])
 def test_a_budget_that_gives_nothing_is_refused_before_the_model_runs(target: str | None) -> None:
     with tiny_explainer(plugins=[Unused()]) as explainer:
-        with pytest.raises(ap.BudgetError, match=r"at least 16 evaluations for 12 features, and the budget is 1\."):
+        with pytest.raises(
+            ap.BudgetError, match=r"at least 16 evaluations for 12 features; the budget of 1 evaluations is"
+        ):
             explainer.attribute(WORDS, target, budget=1)
         slots = ap.Template("{a} {b}", {"a": "x", "b": "y"}, {"a": ["p", "q"], "b": ["r", "s"]})
         with pytest.raises(ap.BudgetError, match=r"4 coalitions of 4 evaluations each.*Give budget=16 or more"):

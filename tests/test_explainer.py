@@ -580,7 +580,7 @@ def test_auto_counts_what_alternatives_cost(explainer: ap.Explainer) -> None:
     assert enough.provenance.method_reason == (
         "all 2^2 = 4 coalitions of 4 evaluations each fit the budget of 16 evaluations"
     )
-    with pytest.raises(ap.BudgetError, match=r"at least 16 evaluations.*the budget is 15"):
+    with pytest.raises(ap.BudgetError, match=r"at least 16 evaluations.*the budget of 15 evaluations is too small"):
         explainer.attribute(prompt, "z", budget=15)
 
 

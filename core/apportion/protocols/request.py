@@ -29,7 +29,7 @@ class Request:
         method_name: name of the method that runs, after ``"auto"`` is resolved.
         method: the method itself.
         method_reason: the reason why ``"auto"`` chose it; empty if the user did.
-        method_note: sentences for the result if ``"auto"`` could not choose a method for Shapley values; else empty.
+        method_notes: sentences for the result, if ``"auto"`` could not choose a method for Shapley values.
         options: the method's options, with samplers resolved.
         given_options: the method's options as the user gave them.
         all_options: the given options, those that ``"auto"`` set, and the defaults of the others.
@@ -55,7 +55,7 @@ class Request:
     method_name: str
     method: Method
     method_reason: str
-    method_note: str
+    method_notes: tuple[str, ...]
     options: Mapping[str, Any]
     given_options: Mapping[str, Any]
     all_options: Mapping[str, Any]

@@ -78,7 +78,7 @@ def assemble(
         device=info.device,
         dtype=info.dtype,
         versions=versions,
-        notes=(*([request.method_note] if request.method_note else []), *notes, *info.notes, *_input_notes(request), *tally.notes, *estimate.notes),
+        notes=(*request.method_notes, *notes, *info.notes, *_input_notes(request), *tally.notes, *estimate.notes),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     return Attribution(

@@ -24,6 +24,9 @@ PER_FEATURE = 4
 BRANCHING = 4
 """Parts per group when drilling down; with more, the first steps would take most of a small budget."""
 
+LEAST_DRILLED = 2**BRANCHING
+"""Coalitions of the first step of drilling down."""
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -34,14 +37,14 @@ class Choice:
         budget: maximum number of evaluations, the user's or the default.
         reason: the reason, which follows the method's name in results.
         options: options of the method that belong to the choice.
-        note: sentences for the result if the values are not Shapley values; else empty.
+        notes: sentences for the result, if the values are not Shapley values.
     """
 
     method: str
     budget: int
     reason: str
     options: Mapping[str, object] = field(default_factory=dict)
-    note: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def choose_method(n_features: int, budget: int | None, draws: int = 1) -> Choice:
@@ -62,34 +65,39 @@ def choose_method(n_features: int, budget: int | None, draws: int = 1) -> Choice
     limit = DEFAULT_BUDGET if budget is None else budget
     coalitions = limit // draws
     each = f" of {draws} evaluations each" if draws > 1 else ""
-    named = "the default budget" if budget is None else "the budget"
-    exact, sampled, drilled = _least_exact(n_features), _least_sampled(n_features), 2**BRANCHING
+    allowed = f"{'the default budget' if budget is None else 'the budget'} of {limit} evaluations"
+    exact, sampled = _least_exact(n_features), _least_sampled(n_features)
     if exact is not None and exact <= coalitions:
-        reason = f"all 2^{n_features} = {exact} coalitions{each} fit {named} of {limit} evaluations"
-        return Choice("shapley", limit, reason)
-    least = min(sampled, drilled) if exact is None else min(exact, sampled, drilled)
-    if coalitions < least:
-        features = f"{n_features} feature{'' if n_features == 1 else 's'}"
-        of_each = f" ({least} coalitions{each})" if each else ""
-        more = f" ({sampled * draws} or more for Shapley values of single features)" if least < sampled else ""
-        raise BudgetError(
-            f"method='auto' takes at least {least * draws} evaluations for {features}{of_each}, and {named} is {limit}. "
-            f"Give budget={least * draws} or more{more}, or use fewer features (a coarser `by`, groups, `keep`)."
-        )
-    too_many = f"2^{n_features} coalitions{each} do not fit {named} of {limit} evaluations"
-    if coalitions < sampled:
-        return Choice(
-            "hierarchical",
-            limit,
-            f"{too_many}, nor do sampled Shapley values, which take {sampled}; Owen values of nested groups do",
-            {"scores": "owen", "branching": BRANCHING},
+        return Choice("shapley", limit, f"all 2^{n_features} = {exact} coalitions{each} fit {allowed}")
+    too_many = f"2^{n_features} coalitions{each} do not fit {allowed}"
+    if coalitions >= sampled and n_features <= MOST_IN_PROCESS:
+        return Choice("gp_shap", limit, f"{too_many}; of the sampled Shapley values, these have the least error")
+    if coalitions >= sampled:
+        reason = f"{too_many}; with so many features, Shapley values are sampled by regression"
+        return Choice("kernel_shap", limit, reason)
+    if coalitions >= LEAST_DRILLED:
+        reason = f"{too_many}, nor do sampled Shapley values, which take {sampled * draws}; Owen values of groups do"
+        note = (
             "These are Owen values, not Shapley values: neighbouring features, such as the words of a sentence, first "
             "join as a group, and then divide what the group is worth. Sampled Shapley values of all "
-            f"{n_features} features take budget={sampled * draws} or more.",
+            f"{n_features} features take budget={sampled * draws} or more."
         )
-    if n_features <= MOST_IN_PROCESS:
-        return Choice("gp_shap", limit, f"{too_many}; of the sampled Shapley values, these have the least error")
-    return Choice("kernel_shap", limit, f"{too_many}; with so many features, Shapley values are sampled by regression")
+        return Choice("hierarchical", limit, reason, {"scores": "owen", "branching": BRANCHING}, (note,))
+    raise _too_small(n_features, draws, allowed)
+
+
+def _too_small(n_features: int, draws: int, allowed: str) -> BudgetError:
+    """The error that names the least budget that would do."""
+    exact, sampled = _least_exact(n_features), _least_sampled(n_features)
+    least = min(sampled, LEAST_DRILLED, exact or LEAST_DRILLED)
+    features = f"{n_features} feature{'' if n_features == 1 else 's'}"
+    each = f" ({least} coalitions of {draws} evaluations each)" if draws > 1 else ""
+    drills = least < sampled and least != exact
+    more = f" ({sampled * draws} or more for Shapley values of single features)" if drills else ""
+    return BudgetError(
+        f"method='auto' takes at least {least * draws} evaluations for {features}{each}; {allowed} is too small. "
+        f"Give budget={least * draws} or more{more}, or use fewer features (a coarser `by`, groups, `keep`)."
+    )
 
 
 def _least_exact(n_features: int) -> int | None:

@@ -300,7 +300,7 @@ class Resolver:
             "method_name": name,
             "method": made,
             "method_reason": choice.reason if choice else "",
-            "method_note": choice.note if choice else "",
+            "method_notes": choice.notes if choice else (),
             "options": self._options(f"{name} (chosen by 'auto')" if choice else name, made, options),
             "all_options": {option: p.default for option, p in named_options(made.run).items()} | options,
             "budget": limit,
