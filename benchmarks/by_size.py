@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -59,20 +60,18 @@ CHEAP: Methods = {
 Record = dict[str, Any]
 
 
-def measure(seeds: int, folder: Path) -> list[Record]:
-    """Collect the errors of all estimators on all games."""
+def measure(seeds: int, folder: Path, kinds: Sequence[str] = ("sizes", "long", "prompts")) -> list[Record]:
+    """Collect the errors of all estimators on all games of these kinds."""
     records = []
-    for n in SIZES:
-        for game in synthetic_games(n):
-            for seed in range(seeds):
-                records += _records("sizes", game, SHAPLEY, _budgets(n), seed)
-    for n in LONG:
-        for game in synthetic_games(n):
-            for seed in range(seeds):
-                records += _records("long", game, CHEAP, {"256": 256, "1024": MOST}, seed)
-    for prompt in prompt_games(folder):
-        for seed in range(2):
-            budgets = {label: b for label, b in _budgets(prompt.n).items() if b <= 8 * prompt.n}
+    for n in SIZES if "sizes" in kinds else ():
+        for game, seed in itertools.product(synthetic_games(n), range(seeds)):
+            records += _records("sizes", game, SHAPLEY, _budgets(n), seed)
+    for n in LONG if "long" in kinds else ():
+        for game, seed in itertools.product(synthetic_games(n), range(seeds)):
+            records += _records("long", game, CHEAP, {"256": 256, "1024": MOST}, seed)
+    for prompt in prompt_games(folder) if "prompts" in kinds else ():
+        budgets = {label: budget for label, budget in _budgets(prompt.n).items() if budget <= 8 * prompt.n}
+        for seed in range(seeds):
             records += _records("prompts", prompt, MAIN, budgets, seed, reference=prompt.reference_error)
     return records
 

@@ -38,7 +38,7 @@ from apportion_plugins.samplers.leverage import LeverageSampler
 
 MULTIPLES = (2, 3, 4, 6, 8, 12, 16)
 AIM_AT = 4
-SIZE_SEEDS = 4
+SIZE_SEEDS = 2
 """Seeds on games of other sizes."""
 
 DEVELOPED_ON = ("person", "trip", "capital", "story")

@@ -149,7 +149,7 @@ class _Solved:
 
 @dataclass(frozen=True)
 class _Prior:
-    """What is learnt from the values.
+    """Properties of the process that are learnt from the values.
 
     Attributes:
         strength: how strongly each feature interacts.
