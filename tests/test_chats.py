@@ -318,7 +318,11 @@ BAD_CHATS = [
     (([{"role": "user", "content": 3}],), {}, r"Message 0 .user. must have a string as its content, not 3"),
     (([{"role": "user", "content": []}],), {}, r"must have a string as its content, not \[\]"),
     (([{"role": "user", "content": [{"type": "image", "url": "x"}]}],), {}, "has a part that is not text"),
-    ((TALK,), {"by": "tokens"}, "A Chat is split by turns, roles, words, sentences, paragraphs or a function, not by"),
+    (
+        (TALK,),
+        {"by": "tokens"},
+        "A Chat is split by turns, roles, words, sentences, lines, paragraphs or a function, not by",
+    ),
     ((TALK,), {"by": "turn"}, "No granularity is called 'turn'. Did you mean 'turns'"),
     ((TALK,), {"baseline": 3}, "baseline=3 must be a string, or None"),
     ((TALK,), {"keep": "user"}, r"write keep=\['user'\]"),

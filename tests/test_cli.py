@@ -297,6 +297,20 @@ def test_generation_options(run: Run, calls: list[dict[str, Any]]) -> None:
     assert calls[0]["target"] is None
 
 
+@pytest.mark.parametrize(
+    ("words", "stop"),
+    [
+        (["--stop", r"\n"], ["\n"]),
+        (["--stop", ".", "--stop", r"\tx"], [".", "\tx"]),
+        (["--stop", ""], []),
+        (["--generate", "stop=null"], None),
+    ],
+)
+def test_stop_texts(run: Run, calls: list[dict[str, Any]], words: list[str], stop: list[str] | None) -> None:
+    run("attribute", "a b", *words)
+    assert calls[0]["generate"] == {"stop": stop}
+
+
 # --- prompts -------------------------------------------------------------------------------------------------------
 
 
@@ -368,6 +382,17 @@ def test_a_chat_is_scored(attribute: Run, tmp_path: Path) -> None:
     assert [feature["name"] for feature in found["features"]] == ["system"]
     path.write_text(json.dumps(TALK))
     assert "has no chat template" in attribute("--chat", path, "--target", "x").err
+
+
+def test_a_plain_prompt_as_a_message(run: Run, calls: list[dict[str, Any]], tmp_path: Path) -> None:
+    path = tmp_path / "prompt.txt"
+    path.write_text("One.\nTwo.\n")
+    run("attribute", "Who is it?", "--as-chat")
+    run("attribute", "--prompt-file", path, "--as-chat", "--by", "lines", "--keep", "One.", "--text-baseline", "")
+    assert [call["prompt"] for call in calls] == [
+        ap.Chat([{"role": "user", "content": "Who is it?"}], "words", keep=()),
+        ap.Chat([{"role": "user", "content": "One.\nTwo."}], "lines", "", keep=("One.",)),
+    ]
 
 
 def test_documents(run: Run, calls: list[dict[str, Any]], tmp_path: Path) -> None:
@@ -526,6 +551,9 @@ def test_problems_that_one_line_explains(run: Run, no_model: None, words: list[s
         (["a", "--target-ids", "1;2"], "is not a list of token ids"),
         (["a", "--target", "x", "--max-new-tokens", "3"], "the target is given"),
         (["a", "--generate", "max_new_tokens=2", "--max-new-tokens", "3"], "leave one of them out"),
+        (["a", "--target", "x", "--stop", "."], "the target is given"),
+        (["a", "--generate", "stop=x", "--stop", "."], "leave one of them out"),
+        (["a", "--stop", "", "--stop", "."], "leave it or the others out"),
         (["a", "--option", "n=[1"], "is not valid JSON"),
         (["a", "--option", "n=1", "--option", "n=2"], "'n' is given twice"),
         (["a", "--option", "budget=3"], "has a flag of its own"),
@@ -551,7 +579,10 @@ def test_problems_that_one_line_explains(run: Run, no_model: None, words: list[s
         ([*TEMPLATE, "--document", "c"], "--template is given too; the question about documents"),
         (["--document", "c"], "there is no prompt"),
         (["a", "--layout", "{context} {question}"], "there is no --document"),
-        (["a", "--as-chat"], "there is no --document"),
+        (["--template", "{a}", "--value", "a=b", "--as-chat"], "--template is given; this is for a PROMPT"),
+        (["a", "--input", "text", "--as-chat"], "--input is given; this is for a PROMPT"),
+        (["a", "--as-chat", "--by", "tokens"], "write one of words, sentences, lines, paragraphs"),
+        (["a", "--as-chat", "--value", "b=c"], "the features are those of --as-chat"),
         (["--chat", "b.json", "--value", "c=d"], "the features are those of --chat"),
         (["a", "--document", "c", "--baseline", "d=e"], "Use --text-baseline to replace absent features"),
         (["--chat", "b.json", "--baseline-id", "3"], "use --text-baseline with --chat"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 import apportion as ap
 from apportion.testing import tiny
+from apportion.testing.echo import EchoBackend, EchoSession, echo_spec
 
 WORDS = "one two three four five six seven eight nine ten eleven twelve"
 TEMPLATE = ap.Template("{a} of {b}, {c}", {"a": "x", "b": "y", "c": "z"}, {"a": ["p", "q"]})
@@ -42,7 +44,6 @@ def test_it_is_what_the_run_then_costs(asked: dict[str, Any]) -> None:
     count = CountTokens()
     with ap.Explainer((tiny.model(), tiny.tokenizer()), plugins=[count]) as explainer:
         cost = explainer.estimate(**asked)
-        assert count.batches == 2, "calibration"
         count.batches = 0
         result = explainer.attribute(**asked)
     made = result.provenance
@@ -86,3 +87,76 @@ def test_an_exact_table_that_nobody_could_wait_for_is_planned_in_no_time(explain
     cost = explainer.estimate(WORDS, " yes", method="shapley")
     assert cost.evaluations == 2**12
     assert torch.isfinite(torch.tensor(cost.seconds))
+
+
+class Clock:
+    """A clock that moves only while the timed session reads."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class TimedSession(EchoSession):
+    """Reads each distinct token once, and takes time for passes, tokens, and pairs that attend to each other."""
+
+    clock: Clock
+    slower = 1.0
+
+    def log_probs(self, batch: ap.ScoringBatch) -> torch.Tensor:
+        before, tokens, pairs = self.kept.ids if self.kept else (), 0, 0
+        for row in batch.rows:
+            # One token after another, unlike the estimate.
+            known = 0
+            while known < min(len(before), len(row.prompt) - 1) and before[known] == row.read[known]:
+                known += 1
+            tokens += len(row.read) - known
+            pairs += sum(range(known + 1, len(row.read) + 1))
+            before = row.read
+        self.kept = ap.ModelInput(before)
+        several = self.slower if batch.n_rows > 1 else 1.0
+        self.clock.now += several * (0.03 + 1e-3 * tokens + 3.5e-7 * pairs)
+        return torch.linspace(-2, -1, batch.n_rows)[:, None].expand(-1, batch.n_targets)
+
+    def release(self) -> None:
+        self.kept = None
+
+
+class TimedBackend(EchoBackend):
+    """Opens a timed session with a long context."""
+
+    def __init__(self, clock: Clock, slower: float) -> None:
+        super().__init__()
+        self._clock, self._slower = clock, slower
+        self._layout = replace(self._layout, packing=True, batch_tokens=1024)
+
+    def load(self, spec: ap.ModelSpec, **placement: Any) -> EchoSession:
+        opened = super().load(spec, **placement)
+        session = TimedSession(opened.tokenizer, opened.layout, opened.capabilities, 2**40)
+        session.info = replace(opened.info, context_length=10_000)
+        session.clock, session.slower = self._clock, self._slower
+        return session
+
+
+@pytest.mark.parametrize(("slower", "within"), [(1.0, 1.1), (1.5, 1.5)])
+@pytest.mark.parametrize("letters", [20, 100, 600, 2000, 5000])
+def test_the_time_is_that_of_the_run(
+    monkeypatch: pytest.MonkeyPatch, letters: int, slower: float, within: float
+) -> None:
+    """Also where trials may not take as long as the prompts are, and where batches of several rows are slower."""
+    clock = Clock()
+    monkeypatch.setattr("time.perf_counter", clock)
+    text = "".join(chr(ord("a") + i * i % 26) for i in range(letters))
+    prompt = ap.Text(text, by=lambda text: [text[i : i + letters // 20] for i in range(0, letters, letters // 20)])
+    with ap.Explainer(echo_spec(), backend=TimedBackend(clock, slower), progress=False) as explainer:
+        for asked in ({"method": "ablation"}, {"method": "kernel_shap", "budget": 60}):
+            cost = explainer.estimate(prompt, " x", **asked)
+            trials, clock.now = clock.now, 0.0
+            result = explainer.attribute(prompt, " x", **asked)
+            assert result.provenance.forwarded_tokens == cost.forwarded_tokens
+            assert 1 / within < cost.seconds / clock.now < within
+            assert cost.tokens_per_second == pytest.approx(cost.forwarded_tokens / cost.seconds)
+            assert trials < max(1.2, min(0.3 * clock.now, 6.0))
+            assert (f"extrapolated to {letters + 1:,} tokens" in cost.measured) == (letters >= 2000)
+            clock.now = 0.0

@@ -162,7 +162,7 @@ class Fewer:
 def test_fewer_arguments_are_fine() -> None:
     plugin = Fewer()
     with tiny_explainer(plugins=[plugin]) as explainer:
-        explainer.attribute("one two", "abc", method="ablation")
+        explainer.attribute("one two", " ab", method="ablation")
     assert plugin.shape == (3, 3)
 
 

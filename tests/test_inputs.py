@@ -18,6 +18,8 @@ import apportion as ap
 from apportion.rendering.token_texts import token_texts
 from apportion.testing import chats, tiny
 from apportion.testing.echo import EchoBackend
+from apportion_plugins.inputs.chat import ChatAdapter
+from apportion_plugins.inputs.documents import DocumentsAdapter
 from apportion_plugins.inputs.pieces import cut
 from apportion_plugins.inputs.template import TemplateAdapter
 from apportion_plugins.inputs.text import text_adapter
@@ -56,9 +58,15 @@ def test_words_in_any_language(name: str) -> None:
 
 
 @settings(max_examples=150, deadline=None)
-@given(text=st.text(min_size=1).filter(lambda t: t.strip()), by=st.sampled_from(["words", "sentences", "paragraphs"]))
+@given(
+    text=st.one_of(st.text(min_size=1), st.text(st.sampled_from("ab .:\n\r\t\v\x1c\x85\u2028你。"), min_size=1)).filter(
+        str.strip
+    ),
+    by=st.sampled_from(["words", "sentences", "lines", "paragraphs"]),
+)
 def test_any_text_is_put_together_again(text: str, by: str) -> None:
     pieces = cut(text, by)
+    assert all(piece == piece.strip() != "" for piece in pieces.pieces)
     assert pieces.join([True] * len(pieces.pieces), None) == text
     assert pieces.join([True] * len(pieces.pieces), "x") == text
 
@@ -73,6 +81,32 @@ def test_any_text_is_put_together_again(text: str, by: str) -> None:
 def test_sentences_and_paragraphs(by: str, expected: list[str]) -> None:
     adapter = text_adapter(ap.Text("Dr. Smith left. He said no!\n\n我来了。你呢？\n", by=by), CONTEXT)
     assert [feature.text for feature in adapter.features] == expected
+
+
+LABELLED = "Review: great film. Really.\nLabel: positive\n\n  review: a waste\r\n  label:"
+
+
+@pytest.mark.parametrize(
+    ("by", "expected"),
+    [
+        ("lines", ["Review: great film. Really.", "Label: positive", "review: a waste", "label:"]),
+        ("sentences", ["Review: great film.", "Really.", "Label: positive", "review: a waste", "label:"]),
+        ("paragraphs", ["Review: great film. Really.\nLabel: positive", "review: a waste\r\n  label:"]),
+    ],
+)
+def test_a_line_break_ends_lines_and_sentences(by: str, expected: list[str]) -> None:
+    adapter = text_adapter(ap.Text(LABELLED, by=by), CONTEXT)
+    assert [feature.text for feature in adapter.features] == expected
+    assert rows(adapter, "1" * len(expected)) == [LABELLED]
+
+
+def test_lines_are_pieces_of_messages_and_documents() -> None:
+    documents = ap.Documents("Who?", [LABELLED, "One line."], by="lines")
+    chat = ap.Chat([{"role": "user", "content": LABELLED}], by="lines", chat_template=chats.CHATML)
+    expected = ["Review: great film. Really.", "Label: positive", "review: a waste", "label:"]
+    assert [f.text for f in DocumentsAdapter(documents, CONTEXT).features] == [*expected, "One line."]
+    assert [f.text for f in ChatAdapter(chat, CONTEXT).features] == expected
+    assert [level.name for level in DocumentsAdapter(documents, CONTEXT).levels] == ["documents", "paragraphs"]
 
 
 def test_absent_words_are_removed_with_the_space_before_them() -> None:
@@ -383,6 +417,7 @@ PAGE = "One. Two words here.\n\nThree, four. Five six.\n\nSeven"
         ("paragraphs", (), {}),
         ("sentences", ("Two words here.", "Five six."), {}),
         ("words", ("Seven", "One.", "Five", "six."), {"paragraphs": (0, 0, 0, 1, 1)}),
+        ("lines", (), {}),
         (lambda text: text.split(" "), (), {}),
         (
             lambda text: text.replace("\n", " ").split(),
@@ -398,6 +433,18 @@ def test_levels_of_a_text(by: object, keep: tuple[str, ...], expected: dict[str,
     assert all(levels[name].groups == groups for name, groups in expected.items() if groups is not ...)
 
 
+def test_lines_are_between_paragraphs_and_sentences() -> None:
+    text = "A: one. Two.\nB: three\n\nA: four\nB: five. Six"
+    of_words = {level.name: level.groups for level in text_adapter(ap.Text(text), CONTEXT).levels}
+    assert of_words == {
+        "paragraphs": (0,) * 5 + (1,) * 5,
+        "lines": (0, 0, 0, 1, 1, 2, 2, 3, 3, 3),
+        "sentences": (0, 0, 1, 2, 2, 3, 3, 4, 4, 5),
+    }
+    of_lines = text_adapter(ap.Text(text, by="lines"), CONTEXT)
+    assert [(level.name, level.groups) for level in of_lines.levels] == [("paragraphs", (0, 0, 1, 1))]
+
+
 def test_tokens_nest_by_where_they_start() -> None:
     adapter = text_adapter(ap.Text("ab c.\n\nd e", by="tokens"), with_start_token())
     assert [(level.name, level.groups, level.texts) for level in adapter.levels] == [
@@ -409,13 +456,14 @@ def test_tokens_nest_by_where_they_start() -> None:
 def test_groups_are_called_by_one_short_line_each() -> None:
     long = "word " * 20
     adapter = text_adapter(ap.Text(f"{long}\nand on.\n\n{long}\nand more."), CONTEXT)
-    assert [level.texts for level in adapter.levels] == [(("word " * 20)[:59] + "…", ("word " * 20)[:59] + "… #2")]
+    paragraphs, _ = adapter.levels
+    assert paragraphs.texts == (("word " * 20)[:59] + "…", ("word " * 20)[:59] + "… #2")
 
 
 @settings(max_examples=100, deadline=None)
 @given(
     text=st.text(st.sampled_from("ab .,!?\n\u3002\u4f60"), min_size=1, max_size=60).filter(str.strip),
-    by=st.sampled_from(["words", "sentences", "tokens"]),
+    by=st.sampled_from(["words", "sentences", "lines", "tokens"]),
 )
 def test_levels_of_any_text_nest(text: str, by: str) -> None:
     adapter = text_adapter(ap.Text(text, by=by), CONTEXT)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from apportion.errors import InputError
-from apportion.game.method_runner import run_method
 from apportion.hooks.manager import load_plugins
 from apportion.hooks.validation import explained
 from apportion.models.select_backend import check_memory_budget, named_backend, open_session
@@ -125,7 +124,9 @@ class Explainer:
             prompt: a ``str``, ``Text``, ``Template``, ``Chat``, ``Documents``, or a prompt of a plugin's input adapter.
             target: a text that continues the full prompt, exactly as given (its tokens are those that follow the
                 prompt's where both are tokenised as one text; if none begins there, the result says what was scored
-                instead), token ids, or ``None`` for the model's own greedy continuation of up to 25 tokens.
+                instead), token ids, or ``None`` for the model's own greedy continuation of up to 25 tokens. If a text
+                lacks the usual space before it, or has one too many, and the other spelling is more than ten times as
+                likely, a note asks whether it was meant.
             method: a method's name, a ``Method``, or ``"auto"``, which keeps to a budget of 1024 evaluations if none is
                 given: exact Shapley values if all 2^F coalitions of the F features fit it; else sampled ones, from
                 2F + 2 coalitions (4F for more than 500 features); else Owen values of groups, found by drilling down,
@@ -146,6 +147,8 @@ class Explainer:
             max_std_error: alias of ``until``; give only one of them.
             seed: seed of every random draw.
             generate: options of the generation, such as ``{"max_new_tokens": 40}``; only with ``target=None``.
+                ``"stop"`` is a text, or a list of texts, before which the target ends; by default a line break if the
+                prompt has answers of one line each, such as few-shot examples, and ``None`` lets it go on.
             **method_options: options of the method; unknown ones are rejected, with a list of the available ones.
 
         Returns:
@@ -175,11 +178,9 @@ class Explainer:
         stages = self._stages
         with stages.run() as run:
             draft = stages.resolve(run, arguments)
-            request = stages.generate(run, draft)
+            stages.generate(run, draft)
             stages.begin(run)
-            game = stages.game(run, stages.batches())
-            estimate = run_method(request, game)
-            return stages.finish(run, estimate, game)
+            return stages.finish(run, *stages.values(run, stages.batches()))
 
     @overload
     def attribute_many(
@@ -269,12 +270,10 @@ class Explainer:
         with stages.run() as run:
             past = stages.earlier(result)
             spent = result.provenance.evaluations + result.provenance.cached
-            run.request = request = stages.resolver.larger(past.request, run.id, budget, until, max_std_error, spent)
+            run.request = stages.resolver.larger(past.request, run.id, budget, until, max_std_error, spent)
             run.memory, run.tally, run.before = past.memory, past.tally.copy(), past.seconds
             stages.begin(run)
-            game = stages.game(run, stages.batches())
-            estimate = run_method(request, game)
-            return stages.finish(run, estimate, game)
+            return stages.finish(run, *stages.values(run, stages.batches()))
 
     def evaluate(
         self,
@@ -321,8 +320,9 @@ class Explainer:
     def estimate(self, prompt: object, target: str | Sequence[int] | None = None, **arguments: Any) -> Cost:
         """Estimate the cost of ``attribute`` with these arguments, before a long run.
 
-        Runs the method on made-up values, plans its evaluations, and forwards about 2,000 tokens to measure the rate.
-        If no target is given, it is generated, as in ``attribute``.
+        Runs the method on made-up values, plans its evaluations, and times a few short trials, which take up to a fifth
+        of the expected time, between one and five seconds in most cases. If no target is given, it is
+        generated, as in ``attribute``.
 
         Args:
             prompt: as in ``attribute``.
@@ -337,7 +337,8 @@ class Explainer:
             draft = stages.resolve(run, {"prompt": prompt, "target": target, **arguments})
             request = stages.generate(run, draft)
             batches = stages.batches()
-            return estimate_cost(request, stages.scorer(run, request, batches), partial(stages.game, run, batches))
+            scorer, game = stages.scorer(run, request, batches), partial(stages.game, run, batches)
+            return estimate_cost(request, scorer, game, before=run.seconds)
 
     def close(self) -> None:
         """Close the session and release the model; idempotent. ``with Explainer(…) as explainer:`` closes it too."""

@@ -545,6 +545,14 @@ class TestBackendLeavesAHook(BackendMutant):
     session_members = {"trace": traced}
 
 
+class TestBackendWritesBeyondStopTexts(BackendMutant):
+    session_members = {
+        "generate": lambda self, prompt, options, seed, room=None, stop=(): TorchSession.generate(
+            self, prompt, options, seed, room
+        )
+    }
+
+
 class EchoMutant(BackendContract):
     """The backend without a model, changed."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -111,10 +111,15 @@ class TritonSession:
         return self._inner.logits(batch, rows)
 
     def generate(
-        self, prompt: ModelInput, options: Mapping[str, object], seed: int, room: int | None = None
+        self,
+        prompt: ModelInput,
+        options: Mapping[str, object],
+        seed: int,
+        room: int | None = None,
+        stop: Sequence[str] = (),
     ) -> tuple[int, ...]:
         """The torch session's."""
-        return self._inner.generate(prompt, options, seed, room)
+        return self._inner.generate(prompt, options, seed, room, stop)
 
     def fingerprint(self) -> str:
         """The torch session's."""

@@ -30,7 +30,9 @@ apportion attribute --template "{name} is a {job}. {pronoun} likes" \
   --baseline name=Sarah --baseline job=doctor --baseline pronoun=She \
   --group name,pronoun --save dave.json --plot dave.png
 
-apportion attribute "Where is Dave?" --document a.txt --document b.txt --by sentences
+apportion attribute "What is the capital of France? Answer in one word." --as-chat --by sentences
+
+apportion attribute "Where is Dave?" --document a.txt --document b.txt --by sentences --as-chat
 """
 
 

@@ -10,12 +10,12 @@ from typing import Any
 from apportion.cli.options.prompt import PromptOptions
 from apportion.cli.parse import usage_error
 from apportion.cli.reading import read_text, without_last_line_break
-from apportion.errors import InputError, unknown_name
+from apportion.errors import InputError, listing, unknown_name
 from apportion.prompts.chat import Chat
-from apportion.prompts.common import repeated
+from apportion.prompts.common import PIECES, repeated
 from apportion.prompts.documents import LAYOUT, Documents
 
-__all__ = ["chat_of", "chat_prompt", "documents_prompt"]
+__all__ = ["chat_of", "chat_prompt", "documents_prompt", "message_prompt"]
 
 FLAGS = ("by", "baseline", "keep")
 """Fields of a ``Chat`` that have flags; the others may stand in the file."""
@@ -49,6 +49,19 @@ def chat_of(found: Any, place: str, options: PromptOptions) -> Chat:
     if "messages" not in arguments:
         raise InputError(f"The chat in {place} has no 'messages'.")
     return Chat(**arguments, by=options.by or "turns", baseline=options.text_baseline, keep=options.kept or None)
+
+
+def message_prompt(text: str, options: PromptOptions) -> Chat:
+    """A plain prompt as a user's message, whose pieces are the features.
+
+    Raises:
+        typer.BadParameter: the prompt is not cut into pieces of the message.
+        InputError: the prompt cannot be attributed.
+    """
+    by = options.by or PIECES[0]
+    if by not in PIECES:
+        usage_error("--by", f"{by!r} does not cut the text of a message; write one of {listing(PIECES)}.")
+    return Chat([{"role": "user", "content": text}], by=by, baseline=options.text_baseline, keep=options.kept)
 
 
 def documents_prompt(question: str, options: PromptOptions) -> Documents:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from apportion.cli.conversing import chat_prompt, documents_prompt
+from apportion.cli.conversing import chat_prompt, documents_prompt, message_prompt
 from apportion.cli.options.prompt import PromptOptions
 from apportion.cli.parse import json_or_text, pair, split_names, usage_error
 from apportion.cli.plugin_input import plugin_prompt
@@ -30,7 +30,9 @@ def build_prompt(options: PromptOptions, text: str | None = None) -> object:
         typer.BadParameter: options do not go together.
         InputError: the prompt cannot be attributed, or a file cannot be read.
     """
-    _check_documents(options, _source(options, text))
+    source = _source(options, text)
+    _check_documents(options, source)
+    _check_message(options, source)
     if options.input is not None:
         _check_input(options, options.input)
         return plugin_prompt(options.input, _text(options, text), options.input_option)
@@ -40,6 +42,9 @@ def build_prompt(options: PromptOptions, text: str | None = None) -> object:
     if options.document:
         _check_parts(options, "--document")
         return documents_prompt(_text(options, text), options)
+    if options.as_chat:
+        _check_parts(options, "--as-chat")
+        return message_prompt(_text(options, text), options)
     if options.template is not None:
         return _template(options, options.template)
     _check_plain(options)
@@ -78,11 +83,16 @@ def _text(options: PromptOptions, text: str | None) -> str:
 
 def _check_documents(options: PromptOptions, source: str) -> None:
     if not options.document:
-        for flag, given in (("--layout", options.layout), ("--as-chat", options.as_chat or None)):
-            if given is not None:
-                usage_error(flag, "this is for documents, and there is no --document.")
+        if options.layout is not None:
+            usage_error("--layout", "this is for documents, and there is no --document.")
     elif source not in ("PROMPT", "--prompt-file"):
         usage_error("--document", f"{source} is given too; the question about documents is PROMPT or --prompt-file.")
+
+
+def _check_message(options: PromptOptions, source: str) -> None:
+    if options.as_chat and (options.input is not None or source not in ("PROMPT", "--prompt-file")):
+        given = source if options.input is None else "--input"
+        usage_error("--as-chat", f"{given} is given; this is for a PROMPT or --prompt-file, with documents or without.")
 
 
 def _check_input(options: PromptOptions, name: str) -> None:

@@ -182,7 +182,8 @@ def apportion_score(session: Session, batch: ScoringBatch, request: Request, rea
 
     In ``attribute_many``, the rows of a batch may belong to several runs; ``request`` is then that of the first row,
     and the batch holds the target of each row. If a session scores several batches at once (``Layout.lanes``), calls
-    come from several threads, one at a time: while ``read`` works, plugins are called with other batches.
+    come from several threads, one at a time: while ``read`` works, plugins are called with other batches. After the
+    method has ended, one more row may be scored, to compare two spellings of the target.
 
     Wrappers (``@hookimpl(wrapper=True)``) profile, log or store scores, and return them unchanged. Other
     implementations score batches elsewhere, as in ``return read(another_session, batch)``.

@@ -33,7 +33,7 @@ class Chat:
             the template reads, such as ``"tool_calls"``.
         by: ``"turns"`` (default; an absent turn is removed together with its framing) or ``"roles"`` (all turns of a
             role are one feature). To split the contents and keep the framing of every turn, use ``"sentences"``,
-            ``"words"``, ``"paragraphs"``, or a function from a text to its pieces.
+            ``"words"``, ``"lines"``, ``"paragraphs"``, or a function from a text to its pieces.
         baseline: the text that replaces the content of an absent turn (the turn itself stays) or an absent piece.
             ``None`` removes them. Some templates require roles to alternate; use ``baseline=""`` with them.
         keep: parts that are always present and get no score: texts of features or whole turns, roles, names of tools,

@@ -24,9 +24,9 @@ CHATML = (
 )
 """The ChatML format of many models, with the same framing for every turn."""
 
-PIECES = ("words", "sentences", "paragraphs")
+PIECES = ("words", "sentences", "lines", "paragraphs")
 """Ways to split any text."""
-GRANULARITIES = ("words", "tokens", "sentences", "paragraphs")
+GRANULARITIES = ("words", "tokens", "sentences", "lines", "paragraphs")
 """Ways to split a text that is the whole prompt."""
 
 Splitter = Callable[[str], Sequence[str]]

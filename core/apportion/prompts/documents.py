@@ -29,8 +29,8 @@ class Documents:
     Args:
         question: the question.
         documents: the texts, in a list, or in a dict by name.
-        by: ``"documents"`` (default), ``"sentences"``, ``"paragraphs"``, ``"words"``, or a function from a text to
-            its pieces.
+        by: ``"documents"`` (default), ``"paragraphs"``, ``"lines"``, ``"sentences"``, ``"words"``, or a function from a
+            text to its pieces.
         template: the prompt as a format string with ``{context}`` for the documents and ``{question}``.
         document: one document in the context, as a format string with ``{text}`` and optionally ``{name}``.
         separator: text between documents.

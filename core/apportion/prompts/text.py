@@ -12,7 +12,7 @@ __all__ = ["Text"]
 
 @dataclass(frozen=True)
 class Text:
-    """A prompt split into tokens, words, sentences, paragraphs, or custom pieces.
+    """A prompt split into tokens, words, sentences, lines, paragraphs, or custom pieces.
 
     With all features present, the text is exactly the given one. An absent feature is removed together with the white
     space before it, or replaced by ``baseline``. If the beginning is removed, the first remaining piece follows the
@@ -21,8 +21,8 @@ class Text:
     Args:
         text: the prompt.
         by: ``"words"`` (default; scripts without spaces are split into characters), ``"tokens"`` (of the model's
-            tokenizer), ``"sentences"``, ``"paragraphs"``, or a function from the text to its pieces, such as a word
-            segmenter; text between two pieces goes with the second.
+            tokenizer), ``"sentences"`` (a line break ends one), ``"lines"``, ``"paragraphs"``, or a function from the
+            text to its pieces, such as a word segmenter; text between two pieces goes with the second.
         baseline: replacement of an absent feature: a string, or for ``by="tokens"`` also a token id. ``None`` removes
             it.
         keep: features that are always present and get no score: their texts or indices (negative ones count from the

@@ -7,7 +7,7 @@ the numbers of one-row-at-a-time scoring in fp32 or better.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -237,15 +237,23 @@ class GenerateSession(Session, Protocol):
     """A session with the capability ``GENERATE``."""
 
     def generate(
-        self, prompt: ModelInput, options: Mapping[str, object], seed: int, room: int | None = None
+        self,
+        prompt: ModelInput,
+        options: Mapping[str, object],
+        seed: int,
+        room: int | None = None,
+        stop: Sequence[str] = (),
     ) -> tuple[int, ...]:
         """Generate the model's continuation of a prompt, greedily unless ``options`` say otherwise.
+
+        A session may lack the parameter ``stop``. Then it writes more than is needed, and the text is cut afterwards.
 
         Args:
             prompt: prompt to continue.
             options: options of the generation.
             seed: seed for options that sample.
             room: maximum number of tokens that fit into the context.
+            stop: texts after which no more tokens are needed. What is returned contains the first of them.
 
         Raises:
             InputError: an option is unknown to the model's generation.

@@ -38,6 +38,8 @@ class Target:
         generated: true if the model wrote it (``target=None``).
         contrast: another target to compare it with, of any length.
         notes: sentences for the result, on how the text became these tokens.
+        end: why a generated target ends where it does: ``"model"`` (the model ended it), ``"stop"`` (a stop text
+            followed) or ``"limit"`` (it was cut off); ``None`` if it was given.
     """
 
     ids: tuple[int, ...]
@@ -46,6 +48,7 @@ class Target:
     generated: bool = False
     contrast: Target | None = None
     notes: tuple[str, ...] = ()
+    end: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

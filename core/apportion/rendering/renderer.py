@@ -42,6 +42,11 @@ class Renderer:
         """Notes about the inputs, for the result."""
         return tuple(self._notes)
 
+    def note(self, text: str | None) -> None:
+        """Add a note for the result; ``None`` adds nothing."""
+        if text is not None:
+            self._notes[text] = None
+
     def full(self) -> ModelInput:
         """The prompt with all features present."""
         (item,) = self(torch.ones(1, len(self._adapter.features), dtype=torch.bool))

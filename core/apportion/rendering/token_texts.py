@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["token_texts"]
+__all__ = ["added_text", "control_ids", "token_texts"]
 
 CONTEXT = 4
 """Number of preceding tokens that can affect how a token is decoded (a leading space, a joined character)."""
@@ -37,14 +37,14 @@ def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], first: i
 def _shortest_whole(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], start: int) -> tuple[int, str]:
     """The fewest tokens from ``start`` that decode to whole characters, and their text."""
     for size in range(1, min(LONGEST, len(ids) - start) + 1):
-        text = _added(tokenizer, ids, start, start + size)
+        text = added_text(tokenizer, ids, start, start + size)
         if "\ufffd" not in text:
             return size, text
     token = tokenizer.convert_ids_to_tokens(int(ids[start]))
     return 1, str(token)
 
 
-def _added(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], start: int, stop: int) -> str:
+def added_text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], start: int, stop: int) -> str:
     """The text that decoding up to ``stop`` adds to decoding up to ``start``."""
     first = max(0, start - CONTEXT)
     before = str(tokenizer.decode(list(ids[first:start]), clean_up_tokenization_spaces=False))
@@ -53,3 +53,9 @@ def _added(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], start: int, s
     if not upto.startswith(before):
         return str(tokenizer.decode(list(ids[start:stop]), clean_up_tokenization_spaces=False))
     return upto[len(before) :]
+
+
+def control_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """The ids of control tokens, such as the end of a text or the markup of a chat template."""
+    added = (token for token, content in tokenizer.added_tokens_decoder.items() if content.special)
+    return frozenset((*tokenizer.all_special_ids, *added))

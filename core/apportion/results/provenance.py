@@ -23,6 +23,8 @@ class Provenance:
         method_reason: the reason why ``method="auto"`` chose it; empty if the user did.
         options: the method's options, defaults included.
         generation: options of the generation if the model wrote the target; ``None`` if the target was given.
+        target_end: why a target that the model wrote ends where it does: ``"model"`` (the model ended it), ``"stop"``
+            (a stop text followed) or ``"limit"`` (it was cut off); ``None`` if the target was given.
         target_fn: name of the target function.
         target_options: options of the target function, as given.
         contrast: the text that the target was compared with; ``None`` if there was none.
@@ -32,7 +34,8 @@ class Provenance:
         seed: seed of every random draw.
         evaluations: distinct model inputs that were scored in this run, and in the runs that it continues.
         cached: distinct model inputs whose scores were cached by an earlier run.
-        forwarded_tokens: number of tokens that the model read.
+        forwarded_tokens: number of tokens that the model read to score them. What it read to write the target is not
+            counted, nor is the one row that may be scored to compare two spellings of the target.
         seconds: wall-clock time of the run in seconds; runs of ``attribute_many`` overlap.
         model: the model, as the user named it.
         fingerprint: hash of the model's configuration and of a sample of its weights.
@@ -67,6 +70,7 @@ class Provenance:
     versions: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     created: str = ""
+    target_end: str | None = None
 
 
 def versions() -> dict[str, str]:

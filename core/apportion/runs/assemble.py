@@ -79,6 +79,7 @@ def assemble(
         dtype=info.dtype,
         versions=versions,
         notes=(*request.method_notes, *notes, *info.notes, *_input_notes(request), *tally.notes, *estimate.notes),
+        target_end=request.target.end,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     return Attribution(

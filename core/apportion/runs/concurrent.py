@@ -15,11 +15,10 @@ from torch import Tensor
 
 from apportion.errors import ApportionError, InputError
 from apportion.functions import failures_of
-from apportion.game.method_runner import run_method
 from apportion.options import whole_number
 from apportion.protocols.progress import ProgressEvent
 from apportion.runs.coroutine import questions_of
-from apportion.runs.run import Ask, Question, Run, Scoring
+from apportion.runs.run import Question, Run, Scoring
 from apportion.runs.stages import Stages
 from apportion.scoring.batches import Batches
 from apportion.scoring.scorer import PendingScores, read_together
@@ -225,17 +224,8 @@ class _Runs:
             except Exception as error:
                 yield self._landed(one, error)
                 continue
-            one.conversation = questions_of(self._estimating(one.run))
+            one.conversation = questions_of(partial(self._stages.values, one.run, self._batches))
             yield from self._advanced(one, one.conversation.__next__)
-
-    def _estimating(self, run: Run) -> Callable[[Ask], tuple[Estimate, Game]]:
-        """A function that runs the method and sends its questions to ``ask``."""
-
-        def estimate(ask: Ask) -> tuple[Estimate, Game]:
-            game = self._stages.game(run, self._batches, ask)
-            return run_method(run.resolved, game), game
-
-        return estimate
 
     def _next(self) -> tuple[int, object]:
         """Return the next item, or −1 if there is none. If the iterable fails, runs in progress are finished first."""

@@ -19,11 +19,14 @@ from apportion.protocols.backend import Session
 from apportion.protocols.inputs import InputAdapter, PromptRenderer
 from apportion.protocols.methods import Method
 from apportion.protocols.request import Request
-from apportion.protocols.row import ModelInput
 from apportion.protocols.targets import Target, TargetFunction
+from apportion.rendering.chat_hint import chat_hint
 from apportion.rendering.context import AdaptContext
+from apportion.rendering.prompt_text import FullPrompt
 from apportion.rendering.renderer import Renderer
+from apportion.rendering.spelling import Spelling
 from apportion.runs.auto import UNTIL_BUDGET, Choice, choose_method
+from apportion.runs.generation import Generation, generation_of
 from apportion.runs.target_text import Targets
 from apportion.scoring.logits_target import OfLogits
 
@@ -45,14 +48,16 @@ class Draft:
         contrast: the target to compare with, if there is one.
         generation: options of the generation.
         seed: seed of the run.
+        spellings: other spellings of the target and the contrast.
         parts: all other fields of the request.
     """
 
-    prompt: ModelInput
+    prompt: FullPrompt
     target: Target | None
     contrast: Target | None
-    generation: Mapping[str, object]
+    generation: Generation
     seed: int
+    spellings: Sequence[Spelling]
     parts: Mapping[str, Any]
 
     def request(self, target: Target) -> Request:
@@ -110,8 +115,7 @@ class Resolver:
         seed = checked_seed(seed)
         if target is not None and generate is not None:
             raise InputError("generate= applies only if the model writes the target; omit generate= or target=.")
-        if generate is not None and not isinstance(generate, Mapping):
-            raise InputError(f"generate={generate!r} must be a dict of options, such as {{'max_new_tokens': 40}}.")
+        generation_of(generate, None)  # only to refuse mistakes before the prompt is read
         target_fn_name, target_fn_object = self._target_fn(
             target_fn, {} if target_options is None else target_options, contrast
         )
@@ -125,6 +129,8 @@ class Resolver:
             rehearse(chosen["method"], len(adapter.features), chosen["coalition_budget"], seed, chosen["options"])
         full = renderer.full_prompt()
         self._targets.check_prompt(full.input)
+        generation = generation_of(generate, None if full.text is None else full.text.text)
+        renderer.note(chat_hint(prompt, full, generated=target is None))
         parts = {
             "id": request_id,
             "model": self._session.info.model,
@@ -132,7 +138,7 @@ class Resolver:
             "adapter": adapter,
             "renderer": renderer,
             "given_options": method_options,
-            "generation": dict(generate or {}),
+            "generation": generation.to_dict() if target is None else {},
             "target_fn_name": target_fn_name,
             "target_fn": target_fn_object,
             "target_options": dict(target_options or {}),
@@ -142,12 +148,15 @@ class Resolver:
             "scorers": self._plugins.scorers(),
             **chosen,
         }
+        made = None if given is None else self._targets.given("target", given, full)
+        compared = None if other is None else self._targets.given("contrast", other, full)
         return Draft(
-            full.input,
-            None if given is None else self._targets.given("target", given, full),
-            None if other is None else self._targets.given("contrast", other, full),
-            generate or {},
+            full,
+            made,
+            compared,
+            generation,
             seed,
+            self._targets.spellings([(given, made), (other, compared)], full),
             parts,
         )
 

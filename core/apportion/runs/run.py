@@ -14,6 +14,7 @@ from torch import Tensor
 from apportion.errors import InputError
 from apportion.game.game import Memory
 from apportion.protocols.progress import ProgressEvent, Report
+from apportion.rendering.spelling import Spelling
 from apportion.results.attribution import Attribution
 from apportion.scoring.scorer import Scorer, Tally
 
@@ -36,6 +37,7 @@ class Run:
         fingerprint: fingerprint of the model at the start.
         memory: all values that were scored.
         tally: its cost so far.
+        spellings: other spellings of its target and contrast, to compare with at the end.
         before: seconds that the runs before it took, if it continues another one.
         started: its start time, from ``time.perf_counter``.
     """
@@ -46,8 +48,9 @@ class Run:
     fingerprint: str = ""
     memory: Memory = field(default_factory=Memory)
     tally: Tally = field(default_factory=Tally)
+    spellings: Sequence[Spelling] = ()
     before: float = 0.0
-    started: float = field(default_factory=time.perf_counter)
+    started: float = field(default_factory=lambda: time.perf_counter())
 
     @property
     def resolved(self) -> Request:

@@ -8,12 +8,14 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from apportion.errors import InputError, PluginError
 from apportion.game.game import Game
 from apportion.game.inside import inside_of, require_gradient
+from apportion.game.method_runner import run_method
 from apportion.game.token_view import Charge, TokenView, predictions, token_view
 from apportion.protocols.backend import Capability, Session
 from apportion.protocols.inside import Inside, InsideSession, Trace
@@ -24,6 +26,7 @@ from apportion.results.provenance import versions
 from apportion.runs.assemble import assemble
 from apportion.runs.resolver import Draft, Resolver
 from apportion.runs.run import Ask, Call, EmbeddedScoring, Past, PastRuns, Run, Scoring, Tracing, answered
+from apportion.runs.spelling import LogProb, is_log_prob, spelling_note
 from apportion.runs.target_text import Targets
 from apportion.scoring.batches import Batches
 from apportion.scoring.readout import Readout
@@ -106,6 +109,7 @@ class Stages:
             run.report(ProgressEvent("generate"))
             target = self._targets.written(draft.prompt, draft.generation, draft.seed)
         run.request = draft.request(target)
+        run.spellings = draft.spellings
         return run.request
 
     def begin(self, run: Run) -> None:
@@ -167,6 +171,19 @@ class Stages:
             memory=run.memory,
         )
 
+    def values(self, run: Run, batches: Batches, ask: Ask | None = None) -> tuple[Estimate, Game]:
+        """Run the method, then compare the target with its other spelling, if it has one.
+
+        Args:
+            run: the run, with its request, memory and counts.
+            batches: plans and runs batches.
+            ask: takes every question to the session; ``None`` to answer immediately.
+        """
+        game = self.game(run, batches, ask)
+        estimate = run_method(run.resolved, game)
+        self._compare_spellings(run, game, batches, ask or answered)
+        return estimate, game
+
     def finish(self, run: Run, estimate: Estimate, game: Game) -> Attribution:
         """Assemble the result, and pass it to observers."""
         request, seconds = run.resolved, run.before + run.seconds
@@ -208,6 +225,26 @@ class Stages:
             tally=run.tally,
         )
 
+    def _compare_spellings(self, run: Run, game: Game, batches: Batches, put: Ask) -> None:
+        """Note it if another spelling of the target or contrast is far more likely after the full prompt."""
+        request = run.resolved
+
+        def score(prompt: ModelInput, ids: tuple[int, ...]) -> float:
+            other = replace(request, target=self._targets.of_ids(ids), target_fn=LogProb(), reference=None)
+            # In a run of its own, because the counts of this one describe its values.
+            apart = Run(_unwatched, id=run.id)
+            values: Tensor = put(Scoring(self.scorer(apart, other, batches), [prompt]))
+            return float(values[0, 0])
+
+        for spelling in run.spellings:
+            known = None
+            if spelling.given_ids == request.target.ids and is_log_prob(request.target_fn, request.target):
+                value = game.known(torch.ones(game.n_features, dtype=torch.bool))
+                known = None if value is None else float(value[0])
+            note = spelling_note(spelling, known, score)
+            if note is not None:
+                run.tally.notes.append(note)
+
     def _fingerprint(self) -> str:
         found: object = self._session.fingerprint()
         if not isinstance(found, str):
@@ -243,3 +280,7 @@ class Stages:
             )
 
         return inside
+
+
+def _unwatched(event: ProgressEvent) -> None:
+    """Ignore an event."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from inspect import signature
 
 import numpy as np
 import torch
@@ -15,7 +16,9 @@ from apportion.protocols.targets import Target
 from apportion.rendering.continuation import Continuation, continuation
 from apportion.rendering.encoder import check_encodable
 from apportion.rendering.prompt_text import FullPrompt
-from apportion.rendering.token_texts import token_texts
+from apportion.rendering.spelling import Spelling, other_spelling
+from apportion.rendering.token_texts import control_ids, token_texts
+from apportion.runs.generation import Generation, cut_at
 
 __all__ = ["Targets"]
 
@@ -60,7 +63,7 @@ class Targets:
             InputError: the text adds no tokens to the prompt.
         """
         if not isinstance(given, str):
-            return self._of_ids(given)
+            return self.of_ids(given)
         if self._session.layout.joint:
             found = continuation(prompt, name, given)
             before: tuple[int, ...] = prompt.input.ids
@@ -73,13 +76,57 @@ class Targets:
         texts = token_texts(self._tokenizer, (*before, *found.ids), len(before))
         return Target(found.ids, texts, given, notes=(found.note,) if found.note else ())
 
-    def written(self, prompt: ModelInput, options: Mapping[str, object], seed: int) -> Target:
-        """Generate a target with the model.
+    def spellings(
+        self, texts: Iterable[tuple[str | tuple[int, ...] | None, Target | None]], prompt: FullPrompt
+    ) -> tuple[Spelling, ...]:
+        """The other spellings of the texts among these; token ids have none, nor has what a decoder reads apart.
+
+        Args:
+            texts: what the user gave, and the target or contrast that was made of it.
+            prompt: the prompt with all features.
+        """
+        if not self._session.layout.joint:
+            return ()
+        found = (
+            other_spelling(prompt, text, made.ids) for text, made in texts if isinstance(text, str) and made is not None
+        )
+        return tuple(spelling for spelling in found if spelling is not None)
+
+    def of_ids(self, ids: tuple[int, ...]) -> Target:
+        """Make a target of token ids."""
+        return Target(ids, token_texts(self._tokenizer, ids), str(self._tokenizer.decode(list(ids))))
+
+    def written(self, prompt: FullPrompt, generation: Generation, seed: int) -> Target:
+        """Generate a target with the model; a note says that the model wrote it, and why it ends where it does.
 
         Raises:
             CapabilityError: the session cannot generate.
-            InputError: the model generates nothing, or an option is unknown to its generation.
+            InputError: the model generates nothing, or begins with a stop text that the user gave, or an option is
+                unknown to its generation.
         """
+        ids = self._generated(prompt.input, generation.options, seed, generation.stop)
+        cut = cut_at(generation.stop, prompt.context, prompt.input.ids, ids)
+        if cut is not None and str(self._tokenizer.decode(list(cut.ids))).strip():
+            return self._by_model(cut.ids, "stop", generation.why(cut))
+        if cut is not None and not generation.automatic:
+            raise InputError(
+                f"The model begins with the stop text {cut.stop!r}, so there is no text before it to explain. Choose "
+                "another stop=, or give a target."
+            )
+        if cut is not None:  # answers take a line, but this one does not begin on it
+            ids = self._generated(prompt.input, generation.options, seed, ())
+        if ids[-1] in control_ids(self._tokenizer):
+            return self._by_model(ids, "model", f"and ended it with {self._tokenizer.convert_ids_to_tokens(ids[-1])}")
+        count = len(ids)
+        return self._by_model(ids, "limit", f"which was cut off after {count} token{'' if count == 1 else 's'}")
+
+    def _by_model(self, ids: tuple[int, ...], end: str, why: str) -> Target:
+        return replace(self.of_ids(ids), generated=True, end=end, notes=(f"the model wrote the target, {why}",))
+
+    def _generated(
+        self, prompt: ModelInput, options: Mapping[str, object], seed: int, stop: tuple[str, ...]
+    ) -> tuple[int, ...]:
+        """What the model writes, at least one token; a session that knows no stop texts writes on."""
         session = self._session
         if Capability.GENERATE not in session.capabilities or not isinstance(session, GenerateSession):
             raise CapabilityError(
@@ -87,10 +134,13 @@ class Targets:
             )
         limit = session.info.context_length
         room = None if limit is None else limit - len(prompt.ids) if session.layout.joint else limit
-        ids = session.generate(prompt, options, seed, room)
+        if stop and "stop" in signature(session.generate).parameters:
+            ids = session.generate(prompt, options, seed, room, stop)
+        else:
+            ids = session.generate(prompt, options, seed, room)
         if not ids:
             raise InputError("The model generated nothing after this prompt; give a target.")
-        return replace(self._of_ids(ids), generated=True)
+        return ids
 
     def check_prompt(self, prompt: ModelInput) -> None:
         """Reject a prompt that leaves no room for a target.
@@ -103,9 +153,6 @@ class Targets:
             raise InputError(
                 f"The prompt has {tokens} tokens and the model's context length is {limit}; shorten the prompt."
             )
-
-    def _of_ids(self, ids: tuple[int, ...]) -> Target:
-        return Target(ids, token_texts(self._tokenizer, ids), str(self._tokenizer.decode(list(ids))))
 
     def _checked_ids(self, name: str, given: object) -> tuple[int, ...]:
         values = given.tolist() if isinstance(given, torch.Tensor | np.ndarray) else given

@@ -128,6 +128,19 @@ class Scorer:
             check_shape("scoring a batch (a session, or a plugin's apportion_score)", found, wanted)
         return found
 
+    def trial(self, inputs: Sequence[ModelInput]) -> Plan:
+        """Score inputs from the start, without looking them up or counting them, and return how; to time scoring.
+
+        Raises:
+            BatchTooLargeError: not even one row fits into memory.
+        """
+        self.readout.prepare(self.score)
+        self.session.release()
+        schedule = self.plan(inputs, None)
+        for batch in schedule.batches:
+            self.score(schedule.scoring_batch(batch))
+        return schedule
+
     def count(self, evaluations: int, tokens: int) -> None:
         """Count evaluations that were made outside batches, and report them."""
         self.tally.evaluations += evaluations

@@ -33,6 +33,7 @@ from apportion.protocols.row import Media, ModelInput, Row
 from apportion.scoring.batches import Batches
 from apportion.testing import reference, tiny
 from apportion.testing.contract import Contract
+from apportion.testing.generating import check_stop_texts
 from apportion.testing.inside import check_gradient, check_logits_of_embeddings, check_trace, hooks_of
 from apportion.testing.randomness import only_its_own_generator
 
@@ -346,7 +347,7 @@ class BackendContract(Contract):
             assert torch.allclose(found, session.log_probs(batch).double(), atol=allowed, rtol=0)
 
     def test_generation_is_greedy(self, backend: Backend) -> None:
-        """If the session generates, each token is the most likely one, and ``room`` is respected."""
+        """If the session generates, each token is the most likely one; ``room`` and ``stop`` end the text."""
         with self.session(backend) as session:
             if Capability.GENERATE not in session.capabilities or not isinstance(session, GenerateSession):
                 pytest.skip("it does not generate with this model")
@@ -358,6 +359,7 @@ class BackendContract(Contract):
                 likeliest = int(logits[0].argmax())
                 assert token == likeliest, f"Token {i} is {token}; the most likely one is {likeliest}."
             assert len(session.generate(ModelInput(prompt), {}, 0, room=2)) <= 2, "It generated more than `room`."
+            check_stop_texts(session)
 
     def test_the_inside_is_the_model(self, backend: Backend, family: str) -> None:
         """If there are gradients: embeddings give the logits of their tokens, and gradients are correct.

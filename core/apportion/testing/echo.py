@@ -162,9 +162,14 @@ class EchoSession:
             yield found
 
     def generate(
-        self, prompt: ModelInput, options: Mapping[str, object], seed: int, room: int | None = None
+        self,
+        prompt: ModelInput,
+        options: Mapping[str, object],
+        seed: int,
+        room: int | None = None,
+        stop: Sequence[str] = (),
     ) -> tuple[int, ...]:
-        """Generate greedily."""
+        """Generate greedily, up to the token that completes a stop text."""
         self._check_open()
         wanted = options.get("max_new_tokens", 5)
         count = wanted if isinstance(wanted, int) else 5
@@ -172,6 +177,8 @@ class EchoSession:
         for _ in range(count if room is None else min(count, room)):
             logits = echo_logits(prompt.ids + written, (0,), prompt.media)
             written += (int(logits[0].argmax()),)
+            if any(one in self.tokenizer.decode(list(written)) for one in stop):
+                break
         return written
 
     def fingerprint(self) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @hookimpl
 def apportion_register_inputs(register: Register) -> None:
     """Register the prompt types of this package."""
-    register("text", Text, summary="a text split into words, tokens, sentences, paragraphs or custom pieces")
+    register("text", Text, summary="a text split into words, tokens, sentences, lines, paragraphs or custom pieces")
     register("template", Template, summary="a text with slots, their baselines, and groups of slots")
     register("chat", Chat, summary="a conversation: turns, roles or pieces of messages, and tools")
     register("documents", Documents, summary="a question about documents: the documents or pieces of them")

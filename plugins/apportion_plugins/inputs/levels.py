@@ -24,10 +24,10 @@ class Grouping:
 
 def coarser(by: str | Callable[[str], Sequence[str]]) -> tuple[str, ...]:
     """Units coarser than ``by``, coarsest first."""
-    order = ("paragraphs", "sentences", "words")
+    order = ("paragraphs", "lines", "sentences", "words")
     if by == "tokens":
         return order
-    return order[: order.index(by)] if isinstance(by, str) else order[:2]
+    return order[: order.index(by)] if isinstance(by, str) else order[:-1]
 
 
 def of_starts(text: str, name: str, starts: Sequence[int]) -> Grouping:

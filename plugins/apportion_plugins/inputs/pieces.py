@@ -75,9 +75,11 @@ def cut(text: str, by: str | Callable[[str], Sequence[str]]) -> Pieces:
     cutters: dict[str, Callable[[str], Sequence[str]]] = {
         "words": WORD.findall,
         "sentences": _sentences,
+        "lines": str.splitlines,
         "paragraphs": _paragraphs,
     }
-    return _located(text, [piece.strip() for piece in cutters[by](text)])
+    stripped = (piece.strip() for piece in cutters[by](text))
+    return _located(text, [piece for piece in stripped if piece])
 
 
 def _paragraphs(text: str) -> list[str]:
@@ -88,13 +90,12 @@ def _paragraphs(text: str) -> list[str]:
         if space[0].count("\n") > 1 or space.end() == len(text) or not space.start():
             found.append(text[start : space.start()])
             start = space.end()
-    return [paragraph for paragraph in (*found, text[start:]) if paragraph]
+    return [*found, text[start:]]
 
 
 def _sentences(text: str) -> list[str]:
-    """Sentences, which never extend beyond their paragraph, so that they are nested in it."""
-    within = (sentencex.segment("en", paragraph) for paragraph in _paragraphs(text))
-    return [sentence for sentences in within for sentence in sentences if sentence.strip()]
+    """Sentences, each within a line: headings, list items and labels often end without a full stop."""
+    return [sentence for line in text.splitlines() for sentence in sentencex.segment("en", line)]
 
 
 def _called(by: Callable[[str], Sequence[str]], text: str) -> list[str]:

@@ -32,7 +32,7 @@ class Hierarchical:
     Features of a group that was not expanded share its score equally. ``extras["tree"]`` lists all groups with their
     scores, for the view ``tree``.
 
-    Groups come from the prompt: the words of a text are nested in sentences and paragraphs, the sentences of a
+    Groups come from the prompt: the words of a text are nested in sentences, lines and paragraphs, the sentences of a
     conversation in turns. If a group has more parts than ``branching``, adjacent parts are merged into intermediate
     groups. Prompts without such levels can be drilled into as well.
 

@@ -53,7 +53,8 @@ class PromptOptions:
         _option(
             metavar="UNIT",
             show_default="words; turns with --chat; documents with --document",
-            help="Unit to cut the prompt into: words, tokens, sentences or paragraphs; for a chat also turns or roles.",
+            help="Unit to cut the prompt into: words, tokens, sentences, lines or paragraphs; for a chat also turns or "
+            "roles.",
         ),
     ] = None
     text_baseline: Annotated[
@@ -137,7 +138,8 @@ class PromptOptions:
         _option(
             "--as-chat",
             metavar=NO_VALUE,
-            help="Send the documents and the question as a user message, in the model's chat template.",
+            help="Send PROMPT, with its documents if there are any, as a user message in the model's chat template, as "
+            "models trained for chat need.",
         ),
     ] = False
 

@@ -56,6 +56,15 @@ class TargetOptions:
             metavar="N", min=1, show_default="25", help="Maximum number of tokens of the model's own continuation."
         ),
     ] = None
+    stop: Annotated[
+        tuple[str, ...],
+        _option(
+            metavar="TEXT",
+            show_default="a line break, if the prompt has answers of one line",
+            help=r"Text before which the model's own continuation ends; \n is a line break, and '' lets it go on. "
+            "Repeatable.",
+        ),
+    ] = ()
     generate: Annotated[
         tuple[str, ...],
         _option(
@@ -85,10 +94,23 @@ class TargetOptions:
             if "max_new_tokens" in options:
                 usage_error("--max-new-tokens", "--generate max_new_tokens=… is given too; leave one of them out.")
             options["max_new_tokens"] = self.max_new_tokens
+        if self.stop:
+            if "stop" in options:
+                usage_error("--stop", "--generate stop=… is given too; leave one of them out.")
+            options["stop"] = _stop_texts(self.stop)
         if options and (self.target is not None or self.target_ids is not None):
-            flag = "--generate" if self.generate else "--max-new-tokens"
+            flag = "--generate" if self.generate else "--stop" if self.stop else "--max-new-tokens"
             usage_error(flag, "this is for a target that the model generates, and the target is given.")
         return options or None
+
+
+def _stop_texts(texts: tuple[str, ...]) -> list[str]:
+    """The stop texts, with the escapes that a shell leaves alone; one empty text stands for none."""
+    if texts == ("",):
+        return []
+    if "" in texts:
+        usage_error("--stop", "an empty text means that nothing ends the continuation; leave it or the others out.")
+    return [text.replace(r"\n", "\n").replace(r"\t", "\t") for text in texts]
 
 
 def _text_or_ids(flag: str, text: str | None, ids: str | None) -> str | list[int] | None:
