@@ -51,6 +51,7 @@ SHAPLEY: Methods = {
     "permutation, single": (PermutationShapley, {"antithetic": False}),
     "hierarchical, owen": DRILL,
 }
+ON_PROMPTS: Methods = {**MAIN, "hierarchical, owen": DRILL}
 CHEAP: Methods = {
     "hierarchical, owen": DRILL,
     "hierarchical, owen, 8 parts": (Hierarchical, {"scores": "owen"}),
@@ -72,7 +73,7 @@ def measure(seeds: int, folder: Path, kinds: Sequence[str] = ("sizes", "long", "
     for prompt in prompt_games(folder) if "prompts" in kinds else ():
         budgets = {label: budget for label, budget in _budgets(prompt.n).items() if budget <= 8 * prompt.n}
         for seed in range(seeds):
-            records += _records("prompts", prompt, MAIN, budgets, seed, reference=prompt.reference_error)
+            records += _records("prompts", prompt, ON_PROMPTS, budgets, seed, reference=prompt.reference_error)
     return records
 
 
@@ -123,7 +124,7 @@ def section(records: Sequence[Record]) -> str:
         "`auto`. `hierarchical` computes Owen values, another quantity; here they count as estimates of Shapley "
         "values.",
     ]
-    for label in dict.fromkeys(r["budget"] for r in sizes):
+    for label in (f"{times:g}n" for times in TIMES):
         rows = [r for r in sizes if r["budget"] == label]
         parts.append(_table(f"budget {'2n + 2' if label == '2n' else label}", "n", SIZES, rows))
     parts.append(
@@ -139,13 +140,14 @@ def section(records: Sequence[Record]) -> str:
         "Two real prompts whose words are removed, compared with reference values from 256 evaluations per feature, "
         f"which have errors of their own: {', '.join(f'{name} {error:.2g}' for name, error in known.items())}."
     )
-    labels = list(dict.fromkeys(r["budget"] for r in prompts))
+    labels = [label for times in TIMES if (label := f"{times:g}n") in {r["budget"] for r in prompts}]
     for game in dict.fromkeys(r["game"] for r in prompts):
         rows = [r for r in prompts if r["game"] == game]
         parts.append(_table(game, "budget", labels, rows))
-    own = [r for r in sizes if r["who"] in MAIN]
-    parts.append("Seconds that the estimators take themselves, at the largest budget of each size (one thread).")
-    parts.append(_times(own))
+    parts.append(
+        "Seconds that the estimators take themselves, at the largest budget of each size: the quickest run, one thread."
+    )
+    parts.append(_times([r for r in sizes if r["who"] in MAIN]))
     return "\n\n".join(parts)
 
 
@@ -168,6 +170,8 @@ def _mean(records: Sequence[Record]) -> float | None:
 def _times(records: Sequence[Record]) -> str:
     lines = [f"| seconds | {' | '.join(f'n = {n}' for n in SIZES)} |", "|---|" + "---:|" * len(SIZES)]
     for who in dict.fromkeys(r["who"] for r in records):
-        cells = [max(r["seconds"] for r in records if r["who"] == who and r["n"] == n) for n in SIZES]
+        mine = [r for r in records if r["who"] == who]
+        largest = {n: [r["budget"] for r in mine if r["n"] == n][-1] for n in SIZES}
+        cells = [min(r["seconds"] for r in mine if r["n"] == n and r["budget"] == largest[n]) for n in SIZES]
         lines.append(f"| {who} | {' | '.join(f'{c:.2g}' for c in cells)} |")
     return "\n".join(lines)

@@ -128,9 +128,9 @@ class Explainer:
                 lacks the usual space before it, or has one too many, and the other spelling is more than ten times as
                 likely, a note asks whether it was meant.
             method: a method's name, a ``Method``, or ``"auto"``, which keeps to a budget of 1024 evaluations if none is
-                given: exact Shapley values if all 2^F coalitions of the F features fit it; else sampled ones, from
-                2F + 2 coalitions (4F for more than 500 features); else Owen values of groups, found by drilling down,
-                which a note in the result says. The result states the choice and the reason.
+                given: exact Shapley values if all 2^F coalitions of the F features fit it; else sampled ones, from 3F
+                coalitions (2F + 2 below 20 features, 4F beyond 500); else Owen values of groups, found by drilling
+                down, which a note in the result says. The result states the choice and the reason.
             features: granularity of a plain ``str``, as ``by`` of ``Text``.
             target_fn: the function of the model's output to explain: ``"log_prob"``, ``"prob"``, another registered
                 name (``apportion targets``), a ``TargetFunction``, or any function of the logits at the positions that

@@ -15,11 +15,11 @@ DEFAULT_BUDGET = 1024
 UNTIL_BUDGET = 4096
 """Default budget of a run with ``until``, in evaluations."""
 
-MOST_IN_PROCESS = 500
-"""Maximum number of features for ``gp_shap``, whose own time grows with their cube: some seconds at 500."""
+FEW = 20
+"""Number of features below which 2F + 2 coalitions are enough for ``gp_shap``; beyond, it takes 3F."""
 
-PER_FEATURE = 4
-"""Coalitions per feature from which ``kernel_shap`` has a smaller error than drilling down."""
+MOST_IN_PROCESS = 500
+"""Maximum number of features for ``gp_shap``, whose own time grows with their cube; ``kernel_shap`` takes 4F."""
 
 BRANCHING = 4
 """Parts per group when drilling down; with more, the first steps would take most of a small budget."""
@@ -51,8 +51,9 @@ def choose_method(n_features: int, budget: int | None, draws: int = 1) -> Choice
     """Choose a method for ``method="auto"``; it never takes more evaluations than the budget.
 
     Exact Shapley values if their 2^F coalitions fit the budget. Otherwise, the sampled ones with the least error:
-    ``gp_shap`` from 2F + 2 coalitions, or ``kernel_shap`` from 4F if there are more than 500 features. Otherwise,
-    Owen values of nested groups, found by drilling down, and a note that says so.
+    ``gp_shap`` from 3F coalitions (2F + 2 below 20 features), or ``kernel_shap`` from 4F if there are more than 500
+    features. Otherwise, Owen values of nested groups, found by drilling down, and a note that says so: with so few
+    coalitions, even their distance to the Shapley values of single features is smaller than the error of the samplers.
 
     Args:
         n_features: F.
@@ -106,5 +107,7 @@ def _least_exact(n_features: int) -> int | None:
 
 
 def _least_sampled(n_features: int) -> int:
-    """Coalitions for sampled Shapley values with standard errors and a small enough error."""
-    return 2 * n_features + 2 if n_features <= MOST_IN_PROCESS else PER_FEATURE * n_features
+    """Coalitions from which sampled Shapley values have standard errors, and a smaller error than drilling down."""
+    if n_features < FEW:
+        return 2 * n_features + 2
+    return (3 if n_features <= MOST_IN_PROCESS else 4) * n_features
