@@ -230,11 +230,11 @@ def _learnt(
     # Shared level, strengths, noise: free parameters and the variances of all but the noise around 0.
     spread = torch.cat([torch.tensor([4.0]), torch.ones(n), torch.tensor([4.0])]).double()
 
-    def prior(free: Float[Tensor, " F+2"]) -> _Prior:
+    def prior(free: Float[Tensor, " Q"]) -> _Prior:
         strength = torch.sigmoid(start + free[0] + free[1:-1]).clamp(SMALLEST, LARGEST)
         return _Prior(strength, NOISE * float(free[-1].exp()))
 
-    def loss(point: Float[np.ndarray, " F+2"]) -> tuple[float, Float[np.ndarray, " F+2"]]:
+    def loss(point: Float[np.ndarray, " Q"]) -> tuple[float, Float[np.ndarray, " Q"]]:
         free = torch.from_numpy(point)
         assumed = prior(free)
         odd, even = assumed.covariances(at)
