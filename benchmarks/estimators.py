@@ -4,7 +4,8 @@
     .venv/bin/python benchmarks/estimators.py --seeds 30 --out benchmarks/results
 
 Every game is a prompt for SmolLM2-135M. All its coalitions are scored once (about 20 minutes on 2 cores) and kept in
-``--tables``. The estimators then run on the stored values: coalitions are counted, nothing is timed.
+``--tables``. The estimators then run on the stored values: coalitions are counted. Apportion's own also run on games of
+other sizes (``by_size.py``).
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from by_size import measure as measure_sizes
+from by_size import section as sizes_section
 from peers import PEERS
 from real_games import TableGame, real_games
 
@@ -35,6 +38,9 @@ from apportion_plugins.samplers.leverage import LeverageSampler
 
 MULTIPLES = (2, 3, 4, 6, 8, 12, 16)
 AIM_AT = 4
+SIZE_SEEDS = 2
+"""Seeds on games of other sizes."""
+
 DEVELOPED_ON = ("person", "trip", "capital", "story")
 """Games used while ``gp_shap`` was developed; the other six were held out."""
 
@@ -259,18 +265,21 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder for estimators.md and estimators.png")
     arguments = parser.parse_args()
     games = real_games(arguments.tables)
+    records: dict[str, list[Record]] = {}
     if arguments.records and arguments.records.exists():
         records = json.loads(arguments.records.read_text())
     else:
-        records = []
+        records["games"] = []
         with ProcessPoolExecutor(arguments.workers) as pool:
             for game, found in zip(games, pool.map(partial(measure, seeds=arguments.seeds), games), strict=True):
                 print(f"{game.case.name}: {len(found)} runs", file=sys.stderr)
-                records += found
+                records["games"] += found
+        torch.set_num_threads(1)
+        records["sizes"] = measure_sizes(SIZE_SEEDS, arguments.tables)
         if arguments.records:
             arguments.records.write_text(json.dumps(records))
-    results = Results(records)
-    page = report(results, games, arguments.seeds)
+    results = Results(records["games"])
+    page = report(results, games, arguments.seeds) + "\n" + sizes_section(records["sizes"]) + "\n"
     print(page)
     if arguments.out:
         arguments.out.mkdir(parents=True, exist_ok=True)

@@ -75,7 +75,7 @@ def test_what_depends_on_what_is_found_is_an_upper_bound(explainer: ap.Explainer
 
 def test_it_refuses_what_a_run_refuses(explainer: ap.Explainer) -> None:
     for asked, message in (
-        ({"budget": 3}, "the budget is 3"),
+        ({"budget": 3}, "the budget of 3 evaluations is too small"),
         ({"method": "kernel_shap", "sampled": 3}, "no option 'sampled'. Did you mean 'sampler'"),
         ({"target": ""}, "The target is an empty string"),
     ):

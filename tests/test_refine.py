@@ -78,7 +78,7 @@ def test_methods_that_draw_anew_can_be_refined_too(explainer: ap.Explainer) -> N
 
 def test_refining_chooses_anew_where_auto_chose(explainer: ap.Explainer) -> None:
     first = explainer.attribute("a b c d e f", " x", budget=20)
-    assert first.provenance.method == "kernel_shap"
+    assert first.provenance.method == "gp_shap"
     exact = explainer.refine(first, budget=64)
     assert (exact.provenance.method, exact.provenance.evaluations, exact.std_error) == ("shapley", 64, None)
 

@@ -137,8 +137,10 @@ class Explainer:
                 instead), token ids, or ``None`` for the model's own greedy continuation of up to 25 tokens. If a text
                 lacks the usual space before it, or has one too many, and the other spelling is more than ten times as
                 likely, a note asks whether it was meant.
-            method: a method's name, a ``Method``, or ``"auto"``: exact Shapley values if 2^F evaluations fit the
-                budget, else sampled ones; the result states the choice and the reason.
+            method: a method's name, a ``Method``, or ``"auto"``, which keeps to a budget of 1024 evaluations if none is
+                given: exact Shapley values if all 2^F coalitions of the F features fit it; else sampled ones, from 3F
+                coalitions (2F + 2 below 20 features, 4F beyond 500); else Owen values of groups, found by drilling
+                down, which a note in the result says. The result states the choice and the reason.
             features: features that a plain ``str`` is cut into, such as ``"sentences"``, as ``by`` of ``Text``.
             target_fn: the function of the model's output to explain: ``"log_prob"``, ``"prob"``, another registered
                 name (``apportion targets``), a ``TargetFunction``, or any function of the logits at the positions that
@@ -148,7 +150,7 @@ class Explainer:
             contrast: text or token ids to compare the target with, for contrastive target functions; a text continues
                 the prompt as the target does.
             target_options: options of the target function, such as ``{"top_k": 20}``.
-            budget: maximum number of distinct model evaluations.
+            budget: maximum number of distinct model evaluations; ``None`` leaves it to the method.
             until: the largest standard error allowed, in the unit of the target function (nats for ``"log_prob"``). The
                 run continues in growing steps until every standard error of ``values`` is at most this, or the budget
                 (4096 if none is given) is spent.

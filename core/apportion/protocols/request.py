@@ -29,15 +29,16 @@ class Request:
         method_name: name of the method that runs, after ``"auto"`` is resolved.
         method: the method itself.
         method_reason: the reason why ``"auto"`` chose it; empty if the user did.
+        method_notes: sentences for the result, if ``"auto"`` could not choose a method for Shapley values.
         options: the method's options, with samplers resolved.
         given_options: the method's options as the user gave them.
-        all_options: the given options, and the defaults of the others.
+        all_options: the given options, those that ``"auto"`` set, and the defaults of the others.
         generation: options of the generation, if the model wrote the target.
         target_fn_name: name of the target function in results.
         target_fn: the target function.
         target_options: its options as the user gave them.
         reference: the prompt that the target function compares all others with; ``None`` if it compares with none.
-        budget: maximum number of distinct evaluations; ``None`` for no limit.
+        budget: maximum number of distinct evaluations, the user's or that of ``"auto"``; ``None`` for no limit.
         coalition_budget: the same limit in coalitions; each takes one evaluation per baseline draw.
         until: largest standard error allowed; the run stops once every standard error of the whole target is at most
             this. ``None`` to spend the whole budget.
@@ -55,6 +56,7 @@ class Request:
     method_name: str
     method: Method
     method_reason: str
+    method_notes: tuple[str, ...]
     options: Mapping[str, Any]
     given_options: Mapping[str, Any]
     all_options: Mapping[str, Any]

@@ -79,7 +79,7 @@ def assemble(
         device=info.device,
         dtype=info.dtype,
         versions=versions,
-        notes=(*notes, *info.notes, *_input_notes(request), *tally.notes, *estimate.notes),
+        notes=(*request.method_notes, *notes, *info.notes, *_input_notes(request), *tally.notes, *estimate.notes),
         target_end=request.target.end,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )

@@ -1,10 +1,13 @@
-"""The rule behind ``method="auto"``."""
+"""The rule behind ``method="auto"``; ``benchmarks/results/estimators.md`` has the measurements that it rests on."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-__all__ = ["DEFAULT_BUDGET", "Choice", "choose_method"]
+from apportion.errors import BudgetError, counted
+
+__all__ = ["DEFAULT_BUDGET", "UNTIL_BUDGET", "Choice", "choose_method"]
 
 DEFAULT_BUDGET = 1024
 """Default budget of ``method="auto"`` in evaluations: enough for exact values of 10 features."""
@@ -12,38 +15,99 @@ DEFAULT_BUDGET = 1024
 UNTIL_BUDGET = 4096
 """Default budget of a run with ``until``, in evaluations."""
 
+FEW = 20
+"""Number of features below which 2F + 2 coalitions are enough for ``gp_shap``; beyond, it takes 3F."""
+
+MOST_IN_PROCESS = 500
+"""Maximum number of features for ``gp_shap``, whose own time grows with their cube; ``kernel_shap`` takes 4F."""
+
+BRANCHING = 4
+"""Parts per group when drilling down; with more, the first steps would take most of a small budget."""
+
+LEAST_DRILLED = 2**BRANCHING
+"""Coalitions of the first step of drilling down."""
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The choice of ``method="auto"``, and the reason for it."""
+    """The choice of ``method="auto"``, and the reason for it.
+
+    Attributes:
+        method: name of the method.
+        budget: maximum number of evaluations, the user's or the default.
+        reason: the reason, which follows the method's name in results.
+        options: options of the method that belong to the choice.
+        notes: sentences for the result, if the values are not Shapley values.
+    """
 
     method: str
     budget: int
     reason: str
+    options: Mapping[str, object] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def choose_method(n_features: int, budget: int | None, draws: int = 1) -> Choice:
-    """Choose a method for ``method="auto"``.
+    """Choose a method for ``method="auto"``; it never takes more evaluations than the budget.
 
-    Exact Shapley values if their 2^F coalitions fit the budget. Otherwise, a regression on pairs of coalitions if the
-    budget allows F pairs plus the empty and the full coalition, which it needs for standard errors. Otherwise,
-    leave-one-out. If the budget is too small even for that, the method itself rejects it.
+    Exact Shapley values if their 2^F coalitions fit the budget. Otherwise, the sampled ones with the least error:
+    ``gp_shap`` from 3F coalitions (2F + 2 below 20 features), or ``kernel_shap`` from 4F if there are more than 500
+    features. Otherwise, Owen values of nested groups, found by drilling down, and a note that says so: with so few
+    coalitions, even their distance to the Shapley values of single features is smaller than the error of the samplers.
 
     Args:
         n_features: F.
         budget: maximum number of distinct evaluations; ``None`` for the default.
         draws: evaluations per coalition, one for each combination of alternative baselines.
+
+    Raises:
+        BudgetError: the budget is too small for any of them; the message names the least that would do.
     """
     limit = DEFAULT_BUDGET if budget is None else budget
+    coalitions = limit // draws
     each = f" of {draws} evaluations each" if draws > 1 else ""
-    allowed = f"{'the budget' if budget is not None else 'the default budget'} of {limit} evaluations"
-    if n_features < 63 and 2**n_features * draws <= limit:
-        reason = f"all 2^{n_features} = {2**n_features} coalitions{each} fit {allowed}"
-        return Choice("shapley", limit, reason)
-    exact = f"2^{n_features} coalitions{each} do not fit {allowed}"
-    pairs = 2 * n_features + 2
-    if pairs * draws <= limit:
-        return Choice("kernel_shap", limit, f"{exact}; a regression on pairs of coalitions does")
-    least = (n_features + 1) * draws
-    reason = f"{exact}, nor does a regression with standard errors ({pairs} coalitions)"
-    return Choice("ablation", max(limit, least) if budget is None else limit, reason)
+    allowed = f"{'the default budget' if budget is None else 'the budget'} of {limit} evaluations"
+    exact, sampled = _least_exact(n_features), _least_sampled(n_features)
+    if exact is not None and exact <= coalitions:
+        return Choice("shapley", limit, f"all 2^{n_features} = {exact} coalitions{each} fit {allowed}")
+    too_many = f"2^{n_features} coalitions{each} do not fit {allowed}"
+    if coalitions >= sampled and n_features <= MOST_IN_PROCESS:
+        return Choice("gp_shap", limit, f"{too_many}; of the sampled Shapley values, these have the least error")
+    if coalitions >= sampled:
+        reason = f"{too_many}; with so many features, Shapley values are sampled by regression"
+        return Choice("kernel_shap", limit, reason)
+    if coalitions >= LEAST_DRILLED:
+        reason = f"{too_many}, nor do sampled Shapley values, which take {sampled * draws}; Owen values of groups do"
+        note = (
+            "These are Owen values, not Shapley values: neighbouring features, such as the words of a sentence, first "
+            "join as a group, and then divide what the group is worth. Sampled Shapley values of all "
+            f"{n_features} features take budget={sampled * draws} or more."
+        )
+        return Choice("hierarchical", limit, reason, {"scores": "owen", "branching": BRANCHING}, (note,))
+    raise _too_small(n_features, draws, allowed)
+
+
+def _too_small(n_features: int, draws: int, allowed: str) -> BudgetError:
+    """The error that names the least budget that would do."""
+    exact, sampled = _least_exact(n_features), _least_sampled(n_features)
+    least = min(sampled, LEAST_DRILLED, exact or LEAST_DRILLED)
+    features = counted(n_features, "feature")
+    each = f" ({least} coalitions of {draws} evaluations each)" if draws > 1 else ""
+    drills = least < sampled and least != exact
+    more = f" ({sampled * draws} or more for Shapley values of single features)" if drills else ""
+    return BudgetError(
+        f"method='auto' takes at least {least * draws} evaluations for {features}{each}; {allowed} is too small. "
+        f"Give budget={least * draws} or more{more}, or use fewer features (coarser ones, groups, or `keep`)."
+    )
+
+
+def _least_exact(n_features: int) -> int | None:
+    """Coalitions for exact values; ``None`` for a number that no budget allows."""
+    return 2**n_features if n_features < 63 else None
+
+
+def _least_sampled(n_features: int) -> int:
+    """Coalitions from which sampled Shapley values have standard errors, and a smaller error than drilling down."""
+    if n_features < FEW:
+        return 2 * n_features + 2
+    return (3 if n_features <= MOST_IN_PROCESS else 4) * n_features

@@ -26,6 +26,9 @@ __all__ = ["Cost", "estimate_cost"]
 NEVER = 1e-12
 """A standard error too small to be reached, so that a run spends its whole budget."""
 
+EXPONENTS = 60
+"""A budget is never 2 to a higher power."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cost:
@@ -126,16 +129,22 @@ def estimate_cost(request: Request, scorer: Scorer, game: Callable[[Ask], Game],
     started = time.perf_counter()
     rehearsal = Rehearsal()
     until = None if request.until is None else NEVER
-    run_method(replace(request, until=until), game(rehearsal))
+    played = game(rehearsal)
+    run_method(replace(request, until=until), played)
     host = before + time.perf_counter() - started
     reading, measured = rehearsal.timed()
-    tokens = rehearsal.tokens
+    tokens, evaluations = rehearsal.tokens, rehearsal.evaluations
+    adaptive = bool(getattr(request.method, "adaptive", False))
+    if adaptive and request.budget is not None:
+        # With other values, the method may fit more into its budget than it did here.
+        coalitions = 2 ** min(len(request.adapter.features), EXPONENTS) * request.renderer.draws
+        evaluations = max(evaluations, request.budget if played.forgotten else min(request.budget, coalitions))
     return Cost(
         method=request.method_name,
         method_reason=request.method_reason,
         features=len(request.adapter.features),
         target_tokens=len(request.target.ids),
-        evaluations=rehearsal.evaluations,
+        evaluations=evaluations,
         forwarded_tokens=tokens,
         whole_tokens=rehearsal.whole_tokens,
         batches=rehearsal.batches,
@@ -143,7 +152,7 @@ def estimate_cost(request: Request, scorer: Scorer, game: Callable[[Ask], Game],
         tokens_per_second=tokens / reading if reading else 0.0,
         batch_bytes=max((_batch_bytes(plan, scorer.session, request) for plan in rehearsal.plans), default=0),
         model_bytes=scorer.session.info.weights_bytes,
-        at_most=request.until is not None or bool(getattr(request.method, "adaptive", False)),
+        at_most=adaptive or request.until is not None,
         measured=measured,
     )
 

@@ -27,7 +27,7 @@ from apportion.rendering.prompt_text import FullPrompt
 from apportion.rendering.renderer import Renderer
 from apportion.rendering.spelling import Spelling
 from apportion.runs.advice import advice_on_prompt, check_arguments
-from apportion.runs.auto import UNTIL_BUDGET, choose_method
+from apportion.runs.auto import UNTIL_BUDGET, Choice, choose_method
 from apportion.runs.generation import Generation, generation_of
 from apportion.runs.target_text import Targets
 from apportion.scoring.logits_target import OfLogits
@@ -147,7 +147,6 @@ class Resolver:
             "target_fn": target_fn_object,
             "target_options": dict(target_options or {}),
             "reference": renderer.reference(getattr(target_fn_object, "reference", None)),
-            "budget": budget,
             "until": until,
             "seed": seed,
             "scorers": self._plugins.scorers(),
@@ -192,7 +191,7 @@ class Resolver:
         chosen = self._chosen(method, request.renderer, features, budget, request.given_options)
         if not request.method_reason:
             chosen["method_name"] = request.method_name
-        return replace(request, id=request_id, budget=budget, until=until, **chosen)
+        return replace(request, id=request_id, until=until, **chosen)
 
     def metrics(
         self, metrics: Sequence[str | Metric] | None, options: Mapping[str, Mapping[str, Any]]
@@ -292,13 +291,7 @@ class Resolver:
             )
         return name, made
 
-    def _method(
-        self, method: str | Method, n_features: int, budget: int | None, draws: int
-    ) -> tuple[str, Method, str, int | None]:
-        reason = ""
-        if method == "auto":
-            choice = choose_method(n_features, budget, draws)
-            method, reason, budget = choice.method, choice.reason, choice.budget
+    def _method(self, method: str | Method) -> tuple[str, Method]:
         if isinstance(method, str):
             name, made = method, self._plugins["methods"].get(method).make()
         else:
@@ -315,7 +308,7 @@ class Resolver:
                 f"{self._session.info.backend!r} does not provide for this model. It provides: "
                 f"{listing(sorted(c.value for c in self._session.capabilities))}."
             )
-        return name, made, reason, budget
+        return name, made
 
     def _chosen(
         self,
@@ -326,13 +319,18 @@ class Resolver:
         given: Mapping[str, Any],
     ) -> dict[str, Any]:
         """The fields of a request that define the method, its options and its budget of coalitions."""
-        name, made, reason, limit = self._method(method, n_features, budget, renderer.draws)
+        choice = choose_method(n_features, budget, renderer.draws) if method == "auto" else None
+        name, made = self._method(choice.method if choice else method)
+        options = dict(given) if choice is None else _with_choice(choice, given)
+        limit = choice.budget if choice else budget
         return {
             "method_name": name,
             "method": made,
-            "method_reason": reason,
-            "options": self._options(f"method {name!r}{', chosen by auto,' if reason else ''}", made, given),
-            "all_options": {option: p.default for option, p in named_options(made.run).items()} | dict(given),
+            "method_reason": choice.reason if choice else "",
+            "method_notes": choice.notes if choice else (),
+            "options": self._options(f"method {name!r}{', chosen by auto,' if choice else ''}", made, options),
+            "all_options": {option: p.default for option, p in named_options(made.run).items()} | options,
+            "budget": limit,
             "coalition_budget": None if limit is None else max(1, limit // renderer.draws),
         }
 
@@ -360,6 +358,17 @@ def _limits(budget: int | None, until: float | None, max_std_error: float | None
         shown = shown_number(limit) if isinstance(limit, int) else repr(limit)
         raise InputError(f"{name}={shown} must be a standard error, a number above 0 such as 0.05.")
     return UNTIL_BUDGET if budget is None else budget, float(limit)
+
+
+def _with_choice(choice: Choice, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that belong to a choice of ``"auto"``, and those that the user gave."""
+    for option in choice.options:
+        if option in given:
+            raise InputError(
+                f"method='auto' takes {choice.method!r} here and sets its option {option!r}; "
+                f"write method={choice.method!r} to set it yourself."
+            )
+    return dict(choice.options) | dict(given)
 
 
 def _name_of(thing: object) -> str:

@@ -14,7 +14,7 @@ def apportion_register_methods(register: Register) -> None:
         ("shapley", "shapley:ExactShapley", "exact Shapley values; 2^F evaluations"),
         ("permutation", "permutation:PermutationShapley", "Shapley values from random orders, with standard errors"),
         ("kernel_shap", "kernel_shap:KernelShap", "Shapley values by regression, with standard errors"),
-        ("gp_shap", "gp_shap:GaussianProcessShap", "Shapley values from a Gaussian process; fewest evaluations"),
+        ("gp_shap", "gp_shap:GaussianProcessShap", "Shapley values from a Gaussian process; the least error"),
         ("banzhaf", "banzhaf:Banzhaf", "Banzhaf values by regression"),
         ("occlusion", "occlusion:Occlusion", "leave out windows of adjacent features"),
         ("hierarchical", "hierarchical:Hierarchical", "drill down into the groups of features that score highest"),

@@ -15,10 +15,21 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-__all__ = ["LARGEST", "covariance", "covariance_gradient", "shapley_covariance", "shapley_variance", "signs"]
+__all__ = [
+    "LARGEST",
+    "covariance",
+    "covariance_gradient",
+    "equal_shapley_covariance",
+    "shapley_covariance",
+    "shapley_variance",
+    "signs",
+]
 
 LARGEST = 0.97
 """Upper bound on a. At 1, sets of all sizes would count alike and covariances would be degenerate."""
+
+MOST_FACTORS = 2**22
+"""Number of factors of products that are in memory at once."""
 
 
 def signs(mask: Bool[Tensor, "S F"]) -> Float[Tensor, "S F"]:
@@ -36,10 +47,20 @@ def covariance(
         left: coalitions as signs.
         right: coalitions as signs.
     """
-    # Π (1 + aᵢ xᵢ yᵢ) = exp(Σ ½ log(1 − aᵢ²) + Σ artanh(aᵢ) xᵢ yᵢ), because xᵢ yᵢ is +1 or −1.
-    scale = (0.5 * torch.log1p(-(strength**2))).sum().exp()
-    product = (left * torch.atanh(strength)) @ right.T
-    return scale * torch.sinh(product) - (left * strength) @ right.T, scale * torch.cosh(product) - 1
+    sinh, cosh = _products(strength, left, right)
+    return sinh - (left * strength) @ right.T, cosh - 1
+
+
+def _products(
+    strength: Float[Tensor, " F"], left: Float[Tensor, "P F"], right: Float[Tensor, "Q F"]
+) -> tuple[Float[Tensor, "P Q"], Float[Tensor, "P Q"]]:
+    """The parts of Π (1 + aᵢ xᵢ yᵢ) that stem from sets of odd and of even size."""
+    # Π (1 + aᵢ xᵢ yᵢ) = exp(Σ ½ log(1 − aᵢ²) + Σ artanh(aᵢ) xᵢ yᵢ), because xᵢ yᵢ is +1 or −1; of complements, the sum
+    # has the other sign. With hundreds of features, either factor alone may leave the range of floats.
+    scale = (0.5 * torch.log1p(-(strength**2))).sum()
+    exponent = (left * torch.atanh(strength)) @ right.T
+    same, opposite = (scale + exponent).exp(), (scale - exponent).exp()
+    return (same - opposite) / 2, (same + opposite) / 2
 
 
 def covariance_gradient(
@@ -49,9 +70,7 @@ def covariance_gradient(
     even: Float[Tensor, "P P"],
 ) -> Float[Tensor, " F"]:
     """Gradient with respect to the strengths, from the gradients ``odd`` and ``even`` of the covariances of ``at``."""
-    scale = (0.5 * torch.log1p(-(strength**2))).sum().exp()
-    product = (at * torch.atanh(strength)) @ at.T
-    sinh, cosh = scale * torch.sinh(product), scale * torch.cosh(product)
+    sinh, cosh = _products(strength, at, at)
     by_scale = -strength * ((odd * sinh).sum() + (even * cosh).sum())
     by_product = (((odd * cosh + even * sinh) @ at) * at).sum(0)
     return (by_scale + by_product) / (1 - strength**2) - ((odd @ at) * at).sum(0)
@@ -64,10 +83,26 @@ def shapley_covariance(strength: Float[Tensor, " F"], at: Float[Tensor, "P F"]) 
     which Gauss–Legendre quadrature computes exactly.
     """
     nodes, weights = _gauss_legendre(strength.shape[0] // 2 + 1)
-    factors = 1 + nodes[:, None, None] * (at * strength)  # Q × P × F, never 0
-    others = factors.prod(2, keepdim=True) / factors
-    integral = torch.einsum("q,qpf->pf", weights, others)
+    integral = torch.empty_like(at)
+    at_once = max(1, MOST_FACTORS // (len(nodes) * at.shape[1]))
+    for start in range(0, len(at), at_once):
+        factors = 1 + nodes[:, None, None] * (at[start : start + at_once] * strength)  # Q × P × F, never 0
+        others = factors.prod(2, keepdim=True) / factors
+        integral[start : start + at_once] = torch.einsum("q,qpf->pf", weights, others)
     return at * strength * (integral - 2)
+
+
+def equal_shapley_covariance(strength: float, at: Float[Tensor, "P F"]) -> Float[Tensor, "P F"]:
+    """``shapley_covariance`` for features of equal strength, where only the number of present features matters."""
+    n = at.shape[1]
+    nodes, weights = _gauss_legendre(n // 2 + 1)
+    # Row k of each table: k of the n − 1 other features are present.
+    k = torch.arange(n, dtype=torch.float64)[:, None]
+    logs = k * torch.log1p(nodes * strength) + (n - 1 - k) * torch.log1p(-nodes * strength)
+    integral = logs.exp() @ weights
+    here = at > 0
+    others = here.sum(1, keepdim=True) - here.long()
+    return at * strength * (integral[others] - 2)
 
 
 @functools.lru_cache(maxsize=16)

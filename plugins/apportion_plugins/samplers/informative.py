@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from apportion.protocols.methods import Coalitions
-from apportion_plugins.methods.interaction_prior import covariance, shapley_covariance, signs
+from apportion_plugins.methods.interaction_prior import covariance, equal_shapley_covariance, signs
 from apportion_plugins.samplers.leverage import weighted_for_shapley
 from apportion_plugins.samplers.tables import inner_coalitions
 
@@ -17,7 +17,7 @@ __all__ = ["InformativeSampler"]
 POOL = 64
 """Number of random candidates for each pair."""
 
-CHOSEN, CHOSEN_EACH = 128, 4
+CHOSEN, CHOSEN_EACH = 128, 2
 """Number of pairs that are chosen, in all and per feature (the larger counts). Later pairs are random: there is little
 left to gain then, and the time to choose grows quadratically with the number of pairs."""
 
@@ -56,7 +56,8 @@ class _Search:
 
     def __init__(self, n: int, rng: torch.Generator) -> None:
         self._n, self._rng = n, rng
-        self._strength = torch.full((n,), min(0.3, STRENGTH / n), dtype=torch.float64)
+        self._equal = min(0.3, STRENGTH / n)
+        self._strength = torch.full((n,), self._equal, dtype=torch.float64)
         self._linear = TREND * self._strength
         full = torch.ones(1, n, dtype=torch.float64)
         # Prior variance, the same for every coalition.
@@ -95,7 +96,7 @@ class _Search:
         among = covariance(self._strength, self._chosen, pool)[0] + (self._chosen * self._linear) @ pool.T
         across = torch.linalg.solve_triangular(self._factor, among, upper=False)
         left = (self._own - across.square().sum(0)).clamp_min(1e-6 * self._own)
-        gain = shapley_covariance(self._strength, pool) + 2 * self._linear * pool - across.T @ self._known
+        gain = equal_shapley_covariance(self._equal, pool) + 2 * self._linear * pool - across.T @ self._known
         return across, left, gain
 
     def _take(

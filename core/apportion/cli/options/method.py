@@ -24,8 +24,8 @@ class MethodOptions:
         str,
         _option(
             metavar="NAME",
-            help="Method to use; see `apportion methods`. 'auto' takes exact Shapley values while the budget allows, "
-            "else sampled ones.",
+            help="Method to use; see `apportion methods`. 'auto' takes exact Shapley values while the budget (1024 if "
+            "none is given) allows, else sampled ones, else drills down into groups.",
         ),
     ] = "auto"
     option: Annotated[
