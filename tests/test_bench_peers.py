@@ -32,7 +32,7 @@ def compared(**peers: object):
 
     watcher = Watcher()
     explainer = ap.Explainer((tiny.model(), tiny.tokenizer()), plugins=[watcher], progress=False)
-    case = Case(Work("words", "two words", lambda: "ab cd", "xy", {"method": "ablation"}), peers, aim={"good": 3})
+    case = Case(Work("words", "two words", lambda: "ab cd", " xy", {"method": "ablation"}), peers, aim={"good": 3})
     return compare(case, explainer, watcher, Effort(repeats=2, peer_repeats=2, memory=False, short=0))
 
 
@@ -46,7 +46,7 @@ def peer(package: str = "torch", tolerance: float | None = 1e-3, error: float = 
         def run() -> np.ndarray:
             if error == np.inf:
                 raise RuntimeError("no such thing")
-            return explainer.attribute("ab cd", "xy", method="ablation").values + error
+            return explainer.attribute("ab cd", " xy", method="ablation").values + error
 
         return run
 
@@ -77,10 +77,10 @@ def test_peers_are_checked_before_they_are_timed() -> None:
     assert broken.note == "failed: RuntimeError: no such thing"
     # Two words, ablated: three prompts, by the peer padded to the longest; the last target token is not read.
     assert (good.read.rows, ours.read.rows) == (3, 3)
-    assert good.read.tokens == 3 * 6
+    assert good.read.tokens == 3 * 7
     assert ours.read.tokens == found.ours.forwarded_tokens == found.ours.least_tokens
-    # "ab cdx" is read as a whole, of "abx" what is new, and "cdx", which begins like none of them.
-    assert found.ours.least_tokens == 6 + 1 + 3
+    # "ab cd x" is read as a whole, of "ab x" what is new, and "cd x", which begins like none of them.
+    assert found.ours.least_tokens == 7 + 1 + 4
 
 
 def test_the_page_and_the_readme(tmp_path: Path) -> None:

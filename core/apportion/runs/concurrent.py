@@ -372,7 +372,7 @@ class _Runs:
     def _report(self) -> None:
         active = self._active.values()
         evaluations = self._evaluations + sum(one.run.tally.evaluations for one in active)
-        share = sum(one.share(self._taken / max(1, self._ended)) for one in active)
+        share = sum((one.share(self._taken / max(1, self._ended)) for one in active), 0.0)
         self._stages.report(ProgressEvent("items", self._ended, self._total, evaluations, share=share))
 
 
