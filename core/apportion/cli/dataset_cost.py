@@ -5,7 +5,6 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
@@ -13,6 +12,7 @@ from rich.text import Text
 from apportion.cli.items import Item
 from apportion.cli.listing import console
 from apportion.errors import ApportionError
+from apportion.phrases import duration, memory
 
 if TYPE_CHECKING:
     from apportion.explainer import Explainer
@@ -74,7 +74,7 @@ class DatasetCost:
             return [("rows", "none left to attribute")]
         every = self.estimated == self.rows
         how = "" if every else f", of which {self.estimated}, from the shortest to the longest, were estimated"
-        weights = "" if self.model_bytes is None else f"{_size(self.model_bytes)} weights + "
+        weights = "" if self.model_bytes is None else f"{memory(self.model_bytes)} weights + "
         failing = [("would fail", f"row {row}: {why}") for row, why in self.failing.items()]
         return [
             ("rows", f"{self.rows:,} to attribute{how}"),
@@ -83,9 +83,9 @@ class DatasetCost:
             ("tokens", self._text(self.forwarded_tokens, "{:,.0f}".format) + " to forward"),
             (
                 "time",
-                self._text(self.seconds, _duration) + " for one row after the other; less where rows share batches",
+                self._text(self.seconds, duration) + " for one row after the other; less where rows share batches",
             ),
-            ("memory", f"{weights}{_size(self.batch_bytes)} for the largest batch of a row, at most"),
+            ("memory", f"{weights}{memory(self.batch_bytes)} for the largest batch of a row, at most"),
         ]
 
     def _text(self, total: Total, form: Callable[[float], str]) -> str:
@@ -166,11 +166,3 @@ def _total(known: Mapping[int, float], rows: int) -> Total:
         least += min(before, after)
         most += max(before, after)
     return Total(expected, least, most)
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.2g} s" if seconds < 99.5 else str(timedelta(seconds=round(seconds)))
-
-
-def _size(count: int) -> str:
-    return f"{count / 2**30:.2g} GiB" if count >= 2**30 else f"{count / 2**20:.3g} MiB"

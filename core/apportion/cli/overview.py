@@ -10,6 +10,7 @@ from rich.text import Text
 
 from apportion.cli.listing import console, print_table
 from apportion.errors import ResultError
+from apportion.phrases import one_line
 from apportion.results.run_folder import FAILED, ResultsFolder
 
 __all__ = ["Overview", "overview_of"]
@@ -148,12 +149,7 @@ def _facts_of(line: Mapping[str, Any], folder: ResultsFolder) -> RowFacts:
 
 def _cells(item: RowFacts, *, with_unit: bool) -> tuple[str | Text, ...]:
     if item.status == FAILED:
-        return (str(item.row), _short(item.id), Text("failed", "red"), "", _short(item.error, 3 * LONGEST))
+        return (str(item.row), one_line(item.id, LONGEST), Text("failed", "red"), "", one_line(item.error, 3 * LONGEST))
     score = "" if item.score is None else f"{item.score:#.4g}" + (f" {item.unit}" if with_unit else "")
-    top = ", ".join(f"{_short(name)} {value:+#.3g}" for name, value in item.top)
-    return (str(item.row), _short(item.id), _short(repr(item.target)), score, top)
-
-
-def _short(text: str, longest: int = LONGEST) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= longest else f"{line[: longest - 1]}…"
+    top = ", ".join(f"{one_line(name, LONGEST)} {value:+#.3g}" for name, value in item.top)
+    return (str(item.row), one_line(item.id, LONGEST), one_line(repr(item.target), LONGEST), score, top)

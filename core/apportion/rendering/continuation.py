@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
+from apportion.phrases import quoted
 from apportion.rendering.context import AdaptContext, PromptText
 from apportion.rendering.prompt_text import FullPrompt
 from apportion.rendering.token_texts import CONTEXT, token_texts
@@ -103,7 +104,7 @@ def _after_others(seam: _Seam, whole: Ids, border: int, name: str) -> Continuati
     )
     ids = whole[border:]
     if seam.read(ids) != seam.read_instead(whole):
-        note += f", so that the model reads {_short(seam.read(ids))}"
+        note += f", so that the model reads {quoted(seam.read(ids))}"
     return Continuation(ids, note)
 
 
@@ -120,7 +121,7 @@ def _across(context: AdaptContext, seam: _Seam, whole: Ids, known: PromptText, n
     note = f"no token begins where the {name} begins (the whole text {instead}); the {name} is scored as "
     note += seam.shown(ids)
     if not unknown and seam.read(ids) != wanted:
-        note += f", which reads {_short(seam.read(ids))} after the prompt"
+        note += f", which reads {quoted(seam.read(ids))} after the prompt"
     if known.text[-1:].isspace() and not text[0].isspace():
         note += f"; white space at the end of the prompt belongs at the beginning of the {name}"
     return Continuation(ids, note)
@@ -210,8 +211,4 @@ class _Seam:
 
 def _listed(texts: Sequence[str]) -> str:
     more = " …" if len(texts) > SHOWN else ""
-    return " ".join(map(_short, texts[:SHOWN])) + more
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= LONGEST else f"{text[:LONGEST]}…")
+    return " ".join(quoted(text, LONGEST) for text in texts[:SHOWN]) + more

@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Float64
 
 from apportion.errors import InputError, ResultError, counted, listing, unknown_name
+from apportion.phrases import quoted
 from apportion.protocols.features import Feature, Segment
 from apportion.results import result_json
-from apportion.results.brief import quoted
 from apportion.results.html_view import HtmlView
 from apportion.results.provenance import Provenance
 from apportion.results.ranking import TOP, top_size

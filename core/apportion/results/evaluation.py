@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, overload
 
 from apportion.errors import InputError, ResultError, counted, listing
 from apportion.options import check_options
+from apportion.phrases import quoted
 from apportion.protocols.metrics import Measurement
 from apportion.results.attribution import Attribution
-from apportion.results.brief import listed, quoted
 from apportion.results.comparison import ResultComparison
 from apportion.results.display import as_html, print_view
 from apportion.results.html_view import HtmlView
@@ -28,6 +28,8 @@ __all__ = ["Comparison", "Evaluation", "compare"]
 
 SCHEMA = "apportion.evaluation"
 SCHEMA_VERSION = 1
+SHOWN = 6
+"""Maximum number of metrics in a short text."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -147,7 +149,7 @@ class Evaluation:
         return (
             f"Evaluation: {self.method} ({self.estimand}) of {counted(self.n_features, 'feature')}, "
             f"target {quoted(self.target)}\n"
-            f"  {listed(shown)}\n"
+            f"  {listing(shown, SHOWN)}\n"
             f"  {counted(self.evaluations, 'evaluation')} in addition to those of the run"
         )
 
@@ -222,9 +224,9 @@ class Comparison:
         return self.to_html().fragment
 
     def __repr__(self) -> str:
-        methods, target = listed(one.method for one in self.evaluations), quoted(self.evaluations[0].target)
+        methods, target = listing(one.method for one in self.evaluations), quoted(self.evaluations[0].target)
         number = counted(len(self.evaluations), "evaluation")
-        return f"Comparison: {number} ({methods}), target {target}\n  {listed(self.metrics)}"
+        return f"Comparison: {number} ({methods}), target {target}\n  {listing(self.metrics, SHOWN)}"
 
     @property
     def _plugins(self) -> Plugins:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from apportion.errors import counted
 from apportion.game.game import Game
 from apportion.game.method_runner import run_method
+from apportion.phrases import duration, memory
 from apportion.protocols.backend import Session
 from apportion.protocols.targets import Needs
 from apportion.runs.rehearsal import Rehearsal
@@ -98,16 +99,16 @@ class Cost:
         most, about = ("at most ", "up to about ") if self.at_most else ("", "")
         batches = f"{about}{counted(self.batches, 'batch', 'batches')}"
         target = counted(self.target_tokens, "target token")
-        weights = "" if self.model_bytes is None else f"{_size(self.model_bytes)} weights + "
-        memory = f"{weights}{_size(self.batch_bytes)} for the largest batch, at most"
+        weights = "" if self.model_bytes is None else f"{memory(self.model_bytes)} weights + "
+        most_memory = f"{weights}{memory(self.batch_bytes)} for the largest batch, at most"
         return [
             ("method", f"{self.method} ({self.method_reason})" if self.method_reason else self.method),
             ("prompt", f"{counted(self.features, 'feature')}, {target}"),
             ("evaluations", f"{most}{counted(self.evaluations, 'distinct prompt')} in {batches}"),
             ("tokens", f"{about}{self.forwarded_tokens:,} to forward" + self._saved()),
-            ("time", f"{about or 'about '}{_duration(self.seconds)} ({self.tokens_per_second:,.0f} tokens/s)"),
+            ("time", f"{about or 'about '}{duration(self.seconds)} ({self.tokens_per_second:,.0f} tokens/s)"),
             *([("measured", self.measured)] if self.measured else []),
-            ("memory", memory),
+            ("memory", most_memory),
         ]
 
 
@@ -160,15 +161,3 @@ def estimate_cost(request: Request, scorer: Scorer, game: Callable[[Ask], Game],
 def _batch_bytes(plan: Plan, session: Session, request: Request) -> int:
     largest = max(plan.bytes(batch, session.row_bytes) for batch in plan.batches)
     return largest + (LOGITS_BYTES if request.target_fn.needs is Needs.LOGITS else 0)
-
-
-def _size(count: int) -> str:
-    return f"{count / 2**30:.2g} GiB" if count >= 2**30 else f"{count / 2**20:.3g} MiB"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.2g} s"
-    if seconds < 6000:
-        return f"{seconds / 60:.2g} min"
-    return f"{seconds / 3600:.2g} h"

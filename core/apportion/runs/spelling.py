@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from apportion.errors import ApportionError
+from apportion.phrases import quoted
 from apportion.protocols.row import ModelInput
 from apportion.protocols.targets import Needs, Scores, Target, TargetFunction
 from apportion.rendering.spelling import Spelling
@@ -65,7 +66,7 @@ def spelling_note(
     if not meant - given > LIKELIER:
         return None
     scores = f"{meant:.2f} instead of {given:.2f} nats".replace("-", "−")
-    return f"did you mean {_short(spelling.meant)}{_where(spelling)}? Its log-probability is {scores}"
+    return f"did you mean {quoted(spelling.meant, LONGEST)}{_where(spelling)}? Its log-probability is {scores}"
 
 
 def _where(spelling: Spelling) -> str:
@@ -75,7 +76,3 @@ def _where(spelling: Spelling) -> str:
     if not meant:
         return ", without a space at its beginning"
     return ", with a space at its beginning" if not given else ", with one space at its beginning"
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= LONGEST else f"{text[:LONGEST]}…")

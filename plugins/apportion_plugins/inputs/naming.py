@@ -10,6 +10,7 @@ import numpy as np
 
 from apportion.errors import InputError, counted, listing, suggestion
 from apportion.functions import failures_of, wrong_answer
+from apportion.phrases import one_line
 from apportion.prompts.common import Keep
 
 __all__ = ["kept_indices", "positions", "short", "unique_names"]
@@ -21,9 +22,8 @@ LONGEST = 60
 
 
 def short(text: str) -> str:
-    """The text on one line, truncated if it is long."""
-    line = " ".join(text.split())
-    return line if len(line) <= LONGEST else f"{line[: LONGEST - 1].rstrip()}…"
+    """The text on one line, shortened."""
+    return one_line(text, LONGEST)
 
 
 def unique_names(texts: Sequence[str]) -> list[str]:

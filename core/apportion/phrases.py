@@ -1,0 +1,37 @@
+"""Texts, amounts of memory and durations as phrases, for messages, tables and notes."""
+
+from __future__ import annotations
+
+__all__ = ["duration", "memory", "one_line", "quoted"]
+
+LONGEST = 48
+"""Maximum length of a shortened text, in characters, if nothing else is asked for."""
+
+
+def one_line(text: str, longest: int = LONGEST) -> str:
+    """A text on one line, shortened.
+
+    >>> one_line("the\\n cat sat", longest=8)
+    'the cat…'
+    """
+    line = " ".join(text.split())
+    return line if len(line) <= longest else f"{line[: longest - 1].rstrip()}…"
+
+
+def quoted(text: str, longest: int = LONGEST) -> str:
+    """A text between quotes, shortened, with what cannot be seen escaped."""
+    return repr(text if len(text) <= longest else f"{text[: longest - 1].rstrip()}…")
+
+
+def memory(count: int) -> str:
+    """An amount of memory, given in bytes: ``513 MiB``, ``1.2 GiB``."""
+    return f"{count / 2**30:.2g} GiB" if count >= 2**30 else f"{count / 2**20:.3g} MiB"
+
+
+def duration(seconds: float) -> str:
+    """A duration, given in seconds: ``0.21 s``, ``3.5 min``, ``12 h``."""
+    if seconds < 99.5:
+        return f"{seconds:.2g} s"
+    if seconds < 100 * 60:
+        return f"{seconds / 60:.2g} min"
+    return f"{seconds / 3600:.2g} h" if seconds < 100 * 3600 else f"{seconds / 86400:.2g} days"
