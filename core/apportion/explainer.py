@@ -268,7 +268,8 @@ class Explainer:
 
         Args:
             result: a result of ``attribute`` or ``refine``, of this explainer or of another one of the same model.
-            budget: maximum number of distinct evaluations in total, including those of ``result``.
+            budget: maximum number of distinct evaluations in total, including those of ``result``. Where a method can
+                use only some of these again, it evaluates fewer new coalitions.
             until: the largest standard error allowed, as in ``attribute``; the budget is then 4096 if none is given.
             max_std_error: alias of ``until``; give only one of them.
 
@@ -292,8 +293,8 @@ class Explainer:
             past.check_larger(result, request)
             run.memory, run.tally, run.before = past.memory, past.tally.copy(), past.seconds
             stages.begin(run)
-            game = stages.game(run, stages.batches())
-            estimate = run_method(request, game)
+            game = stages.game(run, stages.batches(), spent=past.asked)
+            estimate = continue_method(request, past.request, game)
             return stages.finish(run, estimate, game)
 
     def evaluate(

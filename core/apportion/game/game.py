@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +44,7 @@ class Game:
 
     Coalitions that were evaluated before come from memory, and coalitions that render to the same input are scored
     once. ``evaluations`` counts the distinct inputs that were queried in this game, including those already in memory
-    from another game. So a continued run counts the same as a new one. ``scored`` counts only inputs that were not in
+    from another game, and those that the runs before had ``spent``. ``scored`` counts only inputs that were not in
     memory.
 
     Args:
@@ -57,6 +57,10 @@ class Game:
         tokens: returns the prompt as tokens, if there is a prompt; its argument counts evaluations.
         inside: returns access to the model's internals, if the session allows it; its argument counts evaluations.
         memory: memory of games with the same model, prompt and target; a new one if ``None``.
+        spent: inputs queried by the runs that this one continues; they count as evaluations of this game.
+
+    Attributes:
+        excess: number of inputs by which the last query that was refused exceeded the budget; 0 if none was.
     """
 
     def __init__(
@@ -71,6 +75,7 @@ class Game:
         tokens: Callable[[Charge], TokenView] | None = None,
         inside: Callable[[Charge], Inside] | None = None,
         memory: Memory | None = None,
+        spent: Iterable[Hashable] = (),
     ) -> None:
         self.feature_names = tuple(feature_names)
         self.n_features = len(self.feature_names)
@@ -83,8 +88,9 @@ class Game:
         self._inside = inside
         self._extra_evaluations = 0
         self._memory = memory or Memory()
-        self._asked: set[Hashable] = set()
+        self._asked: set[Hashable] = set(spent)
         self.scored = 0
+        self.excess = 0
 
     @classmethod
     def from_function(
@@ -122,6 +128,11 @@ class Game:
     def evaluations(self) -> int:
         """Number of distinct inputs queried so far, plus evaluations through ``tokens()`` and ``inside()``."""
         return len(self._asked) + self._extra_evaluations
+
+    @property
+    def asked(self) -> frozenset[Hashable]:
+        """The distinct inputs queried so far."""
+        return frozenset(self._asked)
 
     @property
     def forgotten(self) -> int:
@@ -225,6 +236,7 @@ class Game:
 
     def _check_budget(self, new: int) -> None:
         if self.budget is not None and self.evaluations + new > self.budget:
+            self.excess = self.evaluations + new - self.budget
             raise BudgetError(
                 f"The method needs {counted(self.evaluations + new, 'distinct evaluation')}, but the budget is "
                 f"{self.budget}. "

@@ -21,11 +21,8 @@ FEW = 20
 MOST_IN_PROCESS = 500
 """Maximum number of features for ``gp_shap``, whose own time grows with their cube; ``kernel_shap`` takes 4F."""
 
-BRANCHING = 4
-"""Parts per group when drilling down; with more, the first steps would take most of a small budget."""
-
-LEAST_DRILLED = 2**BRANCHING
-"""Coalitions of the first step of drilling down."""
+VERY_LONG = 1000
+"""Number of features above which groups have four parts instead of two; nested pairs would take too many steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +44,7 @@ class Choice:
     notes: tuple[str, ...] = ()
 
 
-def choose_method(n_features: int, budget: int | None, draws: int = 1) -> Choice:
+def choose_method(n_features: int, budget: int | None, draws: int = 1, drilled: int = 0) -> Choice:
     """Choose a method for ``method="auto"``; it never takes more evaluations than the budget.
 
     Exact Shapley values if their 2^F coalitions fit the budget. Otherwise, the sampled ones with the least error:
@@ -59,46 +56,59 @@ def choose_method(n_features: int, budget: int | None, draws: int = 1) -> Choice
         n_features: F.
         budget: maximum number of distinct evaluations; ``None`` for the default.
         draws: evaluations per coalition, one for each combination of alternative baselines.
+        drilled: evaluations of the budget that are spent on drilling down already. They serve it again, and exact
+            values too, but not sampled ones.
 
     Raises:
         BudgetError: the budget is too small for any of them; the message names the least that would do.
     """
     limit = DEFAULT_BUDGET if budget is None else budget
-    coalitions = limit // draws
+    coalitions, left = limit // draws, (limit - drilled) // draws
     each = f" of {draws} evaluations each" if draws > 1 else ""
-    allowed = f"{'the default budget' if budget is None else 'the budget'} of {limit} evaluations"
+    allowed = f"{'the default budget' if budget is None else 'the budget'} of {counted(limit, 'evaluation')}"
     exact, sampled = _least_exact(n_features), _least_sampled(n_features)
     if exact is not None and exact <= coalitions:
         return Choice("shapley", limit, f"all 2^{n_features} = {exact} coalitions{each} fit {allowed}")
     too_many = f"2^{n_features} coalitions{each} do not fit {allowed}"
-    if coalitions >= sampled and n_features <= MOST_IN_PROCESS:
+    if left >= sampled and n_features <= MOST_IN_PROCESS:
         return Choice("gp_shap", limit, f"{too_many}; of the sampled Shapley values, these have the least error")
-    if coalitions >= sampled:
+    if left >= sampled:
         reason = f"{too_many}; with so many features, Shapley values are sampled by regression"
         return Choice("kernel_shap", limit, reason)
-    if coalitions >= LEAST_DRILLED:
-        reason = f"{too_many}, nor do sampled Shapley values, which take {sampled * draws}; Owen values of groups do"
+    if coalitions >= _least_drilled(n_features):
+        spent = f", of which drilling down took {drilled}" if drilled else ""
         note = (
             "These are Owen values, not Shapley values: neighbouring features, such as the words of a sentence, first "
             "join as a group, and then divide what the group is worth. Sampled Shapley values of all "
-            f"{n_features} features take budget={sampled * draws} or more."
+            f"{n_features} features take budget={sampled * draws + drilled} or more."
         )
-        return Choice("hierarchical", limit, reason, {"scores": "owen", "branching": BRANCHING}, (note,))
+        options = {"scores": "owen", "branching": _branching(n_features)}
+        return Choice("hierarchical", limit, f"{too_many}{spent}, nor do sampled values", options, (note,))
     raise _too_small(n_features, draws, allowed)
 
 
 def _too_small(n_features: int, draws: int, allowed: str) -> BudgetError:
     """The error that names the least budget that would do."""
-    exact, sampled = _least_exact(n_features), _least_sampled(n_features)
-    least = min(sampled, LEAST_DRILLED, exact or LEAST_DRILLED)
-    features = counted(n_features, "feature")
+    exact, sampled, drilled = _least_exact(n_features), _least_sampled(n_features), _least_drilled(n_features)
+    least = min(sampled, drilled, exact or drilled)
     each = f" ({least} coalitions of {draws} evaluations each)" if draws > 1 else ""
-    drills = least < sampled and least != exact
-    more = f" ({sampled * draws} or more for Shapley values of single features)" if drills else ""
+    shapley = min(sampled, exact or sampled)
+    more = f" ({shapley * draws} or more for Shapley values)" if shapley > least else ""
     return BudgetError(
-        f"method='auto' takes at least {least * draws} evaluations for {features}{each}; {allowed} is too small. "
-        f"Give budget={least * draws} or more{more}, or use fewer features (coarser ones, groups, or `keep`)."
+        f"method='auto' takes at least {least * draws} evaluations for {counted(n_features, 'feature')}{each}; "
+        f"{allowed} is too small. Give budget={least * draws} or more{more}."
     )
+
+
+def _branching(n_features: int) -> int:
+    """Parts per group when drilling down; with more, the first steps would take most of a small budget."""
+    return 2 if n_features <= VERY_LONG else 4
+
+
+def _least_drilled(n_features: int) -> int:
+    """Coalitions of the first step of drilling down."""
+    found: int = 2 ** _branching(n_features)
+    return found
 
 
 def _least_exact(n_features: int) -> int | None:

@@ -174,7 +174,15 @@ class Resolver:
         max_std_error: float | None,
         spent: int,
     ) -> Request:
-        """Return the request with a larger budget; ``"auto"`` chooses again, for the new budget.
+        """Return the request with a larger budget; ``"auto"`` chooses again, for what is left of the new budget.
+
+        Args:
+            request: the request of the result.
+            request_id: id of the new run.
+            budget: the larger budget; ``None`` for the default of ``until``.
+            until: the largest standard error allowed.
+            max_std_error: alias of ``until``.
+            spent: evaluations that the result took.
 
         Raises:
             InputError: neither limit is given, or the budget is not larger.
@@ -188,9 +196,14 @@ class Resolver:
             )
         method = "auto" if request.method_reason else request.method
         features = len(request.adapter.features)
-        chosen = self._chosen(method, request.renderer, features, budget, request.given_options)
+        drilled = spent if request.method_reason and request.method_name == "hierarchical" else 0
+        chosen = self._chosen(method, request.renderer, features, budget, request.given_options, drilled)
         if not request.method_reason:
             chosen["method_name"] = request.method_name
+        elif chosen["method_name"] != request.method_name:
+            chosen["method_notes"] = (*chosen["method_notes"], *_change(request, chosen["method_name"], drilled))
+            if chosen["method_name"] != "shapley":  # exact values use every coalition again
+                chosen["coalition_budget"] = max(1, (budget - spent) // request.renderer.draws)
         return replace(request, id=request_id, until=until, **chosen)
 
     def metrics(
@@ -317,9 +330,10 @@ class Resolver:
         n_features: int,
         budget: int | None,
         given: Mapping[str, Any],
+        drilled: int = 0,
     ) -> dict[str, Any]:
         """The fields of a request that define the method, its options and its budget of coalitions."""
-        choice = choose_method(n_features, budget, renderer.draws) if method == "auto" else None
+        choice = choose_method(n_features, budget, renderer.draws, drilled) if method == "auto" else None
         name, made = self._method(choice.method if choice else method)
         options = dict(given) if choice is None else _with_choice(choice, given)
         limit = choice.budget if choice else budget
@@ -369,6 +383,17 @@ def _with_choice(choice: Choice, given: Mapping[str, Any]) -> dict[str, Any]:
                 f"write method={choice.method!r} to set it yourself."
             )
     return dict(choice.options) | dict(given)
+
+
+def _change(request: Request, method: str, drilled: int) -> tuple[str, ...]:
+    """A note on values of another kind than those of the result that was refined; nothing if the kind is the same."""
+    if not drilled:
+        return ()
+    return (
+        f"The result before had Owen values of groups, from {counted(drilled, 'evaluation')} of {request.method_name!r}. "
+        f"The larger budget allows Shapley values of single features, which {method!r} computes: they answer another "
+        "question, so the values may differ by more than their errors.",
+    )
 
 
 def _name_of(thing: object) -> str:

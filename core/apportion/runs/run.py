@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
@@ -78,6 +78,7 @@ class Past:
         memory: all values of coalitions that were scored.
         seconds: its duration in seconds.
         forgotten: number of evaluations whose values are not in the memory.
+        asked: the inputs that it, and the runs that it continued, queried.
     """
 
     request: Request
@@ -85,6 +86,7 @@ class Past:
     memory: Memory
     seconds: float
     forgotten: int = 0
+    asked: frozenset[Hashable] = frozenset()
 
     def check_larger(self, result: Attribution, request: Request) -> None:
         """Refuse a request that cannot continue this run, or would only repeat its result.
@@ -101,8 +103,7 @@ class Past:
                 f"A run of the method {request.method_name!r} cannot be continued: it evaluates more than coalitions, "
                 "and only their values are kept. Run attribute() with the larger budget instead."
             )
-        same = request.method_name == result.provenance.method and not getattr(request.method, "adaptive", False)
-        if result.std_error is None and same:
+        if result.std_error is None and request.method_name == result.provenance.method:
             raise InputError(
                 "This result is exact, so there is nothing to refine: a larger budget would give the same values."
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -150,13 +150,16 @@ class Stages:
         """Make the planner of batches; concurrent runs share one."""
         return Batches(self._session, share=self._share)
 
-    def game(self, run: Run, batches: Batches, ask: Ask | None = None) -> Game:
+    def game(
+        self, run: Run, batches: Batches, ask: Ask | None = None, spent: frozenset[Hashable] = frozenset()
+    ) -> Game:
         """Make the game that the method queries.
 
         Args:
             run: the run, with its request, memory and counts.
             batches: plans and runs batches.
             ask: takes every question to the session; ``None`` to answer immediately.
+            spent: inputs queried by the runs that this one continues.
         """
         request, session = run.resolved, self._session
         scorer, put = self.scorer(run, request, batches), ask or answered
@@ -183,6 +186,7 @@ class Stages:
             tokens=tokens,
             inside=self._inside(request, scorer, put),
             memory=run.memory,
+            spent=spent,
         )
 
     def compare_spellings(self, run: Run, game: Game, batches: Batches, ask: Ask | None = None) -> None:
@@ -227,7 +231,7 @@ class Stages:
             versions=self._versions,
             seconds=seconds,
         )
-        self.past.keep(attribution, Past(request, run.tally, run.memory, seconds, game.forgotten))
+        self.past.keep(attribution, Past(request, run.tally, run.memory, seconds, game.forgotten, game.asked))
         self._plugins.call("apportion_after_run", request=request, attribution=attribution)
         return attribution
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -28,9 +30,10 @@ CLOSE = 0.5
 class Hierarchical:
     """Scores of nested groups: paragraphs, then the sentences of those that matter, then their words.
 
-    Each step expands the groups that score highest, until the budget is spent or every feature has its own score.
-    Features of a group that was not expanded share its score equally. ``extras["tree"]`` lists all groups with their
-    scores, for the view ``tree``.
+    Each step expands the groups that score highest, of those whose expansion still fits the budget, until nothing more
+    fits or every feature has its own score. Features of a group that was not expanded share its score equally; what
+    each of them is worth was not measured, so its standard error is unknown (NaN). ``extras["tree"]`` lists all groups
+    with their scores and the errors of these, for the view ``tree``.
 
     Groups come from the prompt: the words of a text are nested in sentences, lines and paragraphs, the sentences of a
     conversation in turns. If a group has more parts than ``branching``, adjacent parts are merged into intermediate
@@ -82,8 +85,9 @@ class Hierarchical:
             scorer = ExactOwen(game)
         else:
             scorer = SampledOwen(game, orders, rng)
-        _drill(root, scorer, game, budget)
-        return _estimate(root, scorer, game)
+        _require_first_step(root, scorer, game, budget)
+        left = _drill(root, scorer, game, budget)
+        return _estimate(root, scorer, game, left)
 
 
 @runtime_checkable
@@ -137,48 +141,80 @@ def _check(scores: str, branching: int, orders: int) -> None:
         raise InputError(f"orders={orders} must be even, because each order is followed by its reverse.")
 
 
-def _drill(root: Node, scorer: _Scorer, game: Game, budget: int) -> None:
-    """Expand the root, then round after round the groups that score highest.
+def _drill(root: Node, scorer: _Scorer, game: Game, budget: int) -> _Left:
+    """Expand the root, then round after round the groups that score highest, of those that fit into the budget.
 
-    Their order does not depend on the budget, so a larger budget evaluates the same coalitions and more.
+    As long as they fit, their order does not depend on the budget, so a larger one evaluates the same and more.
     """
     asked: set[bytes] = set()
-
-    def new(node: Node) -> set[bytes]:
-        return {bytes(row) for row in scorer.questions(node).to(torch.uint8).tolist()} - asked
-
-    first = new(root)
-    if len(first) > budget:
-        raise BudgetError(
-            f"The first step, into {counted(len(root.children), 'part')}, takes {len(first)} evaluations, and the "
-            f"budget is {budget}. "
-            "Raise it, lower `branching`, or use scores='ablation'."
-        )
-    chosen = [root]
+    needed = {root: _coalitions(scorer, root)}
+    chosen: list[Node] = [root]
     waiting: list[Node] = []
     while chosen:
-        fitting: list[Node] = []
         for node in chosen:
-            more = new(node)
-            if len(asked) + len(more) > budget:
-                break
-            asked |= more
-            fitting.append(node)
-        if not fitting:
-            return
-        game.values(torch.cat([scorer.questions(node) for node in fitting]))
-        for node in fitting:
+            asked |= needed.pop(node)
+        game.values(torch.cat([scorer.questions(node) for node in chosen]))
+        for node in chosen:
             scorer.look_into(node)
-            waiting += [child for child in node.children if child.children]
-        if len(fitting) < len(chosen):
-            return
-        waiting = [node for node in waiting if node not in chosen]
-        strength = {node: float(scorer.values[node][0].abs()) for node in waiting}
-        waiting.sort(key=lambda node: -strength[node])
-        chosen = [node for node in waiting if strength[node] >= CLOSE * strength[waiting[0]]]
+            needed |= {child: _coalitions(scorer, child) for child in node.children if child.children}
+        strength = {node: float(scorer.values[node][0].abs()) for node in needed}
+        waiting = sorted(needed, key=lambda node: -strength[node])
+        chosen = _fitting(waiting, strength, needed, asked, budget)
+    return _Left(len(asked), min((len(needed[node] - asked) for node in waiting), default=0))
 
 
-def _estimate(root: Node, scorer: _Scorer, game: Game) -> Estimate:
+def _coalitions(scorer: _Scorer, node: Node) -> set[bytes]:
+    """The coalitions needed to score the children of a node."""
+    return {row.tobytes() for row in np.packbits(scorer.questions(node).numpy(), axis=1)}
+
+
+@dataclass(frozen=True)
+class _Left:
+    """Coalitions that were evaluated, and those that the cheapest expansion left would add; 0 if there is none."""
+
+    evaluated: int
+    more: int
+
+
+def _fitting(
+    waiting: Sequence[Node],
+    strength: Mapping[Node, float],
+    needed: Mapping[Node, set[bytes]],
+    asked: set[bytes],
+    budget: int,
+) -> list[Node]:
+    """The strongest group that still fits the budget, and those that score nearly as much and fit as well."""
+    chosen: list[Node] = []
+    for node in waiting:
+        if chosen and strength[node] < CLOSE * strength[chosen[0]]:
+            break
+        together = asked | needed[node]
+        if len(together) <= budget:
+            asked = together
+            chosen.append(node)
+    return chosen
+
+
+def _require_first_step(root: Node, scorer: _Scorer, game: Game, budget: int) -> None:
+    """Refuse a budget in which the whole prompt cannot be expanded, with advice that fits it."""
+    n = game.n_features
+    least = len(_coalitions(scorer, root))
+    if least <= budget:
+        return
+    parts = len(root.children)
+    advice = [f"Give budget={least} or more"]
+    halves = 3 if isinstance(scorer, _Ablation) else 4
+    if parts > 2 and halves <= budget:
+        advice.append(f"branching=2, whose first step takes {halves}")
+    if not isinstance(scorer, _Ablation) and parts + 1 <= budget:
+        advice.append(f"scores='ablation', whose first step takes {parts + 1}")
+    raise BudgetError(
+        f"The first step, into {counted(parts, 'part')} of {counted(n, 'feature')}, takes "
+        f"{counted(least, 'evaluation')}, and the budget is {budget}. {', or '.join(advice)}."
+    )
+
+
+def _estimate(root: Node, scorer: _Scorer, game: Game, left: _Left) -> Estimate:
     """Scores of features: their own, or an equal share of that of the smallest scored group around them."""
     values = torch.zeros(game.n_features, game.n_outputs, dtype=torch.float64)
     errors = torch.zeros_like(values)
@@ -187,22 +223,31 @@ def _estimate(root: Node, scorer: _Scorer, game: Game) -> Estimate:
     shared = 0
     nodes = [root, *_below(root, scorer.values)]
     for node in nodes[1:]:
-        looked_into = any(child in scorer.values for child in node.children)
-        if not looked_into:
-            members = list(node.members)
-            values[members] = scorer.values[node] / len(members)
-            errors[members] = scorer.errors.get(node, errors[members]) / len(members)
-            if node in scorer.moves:
-                moves[:, members] = scorer.moves[node][:, None] / len(members)
-            shared += len(members) if len(members) > 1 else 0
-    notes = (f"{shared} features share the scores of groups that were not expanded",) if shared else ()
+        if any(child in scorer.values for child in node.children):
+            continue
+        members = list(node.members)
+        values[members] = scorer.values[node] / len(members)
+        if len(members) > 1:
+            # The error of the group's score says nothing about how it divides among the features.
+            errors[members] = torch.nan
+            shared += len(members)
+        elif node in scorer.errors:
+            errors[members] = scorer.errors[node]
+            moves[:, members] = scorer.moves[node][:, None]
     return Estimate(
         values,
-        errors if scorer.errors else None,
+        errors if scorer.errors or shared else None,
         estimand=scorer.estimand,
         extras={"tree": [_row(node, nodes, scorer) for node in nodes[1:]]},
-        notes=notes,
-        replicates=replicates_of(values[:, 0], moves) if draws else None,
+        notes=(_shared_note(shared, left),) if shared else (),
+        replicates=replicates_of(values[:, 0], moves) if draws and not shared else None,
+    )
+
+
+def _shared_note(shared: int, left: _Left) -> str:
+    return (
+        f"{shared} features share the scores of groups that were not expanded, so their own values are unknown; to "
+        f"expand another group takes {counted(left.evaluated + left.more, 'evaluation')} in total"
     )
 
 

@@ -74,7 +74,8 @@ class SampledOwen:
     def __init__(self, game: Game, orders: int, rng: torch.Generator) -> None:
         self._game = game
         self._count = orders
-        self._rng = rng
+        # Each group has a generator of its own, so that its orders do not depend on what was expanded before.
+        self._seed = int(torch.randint(2**62, (), generator=rng))
         self.values: dict[Node, Float[Tensor, " K"]] = {}
         self.errors: dict[Node, Float[Tensor, " K"]] = {}
         self.moves: dict[Node, Float[Tensor, " D"]] = {}
@@ -87,7 +88,8 @@ class SampledOwen:
         n = self._game.n_features
         before = self._before.get(node, torch.zeros(self._count, n, dtype=torch.bool))
         if node not in self._orders:
-            self._orders[node] = random_orders(len(node.children), self._count, self._rng, antithetic=True)
+            rng = torch.Generator().manual_seed(self._seed + node.members[0] * n + len(node.members))
+            self._orders[node] = random_orders(len(node.children), self._count, rng, antithetic=True)
         parts = torch.stack([child.mask(n) for child in node.children]).double()
         steps = torch.stack([chain(order) for order in self._orders[node]]).double() @ parts > 0
         return (before[:, None] | steps).flatten(0, 1)
