@@ -29,7 +29,8 @@ def test_it_takes_the_estimator_with_the_least_error(n: int, budget: int | None,
     choice = choose_method(n, budget)
     assert choice.method == method
     assert choice.budget == (DEFAULT_BUDGET if budget is None else budget)
-    named = f"default budget of {DEFAULT_BUDGET}" if budget is None else f"the budget of {budget}"
+    named = f"default budget of {DEFAULT_BUDGET:,}" if budget is None else f"the budget of {budget:,}"
+    assert choice.reason.count("Shapley") <= 1 and "Owen" not in choice.reason  # the note has the rest
     assert named in choice.reason and f"2^{n}" in choice.reason
 
 
@@ -48,7 +49,7 @@ def test_what_it_refuses_names_the_least_budget_that_it_takes(n: int, budget: in
         choice = choose_method(n, least, draws)
         with pytest.raises(ap.BudgetError):
             choose_method(n, least - 1, draws)
-    assert bool(choice.notes) == ("Owen values of groups" in choice.reason) == (choice.method == "hierarchical")
+    assert bool(choice.notes) == (choice.method == "hierarchical")
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 7, 10, 24, 60, 501, 5000])
@@ -60,6 +61,9 @@ def test_runs_keep_the_budget_and_estimate_what_was_promised(n: int, budget: int
         assert budget is not None and budget < 16
         return
     game, estimate = _run(choice, n)
+    if choice.method == "hierarchical":
+        # The first step fits even the least budget; halves and quarters leave little of a larger one unspent.
+        assert game.evaluations >= min(0.5 * choice.budget, 2 * n)
     assert 1 <= game.evaluations <= (DEFAULT_BUDGET if budget is None else budget)
     assert estimate.estimand in (None, "Owen value")
     assert (estimate.estimand == "Owen value") == bool(choice.notes)
@@ -96,9 +100,39 @@ def test_a_result_says_loudly_that_it_drilled_down() -> None:
         assert "Sampled Shapley values of all 12 features take budget=26 or more" in provenance.notes[0]
         assert provenance.evaluations <= 20
         assert provenance.options["scores"] == "owen" and "tree" in result.extras
-        enough = explainer.refine(result, budget=26)
+        spent = provenance.evaluations
+        still = explainer.refine(result, budget=25 + spent)
+        assert (still.provenance.method, still.estimand) == ("hierarchical", "Owen value")
+        assert f"take budget={26 + spent} or more" in still.provenance.notes[0]
+        enough = explainer.refine(result, budget=26 + spent)
         assert (enough.provenance.method, enough.estimand) == ("gp_shap", "Shapley value")
-        assert not any("Owen" in note for note in enough.provenance.notes)
+        assert enough.provenance.evaluations <= 26 + spent
+        assert any("The result before had Owen values of groups" in note for note in enough.provenance.notes)
+
+
+@settings(max_examples=25, deadline=None)
+@given(n=st.integers(1, 14), first=st.integers(2, 60), more=st.integers(1, 60), again=st.integers(1, 60))
+def test_refining_never_takes_more_than_the_total_it_was_given(n: int, first: int, more: int, again: int) -> None:
+    scored: list[int] = []
+
+    class Counting:
+        @ap.hookimpl
+        def apportion_score(self, batch: ap.Batch) -> None:
+            scored.append(len(batch.rows))
+
+    with tiny_explainer(plugins=[Counting()]) as explainer:
+        try:
+            result = explainer.attribute(" ".join("abcdefghijklmn"[:n]), " x", budget=first)
+            for step in (more, again):
+                budget = first = first + step
+                result = explainer.refine(result, budget=budget)
+                assert result.provenance.evaluations <= budget
+                assert sum(scored) <= budget
+                assert "hierarchical" != result.provenance.method or result.estimand == "Owen value"
+        except ap.BudgetError:
+            assert not scored  # too small for the first run
+        except ap.InputError as error:
+            assert "nothing to refine" in str(error)
 
 
 def test_the_default_budget_that_it_names_holds() -> None:
@@ -106,7 +140,7 @@ def test_the_default_budget_that_it_names_holds() -> None:
         provenance = explainer.attribute(WORDS, " x").provenance
         assert provenance.budget == DEFAULT_BUDGET
         assert provenance.evaluations <= DEFAULT_BUDGET
-        assert f"the default budget of {DEFAULT_BUDGET} evaluations" in provenance.method_reason
+        assert f"the default budget of {DEFAULT_BUDGET:,} evaluations" in provenance.method_reason
         until = explainer.attribute(WORDS, " x", until=1e-9, budget=100).provenance
         assert (until.method, until.evaluations) == ("gp_shap", 100)
 
@@ -115,9 +149,11 @@ def test_the_default_budget_that_it_names_holds() -> None:
 def test_a_budget_that_gives_nothing_is_refused_before_the_model_runs(target: str | None) -> None:
     with tiny_explainer(plugins=[Unused()]) as explainer:
         with pytest.raises(
-            ap.BudgetError, match=r"at least 16 evaluations for 12 features; the budget of 1 evaluations is"
+            ap.BudgetError, match=r"at least 4 evaluations for 12 features; the budget of 1 evaluation is too small. Give budget=4 or more"
         ):
             explainer.attribute(WORDS, target, budget=1)
+        with pytest.raises(ap.BudgetError, match=r"the budget of 1 evaluation is too small\. Give budget=2 or more\.$"):
+            explainer.attribute("word", target, budget=1)
         slots = ap.Template("{a} {b}", {"a": "x", "b": "y"}, {"a": ["p", "q"], "b": ["r", "s"]})
         with pytest.raises(ap.BudgetError, match=r"4 coalitions of 4 evaluations each.*Give budget=16 or more"):
             explainer.attribute(slots, target, budget=15)

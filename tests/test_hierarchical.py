@@ -140,7 +140,73 @@ def test_the_budget_goes_where_the_score_is() -> None:
     path = [row for row in tree if 37 in row["members"]]
     assert [row["value"] for row in path] == [5, 5, 5]
     assert tree[path[2]["parent"]] is path[1]
-    assert estimate.notes == ("60 features share the scores of groups that were not expanded",)
+    assert estimate.notes == (
+        "60 features share the scores of groups that were not expanded, so their own values are unknown; "
+        "expanding one of these groups takes at least 4 further coalitions",
+    )
+    assert estimate.std_error is not None
+    known_errors = [i for i in range(64) if not estimate.std_error[i, 0].isnan()]
+    assert known_errors == [36, 37, 38, 39] and not estimate.std_error[known_errors].any()
+
+
+@pytest.mark.parametrize("scores", ["ablation", "owen"])
+@pytest.mark.parametrize("budget", [20, 60, 128])
+def test_values_that_were_not_computed_have_no_error(scores: str, budget: int) -> None:
+    """Whether a feature's error is known says exactly whether it has a score of its own."""
+    estimate = drill(games.random_moebius(12, 4), budget, scores=scores, levels=(), branching=3)
+    own = {row["members"][0] for row in estimate.extras["tree"] if len(row["members"]) == 1}
+    errors = torch.zeros(12, 1) if estimate.std_error is None else estimate.std_error
+    assert {i for i in range(12) if not errors[i].isnan().any()} == own
+    assert (estimate.replicates is None) or len(own) == 12
+    assert all(row["std_error"] is None or math.isfinite(row["std_error"]) for row in estimate.extras["tree"])
+
+
+@pytest.mark.parametrize("scores", ["ablation", "owen"])
+def test_no_room_is_left_that_a_group_would_fit(scores: str) -> None:
+    for n, budget, least in ((8, 16, 12), (25, 50, 44), (8, 44, 44)):
+        game = game_of(games.random_moebius(n, 3), (), budget)
+        rng = torch.Generator().manual_seed(0)
+        estimate = Hierarchical().run(game, budget=budget, rng=rng, scores=scores, branching=2)
+        full = len(estimate.extras["tree"]) == 2 * n - 2
+        assert game.evaluations >= least or full
+        if not full:
+            more = int(estimate.notes[0].split("takes at least ")[1].split()[0])
+            assert game.evaluations + more > budget
+            wider = game_of(games.random_moebius(n, 3), (), game.evaluations + more)
+            rng = torch.Generator().manual_seed(0)
+            Hierarchical().run(wider, budget=game.evaluations + more, rng=rng, scores=scores, branching=2)
+            assert wider.evaluations > game.evaluations
+
+
+def test_too_small_a_budget_gets_advice_that_works() -> None:
+    known = games.random_moebius(8, 2)
+    with pytest.raises(ap.BudgetError) as raised:
+        drill(known, 5, levels=())
+    assert str(raised.value).endswith("Give budget=9 or more, or branching=2, whose first step takes 3.")
+    assert drill(known, 9, levels=()).std_error is None
+    drill(known, 5, levels=(), branching=2)
+    with pytest.raises(ap.BudgetError, match="scores='ablation', whose first step takes 9") as raised:
+        drill(known, 10, levels=(), scores="owen")
+    drill(known, 10, levels=())
+    least = int(str(raised.value).split("Give budget=")[1].split()[0])
+    drill(known, least, levels=(), scores="owen")
+    with pytest.raises(ap.BudgetError, match=r"budget is 2\. Give budget=9 or more\.$"):
+        drill(known, 2, levels=())
+
+
+def test_the_ranking_is_unknown_where_values_are(explainer: ap.Explainer) -> None:
+    for scores in ("ablation", "owen"):
+        words = "a b c d e f g h i j k l"
+        result = explainer.attribute(words, " xy", method="hierarchical", budget=9, scores=scores, branching=2)
+        assert result.std_error is not None and result.token_std_error is not None
+        shared = np.isnan(result.std_error)
+        assert shared.any()
+        assert (np.isnan(result.token_std_error) == shared).all()
+        assert result.ranking_stable is None and result.top_agreement is None
+        assert result.to_dataframe()["std_error"].isna().sum() == shared.sum()
+        assert not result.to_dataframe("groups")["std_error"].isna().any()
+        figure = result.plot("bar")
+        assert any("unknown" in text.get_text() for text in figure.findobj(match=lambda one: hasattr(one, "get_text")))
 
 
 @pytest.mark.parametrize("scores", ["ablation", "owen"])
@@ -168,6 +234,9 @@ def test_many_parts_are_taken_together() -> None:
     assert max(len(node.children) for node in walk(root)) <= 8
     assert all(len(node.children) != 1 for node in walk(root))
     assert math.prod(len(node.children) for node in walk(build_tree(["a"], (), 8))) == 0
+    for n in range(2, 40):
+        halves = build_tree([f"w{i}" for i in range(n)], (), 2)
+        assert all(len(node.children) in (0, 2) for node in walk(halves))
 
 
 def walk(node: Node) -> list[Node]:

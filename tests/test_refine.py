@@ -70,10 +70,14 @@ class Anew:
 
 def test_methods_that_draw_anew_can_be_refined_too(explainer: ap.Explainer) -> None:
     first = explainer.attribute(WORDS, " x", method=Anew(), budget=40)
-    more = explainer.refine(first, budget=60)
-    at_once = explainer.attribute(WORDS, " x", method=Anew(), budget=60)
-    assert np.allclose(more.values, at_once.values)
-    assert at_once.provenance.evaluations < more.provenance.evaluations <= 100
+    spent = first.provenance.evaluations
+    # What is left of 60 is less than the first run had, so that run is the better estimate.
+    same = explainer.refine(first, budget=60)
+    assert np.array_equal(same.values, first.values)
+    assert "the larger budget changed nothing: no evaluation was added" in same.provenance.notes
+    more = explainer.refine(first, budget=100)
+    assert spent < more.provenance.evaluations <= 100
+    assert any("earlier evaluations that no longer serve" in note for note in more.provenance.notes)
 
 
 def test_refining_chooses_anew_where_auto_chose(explainer: ap.Explainer) -> None:
@@ -141,6 +145,15 @@ def test_an_exact_result_has_nothing_to_refine(explainer: ap.Explainer) -> None:
     coarse = explainer.attribute(WORDS, " x", method="hierarchical", budget=9)
     finer = explainer.refine(coarse, budget=30)
     assert coarse.provenance.evaluations < finer.provenance.evaluations
+    with pytest.raises(ap.InputError, match="nothing to refine"):
+        explainer.refine(finer, budget=60)
+
+
+def test_a_larger_budget_that_adds_nothing_says_so(explainer: ap.Explainer) -> None:
+    coarse = explainer.attribute(WORDS, " x", method="hierarchical", budget=4)
+    same = explainer.refine(coarse, budget=5)
+    assert same.provenance.evaluations == coarse.provenance.evaluations
+    assert "the larger budget changed nothing: no evaluation was added" in same.provenance.notes
 
 
 def test_a_run_whose_evaluations_are_not_kept_is_not_continued(explainer: ap.Explainer) -> None:

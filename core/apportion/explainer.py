@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from apportion.errors import InputError
+from apportion.game.continuing import continue_method
 from apportion.game.method_runner import run_method
 from apportion.hooks.manager import load_plugins
 from apportion.hooks.validation import explained
@@ -294,7 +295,7 @@ class Explainer:
             run.memory, run.tally, run.before = past.memory, past.tally.copy(), past.seconds
             stages.begin(run)
             game = stages.game(run, stages.batches(), spent=past.asked)
-            estimate = continue_method(request, past.request, game)
+            estimate = continue_method(request, past.request, game, spent)
             return stages.finish(run, estimate, game)
 
     def evaluate(

@@ -74,6 +74,6 @@ def _told(estimate: Estimate, game: Game, until: float) -> Estimate:
     if worst <= until:
         note = f"stopped after {counted(game.evaluations, 'evaluation')}: every standard error is at most {until:g}"
     else:
-        known = f"the largest standard error is {worst:.3g}" if math.isfinite(worst) else "no standard error is known"
+        known = f"the largest standard error is {worst:.3g}" if math.isfinite(worst) else "not all of them are known"
         note = f"the budget was spent before every standard error was at most {until:g}: {known}"
     return replace(estimate, notes=(*estimate.notes, note))

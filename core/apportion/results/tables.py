@@ -97,7 +97,7 @@ def _of_groups(result: Any) -> Columns:
     if "tree" not in result.extras:
         raise _without(result, "groups", "hierarchical")
     tree = result.extras["tree"]
-    errors = None if result.std_error is None else np.array([row["std_error"] for row in tree], dtype=np.float64)
+    errors = [0.0 if row["std_error"] is None else row["std_error"] for row in tree]
     return {
         "level": [row["level"] for row in tree],
         "depth": [row["depth"] for row in tree],
@@ -105,7 +105,7 @@ def _of_groups(result: Any) -> Columns:
         "text": [row["text"] for row in tree],
         "features": [[result.feature_names[i] for i in row["members"]] for row in tree],
         "attribution": np.array([row["value"] for row in tree], dtype=np.float64),
-        "std_error": _errors(result, errors, (len(tree),)),
+        "std_error": np.array(errors, dtype=np.float64),
     }
 
 

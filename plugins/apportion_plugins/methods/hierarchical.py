@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -86,8 +85,7 @@ class Hierarchical:
         else:
             scorer = SampledOwen(game, orders, rng)
         _require_first_step(root, scorer, game, budget)
-        left = _drill(root, scorer, game, budget)
-        return _estimate(root, scorer, game, left)
+        return _estimate(root, scorer, game, more=_drill(root, scorer, game, budget))
 
 
 @runtime_checkable
@@ -141,10 +139,13 @@ def _check(scores: str, branching: int, orders: int) -> None:
         raise InputError(f"orders={orders} must be even, because each order is followed by its reverse.")
 
 
-def _drill(root: Node, scorer: _Scorer, game: Game, budget: int) -> _Left:
+def _drill(root: Node, scorer: _Scorer, game: Game, budget: int) -> int:
     """Expand the root, then round after round the groups that score highest, of those that fit into the budget.
 
     As long as they fit, their order does not depend on the budget, so a larger one evaluates the same and more.
+
+    Returns:
+        Number of further coalitions that the cheapest expansion left would take; 0 if nothing is left.
     """
     asked: set[bytes] = set()
     needed = {root: _coalitions(scorer, root)}
@@ -160,20 +161,12 @@ def _drill(root: Node, scorer: _Scorer, game: Game, budget: int) -> _Left:
         strength = {node: float(scorer.values[node][0].abs()) for node in needed}
         waiting = sorted(needed, key=lambda node: -strength[node])
         chosen = _fitting(waiting, strength, needed, asked, budget)
-    return _Left(len(asked), min((len(needed[node] - asked) for node in waiting), default=0))
+    return min((len(needed[node] - asked) for node in waiting), default=0)
 
 
 def _coalitions(scorer: _Scorer, node: Node) -> set[bytes]:
     """The coalitions needed to score the children of a node."""
     return {row.tobytes() for row in np.packbits(scorer.questions(node).numpy(), axis=1)}
-
-
-@dataclass(frozen=True)
-class _Left:
-    """Coalitions that were evaluated, and those that the cheapest expansion left would add; 0 if there is none."""
-
-    evaluated: int
-    more: int
 
 
 def _fitting(
@@ -214,7 +207,7 @@ def _require_first_step(root: Node, scorer: _Scorer, game: Game, budget: int) ->
     )
 
 
-def _estimate(root: Node, scorer: _Scorer, game: Game, left: _Left) -> Estimate:
+def _estimate(root: Node, scorer: _Scorer, game: Game, more: int) -> Estimate:
     """Scores of features: their own, or an equal share of that of the smallest scored group around them."""
     values = torch.zeros(game.n_features, game.n_outputs, dtype=torch.float64)
     errors = torch.zeros_like(values)
@@ -239,15 +232,15 @@ def _estimate(root: Node, scorer: _Scorer, game: Game, left: _Left) -> Estimate:
         errors if scorer.errors or shared else None,
         estimand=scorer.estimand,
         extras={"tree": [_row(node, nodes, scorer) for node in nodes[1:]]},
-        notes=(_shared_note(shared, left),) if shared else (),
+        notes=(_shared_note(shared, more),) if shared else (),
         replicates=replicates_of(values[:, 0], moves) if draws and not shared else None,
     )
 
 
-def _shared_note(shared: int, left: _Left) -> str:
+def _shared_note(shared: int, more: int) -> str:
     return (
-        f"{shared} features share the scores of groups that were not expanded, so their own values are unknown; to "
-        f"expand another group takes {counted(left.evaluated + left.more, 'evaluation')} in total"
+        f"{shared} features share the scores of groups that were not expanded, so their own values are unknown; "
+        f"expanding one of these groups takes at least {counted(more, 'further coalition')}"
     )
 
 

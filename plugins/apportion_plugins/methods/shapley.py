@@ -42,9 +42,19 @@ class ExactShapley:
             total = f" = {2**n:,}" if n < 64 else ""
             raise BudgetError(
                 f"Exact Shapley values of {counted(n, 'feature')} take 2^{n}{total} evaluations, and {allowed}. "
-                "Use method='permutation' (with a budget), or fewer features (a coarser `by`, groups, `keep`)."
+                f"{_advice(n)}"
             )
         return Estimate(shapley_of_table(game.values(all_coalitions(n))))
+
+
+def _advice(n: int) -> str:
+    if n <= 2:  # sampled values take as many
+        return f"Give budget={2**n} or more."
+    exact = f"budget={2**n} or more, " if n <= MAX_FEATURES else ""
+    return (
+        f"Give {exact}fewer features (a coarser `by`, groups, `keep`), or sample: method='permutation' takes "
+        f"budget={2 * n} or more, and method='gp_shap' budget={2 * n + 2} with standard errors."
+    )
 
 
 def shapley_of_table(table: Float[Tensor, "S K"]) -> Float[Tensor, "F K"]:

@@ -87,15 +87,15 @@ def _attach(
     branching: int,
 ) -> None:
     """Attach parts to a node, through intermediate groups if there are too many."""
-    if len(parts) <= branching:
-        for members, text, level in parts:
+    groups = len(parts) if len(parts) <= branching else min(branching, -(-len(parts) // branching))
+    for g in range(groups):
+        some = parts[g * len(parts) // groups : (g + 1) * len(parts) // groups]
+        if len(some) == 1:
+            ((members, text, level),) = some
             child = Node(members, names[members[0]] if len(members) == 1 else text, level, node.depth + 1, node)
             node.children.append(child)
             _grow(child, names, below, branching)
-        return
-    groups = min(branching, -(-len(parts) // branching))
-    for g in range(groups):
-        some = parts[g * len(parts) // groups : (g + 1) * len(parts) // groups]
+            continue
         members = tuple(i for part, _, _ in some for i in part)
         child = Node(members, f"{some[0][1]} … {some[-1][1]}", "", node.depth + 1, node)
         node.children.append(child)

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from jaxtyping import Float64
 
 from apportion.errors import counted
 from apportion.results.attribution import Attribution
 from apportion.results.ranking import top_size
 from apportion_plugins.visualizers.labels import quotable
-from apportion_plugins.visualizers.numbers import INTERVAL, Numbers
+from apportion_plugins.visualizers.numbers import INTERVAL, Numbers, half_widths
 
 __all__ = [
     "contrast_text",
     "cost",
     "details",
     "error_notes",
+    "half_width_notes",
     "method_line",
     "ranking",
     "score_line",
@@ -113,14 +115,27 @@ def cost(attribution: Attribution) -> str:
 
 def error_notes(attribution: Attribution, mark: str = "±") -> list[str]:
     """Notes on the meaning of ``mark``, and on unknown errors."""
-    if attribution.std_error is None:
-        return []
-    unknown = int(np.isnan(attribution.std_error).sum())
-    n = len(attribution.features)
-    if unknown == n:
+    half = half_widths(attribution)
+    return [] if half is None else half_width_notes(half, "features", mark)
+
+
+def half_width_notes(half: Float64[np.ndarray, " N"], what: str, mark: str = "±") -> list[str]:
+    """Notes on the half-widths of intervals.
+
+    Args:
+        half: half-widths; NaN where unknown.
+        what: name of what they belong to, in the plural.
+        mark: the sign or mark that shows them.
+    """
+    unknown = int(np.isnan(half).sum())
+    if unknown == len(half):
         return ["The standard errors are unknown."]
     notes = [f"{mark}: 95 % interval, {INTERVAL} standard errors of the sampling."]
-    return [*notes, f"The standard errors of {unknown} of {n} features are unknown."] if unknown else notes
+    if not unknown:
+        return notes
+    if not np.nan_to_num(half).any():
+        return [f"The standard errors of {unknown} of {len(half)} {what} are unknown; the other values are exact."]
+    return [*notes, f"The standard errors of {unknown} of {len(half)} {what} are unknown."]
 
 
 def _percent(share: float) -> str:

@@ -15,7 +15,7 @@ from apportion_plugins.visualizers.labels import cut, ellipsis, one_line
 from apportion_plugins.visualizers.numbers import INTERVAL
 from apportion_plugins.visualizers.selection import checked_token, largest, left_out
 
-__all__ = ["Group", "down_to", "groups_of", "has_groups", "strongest"]
+__all__ = ["Group", "down_to", "groups_of", "half_widths_of", "has_groups", "strongest"]
 
 ADVICE = 'Run attribute again with method="hierarchical".'
 
@@ -31,7 +31,7 @@ class Group:
         size: number of features.
         parts: number of parts that were scored.
         value: score for the whole target or one token.
-        half_width: half-width of the 95 % interval; NaN where unknown or exact.
+        half_width: half-width of the 95 % interval; NaN where unknown, ``None`` where exact.
     """
 
     text: str
@@ -40,7 +40,7 @@ class Group:
     size: int
     parts: int
     value: float
-    half_width: float
+    half_width: float | None
 
     @property
     def closed(self) -> bool:
@@ -93,6 +93,13 @@ def groups_of(attribution: Attribution, token: int | None = None) -> list[Group]
         raise ResultError(f"The tree of this result is malformed: {type(error).__name__}: {error}. {ADVICE}") from error
 
 
+def half_widths_of(groups: Sequence[Group]) -> Float64[np.ndarray, " N"] | None:
+    """Half-width of each group's interval; ``None`` if all scores are exact."""
+    if all(group.half_width is None for group in groups):
+        return None
+    return np.array([0.0 if group.half_width is None else group.half_width for group in groups])
+
+
 def down_to(groups: Sequence[Group], depth: int | None) -> list[Group]:
     """The groups of the top ``depth`` levels; all if ``None``."""
     kept = [i for i, group in enumerate(groups) if depth is None or group.depth < depth]
@@ -134,5 +141,5 @@ def _group(row: Mapping[str, Any], parents: Sequence[int | None], i: int, token:
         size=len(row["members"]),
         parts=parents.count(i),
         value=np.nan if value is None else float(value),
-        half_width=np.nan if error is None else INTERVAL * float(error),
+        half_width=None if error is None else INTERVAL * float(error),
     )

@@ -10,7 +10,7 @@ from jaxtyping import Float64
 from apportion.protocols.features import Feature
 from apportion.results.attribution import Attribution
 from apportion_plugins.visualizers import html_parts as parts
-from apportion_plugins.visualizers.groups import groups_of, strongest
+from apportion_plugins.visualizers.groups import groups_of, half_widths_of, strongest
 from apportion_plugins.visualizers.html_style import colour_class
 from apportion_plugins.visualizers.labels import SHORT_COLUMNS, text_is_name, token_labels
 from apportion_plugins.visualizers.numbers import INTERVAL, Numbers, half_widths
@@ -49,7 +49,7 @@ def group_table(attribution: Attribution, limit: int | None) -> list[str]:
     """Groups of a drill-down, indented below those that contain them, and notes."""
     groups = groups_of(attribution)
     rows, notes = strongest(groups, limit, "max_features")
-    values = np.array([group.value for group in groups])
+    values, half = np.array([group.value for group in groups]), half_widths_of(groups)
     numbers, strength = Numbers(values), strengths(values)
     lines = []
     for i in rows:
@@ -57,12 +57,11 @@ def group_table(attribution: Attribution, limit: int | None) -> list[str]:
         tag = group.tag(sum(groups[row].parent == i for row in rows))
         name = parts.label(group.label(TEXT_COLUMNS), TEXT_COLUMNS)
         note = f' <small class="apn-soft">{tag}</small>' if tag else ""
-        half = None if attribution.std_error is None else group.half_width
-        figures = _figures(numbers, group.value, half)
+        figures = _figures(numbers, group.value, None if half is None else half[i])
         lines.append("".join([parts.row_head(name + note, group.depth), *figures, parts.bar(float(strength[i]))]))
     if any(groups[i].closed for i in rows):
         notes.append("Features of a group that was not expanded share its score.")
-    heads = parts.column_heads(["group"], _units(attribution))
+    heads = parts.column_heads(["group"], [attribution.unit, *([] if half is None else ["±"]), ""])
     return [parts.table(heads, lines), *map(parts.soft, notes)]
 
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from apportion.results.attribution import Attribution
-from apportion_plugins.visualizers.groups import Group
+from apportion_plugins.visualizers.groups import Group, half_widths_of
 from apportion_plugins.visualizers.labels import ellipsis, one_line, text_is_name
 from apportion_plugins.visualizers.numbers import Numbers, half_widths
 from apportion_plugins.visualizers.palette import strengths
@@ -43,7 +43,7 @@ def group_table(attribution: Attribution, groups: Sequence[Group], rows: Sequenc
     names = [indent * groups[i].depth + pen.cell(one_line(groups[i].text)) for i in rows]
     sizes = [str(groups[i].size) if groups[i].closed else "" for i in rows]
     values = np.array([group.value for group in groups])
-    half = None if attribution.std_error is None else np.array([group.half_width for group in groups])
+    half = half_widths_of(groups)
     columns = [("group", names), *([("size", sizes)] if any(sizes) else [])]
     return _table(columns, attribution.unit, values, half, rows, pen, width)
 

@@ -13,9 +13,9 @@ from apportion_plugins.visualizers import figure as parts
 from apportion_plugins.visualizers.bars import Bars
 from apportion_plugins.visualizers.canvas import MARGIN, NOTE, Page, drawn
 from apportion_plugins.visualizers.drawing import Axes, rcParams
-from apportion_plugins.visualizers.facts import error_notes
+from apportion_plugins.visualizers.facts import half_width_notes
 from apportion_plugins.visualizers.fonts import lettering
-from apportion_plugins.visualizers.groups import Group, down_to, groups_of, strongest
+from apportion_plugins.visualizers.groups import Group, down_to, groups_of, half_widths_of, strongest
 from apportion_plugins.visualizers.header import header_of
 from apportion_plugins.visualizers.labels import SHORT_COLUMNS, one_line
 from apportion_plugins.visualizers.look import AUTO, Look
@@ -85,13 +85,14 @@ class Tree:
         texts = [one_line(groups[i].text) for i in rows]
         part = part_of_target(attribution, token)
         fonts = lettering([*parts.figure_texts(attribution, title), *texts, part])
-        values, half = (np.array([getattr(groups[i], name) for i in rows]) for name in ("value", "half_width"))
+        shown = [groups[i] for i in rows]
+        values, half = np.array([group.value for group in shown]), half_widths_of(shown)
         faint = np.array([any(groups[row].parent == i for row in rows) for i in rows])
-        bars = Bars(values, None if attribution.std_error is None else half, Numbers(values, digits=4), faint)
+        bars = Bars(values, half, Numbers(values, digits=4), faint)
         notes = [
             *hidden,
             *([_READING[attribution.estimand == "Owen value"]] if faint.any() else []),
-            *error_notes(attribution, "Whiskers"),
+            *([] if half is None else half_width_notes(half, "groups and features", "Whiskers")),
             *fonts.notes,
         ]
 
