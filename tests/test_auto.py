@@ -128,7 +128,7 @@ def test_refining_never_takes_more_than_the_total_it_was_given(n: int, first: in
                 result = explainer.refine(result, budget=budget)
                 assert result.provenance.evaluations <= budget
                 assert sum(scored) <= budget
-                assert "hierarchical" != result.provenance.method or result.estimand == "Owen value"
+                assert result.provenance.method != "hierarchical" or result.estimand == "Owen value"
         except ap.BudgetError:
             assert not scored  # too small for the first run
         except ap.InputError as error:
@@ -149,7 +149,8 @@ def test_the_default_budget_that_it_names_holds() -> None:
 def test_a_budget_that_gives_nothing_is_refused_before_the_model_runs(target: str | None) -> None:
     with tiny_explainer(plugins=[Unused()]) as explainer:
         with pytest.raises(
-            ap.BudgetError, match=r"at least 4 evaluations for 12 features; the budget of 1 evaluation is too small. Give budget=4 or more"
+            ap.BudgetError,
+            match=r"4 evaluations for 12 features; the budget of 1 evaluation is too small. Give budget=4 or more",
         ):
             explainer.attribute(WORDS, target, budget=1)
         with pytest.raises(ap.BudgetError, match=r"the budget of 1 evaluation is too small\. Give budget=2 or more\.$"):

@@ -230,7 +230,8 @@ def _jackknife(solved: _Solved, influence: Float[Tensor, "F P"]) -> Float[Tensor
     # A pair that alone determines a direction of the trend cannot be predicted from the others.
     told = precision > 1e-9 * whole
     left_out = torch.where(told[:, None], inverse.T @ solved.rest / precision[:, None], 0.0)
-    return ((influence @ inverse).square() @ left_out.square()).sqrt()
+    error: Tensor = ((influence @ inverse).square() @ left_out.square()).sqrt()
+    return error
 
 
 def _directions(at: Float[Tensor, "P F"]) -> Float[Tensor, "F R"]:
