@@ -38,7 +38,7 @@ WORDS, SENTENCES = 10, 5
 """Features of a sentence, and sentences of a paragraph, in long games."""
 
 Methods = Mapping[str, tuple[Any, dict[str, Any]]]
-DRILL = (Hierarchical, {"scores": "owen", "branching": 4})
+DRILL = (Hierarchical, {"scores": "owen", "branching": 2})
 MAIN: Methods = {
     "gp_shap": (GaussianProcessShap, {"sampler": InformativeSampler()}),
     "kernel_shap": (KernelShap, {"sampler": LeverageSampler()}),

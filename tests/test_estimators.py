@@ -21,7 +21,7 @@ from apportion_plugins.methods.gp_shap import GaussianProcessShap
 from apportion_plugins.methods.kernel_shap import KernelShap
 from apportion_plugins.methods.lime import Lime
 from apportion_plugins.methods.permutation import PermutationShapley
-from apportion_plugins.methods.shapley import ExactShapley
+from apportion_plugins.methods.shapley import ExactShapley, shapley_of_table
 from apportion_plugins.samplers.bernoulli import BernoulliSampler
 from apportion_plugins.samplers.informative import InformativeSampler
 from apportion_plugins.samplers.kernel import KernelSampler
@@ -143,3 +143,21 @@ def test_intervals_hold_the_truth(estimator: Estimator) -> None:
         ratio = float(errors.square().mean().sqrt() / (values - truth).square().mean().sqrt())
         print(f"\n{estimator.name:20s} coverage at {budget}: {share:.1%}, standard error ÷ error {ratio:.2f}")
         assert 0.90 <= share <= 0.99, f"{estimator.name} with {budget}: {share:.1%}"
+
+
+def test_intervals_of_gp_shap_hold_where_the_game_is_steeper_in_some_places() -> None:
+    """Without the jackknife, they hold 83 % of the values of these games."""
+    n, held = 8, []
+    for number in range(4):
+        weight = torch.randn(n, generator=torch.Generator().manual_seed(number)).double()
+
+        def function(mask: torch.Tensor, weight: torch.Tensor = weight) -> torch.Tensor:
+            return -torch.log(0.02 + torch.sigmoid(6 * (mask.double() @ weight) - 6))
+
+        truth = shapley_of_table(function(all_coalitions(n))[:, None])[:, 0]
+        for seed in range(6):
+            game, rng = ap.Game.from_function(function, n), torch.Generator().manual_seed(seed)
+            found = GaussianProcessShap().run(game, budget=10 * n, rng=rng, sampler=InformativeSampler())
+            assert found.std_error is not None
+            held.append((found.values[:, 0] - truth).abs() <= 1.96 * found.std_error[:, 0])
+    assert float(torch.stack(held).double().mean()) >= 0.92

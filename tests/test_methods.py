@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 import apportion as ap
 from apportion.testing import games
+from apportion.testing.explainers import tiny_explainer
 from apportion_plugins.methods.ablation import Ablation
 from apportion_plugins.methods.banzhaf import Banzhaf
 from apportion_plugins.methods.context_cite import ContextCite
@@ -333,3 +335,15 @@ def test_with_equal_strengths_only_sizes_matter(n: int) -> None:
     at = signs(torch.rand(9, n, generator=rng()) < 0.5)
     equal = torch.full((n,), 0.05, dtype=torch.float64)
     assert torch.allclose(equal_shapley_covariance(0.05, at), shapley_covariance(equal, at), atol=1e-14)
+
+
+@pytest.mark.parametrize("n", [2, 8, 12])
+def test_too_few_evaluations_for_exact_values_get_advice_that_works(n: int) -> None:
+    with tiny_explainer() as explainer:
+        words = " ".join("abcdefghijkl"[:n])
+        with pytest.raises(ap.BudgetError) as raised:
+            explainer.attribute(words, " x", method="shapley", budget=3)
+        least = int(re.findall(r"Give budget=(\d+)", str(raised.value))[0])
+        assert least == 2**n
+        for method, budget in re.findall(r"method='(\w+)'.*?budget=(\d+)", str(raised.value)):
+            explainer.attribute(words, " x", method=method, budget=int(budget))

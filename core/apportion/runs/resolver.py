@@ -391,8 +391,8 @@ def _change(request: Request, method: str, drilled: int) -> tuple[str, ...]:
         return ()
     return (
         f"The result before had Owen values of groups, from {counted(drilled, 'evaluation')} of "
-        f"{request.method_name!r}. The larger budget allows Shapley values of single features, which {method!r} computes: they answer another "
-        "question, so the values may differ by more than their errors.",
+        f"{request.method_name!r}. The larger budget allows Shapley values of single features, which {method!r} "
+        "computes: they answer another question, so the values may differ by more than their errors.",
     )
 
 
