@@ -113,7 +113,7 @@ def test_results_say_what_they_are(recorded: ap.Explainer, recorder: Recorder) -
     assert result.full_value - result.base_value == pytest.approx(result.values.sum())
     provenance = result.provenance
     assert provenance.method == "shapley"
-    assert "2^5 = 32 coalitions fit the default budget of 1024" in provenance.method_reason
+    assert "2^5 = 32 coalitions fit the default budget of 1,024" in provenance.method_reason
     assert (provenance.backend, provenance.device, provenance.dtype) == ("torch", "cpu", "float64")
     assert len(provenance.fingerprint) == 32
     assert {"apportion", "torch", "transformers", "python"} <= set(provenance.versions)
