@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from apportion.protocols.row import ModelInput
-from apportion.runs.calibration import Probe, Speed, climb
+from apportion.runs.calibration import Probe, Speed, climb, measured
 from apportion.runs.run import EmbeddedScoring, Question, Scoring, Tracing
 from apportion.scoring.plan import Plan
 from apportion.scoring.prefix_tree import common_prefix
@@ -143,7 +143,7 @@ class _Trials:
         rows = len(inputs)
         while rows and speed.seconds(work_of([self._scorer.plan(inputs[:rows], None)])) > speed.allowed(self._total):
             rows //= 2
-        return speed.scaled(self._time(inputs[:rows])) if rows else speed
+        return speed.scaled(measured(lambda: self._time(inputs[:rows]))) if rows else speed
 
     def _time(self, inputs: Sequence[ModelInput]) -> Probe:
         started = time.perf_counter()
