@@ -11,7 +11,7 @@ import numpy as np
 from apportion.errors import counted
 from apportion.scoring.work import Work
 
-__all__ = ["SHORTEST", "Probe", "Speed", "climb", "measured"]
+__all__ = ["SHORTEST", "Probe", "Speed", "growing_probes", "measured"]
 
 SHORTEST = 32
 """Number of tokens in the first probe, unless the run's sequences are short themselves."""
@@ -117,7 +117,7 @@ def measured(trial: Callable[[], Probe]) -> Probe:
     return first if first.seconds > BRIEF else min(first, trial(), key=lambda one: one.seconds)
 
 
-def climb(longest: int, probe: Callable[[int], Probe], total: Work) -> list[Probe]:
+def growing_probes(longest: int, probe: Callable[[int], Probe], total: Work) -> list[Probe]:
     """Time sequences of growing length, up to the longest of the run or as far as the time allows.
 
     Args:

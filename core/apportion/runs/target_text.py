@@ -158,7 +158,7 @@ class Targets:
         if limit is not None and (tokens >= limit if self._session.layout.joint else tokens > limit):
             raise InputError(
                 f"The prompt has {counted(tokens, 'token')} and the model's context length is {limit}; shorten the "
-                f"prompt."
+                "prompt."
             )
 
     def _checked_ids(self, name: str, given: object) -> tuple[int, ...]:
