@@ -115,6 +115,7 @@ def test_the_user_may_let_it_go_on() -> None:
 def test_an_answer_on_the_next_line_is_not_cut_to_nothing() -> None:
     result = explained(writes("\nyes"), FEW_SHOT)
     assert (result.target_text, result.provenance.target_end) == ("\nyes", "limit")
+    assert "stop" not in result.provenance.generation, "it was given up"
     with pytest.raises(ap.InputError, match=r"begins with the stop text '\\n'.*another stop=, or give a target"):
         explained(writes("\nyes"), generate={"stop": "\n"})
 

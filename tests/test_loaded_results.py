@@ -96,6 +96,17 @@ def test_auto_chooses_anew_and_generated_targets_stay(saved: Callable[[ap.Attrib
         assert getattr(exact.provenance, name) == getattr(made.provenance, name)
 
 
+@pytest.mark.parametrize("target", [None, "Paris"])
+def test_notes_are_the_same_as_in_memory(smollm2: ap.Explainer, tmp_path: Path, target: str | None) -> None:
+    prompt = ap.Text("What is the capital of France? It is", by="words")
+    made = smollm2.attribute(prompt, target, method="kernel_shap", budget=20)
+    loaded = ap.Attribution.load(made.save(tmp_path / "r.json"))
+    here, there = (smollm2.refine(one, budget=24).provenance.notes for one in (made, loaded))
+    assert here == there
+    expected = "did you mean ' Paris'" if target else "the model has a chat template"
+    assert any(note.startswith(expected) for note in there), there
+
+
 def test_the_contrast_comes_along(saved: Callable[[ap.Attribution], ap.Attribution]) -> None:
     call = {"target": " x", "contrast": " yz", "target_fn": "contrast_log_prob_diff", "method": "permutation"}
     with explainer() as one:
@@ -214,6 +225,7 @@ def test_files_of_earlier_versions_load_but_hold_no_arguments(tmp_path: Path) ->
     "change",
     [
         {"target": {}}, {"target": None}, {"extra": 1}, {"digest": 3}, {"contrast": {"ids": []}}, {"missing": {"a": 1}},
+        {"missing": []}, {"options": [1]}, {"target_options": 3}, {"notes": [1]},
         {"target": {"ids": {"tuple": []}, "tokens": {"tuple": []}, "text": ""}},
     ],
 )  # fmt: skip

@@ -284,7 +284,9 @@ def test_a_dry_run_of_few_rows_estimates_all_of_them(
 
 
 def test_a_dry_run_of_many_rows_estimates_some_and_states_the_range(run: Run, tmp_path: Path, out: Path) -> None:
-    data = jsonl(tmp_path / "d.jsonl", [{"prompt": " ".join(["ab"] * n)} for n in (9, *range(3, 33), 600)])
+    data = jsonl(
+        tmp_path / "d.jsonl", [{"prompt": " ".join(f"{n}a{i}" for i in range(n))} for n in (9, *range(3, 33), 600)]
+    )
     words = [data, "--out", out, "--target", " y", "--method", "ablation"]
     told = run(*words, "--dry-run", "--json", "--progress", "always")
     assert told.err.count("estimating: row ") == told.json()["estimated"] == 8
@@ -298,6 +300,13 @@ def test_a_dry_run_of_many_rows_estimates_some_and_states_the_range(run: Run, tm
     assert re.search(r"evaluations +about \d+ \(between \d+ and \d+\)", shown)
     assert "row 32: A prompt of" in shown or "row 32: The prompt has" in shown
     assert len(lines(out)) == 32, "nothing was deleted"
+
+
+def test_a_dry_run_of_rows_that_all_have_faults(run: Run, tmp_path: Path, out: Path) -> None:
+    data = jsonl(tmp_path / "d.jsonl", [{"prompt": ""}, {"prompt": None}])
+    ended = run(data, "--out", out, "--target", " y", "--skip-errors", "--dry-run")
+    assert (ended.code, ended.out) == (1, "")
+    assert "line 1, cannot be attributed: The prompt must not be empty" in ended.err
 
 
 # --- rows that fail --------------------------------------------------------------------------------------------------

@@ -271,7 +271,8 @@ class Explainer:
             result: a result of ``attribute`` or ``refine``, of this explainer or of another one of the same model.
             budget: maximum number of distinct evaluations in total, including those of ``result``. Where a method can
                 use only some of these again, it evaluates fewer new coalitions.
-            until: the largest standard error allowed, as in ``attribute``; the budget is then 4096 if none is given.
+            until: the largest standard error allowed, as in ``attribute``; the budget is then 4096 if none is given, or
+                twice the evaluations of ``result`` if these are more.
             max_std_error: alias of ``until``; give only one of them.
 
         Returns:
@@ -335,8 +336,9 @@ class Explainer:
             seed = checked_seed(seed)
             run.request, run.memory = replace(past.request, id=run.id, budget=None), past.memory
             game = stages.game(run, stages.batches())
-            found = measure_all(game, result, chosen, seed=seed, random_orders=random_orders)
-            return replace(found, evaluations=run.tally.evaluations)  # without those that the cache knew
+            return measure_all(
+                game, result, chosen, seed=seed, random_orders=random_orders, count=lambda: run.tally.evaluations
+            )
 
     def target_of(self, result: Attribution) -> tuple[int, ...]:
         """Return the token ids of a result's target, to explain the same target again.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +46,8 @@ class DatasetCost:
         seconds: duration in seconds, of rows one by one; rows at once share batches, and take less.
         batch_bytes: upper estimate of the memory of the largest batch of a row, in bytes.
         model_bytes: memory of the weights in bytes; ``None`` if unknown.
-        at_most: true if evaluations depend on values found during the run; all numbers are then upper limits.
+        at_most: true if evaluations depend on values found during the run. They are then a maximum, and tokens and time
+            those of a run that may well cost as much.
     """
 
     rows: int
@@ -79,7 +80,7 @@ class DatasetCost:
         return [
             ("rows", f"{self.rows:,} to attribute{how}"),
             *failing,
-            ("evaluations", self._text(self.evaluations, "{:,.0f}".format) + " distinct prompts"),
+            ("evaluations", self._text(self.evaluations, "{:,.0f}".format, "at most") + " distinct prompts"),
             ("tokens", self._text(self.forwarded_tokens, "{:,.0f}".format) + " to forward"),
             (
                 "time",
@@ -88,9 +89,9 @@ class DatasetCost:
             ("memory", f"{weights}{memory(self.batch_bytes)} for the largest batch of a row, at most"),
         ]
 
-    def _text(self, total: Total, form: Callable[[float], str]) -> str:
+    def _text(self, total: Total, form: Callable[[float], str], bound: str = "up to about") -> str:
         if self.at_most:
-            return f"at most {form(total.most)}"
+            return f"{bound} {form(total.most)}"
         least, expected, most = form(total.least), form(total.expected), form(total.most)
         return f"about {expected}" if least == most else f"about {expected} (between {least} and {most})"
 
@@ -122,20 +123,22 @@ def cost_of_rows(
     chosen = rows_to_estimate(items)
     costs: dict[int, Cost] = {}
     failing: dict[str, str] = {}
+    failed: set[int] = set()
     first: ApportionError | None = None
     for place in chosen:
         try:
             costs[place] = explainer.estimate(**{**shared, **items[place].arguments})
         except ApportionError as error:
             first = first or error
+            failed.add(place)
             failing[items[place].id] = " ".join(str(error).split())
         tick("estimating")
     if first is not None and not costs:
         raise first
 
     def total(name: str) -> Total:
-        known = {place: float(getattr(costs[place], name)) if place in costs else 0.0 for place in chosen}
-        return _total(known, len(items))
+        # Rows that fail cost nothing; the others of the sample stand for their neighbours.
+        return _total({place: float(getattr(cost, name)) for place, cost in costs.items()}, len(items), failed)
 
     return DatasetCost(
         rows=len(items),
@@ -150,18 +153,23 @@ def cost_of_rows(
     )
 
 
-def _total(known: Mapping[int, float], rows: int) -> Total:
-    """Add up numbers of which only some are known; the others lie between those at the next places."""
+def _total(known: Mapping[int, float], rows: int, failed: Set[int]) -> Total:
+    """Add up numbers of which only some are known; the others lie between those at the next places.
+
+    Args:
+        known: the numbers that are known, by their places.
+        rows: number of places.
+        failed: places that do not count.
+    """
     places = sorted(known)
     expected = least = most = 0.0
-    for row in range(rows):
+    for row in sorted(set(range(rows)) - failed):
         at = bisect_left(places, row)
-        if places[at] == row:
-            before = after = known[row]
-            weight = 0.0
-        else:
-            left, right = places[at - 1], places[at]
-            before, after, weight = known[left], known[right], (row - left) / (right - left)
+        left, right = places[max(0, at - 1)], places[min(at, len(places) - 1)]
+        if right == row:
+            left = row
+        before, after = known[left], known[right]
+        weight = min(1.0, max(0.0, (row - left) / (right - left))) if right > left else 0.0
         expected += before + (after - before) * weight
         least += min(before, after)
         most += max(before, after)

@@ -13,7 +13,7 @@ from apportion.cli.options.method import MethodOptions
 from apportion.cli.options.model import ModelOptions
 from apportion.cli.options.prompt import PromptOptions
 from apportion.cli.options.target import TargetOptions
-from apportion.errors import InputError
+from apportion.errors import InputError, counted
 from apportion.results.run_folder import FAILED, OK, ResultsFolder
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class EarlierRuns:
 
     def _ways_out(self) -> str:
         rows = len(self.ended)
-        there = f"deletes the {rows} row{'' if rows == 1 else 's'} there and starts again" if rows else "starts again"
+        there = f"deletes the {counted(rows, 'row')} there and starts again" if rows else "starts again"
         return f"Repeat the earlier command, name another --out, or add --restart, which {there}."
 
 

@@ -136,6 +136,8 @@ def _expected(
         left = sorted(
             (item for item in left if item.fault is None), key=lambda item: len(str(item.arguments["prompt"]))
         )
+        if not left:
+            return NOTHING
         steps = len(rows_to_estimate(left))
         earlier.check_model(explainer)
         with ticking("estimating", "row", steps, job.explainer["progress"]) as tick:

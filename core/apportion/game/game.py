@@ -259,8 +259,7 @@ class Game:
         raise ScoreError(
             f"The value of a coalition is not finite: {value.tolist()[0]} with the features "
             f"{{{listing(present)}}} present ({len(bad)} of {counted(len(new), 'input')} of this call). Check the "
-            f"model's "
-            "weights and dtype (half precision overflows), or choose another target."
+            "model's weights and dtype (half precision overflows), or choose another target."
         )
 
 

@@ -23,7 +23,7 @@ __all__ = ["WatchedGenerator", "check_estimate", "rehearse", "run_method", "up_t
 
 
 class WatchedGenerator(torch.Generator):
-    """A generator on the CPU that knows whether numbers were drawn from it or its seed was read.
+    """A generator on the CPU that knows whether numbers were drawn from it, or its seed or state was read.
 
     A method or metric that uses it samples, so a result without standard errors is not exact.
 
@@ -37,7 +37,7 @@ class WatchedGenerator(torch.Generator):
 
     def __init__(self, seed: int) -> None:
         self.manual_seed(seed)
-        self._start = self.get_state()
+        self._start = super().get_state()
         self._read = False
 
     def initial_seed(self) -> int:
@@ -45,10 +45,25 @@ class WatchedGenerator(torch.Generator):
         self._read = True
         return super().initial_seed()
 
+    def get_state(self) -> torch.Tensor:
+        """Return the state, with which another generator may go on."""
+        self._read = True
+        return super().get_state()
+
+    def clone_state(self) -> torch.Generator:
+        """Return a copy, from which the same numbers can be drawn."""
+        self._read = True
+        return super().clone_state()
+
+    def __reduce__(self) -> Any:
+        """Copy, as ``copy`` and ``pickle`` do; the same numbers can be drawn from the copy."""
+        self._read = True
+        return super().__reduce__()
+
     @property
     def used(self) -> bool:
-        """True if its state has changed, or its seed was read."""
-        return self._read or not torch.equal(self._start, self.get_state())
+        """True if its state has changed, or its seed or state was read."""
+        return self._read or not torch.equal(self._start, super().get_state())
 
 
 def check_estimate(name: str, estimate: object, n_features: int, n_outputs: int) -> Estimate:

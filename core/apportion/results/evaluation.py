@@ -47,8 +47,8 @@ class Evaluation:
         contrast: text that the target is compared with; ``None`` if the attribution has no contrast.
         n_features: number of features.
         seed: seed of the random draws.
-        evaluations: distinct model inputs that were scored for the metrics and their yardsticks, without those that the
-            run had scored.
+        evaluations: distinct model inputs that were scored now for the metrics and their yardsticks. What the run had
+            scored is not among them, unless the result was read from a file and its cache is not there.
         random: for each metric with a yardstick, such as ``"deletion"``, its measurements of the same values in random
             order: in some orders, and in the reverse of each.
         plugins: plugins that provide views; not saved.

@@ -48,6 +48,7 @@ class Recipe:
         method: name of the method, or ``"auto"``.
         options: the method's options, as given.
         scorers: name and distribution of each plugin that scored batches.
+        notes: notes on the question, which a run that goes on does not find out again.
         missing: what a file cannot hold, such as functions: names of arguments, each with the reason.
     """
 
@@ -60,6 +61,7 @@ class Recipe:
     method: str | None = "auto"
     options: Any = field(default_factory=dict)
     scorers: Sequence[Sequence[str]] = ()
+    notes: Sequence[str] = ()
     missing: Mapping[str, str] = field(default_factory=dict)
 
     def require(self, *needed: str) -> None:
@@ -79,12 +81,13 @@ class Recipe:
             )
 
 
-def recipe_of(request: Request, inputs: Registry) -> Recipe:
+def recipe_of(request: Request, inputs: Registry, notes: Sequence[str]) -> Recipe:
     """Record the arguments of a request.
 
     Args:
         request: the request, with its target.
         inputs: names of the types of prompts.
+        notes: notes of the run.
     """
     missing: dict[str, str] = {}
     given = request.given
@@ -99,6 +102,7 @@ def recipe_of(request: Request, inputs: Registry) -> Recipe:
         method=_kept(METHOD, lambda: _name(given.get("method")), missing),
         options=_kept(METHOD, lambda: _encoded(request.given_options, "options"), missing),
         scorers=[list(pair) for pair in request.scorers],
+        notes=list(notes),
         missing=missing,
     )
 
@@ -107,11 +111,16 @@ def recipe_of_dict(data: object) -> Recipe:
     """Read a recipe from the values of a file.
 
     Raises:
-        TypeError, KeyError: fields are missing, unknown or of the wrong type.
+        TypeError, KeyError, ValueError: fields are missing, unknown or of the wrong type.
     """
     if not isinstance(data, Mapping):
         raise TypeError(f"the recipe is {data!r:.40}")
     recipe = Recipe(**data)
+    if not isinstance(recipe.missing, Mapping):
+        raise TypeError(f"the missing arguments are {recipe.missing!r:.40}")
+    for name, options in ((METHOD, recipe.options), (TARGET_FN, recipe.target_options)):
+        if name not in recipe.missing and not _is_options(_decoded(options)):
+            raise TypeError(f"options are {options!r:.40}")
     for target in (recipe.target, *(() if recipe.contrast is None else (recipe.contrast,))):
         ids, tokens = _decoded(target["ids"]), _decoded(target["tokens"])
         if not ids or not all(type(i) is int for i in ids) or len(tokens) != len(ids):
@@ -121,11 +130,16 @@ def recipe_of_dict(data: object) -> Recipe:
         *recipe.missing,
         *recipe.missing.values(),
         *(text for pair in recipe.scorers for text in pair),
+        *recipe.notes,
     ]
     texts += [name for name in (recipe.target_fn, recipe.method) if name is not None]
     if not all(isinstance(text, str) for text in texts):
         raise TypeError("the recipe holds something else where a string is expected")
     return recipe
+
+
+def _is_options(value: object) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(name, str) for name in value)
 
 
 def as_prompt(prompt: object, features: object) -> object:
@@ -235,6 +249,8 @@ def _encoded(value: object, place: str) -> Any:
             return {"dict": {key: _encoded(part, f"{place}.{key}") for key, part in value.items()}}
         return {"pairs": [[_encoded(k, place), _encoded(v, f"{place}[{k!r}]")] for k, v in value.items()]}
     what = "a function" if callable(value) else f"an object of the class {type(value).__name__}"
+    if isinstance(value, float) and not math.isfinite(value):
+        what = "not a finite number"
     raise _UnsavableError(f"{place} is {what}")
 
 

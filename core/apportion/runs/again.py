@@ -10,6 +10,7 @@ from apportion.errors import InputError, listing
 from apportion.game.game import Game
 from apportion.protocols.backend import Capability
 from apportion.protocols.methods import Estimate
+from apportion.rendering.chat_hint import chat_hint
 from apportion.results.attribution import Attribution
 from apportion.results.recipe import METHOD, PROMPT, TARGET_FN, Recipe, decoded_options, digest_of, prompt_of, target_of
 
@@ -128,6 +129,8 @@ def request_again(result: Attribution, request_id: str, resolver: Resolver, inpu
     }
     draft = resolver.draft(request_id, **arguments)
     request = replace(draft, contrast=contrast).request(target)
+    # The target is given now, but perhaps the model wrote it then.
+    draft.parts["renderer"].note(chat_hint(request.prompt, draft.prompt, generated=target.generated))
     if request.adapter.features != result.features or digest_of(request.renderer.full()) != recipe.digest:
         raise InputError(
             "The prompt reads otherwise than when the result was made: the tokenizer, its chat template, or the plugin "

@@ -98,7 +98,7 @@ def assemble(
         segments=tuple(getattr(request.adapter, "segments", ())),
         provenance=provenance,
         extras=dict(estimate.extras),
-        recipe=recipe_of(request, plugins["inputs"]),
+        recipe=recipe_of(request, plugins["inputs"], tally.notes),
         plugins=plugins,
     )
 

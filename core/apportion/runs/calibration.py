@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
+from apportion.errors import counted
 from apportion.scoring.work import Work
 
-__all__ = ["SHORTEST", "Probe", "Speed", "climb"]
+__all__ = ["SHORTEST", "Probe", "Speed", "growing_probes", "measured"]
 
 SHORTEST = 32
 """Number of tokens in the first probe, unless the run's sequences are short themselves."""
@@ -19,6 +21,8 @@ DEARER = 1.3
 """Upper estimate of how much more time a token takes in a sequence that is ``STEP`` times as long."""
 FURTHER = 1.2
 """A run whose longest sequence exceeds those of the trials by this factor is called extrapolated."""
+BRIEF = 0.25
+"""Trials that take less, in seconds, are made twice."""
 SHARE = 0.2
 """Fraction of the expected time of a run that the trials may take."""
 LEAST_SECONDS, MOST_SECONDS = 1.0, 5.0
@@ -100,14 +104,20 @@ class Speed:
             return ""
         span = f"{min(lengths):,} to {max(lengths):,}" if min(lengths) < max(lengths) else f"{lengths[0]:,}"
         taken = sum(probe.seconds for probe in self.probes)
-        passes = f"{len(lengths)} short trials" if len(lengths) > 1 else "one short trial"
-        text = f"{passes} with {span} tokens ({taken:.1f} s)"
+        trials = counted(len(lengths), "short trial")
+        text = f"{trials} with {span} token{'' if span == '1' else 's'} ({taken:.1f} s)"
         if longest > FURTHER * max(lengths):
             text += f", extrapolated to {longest:,} tokens"
         return text
 
 
-def climb(longest: int, probe: Callable[[int], Probe], total: Work) -> list[Probe]:
+def measured(trial: Callable[[], Probe]) -> Probe:
+    """Make a trial, and a brief one twice: other programs may delay one of them."""
+    first = trial()
+    return first if first.seconds > BRIEF else min(first, trial(), key=lambda one: one.seconds)
+
+
+def growing_probes(longest: int, probe: Callable[[int], Probe], total: Work) -> list[Probe]:
     """Time sequences of growing length, up to the longest of the run or as far as the time allows.
 
     Args:
@@ -117,7 +127,7 @@ def climb(longest: int, probe: Callable[[int], Probe], total: Work) -> list[Prob
     """
     length = max(1, min(SHORTEST, longest // STEP))
     probe(length)  # the first one warms up
-    found = [probe(length)]
+    found = [measured(partial(probe, length))]
     while length < longest:
         left = Speed.fitted(found).allowed(total) - sum(one.seconds for one in found)
         # A token of a longer sequence takes longer, but hardly by more than this.
@@ -126,5 +136,5 @@ def climb(longest: int, probe: Callable[[int], Probe], total: Work) -> list[Prob
         if following < min(longest, 1.5 * length):
             break
         length = following
-        found.append(probe(length))
+        found.append(measured(partial(probe, length)))
     return found

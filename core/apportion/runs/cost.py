@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Cost", "estimate_cost"]
 
-NEVER = 1e-12
+UNREACHABLE = 1e-12
 """A standard error too small to be reached, so that a run spends its whole budget."""
 
 EXPONENTS = 60
@@ -129,7 +129,7 @@ def estimate_cost(request: Request, scorer: Scorer, game: Callable[[Ask], Game],
     """
     started = time.perf_counter()
     rehearsal = Rehearsal()
-    until = None if request.until is None else NEVER
+    until = None if request.until is None else UNREACHABLE
     played = game(rehearsal)
     run_method(replace(request, until=until), played)
     host = before + time.perf_counter() - started

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -34,6 +34,7 @@ def measure_all(
     *,
     seed: int = 0,
     random_orders: int = RANDOM_ORDERS,
+    count: Callable[[], int] | None = None,
 ) -> Evaluation:
     """Evaluate an attribution with each metric, in order.
 
@@ -46,6 +47,7 @@ def measure_all(
         metrics: each metric and its options, by name.
         seed: seed of every random draw.
         random_orders: number of random orders that metrics with a ``yardstick`` are also measured for; an even number.
+        count: number of inputs that were scored so far, without those that a cache knew; ``None`` for the game's.
 
     Raises:
         InputError: there are no metrics, the number of features differs, or an option is unknown or out of range.
@@ -65,7 +67,8 @@ def measure_all(
             rehearsal = partial(_measure, metric, values, generator_of(seed, name), options)
             up_to_first_question(rehearsal, game.n_features)
     shuffled = _in_random_order(values, random_orders, seed)
-    before, found, random = game.scored, {}, {}
+    scored = count or (lambda: game.scored)
+    before, found, random = scored(), {}, {}
     for name, (metric, options) in metrics.items():
         found[name] = _measured(metric, name, values, seed, options, game)
         if getattr(metric, "yardstick", False) and shuffled:
@@ -81,7 +84,7 @@ def measure_all(
         target=attribution.target_text or "".join(attribution.target_tokens),
         contrast=attribution.provenance.contrast,
         seed=seed,
-        evaluations=game.scored - before,
+        evaluations=scored() - before,
         random=random,
         plugins=attribution.plugins,
     )

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from apportion.protocols.row import ModelInput
-from apportion.runs.calibration import Probe, Speed, climb
+from apportion.runs.calibration import Probe, Speed, growing_probes, measured
 from apportion.runs.run import EmbeddedScoring, Question, Scoring, Tracing
 from apportion.scoring.plan import Plan
 from apportion.scoring.prefix_tree import common_prefix
@@ -35,7 +35,8 @@ class Rehearsal:
         self.evaluations = 0
         self._scorer: Scorer | None = None
         self._inner = _Inner()
-        self._traces: dict[object, object] = {}
+        self._traces: dict[object, tuple[object, float]] = {}
+        self._again = 0.0
         self._whole: tuple[int, ...] = ()
         self._draw = torch.Generator().manual_seed(0)
 
@@ -71,7 +72,7 @@ class Rehearsal:
         if self._scorer is not None:
             read, described = _Trials(self._scorer, self.plans).timed()
         inner, how = self._inner.timed()
-        return read + inner, "; ".join(text for text in (described, how) if text)
+        return read + inner + self._again, "; ".join(text for text in (described, how) if text)
 
     def _scored(self, scorer: Scorer, inputs: Sequence[ModelInput]) -> Float[Tensor, "N K"]:
         scorer.check(inputs)
@@ -98,10 +99,14 @@ class Rehearsal:
         asked = (question.hidden, question.attentions, question.modules)
         if asked not in self._traces:
             session, ids = question.session, question.ids
-            self._traces[asked] = session.trace(ids, hidden=asked[0], attentions=asked[1], modules=asked[2])
+            started = time.perf_counter()
+            trace = session.trace(ids, hidden=asked[0], attentions=asked[1], modules=asked[2])
+            self._traces[asked] = (trace, time.perf_counter() - started)
+        else:  # the run traces each of them; the first was traced just now
+            self._again += self._traces[asked][1]
         self.evaluations += 1
         self._inner.traced(len(question.ids))
-        return self._traces[asked]
+        return self._traces[asked][0]
 
 
 class _Trials:
@@ -132,7 +137,7 @@ class _Trials:
             found = self._time([ModelInput(row.prompt[:tokens], row.media)])
             return replace(found, tokens=tokens + len(row.read) - most)
 
-        return [probe(most)] if row.media else climb(most, probe, self._total)
+        return [probe(most)] if row.media else growing_probes(most, probe, self._total)
 
     def _sampled(self, speed: Speed) -> Speed:
         """Compare with some rows of the most expensive plan, whose batches may have another speed."""
@@ -143,7 +148,7 @@ class _Trials:
         rows = len(inputs)
         while rows and speed.seconds(work_of([self._scorer.plan(inputs[:rows], None)])) > speed.allowed(self._total):
             rows //= 2
-        return speed.scaled(self._time(inputs[:rows])) if rows else speed
+        return speed.scaled(measured(lambda: self._time(inputs[:rows]))) if rows else speed
 
     def _time(self, inputs: Sequence[ModelInput]) -> Probe:
         started = time.perf_counter()
@@ -179,7 +184,7 @@ class _Inner:
             return -0.5 - smooth[:, None] * torch.arange(1, readout.n_outputs + 1, dtype=torch.float64)
 
     def traced(self, tokens: int) -> None:
-        """Count a traced forward pass, which was made."""
+        """Count a traced forward pass."""
         self.tokens += tokens
         self.forwards += 1
 
@@ -189,7 +194,7 @@ class _Inner:
         if question is None:
             return 0.0, ""
         longest = question.embedded.shape[1]
-        probes = climb(longest, lambda tokens: _gradient(question, tokens), self.work)
+        probes = growing_probes(longest, lambda tokens: _gradient(question, tokens), self.work)
         speed = Speed.fitted(probes)
         rows = len(question.embedded)
         while rows > 1 and speed.seconds(_work(_part(question, rows))) > speed.allowed(self.work):

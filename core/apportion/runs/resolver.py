@@ -187,12 +187,15 @@ class Resolver:
         Raises:
             InputError: neither limit is given, or the budget is not larger.
         """
+        given = budget
         budget, until = _limits(budget, until, max_std_error)
         if budget is None:
             raise InputError("Give budget= (total evaluations) or until= (the largest standard error allowed).")
+        if given is None:
+            budget = max(budget, 2 * spent)
         if budget <= spent:
             raise InputError(
-                f"budget={budget} must be larger than that of this result, which took {counted(spent, 'evaluation')}."
+                f"budget={budget} must be larger than the {counted(spent, 'evaluation')} that this result took."
             )
         method = "auto" if request.method_reason else request.method
         features = len(request.adapter.features)

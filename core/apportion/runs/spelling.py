@@ -11,40 +11,18 @@ import math
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from apportion.errors import ApportionError
 from apportion.phrases import quoted
 from apportion.protocols.row import ModelInput
-from apportion.protocols.targets import Needs, Scores, Target, TargetFunction
 from apportion.rendering.spelling import Spelling
 
-__all__ = ["LIKELIER", "LogProb", "is_log_prob", "spelling_note"]
+__all__ = ["LIKELIER", "spelling_note"]
 
 LIKELIER = math.log(10)
 """The other spelling is named if it is more than ten times as likely, in nats."""
 LONGEST = 40
 """Maximum number of characters of a text in a note."""
-
-
-class LogProb:
-    """The log-probability of the target and of each token."""
-
-    needs = Needs.LOG_PROBS
-
-    def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:
-        """Sum over the tokens, then each of them."""
-        assert scores.log_probs is not None
-        return torch.cat([scores.log_probs.sum(1, keepdim=True), scores.log_probs], dim=1)
-
-
-def is_log_prob(function: TargetFunction, target: Target) -> bool:
-    """True if the value of the whole target is its log-probability, so that it need not be scored again."""
-    if function.needs is not Needs.LOG_PROBS or target.contrast is not None or getattr(function, "reference", None):
-        return False
-    made_up = -torch.arange(1.0, len(target.ids) + 1, dtype=torch.float64)[None] / 7
-    return bool(torch.isclose(function(Scores(log_probs=made_up), target)[0, 0], made_up.sum()))
 
 
 def spelling_note(

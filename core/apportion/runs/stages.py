@@ -26,7 +26,7 @@ from apportion.runs.again import check_same_model, recipe_in, request_again
 from apportion.runs.assemble import assemble
 from apportion.runs.resolver import Draft, Resolver
 from apportion.runs.run import Ask, Call, EmbeddedScoring, Past, PastRuns, Run, Scoring, Tracing, answered
-from apportion.runs.spelling import LogProb, is_log_prob, spelling_note
+from apportion.runs.spelling import spelling_note
 from apportion.runs.target_text import Targets
 from apportion.scoring.batches import Batches
 from apportion.scoring.readout import Readout
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from apportion.results.attribution import Attribution
 
 __all__ = ["Stages"]
+
+LOG_PROB = "log_prob"
+"""The target function by which two spellings are compared."""
 
 WHITE_BOX = frozenset({Capability.GRADIENTS, Capability.HIDDEN_STATES, Capability.ATTENTIONS})
 
@@ -104,12 +107,13 @@ class Stages:
             CapabilityError: the session cannot generate.
             InputError: the model writes nothing, or its generation does not know an option.
         """
-        target = draft.target
-        if draft.generation is not None:
+        if draft.generation is None:
+            assert draft.target is not None
+            run.request = draft.request(draft.target)
+        else:
             run.report(ProgressEvent("generate"))
-            target = self._targets.written(draft.prompt, draft.generation, draft.seed)
-        assert target is not None
-        run.request = draft.request(target)
+            target, used = self._targets.written(draft.prompt, draft.generation, draft.seed)
+            run.request = replace(draft.request(target), generation=used.to_dict())
         run.spellings = draft.spellings
         return run.request
 
@@ -132,12 +136,12 @@ class Stages:
         Raises:
             InputError: the model has changed since, or is another one, or the request cannot be made again.
         """
-        recipe_in(result)
+        recipe = recipe_in(result)
         past = self.past.of(result)
         if past is None:
             check_same_model(result, self._session.info.model, self._fingerprint(), self._versions)
             request = request_again(result, run.id, self.resolver, self._plugins["inputs"])
-            past = Past(request, Tally(), Memory(), 0.0)
+            past = Past(request, Tally(notes=[*recipe.notes]), Memory(), 0.0)
             self.past.keep(result, past)
         elif self._fingerprint() != result.provenance.fingerprint:
             raise InputError(
@@ -198,10 +202,14 @@ class Stages:
             batches: plans and runs batches.
             ask: takes every question to the session; ``None`` to answer immediately.
         """
+        functions = self._plugins["targets"]
+        if not run.spellings or LOG_PROB not in functions:
+            return
         request, put = run.resolved, ask or answered
+        log_prob: TargetFunction = functions.get(LOG_PROB).make()
 
         def score(prompt: ModelInput, ids: tuple[int, ...]) -> float:
-            other = replace(request, target=self._targets.of_ids(ids), target_fn=LogProb(), reference=None)
+            other = replace(request, target=self._targets.of_ids(ids), target_fn=log_prob, reference=None)
             # In a run of its own, because the counts of this one describe its values.
             apart = Run(_unwatched, id=run.id)
             values: Tensor = put(Scoring(self.scorer(apart, other, batches), [prompt]))
@@ -209,7 +217,7 @@ class Stages:
 
         for spelling in run.spellings:
             known = None
-            if spelling.given_ids == request.target.ids and is_log_prob(request.target_fn, request.target):
+            if spelling.given_ids == request.target.ids and type(request.target_fn) is type(log_prob):
                 value = game.known(torch.ones(game.n_features, dtype=torch.bool))
                 known = None if value is None else float(value[0])
             note = spelling_note(spelling, known, score)

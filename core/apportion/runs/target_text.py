@@ -97,8 +97,12 @@ class Targets:
         """Make a target of token ids."""
         return Target(ids, token_texts(self._tokenizer, ids), str(self._tokenizer.decode(list(ids))))
 
-    def written(self, prompt: FullPrompt, generation: Generation, seed: int) -> Target:
+    def written(self, prompt: FullPrompt, generation: Generation, seed: int) -> tuple[Target, Generation]:
         """Generate a target with the model; a note says that the model wrote it, and why it ends where it does.
+
+        Returns:
+            The target, and the options that it was written with: an automatic stop text is given up if the answer
+            begins with it.
 
         Raises:
             CapabilityError: the session cannot generate.
@@ -108,18 +112,19 @@ class Targets:
         ids = self._generated(prompt.input, generation.options, seed, generation.stop)
         cut = cut_at(generation.stop, prompt.context, prompt.input.ids, ids)
         if cut is not None and str(self._tokenizer.decode(list(cut.ids))).strip():
-            return self._by_model(cut.ids, "stop", generation.why(cut))
+            return self._by_model(cut.ids, "stop", generation.why(cut)), generation
         if cut is not None and not generation.automatic:
             raise InputError(
                 f"The model begins with the stop text {cut.stop!r}, so there is no text before it to explain. Choose "
                 "another stop=, or give a target."
             )
         if cut is not None:  # answers take a line, but this one does not begin on it
+            generation = Generation(generation.options)
             ids = self._generated(prompt.input, generation.options, seed, ())
         if ids[-1] in control_ids(self._tokenizer):
-            return self._by_model(ids, "model", f"and ended it with {self._tokenizer.convert_ids_to_tokens(ids[-1])}")
-        count = len(ids)
-        return self._by_model(ids, "limit", f"which was cut off after {count} token{'' if count == 1 else 's'}")
+            why = f"and ended it with {self._tokenizer.convert_ids_to_tokens(ids[-1])}"
+            return self._by_model(ids, "model", why), generation
+        return self._by_model(ids, "limit", f"which was cut off after {counted(len(ids), 'token')}"), generation
 
     def _by_model(self, ids: tuple[int, ...], end: str, why: str) -> Target:
         return replace(self.of_ids(ids), generated=True, end=end, notes=(f"the model wrote the target, {why}",))
@@ -153,7 +158,7 @@ class Targets:
         if limit is not None and (tokens >= limit if self._session.layout.joint else tokens > limit):
             raise InputError(
                 f"The prompt has {counted(tokens, 'token')} and the model's context length is {limit}; shorten the "
-                f"prompt."
+                "prompt."
             )
 
     def _checked_ids(self, name: str, given: object) -> tuple[int, ...]:

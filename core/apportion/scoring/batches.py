@@ -128,10 +128,9 @@ class Batches:
         """
         if len(batch.rows) == 1:
             raise BatchTooLargeError(
-                f"A single prompt of {counted(len(schedule.rows[batch.rows[0]].prompt), 'token')} does not fit "
-                f"into the "
-                f"memory of {self._session.info.device}. Use a shorter prompt, a smaller dtype or another "
-                f"device. ({failure})"
+                f"A single prompt of {counted(len(schedule.rows[batch.rows[0]].prompt), 'token')} does not fit into "
+                f"the memory of {self._session.info.device}. Use a shorter prompt, a smaller dtype or another device. "
+                f"({failure})"
             )
         half = len(batch.rows) // 2
         self._row_limit = min(half, self._row_limit or half)

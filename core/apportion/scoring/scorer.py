@@ -131,6 +131,8 @@ class Scorer:
     def trial(self, inputs: Sequence[ModelInput]) -> Plan:
         """Score inputs from the start, without looking them up or counting them, and return how; to time scoring.
 
+        Plugins see these batches like others, so a cache stores their scores.
+
         Raises:
             BatchTooLargeError: not even one row fits into memory.
         """
