@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from apportion.errors import counted
 from apportion.scoring.work import Work
 
 __all__ = ["SHORTEST", "Probe", "Speed", "climb"]
@@ -98,10 +99,10 @@ class Speed:
         lengths = [probe.tokens for probe in self.probes]
         if not lengths:
             return ""
-        span = f"{min(lengths):,} to {max(lengths):,}" if min(lengths) < max(lengths) else f"{lengths[0]:,}"
+        span = f"{min(lengths):,} to " if min(lengths) < max(lengths) else ""
         taken = sum(probe.seconds for probe in self.probes)
         passes = f"{len(lengths)} short trials" if len(lengths) > 1 else "one short trial"
-        text = f"{passes} with {span} tokens ({taken:.1f} s)"
+        text = f"in {passes} with {span}{counted(max(lengths), 'token')} ({taken:.1f} s)"
         if longest > FURTHER * max(lengths):
             text += f", extrapolated to {longest:,} tokens"
         return text

@@ -23,6 +23,7 @@ from apportion.options import check_options, named_options, whole_number
 from apportion.protocols.metrics import RANDOM_ORDERS, Measurement, Metric
 from apportion.results.attribution import Attribution
 from apportion.results.evaluation import Evaluation
+from apportion.results.scored import scored
 
 __all__ = ["check_measurement", "generator_of", "measure_all"]
 
@@ -77,6 +78,8 @@ def measure_all(
         method=attribution.provenance.method,
         estimand=attribution.estimand,
         unit=attribution.unit,
+        target_fn=attribution.provenance.target_fn,
+        scored=scored(attribution.provenance),
         n_features=game.n_features,
         target=attribution.target_text or "".join(attribution.target_tokens),
         contrast=attribution.provenance.contrast,

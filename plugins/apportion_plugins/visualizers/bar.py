@@ -88,6 +88,6 @@ def draw_bars(page: Page, attribution: Attribution, rows: Sequence[int], notes: 
     axes = page.axes(left, header.height, inner, body)
     bars.draw(page, axes, inner)
     parts.label_rows(page, axes, labels)
-    parts.plain_axes(page, axes, f"attribution of the whole target ({attribution.unit})")
+    parts.plain_axes(page, axes, parts.values_label(attribution))
     header.draw(page)
     parts.draw_notes(page, lines, header.height + body + AXIS)

@@ -12,7 +12,7 @@ from apportion.results.comparison import ResultComparison
 from apportion.results.html_view import HtmlView
 from apportion_plugins.visualizers import html_parts as parts
 from apportion_plugins.visualizers.comparison_facts import agreements, value_cells
-from apportion_plugins.visualizers.facts import contrast_text, target_text
+from apportion_plugins.visualizers.facts import contrast_text, estimand_of, target_text
 from apportion_plugins.visualizers.html_style import colour_class
 from apportion_plugins.visualizers.labels import one_line, text_is_name
 from apportion_plugins.visualizers.numbers import INTERVAL
@@ -26,7 +26,7 @@ def comparison_page(comparison: ResultComparison) -> HtmlView:
     results, names = comparison.results, [one_line(name) for name in comparison.names]
     one = results[0]
     against = "" if one.provenance.contrast is None else f" against {parts.quotation(contrast_text(one))}"
-    estimands = [f"{name}: {one_line(each.estimand)}" for name, each in zip(names, results, strict=True)]
+    estimands = [f"{name}: {estimand_of(each)}" for name, each in zip(names, results, strict=True)]
     notes = ["Colours compare the values of one column."]
     if any(result.std_error is not None for result in results):
         notes.append(f"±: 95 % interval, {INTERVAL} standard errors of the sampling.")

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from apportion.results.comparison import ResultComparison
 from apportion_plugins.visualizers.comparison_facts import agreements, value_cells
-from apportion_plugins.visualizers.facts import contrast_text, target_text
+from apportion_plugins.visualizers.facts import contrast_text, estimand_of, target_text
 from apportion_plugins.visualizers.labels import ellipsis, one_line, text_is_name
 from apportion_plugins.visualizers.numbers import INTERVAL
 from apportion_plugins.visualizers.pen import Pen
@@ -51,7 +51,7 @@ class ComparisonView:
         grid.add_column(style="dim", no_wrap=True)
         grid.add_column(overflow="fold")
         for name, result in zip(names, results, strict=True):
-            grid.add_row(Text(name), Text(pen.say(one_line(result.estimand)), style="bold"))
+            grid.add_row(Text(name), Text(pen.say(estimand_of(result)), style="bold"))
         quoted = f"“{pen.cell(target_text(results[0]))}”"
         if results[0].provenance.contrast is not None:
             quoted += f" against “{pen.cell(contrast_text(results[0]))}”"
