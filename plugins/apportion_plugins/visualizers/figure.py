@@ -57,7 +57,7 @@ def fitted_labels(page: Page, labels: Sequence[str], beside: float) -> tuple[lis
     page.need_width(beside + min(widest, LEAST_LABELS))
     room = page.room - beside
     shown = list(labels) if widest <= room else [page.fitted(label, room, LABEL) for label in labels]
-    return shown, min(widest, room)
+    return shown, page.width_of(shown, LABEL)
 
 
 def figure_texts(attribution: Attribution, page_title: str | None) -> list[str]:

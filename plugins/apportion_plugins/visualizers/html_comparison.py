@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 
 import numpy as np
 
@@ -46,25 +45,25 @@ def comparison_page(comparison: ResultComparison) -> HtmlView:
 def _values(results: Sequence[Attribution], names: list[str]) -> str:
     features = results[0].features
     has_texts = not all(map(text_is_name, features))
+    units = [f"{name}, {one_line(result.unit)}" for name, result in zip(names, results, strict=True)]
     columns = [
         [
-            f'<td class="apn-number {colour_class(float(strength))}">{escape(text)}</td>'
+            parts.number(text, head, colour_class(float(strength)))
             for text, strength in zip(value_cells(result), strengths(np.asarray(result.values)), strict=True)
         ]
-        for result in results
+        for head, result in zip(units, results, strict=True)
     ]
     rows = []
     for i, feature in enumerate(features):
         texts = [parts.cell(parts.label(feature.text))] if has_texts else []
         rows.append("".join([parts.row_head(parts.label(feature.name)), *texts, *(column[i] for column in columns)]))
-    units = [f"{name}, {one_line(result.unit)}" for name, result in zip(names, results, strict=True)]
-    return parts.table(parts.column_heads(["feature", *(["text"] if has_texts else [])], units), rows)
+    return parts.table(parts.column_heads(["feature", *(["text"] if has_texts else [])], units), rows, parts.STACKED)
 
 
 def _agreement(comparison: ResultComparison, names: list[str]) -> str:
     heads, pairs = agreements(comparison)
     rows = [
-        parts.row_head(parts.piece(f"{names[i]} and {names[j]}")) + "".join(map(parts.number, cells))
+        parts.row_head(parts.piece(f"{names[i]} and {names[j]}")) + "".join(map(parts.number, cells, heads))
         for i, j, cells in pairs
     ]
-    return parts.table(parts.column_heads(["results"], heads), rows)
+    return parts.table(parts.column_heads(["results"], heads), rows, parts.STACKED)

@@ -22,7 +22,7 @@ def evaluation_page(evaluations: Sequence[Evaluation]) -> HtmlView:
     rows = [
         parts.row_head(parts.piece(metric))
         + parts.cell(f'<span class="apn-whole">{better}</span>')
-        + "".join(map(parts.number, cells))
+        + "".join(map(parts.number, cells, table.heads))
         for metric, better, cells in table.rows
     ]
     facts = [f"{name}: {text}" if name != "note" else text for name, text in evaluation_facts(evaluations)]
@@ -32,7 +32,7 @@ def evaluation_page(evaluations: Sequence[Evaluation]) -> HtmlView:
             '<p class="apn-title">Faithfulness</p>',
             f'<p><span class="apn-soft">Target</span> {parts.quotation(quotable(one.target))}{against}</p>',
             *(parts.soft(f"{name}: {text}") for name, text in estimands(evaluations)),
-            parts.table(parts.column_heads(["metric", "better"], table.heads), rows),
+            parts.table(parts.column_heads(["metric", "better"], table.heads), rows, parts.STACKED if len(evaluations) > 1 else ""),
             *map(parts.soft, facts),
         ],
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
@@ -68,8 +70,9 @@ class ComparisonView:
             labels.append([pen.cell(ellipsis(one_line(feature.text), LONGEST)) for feature in features])
         columns = list(labels)
         for name, result in zip(names, self.comparison.results, strict=True):
-            table.add_column(Text(f"{name}, {one_line(result.unit)}"), justify="right")
-            columns.append([pen.say(text) for text in value_cells(result)])
+            cells = [pen.say(text) for text in value_cells(result)]
+            table.add_column(Text(f"{name}, {one_line(result.unit)}"), justify="right", min_width=_widest(cells))
+            columns.append(cells)
         for row in zip(*columns, strict=True):
             table.add_row(*map(Text, row))
         return table
@@ -78,9 +81,14 @@ class ComparisonView:
         """Rank correlation of each pair, and the share of the top features that it has in common."""
         heads, pairs = agreements(self.comparison)
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-        table.add_column("results", no_wrap=True)
+        table.add_column("results", overflow="fold")
         for head in heads:
-            table.add_column(head, no_wrap=True, justify="right")
+            table.add_column(head, justify="right", min_width=_widest(head.split()))
         for i, j, cells in pairs:
             table.add_row(*map(Text, (f"{names[i]} and {names[j]}", *map(pen.say, cells))))
         return table
+
+
+def _widest(texts: Sequence[str]) -> int:
+    """Columns of the widest text, which must not be broken."""
+    return max(map(cell_len, texts), default=0)
