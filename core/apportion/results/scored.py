@@ -1,4 +1,4 @@
-"""What the target function of a result measures, in words."""
+"""The quantity that the target function of a result measures, in words."""
 
 from __future__ import annotations
 

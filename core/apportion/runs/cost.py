@@ -76,7 +76,9 @@ class Cost:
     def __repr__(self) -> str:
         named = dict(self.lines())
         facts = [named[name] for name in ("prompt", "evaluations", "tokens", "time")]
-        return f"Cost of {self.method}: {'; '.join(facts)}" + (f"; time measured {self.measured}" if self.measured else "")
+        return f"Cost of {self.method}: {'; '.join(facts)}" + (
+            f"; time measured {self.measured}" if self.measured else ""
+        )
 
     def _repr_html_(self) -> str:
         cells = (

@@ -68,7 +68,7 @@ class TopPSize:
 
     @property
     def label(self) -> str:
-        """What the values measure."""
+        """Quantity that the values measure."""
         return f"number of most likely tokens with a total probability of {self.top_p:g}"
 
     def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:

@@ -36,7 +36,7 @@ class PCXMI:
 
     @property
     def label(self) -> str:
-        """What the values measure."""
+        """Quantity that the values measure."""
         return f"gain in log-probability of the target over {_named(self.reference)}"
 
     def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:
@@ -90,7 +90,7 @@ class KLDivergence:
 
     @property
     def label(self) -> str:
-        """What the values measure."""
+        """Quantity that the values measure."""
         return f"divergence from the predictions after {_named(self.reference)}"
 
     def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:

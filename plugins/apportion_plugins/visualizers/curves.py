@@ -274,7 +274,14 @@ def _draw_legend(page: Page, below: Axes, entries: dict[str, Any]) -> None:
     below.axis("off")
     font = {key: value for key, value in page.style(NOTE).items() if key in ("family", "size")}
     below.legend(
-        list(entries.values()), list(entries), loc="upper left", borderaxespad=0, borderpad=0, frameon=False, handlelength=2.2, prop=font
+        list(entries.values()),
+        list(entries),
+        loc="upper left",
+        borderaxespad=0,
+        borderpad=0,
+        frameon=False,
+        handlelength=2.2,
+        prop=font,
     )
 
 

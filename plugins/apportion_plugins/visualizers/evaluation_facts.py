@@ -63,7 +63,7 @@ def evaluation_facts(evaluations: Sequence[Evaluation]) -> list[tuple[str, str]]
         facts.append(("note", f"±: 95 % interval, {INTERVAL} standard errors of the metric's own draws."))
     orders = max((len(some) for one in evaluations for some in one.random.values()), default=0)
     if orders:
-        facts.append(("note", f"random order: mean over {orders} random orders of the features, as a yardstick."))
+        facts.append(("note", f"Random order: the mean over {orders} random orders of the features, as a yardstick."))
     return facts
 
 

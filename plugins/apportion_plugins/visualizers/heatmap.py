@@ -103,4 +103,5 @@ def _grid(
         insists=numbers is True,
         bars_label=f"whole target ({attribution.unit})",
         scale_label=f"each target token ({attribution.unit})",
+        scale_label_short=f"each token ({attribution.unit})",
     )

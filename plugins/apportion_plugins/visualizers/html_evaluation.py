@@ -32,7 +32,11 @@ def evaluation_page(evaluations: Sequence[Evaluation]) -> HtmlView:
             '<p class="apn-title">Faithfulness</p>',
             f'<p><span class="apn-soft">Target</span> {parts.quotation(quotable(one.target))}{against}</p>',
             *(parts.soft(f"{name}: {text}") for name, text in estimands(evaluations)),
-            parts.table(parts.column_heads(["metric", "better"], table.heads), rows, parts.STACKED if len(evaluations) > 1 else ""),
+            parts.table(
+                parts.column_heads(["metric", "better"], table.heads),
+                rows,
+                parts.STACKED if len(evaluations) > 1 else "",
+            ),
             *map(parts.soft, facts),
         ],
     )

@@ -100,7 +100,7 @@ def cut(text: str, width: int) -> str:
 
 
 def _before_gap(text: str) -> str:
-    """What is left of a text before the ellipsis, without punctuation that would run into it."""
+    """The text that is left before an ellipsis, without punctuation that would run into it."""
     return text.partition("…")[0].rstrip(f"{_DANGLING}.,;:") or text.rstrip(f"{_DANGLING}…")
 
 

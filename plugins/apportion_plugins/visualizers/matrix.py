@@ -103,6 +103,7 @@ def _grid(
         insists=numbers is True,
         bars_label=f"{attribution.estimand} ({attribution.unit})",
         scale_label=f"interaction, {scope} ({attribution.unit})",
+        scale_label_short=f"interaction ({attribution.unit})",
         side=(WIDE if len(rows) <= FEW else SIDE) if numbered else NARROW,
         blank=np.eye(len(rows), dtype=bool),
     )
