@@ -108,7 +108,10 @@ def test_evaluations_and_comparisons_are_displayed() -> None:
         assert len(body_of(view.fragment)) < 4000
     text = as_text(both.to_html(), html=True)
     assert text is not None and "deletion" in text and "2.50" in text and "<b>other</b>" in text
-    table = as_text(ap.compare([exact, other]).to_html(), html=True)
+    page = ap.compare([exact, other]).to_html()
+    # On narrow screens the head of a column stands beside each number.
+    assert page.count("data-head=") == 2 * len(exact.features) + 2 and page.count("apn-table apn-stacked") == 2
+    table = as_text(page, html=True)
     assert table is not None and "+0.900" in table and "−0.300" in table and "rank correlation" in table
 
 
@@ -121,6 +124,9 @@ def test_results_are_printed_in_a_few_lines() -> None:
         text = repr(one)
         assert str(one) == text and len(text) < 400 and text.count("\n") <= 2, text
         assert text.isprintable() or text.replace("\n", "").isprintable()
+    assert len(repr(grouped().plot("html"))) < 120 and len(str(grouped().plot("html"))) > 2000
+    assert "8 distinct prompts" in cost._repr_html_() and "<table>" in cost._repr_html_()
+    assert "against ' a cat'" in repr(replace(evaluation(), contrast=" a cat"))
     first = repr(grouped())
     assert "Shapley value" in first and "' playing golf.'" in first and "'name + pronoun' +0.9" in first
     assert "2,048 evaluations" in first and "deletion 2.5, insertion 4" in repr(evaluation())
