@@ -28,8 +28,8 @@ def explained(explainer: ap.Explainer, prompt: object = "What now", **options: o
 
 
 def by_model(result: ap.Attribution) -> str:
-    (note,) = [note for note in result.provenance.notes if note.startswith("the model wrote the target, ")]
-    return note.removeprefix("the model wrote the target, ")
+    (note,) = [note for note in result.provenance.notes if note.startswith("The model wrote the target, ")]
+    return note.removeprefix("The model wrote the target, ").removesuffix(".")
 
 
 # --- where it ends ---------------------------------------------------------------------------------------------------
@@ -194,10 +194,10 @@ INSTRUCT = (
 @pytest.mark.parametrize(
     ("prompt", "target", "advice"),
     [
-        ("What now", None, "ap.Chat([{'role': 'user', 'content': …}]) or --as-chat"),
-        ("What now?", " go", "ap.Chat([{'role': 'user', 'content': …}]) or --as-chat"),
-        (QUESTION, " Here", "as_chat=True or --as-chat"),
-        (ap.Template("What {x}?", {"x": "now"}), " go", "ap.Chat([{'role': 'user', 'content': …}]) or --as-chat"),
+        ("What now", None, "ap.Chat([{'role': 'user', 'content': …}]) uses it."),
+        ("What now?", " go", "ap.Chat([{'role': 'user', 'content': …}]) uses it."),
+        (QUESTION, " Here", "as_chat=True uses it."),
+        (ap.Template("What {x}?", {"x": "now"}), " go", "ap.Chat([{'role': 'user', 'content': …}]) uses it."),
     ],
 )
 def test_a_question_without_the_chat_template_is_noted(prompt: object, target: str | None, advice: str) -> None:

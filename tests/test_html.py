@@ -14,7 +14,7 @@ import pytest
 import apportion as ap
 from apportion.cli import main
 from apportion.runs.cost import Cost
-from apportion.testing import sample_results
+from apportion.testing import sample_results, tiny
 from apportion.testing.visualizer import as_text, check_view
 from test_figures import evaluation
 from test_visualizers import grouped, of_words
@@ -131,3 +131,21 @@ def test_results_are_printed_in_a_few_lines() -> None:
     assert "Shapley value" in first and "' playing golf.'" in first and "'name + pronoun' +0.9" in first
     assert "2,048 evaluations" in first and "deletion 2.5, insertion 4" in repr(evaluation())
     assert "8 distinct prompts" in repr(cost) and "0.5 s" in repr(cost)
+
+
+def test_notes_name_arguments_in_python_and_flags_in_the_shell(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = "ap.Chat([{'role': 'user', 'content': …}]) uses it, or as_chat=True."
+    result = replace(grouped(), provenance=replace(grouped().provenance, notes=(said,)))
+    path = result.save(tmp_path / "result.json")
+    assert said.split()[0] in str(result.plot("html")).replace("&#x27;", "'")
+    assert main(["show", str(path)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "--as-chat uses it, or --as-chat." in shown and "ap.Chat" not in shown
+    assert ap.Attribution.load(path).provenance.notes == (said,)
+
+
+def test_explainers_are_printed_in_a_line() -> None:
+    with ap.Explainer((tiny.model(), tiny.tokenizer()), progress=False) as explainer:
+        assert repr(explainer) == "Explainer('LlamaForCausalLM', torch, cpu, float64)"
