@@ -194,10 +194,10 @@ INSTRUCT = (
 @pytest.mark.parametrize(
     ("prompt", "target", "advice"),
     [
-        ("What now", None, "ap.Chat([{'role': 'user', 'content': …}]) uses it."),
-        ("What now?", " go", "ap.Chat([{'role': 'user', 'content': …}]) uses it."),
-        (QUESTION, " Here", "as_chat=True uses it."),
-        (ap.Template("What {x}?", {"x": "now"}), " go", "ap.Chat([{'role': 'user', 'content': …}]) uses it."),
+        ("What now", None, "ap.Chat([{'role': 'user', 'content': …}])"),
+        ("What now?", " go", "ap.Chat([{'role': 'user', 'content': …}])"),
+        (QUESTION, " Here", "as_chat=True"),
+        (ap.Template("What {x}?", {"x": "now"}), " go", "ap.Chat([{'role': 'user', 'content': …}])"),
     ],
 )
 def test_a_question_without_the_chat_template_is_noted(prompt: object, target: str | None, advice: str) -> None:
@@ -250,5 +250,5 @@ def test_a_real_chat_ends_by_itself(smollm2: ap.Explainer) -> None:
     assert "Paris" in result.target_text
     assert by_model(result) == "and ended it with <|im_end|>"
     (note,) = hint(smollm2, "What is the capital of France?", " Paris")
-    assert "--as-chat" in note
+    assert "ap.Chat(" in note
     assert not hint(smollm2, "The capital of France is", " Paris")
