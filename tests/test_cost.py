@@ -69,7 +69,7 @@ def test_what_depends_on_what_is_found_is_an_upper_bound(explainer: ap.Explainer
     cost.show()
     out = capsys.readouterr().out
     assert "at most 200 distinct prompts in up to about" in out
-    assert f"up to about {cost.forwarded_tokens:,} to forward" in out
+    assert f"up to about {cost.forwarded_tokens:,} tokens to forward" in out
     assert "tokens/s" in out
 
 

@@ -171,6 +171,15 @@ def test_pictures(recwarn: pytest.WarningsRecorder) -> None:
     assert len(labels) == 8 and labels[0].startswith("highest first: area ")
     assert labels[2].startswith("random order: area ")
     several = compare([found, dataclasses.replace(found, method="other")]).plot("insertion")
+    for narrow in (found.plot(size=(3.3, None)), compare([found, found]).plot(size=(3.3, None))):
+        assert narrow.get_size_inches()[1] < 5.2
+        assert sum(axes.get_legend() is not None for axes in narrow.axes) == 1
+        panels = [axes for axes in narrow.axes if axes.get_title(loc="left")]
+        assert len(panels) == 2 and panels[0].get_ylim() == panels[1].get_ylim()
+    (legend,) = [axes.get_legend() for axes in found.plot(size=(3.3, None)).axes if axes.get_legend()]
+    areas = [f"{found[name].value:.2f}".replace("-", "−") for name in ("deletion", "insertion")]
+    first = legend.texts[0].get_text()
+    assert first.startswith("highest first: areas") and all(area in first for area in areas)
     only = evaluated("insertion").plot()
     assert len(only.axes) == 2
     flat = evaluated("deletion", "insertion", result=dataclasses.replace(RESULT, values=np.zeros(N))).plot()
@@ -192,6 +201,13 @@ def test_what_cannot_be_compared_is_refused() -> None:
         compare([found, dataclasses.replace(found, target="another")])
     with pytest.raises(ap.InputError, match="must not be empty"):
         compare([])
+    with pytest.raises(ap.InputError, match="differ in their target_fn"):
+        compare([found, dataclasses.replace(found, target_fn="entropy")])
+    with pytest.raises(ap.InputError, match="called 'lsd'. Did you mean 'lds'"):
+        found["lsd"]
+    with pytest.raises(ap.InputError, match="called 'nope'"):
+        found.random_value("nope")
+    assert "lds" in found and "nope" not in found and math.isnan(found.random_value("lds"))
     table = compare([found, dataclasses.replace(found, method="other")]).to_dataframe()
     assert list(table["method"]) == [RESULT.provenance.method, "other"]
 
@@ -264,6 +280,11 @@ def test_results_are_compared_side_by_side(explainer: ap.Explainer) -> None:
     shown = out.getvalue()
     assert "rank correlation" in shown and "top 3 in common" in shown
     assert f"{found.rank_correlation[0, 1]:.2f}".replace("-", "−") in shown
+    out = io.StringIO()
+    Console(file=out, width=80).print(PLUGINS["visualizers"].get("terminal").make().render_comparison(found))
+    assert "…" not in out.getvalue() and max(map(len, out.getvalue().splitlines())) <= 80
+    words = set(out.getvalue().split())
+    assert {word for head in (*found.names, "rank correlation", "top 3 in common") for word in head.split()} <= words
     found.show()
     assert repr(found) == "ResultComparison(kernel_shap (seed 0), kernel_shap (seed 1), ablation)"
 
@@ -271,7 +292,8 @@ def test_results_are_compared_side_by_side(explainer: ap.Explainer) -> None:
 def test_results_that_do_not_belong_together_are_refused(explainer: ap.Explainer) -> None:
     result = explainer.attribute("a b c", " x")
     for others, message in (
-        ([explainer.attribute("a b d", " x")], "differ in their features"),
+        ([explainer.attribute("a b d", " x")], "differ in their features: 3 each, of which number 3 is 'c' and 'd'"),
+        ([explainer.attribute("a b", " x")], "features: 3 and 2, of which number 3 is 'c' and none"),
         ([explainer.attribute("a b c", " y")], "differ in their target: ' x' and ' y'"),
         ([explainer.evaluate(result, ["aopc"])], "all of one kind; these are: Attribution, Evaluation"),
         ([5], "these are: Attribution, int"),

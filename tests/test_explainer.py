@@ -182,7 +182,7 @@ def test_groups_and_alternatives_reach_the_result(explainer: ap.Explainer) -> No
     result = explainer.attribute(prompt, "!", method="shapley")
     assert result.feature_names == ("a + c", "b")
     assert abs(result.efficiency_gap) < 1e-12
-    assert result.provenance.notes == ("averaged over all 4 combinations of baselines",)
+    assert result.provenance.notes == ("Averaged over all 4 combinations of baselines.",)
 
 
 def test_the_average_over_alternatives_is_the_average_of_runs(explainer: ap.Explainer) -> None:
@@ -237,7 +237,7 @@ def test_target_functions_may_read_logits(explainer: ap.Explainer) -> None:
 
 def test_a_prompt_without_text_is_scored_after_the_start_token(explainer: ap.Explainer) -> None:
     result = explainer.attribute("a b", "xy", method="shapley")
-    assert result.provenance.notes == ("a prompt without any text is scored after the token <s>",)
+    assert result.provenance.notes == ("A prompt without any text is scored after the token <s>.",)
     no_start = copy.deepcopy(tiny.tokenizer())
     no_start.bos_token = no_start.eos_token = None
     with pytest.raises(ap.InputError, match="leaves no text, .*Use keep=, a baseline"):
@@ -421,7 +421,7 @@ def test_only_auto_falls_back_and_says_so() -> None:
             ap.Explainer(model, backend="absent", plugins=[BackendPlugin(Absent)])
     result = ap.Explainer(pair, plugins=[BackendPlugin(Absent)]).attribute("a b", "c")
     assert result.provenance.backend == "torch"
-    assert "backend 'absent' passed over: its package is missing" in result.provenance.notes
+    assert "Backend 'absent' passed over: its package is missing." in result.provenance.notes
 
 
 class Clueless(Absent):

@@ -171,8 +171,12 @@ def test_figures_have_the_size_that_was_asked_for(kind: str, size: tuple[float, 
 
 @every_kind
 def test_looks_that_cannot_be_are_refused(kind: str) -> None:
-    with pytest.raises(ap.InputError, match=r"size=\(1, 0.6\) is too small for this content, which must be at least"):
+    with pytest.raises(
+        ap.InputError, match=r"size=\(1, 0.6\) is too small .* wide and .* high.*or leave out the title"
+    ):
         drawn(kind, size=(1, 0.6))
+    with pytest.raises(ap.InputError, match=r"at least [\d.]+ high.*, or show less of it\.$"):
+        drawn(kind, size=(8, 0.6), title=None)
     for bad in (3, "33", (3,), (3, 4, 5), (0.1, 3), (1e4, 3), (True, 3), (float("nan"), 3)):
         with pytest.raises(ap.InputError, match="size="):
             drawn(kind, size=bad)
@@ -201,6 +205,8 @@ def test_labels_end_with_whole_words(width: int) -> None:
         for short in (ellipsis(text, width), cut(text, width)):
             if "…" not in short:
                 continue
+            again = ellipsis(short, width - 4)
+            assert again.count("…") == 1 and ".…" not in again
             head, tail = short.split("…")
             assert not (text[len(head)].isalnum() and head[-1].isalnum()), short
             assert not tail or not (text[-len(tail) - 1].isalnum() and tail[0].isalnum()), short
@@ -223,3 +229,9 @@ def test_the_command_line_has_the_same_options(tmp_path: Path) -> None:
     assert matplotlib.image.imread(plot).shape[:2] == (250, 350)
     assert main(["show", source, "--plot", str(tmp_path / "x.eps")]) == 0
     assert (tmp_path / "x.eps").read_bytes().startswith(b"%!PS-Adobe")
+
+
+def test_a_short_tree_keeps_its_warnings() -> None:
+    full, short = (texts_of(drawn("tree", labels=labels, size=(6.5, None))) for labels in ("full", "short"))
+    tags = [text for text in full if "not expanded" in text]
+    assert tags and tags == [text for text in short if "not expanded" in text]

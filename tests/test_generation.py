@@ -28,8 +28,8 @@ def explained(explainer: ap.Explainer, prompt: object = "What now", **options: o
 
 
 def by_model(result: ap.Attribution) -> str:
-    (note,) = [note for note in result.provenance.notes if note.startswith("the model wrote the target, ")]
-    return note.removeprefix("the model wrote the target, ")
+    (note,) = [note for note in result.provenance.notes if note.startswith("The model wrote the target, ")]
+    return note.removeprefix("The model wrote the target, ").removesuffix(".")
 
 
 # --- where it ends ---------------------------------------------------------------------------------------------------
@@ -195,10 +195,10 @@ INSTRUCT = (
 @pytest.mark.parametrize(
     ("prompt", "target", "advice"),
     [
-        ("What now", None, "ap.Chat([{'role': 'user', 'content': …}]) or --as-chat"),
-        ("What now?", " go", "ap.Chat([{'role': 'user', 'content': …}]) or --as-chat"),
-        (QUESTION, " Here", "as_chat=True or --as-chat"),
-        (ap.Template("What {x}?", {"x": "now"}), " go", "ap.Chat([{'role': 'user', 'content': …}]) or --as-chat"),
+        ("What now", None, "ap.Chat([{'role': 'user', 'content': …}])"),
+        ("What now?", " go", "ap.Chat([{'role': 'user', 'content': …}])"),
+        (QUESTION, " Here", "as_chat=True"),
+        (ap.Template("What {x}?", {"x": "now"}), " go", "ap.Chat([{'role': 'user', 'content': …}])"),
     ],
 )
 def test_a_question_without_the_chat_template_is_noted(prompt: object, target: str | None, advice: str) -> None:
@@ -251,5 +251,5 @@ def test_a_real_chat_ends_by_itself(smollm2: ap.Explainer) -> None:
     assert "Paris" in result.target_text
     assert by_model(result) == "and ended it with <|im_end|>"
     (note,) = hint(smollm2, "What is the capital of France?", " Paris")
-    assert "--as-chat" in note
+    assert "ap.Chat(" in note
     assert not hint(smollm2, "The capital of France is", " Paris")

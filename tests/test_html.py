@@ -14,7 +14,7 @@ import pytest
 import apportion as ap
 from apportion.cli import main
 from apportion.runs.cost import Cost
-from apportion.testing import sample_results
+from apportion.testing import sample_results, tiny
 from apportion.testing.visualizer import as_text, check_view
 from test_figures import evaluation
 from test_visualizers import grouped, of_words
@@ -108,7 +108,10 @@ def test_evaluations_and_comparisons_are_displayed() -> None:
         assert len(body_of(view.fragment)) < 4000
     text = as_text(both.to_html(), html=True)
     assert text is not None and "deletion" in text and "2.50" in text and "<b>other</b>" in text
-    table = as_text(ap.compare([exact, other]).to_html(), html=True)
+    page = ap.compare([exact, other]).to_html()
+    # On narrow screens the head of a column stands beside each number.
+    assert page.count("data-head=") == 2 * len(exact.features) + 2 and page.count("apn-table apn-stacked") == 2
+    table = as_text(page, html=True)
     assert table is not None and "+0.900" in table and "−0.300" in table and "rank correlation" in table
 
 
@@ -121,7 +124,28 @@ def test_results_are_printed_in_a_few_lines() -> None:
         text = repr(one)
         assert str(one) == text and len(text) < 400 and text.count("\n") <= 2, text
         assert text.isprintable() or text.replace("\n", "").isprintable()
+    assert len(repr(grouped().plot("html"))) < 120 and len(str(grouped().plot("html"))) > 2000
+    assert "8 distinct prompts" in cost._repr_html_() and "<table>" in cost._repr_html_()
+    assert "against ' a cat'" in repr(replace(evaluation(), contrast=" a cat"))
     first = repr(grouped())
     assert "Shapley value" in first and "' playing golf.'" in first and "'name + pronoun' +0.9" in first
     assert "2,048 evaluations" in first and "deletion 2.5, insertion 4" in repr(evaluation())
     assert "8 distinct prompts" in repr(cost) and "0.5 s" in repr(cost)
+
+
+def test_notes_name_arguments_in_python_and_flags_in_the_shell(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = "ap.Chat([{'role': 'user', 'content': …}]) uses it, or as_chat=True."
+    result = replace(grouped(), provenance=replace(grouped().provenance, notes=(said,)))
+    path = result.save(tmp_path / "result.json")
+    assert said.split()[0] in str(result.plot("html")).replace("&#x27;", "'")
+    assert main(["show", str(path)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "--as-chat uses it, or --as-chat." in shown and "ap.Chat" not in shown
+    assert ap.Attribution.load(path).provenance.notes == (said,)
+
+
+def test_explainers_are_printed_in_a_line() -> None:
+    with ap.Explainer((tiny.model(), tiny.tokenizer()), progress=False) as explainer:
+        assert repr(explainer) == "Explainer('LlamaForCausalLM', torch, cpu, float64)"

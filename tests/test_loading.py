@@ -176,7 +176,7 @@ def test_a_checkpoint_that_is_not_the_model_is_refused(
     torch.rand(1)
     second = explained(str(folder), backend=backend, allow_missing=True)
     np.testing.assert_array_equal(first.values, second.values)
-    assert any(note in said for said in first.provenance.notes), first.provenance.notes
+    assert any(note[1:] in said for said in first.provenance.notes), first.provenance.notes
     torch.set_rng_state(state)
     explained(str(folder), backend=backend, allow_missing=True)
     assert torch.equal(torch.get_rng_state(), state), "the caller's random numbers"
@@ -222,15 +222,15 @@ def test_what_a_class_can_do_without_is_not_missing(save: Callable[..., Path], m
         (
             lambda: tf.GPT2ForSequenceClassification(tiny.config("gpt2")),
             {},
-            "the checkpoint, saved from GPT2ForSequenceClassification, has weights that GPT2LMHeadModel leaves out (1)"
-            ": score.weight",
+            "The checkpoint, saved from GPT2ForSequenceClassification, has weights that GPT2LMHeadModel leaves out (1)"
+            ": score.weight.",
         ),
         (
             lambda: tiny.model(dtype=torch.float32),
             {"num_hidden_layers": 1},
-            "the checkpoint has weights that LlamaForCausalLM leaves out (9): model.layers.1.input_layernorm.weight, "
+            "The checkpoint has weights that LlamaForCausalLM leaves out (9): model.layers.1.input_layernorm.weight, "
             "model.layers.1.mlp.down_proj.weight, model.layers.1.mlp.gate_proj.weight, "
-            "model.layers.1.mlp.up_proj.weight and 5 more",
+            "model.layers.1.mlp.up_proj.weight and 5 more.",
         ),
     ],
 )
@@ -308,7 +308,7 @@ def test_an_adapter_beside_its_model_is_not_left_out_silently(adapter: Path, pef
     assert re.search("holds a model and a PEFT adapter of it.*pass allow_missing=True", refusal(str(adapter)))
     found = explained(str(adapter), allow_missing=True)
     np.testing.assert_array_equal(found.values, explained(str(adapter.parent / "base")).values)
-    assert found.provenance.notes == ("the adapter beside the model was left out, because peft is not installed",)
+    assert found.provenance.notes == ("The adapter beside the model was left out, because peft is not installed.",)
 
 
 @pytest.mark.parametrize("apart", [True, False])

@@ -203,7 +203,7 @@ def crowded(most: int, never: str = "") -> ap.Explainer:
 
 def test_memory_that_runs_out_is_halved_for_all() -> None:
     results = list(crowded(3).attribute_many(PROMPTS[:2], target=" x", method="ablation"))
-    assert all("memory ran out" in result.provenance.notes[-1] for result in results)
+    assert all("Memory ran out" in result.provenance.notes[-1] for result in results)
     assert [result.provenance.evaluations for result in results] == [5, 5]
 
 

@@ -199,7 +199,7 @@ def test_until_ends_with_the_budget_and_says_so(explainer: ap.Explainer) -> None
     result = explainer.attribute(WORDS, " x", method="kernel_shap", until=1e-12, budget=100)
     assert result.provenance.evaluations == 100
     assert (result.provenance.until, result.provenance.budget) == (1e-12, 100)
-    assert any(note.startswith("the budget was spent before") for note in result.provenance.notes)
+    assert any(note.startswith("The budget was spent before") for note in result.provenance.notes)
     exact = explainer.attribute("a b c", " x", until=1e-12)
     assert exact.provenance.evaluations == 8
     more = explainer.refine(result, until=1e-12, budget=2048)
@@ -267,4 +267,4 @@ def test_until_without_errors_changes_nothing_and_says_so(explainer: ap.Explaine
         until = explainer.attribute(WORDS, " x", method=method, budget=budget, until=0.1)
         np.testing.assert_array_equal(plain.values, until.values)
         assert plain.provenance.evaluations == until.provenance.evaluations
-        assert "until=0.1 had no effect: the values are exact" in until.provenance.notes
+        assert "until=0.1 had no effect: the values are exact." in until.provenance.notes

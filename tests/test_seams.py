@@ -229,7 +229,7 @@ def test_memory_that_runs_out_in_lanes_is_halved() -> None:
         explainer.session.log_probs = small  # type: ignore[method-assign]
         found = explainer.attribute(WORDS, TARGET, method="ablation")
     np.testing.assert_array_equal(found.values, alone.values)
-    assert any("memory ran out" in note for note in found.provenance.notes)
+    assert any("Memory ran out" in note for note in found.provenance.notes)
 
 
 # --- media -----------------------------------------------------------------------------------------------------------

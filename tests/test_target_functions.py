@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.text import Text
 
 import apportion as ap
 from apportion.hooks.manager import load_plugins
@@ -238,3 +239,49 @@ def test_views_say_what_the_target_was_compared_with(explainer: ap.Explainer, ca
     assert "against" in result.plot("html")
     texts = [text.get_text() for text in result.plot("bar").findobj() if hasattr(text, "get_text")]
     assert any("against" in text and "four" in text for text in texts)
+
+
+@pytest.mark.parametrize(
+    ("name", "what", "rise"),
+    [
+        ("entropy", "entropy of the next-token distribution", "makes the model less certain"),
+        ("crossentropy", "cross-entropy of the target", "makes the target less likely"),
+        ("perplexity", "perplexity of the target", "makes the target less likely"),
+        ("kl_divergence", "divergence from the predictions after the full prompt", ""),
+        ("pcxmi", "gain in log-probability of the target over the prompt without features", ""),
+    ],
+)
+def test_every_view_says_what_is_scored(
+    name: str, what: str, rise: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with ap.Explainer((tiny.model(), tiny.tokenizer())) as explainer:
+        result = explainer.attribute(PROMPT, " six", method="shapley", target_fn=name)
+        found = explainer.evaluate(result, ["deletion"])
+    loaded = ap.Attribution.load(result.save(tmp_path / "result.json"))
+    for one in (result, loaded):
+        one.show()
+        found.show()
+        ap.compare([one, one]).show()
+        for text in capsys.readouterr().out.split("estimand"):
+            assert "target's score" not in text
+        for text in (repr(one), repr(found), one.plot("html"), found.to_html(), ap.compare([one, one]).to_html()):
+            assert what in text and "target's score" not in text
+        assert rise in repr(one) and rise in one.plot("html")
+        drawn = " ".join(text.get_text() for text in one.plot("bar").findobj(Text))
+        assert f"raises the {what}" in drawn and rise in drawn and "target's score" not in drawn
+        assert name in " ".join(text.get_text() for text in one.plot("bar", title=None).findobj(Text))
+    curves = " ".join(text.get_text() for text in found.plot().findobj(Text))
+    assert f"Score: {what}" in curves and "score of the target" not in curves
+
+
+def test_a_function_without_a_label_is_called_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    def margin(logits: torch.Tensor) -> torch.Tensor:
+        return logits.amax(-1) - logits.mean(-1)
+
+    with ap.Explainer((tiny.model(), tiny.tokenizer())) as explainer:
+        result = explainer.attribute(PROMPT, " six", method="shapley", target_fn=margin)
+        plain = explainer.attribute(PROMPT, " six", method="shapley")
+    result.show()
+    assert "the value of margin" in capsys.readouterr().out and "value of margin" in repr(result)
+    plain.show()
+    assert "lowers the target's score" in capsys.readouterr().out and "explained" not in repr(plain)

@@ -134,13 +134,13 @@ ACROSS = [
     ("sentencepiece, always", "Paris is ", "Paris", "Par is", "' Paris' there.; .* scored as 'Par' 'is'; w"),
     ("sentencepiece, prefix", "Paris is ", "Paris is", "Par is ▁is", "' Paris' there.; .* as 'Par' 'is' ' is'"),
     ("unigram, first", "Paris is ", "Paris", "Paris", "' Paris' there.; .* scored as 'Paris'; white space"),
-    ("unigram, end", "The Par", "is", "is", "' Paris' there.; the target is scored as 'is'$"),
-    ("sentencepiece, never", "The Par", "is the", "is ▁the", "' Paris' there.; the target is scored as 'is' ' the'$"),
-    ("byte-level, prefix space", "is\n", "\n", "Ċ", r"'\\n\\n' there.; the target is scored as '\\n'$"),
-    ("wordpiece", "The Par", "is", "##is", "' paris' there.; the target is scored as 'is'$"),
-    ("wordpiece", "The Par", "🙂", "<unk>", "' <unk>' there.; the target is scored as ' <unk>'$"),
+    ("unigram, end", "The Par", "is", "is", "' Paris' there.; the target is scored as 'is'.$"),
+    ("sentencepiece, never", "The Par", "is the", "is ▁the", "' Paris' there.; the target is scored as 'is' ' the'.$"),
+    ("byte-level, prefix space", "is\n", "\n", "Ċ", r"'\\n\\n' there.; the target is scored as '\\n'.$"),
+    ("wordpiece", "The Par", "is", "##is", "' paris' there.; the target is scored as 'is'.$"),
+    ("wordpiece", "The Par", "🙂", "<unk>", "' <unk>' there.; the target is scored as ' <unk>'.$"),
     ("slow", "Paris is ", "Paris", "Paris", "' Paris' there.; .* scored as 'Paris'; white space"),
-    ("byte-level", "is\n\n", "the", "the", r"'\\n\\n' on its own, .*'\\n' '\\n' before .* after '\\n\\n'$"),
+    ("byte-level", "is\n\n", "the", "the", r"'\\n\\n' on its own, .*'\\n' '\\n' before .* after '\\n\\n'.$"),
     ("word ends", PROMPT, "Paris", "Par is</w>", r"'is</w>' on its own, .*'is' before .* so that the model reads '"),
 ]  # fmt: skip
 
@@ -149,7 +149,7 @@ def test_a_whole_text_that_is_one_unknown_word_has_no_tokens_to_show() -> None:
     words = tokenizers.Tokenizer(WordLevel({"<unk>": 0, "Paris": 1}, unk_token="<unk>"))
     made = transformers.PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", bos_token="<unk>")
     with ap.Explainer((tiny.model(), made)) as explainer:
-        (note,) = about(explainer.attribute("The capital is", " Paris", method="ablation"), "no token begins")
+        (note,) = about(explainer.attribute("The capital is", " Paris", method="ablation"), "No token begins")
     assert "(the whole text has no tokens but the prompt's)" in note
 
 
@@ -175,7 +175,7 @@ def test_unknown_text_may_reach_beyond_the_prompt() -> None:
     assert whole[: len(tokens(kind, "is 🙂"))] == tokens(kind, "is 🙂")
     result = explainer(kind).attribute("is 🙂", "🙂🙂 is", method="ablation")
     assert texts(kind, explainer(kind).target_of(result)) == "<unk> ▁is"
-    assert about(result, "no token begins where the target begins")
+    assert about(result, "No token begins where the target begins")
     apart = explainer(kind).attribute("is 🙂", " is", method="ablation")
     assert texts(kind, explainer(kind).target_of(apart)) == "▁is"
     assert not about(apart, "target is")
@@ -210,8 +210,8 @@ def test_no_end_of_text_between_prompt_and_target(kind: str) -> None:
         for each in (result, written):
             (note,) = about(each, "appends")
             assert note == (
-                "the tokenizer appends </s> to every text; prompts are read without it, so that the target continues "
-                "them"
+                "The tokenizer appends </s> to every text; prompts are read without it, so that the target continues "
+                "them."
             )
 
 
@@ -315,8 +315,8 @@ def test_notes_on_a_contrast_name_it() -> None:
     result = explainer("unigram, always").attribute(
         "Paris is ", " is", contrast="Paris", target_fn="contrast_prob_diff", method="ablation"
     )
-    (note,) = about(result, "no token begins")
-    assert note.startswith("no token begins where the contrast begins")
+    (note,) = about(result, "No token begins")
+    assert note.startswith("No token begins where the contrast begins")
 
 
 def test_ids_are_left_alone() -> None:
@@ -340,7 +340,7 @@ def test_many_runs_refined_estimated_evaluated_and_logged(tmp_path: Path) -> Non
         for result in (one, more, many[0]):
             assert logged.target_of(result) == expected
         assert many[0].provenance.evaluations == 0, "the cache knows the same rows"
-        assert about(many[1], "no token begins")
+        assert about(many[1], "No token begins")
         assert logged.estimate(PROMPT, "Paris is").target_tokens == len(expected)
         assert logged.evaluate(more, ["deletion"]).target == "Paris is"
     lines = [json.loads(line)["request"]["target"] for line in log.read_text().splitlines()]
@@ -430,4 +430,4 @@ def test_ids_without_a_text(kind: str, target: str) -> None:
     prompt = GivenIds((*tokens(kind, PROMPT), *letters))
     result = explainer(kind).attribute(prompt, target, method="ablation")
     assert explainer(kind).target_of(result) == after(kind, f"{PROMPT} 7", target)
-    assert about(result, "the text of the prompt is not known, so the target was tokenised apart from it, as '")
+    assert about(result, "The text of the prompt is not known, so the target was tokenised apart from it, as '")

@@ -413,6 +413,10 @@ def test_labels_show_what_cannot_be_seen() -> None:
 def test_numbers_share_a_precision() -> None:
     numbers = Numbers([12.345, -0.001, float("nan")])
     assert [numbers.signed(v) for v in (12.345, -0.001, 0.0, float("nan"))] == ["+12.3", "−0.0", "0", "n/a"]
+    beside = Numbers([18.1, -0.045], decimals=2)
+    assert [beside.signed(v) for v in (18.1, -0.045)] == ["+18.10", "−0.04"]
+    assert Numbers([234567.0], decimals=2).signed(234567.0) == "+2.35e5"
+    assert [Numbers([3.234e7, 6.296], digits=4).plain(v) for v in (3.234e7, 6.296)] == ["3.234e7", "6.296"]
     assert numbers.plain(2.0) == "2.0" and numbers.plain(float("nan")) == "?"
     assert Numbers([1.5e7]).signed(-1.5e7) == "−1.50e7" and Numbers([]).signed(0.0) == "0"
     assert Numbers([3e-12]).signed(3e-12) == "+3.00e-12".replace("e-", "e−")

@@ -17,6 +17,7 @@ from apportion.hooks.validation import explained
 from apportion.models.select_backend import check_memory_budget, named_backend, open_session
 from apportion.models.spec import model_spec
 from apportion.options import checked_seed
+from apportion.phrases import quoted
 from apportion.protocols.methods import Method
 from apportion.protocols.metrics import RANDOM_ORDERS
 from apportion.protocols.progress import ALWAYS, AUTO, NEVER, ProgressEvent
@@ -111,6 +112,11 @@ class Explainer:
             options=backend_options,
         )
         self._stages = Stages(self.plugins, self.session, notes, share=share_prefixes, report=self._report)
+
+    def __repr__(self) -> str:
+        info = self.session.info
+        where = ", ".join(filter(None, (info.backend, info.device, info.dtype)))
+        return f"Explainer({quoted(info.model)}, {where})"
 
     def attribute(
         self,

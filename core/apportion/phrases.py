@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["duration", "memory", "one_line", "quoted"]
+import re
+
+__all__ = ["duration", "memory", "one_line", "quoted", "sentence"]
 
 LONGEST = 48
 """Maximum length of a shortened text, in characters, if nothing else is asked for."""
@@ -21,6 +23,18 @@ def one_line(text: str, longest: int = LONGEST) -> str:
 def quoted(text: str, longest: int = LONGEST) -> str:
     """A text between quotes, shortened, with what cannot be seen escaped."""
     return repr(text if len(text) <= longest else f"{text[: longest - 1].rstrip()}…")
+
+
+def sentence(note: str) -> str:
+    """A note with a capital letter and a full stop. A word that may be a name or code keeps its first letter.
+
+    >>> sentence("memory ran out; continued with 2 rows"), sentence("until=0.1 was kept."), sentence("Really?")
+    ('Memory ran out; continued with 2 rows.', 'until=0.1 was kept.', 'Really?')
+    """
+    text = note.strip()
+    if re.match(r"[a-z]+[ ,]", text):
+        text = text[0].upper() + text[1:]
+    return text if re.search(r"[.!?…][\"'”’)]*$", text) else f"{text}."
 
 
 def memory(count: int) -> str:

@@ -7,7 +7,7 @@ import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from apportion.cli.exits import InterruptedDeliveryError
 from apportion.cli.listing import stdout_is_unicode
 from apportion.cli.options.output import OutputOptions
 from apportion.cli.parse import json_pairs, usage_error
+from apportion.cli.wording import in_shell_words
 from apportion.errors import ApportionError, InputError, ResultError, listing
 from apportion.files import write_atomically
 from apportion.hooks.manager import installed_plugins
@@ -68,15 +69,15 @@ class Outputs:
 
     def _draw(self, result: Attribution) -> None:
         if self.plot is not None:
-            self._write(self.plot, self._picture(result, self.plot))
+            self._write(self.plot, self._picture(_in_shell_words(result), self.plot))
 
     def _print(self, result: Attribution) -> None:
         if self.as_json:
             print(result.to_json(ascii_only=not stdout_is_unicode()))  # noqa: T201
         elif self.plot is not None:
-            result.show()
+            _in_shell_words(result).show()
         else:
-            self._print_view(result)
+            self._print_view(_in_shell_words(result))
 
     def _print_view(self, result: Attribution) -> None:
         shown = result.plot(self.view, **self.view_options)
@@ -153,6 +154,12 @@ def check_outputs(options: OutputOptions, inputs: Sequence[Path | None] = ()) ->
     view = options.view or _default_view(options.plot)
     view_options = json_pairs("--view-option", options.view_option, "sort=true")
     return Outputs(options.as_json, options.save, options.plot, view, view_options)
+
+
+def _in_shell_words(result: Attribution) -> Attribution:
+    """The result with notes that name flags, not arguments of the library; files and JSON keep the arguments."""
+    provenance = result.provenance
+    return replace(result, provenance=replace(provenance, notes=tuple(map(in_shell_words, provenance.notes))))
 
 
 def _default_view(plot: Path | None) -> str:

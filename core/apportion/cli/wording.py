@@ -39,6 +39,7 @@ FLAGS = {
 
 PHRASES = {
     "allow_missing=True (--allow-missing in the shell)": "--allow-missing",
+    "ap.Chat([{'role': 'user', 'content': …}])": "--as-chat",
     "Explainer(cache=True)": "--cache",
     "Run attribute() again": "Attribute the prompt again",
     "run attribute() again": "attribute the prompt again",

@@ -94,8 +94,12 @@ def _attribute_faults(kind: str, made: Any) -> Iterator[str]:
         requires = made.requires
         if not isinstance(requires, frozenset) or not all(isinstance(c, Capability) for c in requires):
             yield f"must have a frozenset of Capability as requires; it is {requires!r}."
-    elif kind == "targets" and not isinstance(made.needs, Needs):
-        yield f"must have a Needs as needs; it is {made.needs!r}."
+    elif kind == "targets":
+        if not isinstance(made.needs, Needs):
+            yield f"must have a Needs as needs; it is {made.needs!r}."
+        for name in ("label", "rise"):
+            if not isinstance(getattr(made, name, ""), str):
+                yield f"must have a string as its {name}; it is {getattr(made, name)!r}."
     elif kind == "metrics" and not isinstance(made.higher_is_better, bool):
         yield f"must have True or False as higher_is_better; it is {made.higher_is_better!r}."
     elif kind == "backends" and not isinstance(made.info, BackendInfo):

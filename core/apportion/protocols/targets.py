@@ -80,6 +80,9 @@ class TargetFunction(Protocol):
     - ``reference``: a prompt that all prompts are compared with: ``"full"`` (all features), ``"empty"`` (no features),
       or the text of another prompt.
     - ``unit``: unit of the values, such as ``"nats"``, for tables and plots.
+    - ``label``: what the values measure, as a noun phrase without an article, such as ``"perplexity of the target"``;
+      views say ``value of NAME`` without one.
+    - ``rise``: what a higher value means, such as ``"makes the target less likely"``, where the label does not say it.
 
     Options of a target function are keyword-only parameters of its constructor (``target_options={…}``).
     """

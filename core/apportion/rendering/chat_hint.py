@@ -41,7 +41,7 @@ def chat_hint(prompt: object, full: FullPrompt, *, generated: bool) -> str | Non
     instead = "as_chat=True" if isinstance(prompt, Documents) else "ap.Chat([{'role': 'user', 'content': …}])"
     return (
         "the model has a chat template, and this prompt does not use it, so the model may continue the text instead "
-        f"of answering; {instead} or --as-chat uses it"
+        f"of answering; {instead} uses it"
     )
 
 

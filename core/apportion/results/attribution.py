@@ -18,6 +18,7 @@ from apportion.results.html_view import HtmlView
 from apportion.results.provenance import Provenance
 from apportion.results.ranking import TOP, top_size
 from apportion.results.recipe import Recipe
+from apportion.results.scored import scored_in_words
 from apportion.results.tables import columns_of, dataframe
 
 if TYPE_CHECKING:
@@ -222,8 +223,11 @@ class Attribution:
         target = quoted(self.target_text or "".join(self.target_tokens))
         against = "" if provenance.contrast is None else f" against {quoted(provenance.contrast)}"
         model = f" on {quoted(provenance.model)}" if provenance.model else ""
+        what = scored_in_words(provenance)
+        explained = f"  explained: {what}\n" if what else ""
         return (
             f"Attribution: {self.estimand} of {counted(len(values), 'feature')}, target {target}{against}\n"
+            f"{explained}"
             f"  top: {top} ({self.unit})\n"
             f"  {provenance.method}{model}: {counted(provenance.evaluations, 'evaluation')}, {provenance.seconds:.3g} s"
         )

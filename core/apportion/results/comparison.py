@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ from jaxtyping import Float64
 
 from apportion.errors import InputError, listing
 from apportion.options import whole_number
+from apportion.phrases import quoted
 from apportion.results.attribution import Attribution
 from apportion.results.display import as_html, print_view
 from apportion.results.html_view import HtmlView
@@ -46,8 +48,8 @@ class ResultComparison:
             different = list(dict.fromkeys(map(of, self.results)))
             if len(different) > 1:
                 raise InputError(
-                    f"These results differ in their {what}: {' and '.join(f'{one!r:.80}' for one in different[:2])}. "
-                    "Compare attributions of one prompt and target."
+                    f"These results differ in their {what}: {_difference(*different[:2])}. Compare attributions of one "
+                    "prompt and target."
                 )
 
     @property
@@ -102,6 +104,19 @@ class ResultComparison:
 
 def _target(result: Attribution) -> str:
     return result.target_text or "".join(result.target_tokens)
+
+
+def _difference(one: object, other: object) -> str:
+    """Two facts that differ, in words: of features, their number and the first that differs."""
+    if not isinstance(one, tuple) or not isinstance(other, tuple):
+        return " and ".join("none" if fact is None else quoted(str(fact)) for fact in (one, other))
+    pairs = zip_longest(one, other)
+    position, first = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])
+    sizes = f"{len(one)} and {len(other)}" if len(one) != len(other) else f"{len(one)} each"
+    # Names may be alike while the texts differ.
+    column = 0 if None in first or first[0][0] != first[1][0] else 1
+    named = " and ".join("none" if feature is None else quoted(feature[column]) for feature in first)
+    return f"{sizes}, of which number {position + 1} is {named}"
 
 
 _ALIKE: dict[str, Callable[[Attribution], object]] = {

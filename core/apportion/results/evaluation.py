@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, overload
 
-from apportion.errors import InputError, ResultError, counted, listing
+from apportion.errors import InputError, ResultError, counted, listing, unknown_name
 from apportion.options import check_options
 from apportion.phrases import quoted
 from apportion.protocols.metrics import Measurement
@@ -17,6 +17,7 @@ from apportion.results.comparison import ResultComparison
 from apportion.results.display import as_html, print_view
 from apportion.results.html_view import HtmlView
 from apportion.results.result_json import plain
+from apportion.results.scored import PLAIN
 from apportion.results.tables import dataframe
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class Evaluation:
         method: the attribution's method.
         estimand: the attribution's estimand.
         unit: unit of the scores that metrics compare, such as ``"nats"``.
+        target_fn: name of the target function, which gives these scores.
+        scored: what it measures, such as ``"perplexity of the target"``; empty for the target's log-probability.
         target: text of the target.
         contrast: text that the target is compared with; ``None`` if the attribution has no contrast.
         n_features: number of features.
@@ -67,14 +70,31 @@ class Evaluation:
     evaluations: int = 0
     random: Mapping[str, tuple[Measurement, ...]] = field(default_factory=dict)
     plugins: Plugins | None = field(default=None, repr=False)
+    target_fn: str = PLAIN
+    scored: str = ""
 
     def random_value(self, metric: str) -> float:
-        """Mean of a metric over the random orders; NaN if it was not measured for any."""
+        """Mean of a metric over the random orders; NaN if it was not measured for any.
+
+        Raises:
+            UnknownNameError: the metric was not measured.
+        """
+        self[metric]
         found = self.random.get(metric, ())
         return sum(one.value for one in found) / len(found) if found else math.nan
 
     def __getitem__(self, metric: str) -> Measurement:
+        """The measurement by one metric: ``evaluation["lds"]``.
+
+        Raises:
+            UnknownNameError: the metric was not measured.
+        """
+        if metric not in self.measurements:
+            raise unknown_name("metric of this evaluation", str(metric), self.measurements)
         return self.measurements[metric]
+
+    def __contains__(self, metric: object) -> bool:
+        return metric in self.measurements
 
     def show(self) -> None:
         """Print a table in the terminal: each metric's value, error, and direction."""
@@ -146,9 +166,12 @@ class Evaluation:
             f"{name} {one.value:.3g}" + ("" if one.std_error is None else f" (standard error {one.std_error:.2g})")
             for name, one in self.measurements.items()
         ]
+        against = "" if self.contrast is None else f" against {quoted(self.contrast)}"
+        explained = f"  explained: {self.scored}\n" if self.scored else ""
         return (
             f"Evaluation: {self.method} ({self.estimand}) of {counted(self.n_features, 'feature')}, "
-            f"target {quoted(self.target)}\n"
+            f"target {quoted(self.target)}{against}\n"
+            f"{explained}"
             f"  {listing(shown, SHOWN)}\n"
             f"  {counted(self.evaluations, 'evaluation')} in addition to those of the run"
         )
@@ -224,9 +247,14 @@ class Comparison:
         return self.to_html().fragment
 
     def __repr__(self) -> str:
-        methods, target = listing(one.method for one in self.evaluations), quoted(self.evaluations[0].target)
+        one, methods = self.evaluations[0], listing(each.method for each in self.evaluations)
+        against = "" if one.contrast is None else f" against {quoted(one.contrast)}"
+        explained = f"  explained: {one.scored}\n" if one.scored else ""
         number = counted(len(self.evaluations), "evaluation")
-        return f"Comparison: {number} ({methods}), target {target}\n  {listing(self.metrics, SHOWN)}"
+        return (
+            f"Comparison: {number} ({methods}), target {quoted(one.target)}{against}\n"
+            f"{explained}  {listing(self.metrics, SHOWN)}"
+        )
 
     @property
     def _plugins(self) -> Plugins:
@@ -255,7 +283,8 @@ def compare(found: Iterable[Evaluation] | Iterable[Attribution]) -> Comparison |
 
     Raises:
         InputError: there are none, some are neither, or they do not belong together: results that differ in features,
-            target or contrast, or evaluations that differ in target, contrast, unit, number of features or seed.
+            target or contrast, or evaluations that differ in target, contrast, target function, unit, number of
+            features or seed.
     """
     if isinstance(found, Evaluation | Attribution) or not isinstance(found, Iterable):
         raise InputError(
@@ -276,7 +305,7 @@ def compare(found: Iterable[Evaluation] | Iterable[Attribution]) -> Comparison |
 
 
 def _check_alike(evaluations: Sequence[Evaluation]) -> None:
-    for name in ("target", "contrast", "unit", "n_features", "seed"):
+    for name in ("target", "contrast", "target_fn", "unit", "n_features", "seed"):
         different = {repr(getattr(one, name)) for one in evaluations}
         if len(different) > 1:
             raise InputError(

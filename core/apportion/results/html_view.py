@@ -5,8 +5,9 @@ from __future__ import annotations
 from html import escape
 from pathlib import Path
 
-from apportion.errors import ResultError
+from apportion.errors import ResultError, counted
 from apportion.files import write_atomically
+from apportion.phrases import quoted
 
 __all__ = ["HtmlView"]
 
@@ -61,6 +62,9 @@ class HtmlView(str):
         except OSError as error:
             raise ResultError(f"Cannot write {path}: {error.strerror or error}.") from error
         return path
+
+    def __repr__(self) -> str:
+        return f"HtmlView({quoted(self._title)}, {counted(len(self), 'character')})"
 
     def _repr_html_(self) -> str:
         return self.fragment

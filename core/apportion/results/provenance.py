@@ -26,6 +26,9 @@ class Provenance:
         target_end: why a target that the model wrote ends where it does: ``"model"`` (the model ended it), ``"stop"``
             (a stop text followed) or ``"limit"`` (it was cut off); ``None`` if the target was given.
         target_fn: name of the target function.
+        target_label: what the target function measures; empty if it does not say.
+        target_rise: what a higher value of it means, such as ``"makes the target less likely"``; empty if the label
+            says it.
         target_options: options of the target function, as given.
         contrast: the text that the target was compared with; ``None`` if there was none.
         unit: unit of the values.
@@ -71,6 +74,8 @@ class Provenance:
     notes: tuple[str, ...] = ()
     created: str = ""
     target_end: str | None = None
+    target_label: str = ""
+    target_rise: str = ""
 
 
 def versions() -> dict[str, str]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from apportion.phrases import sentence
 from apportion.protocols.methods import Estimate
 from apportion.results.attribution import Attribution
 from apportion.results.provenance import Provenance
@@ -62,6 +63,8 @@ def assemble(
         options={name: _plain(value) for name, value in request.all_options.items()},
         generation=dict(request.generation) if request.target.generated else None,
         target_fn=request.target_fn_name,
+        target_label=str(getattr(request.target_fn, "label", "")),
+        target_rise=str(getattr(request.target_fn, "rise", "")),
         target_options={name: _plain(value) for name, value in request.target_options.items()},
         contrast=None if request.target.contrast is None else request.target.contrast.text,
         unit=estimate.unit or str(getattr(request.target_fn, "unit", request.target_fn_name)),
@@ -79,7 +82,7 @@ def assemble(
         device=info.device,
         dtype=info.dtype,
         versions=versions,
-        notes=(*request.method_notes, *notes, *info.notes, *_input_notes(request), *tally.notes, *estimate.notes),
+        notes=tuple(map(sentence, _notes(request, notes, info, tally, estimate))),
         target_end=request.target.end,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
@@ -103,10 +106,14 @@ def assemble(
     )
 
 
-def _input_notes(request: Request) -> tuple[str, ...]:
-    """Notes on the prompts, the target and the contrast."""
+def _notes(
+    request: Request, notes: tuple[str, ...], info: SessionInfo, tally: Tally, estimate: Estimate
+) -> Iterator[str]:
+    """Notes on the method, the model, the prompts, the target and the contrast, the run, and the estimate."""
     target = request.target
-    return (*request.renderer.notes, *target.notes, *(() if target.contrast is None else target.contrast.notes))
+    yield from (*request.method_notes, *notes, *info.notes, *request.renderer.notes, *target.notes)
+    yield from () if target.contrast is None else target.contrast.notes
+    yield from (*tally.notes, *estimate.notes)
 
 
 def _plain(value: object) -> object:

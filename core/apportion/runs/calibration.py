@@ -102,10 +102,10 @@ class Speed:
         lengths = [probe.tokens for probe in self.probes]
         if not lengths:
             return ""
-        span = f"{min(lengths):,} to {max(lengths):,}" if min(lengths) < max(lengths) else f"{lengths[0]:,}"
+        span = f"{min(lengths):,} to " if min(lengths) < max(lengths) else ""
         taken = sum(probe.seconds for probe in self.probes)
         trials = counted(len(lengths), "short trial")
-        text = f"{trials} with {span} token{'' if span == '1' else 's'} ({taken:.1f} s)"
+        text = f"in {trials} with {span}{counted(max(lengths), 'token')} ({taken:.1f} s)"
         if longest > FURTHER * max(lengths):
             text += f", extrapolated to {longest:,} tokens"
         return text

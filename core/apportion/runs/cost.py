@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from apportion.errors import counted
@@ -50,7 +51,7 @@ class Cost:
         model_bytes: memory of the weights in bytes; ``None`` if unknown.
         at_most: true if the evaluations depend on values found during the run. Then ``evaluations`` is the maximum, and
             tokens, batches and time are those of a run that makes all of them, in the steps that it would take.
-        measured: how the rate was measured; empty if nothing has to be read.
+        measured: the trials that the rate was measured in; empty if nothing has to be read.
     """
 
     method: str
@@ -73,8 +74,19 @@ class Cost:
         return asdict(self)
 
     def __repr__(self) -> str:
-        facts = [text for name, text in self.lines() if name not in ("method", "memory")]
-        return f"Cost of {self.method}: {'; '.join(facts)}"
+        named = dict(self.lines())
+        facts = [named[name] for name in ("prompt", "evaluations", "tokens", "time")]
+        return f"Cost of {self.method}: {'; '.join(facts)}" + (
+            f"; time measured {self.measured}" if self.measured else ""
+        )
+
+    def _repr_html_(self) -> str:
+        cells = (
+            f'<tr><th scope="row" style="text-align: left">{escape(name)}</th>'
+            f'<td style="text-align: left">{escape(text)}</td></tr>'
+            for name, text in self.lines()
+        )
+        return f"<table>{''.join(cells)}</table>"
 
     def show(self) -> None:
         """Print the cost in the terminal."""
@@ -105,7 +117,7 @@ class Cost:
             ("method", f"{self.method} ({self.method_reason})" if self.method_reason else self.method),
             ("prompt", f"{counted(self.features, 'feature')}, {target}"),
             ("evaluations", f"{most}{counted(self.evaluations, 'distinct prompt')} in {batches}"),
-            ("tokens", f"{about}{self.forwarded_tokens:,} to forward" + self._saved()),
+            ("tokens", f"{about}{counted(self.forwarded_tokens, 'token')} to forward" + self._saved()),
             ("time", f"{about or 'about '}{duration(self.seconds)} ({self.tokens_per_second:,.0f} tokens/s)"),
             *([("measured", self.measured)] if self.measured else []),
             ("memory", most_memory),

@@ -80,6 +80,8 @@ def measure_all(
         method=attribution.provenance.method,
         estimand=attribution.estimand,
         unit=attribution.unit,
+        target_fn=attribution.provenance.target_fn,
+        scored=scored(attribution.provenance),
         n_features=game.n_features,
         target=attribution.target_text or "".join(attribution.target_tokens),
         contrast=attribution.provenance.contrast,

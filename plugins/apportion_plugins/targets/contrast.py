@@ -22,6 +22,7 @@ class ContrastLogProbDiff:
     needs = Needs.LOG_PROBS
     contrastive = True
     unit = "nats"
+    label = "log-odds of the target over the contrast"
 
     def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:
         """Differences of the sums over all tokens, and of aligned tokens."""
@@ -34,6 +35,7 @@ class ContrastProb:
     needs = Needs.LOG_PROBS
     contrastive = True
     unit = "probability"
+    label = "probability of the contrast"
 
     def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:
         """Probabilities in [0, 1]."""
@@ -47,6 +49,7 @@ class ContrastProbDiff:
     needs = Needs.LOG_PROBS
     contrastive = True
     unit = "probability"
+    label = "probability of the target minus that of the contrast"
 
     def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:
         """Differences in [−1, 1]."""
@@ -61,6 +64,7 @@ class ContrastLogits:
     needs = Needs.LOGITS
     contrastive = True
     unit = "logits"
+    label = "total logit of the contrast"
 
     def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:
         """Logits before the softmax."""
@@ -74,6 +78,7 @@ class ContrastLogitsDiff:
     needs = Needs.LOGITS
     contrastive = True
     unit = "logits"
+    label = "total logit of the target minus that of the contrast"
 
     def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:
         """Differences of the sums over all tokens, and of aligned tokens."""

@@ -14,12 +14,15 @@ from apportion_plugins.targets.columns import chosen_logits, columns, expectatio
 
 __all__ = ["Entropy", "Logit", "TopPSize", "check_top_p", "nucleus"]
 
+LESS_CERTAIN = "makes the model less certain"
+
 
 class Logit:
     """Logit of each target token, and their sum. Logits are not comparable across prompts; prefer ``log_prob``."""
 
     needs = Needs.LOGITS
     unit = "logits"
+    label = "total logit of the target"
 
     def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:
         """Logits before the softmax."""
@@ -36,6 +39,8 @@ class Entropy:
 
     needs = Needs.LOGITS
     unit = "nats"
+    label = "entropy of the next-token distribution"
+    rise = LESS_CERTAIN
 
     def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:
         """Entropies between 0 and log V."""
@@ -56,9 +61,15 @@ class TopPSize:
 
     needs = Needs.LOGITS
     unit = "tokens"
+    rise = LESS_CERTAIN
 
     def __init__(self, *, top_p: float = 0.9) -> None:
         self.top_p = check_top_p(top_p)
+
+    @property
+    def label(self) -> str:
+        """Quantity that the values measure."""
+        return f"number of most likely tokens with a total probability of {self.top_p:g}"
 
     def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:
         """Counts at each target position, and their mean for the whole target."""

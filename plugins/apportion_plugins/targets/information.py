@@ -34,6 +34,11 @@ class PCXMI:
     def __init__(self, *, reference: str = EMPTY) -> None:
         self.reference = _checked(reference)
 
+    @property
+    def label(self) -> str:
+        """Quantity that the values measure."""
+        return f"gain in log-probability of the target over {_named(self.reference)}"
+
     def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:
         """Differences of log-probabilities, for the whole target and for each token."""
         assert scores.log_probs is not None and scores.reference is not None
@@ -83,6 +88,11 @@ class KLDivergence:
         self.top_k = None if top_k is None else whole_number("top_k", top_k, least=1)
         self.top_p = check_top_p(top_p)
 
+    @property
+    def label(self) -> str:
+        """Quantity that the values measure."""
+        return f"divergence from the predictions after {_named(self.reference)}"
+
     def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:
         """Divergences; at least 0."""
         assert scores.logits is not None and scores.reference is not None and scores.reference.logits is not None
@@ -104,3 +114,9 @@ def _checked(reference: str) -> str:
     if not isinstance(reference, str):
         raise InputError(f"reference={reference!r} must be 'full', 'empty' or the text of a prompt.")
     return reference
+
+
+def _named(reference: str) -> str:
+    """The reference prompt in a sentence."""
+    names = {FULL: "the full prompt", EMPTY: "the prompt without features", "": "no prompt at all"}
+    return names.get(reference, "the reference prompt")

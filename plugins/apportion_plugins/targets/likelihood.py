@@ -10,12 +10,15 @@ from apportion_plugins.targets.columns import summed
 
 __all__ = ["CrossEntropy", "LogProb", "Perplexity", "Prob"]
 
+LESS_LIKELY = "makes the target less likely"
+
 
 class LogProb:
     """Log-probability ``[Σ log pₜ, log p₁ … log p_T]``, where pₜ is conditional on the prompt and earlier tokens."""
 
     needs = Needs.LOG_PROBS
     unit = "nats"
+    label = "log-probability of the target"
 
     def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:
         """Natural logarithms."""
@@ -27,6 +30,7 @@ class Prob(LogProb):
     """Probability of the target, and of each token: the exponential of every entry of ``LogProb``."""
 
     unit = "probability"
+    label = "probability of the target"
 
     def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:
         """Probabilities in [0, 1]."""
@@ -37,6 +41,8 @@ class CrossEntropy(LogProb):
     """Surprisal of the target, ``-log p``. A feature with a positive value makes the target *less* likely."""
 
     unit = "nats"
+    label = "cross-entropy of the target"
+    rise = LESS_LIKELY
 
     def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:
         """Negative natural logarithms."""
@@ -50,6 +56,8 @@ class Perplexity(LogProb):
     """
 
     unit = "perplexity"
+    label = "perplexity of the target"
+    rise = LESS_LIKELY
 
     def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:
         """Perplexities: the number of equally likely tokens that would be as hard to predict."""

@@ -14,7 +14,7 @@ from apportion_plugins.visualizers.facts import error_notes
 from apportion_plugins.visualizers.fonts import lettering
 from apportion_plugins.visualizers.header import header_of
 from apportion_plugins.visualizers.look import AUTO, Look
-from apportion_plugins.visualizers.numbers import Numbers, half_widths
+from apportion_plugins.visualizers.numbers import DECIMALS, Numbers, half_widths
 from apportion_plugins.visualizers.plot_figure import PlotFigure
 from apportion_plugins.visualizers.selection import table_rows
 
@@ -75,7 +75,7 @@ def draw_bars(page: Page, attribution: Attribution, rows: Sequence[int], notes: 
     """
     values, half = np.asarray(attribution.values), half_widths(attribution)
     chosen = list(rows)
-    bars = Bars(values[chosen], None if half is None else half[chosen], Numbers(values[chosen]))
+    bars = Bars(values[chosen], None if half is None else half[chosen], Numbers(values[chosen], decimals=DECIMALS))
     beside = 2 * MARGIN + 0.1 + bars.width(page, LEAST_BARS)
     labels, widest = parts.fitted_labels(page, parts.row_labels(attribution, rows, page), beside)
     left = MARGIN + widest + 0.1
@@ -88,6 +88,6 @@ def draw_bars(page: Page, attribution: Attribution, rows: Sequence[int], notes: 
     axes = page.axes(left, header.height, inner, body)
     bars.draw(page, axes, inner)
     parts.label_rows(page, axes, labels)
-    parts.plain_axes(page, axes, f"attribution of the whole target ({attribution.unit})")
+    parts.plain_axes(page, axes, parts.values_label(attribution))
     header.draw(page)
     parts.draw_notes(page, lines, header.height + body + AXIS)

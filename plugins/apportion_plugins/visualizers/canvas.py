@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rich.cells import cell_len
@@ -61,13 +62,25 @@ def drawn(look: Look, lettering: Lettering, layout: Callable[[Page], None]) -> P
             least = error
             continue
         return page.figure
-    needed, title = f"at least {least.width:.1f} wide", ""
-    if least.height:
-        needed, title = f"at least {least.height:.1f} high", ", or leave out the title"
+    width, height = least.width, least.height or _height_at(least.width, look, lettering, layout)
+    sides = [f"{side:.1f} {name}" for side, name in ((width, "wide"), (height, "high")) if side]
+    titled = bool(height and look.title)
     raise InputError(
-        f"size={look.size!r} is too small for this content, which must be {needed}. Choose a larger size (None for "
-        f"what the content needs), show less of it{title}."
+        f"size={look.size!r} is too small for this content, which must be at least {' and '.join(sides)}. Choose a "
+        "larger size (None for what the content needs)"
+        + (", show less of it, or leave out the title." if titled else ", or show less of it.")
     )
+
+
+def _height_at(width: float, look: Look, lettering: Lettering, layout: Callable[[Page], None]) -> float:
+    """The least height if that is too small as well, once the width is large enough; otherwise 0."""
+    # A little more than needed: the width of text depends on rounding.
+    enough = replace(look, size=(width + 0.05, look.height), dpi=None)
+    try:
+        layout(Page(lettering, enough, _SCALES[-1]))
+    except _TooSmallError as error:
+        return error.height
+    return 0.0
 
 
 class Page:

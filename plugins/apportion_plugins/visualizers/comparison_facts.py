@@ -9,7 +9,7 @@ import numpy as np
 from apportion.results.attribution import Attribution
 from apportion.results.comparison import ResultComparison
 from apportion.results.ranking import TOP
-from apportion_plugins.visualizers.numbers import Numbers, half_widths
+from apportion_plugins.visualizers.numbers import DECIMALS, Numbers, half_widths
 
 __all__ = ["agreements", "value_cells"]
 
@@ -17,7 +17,7 @@ __all__ = ["agreements", "value_cells"]
 def value_cells(result: Attribution) -> list[str]:
     """Values, with the half-widths of their intervals if they are estimates."""
     values, half = np.asarray(result.values), half_widths(result)
-    numbers = Numbers(values)
+    numbers = Numbers(values, decimals=DECIMALS)
     if half is None:
         return [numbers.signed(value) for value in values]
     return [f"{numbers.signed(value)} ± {numbers.plain(error)}" for value, error in zip(values, half, strict=True)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
@@ -24,7 +25,9 @@ from apportion_plugins.visualizers.plot_figure import PlotFigure
 
 __all__ = ["curves"]
 
-WIDTH, HEIGHT, LEAST_HEIGHT = 3.1, 2.5, 1.7
+WIDTH, NARROW = 3.1, 0.95
+HEIGHT, LOW, LEAST_HEIGHT = 2.5, 1.8, 1.1
+HANDLE = 0.45
 SCALE, BELOW, BETWEEN = 0.62, 0.5, 0.3
 SHADE = 0.14
 MOST_NAMED = 24
@@ -38,7 +41,8 @@ class Line:
     """One curve in a panel.
 
     Attributes:
-        label: label in the legend.
+        name: name in the legend.
+        stated: its area with the unit, for the legend; empty for short labels.
         x: shares of the features.
         y: scores.
         area: value of the metric.
@@ -46,12 +50,37 @@ class Line:
         style: style of the line: dashed for the order that is not the panel's own, dash-dotted for random orders.
     """
 
-    label: str
+    name: str
+    stated: str
     x: Float64[np.ndarray, " C"]
     y: Float64[np.ndarray, " C"]
     area: float
     colour: str
     style: str = "-"
+
+    @property
+    def label(self) -> str:
+        """Label in the legend of one panel."""
+        return self.name + (f": area {self.stated}" if self.stated else "")
+
+
+Panel = tuple[str, str, Sequence[Line]]
+"""Title, label of the horizontal axis, and curves."""
+
+
+@dataclass(frozen=True)
+class _Panels:
+    """Widths of the panels, which stand side by side.
+
+    Attributes:
+        width: width of one, in inches.
+        step: distance from the left edge of one to that of the next.
+        shared: they have one legend and one vertical axis, because the width that the user chose has room for no more.
+    """
+
+    width: float
+    step: float
+    shared: bool
 
 
 def curves(evaluations: Sequence[Evaluation], look: Look) -> PlotFigure:
@@ -99,10 +128,10 @@ def _lines(page: Page, evaluations: Sequence[Evaluation], names: Sequence[str], 
             ramp = page.ramp.colour(-0.9 if dashed else 0.9)
             found = one[metric]
             x, y = (np.asarray(found.extras[key], dtype=np.float64) for key in ("shares", "scores"))
-            area = "" if page.look.short else f": area {numbers.plain(found.value)} {one.unit}"
             lines.append(
                 Line(
-                    f"{order if alone else name}{area}",
+                    order if alone else name,
+                    "" if page.look.short else f"{numbers.plain(found.value)} {one.unit}",
                     1 - x[::-1] if dashed else x,
                     y[::-1] if dashed else y,
                     found.value,
@@ -120,60 +149,115 @@ def _random_order(page: Page, evaluations: Sequence[Evaluation], metric: str, nu
         if found:
             x, y = (np.mean([each.extras[key] for each in found], axis=0) for key in ("shares", "scores"))
             area = one.random_value(metric)
-            label = "random order" + ("" if page.look.short else f": area {numbers.plain(area)} {one.unit}")
-            return [Line(label, x, y, area, RANDOM, "-.")]
+            stated = "" if page.look.short else f"{numbers.plain(area)} {one.unit}"
+            return [Line("random order", stated, x, y, area, RANDOM, "-.")]
     return []
 
 
-def _draw(page: Page, evaluations: Sequence[Evaluation], panels: Sequence[tuple[str, str, Sequence[Line]]]) -> None:
-    panel, columns = _panel_width(page, panels)
-    rows = -(-len(panels) // columns)
-    width = page.room or _whole_width(panel, columns)
+def _draw(page: Page, evaluations: Sequence[Evaluation], panels: Sequence[Panel]) -> None:
+    at = _panels(page, panels)
+    width = page.room or _around(len(panels), BETWEEN + SCALE) + len(panels) * at.width
     header = _header(page, evaluations, width)
-    legend = max(len(lines) for *_, lines in panels) + (len(evaluations) == 1)
-    above, under = height_of(1, SUBTITLE) + 0.05, height_of(legend, NOTE) * 1.25
-    note = "Areas are measured from the score without features (dotted)."
+    entries = len({line.name for *_, lines in panels for line in lines}) + (len(evaluations) == 1)
+    above, under = height_of(1, SUBTITLE) + 0.05, height_of(entries, NOTE) * 1.25
+    notes = parts.wrapped_notes(page, [_note(evaluations, panels, shared=at.shared)], width)
+    rest = header.height + parts.notes_height(notes)
+    natural = LOW if at.shared else HEIGHT
+    row = page.row_height(1, above + natural + BELOW + under, above + LEAST_HEIGHT + BELOW + under, rest)
+    page.resize(width, rest + row)
+    top, height = header.height + above, row - above - BELOW - under
+    drawn_axes = []
+    for i, shown in enumerate(panels):
+        axes = page.axes(MARGIN + SCALE + i * at.step, top, at.width, height)
+        _draw_panel(page, axes, evaluations, panels, shown)
+        drawn_axes.append(axes)
+    drawn_axes[0].set_ylabel(_score_label(page, evaluations[0], height), **page.style(parts.LABEL))
+    if at.shared:
+        for axes in drawn_axes[1:]:
+            axes.tick_params(axis="y", labelleft=False, length=0)
+        for axes in drawn_axes:
+            axes.set_xticks([0.0, 0.5, 1.0])
+        below = page.axes(MARGIN, top + height + BELOW, width - 2 * MARGIN, under)
+        _draw_legend(page, below, _shared_legend(panels, drawn_axes))
+    else:
+        for i, axes in enumerate(drawn_axes):
+            below = page.axes(MARGIN + SCALE + i * at.step, top + height + BELOW, at.width, under)
+            handles, labels = axes.get_legend_handles_labels()
+            _draw_legend(page, below, dict(zip(labels, handles, strict=True)))
+    header.draw(page)
+    parts.draw_notes(page, notes, header.height + row)
+
+
+def _note(evaluations: Sequence[Evaluation], panels: Sequence[Panel], *, shared: bool) -> str:
+    """The note below the panels."""
+    note = "Areas are measured from the score without features (dotted)"
+    note += f": first {panels[0][0].lower()}, then {panels[1][0].lower()}." if shared else "."
     orders = max((len(some) for one in evaluations for some in one.random.values()), default=0)
     if orders:
         note += f" Random order: the mean over {orders} random orders of the features."
     if len(evaluations) == 1 and len(panels) == 2:
         note += " Removing the lowest first is adding the highest first in reverse."
-    notes = parts.wrapped_notes(page, [note], width)
-    rest = header.height + parts.notes_height(notes)
-    row = page.row_height(rows, above + HEIGHT + BELOW + under, above + LEAST_HEIGHT + BELOW + under, rest)
-    page.resize(width, rest + rows * row)
-    for i, shown in enumerate(panels):
-        left = MARGIN + SCALE + i % columns * (SCALE + panel + BETWEEN)
-        top, height = header.height + i // columns * row + above, row - above - BELOW - under
-        axes = page.axes(left, top, panel, height)
-        _draw_panel(page, axes, evaluations, panels, shown)
-        if i % columns == 0:
-            axes.set_ylabel(f"score of the target ({evaluations[0].unit})", **page.style(parts.LABEL))
-        _draw_legend(page, page.axes(left, top + height + BELOW, panel, under), axes)
-    header.draw(page)
-    parts.draw_notes(page, notes, header.height + rows * row)
+    return note
 
 
-def _panel_width(page: Page, panels: Sequence[tuple[str, str, Sequence[Line]]]) -> tuple[float, int]:
-    """Width of a panel in inches, and how many stand side by side: all, or one if the user chose a small width."""
-    least = max(page.width_of([line.label for line in lines], NOTE) for *_, lines in panels) + 0.45
+def _score_label(page: Page, one: Evaluation, height: float) -> str:
+    """Label of the vertical axis: what is scored, if its name fits the height in inches."""
+    label = f"{one_line(one.scored) or 'score of the target'} ({one.unit})"
+    return label if page.width_of([label], parts.LABEL) <= height else f"score ({one.unit})"
+
+
+def _panels(page: Page, panels: Sequence[Panel]) -> _Panels:
+    """The widths of the panels; if the user chose a small width, they share legend and vertical axis."""
+    least = max(page.width_of([line.label for line in lines], NOTE) for *_, lines in panels) + HANDLE
+    n, apart = len(panels), BETWEEN + SCALE
     if page.room is None:
-        return max(WIDTH, least), len(panels)
-    page.need_width(_whole_width(least, 1))
-    columns = len(panels) if page.room >= _whole_width(least, len(panels)) else 1
-    return (page.room - _whole_width(0.0, columns)) / columns, columns
+        return _Panels(max(WIDTH, least), max(WIDTH, least) + apart, shared=False)
+    if n == 1:
+        page.need_width(_around(1, apart) + least)
+    if page.room >= _around(n, apart) + n * least:
+        width = (page.room - _around(n, apart)) / n
+        return _Panels(width, width + apart, shared=False)
+    legend = page.width_of(list(_shared_labels(panels).values()), NOTE) + HANDLE + 2 * MARGIN
+    page.need_width(max(legend, _around(n, BETWEEN) + n * NARROW))
+    width = (page.room - _around(n, BETWEEN)) / n
+    return _Panels(width, width + BETWEEN, shared=True)
 
 
-def _whole_width(panel: float, columns: int) -> float:
-    return 3 * MARGIN + columns * (SCALE + panel) + (columns - 1) * BETWEEN
+def _around(panels: int, apart: float) -> float:
+    """Width in inches of all that is not a panel."""
+    return 3 * MARGIN + SCALE + (panels - 1) * apart
+
+
+def _shared_labels(panels: Sequence[Panel]) -> dict[str, str]:
+    """For each name its label in the legend of all panels, with the areas in the order of the panels."""
+    stated: dict[str, dict[str, None]] = {}
+    for *_, lines in panels:
+        for line in lines:
+            stated.setdefault(line.name, {})[line.stated] = None
+    return {
+        name: name + (f": area{'s' if len(areas) > 1 else ''} {', '.join(areas)}" if any(areas) else "")
+        for name, areas in stated.items()
+    }
+
+
+def _shared_legend(panels: Sequence[Panel], drawn_axes: Sequence[Axes]) -> dict[str, Any]:
+    """The handle of each label in the legend of all panels."""
+    labels = _shared_labels(panels)
+    found: dict[str, Any] = {}
+    for (*_, lines), axes in zip(panels, drawn_axes, strict=True):
+        names = {line.label: line.name for line in lines}
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            # The area between both orders is the same in each panel, and no line.
+            found.setdefault(labels[names[label]] if label in names else label, handle)
+    return found
 
 
 def _draw_panel(
     page: Page,
     axes: Axes,
     evaluations: Sequence[Evaluation],
-    panels: Sequence[tuple[str, str, Sequence[Line]]],
-    shown: tuple[str, str, Sequence[Line]],
+    panels: Sequence[Panel],
+    shown: Panel,
 ) -> None:
     name, x_label, lines = shown
     everything = np.concatenate([line.y for *_, lines in panels for line in lines])
@@ -185,13 +269,19 @@ def _draw_panel(
     axes.set_title(name, loc="left", **page.style(SUBTITLE), weight="bold")
 
 
-def _draw_legend(page: Page, below: Axes, axes: Axes) -> None:
-    """Draw the legend of ``axes`` into those below."""
+def _draw_legend(page: Page, below: Axes, entries: dict[str, Any]) -> None:
+    """Draw a legend, the handle of each label, into the axes below the panels."""
     below.axis("off")
-    handles, labels = axes.get_legend_handles_labels()
     font = {key: value for key, value in page.style(NOTE).items() if key in ("family", "size")}
     below.legend(
-        handles, labels, loc="upper left", borderaxespad=0, borderpad=0, frameon=False, handlelength=2.2, prop=font
+        list(entries.values()),
+        list(entries),
+        loc="upper left",
+        borderaxespad=0,
+        borderpad=0,
+        frameon=False,
+        handlelength=2.2,
+        prop=font,
     )
 
 
@@ -227,6 +317,7 @@ def _header(page: Page, evaluations: Sequence[Evaluation], width: float) -> Head
     def lines(inner: float) -> list[str]:
         return [
             *page.wrapped(target, inner, SUBTITLE, most=2),
+            *(page.wrapped(f"Score: {one_line(one.scored)} ({one.unit}).", inner, SUBTITLE) if one.scored else []),
             *page.wrapped(f"{counted(one.n_features, 'feature')}, in the order of their attribution.", inner, SUBTITLE),
         ]
 

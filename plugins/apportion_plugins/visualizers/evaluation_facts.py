@@ -13,7 +13,7 @@ from apportion_plugins.visualizers.labels import one_line
 from apportion_plugins.visualizers.names import evaluation_names
 from apportion_plugins.visualizers.numbers import INTERVAL, Numbers
 
-__all__ = ["MetricTable", "evaluation_facts", "metric_table"]
+__all__ = ["MetricTable", "estimands", "evaluation_facts", "metric_table"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,13 @@ class MetricTable:
 
     heads: list[str]
     rows: list[tuple[str, str, list[str]]]
+
+
+def estimands(evaluations: Sequence[Evaluation]) -> list[tuple[str, str]]:
+    """The name of each evaluation, and what its attribution estimates."""
+    of = [f" of the {one_line(each.scored)}" if each.scored else "" for each in evaluations]
+    names = evaluation_names(evaluations)
+    return [(name, one_line(each.estimand) + what) for name, each, what in zip(names, evaluations, of, strict=True)]
 
 
 def metric_table(evaluations: Sequence[Evaluation]) -> MetricTable:
@@ -56,7 +63,7 @@ def evaluation_facts(evaluations: Sequence[Evaluation]) -> list[tuple[str, str]]
         facts.append(("note", f"±: 95 % interval, {INTERVAL} standard errors of the metric's own draws."))
     orders = max((len(some) for one in evaluations for some in one.random.values()), default=0)
     if orders:
-        facts.append(("note", f"random order: mean over {orders} random orders of the features, as a yardstick."))
+        facts.append(("note", f"Random order: the mean over {orders} random orders of the features, as a yardstick."))
     return facts
 
 

@@ -10,7 +10,8 @@ from jaxtyping import Float64
 from apportion.errors import counted
 from apportion.results.attribution import Attribution
 from apportion.results.ranking import top_size
-from apportion_plugins.visualizers.labels import quotable
+from apportion.results.scored import scored
+from apportion_plugins.visualizers.labels import one_line, quotable
 from apportion_plugins.visualizers.numbers import INTERVAL, Numbers, half_widths
 
 __all__ = [
@@ -18,7 +19,9 @@ __all__ = [
     "cost",
     "details",
     "error_notes",
+    "estimand_of",
     "half_width_notes",
+    "meaning_of_signs",
     "method_line",
     "ranking",
     "score_line",
@@ -65,6 +68,23 @@ def details(attribution: Attribution) -> list[tuple[str, str]]:
 def target_text(attribution: Attribution) -> str:
     """The target on one line."""
     return quotable(attribution.target_text or "".join(attribution.target_tokens))
+
+
+def meaning_of_signs(attribution: Attribution) -> str:
+    """A sentence on positive and negative values: what they raise and lower, and what a rise means."""
+    what, unit, rise = scored(attribution.provenance), attribution.unit, attribution.provenance.target_rise
+    if not what:
+        return f"Above 0 raises the target's score ({unit}), below 0 lowers it."
+    # Some units repeat the name: the perplexity of the target, in units of perplexity.
+    measured = f"the {what}" if unit in what else f"the {what} ({unit})"
+    then = f", which {rise}" if rise else ""
+    return f"Above 0 raises {measured}{then}; below 0 does the opposite."
+
+
+def estimand_of(attribution: Attribution) -> str:
+    """The estimand, and of what, unless that is the target's log-probability."""
+    what, estimand = scored(attribution.provenance), one_line(attribution.estimand)
+    return f"{estimand} of the {what}" if what else estimand
 
 
 def contrast_text(attribution: Attribution) -> str:

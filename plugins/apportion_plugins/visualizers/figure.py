@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from apportion.results.attribution import Attribution
+from apportion.results.scored import PLAIN
 from apportion_plugins.visualizers.canvas import MARGIN, NOTE, Page, height_of
 from apportion_plugins.visualizers.drawing import Axes, rcParams
 from apportion_plugins.visualizers.facts import contrast_text
@@ -21,6 +22,7 @@ __all__ = [
     "notes_height",
     "plain_axes",
     "row_labels",
+    "values_label",
     "wrapped_notes",
 ]
 
@@ -55,7 +57,7 @@ def fitted_labels(page: Page, labels: Sequence[str], beside: float) -> tuple[lis
     page.need_width(beside + min(widest, LEAST_LABELS))
     room = page.room - beside
     shown = list(labels) if widest <= room else [page.fitted(label, room, LABEL) for label in labels]
-    return shown, min(widest, room)
+    return shown, page.width_of(shown, LABEL)
 
 
 def figure_texts(attribution: Attribution, page_title: str | None) -> list[str]:
@@ -70,6 +72,13 @@ def figure_texts(attribution: Attribution, page_title: str | None) -> list[str]:
         one_line(attribution.target_text),
         contrast_text(attribution),
     ]
+
+
+def values_label(attribution: Attribution) -> str:
+    """Label for the axis of the values: what is attributed, and its unit."""
+    target_fn = attribution.provenance.target_fn
+    what = "the whole target" if target_fn == PLAIN else one_line(target_fn)
+    return f"attribution of {what} ({attribution.unit})"
 
 
 def wrapped_notes(page: Page, notes: Sequence[str], width: float) -> list[str]:

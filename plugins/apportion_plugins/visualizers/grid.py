@@ -21,7 +21,7 @@ __all__ = ["AXIS", "SCALE", "Grid", "draw_grid", "draw_scale"]
 
 ROW, LEAST_ROW = 0.27, 0.18
 AXIS = 0.52
-BARS, LEAST_BARS = 1.4, 0.6
+BARS, LEAST_BARS, NARROW_BARS = 1.4, 0.6, 0.3
 LEAST_CELL = 0.18
 SPACE = 0.35
 WIDE = 0.95
@@ -48,6 +48,7 @@ class Grid:
         scale_label: label below the colour scale.
         side: height of a row and minimum width of a column, in inches.
         blank: cells that have no meaning and stay empty.
+        scale_label_short: label below the colour scale of narrow figures; empty for the same.
     """
 
     page: Page
@@ -61,6 +62,7 @@ class Grid:
     scale_label: str
     side: float = ROW
     blank: Bool[np.ndarray, "F T"] | None = None
+    scale_label_short: str = ""
 
     @property
     def limit(self) -> float:
@@ -143,7 +145,7 @@ def draw_grid(grid: Grid, header: Callable[[float], Header], notes: list[str]) -
     parts.plain_axes(page, bar_axes, grid.bars_label)
     _draw_cells(grid, page.axes(at.heat, top, at.cell * len(grid.columns), body), at.slanted)
     scale_axes = page.axes(at.heat, top + body + 0.09, min(SCALE, at.width - at.heat - MARGIN - 0.15), 0.1)
-    draw_scale(page, scale_axes, grid.limit, grid.scale_label)
+    draw_scale(page, scale_axes, grid.limit, _scale_label(page, grid))
     above.draw(page)
     parts.draw_notes(page, lines, top + body + AXIS)
 
@@ -167,6 +169,7 @@ def _fitted(grid: Grid) -> tuple[Grid, _Columns]:
     page, n = grid.page, len(grid.columns)
     longest = page.width_of(grid.columns, parts.LABEL)
     bars = grid.bars.width(page, LEAST_BARS)
+    narrow = grid.bars.width(page, NARROW_BARS)
     least_labels = min(page.width_of(grid.rows, parts.LABEL), parts.LEAST_LABELS)
     around = 2 * MARGIN + 0.1 + SPACE
 
@@ -175,8 +178,12 @@ def _fitted(grid: Grid) -> tuple[Grid, _Columns]:
         return max(n * cell + beyond, _least_scale(page, grid) + 0.15)
 
     assert page.room is not None
-    if grid.numbered and not grid.insists and page.room < around + bars + least_labels + right(grid.least_cell):
-        grid = replace(grid, numbered=False)
+    beside = around + least_labels
+    if page.room < beside + bars + right(grid.least_cell):
+        # Short bars show more than cells without numbers, and those more than smaller print.
+        bars = narrow
+        if grid.numbered and not grid.insists and page.room < beside + bars + right(grid.least_cell):
+            grid = replace(grid, numbered=False)
     least = grid.least_cell
     page.need_width(around + bars + least_labels + right(least))
     labels, widest = parts.fitted_labels(page, grid.rows, around + bars + right(least))
@@ -196,7 +203,13 @@ def _widest_cell(room: float, n: int, longest: float) -> float:
 
 def _least_scale(page: Page, grid: Grid) -> float:
     """Least width of the colour scale: that of the label below it."""
-    return min(SCALE, page.width_of([grid.scale_label], parts.LABEL))
+    return min(SCALE, page.width_of([_scale_label(page, grid)], parts.LABEL))
+
+
+def _scale_label(page: Page, grid: Grid) -> str:
+    """Label below the colour scale; without what the header says too if the user chose a small width."""
+    long = page.room is None or page.room >= LEAST_WIDTH
+    return grid.scale_label if long else grid.scale_label_short or grid.scale_label
 
 
 def _overhang(longest: float, cell: float) -> float:

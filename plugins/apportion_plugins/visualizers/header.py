@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from apportion.results.attribution import Attribution
 from apportion_plugins.visualizers.canvas import MARGIN, SUBTITLE, TITLE, Page, height_of
-from apportion_plugins.visualizers.facts import contrast_text, target_text
+from apportion_plugins.visualizers.facts import contrast_text, meaning_of_signs, target_text
 from apportion_plugins.visualizers.fonts import lettering
 from apportion_plugins.visualizers.labels import isolated, one_line
 from apportion_plugins.visualizers.look import AUTO
@@ -73,7 +73,7 @@ def header_of(
         reading: reading aid; empty for the meaning of signs in attributions.
         part: label of the part of the target that is shown.
     """
-    reading = reading or f"Above 0 raises the target's score ({attribution.unit}), below 0 lowers it."
+    reading = reading or meaning_of_signs(attribution)
     provenance = attribution.provenance
     quoted = f"“{isolated(target_text(attribution))}”"
     if provenance.contrast is not None:

@@ -18,7 +18,7 @@ from apportion_plugins.visualizers.grid import Grid, draw_grid
 from apportion_plugins.visualizers.header import header_of
 from apportion_plugins.visualizers.labels import ellipsis, token_labels
 from apportion_plugins.visualizers.look import AUTO, Look
-from apportion_plugins.visualizers.numbers import Numbers, half_widths
+from apportion_plugins.visualizers.numbers import DECIMALS, Numbers, half_widths
 from apportion_plugins.visualizers.plot_figure import PlotFigure
 from apportion_plugins.visualizers.selection import check_limit, largest, left_out, repeats_the_whole
 
@@ -98,9 +98,10 @@ def _grid(
         cells=cells,
         rows=parts.row_labels(attribution, rows, page),
         columns=columns,
-        bars=Bars(values, None if half is None else half[rows], Numbers(values)),
+        bars=Bars(values, None if half is None else half[rows], Numbers(values, decimals=DECIMALS)),
         numbered=len(columns) <= MOST_NUMBERED if numbers is None else numbers,
         insists=numbers is True,
         bars_label=f"whole target ({attribution.unit})",
         scale_label=f"each target token ({attribution.unit})",
+        scale_label_short=f"each token ({attribution.unit})",
     )

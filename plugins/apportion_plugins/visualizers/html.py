@@ -11,14 +11,14 @@ from apportion.results.attribution import Attribution
 from apportion.results.comparison import ResultComparison
 from apportion.results.evaluation import Evaluation
 from apportion.results.html_view import HtmlView
+from apportion.results.scored import scored
 from apportion_plugins.visualizers import html_parts as parts
-from apportion_plugins.visualizers.facts import contrast_text, details, summary, target_text
+from apportion_plugins.visualizers.facts import contrast_text, details, estimand_of, summary, target_text
 from apportion_plugins.visualizers.groups import has_groups
 from apportion_plugins.visualizers.html_comparison import comparison_page
 from apportion_plugins.visualizers.html_evaluation import evaluation_page
 from apportion_plugins.visualizers.html_prompt import coloured_prompt
 from apportion_plugins.visualizers.html_tables import feature_table, group_table, pair_table, token_table
-from apportion_plugins.visualizers.labels import one_line
 from apportion_plugins.visualizers.numbers import Numbers
 from apportion_plugins.visualizers.pairs import has_pairs
 from apportion_plugins.visualizers.palette import colour_limit
@@ -64,7 +64,7 @@ class Html:
         if has_pairs(attribution):
             tables += pair_table(attribution)
         tables += token_table(attribution, rows, max_cells)
-        title = f"{attribution.estimand}: {target_text(attribution).strip()}"
+        title = f"{estimand_of(attribution)}: {target_text(attribution).strip()}"
         return parts.page(title, [*_header(attribution), coloured_prompt(attribution), *tables, *_footer(attribution)])
 
     def render_evaluations(self, evaluations: Sequence[Evaluation]) -> HtmlView:
@@ -90,13 +90,16 @@ def _header(attribution: Attribution) -> list[str]:
     against = ""
     if attribution.provenance.contrast is not None:
         against = f'<span class="apn-soft">against</span> {parts.quotation(contrast_text(attribution))} '
-    model = parts.piece(attribution.provenance.model or "?")
+    provenance = attribution.provenance
+    what = f"the {scored(provenance)}" if scored(provenance) else "the target's score"
+    rise = f", which {provenance.target_rise}" if provenance.target_rise else ""
+    model = parts.piece(provenance.model or "?")
     return [
-        f'<p class="apn-title">{escape(one_line(attribution.estimand))}</p>',
+        f'<p class="apn-title">{escape(estimand_of(attribution))}</p>',
         f'<p><span class="apn-soft">Target</span> {parts.quotation(target_text(attribution))} {against}'
         f'<span class="apn-soft">· model</span> {model}</p>',
-        f'<p class="apn-soft">−{most} lowers the target\'s score <span class="apn-key"></span> '
-        f"+{most} {unit} raises it</p>",
+        f'<p class="apn-soft">−{most} lowers {escape(what)} <span class="apn-key"></span> '
+        f"+{most} {unit} raises it{escape(rise)}</p>",
     ]
 
 

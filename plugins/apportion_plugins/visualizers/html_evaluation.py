@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from apportion.results.evaluation import Evaluation
 from apportion.results.html_view import HtmlView
 from apportion_plugins.visualizers import html_parts as parts
-from apportion_plugins.visualizers.evaluation_facts import evaluation_facts, metric_table
-from apportion_plugins.visualizers.labels import one_line, quotable
+from apportion_plugins.visualizers.evaluation_facts import estimands, evaluation_facts, metric_table
+from apportion_plugins.visualizers.labels import quotable
 from apportion_plugins.visualizers.names import evaluation_names
 
 __all__ = ["evaluation_page"]
@@ -17,13 +17,12 @@ __all__ = ["evaluation_page"]
 def evaluation_page(evaluations: Sequence[Evaluation]) -> HtmlView:
     """The measurements of evaluations of one target."""
     one, names = evaluations[0], evaluation_names(evaluations)
-    estimands = [f"{name}: {one_line(each.estimand)}" for name, each in zip(names, evaluations, strict=True)]
     against = "" if one.contrast is None else f" against {parts.quotation(quotable(one.contrast))}"
     table = metric_table(evaluations)
     rows = [
         parts.row_head(parts.piece(metric))
         + parts.cell(f'<span class="apn-whole">{better}</span>')
-        + "".join(map(parts.number, cells))
+        + "".join(map(parts.number, cells, table.heads))
         for metric, better, cells in table.rows
     ]
     facts = [f"{name}: {text}" if name != "note" else text for name, text in evaluation_facts(evaluations)]
@@ -32,8 +31,12 @@ def evaluation_page(evaluations: Sequence[Evaluation]) -> HtmlView:
         [
             '<p class="apn-title">Faithfulness</p>',
             f'<p><span class="apn-soft">Target</span> {parts.quotation(quotable(one.target))}{against}</p>',
-            *map(parts.soft, estimands),
-            parts.table(parts.column_heads(["metric", "better"], table.heads), rows),
+            *(parts.soft(f"{name}: {text}") for name, text in estimands(evaluations)),
+            parts.table(
+                parts.column_heads(["metric", "better"], table.heads),
+                rows,
+                parts.STACKED if len(evaluations) > 1 else "",
+            ),
             *map(parts.soft, facts),
         ],
     )

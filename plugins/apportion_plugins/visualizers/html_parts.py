@@ -13,6 +13,7 @@ from apportion_plugins.visualizers.labels import cut, ellipsis, one_line
 
 __all__ = [
     "NAME_COLUMNS",
+    "STACKED",
     "bar",
     "cell",
     "column_heads",
@@ -29,6 +30,8 @@ __all__ = [
 NAME_COLUMNS = 40
 """Longest name in a table, in columns of a terminal; the whole text is in the prompt."""
 TITLE_COLUMNS = 80
+STACKED = "apn-stacked"
+"""Class of tables whose cells stand below each other on narrow screens."""
 
 
 def page(title: str, parts: Iterable[str]) -> HtmlView:
@@ -68,9 +71,16 @@ def cell(content: str) -> str:
     return f"<td>{content}</td>"
 
 
-def number(text: str) -> str:
-    """A cell with a number, or something that stands for one."""
-    return f'<td class="apn-number">{escape(text)}</td>'
+def number(text: str, head: str = "", colour: str = "") -> str:
+    """A cell with a number, or something that stands for one.
+
+    Args:
+        text: the number.
+        head: head of its column, which stands beside it in stacked tables on narrow screens.
+        colour: class of its colour.
+    """
+    beside = f' data-head="{escape(head)}"' if head else ""
+    return f'<td class="{f"apn-number {colour}".strip()}"{beside}>{escape(text)}</td>'
 
 
 def bar(strength: float) -> str:
@@ -96,7 +106,7 @@ def table(head: str, rows: Iterable[str], kind: str = "") -> str:
     Args:
         head: cells of the head; empty for none.
         rows: cells of each row.
-        kind: additional class.
+        kind: additional class, such as ``STACKED``.
     """
     body = "\n".join(f"<tr>{row}</tr>" for row in rows)
     top = f"<thead><tr>{head}</tr></thead>" if head else ""

@@ -40,6 +40,7 @@ _LAYOUT = """
   color: var(--apn-ink); }
 .apn-view .apn-table thead th { color: var(--apn-soft); vertical-align: bottom;
   border-bottom: 1px solid var(--apn-line); }
+.apn-view .apn-table thead .apn-number { white-space: normal; }
 .apn-view .apn-table tbody th { color: var(--apn-ink); background: var(--apn-paper); }
 .apn-view .apn-table .apn-number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .apn-view .apn-table .apn-bars { padding: 2px 0; direction: ltr; }
@@ -62,6 +63,14 @@ _LAYOUT = """
   .apn-view { padding: 10px 8px; }
   .apn-view .apn-table th, .apn-view .apn-table td { padding: 2px 5px; }
   .apn-view .apn-key { width: 6em; }
+  .apn-view .apn-stacked, .apn-view .apn-stacked tbody { display: block; }
+  .apn-view .apn-stacked thead { display: none; }
+  .apn-view .apn-stacked tr { display: block; padding: 4px 0; border-bottom: 1px solid var(--apn-line); }
+  .apn-view .apn-stacked tbody th, .apn-view .apn-stacked td { display: block; max-width: none; }
+  .apn-view .apn-stacked tbody th { font-weight: 600; }
+  .apn-view .apn-stacked td[data-head] { display: flex; justify-content: space-between; gap: 1em; }
+  .apn-view .apn-stacked td[data-head]::before { content: attr(data-head); white-space: normal; text-align: start; }
+  .apn-view .apn-stacked td:empty { display: none; }
 }
 @media print {
   .apn-view { padding: 0; }

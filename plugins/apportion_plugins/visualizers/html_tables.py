@@ -13,7 +13,7 @@ from apportion_plugins.visualizers import html_parts as parts
 from apportion_plugins.visualizers.groups import groups_of, half_widths_of, strongest
 from apportion_plugins.visualizers.html_style import colour_class
 from apportion_plugins.visualizers.labels import SHORT_COLUMNS, text_is_name, token_labels
-from apportion_plugins.visualizers.numbers import INTERVAL, Numbers, half_widths
+from apportion_plugins.visualizers.numbers import DECIMALS, INTERVAL, Numbers, half_widths
 from apportion_plugins.visualizers.pairs import interval_notes, pairs_of
 from apportion_plugins.visualizers.palette import colour_limit, strengths
 from apportion_plugins.visualizers.selection import left_out, ranked, repeats_the_whole
@@ -27,7 +27,7 @@ MOST_PAIRS = 20
 def feature_table(attribution: Attribution, rows: Sequence[int]) -> str:
     """Feature, text, replacement, attribution, error, bar."""
     features = [attribution.features[i] for i in rows]
-    numbers, strength = Numbers(attribution.values), strengths(np.asarray(attribution.values))
+    numbers, strength = Numbers(attribution.values, decimals=DECIMALS), strengths(np.asarray(attribution.values))
     half = half_widths(attribution)
     texts = not all(map(text_is_name, features))
     baselines = any(feature.baseline for feature in features)
@@ -50,7 +50,7 @@ def group_table(attribution: Attribution, limit: int | None) -> list[str]:
     groups = groups_of(attribution)
     rows, notes = strongest(groups, limit, "max_features")
     values, half = np.array([group.value for group in groups]), half_widths_of(groups)
-    numbers, strength = Numbers(values), strengths(values)
+    numbers, strength = Numbers(values, decimals=DECIMALS), strengths(values)
     lines = []
     for i in rows:
         group = groups[i]
@@ -73,7 +73,7 @@ def pair_table(attribution: Attribution) -> list[str]:
     if not len(values):
         return []
     rows = ranked(values)[:MOST_PAIRS]
-    numbers, strength = Numbers(values), strengths(values)
+    numbers, strength = Numbers(values, decimals=DECIMALS), strengths(values)
     half = None if pairs.matrix_half_widths is None else pairs.matrix_half_widths[first, second]
     names = [parts.label(feature.name) for feature in attribution.features]
     lines = []

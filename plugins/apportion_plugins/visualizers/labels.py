@@ -79,6 +79,8 @@ def ellipsis(text: str, width: int) -> str:
     """
     if cell_len(text) <= width:
         return text
+    if text.endswith("…"):
+        return cut(text, width)
     characters = regex.findall(r"\X", text)
     tail = _taken(characters[::-1], (width - 1) // 3)
     if any(character.isspace() for character in characters):
@@ -86,14 +88,20 @@ def ellipsis(text: str, width: int) -> str:
     if not any(character[:1].isalnum() for character in tail):
         tail = []
     room = width - 1 - sum(map(cell_len, tail))
-    return _head(characters, room).rstrip(_DANGLING) + "…" + "".join(tail[::-1]).lstrip()
+    # A text that is shortened again has one ellipsis, too.
+    return _before_gap(_head(characters, room)) + "…" + "".join(tail[::-1]).rpartition("…")[2].lstrip()
 
 
 def cut(text: str, width: int) -> str:
     """The text in at most ``width`` columns, with ``…`` in place of its end if it is longer; words as in `ellipsis`."""
     if cell_len(text) <= width:
         return text
-    return _head(regex.findall(r"\X", text), width - 1).rstrip(f"{_DANGLING}…") + "…"
+    return _before_gap(_head(regex.findall(r"\X", text), width - 1)) + "…"
+
+
+def _before_gap(text: str) -> str:
+    """The text that is left before an ellipsis, without punctuation that would run into it."""
+    return text.partition("…")[0].rstrip(f"{_DANGLING}.,;:") or text.rstrip(f"{_DANGLING}…")
 
 
 def between_words(before: str = "", after: str = "") -> bool:

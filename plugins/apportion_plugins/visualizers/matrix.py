@@ -16,7 +16,7 @@ from apportion_plugins.visualizers.grid import Grid, draw_grid
 from apportion_plugins.visualizers.header import header_of
 from apportion_plugins.visualizers.labels import short_label
 from apportion_plugins.visualizers.look import AUTO, Look
-from apportion_plugins.visualizers.numbers import Numbers
+from apportion_plugins.visualizers.numbers import DECIMALS, Numbers
 from apportion_plugins.visualizers.pairs import Pairs, interval_notes, pairs_of, reading
 from apportion_plugins.visualizers.plot_figure import PlotFigure
 from apportion_plugins.visualizers.selection import check_limit, largest, left_out
@@ -98,11 +98,12 @@ def _grid(
         cells=pairs.matrix[np.ix_(rows, rows)],
         rows=parts.row_labels(attribution, rows, page),
         columns=[page.drawable(short_label(attribution.features[i])) for i in rows],
-        bars=Bars(values, None if half is None else half[rows], Numbers(values)),
+        bars=Bars(values, None if half is None else half[rows], Numbers(values, decimals=DECIMALS)),
         numbered=numbered,
         insists=numbers is True,
         bars_label=f"{attribution.estimand} ({attribution.unit})",
         scale_label=f"interaction, {scope} ({attribution.unit})",
+        scale_label_short=f"interaction ({attribution.unit})",
         side=(WIDE if len(rows) <= FEW else SIDE) if numbered else NARROW,
         blank=np.eye(len(rows), dtype=bool),
     )

@@ -10,7 +10,10 @@ from jaxtyping import Float64
 
 from apportion.results.attribution import Attribution
 
-__all__ = ["INTERVAL", "Numbers", "half_widths"]
+__all__ = ["DECIMALS", "INTERVAL", "Numbers", "half_widths"]
+
+DECIMALS = 2
+"""Fewest decimals in tables and at bars."""
 
 INTERVAL = 1.96
 """Half-width of a 95 % interval in standard errors."""
@@ -22,15 +25,17 @@ class Numbers:
     Args:
         values: all values that will be shown together.
         digits: number of digits for the largest.
+        decimals: fewest decimals, so that one large value does not round the others to nothing; as far as five digits
+            allow.
     """
 
-    def __init__(self, values: Iterable[float], digits: int = 3) -> None:
+    def __init__(self, values: Iterable[float], digits: int = 3, decimals: int = 0) -> None:
         finite = [abs(v) for v in values if math.isfinite(v)]
         largest = max(finite, default=0.0)
         exponent = math.floor(math.log10(largest)) if largest > 0 else 0
         self._digits = digits
         self._scientific = not -4 <= exponent < 5
-        self._decimals = max(0, digits - 1 - exponent)
+        self._decimals = max(0, digits - 1 - exponent, min(decimals, 4 - exponent))
 
     def signed(self, value: float) -> str:
         """Format with a sign: ``+1.20``, ``−0.03``, ``0``, or ``n/a`` for NaN."""
@@ -48,7 +53,11 @@ class Numbers:
         if not self._scientific:
             return f"{value:{sign}.{self._decimals}f}".replace("-", "−")
         mantissa, exponent = f"{value:{sign}.{self._digits - 1}e}".split("e")
-        return f"{mantissa}e{int(exponent)}".replace("-", "−")
+        power = int(exponent)
+        # Beside powers of ten, a value that is readable without one is written without it.
+        if -4 <= power < 5:
+            return f"{value:{sign}.{max(0, self._digits - 1 - power)}f}".replace("-", "−")
+        return f"{mantissa}e{power}".replace("-", "−")
 
 
 def half_widths(attribution: Attribution) -> Float64[np.ndarray, " F"] | None:

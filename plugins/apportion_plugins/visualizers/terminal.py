@@ -15,7 +15,8 @@ from rich.text import Text
 from apportion.results.attribution import Attribution
 from apportion.results.comparison import ResultComparison
 from apportion.results.evaluation import Evaluation
-from apportion_plugins.visualizers.facts import contrast_text, summary, target_text
+from apportion.results.scored import scored
+from apportion_plugins.visualizers.facts import contrast_text, estimand_of, summary, target_text
 from apportion_plugins.visualizers.groups import Group, groups_of, has_groups, strongest
 from apportion_plugins.visualizers.labels import one_line, prose
 from apportion_plugins.visualizers.palette import strengths
@@ -112,7 +113,7 @@ class TerminalView:
         grid = Table.grid(padding=(0, 2))
         grid.add_column(style="dim", no_wrap=True)
         grid.add_column(overflow="fold")
-        grid.add_row(Text("estimand"), Text(pen.say(self.attribution.estimand), style="bold"))
+        grid.add_row(Text("estimand"), Text(pen.say(estimand_of(self.attribution)), style="bold"))
         grid.add_row(Text("target"), Text(pen.say(quoted)))
         grid.add_row(Text("model"), Text(pen.say(one_line(self.attribution.provenance.model or "?"))))
         grid.add_row(Text("reading"), self._legend(pen))
@@ -120,7 +121,11 @@ class TerminalView:
 
     def _legend(self, pen: Pen) -> Text:
         raises, lowers = ((pen.say(f" {sign} "), pen.background(s)) for sign, s in (("+", 1.0), ("−", -1.0)))
-        legend = Text.assemble(raises, " raises, ", lowers, " lowers the target's score")
+        provenance = self.attribution.provenance
+        what = "the target's score" if not scored(provenance) else f"the {scored(provenance)}"
+        legend = Text.assemble(raises, " raises, ", lowers, f" lowers {pen.say(what)}")
+        if provenance.target_rise:
+            legend.append(pen.say(f"; a rise {provenance.target_rise}"))
         if not pen.coloured and self.attribution.segments:
             legend.append(pen.say("; strongest where marked [+] [−]"))
         return legend

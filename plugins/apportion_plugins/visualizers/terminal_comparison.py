@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
 from apportion.results.comparison import ResultComparison
 from apportion_plugins.visualizers.comparison_facts import agreements, value_cells
-from apportion_plugins.visualizers.facts import contrast_text, target_text
+from apportion_plugins.visualizers.facts import contrast_text, estimand_of, target_text
 from apportion_plugins.visualizers.labels import ellipsis, one_line, text_is_name
 from apportion_plugins.visualizers.numbers import INTERVAL
 from apportion_plugins.visualizers.pen import Pen
@@ -51,7 +53,7 @@ class ComparisonView:
         grid.add_column(style="dim", no_wrap=True)
         grid.add_column(overflow="fold")
         for name, result in zip(names, results, strict=True):
-            grid.add_row(Text(name), Text(pen.say(one_line(result.estimand)), style="bold"))
+            grid.add_row(Text(name), Text(pen.say(estimand_of(result)), style="bold"))
         quoted = f"“{pen.cell(target_text(results[0]))}”"
         if results[0].provenance.contrast is not None:
             quoted += f" against “{pen.cell(contrast_text(results[0]))}”"
@@ -68,8 +70,9 @@ class ComparisonView:
             labels.append([pen.cell(ellipsis(one_line(feature.text), LONGEST)) for feature in features])
         columns = list(labels)
         for name, result in zip(names, self.comparison.results, strict=True):
-            table.add_column(Text(f"{name}, {one_line(result.unit)}"), justify="right")
-            columns.append([pen.say(text) for text in value_cells(result)])
+            cells = [pen.say(text) for text in value_cells(result)]
+            table.add_column(Text(f"{name}, {one_line(result.unit)}"), justify="right", min_width=_widest(cells))
+            columns.append(cells)
         for row in zip(*columns, strict=True):
             table.add_row(*map(Text, row))
         return table
@@ -78,9 +81,14 @@ class ComparisonView:
         """Rank correlation of each pair, and the share of the top features that it has in common."""
         heads, pairs = agreements(self.comparison)
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-        table.add_column("results", no_wrap=True)
+        table.add_column("results", overflow="fold")
         for head in heads:
-            table.add_column(head, no_wrap=True, justify="right")
+            table.add_column(head, justify="right", min_width=_widest(head.split()))
         for i, j, cells in pairs:
             table.add_row(*map(Text, (f"{names[i]} and {names[j]}", *map(pen.say, cells))))
         return table
+
+
+def _widest(texts: Sequence[str]) -> int:
+    """Columns of the widest text, which must not be broken."""
+    return max(map(cell_len, texts), default=0)

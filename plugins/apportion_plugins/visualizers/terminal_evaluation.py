@@ -10,9 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from apportion.results.evaluation import Evaluation
-from apportion_plugins.visualizers.evaluation_facts import evaluation_facts, metric_table
-from apportion_plugins.visualizers.labels import one_line, quotable
-from apportion_plugins.visualizers.names import evaluation_names
+from apportion_plugins.visualizers.evaluation_facts import estimands, evaluation_facts, metric_table
+from apportion_plugins.visualizers.labels import quotable
 from apportion_plugins.visualizers.pen import Pen
 
 __all__ = ["EvaluationView"]
@@ -42,9 +41,9 @@ class EvaluationView:
         grid = Table.grid(padding=(0, 2))
         grid.add_column(style="dim", no_wrap=True)
         grid.add_column(overflow="fold")
-        for name, each in zip(evaluation_names(self.evaluations), self.evaluations, strict=True):
+        for name, text in estimands(self.evaluations):
             label = name if len(self.evaluations) > 1 else "estimand"
-            grid.add_row(Text(pen.cell(label)), Text(pen.say(one_line(each.estimand)), style="bold"))
+            grid.add_row(Text(pen.cell(label)), Text(pen.say(text), style="bold"))
         quoted = f"“{pen.cell(quotable(one.target))}”"
         if one.contrast is not None:
             quoted += f" against “{pen.cell(quotable(one.contrast))}”"

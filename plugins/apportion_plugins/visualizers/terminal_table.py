@@ -13,7 +13,7 @@ from rich.text import Text
 from apportion.results.attribution import Attribution
 from apportion_plugins.visualizers.groups import Group, half_widths_of
 from apportion_plugins.visualizers.labels import ellipsis, one_line, text_is_name
-from apportion_plugins.visualizers.numbers import Numbers, half_widths
+from apportion_plugins.visualizers.numbers import DECIMALS, Numbers, half_widths
 from apportion_plugins.visualizers.palette import strengths
 from apportion_plugins.visualizers.pen import Pen
 
@@ -57,7 +57,7 @@ def _table(
     pen: Pen,
     width: int,
 ) -> Table:
-    numbers = Numbers(values)
+    numbers = Numbers(values, decimals=DECIMALS)
     figures = [(unit, [pen.say(numbers.signed(values[i])) for i in rows])]
     if half is not None:
         figures.append((pen.say("±"), [pen.say(numbers.plain(half[i])) for i in rows]))

@@ -133,13 +133,15 @@ class _Line:
 
 def _line(page: Page, groups: Sequence[Group], i: int, rows: Sequence[int]) -> _Line:
     group, parent = groups[i], groups[i].parent
-    columns = SHORT_COLUMNS if page.look.short else max(LEAST_COLUMNS, COLUMNS - 3 * group.depth)
+    # In a width that the user chose, short texts are cut to half of it.
+    short = page.look.short and page.room is None
+    columns = SHORT_COLUMNS if short else max(LEAST_COLUMNS, COLUMNS - 3 * group.depth)
     tag = group.tag(sum(groups[row].parent == i for row in rows))
     return _Line(
         text=page.drawable(group.label(columns)),
         depth=group.depth,
         parent=None if parent is None else rows.index(parent),
-        tag=tag.split(",")[0] if page.look.short else tag,
+        tag=tag,
     )
 
 
@@ -151,7 +153,7 @@ def _draw(
     if page.room is not None:
         beside = bars.width(page, LEAST_BARS) + 2 * MARGIN
         page.need_width(beside + 0.1 + max(min(line.beside(page) + LEAST_TEXT, line.width(page)) for line in lines))
-        outline = min(outline, page.room - beside)
+        outline = min(outline, page.room - beside, *([page.room / 2] if page.look.short else []))
         lines = [line.fitted(page, outline - 0.1) for line in lines]
         inner = page.room - 2 * MARGIN - outline
     width = outline + inner + 2 * MARGIN
