@@ -540,6 +540,7 @@ def test_byte_order_marks_are_dropped(
         (["a b", "--plot", "x.png", "--view-option", "colour=1"], "has no option 'colour'"),
         (["a b", "--plot", "x.html", "--view", "bar"], "does not fit x.html"),
         (["a b", "--plot", "x.png", "--view", "html"], "does not fit x.png"),
+        (["a b", "--plot", "x.png", "--view", "terminal"], "does not fit x.png"),
         (
             ["a b", "--contrast", " x"],
             "' x' has no effect: the target function 'log_prob' compares with nothing. Choose",
@@ -744,7 +745,7 @@ def test_interrupt(attribute: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(explainer_module.Explainer, "attribute", interrupt)
     ended = attribute("a b", "--target", "x", "--save", tmp_path / "a.json")
-    assert ended == Ended(130, "", "interrupted; nothing was written")
+    assert ended == Ended(130, "", "interrupted; no result was written")
     assert names(tmp_path) == []
 
 
@@ -788,7 +789,7 @@ def test_a_real_interrupt_leaves_no_file(tmp_path: Path, tiny_model_dir: Path, m
     assert process.stderr.readline() == "ready\n"
     process.send_signal(signal.SIGINT)
     printed, complaints = process.communicate(timeout=60)
-    assert (process.returncode, printed, complaints) == (130, "", "interrupted; nothing was written\n")
+    assert (process.returncode, printed, complaints) == (130, "", "interrupted; no result was written\n")
     assert names(out) == []
 
 
@@ -836,7 +837,9 @@ def test_inputs_by_name(attribute: Run) -> None:
 
 def test_show_refuses(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "a.json"
-    assert "Cannot read" in run("show", path).err
+    for words in ([], ["--row", "e"]):
+        ended = run("show", path, *words)
+        assert (ended.code, "Cannot read" in ended.err) == (1, True)
     path.write_text("{}")
     ended = run("show", path)
     assert (ended.code, ended.out) == (1, "")
@@ -1163,6 +1166,8 @@ def test_evaluate(run: Run, tiny_model_dir: Path, tmp_path: Path) -> None:
         (["--metric", "delation"], "Did you mean 'deletion'"),
         (["--compare", "ablatio"], "Did you mean 'ablation'"),
         (["--metric-option", "masks=3"], "'masks' does not name an option; write METRIC.NAME=VALUE"),
+        (["--plot", "curves.png", "--metric", "lds"], "lds has no curves to draw. Metrics that have: deletion"),
+        (["--result", "nosuch", "--row", "g"], "Cannot read nosuch"),
         (["--plot", "curves.txt"], "the suffix of curves.txt is not one of"),
         (["--plot", "/nowhere/curves.png"], "there is no folder /nowhere"),
         (["--plot", "curves.png", "--view-option", "sise=[3, 2]"], "no option 'sise'"),
