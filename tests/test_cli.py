@@ -539,6 +539,8 @@ def test_byte_order_marks_are_dropped(
         (["a b", "--plot", "x.png", "--view", "heatmp"], "Did you mean 'heatmap'?"),
         (["a b", "--plot", "x.png", "--view-option", "colour=1"], "has no option 'colour'"),
         (["a b", "--plot", "x.html", "--view", "bar"], "does not fit x.html"),
+        (["a b", "--features", "turns"], "--features turns is for a conversation (--chat), and this prompt is a text"),
+        (["a b", "--run-log", "/nosuch/x"], "error: --run-log '/nosuch/x': there is no folder /nosuch."),
         (["a b", "--plot", "x.png", "--view", "html"], "does not fit x.png"),
         (["a b", "--plot", "x.png", "--view", "terminal"], "does not fit x.png"),
         (
@@ -599,8 +601,12 @@ def test_problems_that_one_line_explains(run: Run, no_model: None, words: list[s
         (["a", "--option", "budget=3"], "has a flag of its own"),
         (["a", "--memory-budget", "5 apples"], "is not an amount of memory"),
         (["a", "--memory-budget", "0"], "is not enough memory"),
-        (["a", "--budget", "0"], "--budget"),
-        (["a", "--seed", "x"], "--seed"),
+        (["a", "--budget", "0"], "--budget: 0 is too small; write a whole number of at least 1."),
+        (["a", "--budget", "1e3"], "--budget: '1e3' is not a whole number; write it in digits, such as 100."),
+        (["a", "--seed", "-1"], "--seed: -1 is too small"),
+        (["a", "--keep-index", "x"], "--keep-index: 'x' is not a whole number"),
+        (["a", "--until", "x"], "--until: 'x' is not a number"),
+        (["a", "--until", "-1"], "--until: -1 is not a standard error"),
         (["a", "--save", "a.txt"], "should end in .json"),
         (["a", "--plot", "a.jpg"], "not one of .png, .svg, .pdf, .eps, .html"),
         (["a", "--view", "bar"], "add --plot FILE"),
@@ -617,7 +623,7 @@ def test_problems_that_one_line_explains(run: Run, no_model: None, words: list[s
         (["a", "--chat", "b.json"], "PROMPT and --chat are given"),
         (["--chat", "b.json", "--document", "c"], "--chat is given too; the question about documents is PROMPT"),
         ([*TEMPLATE, "--document", "c"], "--template is given too; the question about documents"),
-        (["--document", "c"], "there is no prompt"),
+        (["--document", "c"], "the question about the documents is missing"),
         (["a", "--layout", "{context} {question}"], "there is no --document"),
         (["--template", "{a}", "--value", "a=b", "--as-chat"], "--template is given; this is for a PROMPT"),
         (["a", "--input", "text", "--as-chat"], "--input is given; this is for a PROMPT"),
@@ -641,7 +647,7 @@ def test_usage_errors(run: Run, no_model: None, words: list[str], message: str) 
 
 def test_refusals_of_the_library_use_the_words_of_the_shell(attribute: Run) -> None:
     for words, message in (
-        (["--until", "-1"], "error: --until -1.0 must be a standard error"),
+        (["--keep-index", "99"], "--keep-index 99"),
         (["--method", "permutation", "-o", "antithetic=5"], "antithetic=5 must be true or false"),
         (["--method", "hierarchical", "-o", "depth=null"], "has no option 'depth'"),
     ):
@@ -657,6 +663,8 @@ def test_unknown_command(run: Run) -> None:
     ended = run("atribute", "x")
     assert ended.code == 2
     assert "atribute" in ended.err
+    ended = run("methods", "shapley")
+    assert (ended.code, "apportion methods show shapley" in plain(ended.err)) == (2, True)
 
 
 # --- outputs -------------------------------------------------------------------------------------------------------
@@ -1167,7 +1175,6 @@ def test_evaluate(run: Run, tiny_model_dir: Path, tmp_path: Path) -> None:
         (["--compare", "ablatio"], "Did you mean 'ablation'"),
         (["--metric-option", "masks=3"], "'masks' does not name an option; write METRIC.NAME=VALUE"),
         (["--plot", "curves.png", "--metric", "lds"], "lds has no curves to draw. Metrics that have: deletion"),
-        (["--result", "nosuch", "--row", "g"], "Cannot read nosuch"),
         (["--plot", "curves.txt"], "the suffix of curves.txt is not one of"),
         (["--plot", "/nowhere/curves.png"], "there is no folder /nowhere"),
         (["--plot", "curves.png", "--view-option", "sise=[3, 2]"], "no option 'sise'"),
@@ -1180,6 +1187,11 @@ def test_evaluate_refuses(run: Run, words: list[str], message: str) -> None:
     ended = run("evaluate", "a b", "--model", "m", *words)
     assert ended.code in (1, 2)
     assert message in plain(ended.err)
+
+
+def test_evaluate_of_a_missing_result(run: Run, no_model: None) -> None:
+    ended = run("evaluate", "--result", "nosuch", "--row", "g")
+    assert (ended.code, "Cannot read nosuch" in ended.err) == (1, True)
 
 
 def test_idle_threads_do_not_spin_for_long_unless_the_user_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -348,7 +348,11 @@ def test_bad_rows_are_refused_before_the_model_is_loaded(run: Run, tmp_path: Pat
     assert ended.code == 1
     assert "error: 6 rows of " in ended.err
     assert "d.jsonl cannot be attributed: line 3: The prompt must not be empty" in ended.err
-    for place, why in ((4, "it is not a JSON object"), (6, "the column 'seed' holds"), (7, "it is not JSON (Expecting")):
+    for place, why in (
+        (4, "it is not a JSON object"),
+        (6, "the column 'seed' holds"),
+        (7, "it is not JSON (Expecting"),
+    ):
         assert f"; line {place}: {why}" in ended.err
     assert "at character 12)" in ended.err
     assert "--skip-errors" in ended.err
@@ -407,7 +411,12 @@ def test_bad_rows_and_failures_are_written_down(run: Run, tmp_path: Path, out: P
         ("d.csv", "id,prompt\n,a\n1,b\n,\n", [], "; line 4: The prompt must not be empty"),
         ("d.csv", "prompt,a\nb,c\n", ["--target-column", "aim"], "no column 'aim', which --target-column names"),
         ("d.csv", "prompt,key\nb,c\n", ["--id-column", "kee"], "Did you mean 'key'? Its columns: prompt, key."),
-        ("d.csv", "prompt,Target\nb,c\n", ["--method", "no"], "unused columns: Target (did you mean 'target'?)"),
+        (
+            "d.csv",
+            "prompt,Target\nb,c\n",
+            ["--prompt-column", "prompt", "--target-column", "target"],
+            "unused columns: Target (did you mean 'target'?)",
+        ),
         ("d.jsonl", '{"prompt": "a"}\n{"promt": "b"}\n', [], "it has no 'prompt'. Did you mean 'promt'?"),
         ("d.csv", "prompt,contrast\n,\nb, x\n", [], "; line 3: The contrast ' x' has no effect"),
         ("d.parquet", "no", [], "Parquet"),

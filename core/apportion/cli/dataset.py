@@ -70,7 +70,11 @@ def _of_json_lines(path: Path) -> Iterator[Record]:
             values = json.loads(plain)
         except json.JSONDecodeError as error:
             # Its own number of the line counts from this line.
-            yield Record(number, place, fault=f"it is not JSON ({error.msg}, at character {text.index(plain[0]) + error.pos + 1})")
+            yield Record(
+                number,
+                place,
+                fault=f"it is not JSON ({error.msg}, at character {text.index(plain[0]) + error.pos + 1})",
+            )
             continue
         except RecursionError as error:
             yield Record(number, place, fault=f"it is not JSON ({error})")

@@ -24,6 +24,10 @@ SAMPLE = 8
 """Rows that are estimated; each takes a calibration, and so about as long as scoring a few prompts."""
 
 
+NARROW = 0.01
+"""A range that is narrower, as a share of the expected value, is not shown."""
+
+
 @dataclass(frozen=True, slots=True)
 class Total:
     """A sum over all rows, and its range if every row costs as much as one of its neighbours in the sample."""
@@ -62,8 +66,12 @@ class DatasetCost:
     at_most: bool
 
     def to_dict(self) -> dict[str, Any]:
-        """Convert to plain Python values."""
-        return asdict(self)
+        """Convert to plain Python values; counts are whole numbers."""
+        counts = {
+            name: {key: round(value) for key, value in asdict(getattr(self, name)).items()}
+            for name in ("evaluations", "forwarded_tokens")
+        }
+        return {**asdict(self), **counts}
 
     def show(self) -> None:
         """Print the cost in the terminal."""
@@ -96,7 +104,8 @@ class DatasetCost:
         if self.at_most:
             return f"{bound} {form(total.most)}"
         least, expected, most = form(total.least), form(total.expected), form(total.most)
-        return f"about {expected}" if least == most else f"about {expected} (between {least} and {most})"
+        narrow = total.most - total.least <= NARROW * total.expected
+        return f"about {expected}" if narrow or least == most else f"about {expected} (between {least} and {most})"
 
 
 def _row(row_id: str) -> str:

@@ -23,7 +23,7 @@ from apportion.cli.options.prompt import PromptOptions
 from apportion.cli.options.target import TargetOptions
 from apportion.cli.outputs import DOTS_PER_INCH, PICTURES, check_writable, write_file
 from apportion.cli.parse import json_pairs, usage_error
-from apportion.cli.saved import RowOptions, folder_of, saved_result
+from apportion.cli.saved import SAVED, RowOptions, folder_of, saved_result
 from apportion.errors import listing
 from apportion.hooks.manager import installed_plugins
 from apportion.options import check_options
@@ -114,7 +114,7 @@ class SavedOptions:
         Path | None,
         typer.Option(
             metavar="PATH",
-            rich_help_panel=METRICS,
+            rich_help_panel=SAVED,
             help="Judge a saved result instead: a file, or with --row a row of a folder that `apportion run` wrote. "
             "Needs the same model.",
         ),
@@ -163,7 +163,7 @@ def _check_alone(prompt: PromptOptions, target: TargetOptions, method: MethodOpt
     for what, is_given in given.items():
         if is_given:
             usage_error(
-                "--result", f"{what} cannot be given too: the saved result holds its prompt, target and method."
+                "--result", f"{what} cannot be given too, because the saved result holds its prompt, target and method."
             )
 
 

@@ -29,7 +29,7 @@ from apportion.cli.options.target import TargetOptions
 from apportion.cli.row_checks import check_items, check_tokens, with_contrast_faults, with_faults
 from apportion.cli.rows import Rows, Summary
 from apportion.cli.ticking import ticking
-from apportion.errors import counted, listing
+from apportion.errors import InputError, counted, listing
 from apportion.results import run_folder
 from apportion.results.provenance import versions
 from apportion.results.run_folder import ResultsFolder
@@ -64,6 +64,8 @@ def run(
     precedence over the flags. Results are written as they finish. Repeat the command to resume it, however it stopped.
     With --dry-run, only report the cost of the rows that are left; of many rows, a few are estimated.
     """
+    if not data.out.absolute().parent.exists():
+        raise InputError(f"Cannot create {data.out}: there is no folder {data.out.parent}. Create it, or name another.")
     job = job_without_prompt(model, target, method, output, inputs=[data.dataset])
     columns = Columns(data.prompt_column, data.target_column, data.id_column)
     items, unused = read_items(data.dataset, prompt, columns)

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from apportion.results.attribution import Attribution
     from apportion.results.run_folder import ResultsFolder
 
-__all__ = ["RowOptions", "folder_of", "saved_result"]
+__all__ = ["SAVED", "RowOptions", "folder_of", "saved_result"]
+
+
+SAVED = "Saved result"
+"""The panel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,7 @@ class RowOptions:
             "--item",
             metavar="ID",
             show_default=False,
+            rich_help_panel=SAVED,
             help="One row of the folder, by its id, or else by its number from 1.",
         ),
     ] = None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["in_shell_words"]
+from apportion.errors import counted
+
+__all__ = ["in_shell_words", "written_targets"]
 
 FLAGS = {
     "allow_missing": "--allow-missing",
@@ -58,8 +60,8 @@ def in_shell_words(message: str) -> str:
     "--budget 3 must be larger than 'budget=5'."
     >>> in_shell_words("Give budget= (total evaluations) or until=.")
     'Give --budget (total evaluations) or --until.'
-    >>> in_shell_words("keep=99 is no feature. None of these is True.")
-    '--keep-index 99 is no feature. None of these is true.'
+    >>> in_shell_words("keep=99 is out of range. None of these is True.")
+    '--keep-index 99 is out of range. None of these is true.'
     """
     for phrase, other in PHRASES.items():
         message = message.replace(phrase, other)
@@ -70,6 +72,11 @@ def in_shell_words(message: str) -> str:
         text = _ARGUMENT.sub(_flag, parts[i] + follows)
         parts[i] = _WORD.sub(lambda found: WORDS[found[1]], text.removesuffix(follows))
     return "".join(parts)
+
+
+def written_targets(written: int, cut_off: int) -> str:
+    """A phrase about targets that the model wrote, some of which end where its tokens were spent."""
+    return f"{counted(written, 'target')} written by the model" + (f", {cut_off:,} cut off" if cut_off else "")
 
 
 def _flag(found: re.Match[str]) -> str:
