@@ -655,7 +655,7 @@ def test_refusals_of_the_library_use_the_words_of_the_shell(attribute: Run) -> N
         assert (ended.code, ended.out) == (1, "")
         assert message in ended.err
     assert in_shell_words("'budget=3' is a text; by=5 is not, nor is budget=3 (None or seed=).") == (
-        "'budget=3' is a text; --by 5 is not, nor is --budget 3 (null or --seed)."
+        "'budget=3' is a text; --features 5 is not, nor is --budget 3 (null or --seed)."
     )
 
 

@@ -190,7 +190,7 @@ def test_show_lists_the_rows_of_a_folder(run: Run, command: Run, data: Path, out
     shown = command("show", out)
     assert shown.code == 0
     assert re.search(r"rows +4 done, 1 failed\n", shown.out)
-    assert re.search(r"1 +ann +' golf' +-\d+\.\d+ +\w+ [+-]\d", shown.out)
+    assert re.search(r"1 +ann +' golf' +[-−]\d+\.\d+ +\w+ [+−-]\d", shown.out)
     assert re.search(r"5 +5 +failed +.*512", shown.out)
     told = command("show", out / "results.jsonl", "--json").json()
     results = dict(ap.load_results(out))
@@ -321,6 +321,20 @@ def test_a_dry_run_says_that_saved_scores_are_not_subtracted(run: Run, data: Pat
     assert told in run(*words, "--restart", "--dry-run").err
 
 
+def test_targets_that_the_model_wrote_are_counted(run: Run, command: Run, tmp_path: Path, out: Path) -> None:
+    data = jsonl(tmp_path / "d.jsonl", [{"prompt": "a b"}, {"prompt": "a b", "target": " y"}])
+    words = [data, "--out", out, "--method", "ablation", "--max-new-tokens", 2]
+    assert re.search(r"targets +1 target written by the model, 1 cut off", run(*words).out)
+    assert re.search(r"targets +1 target written by the model, 1 cut off", command("show", out).out)
+    assert [item["target_end"] for item in command("show", out, "--json").json()["items"]] == ["limit", None]
+
+
+def test_parents_of_the_folder_are_not_made_up(run: Run, no_model: None, data: Path, tmp_path: Path) -> None:
+    ended = run(data, "--out", tmp_path / "none" / "out")
+    assert (ended.code, "there is no folder" in ended.err) == (1, True)
+    assert not (tmp_path / "none").exists()
+
+
 def test_rows_with_the_same_id_fail_alone(run: Run, tmp_path: Path, out: Path) -> None:
     data = jsonl(tmp_path / "d.jsonl", [{"prompt": "a"}, {"prompt": "b", "id": 1}, {"prompt": "c", "id": 1}])
     ended = run(data, "--out", out, "--target", " y", "--skip-errors")
@@ -354,7 +368,7 @@ def test_bad_rows_are_refused_before_the_model_is_loaded(run: Run, tmp_path: Pat
         (7, "it is not JSON (Expecting"),
     ):
         assert f"; line {place}: {why}" in ended.err
-    assert "at character 12)" in ended.err
+    assert "at character 11)" in ended.err
     assert "--skip-errors" in ended.err
     assert not out.exists()
 
@@ -414,7 +428,7 @@ def test_bad_rows_and_failures_are_written_down(run: Run, tmp_path: Path, out: P
         (
             "d.csv",
             "prompt,Target\nb,c\n",
-            ["--prompt-column", "prompt", "--target-column", "target"],
+            ["--contrast", " x"],
             "unused columns: Target (did you mean 'target'?)",
         ),
         ("d.jsonl", '{"prompt": "a"}\n{"promt": "b"}\n', [], "it has no 'prompt'. Did you mean 'promt'?"),

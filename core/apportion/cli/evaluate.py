@@ -208,13 +208,14 @@ def _checked_look(metrics: MetricOptions) -> dict[str, Any]:
     if look and metrics.curves is None:
         usage_error("--view-option", f"{metrics.look[0]!r} is for the curves; add --plot FILE.")
     registry = installed_plugins()["metrics"]
-    plots = {name: getattr(registry.get(name).make(), "plot", None) for name in registry.names()}
-    able = [name for name in metrics.metric or plots if plots[name] is not None]
+    made = {name: registry.get(name).make() for name in registry.names()}
+    plots = {name: metric.plot for name, metric in made.items() if hasattr(metric, "plot")}
+    able = [name for name in metrics.metric or plots if name in plots]
     if able:
         check_options(f"plot of {able[0]!r}", plots[able[0]], look)
     elif metrics.curves is not None:
-        can = sorted(name for name, plot in plots.items() if plot is not None)
-        usage_error("--plot", f"{listing(metrics.metric)} has no curves to draw. Metrics that have: {listing(can)}.")
+        can = listing(sorted(plots))
+        usage_error("--plot", f"{listing(metrics.metric)} has no curves to draw. Metrics that have: {can}.")
     return look
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -64,8 +65,7 @@ def run(
     precedence over the flags. Results are written as they finish. Repeat the command to resume it, however it stopped.
     With --dry-run, only report the cost of the rows that are left; of many rows, a few are estimated.
     """
-    if not data.out.absolute().parent.exists():
-        raise InputError(f"Cannot create {data.out}: there is no folder {data.out.parent}. Create it, or name another.")
+    _check_parent(data.out)
     job = job_without_prompt(model, target, method, output, inputs=[data.dataset])
     columns = Columns(data.prompt_column, data.target_column, data.id_column)
     items, unused = read_items(data.dataset, prompt, columns)
@@ -91,6 +91,13 @@ def run(
     print_json(asdict(summary)) if output.as_json else summary.show()
     if summary.failed or summary.failed_before:
         raise typer.Exit(FAILED)
+
+
+def _check_parent(out: Path) -> None:
+    """Refuse a folder in a folder that does not exist, which is more often a typo than meant."""
+    parents = out.absolute().parents
+    if not parents[0].exists() and next(path for path in parents if path.exists()).is_dir():
+        raise InputError(f"Cannot create {out}: there is no folder {out.parent}. Create it, or name another.")
 
 
 def _resume(
