@@ -539,7 +539,10 @@ def test_byte_order_marks_are_dropped(
         (["a b", "--plot", "x.png", "--view", "heatmp"], "Did you mean 'heatmap'?"),
         (["a b", "--plot", "x.png", "--view-option", "colour=1"], "has no option 'colour'"),
         (["a b", "--plot", "x.html", "--view", "bar"], "does not fit x.html"),
+        (["a b", "--features", "turns"], "--features turns is for a conversation (--chat), and this prompt is a text"),
+        (["a b", "--run-log", "/nosuch/x"], "error: --run-log '/nosuch/x': there is no folder /nosuch."),
         (["a b", "--plot", "x.png", "--view", "html"], "does not fit x.png"),
+        (["a b", "--plot", "x.png", "--view", "terminal"], "does not fit x.png"),
         (
             ["a b", "--contrast", " x"],
             "' x' has no effect: the target function 'log_prob' compares with nothing. Choose",
@@ -598,8 +601,12 @@ def test_problems_that_one_line_explains(run: Run, no_model: None, words: list[s
         (["a", "--option", "budget=3"], "has a flag of its own"),
         (["a", "--memory-budget", "5 apples"], "is not an amount of memory"),
         (["a", "--memory-budget", "0"], "is not enough memory"),
-        (["a", "--budget", "0"], "--budget"),
-        (["a", "--seed", "x"], "--seed"),
+        (["a", "--budget", "0"], "--budget: 0 is too small; write a whole number of at least 1."),
+        (["a", "--budget", "1e3"], "--budget: '1e3' is not a whole number; write it in digits, such as 100."),
+        (["a", "--seed", "-1"], "--seed: -1 is too small"),
+        (["a", "--keep-index", "x"], "--keep-index: 'x' is not a whole number"),
+        (["a", "--until", "x"], "--until: 'x' is not a number"),
+        (["a", "--until", "-1"], "--until: -1 is not a standard error"),
         (["a", "--save", "a.txt"], "should end in .json"),
         (["a", "--plot", "a.jpg"], "not one of .png, .svg, .pdf, .eps, .html"),
         (["a", "--view", "bar"], "add --plot FILE"),
@@ -616,7 +623,7 @@ def test_problems_that_one_line_explains(run: Run, no_model: None, words: list[s
         (["a", "--chat", "b.json"], "PROMPT and --chat are given"),
         (["--chat", "b.json", "--document", "c"], "--chat is given too; the question about documents is PROMPT"),
         ([*TEMPLATE, "--document", "c"], "--template is given too; the question about documents"),
-        (["--document", "c"], "there is no prompt"),
+        (["--document", "c"], "the question about the documents is missing"),
         (["a", "--layout", "{context} {question}"], "there is no --document"),
         (["--template", "{a}", "--value", "a=b", "--as-chat"], "--template is given; this is for a PROMPT"),
         (["a", "--input", "text", "--as-chat"], "--input is given; this is for a PROMPT"),
@@ -640,7 +647,7 @@ def test_usage_errors(run: Run, no_model: None, words: list[str], message: str) 
 
 def test_refusals_of_the_library_use_the_words_of_the_shell(attribute: Run) -> None:
     for words, message in (
-        (["--until", "-1"], "error: --until -1.0 must be a standard error"),
+        (["--keep-index", "99"], "--keep-index 99"),
         (["--method", "permutation", "-o", "antithetic=5"], "antithetic=5 must be true or false"),
         (["--method", "hierarchical", "-o", "depth=null"], "has no option 'depth'"),
     ):
@@ -648,7 +655,7 @@ def test_refusals_of_the_library_use_the_words_of_the_shell(attribute: Run) -> N
         assert (ended.code, ended.out) == (1, "")
         assert message in ended.err
     assert in_shell_words("'budget=3' is a text; by=5 is not, nor is budget=3 (None or seed=).") == (
-        "'budget=3' is a text; --by 5 is not, nor is --budget 3 (null or --seed)."
+        "'budget=3' is a text; --features 5 is not, nor is --budget 3 (null or --seed)."
     )
 
 
@@ -656,6 +663,8 @@ def test_unknown_command(run: Run) -> None:
     ended = run("atribute", "x")
     assert ended.code == 2
     assert "atribute" in ended.err
+    ended = run("methods", "shapley")
+    assert (ended.code, "apportion methods show shapley" in plain(ended.err)) == (2, True)
 
 
 # --- outputs -------------------------------------------------------------------------------------------------------
@@ -744,7 +753,7 @@ def test_interrupt(attribute: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(explainer_module.Explainer, "attribute", interrupt)
     ended = attribute("a b", "--target", "x", "--save", tmp_path / "a.json")
-    assert ended == Ended(130, "", "interrupted; nothing was written")
+    assert ended == Ended(130, "", "interrupted; no result was written")
     assert names(tmp_path) == []
 
 
@@ -788,7 +797,7 @@ def test_a_real_interrupt_leaves_no_file(tmp_path: Path, tiny_model_dir: Path, m
     assert process.stderr.readline() == "ready\n"
     process.send_signal(signal.SIGINT)
     printed, complaints = process.communicate(timeout=60)
-    assert (process.returncode, printed, complaints) == (130, "", "interrupted; nothing was written\n")
+    assert (process.returncode, printed, complaints) == (130, "", "interrupted; no result was written\n")
     assert names(out) == []
 
 
@@ -836,7 +845,9 @@ def test_inputs_by_name(attribute: Run) -> None:
 
 def test_show_refuses(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "a.json"
-    assert "Cannot read" in run("show", path).err
+    for words in ([], ["--row", "e"]):
+        ended = run("show", path, *words)
+        assert (ended.code, "Cannot read" in ended.err) == (1, True)
     path.write_text("{}")
     ended = run("show", path)
     assert (ended.code, ended.out) == (1, "")
@@ -1163,6 +1174,7 @@ def test_evaluate(run: Run, tiny_model_dir: Path, tmp_path: Path) -> None:
         (["--metric", "delation"], "Did you mean 'deletion'"),
         (["--compare", "ablatio"], "Did you mean 'ablation'"),
         (["--metric-option", "masks=3"], "'masks' does not name an option; write METRIC.NAME=VALUE"),
+        (["--plot", "curves.png", "--metric", "lds"], "lds has no curves to draw. Metrics that have: deletion"),
         (["--plot", "curves.txt"], "the suffix of curves.txt is not one of"),
         (["--plot", "/nowhere/curves.png"], "there is no folder /nowhere"),
         (["--plot", "curves.png", "--view-option", "sise=[3, 2]"], "no option 'sise'"),
@@ -1175,6 +1187,11 @@ def test_evaluate_refuses(run: Run, words: list[str], message: str) -> None:
     ended = run("evaluate", "a b", "--model", "m", *words)
     assert ended.code in (1, 2)
     assert message in plain(ended.err)
+
+
+def test_evaluate_of_a_missing_result(run: Run, no_model: None) -> None:
+    ended = run("evaluate", "--result", "nosuch", "--row", "g")
+    assert (ended.code, "Cannot read nosuch" in ended.err) == (1, True)
 
 
 def test_idle_threads_do_not_spin_for_long_unless_the_user_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,10 +13,12 @@ import pytest
 from rich.console import Console
 
 import apportion as ap
+from apportion.protocols.progress import ProgressEvent
 from apportion.testing import tiny
 from apportion_plugins.progress import ProgressBar
 from apportion_plugins.progress.lines import ProgressLines
 from apportion_plugins.progress.notebook import NotebookBar, bar_html
+from apportion_plugins.progress.rates import facts_of
 from apportion_plugins.progress.terminal import TerminalBar
 
 
@@ -83,6 +85,28 @@ def test_what_is_under_way_moves_the_rate_and_not_the_count() -> None:
     clock.now = 8.0
     lines.show("prompts", 0, 20, "63 evaluations", share=4.0)
     assert written == ["prompts 0/20 · 2.0 s/prompt · 0:32 left · 63 evaluations"]
+
+
+def test_what_came_from_the_cache_says_nothing_about_the_rate() -> None:
+    """A run that is resumed: its first rows cost no time."""
+    clock, written = Clock(), []
+    lines = ProgressLines(written.append, clock=clock)
+    for done, share, works in ((0, 0.0, False), (4, 2.0, False), (4, 4.0, True)):
+        lines.show("prompts", done, 20, share=share, works=works)
+        clock.now += 6.0
+    lines.show("prompts", 6, 20, share=2.0)
+    assert written == [
+        "prompts 4/20",
+        "prompts 4/20 · 3.0 s/prompt · 0:36 left",
+        "prompts 6/20 · 6.0 s/prompt · 1:12 left",
+    ]
+    observer = ProgressBar(console=Console(file=(stream := io.StringIO())), clock=clock)
+    observer.apportion_on_progress(ProgressEvent("items", done=0, total=9))
+    for evaluations, rate in ((0, False), (5, True)):
+        clock.now += 30
+        event = ProgressEvent("items", done=3, total=9, share=0.2 * evaluations, evaluations=evaluations)
+        observer.apportion_on_progress(event)
+        assert ("left" in stream.getvalue()) == rate
 
 
 def test_lines_of_a_run_in_a_pipe() -> None:
@@ -227,7 +251,8 @@ class Tags(html.parser.HTMLParser):
     ],
 )
 def test_the_bar_is_html_in_the_colours_of_the_page(arguments: tuple[Any, ...], shown: str) -> None:
-    page = bar_html(*arguments)
+    label, done, total, seconds, *more = arguments
+    page = bar_html(label, done, total, [*facts_of(done, total, seconds), *more])
     tags = Tags()
     tags.feed(page)
     assert tags.open == []

@@ -190,7 +190,7 @@ def test_show_lists_the_rows_of_a_folder(run: Run, command: Run, data: Path, out
     shown = command("show", out)
     assert shown.code == 0
     assert re.search(r"rows +4 done, 1 failed\n", shown.out)
-    assert re.search(r"1 +ann +' golf' +-\d+\.\d+ +\w+ [+-]\d", shown.out)
+    assert re.search(r"1 +ann +' golf' +[-−]\d+\.\d+ +\w+ [+−-]\d", shown.out)
     assert re.search(r"5 +5 +failed +.*512", shown.out)
     told = command("show", out / "results.jsonl", "--json").json()
     results = dict(ap.load_results(out))
@@ -306,7 +306,40 @@ def test_a_dry_run_of_rows_that_all_have_faults(run: Run, tmp_path: Path, out: P
     data = jsonl(tmp_path / "d.jsonl", [{"prompt": ""}, {"prompt": None}])
     ended = run(data, "--out", out, "--target", " y", "--skip-errors", "--dry-run")
     assert (ended.code, ended.out) == (1, "")
-    assert "line 1, cannot be attributed: The prompt must not be empty" in ended.err
+    assert "2 rows of" in ended.err
+    assert "cannot be attributed: line 1: The prompt must not be empty" in ended.err
+    some = jsonl(tmp_path / "some.jsonl", [{"prompt": "a b"}, {"prompt": ""}])
+    counted = run(some, "--out", out, "--target", " y", "--skip-errors", "--dry-run", "--json").json()
+    assert (counted["rows"], list(counted["failing"])) == (1, ["2"])
+
+
+def test_a_dry_run_says_that_saved_scores_are_not_subtracted(run: Run, data: Path, out: Path) -> None:
+    words = [data, "--out", out, "--target", " y", "--method", "ablation"]
+    told = "scores in the cache are not subtracted"
+    assert told not in run(*words, "--dry-run").err
+    assert run(*words).code == 0
+    assert told in run(*words, "--restart", "--dry-run").err
+
+
+def test_targets_that_the_model_wrote_are_counted(run: Run, command: Run, tmp_path: Path, out: Path) -> None:
+    data = jsonl(tmp_path / "d.jsonl", [{"prompt": "a b"}, {"prompt": "a b", "target": " y"}])
+    words = [data, "--out", out, "--method", "ablation", "--max-new-tokens", 2]
+    assert re.search(r"targets +1 target written by the model, 1 cut off", run(*words).out)
+    assert re.search(r"targets +1 target written by the model, 1 cut off", command("show", out).out)
+    assert [item["target_end"] for item in command("show", out, "--json").json()["items"]] == ["limit", None]
+
+
+def test_parents_of_the_folder_are_not_made_up(run: Run, no_model: None, data: Path, tmp_path: Path) -> None:
+    ended = run(data, "--out", tmp_path / "none" / "out")
+    assert (ended.code, "there is no folder" in ended.err) == (1, True)
+    assert not (tmp_path / "none").exists()
+
+
+def test_rows_with_the_same_id_fail_alone(run: Run, tmp_path: Path, out: Path) -> None:
+    data = jsonl(tmp_path / "d.jsonl", [{"prompt": "a"}, {"prompt": "b", "id": 1}, {"prompt": "c", "id": 1}])
+    ended = run(data, "--out", out, "--target", " y", "--skip-errors")
+    assert {line["id"]: line["status"] for line in lines(out)} == {"1": "ok", "line 1": "failed", "line 3": "failed"}
+    assert ended.code == 1
 
 
 # --- rows that fail --------------------------------------------------------------------------------------------------
@@ -327,8 +360,15 @@ def test_bad_rows_are_refused_before_the_model_is_loaded(run: Run, tmp_path: Pat
     data = jsonl(tmp_path / "d.jsonl", [{"prompt": "a b"}, "", *BAD])
     ended = run(data, "--out", out)
     assert ended.code == 1
-    assert "d.jsonl, line 3, cannot be attributed: The prompt must not be empty" in ended.err
-    assert "Nor can 5 more: line 4, line 6, line 7, line 8, line 9." in ended.err
+    assert "error: 6 rows of " in ended.err
+    assert "d.jsonl cannot be attributed: line 3: The prompt must not be empty" in ended.err
+    for place, why in (
+        (4, "it is not a JSON object"),
+        (6, "the column 'seed' holds"),
+        (7, "it is not JSON (Expecting"),
+    ):
+        assert f"; line {place}: {why}" in ended.err
+    assert "at character 11)" in ended.err
     assert "--skip-errors" in ended.err
     assert not out.exists()
 
@@ -375,7 +415,24 @@ def test_bad_rows_and_failures_are_written_down(run: Run, tmp_path: Path, out: P
             [],
             "line 2, cannot be attributed: it has 3 cells, and the header has 2",
         ),
-        ("d.csv", "id,prompt\n1,a\n1,b\n", [], "has the id '1' twice, in line 2 and line 3"),
+        ("d.csv", "id,prompt\n1,a\n1,b\n", [], "line 3, cannot be attributed: it has the id '1', and so has line 2"),
+        (
+            "d.csv",
+            "id,prompt\n,a\n1,b\n,\n",
+            [],
+            "line 2: it has no id, so that its number would name its result, and '1' is the id of line 3",
+        ),
+        ("d.csv", "id,prompt\n,a\n1,b\n,\n", [], "; line 4: The prompt must not be empty"),
+        ("d.csv", "prompt,a\nb,c\n", ["--target-column", "aim"], "no column 'aim', which --target-column names"),
+        ("d.csv", "prompt,key\nb,c\n", ["--id-column", "kee"], "Did you mean 'key'? Its columns: prompt, key."),
+        (
+            "d.csv",
+            "prompt,Target\nb,c\n",
+            ["--contrast", " x"],
+            "unused columns: Target (did you mean 'target'?)",
+        ),
+        ("d.jsonl", '{"prompt": "a"}\n{"promt": "b"}\n', [], "it has no 'prompt'. Did you mean 'promt'?"),
+        ("d.csv", "prompt,contrast\n,\nb, x\n", [], "; line 3: The contrast ' x' has no effect"),
         ("d.parquet", "no", [], "Parquet"),
         ("d.jsonl", '{"prompt": "a", "seed": -1}\n', [], "--seed -1 must be a whole number of at least 0"),
         ("d.jsonl", '{"prompt": 3.5}\n', [], "the column of prompts holds 3.5, but a text is needed"),

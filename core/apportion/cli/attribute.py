@@ -45,7 +45,9 @@ def attribute(
     # Output that plugins print while they work does not belong among the results.
     with contextlib.redirect_stdout(sys.stderr), job.opened() as explainer:
         if cost.dry_run:
-            deliver = partial(deliver_cost, explainer.estimate(**job.call, **job.method_options), output.as_json)
+            cached = bool(job.explainer["cache"])
+            expected = explainer.estimate(**job.call, **job.method_options)
+            deliver = partial(deliver_cost, expected, output.as_json, cached=cached)
         else:
             deliver = partial(job.outputs.deliver, explainer.attribute(**job.call, **job.method_options))
     deliver()

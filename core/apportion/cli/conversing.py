@@ -53,7 +53,11 @@ def chat_of(found: Any, place: str, options: PromptOptions) -> Chat:
             raise unknown_name("part of a chat", name, known, f"It stands in {place}.")
     if "messages" not in arguments:
         raise InputError(f"The chat in {place} has no 'messages'.")
-    return Chat(**arguments, by=options.features or "turns", baseline=options.text_baseline, keep=options.kept or None)
+    by, baseline, keep = options.features or "turns", options.text_baseline, options.kept or None
+    try:
+        return Chat(**arguments, by=by, baseline=baseline, keep=keep)
+    except InputError as error:
+        raise InputError(f"The chat in {place}: {error}") from error
 
 
 def message_prompt(text: str, options: PromptOptions) -> Chat:

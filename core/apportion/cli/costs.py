@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
@@ -36,6 +37,8 @@ class _Cost(Protocol):
     def show(self) -> None: ...
 
 
-def deliver_cost(cost: _Cost, as_json: bool) -> None:
-    """Print a cost on stdout."""
+def deliver_cost(cost: _Cost, as_json: bool, *, cached: bool) -> None:
+    """Print a cost on stdout, and on stderr that scores in a cache are not subtracted if there is one."""
     print_json(cost.to_dict()) if as_json else cost.show()
+    if cached:
+        print("scores in the cache are not subtracted: the run costs less where it finds them", file=sys.stderr)  # noqa: T201

@@ -68,7 +68,15 @@ def _of_json_lines(path: Path) -> Iterator[Record]:
         place = f"line {line}"
         try:
             values = json.loads(plain)
-        except (ValueError, RecursionError) as error:
+        except json.JSONDecodeError as error:
+            # Its own number of the line counts from this line.
+            yield Record(
+                number,
+                place,
+                fault=f"it is not JSON ({error.msg}, at character {text.index(plain[0]) + error.pos + 1})",
+            )
+            continue
+        except RecursionError as error:
             yield Record(number, place, fault=f"it is not JSON ({error})")
             continue
         if isinstance(values, dict):

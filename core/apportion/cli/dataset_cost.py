@@ -24,6 +24,10 @@ SAMPLE = 8
 """Rows that are estimated; each takes a calibration, and so about as long as scoring a few prompts."""
 
 
+NARROW = 0.01
+"""A range that is narrower, as a share of the expected value, is not shown."""
+
+
 @dataclass(frozen=True, slots=True)
 class Total:
     """A sum over all rows, and its range if every row costs as much as one of its neighbours in the sample."""
@@ -40,8 +44,9 @@ class DatasetCost:
     Attributes:
         rows: number of rows to attribute.
         estimated: number of rows that were estimated; the cost of the others is interpolated by the prompt's length.
-        failing: errors of those that would fail, by the row's id.
-        evaluations: distinct model inputs to score; some may be cached.
+        failing: errors of rows that would fail, by the row's id: those that cannot be attributed, which are not among
+            ``rows``, and those that were estimated in vain.
+        evaluations: distinct model inputs to score, cached ones included.
         forwarded_tokens: number of tokens that the model would read.
         seconds: duration in seconds, of rows one by one; rows at once share batches, and take less.
         batch_bytes: upper estimate of the memory of the largest batch of a row, in bytes.
@@ -61,8 +66,12 @@ class DatasetCost:
     at_most: bool
 
     def to_dict(self) -> dict[str, Any]:
-        """Convert to plain Python values."""
-        return asdict(self)
+        """Convert to plain Python values; counts are whole numbers."""
+        counts = {
+            name: {key: round(value) for key, value in asdict(getattr(self, name)).items()}
+            for name in ("evaluations", "forwarded_tokens")
+        }
+        return {**asdict(self), **counts}
 
     def show(self) -> None:
         """Print the cost in the terminal."""
@@ -71,12 +80,14 @@ class DatasetCost:
 
     def lines(self) -> list[tuple[str, str]]:
         """Labels and formatted values."""
+        failing = [("would fail", f"{_row(row)}: {why}") for row, why in list(self.failing.items())[:SAMPLE]]
+        if len(self.failing) > SAMPLE:
+            failing.append(("", f"and {len(self.failing) - SAMPLE:,} more rows"))
         if not self.rows:
-            return [("rows", "none left to attribute")]
+            return [("rows", "none left to attribute"), *failing]
         every = self.estimated == self.rows
         how = "" if every else f", of which {self.estimated}, from the shortest to the longest, were estimated"
         weights = "" if self.model_bytes is None else f"{memory(self.model_bytes)} weights + "
-        failing = [("would fail", f"row {row}: {why}") for row, why in self.failing.items()]
         return [
             ("rows", f"{self.rows:,} to attribute{how}"),
             *failing,
@@ -93,7 +104,13 @@ class DatasetCost:
         if self.at_most:
             return f"{bound} {form(total.most)}"
         least, expected, most = form(total.least), form(total.expected), form(total.most)
-        return f"about {expected}" if least == most else f"about {expected} (between {least} and {most})"
+        narrow = total.most - total.least <= NARROW * total.expected
+        return f"about {expected}" if narrow or least == most else f"about {expected} (between {least} and {most})"
+
+
+def _row(row_id: str) -> str:
+    """A row by its id, or as ``line 7`` if it has none."""
+    return row_id if row_id.startswith(("line ", "row ")) else f"row {row_id}"
 
 
 NOTHING = DatasetCost(0, 0, {}, Total(0, 0, 0), Total(0, 0, 0), Total(0, 0, 0), 0, None, False)

@@ -23,7 +23,7 @@ from apportion.cli.options.prompt import PromptOptions
 from apportion.cli.options.target import TargetOptions
 from apportion.cli.outputs import DOTS_PER_INCH, PICTURES, check_writable, write_file
 from apportion.cli.parse import json_pairs, usage_error
-from apportion.cli.saved import RowOptions, folder_of, saved_result
+from apportion.cli.saved import SAVED, RowOptions, folder_of, saved_result
 from apportion.errors import listing
 from apportion.hooks.manager import installed_plugins
 from apportion.options import check_options
@@ -114,7 +114,7 @@ class SavedOptions:
         Path | None,
         typer.Option(
             metavar="PATH",
-            rich_help_panel=METRICS,
+            rich_help_panel=SAVED,
             help="Judge a saved result instead: a file, or with --row a row of a folder that `apportion run` wrote. "
             "Needs the same model.",
         ),
@@ -163,7 +163,7 @@ def _check_alone(prompt: PromptOptions, target: TargetOptions, method: MethodOpt
     for what, is_given in given.items():
         if is_given:
             usage_error(
-                "--result", f"{what} cannot be given too: the saved result holds its prompt, target and method."
+                "--result", f"{what} cannot be given too, because the saved result holds its prompt, target and method."
             )
 
 
@@ -208,11 +208,14 @@ def _checked_look(metrics: MetricOptions) -> dict[str, Any]:
     if look and metrics.curves is None:
         usage_error("--view-option", f"{metrics.look[0]!r} is for the curves; add --plot FILE.")
     registry = installed_plugins()["metrics"]
-    for name in metrics.metric or registry.names():
-        plot = getattr(registry.get(name).make(), "plot", None)
-        if plot is not None:
-            check_options(f"plot of {name!r}", plot, look)
-            break
+    made = {name: registry.get(name).make() for name in registry.names()}
+    plots = {name: metric.plot for name, metric in made.items() if hasattr(metric, "plot")}
+    able = [name for name in metrics.metric or plots if name in plots]
+    if able:
+        check_options(f"plot of {able[0]!r}", plots[able[0]], look)
+    elif metrics.curves is not None:
+        can = listing(sorted(plots))
+        usage_error("--plot", f"{listing(metrics.metric)} has no curves to draw. Metrics that have: {can}.")
     return look
 
 

@@ -14,7 +14,7 @@ from apportion.cli.dataset import Record, read_records
 from apportion.cli.options.prompt import PromptOptions
 from apportion.cli.parse import pair, usage_error
 from apportion.cli.prompting import build_prompt
-from apportion.errors import InputError, listing
+from apportion.errors import InputError, listing, suggestion
 from apportion.options import checked_seed
 from apportion.prompts.template import placeholders
 from apportion.rendering.encoder import check_encodable
@@ -31,6 +31,12 @@ class Columns:
     id: str = "id"
     contrast: str = "contrast"
     seed: str = "seed"
+
+    def named(self) -> dict[str, str]:
+        """The columns of targets and ids that a flag names, by the flag."""
+        usual = Columns()
+        flags = {"--target-column": (self.target, usual.target), "--id-column": (self.id, usual.id)}
+        return {flag: name for flag, (name, default) in flags.items() if name != default}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,23 +59,35 @@ class Item:
 
 
 def read_items(path: Path, options: PromptOptions, columns: Columns) -> tuple[list[Item], list[str]]:
-    """Read every row of a dataset, and the names of unused columns.
+    """Read every row of a dataset, and the unused columns, each with the known name that it resembles.
 
     Raises:
         typer.BadParameter: options do not go together.
-        InputError: the file cannot be read, a column is missing everywhere, or two rows have the same id.
+        InputError: the file cannot be read, or a column is missing everywhere.
     """
     records = read_records(path)
     known = dict.fromkeys(name for record in records for name in record.values)
     slots = _slots(options)
     wanted = (columns.prompt,) if slots is None else slots
-    for name in wanted:
-        if name not in known and any(record.fault is None for record in records):
-            raise InputError(_missing(path, name, known, template=slots is not None))
-    items = [_item(record, options, columns, slots) for record in records]
-    _check_ids(path, items)
-    used = {*wanted, columns.target, columns.id, columns.contrast, columns.seed}
-    return items, [name for name in known if name not in used]
+    if any(record.fault is None for record in records):
+        for name in wanted:
+            if name not in known:
+                raise InputError(_missing(path, name, known, template=slots is not None))
+        for flag, name in columns.named().items():
+            if name not in known:
+                raise InputError(
+                    f"{path} has no column {name!r}, which {flag} names. {suggestion(name, known)}"
+                    f"Its columns: {listing(known)}."
+                )
+    items = _with_own_ids([_item(record, options, columns, slots) for record in records], columns.id)
+    used = dict.fromkeys((*wanted, columns.target, columns.id, columns.contrast, columns.seed))
+    return items, [_unused(name, [one for one in used if one not in known]) for name in known if name not in used]
+
+
+def _unused(name: str, missing: Sequence[str]) -> str:
+    """An unused column, with the missing one that it may be meant for."""
+    hint = suggestion(name.strip().lower(), missing).rstrip("? ")
+    return f"{name} ({hint[0].lower()}{hint[1:]}?)" if hint else name
 
 
 def _slots(options: PromptOptions) -> tuple[str, ...] | None:
@@ -86,7 +104,8 @@ def _slots(options: PromptOptions) -> tuple[str, ...] | None:
 def _missing(path: Path, name: str, known: Mapping[str, Any], *, template: bool) -> str:
     what = f"the slot {name!r} of the template" if template else "the prompts"
     hint = f"Fill it in all rows with --value {name}=…." if template else "Name the right one with --prompt-column."
-    return f"{path} has no column {name!r} for {what}. Its columns: {listing(known)}. {hint}"
+    close = suggestion(name, known)
+    return f"{path} has no column {name!r} for {what}. {close}Its columns: {listing(known)}. {hint}"
 
 
 def _item(record: Record, options: PromptOptions, columns: Columns, slots: Sequence[str] | None) -> Item:
@@ -114,10 +133,18 @@ def _item(record: Record, options: PromptOptions, columns: Columns, slots: Seque
             arguments["seed"] = checked_seed(_whole("seed", own["seed"]))
         if "target" in own:
             arguments["generate"] = None  # nothing is generated
+        for name in taken or (columns.prompt,):
+            _check_there(name, values)
         built = _prompt(prompt, options) if slots is None else _filled(prompt, options)
         return Item(row_id, record, {"prompt": built, **arguments}, digest)
     except InputError as error:
         return Item(row_id, record, {}, digest, str(error))
+
+
+def _check_there(name: str, values: Mapping[str, Any]) -> None:
+    """Refuse a row of JSON that lacks a key which other rows have."""
+    if name not in values:
+        raise InputError(f"it has no {name!r}. {suggestion(name, values)}It has: {listing(values)}")
 
 
 def _hash(cells: object) -> str:
@@ -198,12 +225,29 @@ def _whole(name: str, value: object) -> int:
         raise InputError(f"the column {name!r} holds {_shown(value)}, but a whole number is needed") from None
 
 
-def _check_ids(path: Path, items: Sequence[Item]) -> None:
-    seen: dict[str, Item] = {}
+def _with_own_ids(items: Sequence[Item], column: str) -> list[Item]:
+    """The rows, with a fault where another row has the same id; an id in the file comes before a row's number."""
+    first: dict[str, Item] = {}
+    given = {item.id: item for item in reversed(items) if item.fault is None and _has_id(item, column)}
+    found: list[Item] = []
     for item in items:
-        if item.id in seen:
-            raise InputError(
-                f"{path} has the id {item.id!r} twice, in {seen[item.id].record.place} and {item.record.place}. "
-                "Results are named by it; make ids unique, or name another column with --id-column."
-            )
-        seen[item.id] = item
+        if item.fault is None:
+            holder = first.setdefault(item.id, given.get(item.id, item))
+            if holder is not item:
+                item = replace(item, id=item.record.place, fault=_same_id(item, holder, column))
+        found.append(item)
+    return found
+
+
+def _has_id(item: Item, column: str) -> bool:
+    return item.record.values.get(column) not in (None, "")
+
+
+def _same_id(item: Item, holder: Item, column: str) -> str:
+    other = holder.record.place
+    if _has_id(item, column):
+        return f"it has the id {item.id!r}, and so has {other}; results are named by it, so give it another one"
+    return (
+        f"it has no id, so that its number would name its result, and {item.id!r} is the id of {other}; give it an id "
+        f"in the column {column!r}"
+    )

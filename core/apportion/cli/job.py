@@ -100,7 +100,7 @@ def job_without_prompt(
     """
     outputs = check_outputs(output, inputs=inputs)
     if output.run_log is not None:
-        file_to_write("--run-log", output.run_log)
+        file_to_write("run_log", output.run_log)
     explainer = {**model.settings(), "progress": output.shown, "run_log": output.run_log}
     job = Job(explainer, {**target.arguments(), **method.arguments()}, method.method_options(), outputs)
     _check_names(job)

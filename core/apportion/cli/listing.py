@@ -30,6 +30,12 @@ class Catalogue(TyperGroup):
             args = ["list", *args]
         return super().parse_args(ctx, args)
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Say how to show what is named in place of a command."""
+        if self.get_command(ctx, args[0]) is None:
+            ctx.fail(f"No such command: {args[0]!r}. To show what is called so: {ctx.command_path} show {args[0]}")
+        return super().resolve_command(ctx, args)
+
 
 def sub_app(help: str) -> typer.Typer:
     """A group of commands whose default is ``list``."""

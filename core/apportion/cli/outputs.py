@@ -122,7 +122,7 @@ class Outputs:
             return
         if self.plot is None and "Figure" in str(returned):
             usage_error("--view", _needs_a_file(self.view))
-        if self.plot is not None and _is_text(returned) != (_suffix(self.plot) == PAGE):
+        if self.plot is not None and not _may_fit(returned, self.plot):
             raise _misfit(self.view, self.plot)
 
 
@@ -216,6 +216,15 @@ def _is_text(annotation: object) -> bool:
     """True for ``str`` and ``HtmlView``, also as names in postponed annotations."""
     name = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
     return name.rpartition(".")[2] in ("str", "HtmlView")
+
+
+def _may_fit(annotation: object, path: Path) -> bool:
+    """False if a view that returns this cannot be written to the file; what is neither text nor a picture cannot."""
+    if _is_text(annotation):
+        return _suffix(path) == PAGE
+    name = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
+    unknown = name.rpartition(".")[2] in ("Any", "object")
+    return _suffix(path) in PICTURES and ("Figure" in name or unknown)
 
 
 def _needs_a_file(view: str) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 
 from rich.text import Text
 
-from apportion.cli.listing import console, print_table
+from apportion.cli.listing import console, print_table, stdout_is_unicode
+from apportion.cli.wording import in_shell_words, written_targets
 from apportion.errors import ResultError
 from apportion.phrases import one_line
 from apportion.results.run_folder import FAILED, ResultsFolder
@@ -36,6 +37,7 @@ class RowFacts:
     cached: int = 0
     forwarded_tokens: int = 0
     error: str = ""
+    target_end: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +101,14 @@ class Overview:
             *([("dataset", self.dataset)] if self.dataset else []),
             *([("model", self.model)] if self.model else []),
             ("rows", f"{len(self.items) - self.failed:,} done, {self.failed:,} failed{left}"),
+            *self._targets(),
             ("evaluations", f"{self._sum('evaluations'):,}" + (f", and {cached:,} from the cache" if cached else "")),
             ("tokens", f"{self._sum('forwarded_tokens'):,}"),
         ]
+
+    def _targets(self) -> list[tuple[str, str]]:
+        ends = [item.target_end for item in self.items if item.target_end is not None]
+        return [("targets", written_targets(len(ends), ends.count("limit")))] if ends else []
 
     def _sum(self, name: str) -> int:
         return sum(getattr(item, name) for item in self.items)
@@ -136,6 +143,7 @@ def _facts_of(line: Mapping[str, Any], folder: ResultsFolder) -> RowFacts:
         return RowFacts(
             **about,
             target=result["target_text"],
+            target_end=made.get("target_end"),
             score=result["full_value"],
             unit=made["unit"],
             top=[(names[i], values[i]) for i in order],
@@ -147,9 +155,20 @@ def _facts_of(line: Mapping[str, Any], folder: ResultsFolder) -> RowFacts:
         raise ResultError(f"Row {line['id']} in {folder.lines} is damaged: {type(error).__name__}: {error}.") from error
 
 
+def _minus(number: str) -> str:
+    """A number with the minus sign of the other views, where stdout can show it."""
+    return number.replace("-", "−") if stdout_is_unicode() else number
+
+
 def _cells(item: RowFacts, *, with_unit: bool) -> tuple[str | Text, ...]:
     if item.status == FAILED:
-        return (str(item.row), one_line(item.id, LONGEST), Text("failed", "red"), "", one_line(item.error, 3 * LONGEST))
-    score = "" if item.score is None else f"{item.score:#.4g}" + (f" {item.unit}" if with_unit else "")
-    top = ", ".join(f"{one_line(name, LONGEST)} {value:+#.3g}" for name, value in item.top)
+        return (
+            str(item.row),
+            one_line(item.id, LONGEST),
+            Text("failed", "red"),
+            "",
+            one_line(in_shell_words(item.error), 3 * LONGEST),
+        )
+    score = "" if item.score is None else _minus(f"{item.score:#.4g}") + (f" {item.unit}" if with_unit else "")
+    top = " · ".join(f"{one_line(name, LONGEST)} {_minus(f'{value:+#.3g}')}" for name, value in item.top)
     return (str(item.row), one_line(item.id, LONGEST), one_line(repr(item.target), LONGEST), score, top)

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import typer
 
-__all__ = ["json_pairs", "memory_size", "pair", "split_names", "token_ids", "usage_error"]
+__all__ = ["json_pairs", "memory_size", "number", "pair", "split_names", "token_ids", "usage_error"]
 
 _BYTES = {"": 1, "b": 1}
 _BYTES |= {f"{letter}b": 1000**power for power, letter in enumerate("kmgt", 1)}
@@ -76,6 +76,19 @@ def token_ids(flag: str, text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError:
         usage_error(flag, f"{text!r} is not a list of token ids; write whole numbers separated by commas: 504,2471.")
+
+
+def number(flag: str, text: str, kind: type[int] | type[float], least: float | None = None) -> int | float:
+    """Read a number, which may have a lower bound."""
+    what = "a whole number" if kind is int else "a number"
+    try:
+        found = kind(text)
+    except ValueError:
+        example = ", such as 100" if kind is int else ", such as 0.05"
+        usage_error(flag, f"{text!r} is not {what}; write it in digits{example}.")
+    if least is not None and not found >= least:
+        usage_error(flag, f"{text} is too small; write {what} of at least {least:g}.")
+    return found
 
 
 def memory_size(flag: str, text: str) -> int:

@@ -10,6 +10,9 @@ from apportion.cli.options.prompt import PromptOptions
 from apportion.cli.parse import json_or_text, pair, split_names, usage_error
 from apportion.cli.plugin_input import plugin_prompt
 from apportion.cli.reading import check_named, read_text, without_last_line_break
+from apportion.errors import InputError, listing
+from apportion.prompts.chat import CHAT_CUTS
+from apportion.prompts.common import PIECES as PIECES_OF_TEXTS
 from apportion.prompts.template import Template
 from apportion.prompts.text import Text
 
@@ -52,6 +55,11 @@ def build_prompt(options: PromptOptions, text: str | None = None) -> object:
     if options.template is not None:
         return _template(options, options.template)
     _check_plain(options)
+    if options.features in CHAT_CUTS and options.features not in PIECES_OF_TEXTS:
+        raise InputError(
+            f"--features {options.features} is for a conversation (--chat), and this prompt is a text. Choose one of "
+            f"{listing((*PIECES_OF_TEXTS, 'tokens'))}."
+        )
     baseline = options.text_baseline if options.baseline_id is None else options.baseline_id
     return Text(_text(options, text), by=options.features or PIECES, baseline=baseline, keep=options.kept)
 
@@ -65,6 +73,8 @@ def _source(options: PromptOptions, text: str | None) -> str:
         "--chat": options.chat,
     }
     named = [name for name, value in given.items() if value is not None]
+    if not named and options.document:
+        usage_error("PROMPT", "the question about the documents is missing; give it as PROMPT or --prompt-file.")
     if not named:
         usage_error("PROMPT", "there is no prompt; give a PROMPT ('-' for stdin), --prompt-file, --template or --chat.")
     if len(named) > 1:

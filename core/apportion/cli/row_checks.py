@@ -14,7 +14,10 @@ from apportion.hooks.manager import installed_plugins
 if TYPE_CHECKING:
     from apportion.explainer import Explainer
 
-__all__ = ["check_contrast", "check_items", "check_tokens", "with_faults"]
+__all__ = ["check_contrast", "check_items", "check_tokens", "with_contrast_faults", "with_faults"]
+
+SHOWN = 8
+"""Rows whose faults a message states; it names the others."""
 
 Check = Callable[[Mapping[str, Any]], None]
 
@@ -71,6 +74,17 @@ def with_faults(items: Sequence[Item], shared: Mapping[str, Any], check: Check) 
     return found
 
 
+def with_contrast_faults(items: Sequence[Item], shared: Mapping[str, Any]) -> list[Item]:
+    """The rows, with faults in their contrasts. Imports torch.
+
+    Raises:
+        InputError: the flags are at fault: one of them is wrong, or missing in all rows.
+    """
+    if shared["contrast"] is not None or not any("contrast" in item.arguments for item in items):
+        check_contrast(shared)
+    return with_faults(items, shared, check_contrast)
+
+
 def check_items(path: Path, items: Sequence[Item], *, skip_errors: bool) -> None:
     """Refuse rows that cannot be attributed.
 
@@ -85,9 +99,14 @@ def check_items(path: Path, items: Sequence[Item], *, skip_errors: bool) -> None
     bad = [item for item in items if item.fault is not None]
     if not bad or (skip_errors and len(bad) < len(items)):
         return
-    first, rest = bad[0], len(bad) - 1
-    more = f" Nor can {rest} more: {listing(item.record.place for item in bad[1:])}." if rest else ""
     hint = "" if len(bad) == len(items) else " Fix the file, or add --skip-errors to record such rows as failed."
-    raise InputError(
-        f"{path}, {first.record.place}, cannot be attributed: {(first.fault or '').rstrip('.')}.{more}{hint}"
-    )
+    if len(bad) == 1:
+        raise InputError(f"{path}, {bad[0].record.place}, cannot be attributed: {_reason(bad[0])}.{hint}")
+    reasons = [f"{item.record.place}: {_reason(item)}" for item in bad[:SHOWN]]
+    more = [f"and {len(bad) - SHOWN:,} more: {listing(item.record.place for item in bad[SHOWN:])}"]
+    told = "; ".join(reasons + (more if len(bad) > SHOWN else []))
+    raise InputError(f"{len(bad):,} rows of {path} cannot be attributed: {told}.{hint}")
+
+
+def _reason(item: Item) -> str:
+    return (item.fault or "").rstrip(".")

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from apportion.cli.items import Item
 from apportion.cli.listing import console
-from apportion.cli.wording import in_shell_words
+from apportion.cli.wording import in_shell_words, written_targets
 from apportion.errors import InputError, ResultError
 from apportion.results.run_folder import FAILED, OK, ResultsFolder
 
@@ -39,6 +39,8 @@ class Summary:
     cached: int = 0
     forwarded_tokens: int = 0
     seconds: float = 0.0
+    written_targets: int = 0
+    cut_off_targets: int = 0
 
     @property
     def ended(self) -> int:
@@ -52,6 +54,7 @@ class Summary:
             ("rows", f"{self.rows:,}"),
             ("done", f"{self.done:,}" + (f", and {self.done_before:,} before" if self.done_before else "")),
             ("failed", f"{self.failed:,}" + (f", and {self.failed_before:,} before" if self.failed_before else "")),
+            *self._targets(),
             ("evaluations", f"{self.evaluations:,}" + (f", and {self.cached:,} from the cache" if self.cached else "")),
             ("tokens", f"{self.forwarded_tokens:,}{rate}"),
             ("time", f"{self.seconds:,.1f} s"),
@@ -61,6 +64,10 @@ class Summary:
         for name, text in facts:
             table.add_row(Text(name, style="bold"), Text(text))
         console().print(table)
+
+    def _targets(self) -> list[tuple[str, str]]:
+        told = written_targets(self.written_targets, self.cut_off_targets)
+        return [("targets", told)] if self.written_targets else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +118,8 @@ class Rows:
             self._fail(item, error)
             return
         self.summary.done += 1
+        self.summary.written_targets += result.provenance.target_end is not None
+        self.summary.cut_off_targets += result.provenance.target_end == "limit"
         self.summary.evaluations += result.provenance.evaluations
         self.summary.cached += result.provenance.cached
         self.summary.forwarded_tokens += result.provenance.forwarded_tokens

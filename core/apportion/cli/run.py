@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,10 +27,10 @@ from apportion.cli.options.model import ModelOptions
 from apportion.cli.options.output import OutputOptions
 from apportion.cli.options.prompt import PromptOptions
 from apportion.cli.options.target import TargetOptions
-from apportion.cli.row_checks import check_contrast, check_items, check_tokens, with_faults
+from apportion.cli.row_checks import check_items, check_tokens, with_contrast_faults, with_faults
 from apportion.cli.rows import Rows, Summary
 from apportion.cli.ticking import ticking
-from apportion.errors import counted, listing
+from apportion.errors import InputError, counted, listing
 from apportion.results import run_folder
 from apportion.results.provenance import versions
 from apportion.results.run_folder import ResultsFolder
@@ -64,17 +65,20 @@ def run(
     precedence over the flags. Results are written as they finish. Repeat the command to resume it, however it stopped.
     With --dry-run, only report the cost of the rows that are left; of many rows, a few are estimated.
     """
+    _check_parent(data.out)
     job = job_without_prompt(model, target, method, output, inputs=[data.dataset])
     columns = Columns(data.prompt_column, data.target_column, data.id_column)
     items, unused = read_items(data.dataset, prompt, columns)
-    check_items(data.dataset, items, skip_errors=data.skip_errors)
     if unused:
         print(f"unused columns: {listing(unused)}", file=sys.stderr)  # noqa: T201
+    if not data.skip_errors and any(item.fault is not None for item in items):
+        items = with_contrast_faults(items, job.call)  # so that one message has all faults
+    check_items(data.dataset, items, skip_errors=data.skip_errors)
     folder = ResultsFolder(data.out)
     arguments = decisive_arguments(model, prompt, target, method)
     if cost.dry_run:
         expected = _expected(job, items, folder, data, arguments)
-        deliver_cost(expected, output.as_json)
+        deliver_cost(expected, output.as_json, cached=data.cache or folder.evaluations.exists())
         return
     with folder.locked():
         if data.restart:
@@ -87,6 +91,13 @@ def run(
     print_json(asdict(summary)) if output.as_json else summary.show()
     if summary.failed or summary.failed_before:
         raise typer.Exit(FAILED)
+
+
+def _check_parent(out: Path) -> None:
+    """Refuse a folder in a folder that does not exist, which is more often a typo than meant."""
+    parents = out.absolute().parents
+    if not parents[0].exists() and next(path for path in parents if path.exists()).is_dir():
+        raise InputError(f"Cannot create {out}: there is no folder {out.parent}. Create it, or name another.")
 
 
 def _resume(
@@ -133,15 +144,17 @@ def _expected(
     if not left:
         return NOTHING
     with contextlib.redirect_stdout(sys.stderr), _opened(job, left, data, quiet=True) as (explainer, left):
+        faults = {item.id: item.fault for item in left if item.fault is not None}
         left = sorted(
             (item for item in left if item.fault is None), key=lambda item: len(str(item.arguments["prompt"]))
         )
         if not left:
-            return NOTHING
+            return replace(NOTHING, failing=faults)
         steps = len(rows_to_estimate(left))
         earlier.check_model(explainer)
         with ticking("estimating", "row", steps, job.explainer["progress"]) as tick:
-            return cost_of_rows(explainer, left, {**job.call, **job.method_options}, tick)
+            cost = cost_of_rows(explainer, left, {**job.call, **job.method_options}, tick)
+        return replace(cost, failing={**faults, **cost.failing})
 
 
 @contextlib.contextmanager
@@ -161,10 +174,7 @@ def _opened(
             check_items(data.dataset, checked, skip_errors=False)
 
     def check_before() -> None:
-        # A flag that is wrong, or missing in all rows, is no fault of the rows.
-        if job.call["contrast"] is not None or not any("contrast" in item.arguments for item in items):
-            check_contrast(job.call)
-        refuse(with_faults(checked, job.call, check_contrast))
+        refuse(with_contrast_faults(checked, job.call))
 
     with job.opened(check=check_before, quiet=quiet) as explainer:
         check_tokens(explainer, job.call)

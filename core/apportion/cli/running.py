@@ -48,7 +48,7 @@ def run(app: typer.Typer, argv: Sequence[str] | None) -> int:
     return _finished(code)
 
 
-def report_interrupt(written: str = "nothing was written") -> int:
+def report_interrupt(written: str = "no result was written") -> int:
     """Report that Ctrl-C ended the run, and what it had written."""
     print(f"interrupted; {written}", file=sys.stderr)  # noqa: T201
     return INTERRUPTED

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from apportion.results.attribution import Attribution
     from apportion.results.run_folder import ResultsFolder
 
-__all__ = ["RowOptions", "folder_of", "saved_result"]
+__all__ = ["SAVED", "RowOptions", "folder_of", "saved_result"]
+
+
+SAVED = "Saved result"
+"""The panel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +34,14 @@ class RowOptions:
             "--item",
             metavar="ID",
             show_default=False,
+            rich_help_panel=SAVED,
             help="One row of the folder, by its id, or else by its number from 1.",
         ),
     ] = None
 
 
 def folder_of(path: Path) -> ResultsFolder | None:
-    """The folder that ``apportion run`` wrote, given itself or its results.jsonl; ``None`` for any other file.
+    """The folder that ``apportion run`` wrote, given itself or its results.jsonl; ``None`` for any other path.
 
     Raises:
         ResultError: it is a folder of something else.
@@ -45,6 +50,8 @@ def folder_of(path: Path) -> ResultsFolder | None:
     from apportion.results.run_folder import ResultsFolder
 
     folder = ResultsFolder(path if path.is_dir() else path.parent)
+    if not path.exists():
+        return None
     if not path.is_dir():
         return folder if path.name == folder.lines.name else None
     if not folder.lines.exists() and folder.manifest() is None:
@@ -67,7 +74,7 @@ def saved_result(path: Path, row: str | None) -> Attribution:
 
     folder = folder_of(path)
     if folder is None:
-        if row is not None:
+        if row is not None and path.exists():
             usage_error("--row", f"{path} is one result; --row is for folders that `apportion run` wrote.")
         return Attribution.load(path)
     if row is None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["in_shell_words"]
+from apportion.errors import counted
+
+__all__ = ["in_shell_words", "written_targets"]
 
 FLAGS = {
     "allow_missing": "--allow-missing",
@@ -48,7 +50,8 @@ WORDS = {"True": "true", "False": "false", "None": "null"}
 
 _QUOTED = re.compile(r"""((?<!\w)'(?:[^'\\]|\\.)*'(?!\w)|"(?:[^"\\]|\\.)*"|`[^`]*`)""")
 _ARGUMENT = re.compile(rf"(?<![\w.-])(?<!\w\()({'|'.join(FLAGS)})=(?:True\b)?(?=(\S?))")
-_WORD = re.compile(rf"\b({'|'.join(WORDS)})\b")
+# Not where they are words: at the beginning of a sentence, and in "None of …".
+_WORD = re.compile(rf"(?<!^)(?<![.!?] )\b({'|'.join(WORDS)})\b(?! of\b)")
 
 
 def in_shell_words(message: str) -> str:
@@ -58,6 +61,8 @@ def in_shell_words(message: str) -> str:
     "--budget 3 must be larger than 'budget=5'."
     >>> in_shell_words("Give budget= (total evaluations) or until=.")
     'Give --budget (total evaluations) or --until.'
+    >>> in_shell_words("keep=99 is out of range. None of these is True.")
+    '--keep-index 99 is out of range. None of these is true.'
     """
     for phrase, other in PHRASES.items():
         message = message.replace(phrase, other)
@@ -70,6 +75,12 @@ def in_shell_words(message: str) -> str:
     return "".join(parts)
 
 
+def written_targets(written: int, cut_off: int) -> str:
+    """A phrase about targets that the model wrote, some of which end where its tokens were spent."""
+    return f"{counted(written, 'target')} written by the model" + (f", {cut_off:,} cut off" if cut_off else "")
+
+
 def _flag(found: re.Match[str]) -> str:
     bare = not found[2] or found[2] in ".,;:)"
-    return FLAGS[found[1]] + ("" if bare else " ")
+    by_position = found[1] == "keep" and (found[2].isdigit() or found[2] == "-")
+    return ("--keep-index" if by_position else FLAGS[found[1]]) + ("" if bare else " ")

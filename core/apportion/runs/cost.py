@@ -52,6 +52,8 @@ class Cost:
         at_most: true if the evaluations depend on values found during the run. Then ``evaluations`` is the maximum, and
             tokens, batches and time are those of a run that makes all of them, in the steps that it would take.
         measured: the trials that the rate was measured in; empty if nothing has to be read.
+        target_end: why a target that the model wrote ends where it does, as in ``Provenance``; ``None`` if the target
+            was given.
     """
 
     method: str
@@ -68,6 +70,7 @@ class Cost:
     model_bytes: int | None
     at_most: bool = False
     measured: str = ""
+    target_end: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain Python values."""
@@ -111,6 +114,8 @@ class Cost:
         most, about = ("at most ", "up to about ") if self.at_most else ("", "")
         batches = f"{about}{counted(self.batches, 'batch', 'batches')}"
         target = counted(self.target_tokens, "target token")
+        if self.target_end is not None:
+            target += ", written by the model" + (" and cut off" if self.target_end == "limit" else "")
         weights = "" if self.model_bytes is None else f"{memory(self.model_bytes)} weights + "
         most_memory = f"{weights}{memory(self.batch_bytes)} for the largest batch, at most"
         return [
@@ -167,6 +172,7 @@ def estimate_cost(request: Request, scorer: Scorer, game: Callable[[Ask], Game],
         model_bytes=scorer.session.info.weights_bytes,
         at_most=adaptive or request.until is not None,
         measured=measured,
+        target_end=request.target.end,
     )
 
 

@@ -67,8 +67,8 @@ def measure_all(
             rehearsal = partial(_measure, metric, values, generator_of(seed, name), options)
             up_to_first_question(rehearsal, game.n_features)
     shuffled = _in_random_order(values, random_orders, seed)
-    scored = count or (lambda: game.scored)
-    before, found, random = scored(), {}, {}
+    spent = count or (lambda: game.scored)
+    before, found, random = spent(), {}, {}
     for name, (metric, options) in metrics.items():
         found[name] = _measured(metric, name, values, seed, options, game)
         if getattr(metric, "yardstick", False) and shuffled:
@@ -86,7 +86,7 @@ def measure_all(
         target=attribution.target_text or "".join(attribution.target_tokens),
         contrast=attribution.provenance.contrast,
         seed=seed,
-        evaluations=scored() - before,
+        evaluations=spent() - before,
         random=random,
         plugins=attribution.plugins,
     )

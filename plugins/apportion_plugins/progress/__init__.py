@@ -20,7 +20,9 @@ __all__ = ["ProgressBar"]
 
 @runtime_checkable
 class _Bar(Protocol):
-    def show(self, label: str, done: int, total: int | None, more: str = "", share: float = 0.0) -> None: ...
+    def show(
+        self, label: str, done: int, total: int | None, more: str = "", share: float = 0.0, works: bool = True
+    ) -> None: ...
 
     def remove(self) -> None: ...
 
@@ -76,7 +78,7 @@ class ProgressBar:
         """Show the progress of many runs: how many have ended, how fast, and what they have scored."""
         self._bar = self._bar or self._chosen()
         more = counted(event.evaluations, "evaluation")
-        self._bar.show("prompts", event.done, event.total or None, more, event.share)
+        self._bar.show("prompts", event.done, event.total or None, more, event.share, event.evaluations > 0)
 
     def _chosen(self) -> _Bar:
         """The bar for this environment, or lines."""

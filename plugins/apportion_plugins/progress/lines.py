@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from apportion.protocols.progress import Pace
-from apportion_plugins.progress.rates import facts_of
+from apportion_plugins.progress.rates import Timing
 
 __all__ = ["ProgressLines"]
 
@@ -25,13 +25,14 @@ class ProgressLines:
     ) -> None:
         self._write = write
         self._ends = ends
-        self._clock = clock
         self._pace = Pace(clock)
-        self._began = clock()
-        self._shown: tuple[str, int | None, float] | None = None
+        self._timing = Timing(clock)
+        self._first = True
         self._line = self._written = ""
 
-    def show(self, label: str, done: int, total: int | None, more: str = "", share: float = 0.0) -> None:
+    def show(
+        self, label: str, done: int, total: int | None, more: str = "", share: float = 0.0, works: bool = True
+    ) -> None:
         """Write the current state if a line is due. A new label or total restarts the clock of the rate.
 
         Args:
@@ -40,14 +41,12 @@ class ProgressLines:
             total: number in all; ``None`` if unknown.
             more: further text.
             share: what is done of those under way, in the same unit.
+            works: as for ``Timing.note``.
         """
-        first = self._shown is None
-        if self._shown is None or (label, total) != self._shown[:2] or done < self._shown[2]:
-            self._began = self._clock()
-        self._shown = (label, total, done)
+        first, self._first = self._first, False
+        self._timing.note(label, done, total, share, works=works)
         count = f"{label} {done:,}/{total:,}" if total is not None else f"{label} {done:,}" if done else label
-        facts = facts_of(done + share, total, self._clock() - self._began)
-        self._line = " · ".join([count, *facts, *([more] if more else [])])
+        self._line = " · ".join([count, *self._timing.facts(), *([more] if more else [])])
         if self._pace.due() or (first and self._ends):
             self._put()
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import html
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from apportion_plugins.progress.rates import facts_of
+from apportion_plugins.progress.rates import Timing
 
 __all__ = ["NotebookBar", "bar_html"]
 
@@ -48,10 +48,12 @@ class NotebookBar:
         self._clock = clock
         self._handle: Handle | None = None
         self._handle_cell: object = None
-        self._shown: tuple[str, int | None, int] = ("", None, 0)
-        self._started = self._updated = 0.0
+        self._timing = Timing(clock)
+        self._updated = 0.0
 
-    def show(self, label: str, done: int, total: int | None, more: str = "", share: float = 0.0) -> None:
+    def show(
+        self, label: str, done: int, total: int | None, more: str = "", share: float = 0.0, works: bool = True
+    ) -> None:
         """Draw the current state, at most five times a second. A new label or total restarts the clock.
 
         Args:
@@ -60,19 +62,20 @@ class NotebookBar:
             total: number in all; ``None`` if unknown.
             more: further text.
             share: what is done of those under way, in the same unit.
+            works: as for ``Timing.note``.
         """
         now = self._clock()
-        begins = (label, total) != self._shown[:2] or done < self._shown[2]
-        if begins:
-            self._started = now
-        self._shown = (label, total, done)
+        begins = self._timing.note(label, done, total, share, works=works)
         if begins or now - self._updated >= UPDATE_SECONDS:
             self._updated = now
-            self._put(bar_html(label, done, total, now - self._started, more, share), _line(label, done, total))
+            self._put(
+                bar_html(label, done, total, [*self._timing.facts(), *([more] if more else [])], share),
+                _line(label, done, total),
+            )
 
     def remove(self) -> None:
         """Clear the output; a notebook cannot remove a single one."""
-        self._shown = ("", None, 0)
+        self._timing = Timing(self._clock)
         if self._handle is not None:
             self._handle.update({"text/html": "", "text/plain": ""}, raw=True)
 
@@ -85,28 +88,26 @@ class NotebookBar:
             self._handle.update(bundle, raw=True)
 
 
-def bar_html(label: str, done: int, total: int | None, seconds: float, more: str = "", under_way: float = 0.0) -> str:
+def bar_html(label: str, done: int, total: int | None, facts: Sequence[str] = (), under_way: float = 0.0) -> str:
     """HTML of one bar, in the page's text colour, so that it suits light and dark pages.
 
     Args:
         label: the current activity.
         done: number completed so far.
         total: number in all; ``None`` if unknown.
-        seconds: time since the start.
-        more: further text.
+        facts: further texts, such as the rate.
         under_way: what is done of those under way, in the same unit.
     """
     share = f"width:{100 * (done + under_way) / total:.1f}%" if total else "width:100%;opacity:0.35"
-    facts = [f"{done:,}/{total:,}"] if total is not None else [f"{done:,}"] if done else []
-    facts += facts_of(done + under_way, total, seconds)
-    facts += [html.escape(more)] if more else []
+    count = [f"{done:,}/{total:,}"] if total is not None else [f"{done:,}"] if done else []
+    texts = [html.escape(text) for text in (*count, *facts)]
     return (
         '<div style="display:flex;align-items:center;gap:0.7em;max-width:44em;font-size:0.9em;color:inherit">'
         f"<span>{html.escape(label)}</span>"
         '<span style="flex:1;min-width:6em;height:0.5em;border-radius:0.25em;overflow:hidden;position:relative">'
         '<span style="position:absolute;inset:0;background:currentColor;opacity:0.15"></span>'
         f'<span style="position:absolute;top:0;bottom:0;left:0;background:currentColor;{share}"></span></span>'
-        f'<span style="font-variant-numeric:tabular-nums;white-space:nowrap">{" · ".join(facts)}</span></div>'
+        f'<span style="font-variant-numeric:tabular-nums;white-space:nowrap">{" · ".join(texts)}</span></div>'
     )
 
 

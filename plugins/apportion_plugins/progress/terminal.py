@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Column
 from rich.text import Text
 
-from apportion_plugins.progress.rates import facts_of
+from apportion_plugins.progress.rates import Timing
 
 __all__ = ["TerminalBar"]
 
@@ -20,12 +22,13 @@ class TerminalBar:
     """
 
     def __init__(self, console: Console) -> None:
+        self._timing = Timing(time.monotonic)
         self._progress = Progress(
             TextColumn("{task.description}", table_column=Column(no_wrap=True)),
             # The bar takes what the terminal leaves: facts that wrap would make the display jump.
             BarColumn(bar_width=None, table_column=Column(max_width=40)),
             TextColumn("{task.fields[count]}", table_column=Column(no_wrap=True)),
-            _RateColumn(table_column=Column(no_wrap=True)),
+            _RateColumn(self._timing, table_column=Column(no_wrap=True)),
             TextColumn("{task.fields[more]}", style="dim", table_column=Column(no_wrap=True)),
             console=console,
             transient=True,
@@ -33,7 +36,9 @@ class TerminalBar:
         self._done = 0
         self._progress.start()
 
-    def show(self, label: str, done: int, total: int | None, more: str = "", share: float = 0.0) -> None:
+    def show(
+        self, label: str, done: int, total: int | None, more: str = "", share: float = 0.0, works: bool = True
+    ) -> None:
         """Draw the current state, followed by ``more``. A smaller count or another total restarts the bar.
 
         Args:
@@ -42,7 +47,9 @@ class TerminalBar:
             total: number in all; ``None`` if unknown.
             more: further text.
             share: what is done of those under way, in the same unit.
+            works: as for ``Timing.note``.
         """
+        self._timing.note(label, done, total, share, works=works)
         count = f"{done:,}/{total:,}" if total is not None else f"{done:,}" if done else ""
         if not self._progress.tasks:
             self._progress.add_task(label, total=total, more=more, count=count)
@@ -60,7 +67,9 @@ class TerminalBar:
 class _RateColumn(ProgressColumn):
     """Rate and remaining time."""
 
+    def __init__(self, timing: Timing, table_column: Column) -> None:
+        super().__init__(table_column)
+        self._timing = timing
+
     def render(self, task: Task) -> Text:
-        total = None if task.total is None else int(task.total)
-        facts = facts_of(task.completed, total, task.finished_time or task.elapsed or 0.0)
-        return Text(" · ".join(facts), style="dim")
+        return Text(" · ".join(self._timing.facts()), style="dim")

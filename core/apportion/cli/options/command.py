@@ -7,13 +7,16 @@ that may be repeated. A function that takes groups becomes a command with all th
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, fields, make_dataclass
 from functools import partial
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 from typer.core import TyperCommand
+
+from apportion.cli.parse import number
 
 __all__ = ["NO_VALUE", "Without", "add_command", "in_panel"]
 
@@ -62,9 +65,14 @@ def add_command(app: typer.Typer, function: Callable[..., None], *, panel: str, 
             typed = vars(super().invoke(ctx))
             return ctx.invoke(function, **{name: group.filled(typed) for name, group in groups.items()})
 
-    app.command(function.__name__, cls=Command, help=inspect.getdoc(function), epilog=epilog, rich_help_panel=panel)(
+    app.command(function.__name__, cls=Command, help=_paragraphs(function), epilog=epilog, rich_help_panel=panel)(
         every_option
     )
+
+
+def _paragraphs(function: Callable[..., None]) -> str:
+    """The docstring with each paragraph on one line, so that the help breaks lines where the terminal ends."""
+    return "\n\n".join(" ".join(text.split()) for text in (inspect.getdoc(function) or "").split("\n\n"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +93,58 @@ class _Group:
         return cls(group, get_type_hints(group, include_extras=True), defaults)
 
     def options(self) -> Iterator[tuple[str, Any, Any]]:
-        """Fields for typer, which knows repeatable options as lists, and their absence as ``None``."""
+        """Fields for typer, which knows repeatable options as lists, and their absence as ``None``.
+
+        Numbers are texts for typer, and read by ``filled``: so their faults are told in the same words as all others.
+        """
         for name, default in self.defaults.items():
             kind, *notes = get_args(self.hints[name])
-            if get_origin(kind) is tuple:
-                kind, default = list[get_args(kind)[0]], None  # type: ignore[misc]
+            repeatable = get_origin(kind) is tuple
+            if (numeric := _Number.of(name, kind, notes)) is not None:
+                notes, kind = [numeric.as_text()], str if default not in (None, ()) else str | None
+                default = default if default in (None, ()) else str(default)
+            if repeatable:
+                kind, default = list[str] if numeric else list[get_args(kind)[0]], None  # type: ignore[misc]
             yield name, Annotated[kind, *notes], field(default=default)
 
     def filled(self, typed: Mapping[str, Any]) -> Any:
         """Make the group from the values of a command line, with defaults for the rest."""
-        given = {name: typed[name] for name in self.defaults if typed[name] is not None}
-        return self.group(**{name: tuple(v) if isinstance(v, list) else v for name, v in given.items()})
+        given = {name: self._read(name, typed[name]) for name in self.defaults if typed[name] is not None}
+        return self.group(**given)
+
+    def _read(self, name: str, value: Any) -> Any:
+        kind, *notes = get_args(self.hints[name])
+        numeric = _Number.of(name, kind, notes)
+        if isinstance(value, list | tuple):
+            return tuple(value if numeric is None else map(numeric.read, value))
+        return value if numeric is None else numeric.read(value)
+
+
+@dataclass(frozen=True, slots=True)
+class _Number:
+    """An option whose values are numbers.
+
+    Attributes:
+        flag: its flag.
+        kind: ``int`` or ``float``.
+        note: typer's description of it.
+    """
+
+    flag: str
+    kind: type[int] | type[float]
+    note: Any
+
+    @classmethod
+    def of(cls, name: str, annotation: Any, notes: Sequence[Any]) -> _Number | None:
+        kinds = [kind for kind in (annotation, *get_args(annotation)) if kind in (int, float)]
+        return cls(f"--{name.replace('_', '-')}", kinds[0], notes[0]) if kinds and notes else None
+
+    def as_text(self) -> Any:
+        """The description of an option of texts that looks the same in the help."""
+        note = copy(self.note)
+        if note.min is not None:
+            note.metavar, note.min = f"{note.metavar} [x>={note.min}]", None
+        return note
+
+    def read(self, value: Any) -> int | float:
+        return number(self.flag, str(value), self.kind, self.note.min)

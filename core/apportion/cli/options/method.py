@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from apportion.cli.options.command import in_panel
-from apportion.cli.parse import json_pairs
+from apportion.cli.parse import json_pairs, usage_error
 
 __all__ = ["METHOD", "MethodOptions"]
 
@@ -54,7 +54,13 @@ class MethodOptions:
     seed: Annotated[int, _option(metavar="N", min=0, help="Seed of every random draw.")] = 0
 
     def arguments(self) -> dict[str, Any]:
-        """Arguments of ``Explainer.attribute`` that every method takes."""
+        """Arguments of ``Explainer.attribute`` that every method takes.
+
+        Raises:
+            typer.BadParameter: ``until`` is not above 0.
+        """
+        if self.until is not None and not self.until > 0:
+            usage_error("--until", f"{self.until:g} is not a standard error; write a number above 0, such as 0.05.")
         return {"method": self.method, "budget": self.budget, "until": self.until, "seed": self.seed}
 
     def method_options(self) -> dict[str, Any]:

@@ -115,8 +115,8 @@ class PromptOptions:
         _option(
             metavar="FILE.json",
             help="Conversation ('-' for stdin), written with the model's chat template: a list of messages with role "
-            "and content, or an object with 'messages', 'tools' and other arguments of ap.Chat. The user's last turn "
-            "is kept, unless --keep or --keep-index names something else.",
+            "and content, or an object with 'messages', 'tools' and other arguments of ap.Chat. With features "
+            "turns or roles, the user's last turn is kept, unless --keep or --keep-index names something else.",
         ),
     ] = None
     document: Annotated[
