@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float64
 
-from apportion.errors import InputError, ResultError, counted, listing, unknown_name
+from apportion.errors import ApportionError, InputError, ResultError, counted, listing, unknown_name
 from apportion.phrases import quoted
 from apportion.protocols.features import Feature, Segment
 from apportion.results import result_json
@@ -58,6 +59,8 @@ class Attribution:
         recipe: the arguments of the call, with which a result that was read from a file is evaluated and refined;
             ``None`` in older files.
         plugins: plugins whose visualizers ``plot`` uses; not saved.
+        changed: the result was read from a file that was changed after it was saved, so its values and its arguments
+            may not belong together: it is shown, but neither evaluated nor refined.
     """
 
     features: tuple[Feature, ...]
@@ -76,6 +79,7 @@ class Attribution:
     top_agreement: Float64[Array, " F"] | None = None
     recipe: Recipe | None = field(default=None, repr=False)
     plugins: Plugins | None = field(default=None, repr=False)
+    changed: bool = field(default=False, repr=False)
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -147,7 +151,8 @@ class Attribution:
             ResultError: the result has no pairs or groups.
             ApportionError: pandas is not installed.
         """
-        return dataframe(columns_of(self, "tokens" if per_token and rows == "features" else rows))
+        with self._readable():
+            return dataframe(columns_of(self, "tokens" if per_token and rows == "features" else rows))
 
     def plot(self, view: str = "heatmap", **options: Any) -> Any:
         """Draw a view of the result.
@@ -168,7 +173,8 @@ class Attribution:
         """
         from apportion.hooks.manager import installed_plugins
 
-        return (self.plugins or installed_plugins()).visualize(view, self, options)
+        with self._readable():
+            return (self.plugins or installed_plugins()).visualize(view, self, options)
 
     def show(self) -> None:
         """Print the result in the terminal: the highlighted prompt, a table with bars, and the cost."""
@@ -187,6 +193,9 @@ class Attribution:
     @classmethod
     def load(cls, path: str | Path) -> Attribution:
         """Read a result that ``save`` wrote.
+
+        Warns:
+            UserWarning: the file was changed after it was saved; the result can be shown, but not evaluated or refined.
 
         Raises:
             ResultError: the file is missing, damaged, or has a schema that this version does not know.
@@ -208,6 +217,24 @@ class Attribution:
             ResultError: ``extras`` contain something that JSON cannot represent.
         """
         return result_json.dumps(self.to_dict(), ascii_only=ascii_only)
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        """Blame what fails to read a changed result on the change: its extras may hold anything.
+
+        Raises:
+            ResultError: the result was changed, and cannot be read.
+        """
+        try:
+            yield
+        except ApportionError:
+            raise
+        except Exception as error:
+            if not self.changed:
+                raise
+            raise ResultError(
+                f"The result is damaged: it was changed after it was saved ({type(error).__name__}: {error})."
+            ) from error
 
     def _repr_html_(self) -> str:
         html = self.plot("html")
