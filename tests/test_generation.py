@@ -170,6 +170,27 @@ def test_a_tiny_model_stops_early() -> None:
     assert cut.target_tokens == whole.target_tokens[:where]
 
 
+@pytest.mark.parametrize(
+    ("generate", "message"),
+    [
+        ({"max_new_tokens": 1.5}, r"max_new_tokens=1\.5 must be a whole number"),
+        ({"max_new_tokens": True}, "max_new_tokens=True must be a whole number"),
+        ({"max_new_tokens": "5"}, "max_new_tokens='5' must be a whole number"),
+        ({"max_new_tokens": 0}, "of at least 1"),
+        ({1: 2}, "must have strings as keys; 1 is none"),
+        ({"max_length": 9}, "no option 'max_length' here. Write max_new_tokens"),
+        ({"input_ids": [1]}, "no option 'input_ids' here. The model reads the prompt"),
+        ({"max_new_token": 3}, r"no option 'max_new_token'\. Did you mean 'max_new_tokens'\?$"),
+        ({"temperature": 0.5}, "'temperature' of generate= has no effect without 'do_sample': True"),
+        ({"length_penalty": 0.5}, "'length_penalty' of generate= has no effect without 'num_beams'"),
+    ],
+)
+def test_options_without_effect_or_sense_are_refused(generate: dict[object, object], message: str) -> None:
+    explainer = ap.Explainer((tiny.model(), tiny.tokenizer()), progress=False)
+    with pytest.raises(ap.InputError, match=message):
+        explainer.attribute("a b", method="ablation", generate=generate)
+
+
 # --- prompts that should have been chats -----------------------------------------------------------------------------
 
 

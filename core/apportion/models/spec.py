@@ -50,6 +50,16 @@ def model_spec(
         if tokenizer is not None:
             raise InputError("The tokenizer is given twice: in the (model, tokenizer) pair and as tokenizer=.")
         model, tokenizer = model
+        if model is None or isinstance(model, str | Path | int | float | list | dict):
+            raise InputError(
+                f"The first of a pair (model, tokenizer) is a model object, and not {model!r:.60}. Write "
+                "Explainer('smollm2') for the demo model, or Explainer(name, tokenizer=…)."
+            )
+        if tokenizer is None and _name_of(model) == type(model).__name__:
+            raise InputError(
+                "The tokenizer of the pair (model, tokenizer) is None, and the model has no name to find one by. Give "
+                "a tokenizer, or its name."
+            )
         return ModelSpec(_name_of(model), tokenizer, processor, objects=model)
     if isinstance(model, str | Path):
         if not str(model):

@@ -150,7 +150,7 @@ class Evaluation:
             f"Evaluation: {self.method} ({self.estimand}) of {counted(self.n_features, 'feature')}, "
             f"target {quoted(self.target)}\n"
             f"  {listing(shown, SHOWN)}\n"
-            f"  {counted(self.evaluations, 'evaluation')} in addition to those of the run"
+            f"  {counted(self.evaluations, 'new evaluation')}"
         )
 
 

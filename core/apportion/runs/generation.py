@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from apportion.errors import InputError
+from apportion.options import whole_number
 from apportion.rendering.context import AdaptContext
 from apportion.rendering.continuation import tokens_inside
 from apportion.rendering.one_line import answers_take_a_line
@@ -56,13 +57,19 @@ def generation_of(given: object, prompt: str | None) -> Generation:
         prompt: text of the prompt; ``None`` if it is unknown.
 
     Raises:
-        InputError: this is not a dict, or ``stop`` is neither a text nor a list of texts.
+        InputError: this is not a dict of named options, ``max_new_tokens`` is not a whole number of at least 1, or ``stop``
+            is neither a text nor a list of texts.
     """
     if given is None:
         given = {}
     if not isinstance(given, Mapping):
         raise InputError(f"generate={given!r} must be a dict of options, such as {{'max_new_tokens': 40}}.")
     options = {name: value for name, value in given.items() if name != "stop"}
+    for name in options:
+        if not isinstance(name, str):
+            raise InputError(f"generate={given!r:.80} must have strings as keys; {name!r:.40} is none.")
+    if "max_new_tokens" in options:
+        options["max_new_tokens"] = whole_number("max_new_tokens", options["max_new_tokens"], least=1)
     if "stop" not in given:
         one_line = prompt is not None and answers_take_a_line(prompt)
         return Generation(options, (LINE_BREAK,) if one_line else (), one_line)
