@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import apportion as ap
+from apportion.errors import listing
 from apportion.rendering.one_line import answers_take_a_line
-from apportion.runs.generation import cut_at
+from apportion.runs.generation import Generation, cut_at
 from apportion.testing import chats, tiny
 from scripted import Scripted, Session, ids_of, scripted
 from small_tokenizers import KINDS
@@ -143,6 +144,9 @@ def test_the_token_with_the_stop_text_is_cut(kind: str) -> None:
     found = cut_at(["ris"], context, prompt, ids)
     assert found is not None
     assert found.token == " Paris"
+    assert "".join(found.anew) == " Pa"
+    why = Generation({}, ("ris",)).why(found)
+    assert f"inside the token ' Paris', whose beginning was tokenised anew as {listing(map(repr, found.anew))}" in why
     before, both = (
         tokenizer.decode(list(part), clean_up_tokenization_spaces=False) for part in (prompt, prompt + found.ids)
     )

@@ -248,7 +248,7 @@ def _at(data: dict[str, Any], path: str, value: object) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("place", "value"),
     [
-        ("recipe.target_fn", "prob"), ("recipe.method", "banzhaf"), ("provenance.seed", 5), ("estimand", "Banzhaf value"),
+        ("recipe.target_fn", "prob"), ("recipe.method", "banzhaf"), ("provenance.seed", 5), ("estimand", "Owen value"),
         ("target_text", " Rome"), ("std_error", [0.0, 0.0, 0.0]), ("full_value", -0.5), ("seal", ""), ("seal", None),
         ("provenance.unit", "probability"), ("recipe.options", {"dict": {"zz": 3}}),
     ],

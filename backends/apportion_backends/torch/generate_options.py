@@ -38,7 +38,7 @@ def check_generate_options(options: Mapping[str, object]) -> None:
     ):
         for name in names:
             if options.get(name) is not None and not there:
-                raise InputError(f"The option {name!r} of generate= has no effect without {needed}; add that, or omit it.")
+                raise InputError(f"The option {name!r} of generate= has no effect without {needed}; add that.")
 
 
 def unknown_options(options: Iterable[str], generate: Callable[..., Any]) -> str:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from apportion.errors import BackendError, InputError
+from apportion.errors import BackendError, InputError, shown
 from apportion.protocols.backend import Capability, Layout, SessionInfo
 from apportion.protocols.batch import PaddedBatch, ScoringBatch
 from apportion.protocols.inside import Trace
@@ -280,7 +280,9 @@ class TorchSession:
                 return tuple(out[0, len(prompt.ids) :].tolist())
             except (TypeError, ValueError, IndexError, AttributeError) as error:
                 unknown = unknown_options(options, self.model.generate)
-                raise InputError(unknown or f"The model cannot generate with {dict(options)!r}: {error}") from error
+                raise InputError(
+                    unknown or f"The model cannot generate with {shown(dict(options))}: {error}"
+                ) from error
 
     def embeddings(self, ids: tuple[int, ...]) -> Float[Tensor, "L D"]:
         """Input embeddings of tokens, detached."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from apportion.errors import InputError, ModelError
+from apportion.errors import InputError, ModelError, shown
 from apportion.protocols.model import ModelSpec
 
 __all__ = ["ALIASES", "files_of", "is_url", "model_spec"]
@@ -50,9 +50,9 @@ def model_spec(
         if tokenizer is not None:
             raise InputError("The tokenizer is given twice: in the (model, tokenizer) pair and as tokenizer=.")
         model, tokenizer = model
-        if model is None or isinstance(model, str | Path | int | float | list | dict):
+        if model is None or isinstance(model, int):
             raise InputError(
-                f"The first of a pair (model, tokenizer) is a model object, and not {model!r:.60}. Write "
+                f"The first of a pair (model, tokenizer) is a model object, and not {shown(model, 60)}. Write "
                 "Explainer('smollm2') for the demo model, or Explainer(name, tokenizer=…)."
             )
         if tokenizer is None and _name_of(model) == type(model).__name__:
@@ -67,7 +67,7 @@ def model_spec(
         return ModelSpec(str(model), tokenizer, processor, allow_missing=allow_missing)
     if tokenizer is not None and model is not None:
         return ModelSpec(_name_of(model), tokenizer, processor, objects=model)
-    what = "None" if model is None else f"this {type(model).__name__}: {' '.join(repr(model).split()):.60}"
+    what = "None" if model is None else f"this {type(model).__name__}: {' '.join(shown(model, 60).split())}"
     raise InputError(
         f"A model is a name, a path, a (model, tokenizer) pair, or an object with tokenizer=, and not {what}. "
         "Write Explainer('smollm2') for the demo model. Objects come in pairs: Explainer((model, tokenizer))."

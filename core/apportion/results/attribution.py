@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float64
 
-from apportion.errors import ApportionError, InputError, ResultError, counted, listing, unknown_name
+from apportion.errors import ApportionError, InputError, ResultError, counted, listing, shown, unknown_name
+from apportion.files import checked_path
 from apportion.phrases import quoted
 from apportion.protocols.features import Feature, Segment
 from apportion.results import result_json
@@ -121,7 +122,9 @@ class Attribution:
             InputError: several features have this name, or it is not a string.
         """
         if not isinstance(name, str):
-            raise InputError(f"result[{name!r:.40}]: give a feature's name, or use result.values[…] for positions.")
+            raise InputError(
+                f"result[{shown(name, 40)}]: give a feature's name, or use result.values[…] for positions."
+            )
         places = [i for i, feature in enumerate(self.features) if feature.name == name]
         if not places:
             raise unknown_name("feature", name, self.feature_names)
@@ -169,10 +172,12 @@ class Attribution:
 
         Raises:
             UnknownNameError: there is no such view.
-            InputError: the view has no such option, or does not fit the result.
+            InputError: the view has no such option, or does not fit the result, or ``view`` is not a name.
         """
         from apportion.hooks.manager import installed_plugins
 
+        if not isinstance(view, str):
+            raise InputError(f"plot({shown(view)}): give the name of a view, such as 'bar'; see `apportion views`.")
         with self._readable():
             return (self.plugins or installed_plugins()).visualize(view, self, options)
 
@@ -186,9 +191,10 @@ class Attribution:
         """Write the result to a JSON file, atomically.
 
         Raises:
+            InputError: ``path`` is not a path.
             ResultError: ``extras`` contain something that JSON cannot represent, or the file cannot be written.
         """
-        return result_json.write(self.to_dict(), Path(path))
+        return result_json.write(self.to_dict(), checked_path("save", path))
 
     @classmethod
     def load(cls, path: str | Path) -> Attribution:
@@ -198,9 +204,10 @@ class Attribution:
             UserWarning: the file was changed after it was saved; the result can be shown, but not evaluated or refined.
 
         Raises:
+            InputError: ``path`` is not a path.
             ResultError: the file is missing, damaged, or has a schema that this version does not know.
         """
-        return cls(**result_json.read(Path(path)))
+        return cls(**result_json.read(checked_path("load", path)))
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain Python values, as ``save`` writes them."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from apportion.errors import InputError, listing
+from apportion.errors import InputError, listing, shown
 from apportion.game.game import Game
 from apportion.protocols.backend import Capability
 from apportion.protocols.methods import Estimate
@@ -50,7 +50,7 @@ def recipe_in(result: Attribution) -> Recipe:
             hand, and holds none.
     """
     if not isinstance(result, Attribution):
-        raise InputError(f"The result must be an Attribution, not {type(result).__name__}: {result!r:.80}.")
+        raise InputError(f"The result must be an Attribution, not {type(result).__name__}: {shown(result)}.")
     if result.changed:
         raise InputError(
             "The result was changed after it was saved, so its values and its arguments may not belong together. Read "

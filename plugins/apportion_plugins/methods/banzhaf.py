@@ -36,8 +36,8 @@ class Banzhaf:
             game: the game to evaluate.
             budget: maximum number of distinct coalitions; ``None`` for 16 per feature, but at least 64.
             rng: draws the coalitions.
-            sampler: draws one coalition of each pair. Any but ``"bernoulli"``, or another that declares Banzhaf values, makes
-                the values regression coefficients, and the result says so.
+            sampler: draws one coalition of each pair: ``"bernoulli"``, or another that declares Banzhaf values. With
+                any other, the values are regression coefficients, and the result says so.
 
         Raises:
             BudgetError: the budget is below 2F (or 2^F if that is less), so the regression is not determined.
