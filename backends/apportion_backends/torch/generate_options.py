@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from transformers import GenerationConfig
@@ -41,7 +41,7 @@ def check_generate_options(options: Mapping[str, object]) -> None:
                 raise InputError(f"The option {name!r} of generate= has no effect without {needed}; add that.")
 
 
-def unknown_options(options: Iterable[str], generate: Callable[..., Any]) -> str:
+def unknown_options(options: Iterable[str], generate: Any) -> str:
     """A sentence about the first option that the model's ``generate`` does not know; empty if it knows all."""
     known = {*GenerationConfig().to_dict(), *inspect.signature(generate).parameters} - {*_INSTEAD, "kwargs", "self"}
     for name in options:

@@ -236,8 +236,8 @@ def _prompt(prompt: object, inputs: Registry) -> dict[str, Any]:
     name = next((entry.name for entry in inputs if entry.load() is kind), None)
     if name is None or not is_dataclass(prompt):
         raise _UnsavableError(
-            f"prompts of the class {kind.__name__}: a class whose prompts are saved and made again must be registered as "
-            "an input, and be a dataclass"
+            f"prompts of the class {kind.__name__}: a class whose prompts are saved and made again must be registered "
+            "as an input, and be a dataclass"
         )
     arguments = {f.name: getattr(prompt, f.name) for f in fields(prompt) if f.init}
     return {"type": name, "arguments": _encoded(arguments, kind.__name__)}
