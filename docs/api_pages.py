@@ -111,8 +111,15 @@ def object_section(thing: object, level: int) -> Iterator[str]:
 
 
 def source_of(thing: object) -> str:
-    """The source of a class or function, from its first line on."""
-    return textwrap.dedent(inspect.getsource(thing))  # type: ignore[arg-type]
+    """The source of a class or function, from its first line on, with the values of constants as defaults."""
+    module = inspect.getmodule(thing)
+
+    def value(match: re.Match[str]) -> str:
+        found = getattr(module, match[1], None)
+        return f" = {found!r}" if isinstance(found, str | int | float) else match[0]
+
+    source = textwrap.dedent(inspect.getsource(thing))  # type: ignore[arg-type]
+    return re.sub(r" = ([A-Z][A-Z_]+)(?=[,)\n])", value, source)
 
 
 def class_of(thing: type) -> ast.ClassDef:

@@ -16,6 +16,7 @@ from api_pages import api_page, contract_block, markdown, protocol_block
 
 from apportion.cli.app import app
 from apportion.hooks import hookspecs
+from apportion.hooks.docstrings import parameter_notes
 from apportion.hooks.manager import SWITCHED, load_plugins
 from apportion.hooks.registry import KINDS, Entry
 from apportion.hooks.validation import hook_names
@@ -120,9 +121,12 @@ def options_table(function: object) -> list[str]:
     options = named_options(function)  # type: ignore[arg-type]
     if not options:
         return []
-    rows = [f"| `{o.name}` | `{o.annotation}` | `{o.default!r}` |".replace(" | ", " \\| ", 0) for o in options.values()]
-    rows = [re.sub(r"`([^`]*)`", lambda m: "`" + m.group(1).replace("|", "\\|") + "`", row) for row in rows]
-    return ["| option | type | default |\n|---|---|---|\n" + "\n".join(rows) + "\n"]
+    notes = parameter_notes(function)
+    rows = [
+        f"| `{o.name}` | `{cell(str(o.annotation))}` | `{cell(repr(o.default))}` | {cell(notes.get(o.name, ''))} |"
+        for o in options.values()
+    ]
+    return ["| option | type | default | meaning |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"]
 
 
 def command_page() -> str:

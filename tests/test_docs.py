@@ -126,6 +126,18 @@ def test_the_examples_on_extending_keep_their_contracts(tmp_path: Path, forks: F
     assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 100
 
 
+@pytest.mark.filterwarnings("error")
+def test_the_method_of_the_readme_keeps_to_small_budgets() -> None:
+    (code,) = [code for _, code in python_blocks(ROOT / "README.md") if "class Opposites" in code]
+    namespace: dict[str, object] = {}
+    exec(compile(code, "README.md", "exec"), namespace)
+    with apportion.testing.tiny_explainer() as explainer:
+        for budget in (1, 2, 3):
+            with pytest.raises(ap.BudgetError, match="Two pairs take 4 evaluations"):
+                explainer.attribute("a b c", " x", method=namespace["Opposites"](), budget=budget)
+        assert explainer.attribute("a b c", " x", method=namespace["Opposites"](), budget=4).std_error is not None
+
+
 PROTOCOLS = {
     "inputs": ("inputs.InputAdapter",),
     "samplers": ("methods.Sampler",),

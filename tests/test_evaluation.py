@@ -344,7 +344,7 @@ def test_metrics_that_cannot_be_asked_are_refused(explainer: ap.Explainer) -> No
         ({"metrics": [5]}, "must be a list of names or Metric objects"),
         ({"seed": "x"}, "seed='x' must be a whole number"),
         ({"metrics": []}, "The list of metrics must not be empty"),
-        ({"metrics": ["lds"], "options": {"deletion": {}}}, "it is not measured"),
+        ({"metrics": ["lds"], "options": {"deletion": {}}}, "given for the metric 'deletion', which is not among"),
         ({"metrics": ["lds"], "options": {"lds": 3}}, "must hold a dict for each metric"),
         ({"metrics": ["lds"], "options": {"lds": {"mask": 3}}}, "no option 'mask'. Did you mean 'masks'"),
     ):

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import apportion as ap
+from apportion.errors import listing
 from apportion.rendering.one_line import answers_take_a_line
-from apportion.runs.generation import cut_at
+from apportion.runs.generation import Generation, cut_at
 from apportion.testing import chats, tiny
 from scripted import Scripted, Session, ids_of, scripted
 from small_tokenizers import KINDS
@@ -143,6 +144,9 @@ def test_the_token_with_the_stop_text_is_cut(kind: str) -> None:
     found = cut_at(["ris"], context, prompt, ids)
     assert found is not None
     assert found.token == " Paris"
+    assert "".join(found.anew) == " Pa"
+    why = Generation({}, ("ris",)).why(found)
+    assert f"inside the token ' Paris', whose beginning was tokenised anew as {listing(map(repr, found.anew))}" in why
     before, both = (
         tokenizer.decode(list(part), clean_up_tokenization_spaces=False) for part in (prompt, prompt + found.ids)
     )
@@ -168,6 +172,27 @@ def test_a_tiny_model_stops_early() -> None:
     assert written == explainer.target_of(whole)[: where + 1], "no token is written that is not needed"
     cut = explained(explainer, generate={"max_new_tokens": 12, "stop": stop})
     assert cut.target_tokens == whole.target_tokens[:where]
+
+
+@pytest.mark.parametrize(
+    ("generate", "message"),
+    [
+        ({"max_new_tokens": 1.5}, r"max_new_tokens=1\.5 must be a whole number"),
+        ({"max_new_tokens": True}, "max_new_tokens=True must be a whole number"),
+        ({"max_new_tokens": "5"}, "max_new_tokens='5' must be a whole number"),
+        ({"max_new_tokens": 0}, "of at least 1"),
+        ({1: 2}, "must have strings as keys; 1 is none"),
+        ({"max_length": 9}, "no option 'max_length' here. Write max_new_tokens"),
+        ({"input_ids": [1]}, "no option 'input_ids' here. The model reads the prompt"),
+        ({"max_new_token": 3}, r"no option 'max_new_token'\. Did you mean 'max_new_tokens'\?$"),
+        ({"temperature": 0.5}, "'temperature' of generate= has no effect without 'do_sample': True"),
+        ({"length_penalty": 0.5}, "'length_penalty' of generate= has no effect without 'num_beams'"),
+    ],
+)
+def test_options_without_effect_or_sense_are_refused(generate: dict[object, object], message: str) -> None:
+    explainer = ap.Explainer((tiny.model(), tiny.tokenizer()), progress=False)
+    with pytest.raises(ap.InputError, match=message):
+        explainer.attribute("a b", method="ablation", generate=generate)
 
 
 # --- prompts that should have been chats -----------------------------------------------------------------------------

@@ -380,3 +380,53 @@ def test_a_sampler_named_by_default_is_resolved() -> None:
         assert result.provenance.options == {"sampler": "permutation"}
         with pytest.raises(ap.UnknownNameError, match="No sampler is called 'permutatoin'"):
             explainer.attribute("one two", "x", method=Method(), sampler="permutatoin")
+
+
+def test_failures_of_methods_and_adapters_are_sentences() -> None:
+    class Failing:
+        """Fails before or after it asks."""
+
+        estimand, requires = "x", frozenset[ap.Capability]()
+
+        def run(self, game: ap.Game, *, budget: int | None, rng: torch.Generator, early: bool = False) -> ap.Estimate:
+            if not early:
+                game.values(torch.ones(1, game.n_features, dtype=torch.bool))
+            raise KeyError("boom")
+
+    class Lines:
+        """A prompt."""
+
+    class Adapter:
+        features = (ap.Feature("a", "a"),)
+
+        def render(self, mask: torch.Tensor) -> list[ap.ModelInput]:
+            return [1 / 0]
+
+    class Plugin:
+        @ap.hookimpl
+        def apportion_register_methods(self, register: ap.Register) -> None:
+            register("failing", Failing, summary="fails")
+
+        @ap.hookimpl
+        def apportion_adapt_input(self, prompt: object, context: ap.AdaptContext) -> Adapter | None:
+            return Adapter() if isinstance(prompt, Lines) else None
+
+    with tiny_explainer(plugins=[Plugin()]) as explainer:
+        for early in (False, True):
+            with pytest.raises(
+                ap.PluginError, match=r"^The method 'failing' failed: KeyError: 'boom' \(in run, test_hooks.py, line"
+            ) as caught:
+                explainer.attribute("one two", " x", method="failing", early=early)
+            assert isinstance(caught.value.__cause__, KeyError)
+        with pytest.raises(ap.PluginError, match="^The adapter Adapter failed: ZeroDivisionError: .*in render, test_"):
+            explainer.attribute(Lines(), " x")
+
+
+def test_an_error_of_the_model_is_not_the_methods(monkeypatch: pytest.MonkeyPatch) -> None:
+    def log_probs(batch: object) -> None:
+        raise ConnectionError("the server is gone")
+
+    with tiny_explainer() as explainer:
+        monkeypatch.setattr(explainer.session, "log_probs", log_probs)
+        with pytest.raises(ConnectionError):
+            explainer.attribute("one two", " x", method="ablation")

@@ -237,3 +237,74 @@ def test_damaged_recipes_are_refused(tmp_path: Path, change: dict[str, Any]) -> 
     path.write_text(json.dumps({**data, "recipe": {**data["recipe"], **change}}))
     with pytest.raises(ap.ResultError, match="is damaged"):
         ap.Attribution.load(path)
+
+
+def _at(data: dict[str, Any], path: str, value: object) -> dict[str, Any]:
+    """The data with a value changed at a path such as ``recipe.method``."""
+    name, _, rest = path.partition(".")
+    return {**data, name: _at(data[name], rest, value) if rest else value}
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("recipe.target_fn", "prob"), ("recipe.method", "banzhaf"), ("provenance.seed", 5), ("estimand", "Owen value"),
+        ("target_text", " Rome"), ("std_error", [0.0, 0.0, 0.0]), ("full_value", -0.5), ("seal", ""), ("seal", None),
+        ("provenance.unit", "probability"), ("recipe.options", {"dict": {"zz": 3}}),
+    ],
+)  # fmt: skip
+def test_changed_files_are_shown_but_not_used(tmp_path: Path, place: str, value: object) -> None:
+    path = tmp_path / "r.json"
+    with explainer() as one:
+        one.attribute("a b c", " x", method="kernel_shap").save(path)
+        path.write_text(json.dumps(_at(json.loads(path.read_text()), place, value)))
+        with pytest.warns(UserWarning, match="changed after it was saved. It can be shown"):
+            loaded = ap.Attribution.load(path)
+        assert "<table" in loaded.plot("html")
+        for _ in range(2):
+            for use in (one.evaluate, one.target_of, lambda result: one.refine(result, budget=9)):
+                with pytest.raises(ap.InputError, match="changed after it was saved"):
+                    use(loaded)
+            with pytest.warns(UserWarning, match="changed"):  # saving it again does not make it whole
+                loaded = ap.Attribution.load(loaded.save(path))
+
+
+def test_another_layout_is_no_change(tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    with explainer() as one:
+        made = one.attribute(PROMPTS["template"], " xy", budget=60)
+        path.write_text(json.dumps(made.to_dict(), sort_keys=True, indent=4))
+        loaded = ap.Attribution.load(path)
+        assert not loaded.changed
+        assert one.evaluate(loaded, ["deletion"]).evaluations >= 0
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("full_value", float("inf")), ("base_value", float("nan")), ("values", [None, 1.0, 2.0]),
+        ("token_values", [[None, 1.0, 2.0]]), ("provenance.evaluations", "x"), ("provenance.model", 3),
+        ("provenance.until", float("inf")), ("provenance.options", [1]), ("recipe.prompt", None),
+        ("recipe.prompt", {"type": 3, "arguments": {"dict": {}}}), ("recipe.prompt", {"type": "text", "arguments": 3}),
+        ("recipe.options", {"zz": 3}), ("std_error", [-1.0, 0.0, 0.0]), ("std_error", [1.0]),
+    ],
+)  # fmt: skip
+def test_damaged_files_are_refused(tmp_path: Path, place: str, value: object) -> None:
+    path = tmp_path / "r.json"
+    with explainer() as one:
+        one.attribute("a b c", " x").save(path)
+    path.write_text(json.dumps(_at(json.loads(path.read_text()), place, value)))
+    with pytest.raises(ap.ResultError, match="is damaged"):
+        ap.Attribution.load(path)
+
+
+def test_views_of_changed_extras_say_that_they_are_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    with explainer() as one:
+        one.attribute("a b c", " x", method="interactions").save(path)
+    path.write_text(json.dumps(_at(json.loads(path.read_text()), "extras.interactions", "x")))
+    with pytest.warns(UserWarning, match="changed"):
+        loaded = ap.Attribution.load(path)
+    for view in (lambda: loaded.plot("matrix"), lambda: loaded.to_dataframe("pairs")):
+        with pytest.raises(ap.ResultError, match="is damaged: it was changed"):
+            view()

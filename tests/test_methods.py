@@ -347,3 +347,39 @@ def test_too_few_evaluations_for_exact_values_get_advice_that_works(n: int) -> N
         assert least == 2**n
         for method, budget in re.findall(r"method='(\w+)'.*?budget=(\d+)", str(raised.value)):
             explainer.attribute(words, " x", method=method, budget=int(budget))
+
+
+@pytest.mark.parametrize(
+    ("method", "valid", "invalid", "label"),
+    [
+        (Banzhaf(), BernoulliSampler(), LeverageSampler(), "regression coefficient (sampler 'leverage')"),
+        (KernelShap(), KernelSampler(), BernoulliSampler(), "regression coefficient (sampler 'bernoulli')"),
+        (KernelShap(), LeverageSampler(), InformativeSampler(), "regression coefficient (sampler 'informative')"),
+        (Lime(), BernoulliSampler(), LeverageSampler(), "Lasso coefficient (sampler 'leverage')"),
+    ],
+)
+def test_a_sampler_for_something_else_changes_the_name_of_the_values(
+    method: ap.Method, valid: ap.Sampler, invalid: ap.Sampler, label: str
+) -> None:
+    game = ap.Game.from_function(games.random_moebius(8, 3), 8)
+    found = method.run(game, budget=60, rng=rng(), sampler=valid)
+    assert found.estimand is None
+    assert found.notes == ()
+    found = method.run(game, budget=60, rng=rng(), sampler=invalid)
+    assert found.estimand == label
+    assert f"does not draw for the {method.estimand}" in found.notes[0]
+    if not isinstance(method, Lime):  # the values of all coalitions need no sampler
+        assert method.run(game, budget=256, rng=rng(), sampler=invalid).estimand is None
+
+
+def test_a_sampler_of_a_plugin_says_what_it_draws_for() -> None:
+    class Own:
+        def sample(self, n_features: int, budget: int, rng: torch.Generator) -> ap.Coalitions:
+            return BernoulliSampler().sample(n_features, budget, rng)
+
+    class Declared(Own):
+        estimands = ("Banzhaf value",)
+
+    game = ap.Game.from_function(games.random_moebius(8, 3), 8)
+    assert Banzhaf().run(game, budget=60, rng=rng(), sampler=Own()).estimand == "regression coefficient (sampler 'Own')"
+    assert Banzhaf().run(game, budget=60, rng=rng(), sampler=Declared()).estimand is None

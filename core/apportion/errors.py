@@ -95,6 +95,17 @@ def shown_number(number: int) -> str:
     return f"about {'-' if number < 0 else ''}10^{math.log10(abs(number)):.0f}"
 
 
+def shown(value: object, longest: int = 80) -> str:
+    """A value that a user passed, as Python writes it, shortened; it never fails, whatever the value is."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return shown_number(value)
+    try:
+        text = repr(value)
+    except Exception:  # a list of numbers with thousands of digits, or an object whose repr fails
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
 def suggestion(name: str, available: Iterable[str]) -> str:
     """Return ``Did you mean 'shapley'? `` (with the trailing space), or an empty string."""
     close = difflib.get_close_matches(name, list(available), n=1, cutoff=0.6)

@@ -9,11 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from apportion.errors import InputError
+from apportion.errors import InputError, shown
+from apportion.failures import explained
 from apportion.game.continuing import continue_method
 from apportion.game.method_runner import run_method
 from apportion.hooks.manager import load_plugins
-from apportion.hooks.validation import explained
 from apportion.models.select_backend import check_memory_budget, named_backend, open_session
 from apportion.models.spec import model_spec
 from apportion.options import checked_seed
@@ -94,9 +94,9 @@ class Explainer:
         switches = {"allow_missing": allow_missing, "share_prefixes": share_prefixes}
         for name, value in switches.items():
             if not isinstance(value, bool):
-                raise InputError(f"{name}={value!r} must be True or False.")
+                raise InputError(f"{name}={shown(value)} must be True or False.")
         if not isinstance(progress, bool) and progress not in (AUTO, ALWAYS, NEVER):
-            raise InputError(f"progress={progress!r} must be True, False, {AUTO!r}, {ALWAYS!r} or {NEVER!r}.")
+            raise InputError(f"progress={shown(progress)} must be True, False, {AUTO!r}, {ALWAYS!r} or {NEVER!r}.")
         self.plugins = load_plugins(
             plugins, switches={"progress": progress != NEVER and progress, "cache": cache, "run_log": run_log}
         )

@@ -12,9 +12,19 @@ from typing import Any
 
 import platformdirs
 
-from apportion.errors import InputError
+from apportion.errors import InputError, shown
 
-__all__ = ["BOM", "cache_dir", "cached_json", "decoded", "file_to_write", "keep_json", "read_text", "write_atomically"]
+__all__ = [
+    "BOM",
+    "cache_dir",
+    "cached_json",
+    "checked_path",
+    "decoded",
+    "file_to_write",
+    "keep_json",
+    "read_text",
+    "write_atomically",
+]
 
 BOM = "\ufeff"
 """The mark with which some editors begin a text."""
@@ -121,6 +131,21 @@ def _conversion(encoding: str, path: Path | None) -> str:
     return f"Save it as UTF-8 in an editor, or convert it: {command}"
 
 
+def checked_path(argument: str, path: object) -> Path:
+    """Check that an argument is the path of a file.
+
+    Args:
+        argument: name of the argument or function, for messages.
+        path: a ``str`` or ``Path``.
+
+    Raises:
+        InputError: it has another type, is empty, or contains a NUL character.
+    """
+    if not isinstance(path, str | os.PathLike) or not os.fspath(path) or "\0" in str(path):
+        raise InputError(f"{argument}({shown(path)}): give the path of a file.")
+    return Path(os.fsdecode(path))
+
+
 def file_to_write(argument: str, path: object) -> Path:
     """Check the path of a file that may not exist yet, and make it absolute so that ``chdir`` does not affect it.
 
@@ -132,7 +157,7 @@ def file_to_write(argument: str, path: object) -> Path:
         InputError: the path has another type, is a folder, or is in a folder that does not exist.
     """
     if not isinstance(path, str | os.PathLike) or not os.fspath(path) or "\0" in str(path):
-        raise InputError(f"{argument}={path!r} must be the path of a file.")
+        raise InputError(f"{argument}={shown(path)} must be the path of a file.")
     try:
         found = Path(os.fsdecode(path)).expanduser().absolute()
         if found.is_dir():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from apportion.errors import ApportionError, InputError
+from apportion.errors import ApportionError, InputError, shown
 
 __all__ = ["failures_of", "wrong_answer"]
 
@@ -43,7 +43,7 @@ def wrong_answer(function: object, argument: str, wanted: str, found: object, hi
         found: its return value.
         hint: one more sentence of advice.
     """
-    return InputError(f"{_whose(function, argument)} must return {wanted}, not {found!r:.80}. {hint}".rstrip())
+    return InputError(f"{_whose(function, argument)} must return {wanted}, not {shown(found)}. {hint}".rstrip())
 
 
 def _whose(function: object, argument: str) -> str:

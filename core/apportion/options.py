@@ -7,7 +7,7 @@ import numbers
 from collections.abc import Callable, Mapping, Set
 from typing import Any
 
-from apportion.errors import InputError, listing, shown_number, suggestion
+from apportion.errors import InputError, listing, shown, shown_number, suggestion
 
 __all__ = ["PLACEMENT", "check_instance", "check_options", "checked_seed", "named_options", "whole_number"]
 
@@ -24,7 +24,7 @@ def whole_number(name: str, value: object, *, least: int) -> int:
         InputError: the value is not a whole number, is below ``least``, or is 2^63 or more.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise InputError(f"{name}={value!r} must be a whole number of at least {least}.")
+        raise InputError(f"{name}={shown(value)} must be a whole number of at least {least}.")
     number = int(value)
     if number < least:
         raise InputError(f"{name}={shown_number(number)} must be a whole number of at least {least}.")
@@ -48,6 +48,8 @@ def check_instance(name: str, given: object) -> None:
     Raises:
         InputError: the argument is a class.
     """
+    if isinstance(given, type) and given.__module__ == "builtins":
+        raise InputError(f"{name}={given.__name__} is a class of Python. Pass a name, or an object of your own.")
     if isinstance(given, type):
         raise InputError(f"{name}={given.__name__} is a class; pass an instance: {name}={given.__name__}().")
 

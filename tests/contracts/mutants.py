@@ -28,6 +28,7 @@ from apportion_backends.torch.session import TorchSession
 from apportion_plugins.methods.ablation import Ablation
 from apportion_plugins.methods.permutation import PermutationShapley
 from apportion_plugins.methods.shapley import ExactShapley
+from apportion_plugins.samplers.leverage import LeverageSampler
 from apportion_plugins.samplers.permutation import PermutationSampler
 from apportion_plugins.samplers.tables import all_coalitions
 from apportion_plugins.targets.likelihood import LogProb
@@ -300,6 +301,17 @@ class TestSamplerNegativeWeights(SamplerMutant):
 
 class TestSamplerForgetsAFeature(SamplerMutant):
     change = staticmethod(lambda d: ap.Coalitions(d.mask & (torch.arange(d.mask.shape[1]) > 0), d.weight))
+
+
+class TestSamplerForSomethingElse(SamplerContract):
+    @pytest.fixture
+    def sampler(self):
+        class Mutant(LeverageSampler):
+            """Draws for Shapley values, and declares Banzhaf values."""
+
+            estimands = ("Banzhaf value",)
+
+        return Mutant()
 
 
 # --- target functions

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from apportion.errors import BackendError
+from apportion.errors import BackendError, shown
 from apportion.models.dtypes import torch_dtype
 from apportion.models.spec import is_url
 from apportion.protocols.backend import Available, BackendInfo, Capability, Unavailable
@@ -109,7 +109,7 @@ class TorchBackend:
         except (RuntimeError, ValueError, TypeError) as error:
             # Quantised, dispatched and offloaded models refuse to be moved or cast; some hooks cannot be copied.
             raise BackendError(
-                f"The model cannot be moved to device={device!r}, dtype={dtype!r}: {error!s:.200} "
+                f"The model cannot be moved to device={shown(device)}, dtype={shown(dtype)}: {error!s:.200} "
                 "Leave them out to use it where and as it is."
             ) from error
         if memory_budget is None:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from apportion.errors import BackendError, InputError
+from apportion.errors import BackendError, InputError, shown
 from apportion.protocols.backend import Capability, Layout, SessionInfo
 from apportion.protocols.batch import PaddedBatch, ScoringBatch
 from apportion.protocols.inside import Trace
@@ -17,6 +17,7 @@ from apportion.protocols.row import ModelInput
 from apportion_backends.torch import inside
 from apportion_backends.torch.checksum import model_checksum
 from apportion_backends.torch.fingerprint import fingerprint, weights_bytes
+from apportion_backends.torch.generate_options import check_generate_options, unknown_options
 from apportion_backends.torch.guard import Guard
 from apportion_backends.torch.head import Head, all_logits, at_targets, log_probs_of_logits, target_log_probs, upcast
 from apportion_backends.torch.inputs import cache_argument, input_device
@@ -256,8 +257,9 @@ class TorchSession:
             stop: texts that end the generation, and are its end.
 
         Raises:
-            InputError: the model's ``generate`` does not take an option, or refuses its value.
+            InputError: the model's ``generate`` does not take an option, or refuses its value, or it has no effect.
         """
+        check_generate_options(options)
         device = input_device(self.model)
         ids = torch.tensor([prompt.ids], device=device)
         config = self.model.generation_config
@@ -277,7 +279,10 @@ class TorchSession:
                     raise ValueError("one sequence of token ids is needed, and these options give something else")
                 return tuple(out[0, len(prompt.ids) :].tolist())
             except (TypeError, ValueError, IndexError, AttributeError) as error:
-                raise InputError(f"The model cannot generate with {dict(options)!r}: {error}") from error
+                unknown = unknown_options(options, self.model.generate)
+                raise InputError(
+                    unknown or f"The model cannot generate with {shown(dict(options))}: {error}"
+                ) from error
 
     def embeddings(self, ids: tuple[int, ...]) -> Float[Tensor, "L D"]:
         """Input embeddings of tokens, detached."""

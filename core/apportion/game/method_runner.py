@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from apportion.errors import BudgetError, PluginError, counted
+from apportion.failures import failures_of_plugin
 from apportion.game.game import Game
 from apportion.game.stopping import run_until
 from apportion.protocols.backend import Capability
@@ -141,7 +142,7 @@ def run_method(
         rng: generator of all steps; each starts from the seed.
 
     Raises:
-        PluginError: the return value is not an estimate of this game.
+        PluginError: the method failed, or the return value is not an estimate of this game.
         BudgetError: the budget is too small for the method.
     """
     limit = request.coalition_budget
@@ -157,6 +158,7 @@ def run_method(
         with (
             torch.inference_mode(False) if looks_inside else nullcontext(),
             torch.set_grad_enabled(looks_inside or torch.is_grad_enabled()),
+            failures_of_plugin(f"The method {request.method_name!r}", unless=(torch.OutOfMemoryError, MemoryError)),
         ):
             estimate = request.method.run(game, budget=allowed, rng=rng, **request.options)
     except BudgetError as error:

@@ -63,7 +63,7 @@ def _largest_error(estimate: Estimate) -> float:
 
 def _next(budget: int, worst: float, until: float) -> int:
     """Next budget: even, 1.1 to 1.5 times the last, and enough for ``until`` if errors shrink with its square root."""
-    wanted = budget * (worst / until) ** 2
+    wanted = budget * min(worst / until, 2.0) ** 2  # a power of more might not fit a float
     return 2 * math.ceil(min(max(wanted, 1.1 * budget), 1.5 * budget) / 2)
 
 

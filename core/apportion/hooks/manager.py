@@ -16,13 +16,14 @@ from typing import Any
 import pluggy
 
 from apportion._version import __version__
-from apportion.errors import ApportionError, InputError, PluginError
+from apportion.errors import ApportionError, InputError, PluginError, shown
+from apportion.failures import explained
 from apportion.files import cache_dir
 from apportion.hooks import hookspecs
 from apportion.hooks.api_version import check_api_version
 from apportion.hooks.hookspecs import API_VERSION, PROJECT, Settings
 from apportion.hooks.registry import KINDS, Entry, Registry, checked_entry
-from apportion.hooks.validation import blamed, check_plugin, explained
+from apportion.hooks.validation import blamed, check_plugin
 from apportion.options import check_options
 
 __all__ = ["FailedPlugin", "LoadedPlugin", "Plugins", "installed_plugins", "load_plugins", "switched"]
@@ -299,7 +300,7 @@ def switched(switch: str, value: object) -> object:
     except ApportionError:
         raise
     except Exception as error:
-        raise PluginError(f"{switch}={value!r} cannot be turned on: {explained(error)}") from error
+        raise PluginError(f"{switch}={shown(value)} cannot be turned on: {explained(error)}") from error
 
 
 @functools.cache

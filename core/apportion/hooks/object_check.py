@@ -94,6 +94,10 @@ def _attribute_faults(kind: str, made: Any) -> Iterator[str]:
         requires = made.requires
         if not isinstance(requires, frozenset) or not all(isinstance(c, Capability) for c in requires):
             yield f"must have a frozenset of Capability as requires; it is {requires!r}."
+    elif kind == "samplers":
+        named = getattr(made, "estimands", ())
+        if not isinstance(named, tuple) or not all(isinstance(one, str) for one in named):
+            yield f"must have a tuple of strings as estimands; it is {named!r}."
     elif kind == "targets":
         if not isinstance(made.needs, Needs):
             yield f"must have a Needs as needs; it is {made.needs!r}."

@@ -1,22 +1,18 @@
-"""Checks that an object is a plugin, and explanations of a plugin's errors for its author."""
+"""Checks that an object is a plugin, and whose error it is."""
 
 from __future__ import annotations
 
 import inspect
 import traceback
 from collections.abc import Iterable
-from pathlib import Path
 
 import pluggy
 
-from apportion.errors import ApportionError, PluginError, listing, suggestion
+from apportion.errors import PluginError, listing, suggestion
 from apportion.hooks import hookspecs
 from apportion.hooks.hookspecs import PROJECT
 
-__all__ = ["blamed", "check_plugin", "explained", "hook_names"]
-
-_OWN = str(Path(__file__).parent.parent)
-_MACHINERY = (_OWN, str(Path(pluggy.__file__).parent), "<frozen importlib")
+__all__ = ["blamed", "check_plugin", "hook_names"]
 
 
 def hook_names() -> list[str]:
@@ -80,16 +76,3 @@ def blamed(error: BaseException, implementations: Iterable[pluggy.HookImpl]) -> 
     codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
     # Take the innermost one, because an error also passes through wrappers.
     return next((owners[code] for code in reversed(codes) if code in owners), None)
-
-
-def explained(error: BaseException) -> str:
-    """Describe an error on one line; unless it is one of apportion's own, say where in the plugin it happened."""
-    if isinstance(error, ApportionError):
-        return str(error)
-    text = " ".join(f"{type(error).__name__}: {error}".split())
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_MACHINERY)]
-    if not frames or isinstance(error, SyntaxError):
-        return text
-    last = frames[-1]
-    where = "" if last.name == "<module>" else f"{last.name}, "
-    return f"{text} (in {where}{Path(last.filename).name}, line {last.lineno})"

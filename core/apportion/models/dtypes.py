@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from apportion.errors import BackendError, listing
+from apportion.errors import BackendError, listing, shown
 
 __all__ = ["DTYPES", "torch_dtype"]
 
@@ -25,5 +25,5 @@ def torch_dtype(name: str | torch.dtype) -> torch.dtype:
     if isinstance(name, torch.dtype):
         name = str(name).removeprefix("torch.")
     if name not in DTYPES:
-        raise BackendError(f"No dtype is called {name!r}. Available: {listing(DTYPES)}.")
+        raise BackendError(f"No dtype is called {shown(name)}. Available: {listing(DTYPES)}.")
     return DTYPES[name]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from apportion.errors import BackendError, InputError, ModelError, listing
+from apportion.errors import BackendError, InputError, ModelError, listing, shown
 from apportion.hooks.manager import Plugins
 from apportion.models.session_check import check_session
 from apportion.models.spec import is_url
@@ -27,10 +27,10 @@ def named_backend(plugins: Plugins, backend: str | Backend, options: Mapping[str
     """
     check_instance("backend", backend)
     if not isinstance(backend, str | Backend):
-        raise InputError(f"backend={backend!r} is neither a name nor a Backend.")
+        raise InputError(f"backend={shown(backend)} is neither a name nor a Backend.")
     if options is not None and not (isinstance(options, Mapping) and all(isinstance(name, str) for name in options)):
         raise InputError(
-            f"backend_options={options!r:.80} must be a dict of options by name, such as {{'compile': True}}."
+            f"backend_options={shown(options)} must be a dict of options by name, such as {{'compile': True}}."
         )
     if backend != "auto":
         chosen = plugins["backends"].get(backend).make() if isinstance(backend, str) else backend
@@ -43,7 +43,7 @@ def named_backend(plugins: Plugins, backend: str | Backend, options: Mapping[str
         return chosen
     if options:
         raise InputError(
-            f"backend_options={dict(options)!r} are options of one backend; name it: backend= one of "
+            f"backend_options={shown(dict(options))} are options of one backend; name it: backend= one of "
             f"{listing(plugins['backends'].names())}."
         )
     return None
@@ -123,7 +123,7 @@ def check_memory_budget(memory_budget: object) -> None:
     """
     whole = isinstance(memory_budget, int) and not isinstance(memory_budget, bool) and memory_budget >= 1
     if memory_budget is not None and not whole:
-        raise InputError(f"memory_budget={memory_budget!r} must be a whole number of bytes, such as 512 * 2**20.")
+        raise InputError(f"memory_budget={shown(memory_budget)} must be a whole number of bytes, such as 512 * 2**20.")
 
 
 def availability_of(backend: Backend) -> Available | Unavailable:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from apportion.errors import InputError, ModelError
+from apportion.errors import InputError, ModelError, shown
 from apportion.protocols.model import ModelSpec
 
 __all__ = ["ALIASES", "files_of", "is_url", "model_spec"]
@@ -50,6 +50,16 @@ def model_spec(
         if tokenizer is not None:
             raise InputError("The tokenizer is given twice: in the (model, tokenizer) pair and as tokenizer=.")
         model, tokenizer = model
+        if model is None or isinstance(model, int):
+            raise InputError(
+                f"The first of a pair (model, tokenizer) is a model object, and not {shown(model, 60)}. Write "
+                "Explainer('smollm2') for the demo model, or Explainer(name, tokenizer=…)."
+            )
+        if tokenizer is None and _name_of(model) == type(model).__name__:
+            raise InputError(
+                "The tokenizer of the pair (model, tokenizer) is None, and the model has no name to find one by. Give "
+                "a tokenizer, or its name."
+            )
         return ModelSpec(_name_of(model), tokenizer, processor, objects=model)
     if isinstance(model, str | Path):
         if not str(model):
@@ -57,7 +67,7 @@ def model_spec(
         return ModelSpec(str(model), tokenizer, processor, allow_missing=allow_missing)
     if tokenizer is not None and model is not None:
         return ModelSpec(_name_of(model), tokenizer, processor, objects=model)
-    what = "None" if model is None else f"this {type(model).__name__}: {' '.join(repr(model).split()):.60}"
+    what = "None" if model is None else f"this {type(model).__name__}: {' '.join(shown(model, 60).split())}"
     raise InputError(
         f"A model is a name, a path, a (model, tokenizer) pair, or an object with tokenizer=, and not {what}. "
         "Write Explainer('smollm2') for the demo model. Objects come in pairs: Explainer((model, tokenizer))."

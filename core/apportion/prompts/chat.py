@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from apportion.errors import InputError, listing
+from apportion.errors import InputError, listing, shown
 from apportion.prompts.common import CHATML, PIECES, Keep, Splitter, check_baseline, check_by, check_keep, repeated
 
 __all__ = ["CHAT_CUTS", "Chat", "check_chat_options"]
@@ -69,7 +69,7 @@ class Chat:
         if isinstance(self.messages, str | Mapping) or not isinstance(self.messages, Sequence):
             raise InputError(
                 f"Chat takes a list of messages such as [{{'role': 'user', 'content': 'Hi'}}], not a "
-                f"{type(self.messages).__name__}: {self.messages!r:.80}."
+                f"{type(self.messages).__name__}: {shown(self.messages)}."
             )
         if not self.messages:
             raise InputError("The list of messages must not be empty.")
@@ -82,7 +82,7 @@ class Chat:
         if self.keep is not None:
             check_keep(self.keep)
         if isinstance(self.tools, str | Mapping) or not isinstance(self.tools, Sequence):
-            raise InputError(f"tools={self.tools!r:.80} must be a list of JSON schemas or functions.")
+            raise InputError(f"tools={shown(self.tools)} must be a list of JSON schemas or functions.")
         twice = repeated(tool_name(tool) for tool in self.tools)
         if twice is not None:
             raise InputError(f"Two tools are called {twice!r}; rename one of them.")
@@ -137,7 +137,7 @@ def tool_name(tool: object) -> str:
 def _check_message(number: int, message: object) -> None:
     what = f"Message {number}"
     if not isinstance(message, Mapping):
-        raise InputError(f"{what} must be a dict with 'role' and 'content', not {message!r:.80}.")
+        raise InputError(f"{what} must be a dict with 'role' and 'content', not {shown(message)}.")
     if "role" not in message:
         raise InputError(f"{what} has no 'role'. Its keys: {listing(map(repr, message))}.")
     role = message["role"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from apportion.errors import InputError, listing, unknown_name
+from apportion.errors import InputError, listing, shown, unknown_name
 
 __all__ = [
     "CHATML",
@@ -55,7 +55,7 @@ def check_by(by: object, names: Sequence[str]) -> None:
                 "kind of feature", by, names, "In Python, a function from a text to its pieces works, too."
             )
     elif not callable(by):
-        raise InputError(f"{by!r} is neither a kind of feature ({listing(names)}) nor a function.")
+        raise InputError(f"{shown(by)} is neither a kind of feature ({listing(names)}) nor a function.")
 
 
 def check_keep(keep: object) -> None:
@@ -65,9 +65,9 @@ def check_keep(keep: object) -> None:
         InputError: ``keep`` is neither a list nor a function.
     """
     if isinstance(keep, str | int):
-        raise InputError(f"keep={keep!r} is one feature; write keep=[{keep!r}].")
+        raise InputError(f"keep={shown(keep)} is one feature; write keep=[{shown(keep)}].")
     if not callable(keep) and not isinstance(keep, Iterable):
-        raise InputError(f"keep={keep!r} is neither a list of texts and indices nor a function.")
+        raise InputError(f"keep={shown(keep)} is neither a list of texts and indices nor a function.")
 
 
 def check_baseline(baseline: object) -> None:

@@ -6,7 +6,7 @@ import string
 from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 
-from apportion.errors import InputError, listing, suggestion
+from apportion.errors import InputError, listing, shown, suggestion
 from apportion.prompts.chat import check_chat_options
 from apportion.prompts.common import CHATML, PIECES, Keep, Splitter, check_baseline, check_by, check_keep
 from apportion.prompts.template import placeholders
@@ -71,9 +71,9 @@ class Documents:
         self._take_alias("layout", LAYOUT, "template", template)
         self._take_alias("as_chat", False, "chat", chat)
         if not isinstance(self.question, str) or not self.question.strip():
-            raise InputError(f"The question must be a string and must not be empty; it is {self.question!r:.80}.")
+            raise InputError(f"The question must be a string and must not be empty; it is {shown(self.question)}.")
         if isinstance(self.documents, str) or not isinstance(self.documents, Mapping | Sequence):
-            raise InputError(f"documents={self.documents!r:.80} must be a list of strings, or a dict of them by name.")
+            raise InputError(f"documents={shown(self.documents)} must be a list of strings, or a dict of them by name.")
         if not self.documents:
             raise InputError("documents must not be empty.")
         named = isinstance(self.documents, Mapping)
@@ -83,12 +83,13 @@ class Documents:
         object.__setattr__(self, "texts", tuple(texts))
         for name, text in zip(self.names, self.texts, strict=True):
             if not isinstance(text, str) or not text.strip():
-                raise InputError(f"{name!r} must be a string and must not be empty; it is {text!r:.80}. Omit it.")
+                hint = " Omit it." if isinstance(text, str) else ""
+                raise InputError(f"{name!r} must be a string and must not be empty; it is {shown(text)}.{hint}")
         check_by(self.by, CUTS)
         _check_layout("layout", self.layout, needed=("context", "question"))
         _check_layout("document", self.document, needed=("text",), optional=("name",))
         if not isinstance(self.separator, str):
-            raise InputError(f"separator={self.separator!r} must be a string.")
+            raise InputError(f"separator={shown(self.separator)} must be a string.")
         check_baseline(self.baseline)
         check_keep(self.keep)
         check_chat_options(self.chat_template, self.template_options)

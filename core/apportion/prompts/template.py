@@ -7,7 +7,7 @@ import string
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from apportion.errors import InputError, counted, listing, suggestion, unknown_name
+from apportion.errors import InputError, counted, listing, shown, suggestion, unknown_name
 from apportion.options import whole_number
 from apportion.prompts.common import repeated
 
@@ -46,7 +46,7 @@ class Template:
 
     def __post_init__(self) -> None:
         if isinstance(self.values, str) or not isinstance(self.values, Mapping | Sequence):
-            raise InputError(f"values={self.values!r} must be a dict or a list.")
+            raise InputError(f"values={shown(self.values)} must be a dict or a list.")
         positional = not isinstance(self.values, Mapping)
         names = [str(i) for i in range(len(self.values))] if positional else [str(k) for k in self.values]
         object.__setattr__(self, "positional", positional)
@@ -58,13 +58,13 @@ class Template:
         self._check_values()
         self._check_groups()
         if isinstance(self.baselines, str) or not isinstance(self.baselines, Mapping | Sequence | None):
-            raise InputError(f"baselines={self.baselines!r} must be a dict or a list.")
+            raise InputError(f"baselines={shown(self.baselines)} must be a dict or a list.")
         self.alternatives()
 
     def _check_placeholders(self) -> None:
         if not isinstance(self.template, str):
             if not callable(self.template):
-                raise InputError(f"template={self.template!r} must be a format string or a function.")
+                raise InputError(f"template={shown(self.template)} must be a format string or a function.")
             return
         wanted = placeholders(self.template)
         given, used = frozenset(self.slots), frozenset(wanted)
@@ -94,12 +94,18 @@ class Template:
     def _check_groups(self) -> None:
         known = frozenset(self.slots)
         seen: dict[str, Sequence[str | int]] = {}
+        if isinstance(self.groups, str) or not isinstance(self.groups, Sequence):
+            raise InputError(f"groups={shown(self.groups)} must be a list of tuples of slots.")
         for group in self.groups:
             if isinstance(group, str):
                 raise InputError(f"The group {group!r} is a string; write a tuple of slots such as ({group!r},).")
+            if not isinstance(group, Sequence) or not group:
+                raise InputError(f"The group {shown(group)} must be a tuple of one slot or more.")
             for slot in map(str, group):
                 if slot not in known:
                     raise unknown_name("slot", slot, self.slots, f"It is named in the group {tuple(group)!r}.")
+                if seen.get(slot) is group:
+                    raise InputError(f"The group {tuple(group)!r} names the slot {slot!r} twice.")
                 if slot in seen:
                     raise InputError(
                         f"The slot {slot!r} is in two groups, {tuple(seen[slot])!r} and {tuple(group)!r}; "
@@ -168,7 +174,7 @@ class Template:
 def _check_fills(slot: str, value: object, what: str) -> None:
     if value is None or isinstance(value, list | tuple | dict | set | bytes | type) or inspect.isroutine(value):
         raise InputError(
-            f"The {what} {value!r} of the slot {slot!r} is a {type(value).__name__}; give a string or a number"
+            f"The {what} {shown(value)} of the slot {slot!r} is a {type(value).__name__}; give a string or a number"
             f"{' (an empty string for nothing)' if value is None else ''}."
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from apportion.errors import InputError
+from apportion.errors import InputError, shown
 from apportion.prompts.common import TEXT_FEATURES, Keep, Splitter, check_by, check_keep
 
 __all__ = ["Text"]
@@ -39,15 +39,15 @@ class Text:
 
     def __post_init__(self) -> None:
         if not isinstance(self.text, str):
-            raise InputError(f"Text takes a str, not {type(self.text).__name__}: {self.text!r}.")
+            raise InputError(f"Text takes a str, not {type(self.text).__name__}: {shown(self.text)}.")
         if not self.text.strip():
-            raise InputError(f"The prompt must not be empty; it is {self.text!r}.")
+            raise InputError(f"The prompt must not be empty; it is {shown(self.text)}.")
         check_by(self.by, TEXT_FEATURES)
         if isinstance(self.baseline, bool) or not isinstance(self.baseline, str | int | None):
-            raise InputError(f"baseline={self.baseline!r} must be a string, a token id or None.")
+            raise InputError(f"baseline={shown(self.baseline)} must be a string, a token id or None.")
         if isinstance(self.baseline, int) and self.by != "tokens":
             raise InputError(
-                f"baseline={self.baseline} is a token id, which requires by='tokens' (by={self.by!r}). "
+                f"baseline={shown(self.baseline)} is a token id, which requires by='tokens' (by={shown(self.by)}). "
                 "Pass a string, or None to remove absent features."
             )
         check_keep(self.keep)

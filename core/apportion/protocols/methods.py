@@ -90,7 +90,13 @@ class Method(Protocol):
 
 @runtime_checkable
 class Sampler(Protocol):
-    """Draws coalitions for a regression method."""
+    """Draws coalitions for a regression method.
+
+    What a regression estimates depends on how its coalitions are drawn and weighted. The optional attribute
+    ``estimands`` is a tuple of the estimands that a sampler draws for: ``("Shapley value",)`` if the weighted share of
+    the coalitions of size s of n is proportional to 1 / (s (n − s)), ``("Banzhaf value",)`` if it is proportional to
+    their number, C(n, s). A built-in method whose estimand is not among them calls its values regression coefficients.
+    """
 
     def sample(self, n_features: int, budget: int, rng: torch.Generator) -> Coalitions:
         """Draw at most ``budget`` distinct coalitions of ``n_features`` features, reproducibly given ``rng``."""

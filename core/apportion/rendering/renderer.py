@@ -9,6 +9,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from apportion.errors import InputError
+from apportion.failures import failures_of_plugin
 from apportion.protocols.inputs import Alternatives, InputAdapter
 from apportion.protocols.row import Media, ModelInput
 from apportion.protocols.targets import EMPTY, FULL
@@ -83,8 +84,13 @@ class Renderer:
         return item
 
     def __call__(self, mask: Bool[Tensor, "S F"]) -> Sequence[ModelInput | Alternatives]:
-        """Render coalitions to inputs of at least one token each."""
-        return [self._started(item) for item in self._adapter.render(mask)]
+        """Render coalitions to inputs of at least one token each.
+
+        Raises:
+            PluginError: the adapter failed, or returned something else than inputs.
+        """
+        with failures_of_plugin(f"The adapter {type(self._adapter).__name__}", asks=False):
+            return [self._started(item) for item in self._adapter.render(mask)]
 
     def _started(self, item: ModelInput | Alternatives) -> ModelInput | Alternatives:
         if isinstance(item, Alternatives):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float64
 
-from apportion.errors import InputError, ResultError, counted, listing, unknown_name
+from apportion.errors import ApportionError, InputError, ResultError, counted, listing, shown, unknown_name
+from apportion.files import checked_path
 from apportion.phrases import quoted
 from apportion.protocols.features import Feature, Segment
 from apportion.results import result_json
@@ -59,6 +61,8 @@ class Attribution:
         recipe: the arguments of the call, with which a result that was read from a file is evaluated and refined;
             ``None`` in older files.
         plugins: plugins whose visualizers ``plot`` uses; not saved.
+        changed: the result was read from a file that was changed after it was saved, so its values and its arguments
+            may not belong together: it is shown, but neither evaluated nor refined.
     """
 
     features: tuple[Feature, ...]
@@ -77,6 +81,7 @@ class Attribution:
     top_agreement: Float64[Array, " F"] | None = None
     recipe: Recipe | None = field(default=None, repr=False)
     plugins: Plugins | None = field(default=None, repr=False)
+    changed: bool = field(default=False, repr=False)
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -118,7 +123,9 @@ class Attribution:
             InputError: several features have this name, or it is not a string.
         """
         if not isinstance(name, str):
-            raise InputError(f"result[{name!r:.40}]: give a feature's name, or use result.values[…] for positions.")
+            raise InputError(
+                f"result[{shown(name, 40)}]: give a feature's name, or use result.values[…] for positions."
+            )
         places = [i for i, feature in enumerate(self.features) if feature.name == name]
         if not places:
             raise unknown_name("feature", name, self.feature_names)
@@ -148,7 +155,8 @@ class Attribution:
             ResultError: the result has no pairs or groups.
             ApportionError: pandas is not installed.
         """
-        return dataframe(columns_of(self, "tokens" if per_token and rows == "features" else rows))
+        with self._readable():
+            return dataframe(columns_of(self, "tokens" if per_token and rows == "features" else rows))
 
     def plot(self, view: str = "heatmap", **options: Any) -> Any:
         """Draw a view of the result.
@@ -165,11 +173,14 @@ class Attribution:
 
         Raises:
             UnknownNameError: there is no such view.
-            InputError: the view has no such option, or does not fit the result.
+            InputError: the view has no such option, or does not fit the result, or ``view`` is not a name.
         """
         from apportion.hooks.manager import installed_plugins
 
-        return (self.plugins or installed_plugins()).visualize(view, self, options)
+        if not isinstance(view, str):
+            raise InputError(f"plot({shown(view)}): give the name of a view, such as 'bar'; see `apportion views`.")
+        with self._readable():
+            return (self.plugins or installed_plugins()).visualize(view, self, options)
 
     def show(self) -> None:
         """Print the result in the terminal: the highlighted prompt, a table with bars, and the cost."""
@@ -181,18 +192,23 @@ class Attribution:
         """Write the result to a JSON file, atomically.
 
         Raises:
+            InputError: ``path`` is not a path.
             ResultError: ``extras`` contain something that JSON cannot represent, or the file cannot be written.
         """
-        return result_json.write(self.to_dict(), Path(path))
+        return result_json.write(self.to_dict(), checked_path("save", path))
 
     @classmethod
     def load(cls, path: str | Path) -> Attribution:
         """Read a result that ``save`` wrote.
 
+        Warns:
+            UserWarning: the file was changed after it was saved; the result can be shown, but not evaluated or refined.
+
         Raises:
+            InputError: ``path`` is not a path.
             ResultError: the file is missing, damaged, or has a schema that this version does not know.
         """
-        return cls(**result_json.read(Path(path)))
+        return cls(**result_json.read(checked_path("load", path)))
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain Python values, as ``save`` writes them."""
@@ -209,6 +225,24 @@ class Attribution:
             ResultError: ``extras`` contain something that JSON cannot represent.
         """
         return result_json.dumps(self.to_dict(), ascii_only=ascii_only)
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        """Blame what fails to read a changed result on the change: its extras may hold anything.
+
+        Raises:
+            ResultError: the result was changed, and cannot be read.
+        """
+        try:
+            yield
+        except ApportionError:
+            raise
+        except Exception as error:
+            if not self.changed:
+                raise
+            raise ResultError(
+                f"The result is damaged: it was changed after it was saved ({type(error).__name__}: {error})."
+            ) from error
 
     def _repr_html_(self) -> str:
         html = self.plot("html")

@@ -173,7 +173,7 @@ class Evaluation:
             f"target {quoted(self.target)}{against}\n"
             f"{explained}"
             f"  {listing(shown, SHOWN)}\n"
-            f"  {counted(self.evaluations, 'evaluation')} in addition to those of the run"
+            f"  {counted(self.evaluations, 'new evaluation')}"
         )
 
 

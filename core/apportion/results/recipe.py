@@ -118,6 +118,16 @@ def recipe_of_dict(data: object) -> Recipe:
     recipe = Recipe(**data)
     if not isinstance(recipe.missing, Mapping):
         raise TypeError(f"the missing arguments are {recipe.missing!r:.40}")
+    if PROMPT not in recipe.missing:
+        prompt = recipe.prompt
+        if (
+            not isinstance(prompt, Mapping)
+            or set(prompt) != {"type", "arguments"}
+            or not isinstance(prompt["type"], str)
+        ):
+            raise TypeError(f"the prompt is {prompt!r:.60}")
+        if not _is_options(_decoded(prompt["arguments"])):
+            raise TypeError(f"the arguments of the prompt are {prompt['arguments']!r:.60}")
     for name, options in ((METHOD, recipe.options), (TARGET_FN, recipe.target_options)):
         if name not in recipe.missing and not _is_options(_decoded(options)):
             raise TypeError(f"options are {options!r:.40}")
@@ -226,7 +236,8 @@ def _prompt(prompt: object, inputs: Registry) -> dict[str, Any]:
     name = next((entry.name for entry in inputs if entry.load() is kind), None)
     if name is None or not is_dataclass(prompt):
         raise _UnsavableError(
-            f"prompts of the class {kind.__name__}: only registered dataclasses can be saved and made again"
+            f"prompts of the class {kind.__name__}: a class whose prompts are saved and made again must be registered "
+            "as an input, and be a dataclass"
         )
     arguments = {f.name: getattr(prompt, f.name) for f in fields(prompt) if f.init}
     return {"type": name, "arguments": _encoded(arguments, kind.__name__)}

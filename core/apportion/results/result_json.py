@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -16,6 +17,7 @@ from apportion.files import read_text, write_atomically
 from apportion.protocols.features import Feature, Segment
 from apportion.results.provenance import Provenance
 from apportion.results.recipe import recipe_of_dict
+from apportion.results.seal import SEAL, intact, seal_of
 
 __all__ = ["SCHEMA", "SCHEMA_VERSION", "dumps", "fields_of", "plain", "read", "to_dict", "write"]
 
@@ -39,6 +41,8 @@ def to_dict(result: Any) -> dict[str, Any]:
     data["provenance"] = asdict(result.provenance)
     data["extras"] = {str(key): plain(value) for key, value in result.extras.items()}
     data["recipe"] = None if result.recipe is None else asdict(result.recipe)
+    # A file that was changed is not made whole by saving it again.
+    data[SEAL] = "" if result.changed else seal_of(data)
     return data
 
 
@@ -96,6 +100,9 @@ def fields_of(data: object, place: str) -> dict[str, Any]:
         data: output of ``to_dict``.
         place: source of the data, for messages.
 
+    Warns:
+        UserWarning: the data was changed after it was saved.
+
     Raises:
         ResultError: the schema or version is another one, or fields are missing or unknown.
     """
@@ -108,15 +115,22 @@ def fields_of(data: object, place: str) -> dict[str, Any]:
             "Upgrade apportion, or save the result again with a version that can read it."
         )
     try:
-        return _fields(data)
+        found = _fields(data)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ResultError(f"{place} is damaged: {type(error).__name__}: {error}.") from error
+    # Files of version 1 hold no arguments, with which they could be evaluated.
+    found["changed"] = data["version"] != 1 and not intact(data)
+    if found["changed"]:
+        warnings.warn(
+            f"{place} was changed after it was saved. It can be shown, but not evaluated or refined.", stacklevel=4
+        )
+    return found
 
 
 def _fields(data: dict[str, Any]) -> dict[str, Any]:
     # Files from older versions do not have these fields.
     data = {"top_agreement": None, "recipe": None} | data
-    known = {"schema", "version", "features", "target_tokens", "segments", "provenance", "extras", "recipe"}
+    known = {"schema", "version", SEAL, "features", "target_tokens", "segments", "provenance", "extras", "recipe"}
     _refuse_unknown("fields", data, known | set(_ARRAYS) | set(_PLAIN))
     _refuse_unknown("provenance fields", data["provenance"], {f.name for f in fields(Provenance)})
     _check_types(data)
@@ -159,10 +173,28 @@ def _check_types(data: Mapping[str, Any]) -> None:
     if wrong is not None:
         raise TypeError(f"{wrong!r} should be a string")
     for name in ("base_value", "full_value"):
-        if data[name] is not None and type(data[name]) not in (int, float):
-            raise TypeError(f"{name} is {data[name]!r}")
+        if data[name] is not None and (type(data[name]) not in (int, float) or not math.isfinite(data[name])):
+            raise TypeError(f"{name} is {data[name]!r}, not a finite number")
+    _check_provenance(data["provenance"])
     if not isinstance(data["extras"], dict) or not n:
         raise TypeError("there are no features, or extras is not an object")
+
+
+def _check_provenance(provenance: Mapping[str, Any]) -> None:
+    kinds = {
+        "str": (str,),
+        "int": (int,),
+        "float": (int, float),
+        "None": (type(None),),
+        "tuple[str, ...]": (list,),
+    }
+    for one in fields(Provenance):
+        if one.name not in provenance:
+            continue
+        value = provenance[one.name]
+        allowed = tuple(kind for part in str(one.type).split(" | ") for kind in kinds.get(part, (dict,)))
+        if type(value) not in allowed or (isinstance(value, float) and not math.isfinite(value)):
+            raise TypeError(f"provenance.{one.name} is {value!r:.60}")
 
 
 def _check_shapes(found: Mapping[str, Any]) -> None:
@@ -172,10 +204,12 @@ def _check_shapes(found: Mapping[str, Any]) -> None:
         raise ValueError(f"shapes {shapes[0]} and {shapes[1]} do not fit {wanted}")
     shares = found["top_agreement"]
     if shares is not None and (shares.shape != wanted[1:] or not ((shares >= 0) & (shares <= 1)).all()):
-        raise ValueError(f"top_agreement of shape {shares.shape} does not fit {wanted[1:]}, or is not between 0 and 1")
+        raise ValueError(f"top_agreement must be {wanted[1]} numbers between 0 and 1")
     for errors, shape in ((found["std_error"], wanted[1:]), (found["token_std_error"], wanted)):
-        if errors is not None and (errors.shape != shape or (errors < 0).any()):
-            raise ValueError(f"standard errors of shape {errors.shape} do not fit {shape}, or are negative")
+        if errors is not None and errors.shape != shape:
+            raise ValueError(f"standard errors of shape {errors.shape} do not fit {shape}")
+        if errors is not None and (errors < 0).any():
+            raise ValueError(f"a standard error is negative: {np.nanmin(errors):g}")
 
 
 def _refuse_unknown(what: str, data: Mapping[str, Any], known: set[str]) -> None:
@@ -188,6 +222,8 @@ def _required(arrays: Mapping[str, np.ndarray | None], name: str) -> np.ndarray:
     array = arrays[name]
     if array is None:
         raise ValueError(f"{name} is missing")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} must be finite numbers, without null")
     return array
 
 

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
-from apportion.errors import InputError, ResultError
+from apportion.errors import InputError, ResultError, shown
 from apportion.files import decoded, read_text, write_atomically
 from apportion.results.attribution import Attribution
 from apportion.results.result_json import fields_of
@@ -34,7 +34,7 @@ def load_results(path: str | Path) -> Iterator[tuple[str, Attribution]]:
         ResultError: the folder does not exist, or (when that line is read) a line is damaged.
     """
     if not isinstance(path, str | Path):
-        raise InputError(f"load_results takes the folder of a run, not {path!r:.80}.")
+        raise InputError(f"load_results takes the folder of a run, not {shown(path)}.")
     lines = Path(path) if Path(path).is_file() else Path(path) / LINES
     found = _lines(_opened(lines), lines)
     return (

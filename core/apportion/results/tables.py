@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from apportion.errors import ApportionError, ResultError, unknown_name
+from apportion.errors import ApportionError, ResultError, shown, unknown_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,7 +53,7 @@ def columns_of(result: Any, rows: str) -> Columns:
         "groups": _of_groups,
     }
     if not isinstance(rows, str) or rows not in tables:
-        raise unknown_name("table of a result", str(rows), tables)
+        raise unknown_name("table of a result", rows if isinstance(rows, str) else shown(rows), tables)
     return tables[rows](result)
 
 

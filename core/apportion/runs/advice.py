@@ -25,6 +25,9 @@ _INSTEAD: Mapping[str, tuple[str, ...]] = {
     "Write method=.": ("algorithm", "attribution_method", "method_name"),
     "Write prompt=, or give the prompt first.": ("input_text", "input_texts", "inputs", "query", "text", "texts"),
     "Use attribute_many, which takes an iterable of prompts.": ("prompts",),
+    "Write generate={'stop': …}, a text or a list of texts before which the target ends.": (
+        "stop", "stop_sequences", "stop_strings", "until_text",
+    ),
     "Write generate={…}, with options of the generation such as {'max_new_tokens': 40}.": (
         "do_sample", "gen_kwargs", "generate_kwargs", "generation", "generation_args", "max_new_tokens", "max_tokens",
         "temperature",

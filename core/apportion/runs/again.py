@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from apportion.errors import InputError, listing
+from apportion.errors import InputError, listing, shown
 from apportion.game.game import Game
 from apportion.protocols.backend import Capability
 from apportion.protocols.methods import Estimate
@@ -46,10 +46,16 @@ def recipe_in(result: Attribution) -> Recipe:
     """The arguments of the call that made a result.
 
     Raises:
-        InputError: it is something else, or an older result, or one that was made by hand, and holds none.
+        InputError: it is something else, it was changed in its file, or it is an older result, or one that was made by
+            hand, and holds none.
     """
     if not isinstance(result, Attribution):
-        raise InputError(f"The result must be an Attribution, not {type(result).__name__}: {result!r:.80}.")
+        raise InputError(f"The result must be an Attribution, not {type(result).__name__}: {shown(result)}.")
+    if result.changed:
+        raise InputError(
+            "The result was changed after it was saved, so its values and its arguments may not belong together. Read "
+            "the file as it was saved, or run attribute() again; with Explainer(cache=True) nothing is scored twice."
+        )
     if result.recipe is None:
         raise InputError(
             "The result does not hold the arguments of the call that made it: it was saved by an earlier version, or "

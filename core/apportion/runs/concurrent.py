@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor
 
-from apportion.errors import ApportionError, InputError
+from apportion.errors import ApportionError, InputError, shown
 from apportion.functions import failures_of
 from apportion.game.method_runner import run_method
 from apportion.options import whole_number
@@ -57,13 +57,13 @@ def attributions(
     """
     at_once = whole_number("at_once", at_once, least=1)
     if on_error not in ("raise", "return"):
-        raise InputError(f"on_error={on_error!r} must be 'raise' or 'return'.")
+        raise InputError(f"on_error={shown(on_error)} must be 'raise' or 'return'.")
     if on_finish is not None and not callable(on_finish):
         raise InputError(f"on_finish={on_finish!r} must be a function of a number and a result or error.")
     if "prompt" in shared:
         raise InputError("attribute_many takes the prompts as its first argument; prompt= is for one item.")
     if isinstance(prompts, str | Mapping) or not isinstance(prompts, Iterable):
-        raise InputError(f"attribute_many takes a list (or any iterable) of prompts, not {prompts!r:.80}.")
+        raise InputError(f"attribute_many takes a list (or any iterable) of prompts, not {shown(prompts)}.")
     if hasattr(prompts, "columns"):
         raise InputError(
             f"attribute_many takes prompts, but iterating over a {type(prompts).__name__} yields its columns. Pass its "

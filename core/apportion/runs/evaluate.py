@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -14,15 +13,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from apportion.errors import ApportionError, InputError, PluginError, counted
+from apportion.errors import InputError, PluginError, counted
+from apportion.failures import failures_of_plugin
 from apportion.game.game import Game
 from apportion.game.method_runner import WatchedGenerator, up_to_first_question
 from apportion.hooks.object_check import protocol_faults
-from apportion.hooks.validation import explained
 from apportion.options import check_options, named_options, whole_number
 from apportion.protocols.metrics import RANDOM_ORDERS, Measurement, Metric
 from apportion.results.attribution import Attribution
 from apportion.results.evaluation import Evaluation
+from apportion.results.scored import scored
 
 __all__ = ["check_measurement", "generator_of", "measure_all"]
 
@@ -63,7 +63,7 @@ def measure_all(
         raise InputError("The list of metrics must not be empty.")
     for name, (metric, options) in metrics.items():
         _check_metric(name, metric, options)
-        with _blaming(name):
+        with failures_of_plugin(f"The metric {name!r}"):
             rehearsal = partial(_measure, metric, values, generator_of(seed, name), options)
             up_to_first_question(rehearsal, game.n_features)
     shuffled = _in_random_order(values, random_orders, seed)
@@ -142,7 +142,7 @@ def _measured(
 ) -> Measurement:
     """Measure, and check the measurement; if it was drawn at random and has no standard error, that is unknown."""
     rng = generator_of(seed, name)
-    with _blaming(name):
+    with failures_of_plugin(f"The metric {name!r}"):
         found = check_measurement(name, _measure(metric, values, rng, options, game))
     return replace(found, std_error=math.nan) if found.std_error is None and rng.used else found
 
@@ -166,18 +166,3 @@ def _all_options(metric: Metric, options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-@contextmanager
-def _blaming(name: str) -> Iterator[None]:
-    """Convert errors other than apportion's own to a ``PluginError`` that names the metric.
-
-    Raises:
-        PluginError: the metric failed.
-    """
-    try:
-        yield
-    except ApportionError:
-        raise
-    except Exception as error:
-        raise PluginError(f"The metric {name!r} failed: {explained(error)}") from error

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from apportion.errors import InputError
+from apportion.errors import InputError, listing, shown
+from apportion.options import whole_number
 from apportion.rendering.context import AdaptContext
 from apportion.rendering.continuation import tokens_inside
 from apportion.rendering.one_line import answers_take_a_line
-from apportion.rendering.token_texts import added_text
+from apportion.rendering.token_texts import added_text, token_texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -41,7 +42,13 @@ class Generation:
             if self.automatic
             else f"up to the stop text {cut.stop!r}"
         )
-        return f"{where}; the last token that the model wrote is {cut.token!r}" if cut.token else where
+        if not cut.token:
+            return where
+        anew = listing(map(repr, cut.anew))
+        return (
+            f"{where}; that is inside the token {cut.token!r}, whose beginning was tokenised anew as {anew}: the model "
+            "did not write it like this, and may find it unlikely"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """All options, for the provenance."""
@@ -56,13 +63,19 @@ def generation_of(given: object, prompt: str | None) -> Generation:
         prompt: text of the prompt; ``None`` if it is unknown.
 
     Raises:
-        InputError: this is not a dict, or ``stop`` is neither a text nor a list of texts.
+        InputError: this is not a dict of named options, ``max_new_tokens`` is not a whole number of at least 1, or
+            ``stop`` is neither a text nor a list of texts.
     """
     if given is None:
         given = {}
     if not isinstance(given, Mapping):
-        raise InputError(f"generate={given!r} must be a dict of options, such as {{'max_new_tokens': 40}}.")
+        raise InputError(f"generate={shown(given)} must be a dict of options, such as {{'max_new_tokens': 40}}.")
     options = {name: value for name, value in given.items() if name != "stop"}
+    for name in options:
+        if not isinstance(name, str):
+            raise InputError(f"generate={shown(given)} must have strings as keys; {name!r:.40} is none.")
+    if "max_new_tokens" in options:
+        options["max_new_tokens"] = whole_number("max_new_tokens", options["max_new_tokens"], least=1)
     if "stop" not in given:
         one_line = prompt is not None and answers_take_a_line(prompt)
         return Generation(options, (LINE_BREAK,) if one_line else (), one_line)
@@ -70,7 +83,7 @@ def generation_of(given: object, prompt: str | None) -> Generation:
     listed = [stop] if isinstance(stop, str) else [] if stop is None else stop
     if not isinstance(listed, Sequence) or not all(isinstance(text, str) and text for text in listed):
         raise InputError(
-            f"stop={stop!r:.80} must be a text such as '\\n', a list of texts, or None to go on; no text may be empty."
+            f"stop={shown(stop)} must be a text such as '\\n', a list of texts, or None to go on; no text may be empty."
         )
     return Generation(options, tuple(listed))
 
@@ -84,11 +97,13 @@ class Cut:
         stop: the stop text that was found.
         token: text of the token in which it begins, if that token begins before it; its part before the stop text was
             tokenised anew.
+        anew: texts of the tokens of that part.
     """
 
     ids: tuple[int, ...]
     stop: str
     token: str = ""
+    anew: tuple[str, ...] = ()
 
 
 def cut_at(stop: Sequence[str], context: AdaptContext, prompt: tuple[int, ...], ids: tuple[int, ...]) -> Cut | None:
@@ -112,7 +127,9 @@ def cut_at(stop: Sequence[str], context: AdaptContext, prompt: tuple[int, ...], 
     if not rest:
         return Cut(ids[:count], text)
     following = next(n for n in range(count + 1, len(texts)) if len(texts[n]) > start)
-    return Cut((*ids[:count], *tokens_inside(context, rest)), text, texts[following][len(texts[count]) :])
+    anew = (*ids[:count], *tokens_inside(context, rest))
+    token = texts[following][len(texts[count]) :]
+    return Cut(anew, text, token, token_texts(context.tokenizer, (*prompt, *anew), len(prompt) + count))
 
 
 def _texts(tokenizer: PreTrainedTokenizerBase, prompt: tuple[int, ...], ids: tuple[int, ...]) -> list[str]:

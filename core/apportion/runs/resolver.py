@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from apportion.errors import CapabilityError, InputError, PluginError, counted, listing, shown_number, unknown_name
+from apportion.errors import (
+    CapabilityError,
+    InputError,
+    PluginError,
+    counted,
+    listing,
+    shown,
+    unknown_name,
+)
+from apportion.failures import failures_of_plugin
 from apportion.game.method_runner import rehearse
 from apportion.hooks.object_check import protocol_faults
 from apportion.options import check_instance, check_options, checked_seed, named_options, whole_number
@@ -129,7 +138,8 @@ class Resolver:
         renderer = Renderer(adapter, context)
         chosen = self._chosen(method, renderer, len(adapter.features), budget, method_options)
         if target is None:
-            rehearse(chosen["method"], len(adapter.features), chosen["coalition_budget"], seed, chosen["options"])
+            with failures_of_plugin(f"The method {chosen['method_name']!r}"):
+                rehearse(chosen["method"], len(adapter.features), chosen["coalition_budget"], seed, chosen["options"])
         full = renderer.full_prompt()
         self._targets.check_prompt(full.input)
         text = None if full.text is None else full.text.text
@@ -219,20 +229,27 @@ class Resolver:
         """
         registry = self._plugins["metrics"]
         if isinstance(metrics, str):
-            raise InputError(f"metrics={metrics!r} is one metric; write metrics=[{metrics!r}].")
+            raise InputError(f"metrics={shown(metrics)} is one metric; write metrics=[{shown(metrics)}].")
         listed = registry.names() if metrics is None else metrics
         if not isinstance(listed, Sequence) or not all(isinstance(m, str) or hasattr(m, "measure") for m in listed):
-            raise InputError(f"metrics={metrics!r} must be a list of names or Metric objects, or None for all.")
+            raise InputError(f"metrics={shown(metrics)} must be a list of names or Metric objects, or None for all.")
         found: dict[str, Metric] = {}
         for given in listed:
             check_instance("metric", given)
             name = given if isinstance(given, str) else _name_of(given)
             found[name] = registry.get(given).make() if isinstance(given, str) else given
-        if not isinstance(options, Mapping) or not all(isinstance(value, Mapping) for value in options.values()):
-            raise InputError(f"options={options!r} must hold a dict for each metric: {{'lds': {{'masks': 128}}}}.")
+        if not isinstance(options, Mapping) or not all(
+            isinstance(name, str) and isinstance(value, Mapping) and all(isinstance(option, str) for option in value)
+            for name, value in options.items()
+        ):
+            raise InputError(f"options={shown(options)} must hold a dict for each metric: {{'lds': {{'masks': 128}}}}.")
         for name in options:
             if name not in found:
-                raise unknown_name("metric", name, found, "Options are given for it, but it is not measured.")
+                if name in registry:
+                    raise InputError(
+                        f"options= are given for the metric {name!r}, which is not among metrics={shown(list(found))}."
+                    )
+                raise unknown_name("metric", name, registry.names())
         return {name: (metric, options.get(name, {})) for name, metric in found.items()}
 
     def adapter(self, prompt: object, features: object, context: AdaptContext) -> InputAdapter:
@@ -247,12 +264,12 @@ class Resolver:
         found: InputAdapter | None = self._plugins.call("apportion_adapt_input", prompt=prompt, context=context)
         if found is None:
             raise InputError(
-                f"This {type(prompt).__name__} is not a prompt: {prompt!r:.80}. "
+                f"This {type(prompt).__name__} is not a prompt: {shown(prompt)}. "
                 f"{advice_on_prompt(prompt) or self._prompts()}"
             )
         if not isinstance(found, InputAdapter):
             raise PluginError(
-                f"apportion_adapt_input returned {found!r:.80} for this {type(prompt).__name__}; it must return an "
+                f"apportion_adapt_input returned {shown(found)} for this {type(prompt).__name__}; it must return an "
                 "adapter with `features` and `render`, or None for a prompt that is not the plugin's."
             )
         names = [feature.name for feature in found.features]
@@ -278,12 +295,12 @@ class Resolver:
 
     def _target_fn(self, given: object, options: object, contrast: object) -> tuple[str, TargetFunction]:
         if not isinstance(options, Mapping) or not all(isinstance(name, str) for name in options):
-            raise InputError(f"target_options={options!r} must be a dict, such as {{'top_k': 20}}.")
+            raise InputError(f"target_options={shown(options)} must be a dict, such as {{'top_k': 20}}.")
         if isinstance(given, str):
             name, made = given, self._plugins["targets"].get(given).make(**options)
         elif options:
             raise InputError(
-                f"target_options={dict(options)!r} requires the name of a target function; an object is given its "
+                f"target_options={shown(dict(options))} requires the name of a target function; an object is given its "
                 "options when it is made."
             )
         elif isinstance(given, TargetFunction) and not isinstance(given, type):
@@ -294,7 +311,7 @@ class Resolver:
         else:
             check_instance("target_fn", given)
             raise InputError(
-                f"target_fn={given!r} must be a name, a TargetFunction (with `needs`), or a function of logits."
+                f"target_fn={shown(given)} must be a name, a TargetFunction (with `needs`), or a function of logits."
             )
         contrastive = bool(getattr(made, "contrastive", False))
         if contrastive and contrast is None:
@@ -302,7 +319,7 @@ class Resolver:
         if contrast is not None and not contrastive:
             others = [e.name for e in self._plugins["targets"] if getattr(e.load(), "contrastive", False)]
             raise InputError(
-                f"contrast={contrast!r} is given, but the target function {name!r} is not contrastive. "
+                f"contrast={shown(contrast)} is given, but the target function {name!r} is not contrastive. "
                 f"Contrastive ones: {listing(others)}."
             )
         return name, made
@@ -313,7 +330,7 @@ class Resolver:
         else:
             check_instance("method", method)
             if not callable(getattr(method, "run", None)):
-                raise InputError(f"method={method!r} is neither a name nor an object with `run`.")
+                raise InputError(f"method={shown(method)} is neither a name nor an object with `run`.")
             name, made = _name_of(method), method
         for fault in protocol_faults("methods", made):
             raise PluginError(f"The method {name!r} {fault}")
@@ -372,8 +389,7 @@ def _limits(budget: int | None, until: float | None, max_std_error: float | None
         return budget, None
     number = isinstance(limit, int | float | np.integer | np.floating) and not isinstance(limit, bool)
     if not number or not 0 < limit < sys.float_info.max:
-        shown = shown_number(limit) if isinstance(limit, int) else repr(limit)
-        raise InputError(f"{name}={shown} must be a standard error, a number above 0 such as 0.05.")
+        raise InputError(f"{name}={shown(limit)} must be a standard error, a number above 0 such as 0.05.")
     return UNTIL_BUDGET if budget is None else budget, float(limit)
 
 
@@ -414,5 +430,7 @@ def with_sampler(function: Callable[..., Any], options: Mapping[str, Any], sampl
     given = options.get("sampler", default.default if default else None)
     check_instance("sampler", given)
     if default is not None and not isinstance(given, str) and not callable(getattr(given, "sample", None)):
-        raise InputError(f"sampler={given!r} must be a name ({listing(samplers.names())}) or an object with `sample`.")
+        raise InputError(
+            f"sampler={shown(given)} must be a name ({listing(samplers.names())}) or an object with `sample`."
+        )
     return dict(options) | ({"sampler": samplers.get(given).make()} if isinstance(given, str) else {})

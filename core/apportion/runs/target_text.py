@@ -9,7 +9,7 @@ from inspect import signature
 import numpy as np
 import torch
 
-from apportion.errors import CapabilityError, InputError, counted
+from apportion.errors import CapabilityError, InputError, counted, shown
 from apportion.protocols.backend import Capability, GenerateSession, Session
 from apportion.protocols.row import ModelInput
 from apportion.protocols.targets import Target
@@ -73,7 +73,7 @@ class Targets:
             found = Continuation(tuple(self._tokenizer(given, add_special_tokens=False)["input_ids"]))
             before = ()
         if not found.ids:
-            raise InputError(f"The {name} {given!r} is empty: it adds no tokens to this prompt.")
+            raise InputError(f"The {name} {shown(given)} is empty: it adds no tokens to this prompt.")
         texts = token_texts(self._tokenizer, (*before, *found.ids), len(before))
         return Target(found.ids, texts, given, notes=(found.note,) if found.note else ())
 
@@ -166,7 +166,7 @@ class Targets:
         if isinstance(values, Sequence) and not isinstance(values, bytes):
             values = [int(i) if isinstance(i, np.integer) else i for i in values]
         if not isinstance(values, list) or not all(type(i) is int for i in values):
-            raise InputError(f"The {name} must be a string, token ids or None; it is {given!r:.80}.")
+            raise InputError(f"The {name} must be a string, token ids or None; it is {shown(given)}.")
         if not values:
             hint = ", or None for the model's own continuation" if name == "target" else ""
             raise InputError(f"The {name} is an empty list of token ids. Give at least one id{hint}.")
@@ -174,5 +174,5 @@ class Targets:
         wrong = [i for i in values if i < 0 or (vocabulary is not None and i >= vocabulary)]
         if wrong:
             size = "" if vocabulary is None else f" of {vocabulary} tokens"
-            raise InputError(f"The {name} id {wrong[0]} is outside the vocabulary{size}.")
+            raise InputError(f"The {name} id {shown(wrong[0])} is outside the vocabulary{size}.")
         return tuple(values)

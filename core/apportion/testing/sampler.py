@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import pytest
@@ -18,6 +20,12 @@ __all__ = ["SamplerContract"]
 BUDGETS = (1, 2, 3, 6, 10, 16, 31, 64, 200)
 LARGE_BUDGET = 10_000
 SEEDS = 40
+
+SHARES: Mapping[str, Callable[[int, int], float]] = {
+    "Shapley value": lambda n, size: 1 / (size * (n - size)) if 0 < size < n else 0.0,
+    "Banzhaf value": math.comb,
+}
+"""The weighted share of coalitions of each size for an estimand, up to a factor."""
 
 
 class SamplerContract(Contract):
@@ -100,3 +108,18 @@ class SamplerContract(Contract):
             shares.append(weight @ drawn.mask.double())
         samples = torch.stack(shares)
         assert_mean(samples, samples.mean().expand(8), "the weighted share of coalitions with each feature")
+
+    def test_it_draws_for_what_it_declares(self, sampler: Sampler) -> None:
+        """Over many seeds, coalitions of each size have the weighted share that belongs to the declared estimands."""
+        declared = [name for name in getattr(sampler, "estimands", ()) if name in SHARES]
+        if not declared:
+            pytest.skip("this sampler declares neither Shapley nor Banzhaf values in `estimands`")
+        n, found = 8, []
+        for seed in range(SEEDS):
+            drawn = self.draw(sampler, n, self.budget, seed)
+            by_size = torch.zeros(n + 1, dtype=torch.float64)
+            by_size.index_add_(0, drawn.mask.sum(1), drawn.weight.double())
+            found.append(by_size / by_size.sum())
+        for name in declared:
+            shares = torch.tensor([SHARES[name](n, size) for size in range(n + 1)], dtype=torch.float64)
+            assert_mean(torch.stack(found), shares / shares.sum(), f"the weight of each size, for the {name},")

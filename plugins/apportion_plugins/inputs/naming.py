@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from apportion.errors import InputError, counted, listing, suggestion
+from apportion.errors import InputError, counted, listing, shown, suggestion
 from apportion.functions import failures_of, wrong_answer
 from apportion.phrases import one_line
 from apportion.prompts.common import Keep
@@ -75,10 +75,12 @@ def kept_indices(
     for item in keep:
         if isinstance(item, int | np.integer) and not isinstance(item, bool):
             if not -len(texts) <= item < len(texts):
-                raise InputError(f"keep={item} is out of range; the prompt has {counted(len(texts), 'feature')}.")
+                raise InputError(
+                    f"keep={shown(item)} is out of range; the prompt has {counted(len(texts), 'feature')}."
+                )
             kept.add(int(item) % len(texts))
         else:
-            wanted[str(item).strip()] = item
+            wanted[item.strip() if isinstance(item, str) else shown(item)] = item
     for name, item in wanted.items():
         matches = where.get(name) or wider.get(name, ())
         if not matches:

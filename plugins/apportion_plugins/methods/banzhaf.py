@@ -11,6 +11,7 @@ from apportion.protocols.backend import Capability
 from apportion.protocols.methods import Coalitions, Estimate, Sampler
 from apportion_plugins.methods.exact import exact_estimate
 from apportion_plugins.methods.regression import Fit, default_budget, require_determined, weighted_least_squares
+from apportion_plugins.methods.sampled import named_for_sampler
 
 __all__ = ["Banzhaf", "banzhaf_of_table", "banzhaf_regression"]
 
@@ -35,7 +36,8 @@ class Banzhaf:
             game: the game to evaluate.
             budget: maximum number of distinct coalitions; ``None`` for 16 per feature, but at least 64.
             rng: draws the coalitions.
-            sampler: draws one coalition of each pair; any other than ``"bernoulli"`` changes the estimand.
+            sampler: draws one coalition of each pair: ``"bernoulli"``, or another that declares Banzhaf values. With
+                any other, the values are regression coefficients, and the result says so.
 
         Raises:
             BudgetError: the budget is below 2F (or 2^F if that is less), so the regression is not determined.
@@ -49,7 +51,8 @@ class Banzhaf:
         drawn = sampler.sample(n, budget // 2, rng)
         values = game.values(torch.cat([drawn.mask, ~drawn.mask]))
         fit = banzhaf_regression(drawn, values[: len(drawn.mask)], values[len(drawn.mask) :])
-        return Estimate(fit.coefficients, fit.std_error, replicates=fit.replicates)
+        estimate = Estimate(fit.coefficients, fit.std_error, replicates=fit.replicates)
+        return named_for_sampler(estimate, sampler, self.estimand, coefficient="regression coefficient")
 
 
 def banzhaf_regression(drawn: Coalitions, present: Float[Tensor, "S K"], absent: Float[Tensor, "S K"]) -> Fit:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -10,6 +12,7 @@ from apportion.errors import BudgetError, InputError
 from apportion.game.game import Game
 from apportion.protocols.backend import Capability
 from apportion.protocols.methods import Estimate, Sampler
+from apportion_plugins.methods.sampled import named_for_sampler
 from apportion_plugins.methods.sparse import check_positive, lasso, refitted
 
 __all__ = ["ContextCite"]
@@ -51,7 +54,7 @@ class ContextCite:
             game: the game to evaluate; its values must be log-probabilities (``target_fn="log_prob"``).
             budget: maximum number of distinct coalitions; ``None`` for 64.
             rng: draws the coalitions, then the resamples.
-            sampler: draws the coalitions.
+            sampler: draws the coalitions; any but ``"bernoulli"`` changes the estimand, and the result says so.
             alpha: penalty of the Lasso, on log-odds per token.
 
         Raises:
@@ -74,10 +77,11 @@ class ContextCite:
         design, back = drawn.mask.double() / scale, tokens / scale[:, None]
         exact = drawn.share is not None and bool((drawn.share == 1).all())
         values, notes = lasso(design, response, weight, alpha) * back, _notes(log_probs)
-        if exact:
-            return Estimate(values, notes=notes)
-        moves = refitted(design, response, weight, alpha, rng) * back
-        return Estimate(values, moves.std(0), notes=notes, replicates=values[:, 0] + moves[:, :, 0])
+        estimate = Estimate(values, notes=notes)
+        if not exact:
+            moves = refitted(design, response, weight, alpha, rng) * back
+            estimate = replace(estimate, std_error=moves.std(0), replicates=values[:, 0] + moves[:, :, 0])
+        return named_for_sampler(estimate, sampler, self.estimand, coefficient="Lasso coefficient of the log-odds")
 
 
 def logits(log_probs: Float[Tensor, "S K"]) -> Float[Tensor, "S K"]:

@@ -11,6 +11,7 @@ from apportion.protocols.backend import Capability
 from apportion.protocols.methods import Coalitions, Estimate, Sampler
 from apportion_plugins.methods.exact import exact_estimate
 from apportion_plugins.methods.regression import Fit, default_budget, require_determined, weighted_least_squares
+from apportion_plugins.methods.sampled import named_for_sampler
 from apportion_plugins.methods.shapley import shapley_of_table
 
 __all__ = ["KernelShap", "shapley_regression"]
@@ -42,7 +43,8 @@ class KernelShap:
             game: the game to evaluate.
             budget: maximum number of distinct coalitions; ``None`` for 16 per feature, but at least 64.
             rng: draws the coalitions.
-            sampler: ``"leverage"`` or ``"kernel"``, or another whose weights are those for Shapley values.
+            sampler: ``"leverage"`` or ``"kernel"``, or another that declares Shapley values. With any other, the values
+                are regression coefficients, and the result says so.
 
         Raises:
             BudgetError: the budget is below 2F (or 2^F if that is less), so the regression is not determined.
@@ -57,7 +59,8 @@ class KernelShap:
         ends = torch.tensor([[False] * n, [True] * n])
         values = game.values(torch.cat([ends, drawn.mask]))
         fit = shapley_regression(drawn, values[0], values[1], values[2:])
-        return Estimate(fit.coefficients, fit.std_error, replicates=fit.replicates)
+        estimate = Estimate(fit.coefficients, fit.std_error, replicates=fit.replicates)
+        return named_for_sampler(estimate, sampler, self.estimand, coefficient="regression coefficient")
 
 
 def shapley_regression(

@@ -10,6 +10,7 @@ from apportion.errors import BudgetError, counted
 from apportion.game.game import Game
 from apportion.protocols.backend import Capability
 from apportion.protocols.methods import Coalitions, Estimate, Sampler
+from apportion_plugins.methods.sampled import named_for_sampler
 from apportion_plugins.methods.sparse import TOLERANCE, check_positive, lasso, refitted
 
 __all__ = ["Lime", "local_lasso"]
@@ -43,7 +44,7 @@ class Lime:
             game: the game to evaluate.
             budget: maximum number of distinct coalitions; ``None`` for 8 per feature, but at least 64.
             rng: draws the coalitions, then the resamples.
-            sampler: draws the coalitions.
+            sampler: draws the coalitions; any but ``"bernoulli"`` changes the estimand, and the result says so.
             alpha: penalty of the Lasso; 0.01 shrinks scores in nats only a little.
             kernel_width: width of the exponential kernel.
 
@@ -61,7 +62,8 @@ class Lime:
                 f"Raise it, or use method='ablation' ({n + 1})."
             )
         assert isinstance(sampler, Sampler), "sampler names are resolved before the call"
-        return local_lasso(game, sampler.sample(n, budget, rng), rng, alpha=alpha, kernel_width=kernel_width)
+        estimate = local_lasso(game, sampler.sample(n, budget, rng), rng, alpha=alpha, kernel_width=kernel_width)
+        return named_for_sampler(estimate, sampler, self.estimand, coefficient="Lasso coefficient")
 
 
 def local_lasso(

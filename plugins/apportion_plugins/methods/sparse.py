@@ -11,7 +11,7 @@ from jaxtyping import Float
 from scipy.special import stdtrit
 from torch import Tensor
 
-from apportion.errors import InputError
+from apportion.errors import InputError, shown
 
 __all__ = ["TOLERANCE", "check_positive", "lasso", "refitted"]
 
@@ -28,7 +28,7 @@ def check_positive(**options: float) -> None:
     """
     for name, value in options.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-            raise InputError(f"{name}={value!r} must be a positive number.")
+            raise InputError(f"{name}={shown(value)} must be a positive number.")
 
 
 def lasso(

@@ -20,6 +20,9 @@ class BernoulliSampler:
     coalitions and more.
     """
 
+    name = "bernoulli"
+    estimands = ("Banzhaf value", "LIME coefficient", "ContextCite coefficient")
+
     def sample(self, n_features: int, budget: int, rng: torch.Generator) -> Coalitions:
         """Draw as many coalitions as the budget allows, with equal weights; rows may repeat.
 

@@ -37,6 +37,8 @@ class InformativeSampler:
     least squares assumes random coalitions, and these are not random.
     """
 
+    name = "informative"
+
     def sample(self, n_features: int, budget: int, rng: torch.Generator) -> Coalitions:
         """Draw coalitions other than the empty and the full one, with the weights of the sampler ``leverage``.
 

@@ -20,6 +20,9 @@ class KernelSampler:
     replacement and equal weights. A larger budget with the same seed draws the same pairs and more.
     """
 
+    name = "kernel"
+    estimands = ("Shapley value",)
+
     def sample(self, n_features: int, budget: int, rng: torch.Generator) -> Coalitions:
         """Draw coalitions other than the empty and the full one, with weights for Shapley values; rows may repeat.
 

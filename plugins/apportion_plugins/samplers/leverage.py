@@ -22,6 +22,9 @@ class LeverageSampler:
     are drawn. A larger budget with the same seed draws the same pairs and more.
     """
 
+    name = "leverage"
+    estimands = ("Shapley value",)
+
     def sample(self, n_features: int, budget: int, rng: torch.Generator) -> Coalitions:
         """Draw coalitions other than the empty and the full one, with weights for Shapley values.
 

@@ -94,6 +94,8 @@ def _check_budget(n_features: int, budget: int, step: int) -> None:
 class PermutationSampler:
     """Draws distinct coalitions along antithetic pairs of random orders, with equal weights."""
 
+    name = "permutation"
+
     def sample(self, n_features: int, budget: int, rng: torch.Generator) -> Coalitions:
         """Draw as many pairs of orders as fit into ``budget``, and return their coalitions.
 

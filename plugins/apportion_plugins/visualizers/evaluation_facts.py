@@ -56,7 +56,7 @@ def evaluation_facts(evaluations: Sequence[Evaluation]) -> list[tuple[str, str]]
     anew = sum(one.evaluations for one in evaluations)
     facts = [
         ("features", f"{evaluations[0].n_features:,}"),
-        ("cost", f"{counted(anew, 'evaluation')} in addition to those of the run"),
+        ("cost", counted(anew, "new evaluation")),
         ("seed", str(evaluations[0].seed)),
     ]
     if any(m.std_error is not None for one in evaluations for m in one.measurements.values()):

@@ -6,7 +6,7 @@ import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from apportion.errors import InputError
+from apportion.errors import InputError, shown
 
 __all__ = ["AUTO", "Look"]
 
@@ -14,6 +14,8 @@ AUTO = "auto"
 """The title that a view writes itself."""
 _LABELS = ("full", "short")
 _LEAST, _MOST = 0.5, 100.0
+_LEAST_DPI = 10
+"""With fewer dots per inch, letters would have no pixel."""
 _MOST_PIXELS = 2**16
 """Matplotlib saves no images of more pixels in a direction."""
 
@@ -39,18 +41,18 @@ class Look:
 
     def __post_init__(self) -> None:
         if not (self.title is None or isinstance(self.title, str)):
-            raise InputError(f"title={self.title!r} must be a text, or None for no title.")
+            raise InputError(f"title={shown(self.title)} must be a text, or None for no title.")
         if self.labels not in _LABELS:
-            raise InputError(f"labels={self.labels!r} must be 'full' (names and texts) or 'short' (names alone).")
-        if self.dpi is not None and not _is_between(self.dpi, 1, _MOST_PIXELS):
-            raise InputError(f"dpi={self.dpi!r} must be a number of at least 1, such as 300.")
+            raise InputError(f"labels={shown(self.labels)} must be 'full' (names and texts) or 'short' (names alone).")
+        if self.dpi is not None and not _is_between(self.dpi, _LEAST_DPI, _MOST_PIXELS):
+            raise InputError(f"dpi={shown(self.dpi)} must be a number of at least {_LEAST_DPI}, such as 300.")
         if not self._has_valid_size():
             raise InputError(
-                f"size={self.size!r} must be the width and height in inches, each from {_LEAST} to {_MOST:.0f}, or "
-                "None for what the content needs: (6.5, 4), (3.3, None)."
+                f"size={shown(self.size)} must be the width and height in inches, each from {_LEAST} to {_MOST:.0f}, "
+                "or None for what the content needs: (6.5, 4), (3.3, None)."
             )
         if max(side or 0.0 for side in (self.width, self.height)) * (self.dpi or 0.0) >= _MOST_PIXELS:
-            raise InputError(f"size={self.size!r} at dpi={self.dpi!r} is more than {_MOST_PIXELS:,} pixels.")
+            raise InputError(f"size={shown(self.size)} at dpi={shown(self.dpi)} is more than {_MOST_PIXELS:,} pixels.")
 
     @property
     def width(self) -> float | None:
@@ -77,5 +79,9 @@ class Look:
 
 
 def _is_between(value: object, least: float, most: float) -> bool:
-    # NaN is not between any numbers.
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and least <= float(value) <= most
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        return False
+    try:
+        return least <= float(value) <= most  # NaN is not between any numbers
+    except OverflowError:
+        return False

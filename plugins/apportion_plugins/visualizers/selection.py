@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float64
 
-from apportion.errors import InputError, listing
+from apportion.errors import InputError, listing, shown
 from apportion.results.attribution import Attribution
 from apportion_plugins.visualizers.labels import quotable, token_labels
 from apportion_plugins.visualizers.palette import colour_limit
@@ -32,7 +32,7 @@ def check_limit(option: str, limit: object, most: int | None = None) -> None:
         return
     if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1 or (most is not None and limit > most):
         top = "" if most is None else f" and at most {most}"
-        raise InputError(f"{option}={limit!r} must be a whole number of at least 1{top}, or None to show all.")
+        raise InputError(f"{option}={shown(limit)} must be a whole number of at least 1{top}, or None to show all.")
 
 
 def checked_token(attribution: Attribution, token: object) -> int | None:

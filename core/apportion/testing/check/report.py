@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from apportion.errors import PluginError
+from apportion.failures import explained
 from apportion.hooks.manager import Plugins
 from apportion.hooks.object_check import object_faults, summary_faults
 from apportion.hooks.registry import NOUNS, Entry
-from apportion.hooks.validation import explained
 from apportion.rendering.context import AdaptContext
 from apportion.testing import tiny
 from apportion.testing.check.finding import Finding

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from apportion.errors import BudgetError, InputError, PluginError
+from apportion.errors import BudgetError, InputError, PluginError, counted
 from apportion.game.game import Game
 from apportion.game.method_runner import check_estimate
 from apportion.hooks.manager import Plugins
@@ -82,14 +82,14 @@ def _method(made: Method, plugins: Plugins) -> str:
         game = _game()
         estimate = made.run(game, budget=None, rng=_rng(), **options)
     check_estimate(type(made).__name__, estimate, FEATURES, 1)
-    return f"run on a game of {FEATURES} features, {game.evaluations} evaluations"
+    return f"run on a game of {counted(FEATURES, 'feature')}, {counted(game.evaluations, 'evaluation')}"
 
 
 def _sampler(made: Sampler, plugins: Plugins) -> str:
     drawn = made.sample(FEATURES, BUDGET, _rng())
     if not isinstance(drawn, Coalitions) or tuple(drawn.mask.shape) != (len(drawn.weight), FEATURES):
         raise PluginError(f"returned {drawn!r:.80} instead of Coalitions of {FEATURES} features.")
-    return f"drew {len(drawn.mask)} coalitions of {FEATURES} features"
+    return f"drew {counted(len(drawn.mask), 'coalition')} of {FEATURES} features"
 
 
 def _target(made: TargetFunction, plugins: Plugins) -> str:
@@ -107,7 +107,7 @@ def _visualizer(made: Any, plugins: Plugins) -> str:
     view = made.render(sample_results()["sampled"])
     if view is None:
         raise PluginError("returned None; a visualizer must return a figure, string or renderable.")
-    return f"rendered a {type(view).__name__}"
+    return f"rendered its view, of the type {type(view).__name__}"
 
 
 def _backend(made: Backend, plugins: Plugins) -> str:
@@ -149,7 +149,7 @@ def _input(made: Any, plugins: Plugins) -> str:
     rows = adapter.render(torch.ones(2, len(adapter.features), dtype=torch.bool))
     if len(rows) != 2:
         raise PluginError(f"rendered {len(rows)} inputs for 2 coalitions.")
-    return f"adapted an example with {len(adapter.features)} features"
+    return f"adapted an example with {counted(len(adapter.features), 'feature')}"
 
 
 def _metric(made: Metric, plugins: Plugins) -> str:
@@ -157,7 +157,7 @@ def _metric(made: Metric, plugins: Plugins) -> str:
     found = made.measure(game, random_moebius(FEATURES, 2).shapley, rng=_rng())
     if not isinstance(found, Measurement):
         raise PluginError(f"returned {found!r:.80}, not a Measurement.")
-    return f"measured {found.value:.3g} on a game, {game.evaluations} evaluations"
+    return f"measured {found.value:.3g} on a game, {counted(game.evaluations, 'evaluation')}"
 
 
 _TRIALS: Mapping[str, Callable[[Any, Plugins], str]] = {
