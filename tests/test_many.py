@@ -284,7 +284,7 @@ def test_after_an_error_nothing_more_begins(watched: ap.Explainer, watcher: Watc
     assert isinstance(watcher.events[-1].error, ap.InputError)
 
 
-def test_errors_can_be_returned(explainer: ap.Explainer) -> None:
+def test_errors_can_be_returned(explainer: ap.Explainer, monkeypatch: pytest.MonkeyPatch) -> None:
     class Breaks:
         estimand, requires = "nothing", frozenset()
 
@@ -294,9 +294,18 @@ def test_errors_can_be_returned(explainer: ap.Explainer) -> None:
 
     items = ["a b", "", {"prompt": "c d", "method": Breaks()}, "e f"]
     found = list(explainer.attribute_many(items, target=" x", on_error="return"))
-    assert [type(one) for one in found] == [ap.Attribution, ap.InputError, ZeroDivisionError, ap.Attribution]
-    with pytest.raises(ZeroDivisionError) as caught:
+    assert [type(one) for one in found] == [ap.Attribution, ap.InputError, ap.PluginError, ap.Attribution]
+    with pytest.raises(
+        ap.PluginError, match=r"In prompts\[0\]: The method 'Breaks' failed: ZeroDivisionError: by design"
+    ):
         list(explainer.attribute_many(items[2:], target=" x"))
+
+    def log_probs(batch: object) -> None:
+        raise ConnectionError("the server is gone")
+
+    monkeypatch.setattr(explainer.session, "log_probs", log_probs)
+    with pytest.raises(ConnectionError) as caught:
+        list(explainer.attribute_many(["a b"], target=" x"))
     assert caught.value.__notes__ == ["This happened in prompts[0] of attribute_many."]
 
 
