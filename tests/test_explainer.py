@@ -670,4 +670,4 @@ def test_arguments_of_the_wrong_kind_are_refused_everywhere(explainer: ap.Explai
 
 def test_the_smallest_limit_of_all_spends_the_budget(explainer: ap.Explainer) -> None:
     result = explainer.attribute("a b c d e f g h", " x", method="kernel_shap", budget=60, until=1e-300)
-    assert any("the budget was spent before" in note for note in result.provenance.notes)
+    assert any("The budget was spent before" in note for note in result.provenance.notes)

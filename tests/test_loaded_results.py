@@ -103,7 +103,7 @@ def test_notes_are_the_same_as_in_memory(smollm2: ap.Explainer, tmp_path: Path, 
     loaded = ap.Attribution.load(made.save(tmp_path / "r.json"))
     here, there = (smollm2.refine(one, budget=24).provenance.notes for one in (made, loaded))
     assert here == there
-    expected = "did you mean ' Paris'" if target else "the model has a chat template"
+    expected = "Did you mean ' Paris'" if target else "The model has a chat template"
     assert any(note.startswith(expected) for note in there), there
 
 

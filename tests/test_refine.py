@@ -74,7 +74,7 @@ def test_methods_that_draw_anew_can_be_refined_too(explainer: ap.Explainer) -> N
     # What is left of 60 is less than the first run had, so that run is the better estimate.
     same = explainer.refine(first, budget=60)
     assert np.array_equal(same.values, first.values)
-    assert "the larger budget changed nothing: no evaluation was added" in same.provenance.notes
+    assert "The larger budget changed nothing: no evaluation was added." in same.provenance.notes
     more = explainer.refine(first, budget=100)
     assert spent < more.provenance.evaluations <= 100
     assert any("earlier evaluations that no longer serve" in note for note in more.provenance.notes)
@@ -91,7 +91,7 @@ def test_what_cannot_be_refined_is_refused(explainer: ap.Explainer, tmp_path: An
     result = explainer.attribute(WORDS, " x", method="kernel_shap", budget=50)
     for options, message in (
         ({}, "Give budget="),
-        ({"budget": 50}, "must be larger than that of this result, which took 50 evaluations"),
+        ({"budget": 50}, "must be larger than the 50 evaluations that this result took"),
         ({"budget": 0}, "whole number of at least 1"),
         ({"until": -1}, "until=-1 must be a standard error"),
         ({"until": float("nan")}, "until=nan"),
@@ -153,7 +153,7 @@ def test_a_larger_budget_that_adds_nothing_says_so(explainer: ap.Explainer) -> N
     coarse = explainer.attribute(WORDS, " x", method="hierarchical", budget=4)
     same = explainer.refine(coarse, budget=5)
     assert same.provenance.evaluations == coarse.provenance.evaluations
-    assert "the larger budget changed nothing: no evaluation was added" in same.provenance.notes
+    assert "The larger budget changed nothing: no evaluation was added." in same.provenance.notes
 
 
 def test_a_run_whose_evaluations_are_not_kept_is_not_continued(explainer: ap.Explainer) -> None:

@@ -308,6 +308,6 @@ def test_the_command_line(tiny_model_dir: Path, path: Path, capsys: pytest.Captu
         "warning: The run log /dev/full cannot be written: No space left on device. This run is not logged.\n"
     )
     assert main([*words, str(path / "below" / "x")]) == 1
-    assert "--run-log=" in capsys.readouterr().err
+    assert "--run-log " in capsys.readouterr().err
     assert main([*words, str(path.with_suffix(".json")), "--save", str(path.with_suffix(".json"))]) == 2
     assert "is already what --save writes" in " ".join(capsys.readouterr().err.replace("│", " ").split())

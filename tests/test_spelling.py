@@ -23,7 +23,7 @@ def explainer() -> ap.Explainer:
 
 
 def asked(result: ap.Attribution) -> list[str]:
-    return [note for note in result.provenance.notes if note.startswith("did you mean")]
+    return [note for note in result.provenance.notes if note.startswith("Did you mean")]
 
 
 def rows(explainer: ap.Explainer) -> list[tuple[str, str]]:
@@ -52,7 +52,7 @@ def rows(explainer: ap.Explainer) -> list[tuple[str, str]]:
 def test_the_space_that_was_meant(explainer: ap.Explainer, prompt: str, target: str, question: str | None) -> None:
     found = asked(explainer.attribute(prompt, target, method="ablation"))
     assert len(found) == (question is not None)
-    assert not found or found[0].startswith(f"did you mean {question}")
+    assert not found or found[0].startswith(f"Did you mean {question}")
 
 
 def documents(*, chat: bool) -> ap.Documents:
@@ -72,7 +72,7 @@ def documents(*, chat: bool) -> ap.Documents:
 )
 def test_every_kind_of_prompt(explainer: ap.Explainer, prompt: object, target: str, meant: str) -> None:
     (question,) = asked(explainer.attribute(prompt, target, method="ablation"))
-    assert question.startswith(f"did you mean {meant}, with")
+    assert question.startswith(f"Did you mean {meant}, with")
     assert not asked(explainer.attribute(prompt, meant.strip("'"), method="ablation"))
 
 
@@ -107,7 +107,7 @@ def test_values_are_those_without_the_question() -> None:
 def test_the_contrast_is_compared_too(explainer: ap.Explainer) -> None:
     result = explainer.attribute(PROMPT, " Paris", target_fn="contrast_log_prob_diff", contrast="Rome")
     (question,) = asked(result)
-    assert question.startswith("did you mean ' Rome'")
+    assert question.startswith("Did you mean ' Rome'")
 
 
 def test_many_prompts_are_compared_together(explainer: ap.Explainer) -> None:
@@ -168,11 +168,11 @@ def test_a_question_that_cannot_be_answered_costs_no_result() -> None:
 def test_the_space_of_a_real_model(smollm2: ap.Explainer) -> None:
     prompt = "The capital of France is"
     for given, target, scores in (
-        (prompt, "Paris", "−0.26 instead of −7.57 nats"),
+        (prompt, "Paris", "−0.26 instead of −7.57 nats."),
         (f"{prompt} ", " Paris", "−0.26 instead of −4.65 nats"),
         (f"{prompt} ", "Paris", "−0.26 instead of −7.23 nats"),
     ):
         (question,) = asked(smollm2.attribute(given, target, method="ablation"))
-        assert question.startswith("did you mean ' Paris'")
+        assert question.startswith("Did you mean ' Paris'")
         assert question.endswith(scores)
     assert not asked(smollm2.attribute(prompt, " Paris", method="ablation"))
