@@ -169,8 +169,8 @@ def test_the_space_of_a_real_model(smollm2: ap.Explainer) -> None:
     prompt = "The capital of France is"
     for given, target, scores in (
         (prompt, "Paris", "−0.26 instead of −7.57 nats."),
-        (f"{prompt} ", " Paris", "−0.26 instead of −4.65 nats"),
-        (f"{prompt} ", "Paris", "−0.26 instead of −7.23 nats"),
+        (f"{prompt} ", " Paris", "−0.26 instead of −4.65 nats."),
+        (f"{prompt} ", "Paris", "−0.26 instead of −7.23 nats."),
     ):
         (question,) = asked(smollm2.attribute(given, target, method="ablation"))
         assert question.startswith("Did you mean ' Paris'")
