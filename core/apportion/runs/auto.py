@@ -21,6 +21,9 @@ FEW = 20
 MOST_IN_PROCESS = 500
 """Maximum number of features for ``gp_shap``, whose own time grows with their cube; ``kernel_shap`` takes 4F."""
 
+MOST_COALITIONS = 8192
+"""Maximum number of coalitions for ``gp_shap``, whose memory grows with their square: 20,000 take 5 GiB."""
+
 VERY_LONG = 1000
 """Number of features above which groups have four parts instead of two; nested pairs would take too many steps."""
 
@@ -49,7 +52,7 @@ def choose_method(n_features: int, budget: int | None, draws: int = 1, drilled: 
 
     Exact Shapley values if their 2^F coalitions fit the budget. Otherwise, the sampled ones with the least error:
     ``gp_shap`` from 3F coalitions (2F + 2 below 20 features), or ``kernel_shap`` from 4F if there are more than 500
-    features. Otherwise, Owen values of nested groups, found by drilling down, and a note that says so: with so few
+    features, and for more than 8,192 coalitions. Otherwise, Owen values of nested groups, found by drilling down, and a note that says so: with so few
     coalitions, even their distance to the Shapley values of single features is smaller than the error of the samplers.
 
     Args:
@@ -70,10 +73,11 @@ def choose_method(n_features: int, budget: int | None, draws: int = 1, drilled: 
     if exact is not None and exact <= coalitions:
         return Choice("shapley", limit, f"all 2^{n_features} = {exact} coalitions{each} fit {allowed}")
     too_many = f"2^{n_features} coalitions{each} do not fit {allowed}"
-    if left >= sampled and n_features <= MOST_IN_PROCESS:
+    if sampled <= left <= MOST_COALITIONS and n_features <= MOST_IN_PROCESS:
         return Choice("gp_shap", limit, f"{too_many}; of the sampled Shapley values, these have the least error")
     if left >= sampled:
-        reason = f"{too_many}; with so many features, Shapley values are sampled by regression"
+        many = "evaluations" if n_features <= MOST_IN_PROCESS else "features"
+        reason = f"{too_many}; with so many {many}, Shapley values are sampled by regression"
         return Choice("kernel_shap", limit, reason)
     if coalitions >= _least_drilled(n_features):
         spent = f", of which drilling down took {drilled}" if drilled else ""
