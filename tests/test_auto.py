@@ -21,7 +21,8 @@ WORDS = " ".join("abcdefghijkl")
 @pytest.mark.parametrize(
     ("n", "budget", "method"),
     [(1, None, "shapley"), (10, None, "shapley"), (11, None, "gp_shap"), (5, 32, "shapley"), (5, 31, "gp_shap"),
-     (5, 12, "gp_shap"), (12, 25, "hierarchical"), (30, 89, "hierarchical"), (30, 90, "gp_shap"), (30, 8192, "gp_shap"), (30, 8193, "kernel_shap"),
+     (5, 12, "gp_shap"), (12, 25, "hierarchical"), (30, 89, "hierarchical"), (30, 90, "gp_shap"),
+     (30, 8192, "gp_shap"), (30, 8193, "kernel_shap"),
      (300, None, "gp_shap"), (400, None, "hierarchical"), (500, 1500, "gp_shap"), (600, None, "hierarchical"),
      (600, 2400, "kernel_shap"), (5000, None, "hierarchical")],
 )  # fmt: skip

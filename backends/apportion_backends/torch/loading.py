@@ -28,6 +28,7 @@ __all__ = ["OpenModel", "is_transformers_pair", "open_model"]
 
 NOWHERE = "no-adapter"
 """Name of a subfolder that no model has."""
+SAVE_TOKENIZER = "Save the tokenizer there, or name another one with tokenizer=."
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,8 @@ def _from_pretrained(spec: ModelSpec, dtype: str | None) -> OpenModel:
         if adapter is None and "gguf_file" not in options and Path(source).exists():
             check_folder(name, Path(source))
         if spec.tokenizer is None:
+            if "gguf_file" not in options:
+                _check_tokenizer_files(name, Path(source))
             with _tokenizer_errors(name, source), quiet_transformers():
                 tokenizer = AutoTokenizer.from_pretrained(source, **options)
         where = source if adapter is None else adapter.base
@@ -193,18 +196,27 @@ def _readable_errors(name: str, source: str) -> Iterator[None]:
 
 @contextmanager
 def _tokenizer_errors(name: str, source: str) -> Iterator[None]:
-    """Say that it is the tokenizer that cannot be loaded from a folder, and whether there is one."""
+    """Say that it is the tokenizer that cannot be loaded from a folder."""
     try:
         yield
     except Exception as error:  # damaged files fail in many ways
-        folder = Path(source)
-        if not folder.is_dir():
+        if not Path(source).is_dir():
             raise
-        if has_tokenizer(folder):
-            why = f"The tokenizer in {name!r} cannot be loaded: {_first_line(error)}"
-        else:
-            why = f"The folder {name!r} holds a model but no tokenizer (no tokenizer.json or the like)."
-        raise ModelError(f"{why} Save the tokenizer there, or name another one with tokenizer=.") from error
+        raise ModelError(
+            f"The tokenizer in {name!r} cannot be loaded: {_first_line(error)} {SAVE_TOKENIZER}"
+        ) from error
+
+
+def _check_tokenizer_files(name: str, folder: Path) -> None:
+    """Refuse a folder without a tokenizer, for which some versions of transformers make one with an empty vocabulary.
+
+    Raises:
+        ModelError: no file of the folder belongs to a tokenizer.
+    """
+    if folder.is_dir() and not has_tokenizer(folder):
+        raise ModelError(
+            f"The folder {name!r} holds a model but no tokenizer (no tokenizer.json or the like). {SAVE_TOKENIZER}"
+        )
 
 
 def _first_line(error: Exception) -> str:

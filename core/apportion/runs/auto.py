@@ -52,8 +52,9 @@ def choose_method(n_features: int, budget: int | None, draws: int = 1, drilled: 
 
     Exact Shapley values if their 2^F coalitions fit the budget. Otherwise, the sampled ones with the least error:
     ``gp_shap`` from 3F coalitions (2F + 2 below 20 features), or ``kernel_shap`` from 4F if there are more than 500
-    features, and for more than 8,192 coalitions. Otherwise, Owen values of nested groups, found by drilling down, and a note that says so: with so few
-    coalitions, even their distance to the Shapley values of single features is smaller than the error of the samplers.
+    features, and for more than 8,192 coalitions. Otherwise, Owen values of nested groups, found by drilling down, and a
+    note that says so: with so few coalitions, even their distance to the Shapley values of single features is smaller
+    than the error of the samplers.
 
     Args:
         n_features: F.
