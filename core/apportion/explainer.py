@@ -357,8 +357,8 @@ class Explainer:
     def estimate(self, prompt: object, target: str | Sequence[int] | None = None, **arguments: Any) -> Cost:
         """Estimate the cost of ``attribute`` with these arguments, before a long run.
 
-        Runs the method on made-up values, plans its evaluations, and times a few short trials, which take up to a fifth
-        of the expected time, between one and five seconds in most cases. If no target is given, it is
+        Runs the method on made-up values, plans its evaluations, and times a few short trials, which take up to a third
+        of the expected time, between one and eight seconds in most cases. If no target is given, it is
         generated, as in ``attribute``.
 
         Args:

@@ -23,7 +23,9 @@ FURTHER = 1.2
 """A run whose longest sequence exceeds those of the trials by this factor is called extrapolated."""
 BRIEF = 0.25
 """Trials that take less, in seconds, are made twice."""
-SHARE = 0.2
+WORTHWHILE = 1.25
+"""A trial is not made if its sequence is not this many times as long as that of the one before."""
+SHARE = 0.25
 """Fraction of the expected time of a run that the trials may take."""
 LEAST_SECONDS, MOST_SECONDS = 1.0, 5.0
 """Bounds of the time that the trials may take; the first one is as short as it can be."""
@@ -83,11 +85,11 @@ class Speed:
         return self.scale * (forward * work.forwards + token * work.tokens + pair * work.pairs)
 
     def allowed(self, total: Work) -> float:
-        """Seconds that one more trial may take, if this is the work of the whole run.
+        """Seconds that trials of growing length may take, if this is the work of the whole run.
 
-        The trials take a fifth of the run, or more if that is short and less if it is long. The last one gets half.
+        A quarter of the run, or more if that is short and less if it is long. A sample of the run gets half as much.
         """
-        return min(MOST_SECONDS, max(LEAST_SECONDS, SHARE * self.seconds(total))) / 2
+        return min(MOST_SECONDS, max(LEAST_SECONDS, SHARE * self.seconds(total)))
 
     def scaled(self, sample: Probe) -> Speed:
         """The speed at which a sample of the run's own batches was read."""
@@ -133,7 +135,7 @@ def growing_probes(longest: int, probe: Callable[[int], Probe], total: Work) -> 
         # A token of a longer sequence takes longer, but hardly by more than this.
         affordable = int(left / (found[-1].seconds / length) / DEARER)
         following = min(longest, STEP * length, affordable)
-        if following < min(longest, 1.5 * length):
+        if following < min(longest, WORTHWHILE * length):
             break
         length = following
         found.append(measured(partial(probe, length)))

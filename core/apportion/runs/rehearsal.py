@@ -146,7 +146,9 @@ class _Trials:
         members = [plan.rows[i] for i in batch.rows if i < len(plan.rows)]
         inputs = list(dict.fromkeys(ModelInput(row.prompt, row.media) for row in members))
         rows = len(inputs)
-        while rows and speed.seconds(work_of([self._scorer.plan(inputs[:rows], None)])) > speed.allowed(self._total):
+        while (
+            rows and speed.seconds(work_of([self._scorer.plan(inputs[:rows], None)])) > speed.allowed(self._total) / 2
+        ):
             rows //= 2
         return speed.scaled(measured(lambda: self._time(inputs[:rows]))) if rows else speed
 
@@ -197,7 +199,7 @@ class _Inner:
         probes = growing_probes(longest, lambda tokens: _gradient(question, tokens), self.work)
         speed = Speed.fitted(probes)
         rows = len(question.embedded)
-        while rows > 1 and speed.seconds(_work(_part(question, rows))) > speed.allowed(self.work):
+        while rows > 1 and speed.seconds(_work(_part(question, rows))) > speed.allowed(self.work) / 2:
             rows //= 2
         if rows > 1:
             speed = speed.scaled(_gradient(question, longest, rows))
