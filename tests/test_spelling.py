@@ -165,6 +165,13 @@ def test_a_question_that_cannot_be_answered_costs_no_result() -> None:
 
 
 @pytest.mark.demo
+def test_a_few_long_prompts_are_not_read_once_more(smollm2: ap.Explainer) -> None:
+    prompt = "The capital of France is"
+    for filler, noted in ((30, True), (700, False)):
+        halves = ap.Text("so " * filler + prompt, by=lambda text: [text[: -len(prompt)], prompt])
+        assert bool(asked(smollm2.attribute(halves, "Paris", method="ablation"))) == noted
+
+
 def test_the_space_of_a_real_model(smollm2: ap.Explainer) -> None:
     prompt = "The capital of France is"
     for given, target, scores in (

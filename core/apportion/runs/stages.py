@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Stages"]
 
+FEW_TOKENS, SMALL_SHARE = 512, 0.1
+"""Another spelling is scored if it takes this many tokens, or this share of the tokens of the run."""
+
 LOG_PROB = "log_prob"
 """The target function by which two spellings are compared."""
 
@@ -216,6 +219,9 @@ class Stages:
             return float(values[0, 0])
 
         for spelling in run.spellings:
+            tokens = len(spelling.meant_prompt.ids) + len(spelling.meant_ids)
+            if tokens > max(FEW_TOKENS, SMALL_SHARE * run.tally.forwarded_tokens):
+                continue  # a run of a few long prompts would take much longer
             known = None
             if spelling.given_ids == request.target.ids and type(request.target_fn) is type(log_prob):
                 value = game.known(torch.ones(game.n_features, dtype=torch.bool))
