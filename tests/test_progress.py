@@ -18,7 +18,7 @@ from apportion.testing import tiny
 from apportion_plugins.progress import ProgressBar
 from apportion_plugins.progress.lines import ProgressLines
 from apportion_plugins.progress.notebook import NotebookBar, bar_html
-from apportion_plugins.progress.rates import facts_of
+from apportion_plugins.progress.rates import State, facts_of
 from apportion_plugins.progress.terminal import TerminalBar
 
 
@@ -50,7 +50,7 @@ def test_a_pipe_gets_a_line_every_few_seconds_and_fewer_later() -> None:
     lines = ProgressLines(written.append, clock=clock)
     for second in range(3601):
         clock.now = float(second)
-        lines.show("scoring", second, 7200)
+        lines.show(State("scoring", second, 7200))
     lines.remove()
     assert written[:2] == [
         "scoring 5/7,200 · 1.0 prompts/s · 1:59:55 left",
@@ -71,9 +71,9 @@ def test_short_runs_write_no_lines_unless_ends_are_marked() -> None:
     ):
         written: list[str] = []
         lines = ProgressLines(written.append, ends=ends, clock=clock)
-        lines.show("prompts", 0, 4, "0 evaluations")
+        lines.show(State("prompts", 0, 4, "0 evaluations"))
         clock.now += 2
-        lines.show("prompts", 4, 4)
+        lines.show(State("prompts", 4, 4))
         lines.remove()
         assert written == shown
 
@@ -81,9 +81,9 @@ def test_short_runs_write_no_lines_unless_ends_are_marked() -> None:
 def test_what_is_under_way_moves_the_rate_and_not_the_count() -> None:
     clock, written = Clock(), []
     lines = ProgressLines(written.append, clock=clock)
-    lines.show("prompts", 0, 20)
+    lines.show(State("prompts", 0, 20))
     clock.now = 8.0
-    lines.show("prompts", 0, 20, "63 evaluations", share=4.0)
+    lines.show(State("prompts", 0, 20, "63 evaluations", share=4.0))
     assert written == ["prompts 0/20 · 2.0 s/prompt · 0:32 left · 63 evaluations"]
 
 
@@ -92,9 +92,9 @@ def test_what_came_from_the_cache_says_nothing_about_the_rate() -> None:
     clock, written = Clock(), []
     lines = ProgressLines(written.append, clock=clock)
     for done, share, works in ((0, 0.0, False), (4, 2.0, False), (4, 4.0, True)):
-        lines.show("prompts", done, 20, share=share, works=works)
+        lines.show(State("prompts", done, 20, share=share, works=works))
         clock.now += 6.0
-    lines.show("prompts", 6, 20, share=2.0)
+    lines.show(State("prompts", 6, 20, share=2.0))
     assert written == [
         "prompts 4/20",
         "prompts 4/20 · 3.0 s/prompt · 0:36 left",
@@ -121,7 +121,7 @@ def test_lines_of_a_run_in_a_pipe() -> None:
 def test_a_bar_never_wraps() -> None:
     stream = io.StringIO()
     bar = TerminalBar(Console(file=stream, force_terminal=True, width=60))
-    bar.show("prompts", 12_345, 20_000, "1,234,567 evaluations", share=3.5)
+    bar.show(State("prompts", 12_345, 20_000, "1,234,567 evaluations", share=3.5))
     bar.remove()
     assert stream.getvalue().count("\n") == 1, "the one that ends it"
 
@@ -169,10 +169,10 @@ def test_a_notebook_shows_a_bar_at_most_five_times_a_second() -> None:
     bar = page.bar()
     for done in range(101):
         page.now = done / 32
-        bar.show("scoring", done, 100)
+        bar.show(State("scoring", done, 100))
     assert page.messages == [f"scoring {done}/100" for done in range(0, 101, 7)]
     assert "98/100 · 32.0 prompts/s · 0:00 left" in page.places[0]["text/html"]
-    bar.show("scoring", 0, 100)  # another request for values begins at once
+    bar.show(State("scoring", 0, 100))  # another request for values begins at once
     assert page.messages[-1] == "scoring 0/100"
     bar.remove()
     assert page.places == [EMPTY]
@@ -182,10 +182,10 @@ def test_runs_of_one_cell_share_one_place() -> None:
     page = Page()
     bar = page.bar()
     for _ in range(3):
-        bar.show("scoring", 0, 5)
+        bar.show(State("scoring", 0, 5))
         bar.remove()
     page.cell = 2
-    bar.show("scoring", 0, 5)
+    bar.show(State("scoring", 0, 5))
     assert [place["text/plain"] for place in page.places] == ["", "scoring 0/5"]
 
 
@@ -252,7 +252,7 @@ class Tags(html.parser.HTMLParser):
 )
 def test_the_bar_is_html_in_the_colours_of_the_page(arguments: tuple[Any, ...], shown: str) -> None:
     label, done, total, seconds, *more = arguments
-    page = bar_html(label, done, total, [*facts_of(done, total, seconds), *more])
+    page = bar_html(State(label, done, total, *more), facts_of(done, total, seconds))
     tags = Tags()
     tags.feed(page)
     assert tags.open == []

@@ -26,7 +26,7 @@ from apportion.results.recipe import target_of
 from apportion.runs.again import recipe_in, require_method
 from apportion.runs.concurrent import attributions
 from apportion.runs.cost import Cost, estimate_cost
-from apportion.runs.evaluate import measure_all
+from apportion.runs.evaluate import chosen_metrics, measure_all
 from apportion.runs.stages import Stages
 
 if TYPE_CHECKING:
@@ -141,21 +141,18 @@ class Explainer:
             prompt: a ``str``, ``Text``, ``Template``, ``Chat``, ``Documents``, or a prompt of a plugin's input adapter.
             target: a text that continues the full prompt, exactly as given (its tokens are those that follow the
                 prompt's where both are tokenised as one text; if none begins there, the result says what was scored
-                instead), token ids, or ``None`` for the model's own greedy continuation of up to 25 tokens. If a text
-                lacks the usual space before it, or has one too many, and the other spelling is more than ten times as
-                likely, a note asks whether it was meant.
+                instead), token ids, or ``None`` for the model's own greedy continuation of up to 25 tokens. A note asks
+                if another space was meant before a text, where that is more than ten times as likely.
             method: a method's name, a ``Method``, or ``"auto"``, which keeps to a budget of 1024 evaluations if none is
                 given: exact Shapley values if all 2^F coalitions of the F features fit it; else sampled ones, from 3F
-                coalitions (2F + 2 below 20 features, 4F beyond 500); else Owen values of groups, found by drilling
-                down, which a note in the result says. The result states the choice and the reason.
+                (2F + 2 below 20 features, 4F beyond 500); else Owen values of groups. The result says which, and why.
             features: features that a plain ``str`` is cut into, such as ``"sentences"``, as ``by`` of ``Text``.
             target_fn: the function of the model's output to explain: ``"log_prob"``, ``"prob"``, another registered
                 name (``apportion targets``), a ``TargetFunction``, or any function of the logits at the positions that
                 predict the target, ``Float[S, T, V]``. Such a function returns a value per token, ``Float[S, T]``,
                 whose sum is the value of the whole target; or the values of the whole target and each token,
                 ``Float[S, 1 + T]``.
-            contrast: text or token ids to compare the target with, for contrastive target functions; a text continues
-                the prompt as the target does.
+            contrast: text or token ids to compare the target with, for contrastive target functions.
             target_options: options of the target function, such as ``{"top_k": 20}``.
             budget: maximum number of distinct model evaluations; ``None`` leaves it to the method.
             until: the largest standard error allowed, in the unit of the target function (nats for ``"log_prob"``). The
@@ -338,7 +335,7 @@ class Explainer:
         stages = self._stages
         with stages.run() as run:
             past = stages.earlier(run, result)
-            chosen = stages.resolver.metrics(metrics, options or {})
+            chosen = chosen_metrics(self.plugins["metrics"], metrics, options or {})
             seed = checked_seed(seed)
             run.request, run.memory = replace(past.request, id=run.id, budget=None), past.memory
             game = stages.game(run, stages.batches())

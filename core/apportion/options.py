@@ -9,7 +9,7 @@ from typing import Any
 
 from apportion.errors import InputError, listing, shown, shown_number, suggestion
 
-__all__ = ["PLACEMENT", "check_instance", "check_options", "checked_seed", "named_options", "whole_number"]
+__all__ = ["PLACEMENT", "check_instance", "check_options", "checked_seed", "name_of", "named_options", "whole_number"]
 
 PLACEMENT = frozenset({"device", "dtype", "memory_budget"})
 """Arguments that every backend's ``load`` takes; they are arguments of ``Explainer``, not options of a backend."""
@@ -52,6 +52,11 @@ def check_instance(name: str, given: object) -> None:
         raise InputError(f"{name}={given.__name__} is a class of Python. Pass a name, or an object of your own.")
     if isinstance(given, type):
         raise InputError(f"{name}={given.__name__} is a class; pass an instance: {name}={given.__name__}().")
+
+
+def name_of(thing: object) -> str:
+    """The name of an object that was passed in place of a registered name: its own, or that of its class."""
+    return str(getattr(thing, "name", None) or type(thing).__name__)
 
 
 def named_options(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:

@@ -7,10 +7,8 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from rich.text import Text
-
 from apportion.cli.items import Item
-from apportion.cli.listing import console
+from apportion.cli.listing import print_facts
 from apportion.errors import ApportionError
 from apportion.phrases import duration, memory
 
@@ -75,8 +73,7 @@ class DatasetCost:
 
     def show(self) -> None:
         """Print the cost in the terminal."""
-        for name, text in self.lines():
-            console().print(Text.assemble((f"{name:<13}", "bold"), text))
+        print_facts(self.lines())
 
     def lines(self) -> list[tuple[str, str]]:
         """Labels and formatted values."""

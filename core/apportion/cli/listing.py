@@ -13,7 +13,17 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
-__all__ = ["Catalogue", "JsonFlag", "console", "print_json", "print_table", "stdout_is_unicode", "sub_app", "to_json"]
+__all__ = [
+    "Catalogue",
+    "JsonFlag",
+    "console",
+    "print_facts",
+    "print_json",
+    "print_table",
+    "stdout_is_unicode",
+    "sub_app",
+    "to_json",
+]
 
 JsonFlag = Annotated[bool, typer.Option("--json", metavar=" ", help="Print JSON on stdout, and nothing else there.")]
 
@@ -56,6 +66,13 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) ->
     for column in table.columns[:-1]:
         column.no_wrap = True
     console().print(table)
+
+
+def print_facts(facts: Iterable[tuple[str, str]]) -> None:
+    """Print labels, in bold, and what they stand for, a line for each."""
+    out = console()
+    for name, text in facts:
+        out.print(Text.assemble((f"{name:<13}", "bold"), text))
 
 
 def print_json(data: object) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.text import Text
 
-from apportion.cli.listing import console, print_table, stdout_is_unicode
+from apportion.cli.listing import console, print_facts, print_table, stdout_is_unicode
 from apportion.cli.wording import in_shell_words, written_targets
 from apportion.errors import ResultError
 from apportion.phrases import one_line
@@ -77,11 +77,9 @@ class Overview:
 
     def show(self) -> None:
         """Print the counts, and a table with a line for each row."""
-        out = console()
-        for name, text in self._facts():
-            out.print(Text.assemble((f"{name:<13}", "bold"), text))
+        print_facts(self._facts())
         if self.items:
-            out.print()
+            console().print()
             self._show_rows()
 
     def _show_rows(self) -> None:

@@ -9,11 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
-from rich.text import Text
-
 from apportion.cli.items import Item
-from apportion.cli.listing import console
+from apportion.cli.listing import print_facts
 from apportion.cli.wording import in_shell_words, written_targets
 from apportion.errors import InputError, ResultError
 from apportion.results.run_folder import FAILED, OK, ResultsFolder
@@ -60,10 +57,7 @@ class Summary:
             ("time", f"{self.seconds:,.1f} s"),
             ("results", self.out),
         ]
-        table = Table(box=None, show_header=False, pad_edge=False)
-        for name, text in facts:
-            table.add_row(Text(name, style="bold"), Text(text))
-        console().print(table)
+        print_facts(facts)
 
     def _targets(self) -> list[tuple[str, str]]:
         told = written_targets(self.written_targets, self.cut_off_targets)

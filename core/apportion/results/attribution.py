@@ -16,6 +16,7 @@ from apportion.files import checked_path
 from apportion.phrases import quoted
 from apportion.protocols.features import Feature, Segment
 from apportion.results import result_json
+from apportion.results.display import plugins_or_installed
 from apportion.results.html_view import HtmlView
 from apportion.results.provenance import Provenance
 from apportion.results.ranking import TOP, top_size
@@ -87,6 +88,11 @@ class Attribution:
     def feature_names(self) -> tuple[str, ...]:
         """Names of the features, in the order of ``values``."""
         return tuple(feature.name for feature in self.features)
+
+    @property
+    def whole_target(self) -> str:
+        """Text of the whole target; that of its tokens, if it was made without one."""
+        return self.target_text or "".join(self.target_tokens)
 
     @property
     def efficiency_gap(self) -> float | None:
@@ -175,12 +181,10 @@ class Attribution:
             UnknownNameError: there is no such view.
             InputError: the view has no such option, or does not fit the result, or ``view`` is not a name.
         """
-        from apportion.hooks.manager import installed_plugins
-
         if not isinstance(view, str):
             raise InputError(f"plot({shown(view)}): give the name of a view, such as 'bar'; see `apportion views`.")
         with self._readable():
-            return (self.plugins or installed_plugins()).visualize(view, self, options)
+            return plugins_or_installed(self.plugins).visualize(view, self, options)
 
     def show(self) -> None:
         """Print the result in the terminal: the highlighted prompt, a table with bars, and the cost."""
@@ -254,7 +258,7 @@ class Attribution:
         values, provenance = np.asarray(self.values), self.provenance
         order = np.argsort(-np.nan_to_num(np.abs(values)), kind="stable")[:TOP]
         top = ", ".join(f"{quoted(self.features[i].name)} {values[i]:+.3g}" for i in order)
-        target = quoted(self.target_text or "".join(self.target_tokens))
+        target = quoted(self.whole_target)
         against = "" if provenance.contrast is None else f" against {quoted(provenance.contrast)}"
         model = f" on {quoted(provenance.model)}" if provenance.model else ""
         what = scored_in_words(provenance)

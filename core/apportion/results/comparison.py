@@ -102,10 +102,6 @@ class ResultComparison:
         return np.array([[agreement(a, b) for b in values] for a in values])
 
 
-def _target(result: Attribution) -> str:
-    return result.target_text or "".join(result.target_tokens)
-
-
 def _difference(one: object, other: object) -> str:
     """Two facts that differ, in words: of features, their number and the first that differs."""
     if not isinstance(one, tuple) or not isinstance(other, tuple):
@@ -121,7 +117,7 @@ def _difference(one: object, other: object) -> str:
 
 _ALIKE: dict[str, Callable[[Attribution], object]] = {
     "features": lambda result: tuple((feature.name, feature.text) for feature in result.features),
-    "target": _target,
+    "target": lambda result: result.whole_target,
     "contrast": lambda result: result.provenance.contrast,
 }
 """Facts that all results of a comparison share."""

@@ -10,7 +10,7 @@ from apportion.results.html_view import HtmlView
 if TYPE_CHECKING:
     from apportion.hooks.manager import Plugins
 
-__all__ = ["as_html", "print_view"]
+__all__ = ["as_html", "plugins_or_installed", "print_view"]
 
 
 def print_view(plugins: Plugins | None, render: str, shown: object) -> None:
@@ -37,10 +37,15 @@ def as_html(plugins: Plugins | None, render: str, shown: object) -> HtmlView:
     return view
 
 
-def _rendered(plugins: Plugins | None, visualizer: str, render: str, shown: object) -> Any:
+def plugins_or_installed(plugins: Plugins | None) -> Plugins:
+    """The plugins that a result came with, or else the installed ones."""
     from apportion.hooks.manager import installed_plugins
 
-    view = (plugins or installed_plugins())["visualizers"].get(visualizer).make()
+    return plugins or installed_plugins()
+
+
+def _rendered(plugins: Plugins | None, visualizer: str, render: str, shown: object) -> Any:
+    view = plugins_or_installed(plugins)["visualizers"].get(visualizer).make()
     if not hasattr(view, render):
         raise ResultError(f"The visualizer {visualizer!r} has no {render}, so it cannot show this.")
     return getattr(view, render)(shown)

@@ -14,7 +14,7 @@ from apportion.phrases import quoted
 from apportion.protocols.metrics import Measurement
 from apportion.results.attribution import Attribution
 from apportion.results.comparison import ResultComparison
-from apportion.results.display import as_html, print_view
+from apportion.results.display import as_html, plugins_or_installed, print_view
 from apportion.results.html_view import HtmlView
 from apportion.results.result_json import plain
 from apportion.results.scored import PLAIN
@@ -210,7 +210,7 @@ class Comparison:
         Raises:
             InputError: as for ``Evaluation.plot``.
         """
-        registry = self._plugins["metrics"]
+        registry = plugins_or_installed(self.evaluations[0].plugins)["metrics"]
         made = {name: registry.get(name).make() for name in self.metrics if name in registry}
         able = [name for name, one in made.items() if hasattr(one, "plot")]
         if not able or (metric is not None and metric not in able):
@@ -255,12 +255,6 @@ class Comparison:
             f"Comparison: {number} ({methods}), target {quoted(one.target)}{against}\n"
             f"{explained}  {listing(self.metrics, SHOWN)}"
         )
-
-    @property
-    def _plugins(self) -> Plugins:
-        from apportion.hooks.manager import installed_plugins
-
-        return self.evaluations[0].plugins or installed_plugins()
 
 
 @overload

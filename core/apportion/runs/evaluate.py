@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,18 +13,57 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from apportion.errors import InputError, PluginError, counted
+from apportion.errors import InputError, PluginError, counted, shown, unknown_name
 from apportion.failures import failures_of_plugin
 from apportion.game.game import Game
 from apportion.game.method_runner import WatchedGenerator, up_to_first_question
 from apportion.hooks.object_check import protocol_faults
-from apportion.options import check_options, named_options, whole_number
+from apportion.hooks.registry import Registry
+from apportion.options import check_instance, check_options, name_of, named_options, whole_number
 from apportion.protocols.metrics import RANDOM_ORDERS, Measurement, Metric
 from apportion.results.attribution import Attribution
 from apportion.results.evaluation import Evaluation
 from apportion.results.scored import scored
 
-__all__ = ["check_measurement", "generator_of", "measure_all"]
+__all__ = ["check_measurement", "chosen_metrics", "generator_of", "measure_all"]
+
+
+def chosen_metrics(
+    registry: Registry, metrics: Sequence[str | Metric] | None, options: Mapping[str, Mapping[str, Any]]
+) -> dict[str, tuple[Metric, Mapping[str, Any]]]:
+    """Resolve metrics and their options, by name.
+
+    Args:
+        registry: registered metrics.
+        metrics: names or objects; ``None`` for all that are registered.
+        options: options by the metric's name.
+
+    Raises:
+        InputError: a name is unknown, an object is not a metric, or options are given for another metric.
+    """
+    if isinstance(metrics, str):
+        raise InputError(f"metrics={shown(metrics)} is one metric; write metrics=[{shown(metrics)}].")
+    listed = registry.names() if metrics is None else metrics
+    if not isinstance(listed, Sequence) or not all(isinstance(m, str) or hasattr(m, "measure") for m in listed):
+        raise InputError(f"metrics={shown(metrics)} must be a list of names or Metric objects, or None for all.")
+    found: dict[str, Metric] = {}
+    for given in listed:
+        check_instance("metric", given)
+        name = given if isinstance(given, str) else name_of(given)
+        found[name] = registry.get(given).make() if isinstance(given, str) else given
+    if not isinstance(options, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Mapping) and all(isinstance(option, str) for option in value)
+        for name, value in options.items()
+    ):
+        raise InputError(f"options={shown(options)} must hold a dict for each metric: {{'lds': {{'masks': 128}}}}.")
+    for name in options:
+        if name not in found:
+            if name in registry:
+                raise InputError(
+                    f"options= are given for the metric {name!r}, which is not among metrics={shown(list(found))}."
+                )
+            raise unknown_name("metric", name, registry.names())
+    return {name: (metric, options.get(name, {})) for name, metric in found.items()}
 
 
 def measure_all(
@@ -83,7 +122,7 @@ def measure_all(
         target_fn=attribution.provenance.target_fn,
         scored=scored(attribution.provenance),
         n_features=game.n_features,
-        target=attribution.target_text or "".join(attribution.target_tokens),
+        target=attribution.whole_target,
         contrast=attribution.provenance.contrast,
         seed=seed,
         evaluations=spent() - before,

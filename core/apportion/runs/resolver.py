@@ -18,12 +18,11 @@ from apportion.errors import (
     counted,
     listing,
     shown,
-    unknown_name,
 )
 from apportion.failures import failures_of_plugin
 from apportion.game.method_runner import rehearse
 from apportion.hooks.object_check import protocol_faults
-from apportion.options import check_instance, check_options, checked_seed, named_options, whole_number
+from apportion.options import check_instance, check_options, checked_seed, name_of, named_options, whole_number
 from apportion.prompts.text import Text
 from apportion.protocols.backend import Session
 from apportion.protocols.inputs import InputAdapter, PromptRenderer
@@ -44,7 +43,6 @@ from apportion.scoring.logits_target import OfLogits
 if TYPE_CHECKING:
     from apportion.hooks.manager import Plugins
     from apportion.hooks.registry import Registry
-    from apportion.protocols.metrics import Metric
 
 __all__ = ["Draft", "Resolver", "with_sampler"]
 
@@ -219,39 +217,6 @@ class Resolver:
                 chosen["coalition_budget"] = max(1, (budget - spent) // request.renderer.draws)
         return replace(request, id=request_id, until=until, **chosen)
 
-    def metrics(
-        self, metrics: Sequence[str | Metric] | None, options: Mapping[str, Mapping[str, Any]]
-    ) -> dict[str, tuple[Metric, Mapping[str, Any]]]:
-        """Resolve metrics and their options, by name.
-
-        Raises:
-            InputError: a name is unknown, an object is not a metric, or options are given for another metric.
-        """
-        registry = self._plugins["metrics"]
-        if isinstance(metrics, str):
-            raise InputError(f"metrics={shown(metrics)} is one metric; write metrics=[{shown(metrics)}].")
-        listed = registry.names() if metrics is None else metrics
-        if not isinstance(listed, Sequence) or not all(isinstance(m, str) or hasattr(m, "measure") for m in listed):
-            raise InputError(f"metrics={shown(metrics)} must be a list of names or Metric objects, or None for all.")
-        found: dict[str, Metric] = {}
-        for given in listed:
-            check_instance("metric", given)
-            name = given if isinstance(given, str) else _name_of(given)
-            found[name] = registry.get(given).make() if isinstance(given, str) else given
-        if not isinstance(options, Mapping) or not all(
-            isinstance(name, str) and isinstance(value, Mapping) and all(isinstance(option, str) for option in value)
-            for name, value in options.items()
-        ):
-            raise InputError(f"options={shown(options)} must hold a dict for each metric: {{'lds': {{'masks': 128}}}}.")
-        for name in options:
-            if name not in found:
-                if name in registry:
-                    raise InputError(
-                        f"options= are given for the metric {name!r}, which is not among metrics={shown(list(found))}."
-                    )
-                raise unknown_name("metric", name, registry.names())
-        return {name: (metric, options.get(name, {})) for name, metric in found.items()}
-
     def adapter(self, prompt: object, features: object, context: AdaptContext) -> InputAdapter:
         """Find the adapter for a prompt, from the first plugin that claims it."""
         if isinstance(prompt, str):
@@ -304,7 +269,7 @@ class Resolver:
                 "options when it is made."
             )
         elif isinstance(given, TargetFunction) and not isinstance(given, type):
-            name, made = _name_of(given), given
+            name, made = name_of(given), given
         elif callable(given) and not isinstance(given, type):
             made = OfLogits(given)
             name = made.name
@@ -331,7 +296,7 @@ class Resolver:
             check_instance("method", method)
             if not callable(getattr(method, "run", None)):
                 raise InputError(f"method={shown(method)} is neither a name nor an object with `run`.")
-            name, made = _name_of(method), method
+            name, made = name_of(method), method
         for fault in protocol_faults("methods", made):
             raise PluginError(f"The method {name!r} {fault}")
         missing = made.requires - self._session.capabilities
@@ -413,10 +378,6 @@ def _change(request: Request, method: str, drilled: int) -> tuple[str, ...]:
         f"{request.method_name!r}. The larger budget allows Shapley values of single features, which {method!r} "
         "computes: they answer another question, so the values may differ by more than their errors.",
     )
-
-
-def _name_of(thing: object) -> str:
-    return str(getattr(thing, "name", None) or type(thing).__name__)
 
 
 def with_sampler(function: Callable[..., Any], options: Mapping[str, Any], samplers: Registry) -> dict[str, Any]:

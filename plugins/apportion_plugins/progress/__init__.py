@@ -13,6 +13,7 @@ from apportion.hooks.hookspecs import hookimpl
 from apportion.protocols.progress import ALWAYS, AUTO, ProgressEvent
 from apportion_plugins.progress.lines import ProgressLines
 from apportion_plugins.progress.notebook import NotebookBar
+from apportion_plugins.progress.rates import State
 from apportion_plugins.progress.terminal import TerminalBar
 
 __all__ = ["ProgressBar"]
@@ -20,9 +21,7 @@ __all__ = ["ProgressBar"]
 
 @runtime_checkable
 class _Bar(Protocol):
-    def show(
-        self, label: str, done: int, total: int | None, more: str = "", share: float = 0.0, works: bool = True
-    ) -> None: ...
+    def show(self, state: State) -> None: ...
 
     def remove(self) -> None: ...
 
@@ -70,15 +69,16 @@ class ProgressBar:
         """Show the progress of one run."""
         self._bar = self._bar or self._chosen()
         if event.stage == "generate":
-            self._bar.show("generating the target", 0, None)
+            self._bar.show(State("generating the target", 0))
         else:
-            self._bar.show("scoring", event.done, event.total)
+            self._bar.show(State("scoring", event.done, event.total))
 
     def _show_many(self, event: ProgressEvent) -> None:
         """Show the progress of many runs: how many have ended, how fast, and what they have scored."""
         self._bar = self._bar or self._chosen()
         more = counted(event.evaluations, "evaluation")
-        self._bar.show("prompts", event.done, event.total or None, more, event.share, event.evaluations > 0)
+        works = event.evaluations > 0
+        self._bar.show(State("prompts", event.done, event.total or None, more, event.share, works))
 
     def _chosen(self) -> _Bar:
         """The bar for this environment, or lines."""

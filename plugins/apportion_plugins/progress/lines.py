@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from apportion.protocols.progress import Pace
-from apportion_plugins.progress.rates import Timing
+from apportion_plugins.progress.rates import State, Timing
 
 __all__ = ["ProgressLines"]
 
@@ -30,23 +30,12 @@ class ProgressLines:
         self._first = True
         self._line = self._written = ""
 
-    def show(
-        self, label: str, done: int, total: int | None, more: str = "", share: float = 0.0, works: bool = True
-    ) -> None:
-        """Write the current state if a line is due. A new label or total restarts the clock of the rate.
-
-        Args:
-            label: the current activity.
-            done: number completed so far.
-            total: number in all; ``None`` if unknown.
-            more: further text.
-            share: what is done of those under way, in the same unit.
-            works: as for ``Timing.note``.
-        """
+    def show(self, state: State) -> None:
+        """Write the current state if a line is due. A new label or total restarts the clock of the rate."""
         first, self._first = self._first, False
-        self._timing.note(label, done, total, share, works=works)
-        count = f"{label} {done:,}/{total:,}" if total is not None else f"{label} {done:,}" if done else label
-        self._line = " · ".join([count, *self._timing.facts(), *([more] if more else [])])
+        self._timing.note(state)
+        count = f"{state.label} {state.count}".rstrip()
+        self._line = " · ".join([count, *self._timing.facts(), *([state.more] if state.more else [])])
         if self._pace.due() or (first and self._ends):
             self._put()
 

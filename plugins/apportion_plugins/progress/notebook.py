@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from apportion_plugins.progress.rates import Timing
+from apportion_plugins.progress.rates import State, Timing
 
 __all__ = ["NotebookBar", "bar_html"]
 
@@ -51,26 +51,15 @@ class NotebookBar:
         self._timing = Timing(clock)
         self._updated = 0.0
 
-    def show(
-        self, label: str, done: int, total: int | None, more: str = "", share: float = 0.0, works: bool = True
-    ) -> None:
-        """Draw the current state, at most five times a second. A new label or total restarts the clock.
-
-        Args:
-            label: the current activity.
-            done: number completed so far.
-            total: number in all; ``None`` if unknown.
-            more: further text.
-            share: what is done of those under way, in the same unit.
-            works: as for ``Timing.note``.
-        """
+    def show(self, state: State) -> None:
+        """Draw the current state, at most five times a second. A new label or total restarts the clock."""
         now = self._clock()
-        begins = self._timing.note(label, done, total, share, works=works)
+        begins = self._timing.note(state)
         if begins or now - self._updated >= UPDATE_SECONDS:
             self._updated = now
             self._put(
-                bar_html(label, done, total, [*self._timing.facts(), *([more] if more else [])], share),
-                _line(label, done, total),
+                bar_html(state, self._timing.facts()),
+                state.label if state.total is None else f"{state.label} {state.count}",
             )
 
     def remove(self) -> None:
@@ -88,31 +77,24 @@ class NotebookBar:
             self._handle.update(bundle, raw=True)
 
 
-def bar_html(label: str, done: int, total: int | None, facts: Sequence[str] = (), under_way: float = 0.0) -> str:
+def bar_html(state: State, facts: Sequence[str] = ()) -> str:
     """HTML of one bar, in the page's text colour, so that it suits light and dark pages.
 
     Args:
-        label: the current activity.
-        done: number completed so far.
-        total: number in all; ``None`` if unknown.
-        facts: further texts, such as the rate.
-        under_way: what is done of those under way, in the same unit.
+        state: what the bar shows.
+        facts: the rate and the remaining time.
     """
-    share = f"width:{100 * (done + under_way) / total:.1f}%" if total else "width:100%;opacity:0.35"
-    count = [f"{done:,}/{total:,}"] if total is not None else [f"{done:,}"] if done else []
-    texts = [html.escape(text) for text in (*count, *facts)]
+    done = state.done + state.share
+    share = f"width:{100 * done / state.total:.1f}%" if state.total else "width:100%;opacity:0.35"
+    texts = [html.escape(text) for text in (state.count, *facts, state.more) if text]
     return (
         '<div style="display:flex;align-items:center;gap:0.7em;max-width:44em;font-size:0.9em;color:inherit">'
-        f"<span>{html.escape(label)}</span>"
+        f"<span>{html.escape(state.label)}</span>"
         '<span style="flex:1;min-width:6em;height:0.5em;border-radius:0.25em;overflow:hidden;position:relative">'
         '<span style="position:absolute;inset:0;background:currentColor;opacity:0.15"></span>'
         f'<span style="position:absolute;top:0;bottom:0;left:0;background:currentColor;{share}"></span></span>'
         f'<span style="font-variant-numeric:tabular-nums;white-space:nowrap">{" · ".join(texts)}</span></div>'
     )
-
-
-def _line(label: str, done: int, total: int | None) -> str:
-    return label if total is None else f"{label} {done:,}/{total:,}"
 
 
 def _displayed(bundle: Mapping[str, str]) -> Handle:

@@ -3,8 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
-__all__ = ["Timing", "facts_of", "left_text", "rate_text"]
+__all__ = ["State", "Timing", "facts_of", "left_text", "rate_text"]
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The state that a bar or a line shows.
+
+    Attributes:
+        label: the current activity.
+        done: number completed so far.
+        total: number in all; ``None`` if unknown.
+        more: further text.
+        share: what is done of those under way, in the same unit.
+        works: the model has worked on them; what is done before that came from a cache and says nothing about the rate.
+    """
+
+    label: str
+    done: int
+    total: int | None = None
+    more: str = ""
+    share: float = 0.0
+    works: bool = True
+
+    @property
+    def count(self) -> str:
+        """The numbers, as far as they say something."""
+        if self.total is not None:
+            return f"{self.done:,}/{self.total:,}"
+        return f"{self.done:,}" if self.done else ""
+
+    def follows(self, before: State | None) -> bool:
+        """True if this state continues another one; a new label or total, or a smaller count, begins anew."""
+        return (
+            before is not None and (self.label, self.total) == (before.label, before.total) and self.done >= before.done
+        )
 
 
 class Timing:
@@ -16,38 +51,31 @@ class Timing:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._state: tuple[str, int | None, int] | None = None
+        self._state: State | None = None
         self._began = clock()
-        self._free = self._done = 0.0
+        self._free = 0.0
 
-    def note(self, label: str, done: int, total: int | None, share: float = 0.0, *, works: bool = True) -> bool:
-        """Note the current state. A new label or total, or a smaller count, begins anew.
-
-        Args:
-            label: the current activity.
-            done: number completed so far.
-            total: number in all; ``None`` if unknown.
-            share: what is done of those under way, in the same unit.
-            works: the model has worked on them; what is done before that came from a cache and says nothing about
-                the rate.
+    def note(self, state: State) -> bool:
+        """Note the current state.
 
         Returns:
-            True if it began anew.
+            True if it does not follow the last one, so that the rate begins anew.
         """
-        begins = self._state is None or (label, total) != self._state[:2] or done < self._state[2]
-        self._state, self._done = (label, total, done), done + share
+        begins = not state.follows(self._state)
+        self._state = state
         if begins:
             self._began, self._free = self._clock(), 0.0
-        if not works:
-            self._began, self._free = self._clock(), self._done
+        if not state.works:
+            self._began, self._free = self._clock(), state.done + state.share
         return begins
 
     def facts(self) -> list[str]:
         """The rate and the remaining time, as far as they are known."""
-        total = None if self._state is None else self._state[1]
-        if total is None:
+        state = self._state
+        if state is None or state.total is None:
             return []
-        return facts_of(self._done - self._free, total - self._free, self._clock() - self._began)
+        done = state.done + state.share
+        return facts_of(done - self._free, state.total - self._free, self._clock() - self._began)
 
 
 def facts_of(done: float, total: float | None, seconds: float) -> list[str]:

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Column
 from rich.text import Text
 
-from apportion_plugins.progress.rates import Timing
+from apportion_plugins.progress.rates import State, Timing
 
 __all__ = ["TerminalBar"]
 
@@ -36,28 +36,18 @@ class TerminalBar:
         self._done = 0
         self._progress.start()
 
-    def show(
-        self, label: str, done: int, total: int | None, more: str = "", share: float = 0.0, works: bool = True
-    ) -> None:
-        """Draw the current state, followed by ``more``. A smaller count or another total restarts the bar.
-
-        Args:
-            label: the current activity.
-            done: number completed so far.
-            total: number in all; ``None`` if unknown.
-            more: further text.
-            share: what is done of those under way, in the same unit.
-            works: as for ``Timing.note``.
-        """
-        self._timing.note(label, done, total, share, works=works)
-        count = f"{done:,}/{total:,}" if total is not None else f"{done:,}" if done else ""
+    def show(self, state: State) -> None:
+        """Draw the current state, followed by ``more``. A smaller count or another total restarts the bar."""
+        self._timing.note(state)
         if not self._progress.tasks:
-            self._progress.add_task(label, total=total, more=more, count=count)
+            self._progress.add_task(state.label, total=state.total, more=state.more, count=state.count)
         task = self._progress.tasks[0]
-        if done < self._done or total != task.total:
-            self._progress.reset(task.id, total=total, description=label)
-        self._done = done
-        self._progress.update(task.id, completed=done + share, description=label, more=more, count=count)
+        if state.done < self._done or state.total != task.total:
+            self._progress.reset(task.id, total=state.total, description=state.label)
+        self._done = state.done
+        self._progress.update(
+            task.id, completed=state.done + state.share, description=state.label, more=state.more, count=state.count
+        )
 
     def remove(self) -> None:
         """Remove the bar."""

@@ -67,7 +67,7 @@ def details(attribution: Attribution) -> list[tuple[str, str]]:
 
 def target_text(attribution: Attribution) -> str:
     """The target on one line."""
-    return quotable(attribution.target_text or "".join(attribution.target_tokens))
+    return quotable(attribution.whole_target)
 
 
 def meaning_of_signs(attribution: Attribution) -> str:
