@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from apportion.errors import CapabilityError, InputError, ScoreError
-from apportion.game.token_view import Charge, features_of_tokens, text_only
+from apportion.game.token_features import token_owners
+from apportion.game.token_view import Charge, text_only
 from apportion.protocols.inside import Inside, Trace
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def inside_of(
         trace: returns internals of one forward pass over tokens.
 
     Raises:
-        CapabilityError: tokens cannot be matched with features.
+        CapabilityError: tokens cannot be matched with features, or a feature has none.
     """
     ids = text_only(request.renderer.full())
 
@@ -69,7 +70,7 @@ def inside_of(
 
     return Inside(
         prompt_ids=ids,
-        feature_of=features_of_tokens(request.adapter, session.tokenizer, ids),
+        feature_of=token_owners(request, session.tokenizer, ids),
         embeddings=lambda: embeddings(ids),
         values=counted_values,
         trace=counted_trace,
