@@ -16,7 +16,7 @@ from apportion.phrases import quoted
 from apportion.results.attribution import Attribution
 from apportion.results.display import as_html, print_view
 from apportion.results.html_view import HtmlView
-from apportion.results.naming import distinct_names
+from apportion.results.naming import distinct_names, naming_facts
 from apportion.results.ranking import TOP, rank_correlation, top_overlap
 from apportion.results.tables import dataframe
 
@@ -55,7 +55,7 @@ class ResultComparison:
     @property
     def names(self) -> tuple[str, ...]:
         """A name for each result: its method, and other facts that tell it apart, such as the estimand or the seed."""
-        return tuple(distinct_names([_facts(result) for result in self.results]))
+        return tuple(distinct_names([naming_facts(one.provenance, one.estimand) for one in self.results]))
 
     @property
     def rank_correlation(self) -> Float64[Array, "R R"]:
@@ -121,16 +121,3 @@ _ALIKE: dict[str, Callable[[Attribution], object]] = {
     "contrast": lambda result: result.provenance.contrast,
 }
 """Facts that all results of a comparison share."""
-
-
-def _facts(result: Attribution) -> tuple[str, ...]:
-    """The method, and what else may tell two results apart, the most important first."""
-    provenance = result.provenance
-    return (
-        provenance.method,
-        result.estimand,
-        provenance.model,
-        provenance.target_fn,
-        "no budget" if provenance.budget is None else f"budget {provenance.budget}",
-        f"seed {provenance.seed}",
-    )
