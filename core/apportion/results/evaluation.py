@@ -308,18 +308,21 @@ def compare(found: Iterable[Evaluation]) -> Comparison: ...
 
 
 @overload
-def compare(found: Iterable[Attribution]) -> ResultComparison: ...
+def compare(found: Iterable[Attribution], *, token: int | None = None) -> ResultComparison: ...
 
 
-def compare(found: Iterable[Evaluation] | Iterable[Attribution]) -> Comparison | ResultComparison:
+def compare(
+    found: Iterable[Evaluation] | Iterable[Attribution], *, token: int | None = None
+) -> Comparison | ResultComparison:
     """Put results or evaluations side by side, to show or tabulate them together.
 
     Args:
         found: attributions of one target to the same features, by different methods, models, budgets or seeds; or
             evaluations of such attributions.
+        token: position of a target token, to compare what attributions say of it alone; ``None`` for the whole target.
 
     Returns:
-        A ``ResultComparison`` of attributions, or a ``Comparison`` of evaluations, which also draws.
+        A ``ResultComparison`` of attributions, or a ``Comparison`` of evaluations. Both show, tabulate and draw them.
 
     Raises:
         InputError: there are none, some are neither, or they do not belong together: results that differ in features,
@@ -335,11 +338,13 @@ def compare(found: Iterable[Evaluation] | Iterable[Attribution]) -> Comparison |
         raise InputError("The list of results or evaluations must not be empty.")
     results = [one for one in some if isinstance(one, Attribution)]
     if len(results) == len(some):
-        return ResultComparison(results)
+        return ResultComparison(results, token)
     evaluations = [one for one in some if isinstance(one, Evaluation)]
     if len(evaluations) < len(some):
         kinds = sorted({type(one).__name__ for one in some})
         raise InputError(f"compare takes results or evaluations, all of one kind; these are: {listing(kinds)}.")
+    if token is not None:
+        raise InputError("token= is for attributions; evaluations measure the whole target.")
     _check_alike(evaluations)
     return Comparison(evaluations)
 
@@ -358,7 +363,7 @@ def _facts(one: Evaluation) -> tuple[str, ...]:
     """Facts for a distinct name; of an evaluation made by hand, as many, but most of them empty."""
     if one.provenance is None:
         return (one.method, one.estimand, "", one.target_fn, "", "")
-    return naming_facts(one.provenance, one.estimand)
+    return (one.method, *naming_facts(one.provenance, one.estimand)[1:])
 
 
 def _plain(found: Measurement) -> dict[str, Any]:
