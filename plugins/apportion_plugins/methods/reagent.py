@@ -45,6 +45,7 @@ class Reagent:
 
     estimand = "ReAGent importance"
     requires = frozenset({Capability.LOGITS})
+    family, cost = "perturbation", "budget (default 2048)"
     adaptive = True
 
     def run(
