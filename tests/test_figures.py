@@ -297,6 +297,16 @@ def test_a_comparison_fits_its_page_whatever_the_names(case: str, number: int) -
     assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height
 
 
+def test_a_long_whisker_does_not_flatten_the_bars() -> None:
+    sampled = compared(2).results
+    one, other = (replace(each, std_error=np.full(len(each.values), 0.01)) for each in sampled)
+    wide = replace(other, std_error=np.full(len(other.values), 100.0))
+    usual, cut = (ap.compare(pair).plot() for pair in ([one, other], [one, wide]))
+    reach = [max(axes.get_xlim()[1] for axes in figure.axes if axes.containers) for figure in (usual, cut)]
+    assert reach[0] <= reach[1] < 1.5
+    assert ["without an end are longer" in " ".join(texts_of(figure)) for figure in (usual, cut)] == [False, True]
+
+
 def test_many_results_and_features_can_be_read() -> None:
     found = compared(15, of_words(" ".join(f"word{i}" for i in range(60)), [" x"]))
     figure = found.plot(k=5)

@@ -22,6 +22,8 @@ __all__ = ["BELOW", "ColumnsOfBars", "relative"]
 BELOW = 0.36
 """Height of the two lines below a column: its largest magnitude, and the unit."""
 STRIPE = 0.06
+LONGEST = 1.3
+"""End of the longest whiskers, relative to the longest bar; one uncertain value must not flatten all others."""
 PAD = 0.06
 
 
@@ -65,16 +67,23 @@ class ColumnsOfBars:
 
     @property
     def lowest(self) -> float:
-        """The common left end of columns of signed values; 0 if no value is below 0."""
-        reach = self.strength - np.nan_to_num(self.half_widths)
-        return min(
-            0.0, *(float(np.nanmin(row)) for row, has_sign in zip(reach, self.signed, strict=True) if has_sign), 0.0
-        )
+        """The common left end of columns of signed values; 0 if nothing reaches below 0."""
+        return max(-LONGEST, min(0.0, *(float(row.min()) for row in self._ends(-1.0)[list(self.signed)]), 0.0))
 
     @property
     def highest(self) -> float:
         """The common right end of all columns."""
-        return max(1.0, float(np.nanmax(self.strength + np.nan_to_num(self.half_widths))))
+        return min(LONGEST, float(self._ends(1.0).max()))
+
+    @property
+    def cuts(self) -> bool:
+        """True if whiskers are longer than their column."""
+        return bool((self._ends(1.0) > LONGEST).any() or (self._ends(-1.0) < -LONGEST).any())
+
+    def _ends(self, side: float) -> Float64[np.ndarray, "R N"]:
+        """The ends of bars with their whiskers, on one side of zero."""
+        found: np.ndarray = self.strength + side * np.nan_to_num(self.half_widths)
+        return found
 
     def draw(self, page: Page, lefts: Sequence[float], top: float, width: float, height: float) -> None:
         """Draw all columns.

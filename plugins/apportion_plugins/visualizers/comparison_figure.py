@@ -36,8 +36,8 @@ OWN, UNIT = "own", "unit"
 NAME_COLUMNS = 30
 ROW, LEAST_ROW, MANY_ROWS, DENSE = 0.25, 0.15, 24, 0.2
 WIDEST, LEAST_COLUMN, BETWEEN = 2.2, 0.34, 0.12
-USUAL = 8.0
-"""Width in inches up to which columns are widened."""
+USUAL, WIDE = 8.0, 13.0
+"""Widths in inches up to which columns are widened: usually, and where the matrices are wider."""
 SPACE = 0.2
 SLOPE, FLAT = 0.75, 0.22
 
@@ -102,7 +102,7 @@ def comparison_figure(
         *left_out(weight, rows, "features", "max_features", "relative magnitude in any result"),
         _scale_note(comparison, scale),
         *comparison_notes(comparison),
-        *([_whiskers()] if any(one is not None for one in comparison.std_errors) else []),
+        *([_whiskers(cut=bars.cuts)] if any(one is not None for one in comparison.std_errors) else []),
         *fonts.notes,
     ]
     matrices = [
@@ -129,7 +129,7 @@ def _draw(
     panel: AgreementPanel,
     notes: list[str],
 ) -> None:
-    at = _columns(page, parts.row_labels(comparison.results[0], rows, page), heads)
+    at = _columns(page, parts.row_labels(comparison.results[0], rows, page), heads, min(panel.width, WIDE))
     panel = _fitted(panel, page.room or max(at.right + MARGIN, panel.width))
     width = page.room or max(at.right + MARGIN, panel.width)
     page.need_width(panel.width)
@@ -154,13 +154,13 @@ def _draw(
     parts.draw_notes(page, lines, rest + body - parts.notes_height(lines))
 
 
-def _columns(page: Page, labels: list[str], heads: list[str]) -> _Columns:
-    """The places of the columns: as wide as the usual width allows, or as the user's does."""
+def _columns(page: Page, labels: list[str], heads: list[str], below: float) -> _Columns:
+    """The places of the columns: as wide as the usual width, or what is below them, allows; or as the user's does."""
     n, longest = len(heads), page.width_of(heads, parts.LABEL)
     around = 2 * MARGIN + 0.1 + (n - 1) * BETWEEN
     least = n * LEAST_COLUMN + SLOPE * longest
     labels, widest = parts.fitted_labels(page, labels, around + least)
-    room = (page.room or max(USUAL, around + widest + n * 2 * LEAST_COLUMN + SLOPE * longest)) - around - widest
+    room = (page.room or max(USUAL, below, around + widest + n * 2 * LEAST_COLUMN + SLOPE * longest)) - around - widest
     flat = min(WIDEST, room / n)
     slanted = longest > flat + BETWEEN - 0.08
     width = min(WIDEST, (room - SLOPE * longest + 0.5 * LEAST_COLUMN) / n) if slanted else flat
@@ -216,5 +216,6 @@ def _scale_note(comparison: ResultComparison, scale: str) -> str:
     return "Columns of one unit are divided by the largest magnitude of all of them, which is written below each."
 
 
-def _whiskers() -> str:
-    return f"Whiskers: 95 % interval, {INTERVAL} standard errors of the sampling."
+def _whiskers(*, cut: bool) -> str:
+    more = " Those without an end are longer." if cut else ""
+    return f"Whiskers: 95 % interval, {INTERVAL} standard errors of the sampling.{more}"
