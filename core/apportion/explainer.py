@@ -22,18 +22,20 @@ from apportion.protocols.methods import Method
 from apportion.protocols.metrics import RANDOM_ORDERS
 from apportion.protocols.progress import ALWAYS, AUTO, NEVER, ProgressEvent
 from apportion.protocols.targets import TargetFunction
+from apportion.results.attribution import Attribution
+from apportion.results.evaluation import compare
 from apportion.results.recipe import target_of
 from apportion.runs.again import recipe_in, require_method
 from apportion.runs.concurrent import attributions
 from apportion.runs.cost import Cost, estimate_cost
 from apportion.runs.evaluate import chosen_metrics, measure_all
 from apportion.runs.stages import Stages
+from apportion.runs.together import check_one_game, checked_results
 
 if TYPE_CHECKING:
     from apportion.protocols.backend import Backend
     from apportion.protocols.metrics import Metric
-    from apportion.results.attribution import Attribution
-    from apportion.results.evaluation import Evaluation
+    from apportion.results.evaluation import Comparison, Evaluation
     from apportion.scoring.logits_target import LogitsFunction
 
 __all__ = ["Explainer"]
@@ -302,6 +304,7 @@ class Explainer:
             estimate = continue_method(request, past.request, game, spent)
             return stages.finish(run, estimate, game)
 
+    @overload
     def evaluate(
         self,
         result: Attribution,
@@ -310,38 +313,67 @@ class Explainer:
         seed: int = 0,
         random_orders: int = RANDOM_ORDERS,
         options: Mapping[str, Mapping[str, object]] | None = None,
-    ) -> Evaluation:
+    ) -> Evaluation: ...
+
+    @overload
+    def evaluate(
+        self,
+        result: Sequence[Attribution],
+        metrics: Sequence[str | Metric] | None = None,
+        *,
+        seed: int = 0,
+        random_orders: int = RANDOM_ORDERS,
+        options: Mapping[str, Mapping[str, object]] | None = None,
+    ) -> Comparison: ...
+
+    def evaluate(
+        self,
+        result: Attribution | Sequence[Attribution],
+        metrics: Sequence[str | Metric] | None = None,
+        *,
+        seed: int = 0,
+        random_orders: int = RANDOM_ORDERS,
+        options: Mapping[str, Mapping[str, object]] | None = None,
+    ) -> Evaluation | Comparison:
         """Measure the faithfulness of a result with metrics, which evaluate coalitions of its features.
 
-        Coalitions that the run, another metric or another evaluation has already scored are not scored again.
+        Coalitions that the run, another metric or another evaluation has already scored are not scored again. Several
+        results of one prompt and target are measured with the same random draws, and share all scores.
 
         Args:
-            result: a result of ``attribute`` or ``refine``, also one that was read from a file.
+            result: a result of ``attribute`` or ``refine``, also one that was read from a file; or a list of them, of
+                one prompt, target and target function, by any methods.
             metrics: names (``apportion metrics``) or ``Metric`` objects; ``None`` for all installed metrics.
             seed: seed of every random draw.
             random_orders: number of random orders of the features whose deletion and insertion curves are measured as
-                a yardstick: half of them drawn, each followed by its reverse. 0 for none.
+                a yardstick, and for several results all other metrics too: half of them drawn, each followed by its
+                reverse. 0 for none.
             options: options of metrics, by name: ``{"lds": {"masks": 128}}``.
 
         Returns:
-            The measurement of each metric; ``show()`` prints them, and ``plot()`` draws the curves. For a result with a
-            contrast, metrics score what the result explains: the target compared with the contrast.
+            The measurement of each metric; ``show()`` prints them, and ``plot()`` draws the curves. For several
+            results, a ``Comparison`` of their evaluations, with the cost of each. For a result with a contrast, metrics
+            score what the result explains: the target compared with the contrast.
 
         Raises:
             InputError: the model or the versions of packages are not those of the result, the result does not hold its
-                arguments, a metric or option is unknown, or ``random_orders`` is odd.
+                arguments, results are not about the same prompt and target, a metric or option is unknown, or
+                ``random_orders`` is odd.
             PluginError: a metric failed.
         """
-        stages = self._stages
+        stages, alone = self._stages, isinstance(result, Attribution)
+        results = checked_results(result)
         with stages.run() as run:
-            past = stages.earlier(run, result)
+            pasts = [stages.earlier(run, one) for one in results]
             chosen = chosen_metrics(self.plugins["metrics"], metrics, options or {})
             seed = checked_seed(seed)
-            run.request, run.memory = replace(past.request, id=run.id, budget=None), past.memory
+            check_one_game(pasts)
+            run.memory = pasts[0].memory if alone else stages.shared(results, pasts)
+            run.request = replace(pasts[0].request, id=run.id, budget=None)
             game = stages.game(run, stages.batches())
-            return measure_all(
-                game, result, chosen, seed=seed, random_orders=random_orders, count=lambda: run.tally.evaluations
-            )
+            how: dict[str, Any] = {"seed": seed, "random_orders": random_orders, "all_by_chance": not alone}
+            found = [measure_all(game, one, chosen, **how, count=lambda: run.tally.evaluations) for one in results]
+            return found[0] if alone else compare(found)
 
     def target_of(self, result: Attribution) -> tuple[int, ...]:
         """Return the token ids of a result's target, to explain the same target again.

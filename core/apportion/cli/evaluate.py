@@ -224,13 +224,15 @@ def _evaluations(job: Job, metrics: MetricOptions, options: Mapping[str, Mapping
     judged = _judged(job, metrics, options)
     with job.opened() as explainer:
         first = explainer.attribute(**job.call, **job.method_options)
-        found = [explainer.evaluate(first, **judged)]
         # A target that was generated is not generated again.
         target = job.call["target"] or explainer.target_of(first)
-        for method in metrics.compare:
-            result = explainer.attribute(**{**job.call, "method": method, "target": target, "generate": None})
-            found.append(explainer.evaluate(result, **judged))
-    return found
+        others = [
+            explainer.attribute(**{**job.call, "method": method, "target": target, "generate": None})
+            for method in metrics.compare
+        ]
+        if not others:
+            return [explainer.evaluate(first, **judged)]
+        return list(explainer.evaluate([first, *others], **judged).evaluations)
 
 
 def _judged(job: Job, metrics: MetricOptions, options: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from apportion.errors import CapabilityError, InputError, PluginError, ScoreError, shown
-from apportion.game.token_view import Charge, features_of_tokens, text_only
+from apportion.game.token_features import token_owners
+from apportion.game.token_view import Charge, text_only
 from apportion.protocols.inside import NO_EDITS, Edits, Gradients, ModuleGradients, Side, Trace
 from apportion.scoring.white_box import ModulesToRead, Pass
 
@@ -63,13 +64,13 @@ class GameInside:
         charge: counts evaluations before they are made.
 
     Raises:
-        CapabilityError: tokens cannot be matched with features.
+        CapabilityError: tokens cannot be matched with features, or a feature has none.
     """
 
     def __init__(self, request: Request, session: InsideSession, ask: AskInside, charge: Charge) -> None:
         tokenizer, adapter = session.tokenizer, request.adapter
         self.prompt_ids = text_only(request.renderer.full())
-        self.feature_of = features_of_tokens(adapter, tokenizer, self.prompt_ids)
+        self.feature_of = token_owners(request, tokenizer, self.prompt_ids)
         special = set(tokenizer.all_special_ids)
         self.special = tuple(token in special for token in self.prompt_ids)
         self.joint = session.layout.joint

@@ -29,6 +29,7 @@ from apportion.runs.run import Ask, Call, Past, PastRuns, Run, Scoring, answered
 from apportion.runs.spelling import spelling_note
 from apportion.runs.target_text import Targets
 from apportion.runs.white_box import WhiteBox
+from apportion.runs.together import share_scores
 from apportion.scoring.batches import Batches
 from apportion.scoring.readout import Readout
 from apportion.scoring.scorer import Scorer, Tally
@@ -151,6 +152,13 @@ class Stages:
                 "attribute() again."
             )
         return past
+
+    def shared(self, results: Sequence[Attribution], pasts: Sequence[Past]) -> Memory:
+        """Make one memory of the runs of several results of one game, which all of them have from now on."""
+        memory = share_scores(pasts)
+        for result, past in zip(results, pasts, strict=True):
+            self.past.keep(result, replace(past, memory=memory))
+        return memory
 
     def batches(self) -> Batches:
         """Make the planner of batches; concurrent runs share one."""

@@ -10,8 +10,8 @@ from apportion.hooks.registry import Register
 def apportion_register_methods(register: Register) -> None:
     """Register the methods of this package."""
     for name, factory, summary in (
-        ("ablation", "ablation:Ablation", "leave-one-out; F + 1 evaluations"),
-        ("shapley", "shapley:ExactShapley", "exact Shapley values; 2^F evaluations"),
+        ("ablation", "ablation:Ablation", "leave-one-out: the score that is lost without each feature"),
+        ("shapley", "shapley:ExactShapley", "exact Shapley values"),
         ("permutation", "permutation:PermutationShapley", "Shapley values from random orders, with standard errors"),
         ("kernel_shap", "kernel_shap:KernelShap", "Shapley values by regression, with standard errors"),
         ("gp_shap", "gp_shap:GaussianProcessShap", "Shapley values from a Gaussian process; the least error"),
