@@ -31,7 +31,7 @@ def require_causal(readout: Readout, name: str) -> None:
         InputError: the value of a token depends on the scores of the last one.
     """
     draw = torch.Generator().manual_seed(0)
-    wide = 1 + max(max(ids) for ids in readout.targets)
+    wide = readout.vocabulary
     logits = [torch.randn(1, len(ids), wide, generator=draw) for ids in readout.targets]
     reference = readout.scores_of(logits[0].flip(2), readout.targets[0]) if readout.has_reference else None
 
@@ -41,7 +41,8 @@ def require_causal(readout: Readout, name: str) -> None:
 
     before = values(logits)
     for which, part in enumerate(logits):
-        changed = torch.cat([part[:, :-1], part[:, -1:].flip(2)], dim=1)
+        other = 2 * torch.randn(1, 1, wide, generator=draw)
+        changed = torch.cat([part[:, :-1], other], dim=1)
         after = values([*logits[:which], changed, *logits[which + 1 :]])
         earlier = slice(1, part.shape[1])
         if not torch.allclose(before[earlier], after[earlier], equal_nan=True):

@@ -191,8 +191,14 @@ class Readout:
     @property
     def inputs_at_once(self) -> int:
         """Number of inputs whose logits, for all targets, are passed to the target function at once."""
-        vocabulary, tokens = self._session.info.vocabulary, sum(map(len, self.targets))
-        return 1 if vocabulary is None else max(1, LOGITS_BYTES // (4 * vocabulary * tokens))
+        tokens = sum(map(len, self.targets))
+        known = self._session.info.vocabulary is not None
+        return max(1, LOGITS_BYTES // (4 * self.vocabulary * tokens)) if known else 1
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of logits at each position; if it is not known, as many as the targets need."""
+        return self._session.info.vocabulary or 1 + max(map(max, self.targets))
 
 
 class FlatLogits:

@@ -30,15 +30,14 @@ def coloured_prompt(attribution: Attribution) -> str:
     They are not isolated from each other, because that would break up words with joined letters. For the same reason
     there is no mark in the middle of a word; the table has all values.
     """
-    blocks = [_block(attribution, attribution.segments), _block(attribution, target_segments(attribution), "→ ")]
-    return "".join(blocks)
+    return "".join(_block(attribution, part) for part in (attribution.segments, target_segments(attribution)))
 
 
-def _block(attribution: Attribution, segments: Sequence[Segment], before: str = "") -> str:
+def _block(attribution: Attribution, segments: Sequence[Segment]) -> str:
     """A paragraph of coloured text; empty without segments."""
     strength = strengths(np.asarray(attribution.values))
     marked = _marked(attribution)
-    pieces = [f'<span class="apn-kept">{before}</span>'] if before else []
+    pieces = []
     for i, segment in enumerate(segments):
         text = prose(segment.text)
         if segment.feature is None:

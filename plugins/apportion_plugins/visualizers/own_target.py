@@ -13,12 +13,16 @@ HATCHED = "Hatched: a token of the target cannot affect itself or what comes bef
 
 
 def target_segments(attribution: Attribution) -> tuple[Segment, ...]:
-    """The target as spans, each token with its feature, and the last with none; empty if its tokens are no features."""
+    """The target as spans after an arrow, each token with its feature, but for the last.
+
+    Empty if its tokens are no features.
+    """
     if not attribution.generated_features:
         return ()
     first, last = attribution.prompt_part.stop, len(attribution.target_tokens) - 1
     tokens = enumerate(attribution.target_tokens)
-    return tuple(Segment(text, first + place if place < last else None) for place, text in tokens)
+    arrow = Segment("→" if attribution.target_tokens[0][:1].isspace() else "→ ")
+    return (arrow, *(Segment(text, first + place if place < last else None) for place, text in tokens))
 
 
 def first_of_target(attribution: Attribution, rows: Sequence[int]) -> int | None:

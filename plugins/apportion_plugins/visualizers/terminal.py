@@ -101,7 +101,7 @@ class TerminalView:
             yield Text()
         own = target_segments(self.attribution)
         if own:
-            yield Padding(self._coloured((Segment("→ "), *own), pen), (0, 2))
+            yield Padding(self._coloured(own, pen), (0, 2))
             yield Text()
         if self.groups:
             yield group_table(self.attribution, self.groups, self.rows, pen, options.max_width)

@@ -87,9 +87,8 @@ def _pieces(attribution: Attribution, *, short: bool) -> list[_Piece]:
     """
     pieces: list[_Piece] = []
     spaced, breaks = False, False
-    own = target_segments(attribution)
-    arrow = (Segment("\n→ "),) if own and attribution.segments else ()
-    for segment in (*attribution.segments, *arrow, *(own if arrow else ())):
+    own = target_segments(attribution) if attribution.segments else ()
+    for segment in (*attribution.segments, *((Segment("\n"),) if own else ()), *own):
         text = segment.text
         if segment.feature is not None:
             feature = attribution.features[segment.feature]
