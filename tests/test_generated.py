@@ -259,6 +259,40 @@ def test_what_target_and_contrast_begin_with_is_absent_from_both(explainer: ap.E
                     assert result.token_values[t, F + j] == pytest.approx(lost, abs=1e-9)
 
 
+def test_alternative_baselines_are_averaged_and_lanes_give_the_same() -> None:
+    prompt = ap.Template("{a} {b}", {"a": "one", "b": "two"}, baselines={"a": ["x", "yy"], "b": "z"})
+    asked: dict[str, Any] = {"method": "shapley", "attribute_generated": True}
+    with echo_explainer() as explainer:
+        one = explainer.attribute(prompt, TARGET, **asked)
+        other = explainer.attribute(prompt, TARGET, target_fn="entropy", **asked)
+    with echo_explainer(lanes=3) as explainer:
+        np.testing.assert_allclose(explainer.attribute(prompt, TARGET, **asked).token_values, one.token_values)
+        lanes = explainer.attribute(prompt, TARGET, target_fn="entropy", **asked)
+        np.testing.assert_allclose(lanes.token_values, other.token_values)
+    assert one.efficiency_gap == pytest.approx(0, abs=1e-9)
+    score: Score = lambda before, token: echo_logits(before, (token,))[0].log_softmax(-1)[token]  # noqa: E731
+    empty = [tuple(tiny.tokenizer()(text)["input_ids"]) for text in ("x z", "yy z")]
+    mean = sum(float(score(ids, token)) for ids in empty for token in IDS) / 2
+    assert one.base_value == pytest.approx(mean, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        ap.Documents("Who?", {"a": "Ann is here. Bob is not.", "b": "Cy left."}, by="sentences"),
+        ap.Text("Ann is here.\n\nBob is not. Cy left.", by="words"),
+        ap.Text("Ann is", by="tokens", baseline=0),
+    ],
+)
+def test_every_kind_of_prompt_has_levels_that_part_it_from_the_target(explainer: ap.Explainer, prompt: object) -> None:
+    result = explainer.attribute(prompt, TARGET, method="hierarchical", scores="owen", attribute_generated=True)
+    top = [row for row in result.extras["tree"] if row["depth"] == 1]
+    assert [row["text"] for row in top] == ["prompt", "target"]
+    assert top[1]["members"] == list(range(len(result.features)))[result.generated_part]
+    assert result.efficiency_gap == pytest.approx(0, abs=1e-9)
+    assert (result.token_values[~result.possible] == 0).all()
+
+
 def test_what_is_shared_is_read_once() -> None:
     """A coalition with the whole target costs what it always did; one that lacks tokens reads no token twice."""
     with ap.Explainer((tiny.model(), tiny.tokenizer())) as explainer:
@@ -392,13 +426,16 @@ def test_views_part_the_target_from_the_prompt_and_hatch_what_is_impossible(
     figure = result.plot("heatmap")
     (cells,) = (axes for axes in figure.axes if any(patch.get_hatch() for patch in axes.patches))
     assert len(cells.patches) == (~result.possible).sum()
-    assert sum(bool(text.get_text()) for text in cells.texts) == result.possible.sum(), "impossible cells have no number"
+    assert sum(bool(text.get_text()) for text in cells.texts) == result.possible.sum(), (
+        "impossible cells have no number"
+    )
     assert any(line.get_ydata()[0] == F - 0.5 for line in cells.lines)
     html = str(result.plot("html"))
     assert html.count('class="apn-none"') == (~result.possible).sum()
     assert html.count('class="apn-prompt"') == 2
     result.show()
-    assert "→ ab!" in capsys.readouterr().out
+    shown = capsys.readouterr().out.replace("[+]", "").replace("[−]", "")
+    assert "→ ab!" in shown
     for view in ("bar", "terminal"):
         result.plot(view)
 
