@@ -174,7 +174,7 @@ class Stages:
         scorer, put = self.scorer(run, request, batches), ask or answered
         possible = possible_features(request.adapter.features, len(request.target.ids))
         if not bool(possible.all()):
-            require_causal(scorer.readout, request.target_fn_name)
+            require_causal(scorer.readout, request.target_fn_name, session.info.device)
 
         def score_tokens(prompts: Sequence[tuple[int, ...]], target_fn: TargetFunction) -> Float[Tensor, "N K"]:
             other = self.scorer(run, replace(request, target_fn=target_fn, reference=None), batches)
