@@ -59,8 +59,8 @@ class Draft:
         generation: options of the generation; ``None`` if the user gave a target.
         seed: seed of the run.
         spellings: other spellings of the target and the contrast.
-        parts: all other fields of the request, if the target's tokens are no features.
-        extended: makes the fields that are others if they are, once the target is known; ``None`` if they are not.
+        parts: all other fields of the request, for a target whose tokens are not features.
+        extended: makes the fields that differ if they are, once the target is known; ``None`` if they are not.
     """
 
     prompt: FullPrompt
