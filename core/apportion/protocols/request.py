@@ -23,7 +23,7 @@ class Request:
         id: id of the run, which also appears in its events and hooks.
         model: name of the model.
         prompt: the prompt as the user gave it.
-        adapter: splits the prompt into features.
+        adapter: splits the prompt into features; with ``attribute_generated=True`` the target, too.
         renderer: renders coalitions to inputs that can be scored.
         target: the output to explain, generated already if the user gave none.
         method_name: name of the method that runs, after ``"auto"`` is resolved.
