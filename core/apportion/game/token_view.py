@@ -63,9 +63,9 @@ def token_view(request: Request, session: Session, score: ScoreTokens, predict: 
         charge: counts evaluations before they are made.
 
     Raises:
-            CapabilityError: tokens cannot be matched with features, a feature has none, or the target's tokens are features
-            too.
-        """
+        CapabilityError: tokens cannot be matched with features, a feature has none, or tokens of the target are
+            features.
+    """
     if any(feature.generated is not None for feature in request.adapter.features):
         raise CapabilityError(
             f"The method {request.method_name!r} replaces tokens of the prompt, and not those of the target, which "

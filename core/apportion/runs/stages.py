@@ -30,8 +30,8 @@ from apportion.runs.resolver import Draft, Resolver
 from apportion.runs.run import Ask, Call, Past, PastRuns, Run, Scoring, answered
 from apportion.runs.spelling import spelling_note
 from apportion.runs.target_text import Targets
-from apportion.runs.white_box import WhiteBox
 from apportion.runs.together import share_scores
+from apportion.runs.white_box import WhiteBox
 from apportion.scoring.batches import Batches
 from apportion.scoring.readout import Readout
 from apportion.scoring.scorer import Scorer, Tally

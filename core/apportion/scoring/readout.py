@@ -12,7 +12,7 @@ from torch import Tensor
 from apportion.errors import ApportionError, CapabilityError, PluginError
 from apportion.protocols.backend import Capability, LogitsSession, Session
 from apportion.protocols.batch import ScoringBatch
-from apportion.protocols.row import ModelInput, Row
+from apportion.protocols.row import ModelInput
 from apportion.protocols.targets import Needs, Scores, Target, TargetFunction
 from apportion.scoring.batches import Turns
 from apportion.scoring.parts import Part, beside, parts_of
