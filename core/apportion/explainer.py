@@ -133,6 +133,7 @@ class Explainer:
         max_std_error: float | None = None,
         seed: int = 0,
         generate: Mapping[str, object] | None = None,
+        step_scores: str | Sequence[object] | Mapping[str, object] | None = None,
         **method_options: Any,
     ) -> Attribution:
         """Attribute a target to the features of a prompt: find out which parts made the model say it.
@@ -163,10 +164,14 @@ class Explainer:
             generate: options of the generation, such as ``{"max_new_tokens": 40}``; only with ``target=None``.
                 ``"stop"`` is a text, or a list of texts, before which the target ends; by default a line break if the
                 prompt has answers of one line each, such as few-shot examples, and ``None`` lets it go on.
+            step_scores: target functions to record for each target token of the full prompt, beside the attributions:
+                ``["prob", "entropy", ("kl_divergence", {"reference": "empty"})]``, or a dict of them by names of your
+                own. Contrastive ones compare with ``contrast``. All of them together take one more forward pass over
+                the full prompt, and one over each reference prompt, which ``budget`` does not limit.
             **method_options: options of the method; unknown ones are rejected, with a list of the available ones.
 
         Returns:
-            One score per feature, for the whole target and for each target token.
+            One score per feature, for the whole target and for each target token; and the step scores.
 
         Raises:
             InputError: an argument is invalid; raised before the model runs.
@@ -187,6 +192,7 @@ class Explainer:
             "max_std_error": max_std_error,
             "seed": seed,
             "generate": generate,
+            "step_scores": step_scores,
             **method_options,
         }
         stages = self._stages
@@ -194,7 +200,8 @@ class Explainer:
             draft = stages.resolve(run, arguments)
             request = stages.generate(run, draft)
             stages.begin(run)
-            game = stages.game(run, batches := stages.batches())
+            stages.record_steps(run, batches := stages.batches())
+            game = stages.game(run, batches)
             estimate = run_method(request, game)
             stages.compare_spellings(run, game, batches)
             return stages.finish(run, estimate, game)
@@ -293,10 +300,11 @@ class Explainer:
         with stages.run() as run:
             past = stages.earlier(run, result)
             require_method(result, past.request)
-            spent = result.provenance.evaluations + result.provenance.cached
+            spent = result.provenance.method_evaluations
             run.request = request = stages.resolver.larger(past.request, run.id, budget, until, max_std_error, spent)
             past.check_larger(result, request)
             run.memory, run.tally, run.before = past.memory, past.tally.copy(), past.seconds
+            run.steps = past.steps
             stages.begin(run)
             game = stages.game(run, stages.batches(), spent=past.asked)
             estimate = continue_method(request, past.request, game, spent)
