@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float64
@@ -21,6 +22,8 @@ from apportion_plugins.visualizers.look import AUTO, Look
 from apportion_plugins.visualizers.numbers import DECIMALS, Numbers, half_widths
 from apportion_plugins.visualizers.plot_figure import PlotFigure
 from apportion_plugins.visualizers.selection import check_limit, largest, left_out, repeats_the_whole
+from apportion_plugins.visualizers.steps import step_note, step_rows
+from apportion_plugins.visualizers.strips import Strip
 
 __all__ = ["Heatmap"]
 
@@ -44,6 +47,8 @@ class Heatmap:
         dpi: float | None = None,
     ) -> PlotFigure:
         """Draw the attribution of each target token, and of the whole target; of a single token, bars alone.
+
+        Step scores stand below the labels of the target tokens, in shades of grey, each on a scale of its own.
 
         Args:
             attribution: the result.
@@ -71,14 +76,19 @@ class Heatmap:
         fonts = lettering(parts.figure_texts(attribution, title))
         hidden, about = left_out(values, rows, "features", "max_features"), error_notes(attribution, "Whiskers")
         if repeats_the_whole(attribution):
-            return drawn(look, fonts, lambda page: draw_bars(page, attribution, rows, [*hidden, *about, *fonts.notes]))
+            alone = step_note(attribution)
+            return drawn(
+                look, fonts, lambda page: draw_bars(page, attribution, rows, [*hidden, *about, *alone, *fonts.notes])
+            )
         weight = np.nansum(np.abs(cells), axis=0)
         columns = largest(weight, max_tokens)
         hidden += left_out(weight, columns, "target tokens", "max_tokens", "Σ|attribution|")
 
         def layout(page: Page) -> None:
             shown = [ellipsis(page.drawable(tokens[i]), TOKEN_COLUMNS) for i in columns]
+            steps = [replace(row, values=row.values[columns]) for row in step_rows(attribution)]
             grid = _grid(page, attribution, cells[np.ix_(rows, columns)], rows, shown, numbers)
+            grid = replace(grid, strips=[Strip(page.drawable(row.title), row.values, row.texts) for row in steps])
             draw_grid(grid, lambda width: header_of(attribution, page, width), [*hidden, *about, *fonts.notes])
 
         return drawn(look, fonts, layout)

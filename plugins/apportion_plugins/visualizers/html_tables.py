@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 
 import numpy as np
 from jaxtyping import Float64
@@ -17,8 +18,9 @@ from apportion_plugins.visualizers.numbers import DECIMALS, INTERVAL, Numbers, h
 from apportion_plugins.visualizers.pairs import interval_notes, pairs_of
 from apportion_plugins.visualizers.palette import colour_limit, strengths
 from apportion_plugins.visualizers.selection import left_out, ranked, repeats_the_whole
+from apportion_plugins.visualizers.steps import step_rows
 
-__all__ = ["feature_table", "group_table", "pair_table", "token_table"]
+__all__ = ["feature_table", "group_table", "pair_table", "step_table", "token_table"]
 
 TEXT_COLUMNS = 60
 MOST_PAIRS = 20
@@ -88,17 +90,18 @@ def pair_table(attribution: Attribution) -> list[str]:
 
 
 def token_table(attribution: Attribution, rows: Sequence[int], max_cells: int) -> list[str]:
-    """Features × target tokens, a note if there are too many, or nothing if it would repeat the other table."""
+    """Features × target tokens, with the step scores below; those alone if the rest has too many cells or no news."""
     labels = token_labels(attribution.target_tokens)
     size = len(labels) * len(rows)
     if repeats_the_whole(attribution) or not size:
-        return []
+        return step_table(attribution)
     if size > max_cells:
         return [
+            *step_table(attribution),
             parts.soft(
                 f"The table of {len(rows)} features × {len(labels)} target tokens is omitted: "
                 f"{size:,} cells exceed max_cells={max_cells:,}."
-            )
+            ),
         ]
     cells = np.asarray(attribution.token_values).T[list(rows)]
     limit, numbers = colour_limit(cells), Numbers(cells.ravel(), digits=2)
@@ -109,10 +112,31 @@ def token_table(attribution: Attribution, rows: Sequence[int], max_cells: int) -
         half = None if errors is None else INTERVAL * np.asarray(errors)[:, i]
         name = parts.row_head(parts.label(attribution.features[i].name, SHORT_COLUMNS))
         lines.append(name + _token_cells(row, half, limit, numbers))
+    lines += _step_lines(attribution)
     note = "" if errors is None else f"; ±: 95 % interval, {INTERVAL} standard errors"
     most = Numbers([limit]).plain(limit)
-    caption = f"Each target token ({attribution.unit}; the strongest colours are ±{most}{note})"
+    steps = "; below, its step scores" if attribution.step_scores else ""
+    caption = f"Each target token ({attribution.unit}; the strongest colours are ±{most}{note}){steps}"
     return [parts.soft(caption), parts.table(f"<td></td>{heads}", lines, "apn-tokens")]
+
+
+def step_table(attribution: Attribution) -> list[str]:
+    """Step scores × target tokens; nothing without step scores."""
+    if not attribution.step_scores:
+        return []
+    heads = "".join(f'<th scope="col">{parts.piece(token)}</th>' for token in token_labels(attribution.target_tokens))
+    table = parts.table(f"<td></td>{heads}", _step_lines(attribution), "apn-tokens")
+    return [parts.soft("Step scores of each target token"), table]
+
+
+def _step_lines(attribution: Attribution) -> list[str]:
+    """A row of the table of target tokens for each step score."""
+    lines = []
+    for row in step_rows(attribution):
+        tip = f' title="{escape(row.label)}"' if row.label else ""
+        name = f'<th scope="row" class="apn-step"{tip}>{parts.piece(row.title)}</th>'
+        lines.append(name + "".join(f'<td class="apn-step">{escape(text)}</td>' for text in row.texts))
+    return lines
 
 
 def _token_cells(

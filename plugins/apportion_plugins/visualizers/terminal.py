@@ -24,6 +24,7 @@ from apportion_plugins.visualizers.pen import Pen
 from apportion_plugins.visualizers.selection import table_rows
 from apportion_plugins.visualizers.terminal_comparison import ComparisonView
 from apportion_plugins.visualizers.terminal_evaluation import EvaluationView
+from apportion_plugins.visualizers.terminal_steps import step_table
 from apportion_plugins.visualizers.terminal_table import group_table, value_table
 
 __all__ = ["Terminal", "TerminalView"]
@@ -103,6 +104,9 @@ class TerminalView:
             yield value_table(self.attribution, self.rows, pen, options.max_width)
         for note in self.notes:
             yield Text(pen.say(note), style="dim")
+        if self.attribution.step_scores:
+            steps, notes = step_table(self.attribution, pen)
+            yield from (Text(), steps, *(Text(pen.say(note), style="dim") for note in notes))
         yield Text()
         yield self._footer(pen)
 
