@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from apportion.rendering.context import AdaptContext
     from apportion.results.attribution import Attribution
     from apportion.results.comparison import ResultComparison
+    from apportion.results.context_reliance import ContextReliance, ContextualCue, SensitiveToken
     from apportion.results.evaluation import Comparison, Evaluation, compare
     from apportion.results.html_view import HtmlView
     from apportion.results.provenance import Provenance
@@ -79,6 +80,7 @@ _HOMES = {
         "ModelError", "PluginError", "ResultError", "ScoreError", "UnknownNameError",
     ),
     "results.comparison": ("ResultComparison",),
+    "results.context_reliance": ("ContextReliance", "ContextualCue", "SensitiveToken"),
     "results.evaluation": ("Comparison", "Evaluation", "compare"),
     "explainer": ("Explainer",),
     "results.html_view": ("HtmlView",),
@@ -123,6 +125,8 @@ __all__ = [
     "Chat",
     "Coalitions",
     "Comparison",
+    "ContextReliance",
+    "ContextualCue",
     "Cost",
     "Documents",
     "Estimate",
@@ -162,6 +166,7 @@ __all__ = [
     "Scores",
     "ScoringBatch",
     "Segment",
+    "SensitiveToken",
     "Session",
     "SessionInfo",
     "Settings",
