@@ -32,6 +32,7 @@ class CueFunction:
     """
 
     needs = Needs.LOGITS
+    additive = True
 
     def __init__(self, name: str, function: TargetFunction) -> None:
         self.name = name

@@ -73,6 +73,11 @@ class Readout:
         return (self._target.ids,) if contrast is None else (self._target.ids, contrast.ids)
 
     @property
+    def vocabulary(self) -> int | None:
+        """Number of token ids that the model knows; ``None`` if unknown."""
+        return self._session.info.vocabulary
+
+    @property
     def n_outputs(self) -> int:
         """K."""
         return 1 + len(self._target.ids)

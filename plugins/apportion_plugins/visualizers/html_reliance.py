@@ -83,7 +83,7 @@ def _prompt(found: ContextReliance) -> str:
     for segment in result.segments:
         text = prose(segment.text)
         if segment.feature is None:
-            pieces.append(f'<span class="apn-kept">{_shown(text)}</span>')
+            pieces.append(f'<span class="apn-kept">{escape(text)}</span>')
         elif segment.feature not in of_feature:
             pieces.append(f'<span class="apn-plain">{_shown(text)}</span>')
         else:

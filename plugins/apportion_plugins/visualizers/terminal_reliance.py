@@ -99,7 +99,7 @@ class RelianceView:
         table.add_column("token", no_wrap=True)
         heads = [f"{one_line(self.found.metric)} ({self.found.unit})", pen.say("probability without → with context")]
         for head in heads:
-            table.add_column(Text(head), justify="right", vertical="bottom", overflow="fold")
+            table.add_column(Text(head), justify="right", overflow="fold")
         table.add_column(Text("without context"), no_wrap=True)
         table.add_column(Text(pen.say(f"cues ({self.found.attribution.unit})")), overflow="fold")
         for token in self.found.sensitive_tokens:
