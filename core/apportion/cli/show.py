@@ -49,7 +49,6 @@ def show(
 ) -> None:
     """Show a saved result in the terminal, as JSON or as a picture; or list the rows of a folder of results."""
     outputs = check_outputs(output, inputs=[saved.result])
-    outputs.check_view()
     reliance = saved_reliance(saved.result) if saved.result.is_file() and row.row is None else None
     if reliance is not None:
         if output.view is not None or (output.plot is not None and output.plot.suffix.lower() != ".html"):
@@ -57,6 +56,7 @@ def show(
             usage_error(flag, f"{saved.result} is a context reliance, which has a terminal view and an .html page.")
         show_reliance(reliance, html=output.plot, as_json=output.as_json)
         return
+    outputs.check_view()
     folder = None if row.row is not None else folder_of(saved.result)
     if folder is None:
         outputs.deliver(saved_result(saved.result, row.row))

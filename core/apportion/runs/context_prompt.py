@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from apportion.errors import InputError, shown
 from apportion.prompts.template import placeholders
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["INPUT_ALONE", "TEMPLATE", "contextless_text", "prompt_in_context"]
 
 TEMPLATE, INPUT_ALONE = "{context} {input}", "{input}"
-CONTEXT, INPUT = "context", "input"
+CONTEXT, INPUT, TOKENS = "context", "input", "tokens"
 
 
 def prompt_in_context(
@@ -46,13 +46,26 @@ def prompt_in_context(
             hint = " A prompt of another type holds its own context: its features." if name == INPUT else ""
             raise InputError(f"The {name} must be a text and must not be blank; it is {shown(given)}.{hint}")
     assert isinstance(text, str) and isinstance(context, str)
+    by: Any = "words" if features is None else features
     before, after = _around(template, text)
-    whole = Text(f"{before}{context}{after}", by="words" if features is None else features)  # type: ignore[arg-type]
-    adapter = resolver.adapter(whole, None, AdaptContext(session.tokenizer, closed=not session.layout.joint))
+    whole, alone = Text(f"{before}{context}{after}", by=by), Text(context, by=by)
+    encoding = AdaptContext(session.tokenizer, closed=not session.layout.joint)
+    adapter = resolver.adapter(whole, None, encoding)
     inside = _features_within(adapter, whole.text, session.tokenizer, len(before), len(before) + len(context))
+    if by != TOKENS:
+        pieces = [feature.text for feature in resolver.adapter(alone, None, encoding).features]
+        if [adapter.features[i].text for i in sorted(inside)] != pieces:
+            return _cut_apart(whole.text, before.strip(), pieces, after.strip())
     if not inside:
-        raise InputError(f"The context {shown(context)} has no part of its own when the prompt is cut into features.")
+        raise InputError(f"The context {shown(context)} has no tokens of its own in this prompt; add white space.")
     return replace(whole, keep=[unit for feature, unit in _units(adapter) if feature not in inside])
+
+
+def _cut_apart(text: str, before: str, pieces: Sequence[str], after: str) -> Text:
+    """The prompt with the pieces of its context, where one of them, such as a sentence, would go on beyond it."""
+    head, tail = ([part] if part else [] for part in (before, after))
+    parts = [*head, *pieces, *tail]
+    return Text(text, by=lambda _: parts, keep=[*range(len(head)), *range(len(parts) - len(tail), len(parts))])
 
 
 def contextless_text(template: object, text: object) -> str:
@@ -103,10 +116,11 @@ def _check_placeholders(name: str, template: str, *, allowed: tuple[str, ...], n
 def _features_within(
     adapter: InputAdapter, text: str, tokenizer: PreTrainedTokenizerBase, start: int, stop: int
 ) -> set[int]:
-    """The features most of whose visible text is between two positions of the prompt."""
+    """The features most of whose visible text (of blank ones, all text) is between two positions of the prompt."""
     own: dict[int, list[bool]] = {}
     for feature, first, last in _spans(adapter, text, tokenizer):
-        marks = [start <= place < stop for place in range(first, last) if not text[place : place + 1].isspace()]
+        visible = [place for place in range(first, last) if not text[place : place + 1].isspace()]
+        marks = [start <= place < stop for place in visible or range(first, last)]
         own.setdefault(feature, []).extend(marks)
     return {feature for feature, marks in own.items() if 2 * sum(marks) > len(marks)}
 
