@@ -1228,7 +1228,7 @@ def test_evaluate(run: Run, tiny_model_dir: Path, tmp_path: Path) -> None:
     [
         (["--metric", "delation"], "Did you mean 'deletion'"),
         (["--compare", "ablatio"], "Did you mean 'ablation'"),
-        (["--metric-option", "masks=3"], "'masks' does not name an option; write METRIC.NAME=VALUE"),
+        (["--metric-option", "masks=3"], "'masks' does not name an option; write NAME.OPTION=VALUE"),
         (["--plot", "curves.png", "--metric", "lds"], "lds has no curves to draw. Metrics that have: deletion"),
         (["--plot", "curves.txt"], "the suffix of curves.txt is not one of"),
         (["--plot", "/nowhere/curves.png"], "there is no folder /nowhere"),

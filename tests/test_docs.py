@@ -58,6 +58,7 @@ def page_explainer(smollm2: ap.Explainer, monkeypatch: pytest.MonkeyPatch) -> No
         "README.md",
         "docs/tutorials/first.md",
         "docs/how-to/choose-targets.md",
+        "docs/how-to/context-reliance.md",
         "docs/how-to/budget.md",
         "docs/how-to/many-prompts.md",
         "docs/how-to/judge-faithfulness.md",

@@ -27,14 +27,18 @@ from apportion.results.evaluation import compare
 from apportion.results.recipe import target_of
 from apportion.runs.again import recipe_in, require_method
 from apportion.runs.concurrent import attributions
+from apportion.runs.context_prompt import INPUT_ALONE, TEMPLATE, contextless_text, prompt_in_context
 from apportion.runs.cost import Cost, estimate_cost
 from apportion.runs.evaluate import chosen_metrics, measure_all
+from apportion.runs.reliance import Criteria, context_reliance, default_method
 from apportion.runs.stages import Stages
 from apportion.runs.together import check_one_game, checked_results
 
 if TYPE_CHECKING:
     from apportion.protocols.backend import Backend
     from apportion.protocols.metrics import Metric
+    from apportion.results.attribution import Attribution
+    from apportion.results.context_reliance import ContextReliance
     from apportion.results.evaluation import Comparison, Evaluation
     from apportion.scoring.logits_target import LogitsFunction
 
@@ -136,6 +140,7 @@ class Explainer:
         seed: int = 0,
         generate: Mapping[str, object] | None = None,
         attribute_generated: bool = False,
+        step_scores: str | Sequence[object] | Mapping[str, object] | None = None,
         **method_options: Any,
     ) -> Attribution:
         """Attribute a target to the features of a prompt: find out which parts made the model say it.
@@ -170,10 +175,14 @@ class Explainer:
                 the last is one more feature, with its position as ``Feature.generated``. An absent one is left out of
                 what the model reads, or replaced as the ``baseline`` of a ``Text`` says. It cannot affect itself or
                 earlier tokens, so that ``token_values`` has exactly 0 there.
+            step_scores: target functions to record for each target token of the full prompt, beside the attributions:
+                ``["prob", "entropy", ("kl_divergence", {"reference": "empty"})]``, or a dict of them by names of your
+                own. Contrastive ones compare with ``contrast``. All of them together take one more forward pass over
+                the full prompt, and one over each reference prompt, which ``budget`` does not limit.
             **method_options: options of the method; unknown ones are rejected, with a list of the available ones.
 
         Returns:
-            One score per feature, for the whole target and for each target token.
+            One score per feature, for the whole target and for each target token; and the step scores.
 
         Raises:
             InputError: an argument is invalid; raised before the model runs.
@@ -195,6 +204,7 @@ class Explainer:
             "seed": seed,
             "generate": generate,
             "attribute_generated": attribute_generated,
+            "step_scores": step_scores,
             **method_options,
         }
         stages = self._stages
@@ -202,7 +212,8 @@ class Explainer:
             draft = stages.resolve(run, arguments)
             request = stages.generate(run, draft)
             stages.begin(run)
-            game = stages.game(run, batches := stages.batches())
+            stages.record_steps(run, batches := stages.batches())
+            game = stages.game(run, batches)
             estimate = run_method(request, game)
             stages.compare_spellings(run, game, batches)
             return stages.finish(run, estimate, game)
@@ -301,10 +312,11 @@ class Explainer:
         with stages.run() as run:
             past = stages.earlier(run, result)
             require_method(result, past.request)
-            spent = result.provenance.evaluations + result.provenance.cached
+            spent = result.provenance.method_evaluations
             run.request = request = stages.resolver.larger(past.request, run.id, budget, until, max_std_error, spent)
             past.check_larger(result, request)
             run.memory, run.tally, run.before = past.memory, past.tally.copy(), past.seconds
+            run.steps = past.steps
             stages.begin(run)
             game = stages.game(run, stages.batches(), spent=past.asked)
             estimate = continue_method(request, past.request, game, spent)
@@ -380,6 +392,91 @@ class Explainer:
             how: dict[str, Any] = {"seed": seed, "random_orders": random_orders, "all_by_chance": not alone}
             found = [measure_all(game, one, chosen, **how, count=lambda: run.tally.evaluations) for one in results]
             return found[0] if alone else compare(found)
+
+    def context_reliance(
+        self,
+        prompt: object,
+        target: str | Sequence[int] | None = None,
+        *,
+        context: str | None = None,
+        template: str = TEMPLATE,
+        contextless: str | None = None,
+        features: object = None,
+        metric: str | TargetFunction = "kl_divergence",
+        metric_options: Mapping[str, object] | None = None,
+        threshold: float | None = 1.0,
+        top_tokens: int | None = None,
+        target_fn: str | TargetFunction | LogitsFunction = "contrast_prob_diff",
+        method: str | Method | None = None,
+        cue_threshold: float | None = 1.0,
+        top_cues: int | None = None,
+        **arguments: Any,
+    ) -> ContextReliance:
+        """Find the output tokens that depend on the context, and the parts of it that each of them relies on (PECoRe).
+
+        First the output is read twice, with the context and without: a token is sensitive if its two predictions
+        differ by more than those of most others. Then one run of a method attributes each sensitive token, compared
+        with the token that the model would say without the context, to the features of the context.
+
+        Args:
+            prompt: the input, with ``context=``; or a prompt whose features are the context, such as ``Documents``, or
+                a ``Text`` or ``Chat`` with ``keep=`` for the rest.
+            target: the output, as in ``attribute``; ``None`` for what the model writes with the context.
+            context: the text before the input.
+            template: how the two make up the prompt, with ``{context}`` and ``{input}``.
+            contextless: text of the prompt without its context, in which ``{input}`` stands for the input. ``None`` for
+                the input alone, or for a prompt of another type, for that prompt without any of its features.
+            features: what ``context`` is cut into, as in ``attribute``: ``"words"``, ``"tokens"``, …
+            metric: target function that compares the predictions with and without the context: ``"kl_divergence"``,
+                ``"pcxmi"``, ``"in_context_pvi"``, or one of your own with a reference prompt.
+            metric_options: its options, such as ``{"top_k": 20}``.
+            threshold: standard deviations above the mean of all tokens, from which a token is sensitive; ``None`` for
+                all that differ at all.
+            top_tokens: maximum number of sensitive tokens, by the metric.
+            target_fn: the function of each sensitive token that is attributed. Contrastive ones compare it with the
+                token that the model would say without the context, after the same output so far.
+            method: as in ``attribute``; ``None`` for ``"saliency"`` where the model allows it, else ``"auto"``.
+            cue_threshold: the same threshold for the features that are cues of a token, by magnitude.
+            top_cues: maximum number of cues of a token.
+            **arguments: other arguments of ``attribute``, such as ``budget``, ``seed`` or ``target_options``, and
+                options of the method.
+
+        Returns:
+            The scores of all tokens, and for each sensitive one the alternative without context and its cues.
+
+        Raises:
+            InputError: an argument is invalid, or the context changes nothing about the prompt; raised before the model
+                runs.
+            CapabilityError: the backend has no logits, or not what the method needs.
+            BudgetError, ScoreError: as in ``attribute``.
+        """
+        criteria = Criteria(threshold, top_tokens, cue_threshold, top_cues)
+        stages, session = self._stages, self.session
+        inner = prompt if context is not None or isinstance(prompt, str) else None
+        if inner is not None:
+            prompt = prompt_in_context(stages.resolver, session, prompt, context, template, features)
+            contextless = INPUT_ALONE if contextless is None else contextless
+        without = None if contextless is None else contextless_text(contextless, inner)
+        given = {
+            "prompt": prompt,
+            "target": target,
+            "features": None if inner is not None else features,
+            "target_fn": target_fn,
+            "method": default_method(self.plugins, session) if method is None else method,
+            **arguments,
+        }
+        with stages.run() as run:
+            return context_reliance(
+                stages,
+                run,
+                self.plugins,
+                session,
+                given,
+                metric=metric,
+                metric_options=metric_options or {},
+                contextless=without,
+                criteria=criteria,
+            )
 
     def target_of(self, result: Attribution) -> tuple[int, ...]:
         """Return the token ids of a result's target, to explain the same target again.

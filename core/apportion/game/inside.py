@@ -214,7 +214,7 @@ def require_gradient(readout: Readout, name: str) -> None:
     """
     with torch.inference_mode(False), torch.enable_grad():
         draw = torch.Generator().manual_seed(0)
-        wide = 1 + max(max(ids) for ids in readout.targets)
+        wide = readout.vocabulary
         logits = [torch.randn(1, len(ids), wide, generator=draw, requires_grad=True) for ids in readout.targets]
         scores = [readout.scores_of(part, ids) for part, ids in zip(logits, readout.targets, strict=True)]
         other = torch.randn(logits[0].shape, generator=draw)

@@ -59,6 +59,7 @@ class Attribution:
         target_text: text of the whole target.
         provenance: model, method, seed, cost and versions.
         extras: additional results of the method.
+        step_scores: the recorded step scores, by name: a value for each target token; NaN where it is not finite.
         recipe: the arguments of the call, with which a result that was read from a file is evaluated and refined;
             ``None`` in older files.
         plugins: plugins whose visualizers ``plot`` uses; not saved.
@@ -81,6 +82,7 @@ class Attribution:
     target_text: str = ""
     extras: Mapping[str, Any] = field(default_factory=dict)
     top_agreement: Float64[Array, " F"] | None = None
+    step_scores: Mapping[str, Float64[Array, " T"]] = field(default_factory=dict)
     recipe: Recipe | None = field(default=None, repr=False)
     plugins: Plugins | None = field(default=None, repr=False)
     changed: bool = field(default=False, repr=False)
@@ -154,6 +156,11 @@ class Attribution:
         """Unit of the scores that are explained, such as ``base_value``: ``"nats"`` for ``log_prob``."""
         return self.provenance.score_unit or self.unit
 
+    @property
+    def step_units(self) -> Mapping[str, str]:
+        """Unit of each step score, by its name."""
+        return {name: str(self.provenance.step_scores.get(name, {}).get("unit", "")) for name in self.step_scores}
+
     def __getitem__(self, name: str) -> float:
         """The attribution of the whole target to one feature: ``result["lawyer"]``.
 
@@ -188,13 +195,14 @@ class Attribution:
 
         Args:
             rows: ``"features"``, one row for each; ``"tokens"``, one row per pair of target token and feature;
-                ``"pairs"``, one row per pair of features, for results of ``interactions``; ``"groups"``, one row per
-                group, for results of ``hierarchical``.
+                ``"steps"``, one row per target token, with a column for each step score; ``"pairs"``, one row per pair
+                of features, for results of ``interactions``; ``"groups"``, one row per group, for results of
+                ``hierarchical``.
             per_token: the same as ``rows="tokens"``.
 
         Raises:
             UnknownNameError: there is no such table.
-            ResultError: the result has no pairs or groups.
+            ResultError: the result has no step scores, pairs or groups.
             ApportionError: pandas is not installed.
         """
         with self._readable():

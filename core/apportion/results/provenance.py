@@ -49,6 +49,10 @@ class Provenance:
         versions: versions of the packages that affect the values.
         notes: choices made during the run that a reader should know.
         created: date and time, in ISO 8601 and UTC.
+        step_scores: for each step score, a dict of its ``target_fn``, ``options``, ``contrast``, ``unit`` and
+            ``label``.
+        step_evaluations: evaluations, cached ones included, that were made for step scores alone; the budget does not
+            limit them.
     """
 
     method: str
@@ -78,6 +82,13 @@ class Provenance:
     target_label: str = ""
     target_rise: str = ""
     score_unit: str = ""
+    step_scores: Mapping[str, Any] = field(default_factory=dict)
+    step_evaluations: int = 0
+
+    @property
+    def method_evaluations(self) -> int:
+        """Evaluations of the method, cached ones included: those that the budget limits."""
+        return self.evaluations + self.cached - self.step_evaluations
 
 
 def versions() -> dict[str, str]:

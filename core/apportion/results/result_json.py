@@ -39,6 +39,7 @@ def to_dict(result: Any) -> dict[str, Any]:
     data |= {name: plain(getattr(result, name)) for name in _ARRAYS}
     data["segments"] = [[segment.text, segment.feature] for segment in result.segments]
     data["provenance"] = asdict(result.provenance)
+    data["step_scores"] = {name: plain(values) for name, values in result.step_scores.items()}
     data["extras"] = {str(key): plain(value) for key, value in result.extras.items()}
     data["recipe"] = None if result.recipe is None else asdict(result.recipe)
     # A file that was changed is not made whole by saving it again.
@@ -135,8 +136,9 @@ def fields_of(data: object, place: str) -> dict[str, Any]:
 
 def _fields(data: dict[str, Any]) -> dict[str, Any]:
     # Files from older versions do not have these fields.
-    data = {"top_agreement": None, "recipe": None, "signed": True} | data
+    data = {"top_agreement": None, "recipe": None, "signed": True, "step_scores": {}} | data
     known = {"schema", "version", SEAL, "features", "target_tokens", "segments", "provenance", "extras", "recipe"}
+    known |= {"step_scores"}
     _refuse_unknown("fields", data, known | set(_ARRAYS) | set(_PLAIN))
     _refuse_unknown("provenance fields", data["provenance"], {f.name for f in fields(Provenance)})
     _check_types(data)
@@ -153,6 +155,7 @@ def _fields(data: dict[str, Any]) -> dict[str, Any]:
         top_agreement=shapes["top_agreement"],
         segments=tuple(Segment(text, feature) for text, feature in data["segments"]),
         provenance=Provenance(**provenance),
+        step_scores=_step_scores(data["step_scores"], len(data["target_tokens"])),
         extras=data["extras"],
         recipe=None if data["recipe"] is None else recipe_of_dict(data["recipe"]),
         **{name: data[name] for name in _PLAIN},
@@ -232,6 +235,17 @@ def _check_shapes(found: Mapping[str, Any]) -> None:
             raise ValueError(f"standard errors of shape {errors.shape} do not fit {shape}")
         if errors is not None and (errors < 0).any():
             raise ValueError(f"a standard error is negative: {np.nanmin(errors):g}")
+
+
+def _step_scores(data: Any, tokens: int) -> dict[str, np.ndarray]:
+    """Step scores by name; null, for a value that is not finite, becomes NaN."""
+    if not isinstance(data, dict):
+        raise TypeError(f"the step scores are {data!r:.60}")
+    found = {str(name): _array(values) for name, values in data.items()}
+    for name, values in found.items():
+        if values is None or values.shape != (tokens,):
+            raise ValueError(f"the step score {name!r} must be {tokens} numbers")
+    return {name: values for name, values in found.items() if values is not None}
 
 
 def _refuse_unknown(what: str, data: Mapping[str, Any], known: set[str]) -> None:

@@ -40,15 +40,16 @@ def columns_of(result: Any, rows: str) -> Columns:
 
     Args:
         result: the ``Attribution``, which imports this module.
-        rows: ``"features"``, ``"tokens"``, ``"pairs"`` or ``"groups"``.
+        rows: ``"features"``, ``"tokens"``, ``"steps"``, ``"pairs"`` or ``"groups"``.
 
     Raises:
         UnknownNameError: there is no such table.
-        ResultError: the result has no pairs or groups.
+        ResultError: the result has no step scores, pairs or groups.
     """
     tables: Mapping[str, Callable[[Any], Columns]] = {
         "features": _of_features,
         "tokens": _of_tokens,
+        "steps": _of_steps,
         "pairs": _of_pairs,
         "groups": _of_groups,
     }
@@ -83,6 +84,15 @@ def _of_generated(result: Any, times: int) -> Columns:
     """The position in the target of features that are its tokens, and ``None`` for others; no column without any."""
     places = [feature.generated for feature in result.features]
     return {"generated": places * times} if result.generated_features else {}
+
+
+def _of_steps(result: Any) -> Columns:
+    if not result.step_scores:
+        raise ResultError(
+            "This result has no step scores; attribute with step_scores=[…], such as ['prob', 'entropy']."
+        )
+    tokens = {"position": np.arange(len(result.target_tokens)), "token": list(result.target_tokens)}
+    return tokens | {(f"{name} score" if name in tokens else name): v for name, v in result.step_scores.items()}
 
 
 def _of_pairs(result: Any) -> Columns:

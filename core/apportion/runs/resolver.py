@@ -28,7 +28,7 @@ from apportion.protocols.backend import Session
 from apportion.protocols.inputs import InputAdapter, PromptRenderer
 from apportion.protocols.methods import Method
 from apportion.protocols.request import Request
-from apportion.protocols.targets import Target, TargetFunction
+from apportion.protocols.targets import Target
 from apportion.rendering.chat_hint import chat_hint
 from apportion.rendering.context import AdaptContext
 from apportion.rendering.generated import GeneratedAdapter
@@ -38,8 +38,9 @@ from apportion.rendering.spelling import Spelling
 from apportion.runs.advice import advice_on_prompt, check_arguments
 from apportion.runs.auto import UNTIL_BUDGET, Choice, choose_method
 from apportion.runs.generation import Generation, generation_of
+from apportion.runs.step_functions import step_functions
+from apportion.runs.target_functions import check_contrast, compares_with_contrast, made_target_function
 from apportion.runs.target_text import Targets
-from apportion.scoring.logits_target import OfLogits
 
 if TYPE_CHECKING:
     from apportion.hooks.manager import Plugins
@@ -55,7 +56,7 @@ class Draft:
     Attributes:
         prompt: the prompt with all features.
         target: the target that the user gave; ``None`` if the model has to write it.
-        contrast: the target to compare with, if there is one.
+        contrast: the target that the target function, or a step score, compares with, if there is one.
         generation: options of the generation; ``None`` if the user gave a target.
         seed: seed of the run.
         spellings: other spellings of the target and the contrast.
@@ -82,7 +83,8 @@ class Draft:
         if self.contrast is not None and self.contrast.ids == target.ids:
             raise InputError(f"The contrast {self.contrast.text!r} is equal to the target; give another one.")
         parts = self.parts if self.extended is None else {**self.parts, **self.extended(target)}
-        return Request(target=replace(target, contrast=self.contrast), **parts)
+        explained = self.contrast if compares_with_contrast(parts["target_fn"]) else None
+        return Request(target=replace(target, contrast=explained), step_contrast=self.contrast, **parts)
 
 
 class Resolver:
@@ -116,6 +118,7 @@ class Resolver:
         seed: int = 0,
         generate: Mapping[str, object] | None = None,
         attribute_generated: bool = False,
+        step_scores: object = None,
         **method_options: Any,
     ) -> Draft:
         """Check everything that can be checked without the model.
@@ -134,9 +137,12 @@ class Resolver:
             raise InputError("generate= applies only if the model writes the target; omit generate= or target=.")
         if target is None:
             generation_of(generate, None)  # only to refuse mistakes before the prompt is read
-        target_fn_name, target_fn_object = self._target_fn(
-            target_fn, {} if target_options is None else target_options, contrast
+        functions = self._plugins["targets"]
+        target_fn_name, target_fn_object = made_target_function(
+            functions, target_fn, {} if target_options is None else target_options
         )
+        steps = step_functions(step_scores, functions, self._session)
+        check_contrast(functions, {target_fn_name: target_fn_object, **steps.by_function}, contrast)
         other = None if contrast is None else self._targets.checked("contrast", contrast)
         given = None if target is None else self._targets.checked("target", target)
         context = AdaptContext(self._session.tokenizer, seed, request_id, closed=not self._session.layout.joint)
@@ -172,6 +178,7 @@ class Resolver:
             "target_fn_name": target_fn_name,
             "target_fn": target_fn_object,
             "target_options": dict(target_options or {}),
+            "step_scores": steps.on(renderer),
             "until": until,
             "seed": seed,
             "scorers": self._plugins.scorers(),
@@ -274,37 +281,6 @@ class Resolver:
         others = [name for name in self._plugins["inputs"].names() if name not in own]
         plugins = f", or an input of a plugin: {listing(others)}" if others else ""
         return f"Pass a str, ap.Text, ap.Template, ap.Chat or ap.Documents{plugins}."
-
-    def _target_fn(self, given: object, options: object, contrast: object) -> tuple[str, TargetFunction]:
-        if not isinstance(options, Mapping) or not all(isinstance(name, str) for name in options):
-            raise InputError(f"target_options={shown(options)} must be a dict, such as {{'top_k': 20}}.")
-        if isinstance(given, str):
-            name, made = given, self._plugins["targets"].get(given).make(**options)
-        elif options:
-            raise InputError(
-                f"target_options={shown(dict(options))} requires the name of a target function; an object is given its "
-                "options when it is made."
-            )
-        elif isinstance(given, TargetFunction) and not isinstance(given, type):
-            name, made = name_of(given), given
-        elif callable(given) and not isinstance(given, type):
-            made = OfLogits(given)
-            name = made.name
-        else:
-            check_instance("target_fn", given)
-            raise InputError(
-                f"target_fn={shown(given)} must be a name, a TargetFunction (with `needs`), or a function of logits."
-            )
-        contrastive = bool(getattr(made, "contrastive", False))
-        if contrastive and contrast is None:
-            raise InputError(f"The target function {name!r} compares with another target; give contrast=.")
-        if contrast is not None and not contrastive:
-            others = [e.name for e in self._plugins["targets"] if getattr(e.load(), "contrastive", False)]
-            raise InputError(
-                f"contrast={shown(contrast)} is given, but the target function {name!r} is not contrastive. "
-                f"Contrastive ones: {listing(others)}."
-            )
-        return name, made
 
     def _method(self, method: str | Method) -> tuple[str, Method]:
         if isinstance(method, str):

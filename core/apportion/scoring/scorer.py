@@ -41,6 +41,13 @@ class Tally:
     forwarded_tokens: int = 0
     notes: list[str] = field(default_factory=list)
 
+    def take_one(self, other: Tally) -> None:
+        """Move one input, read or cached, from another count to this one, without its tokens."""
+        if other.evaluations:
+            other.evaluations, self.evaluations = other.evaluations - 1, self.evaluations + 1
+        else:
+            other.cached, self.cached = other.cached - 1, self.cached + 1
+
     def copy(self) -> Tally:
         """A copy to continue counting from; the original does not change."""
         return replace(self, notes=[*self.notes])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from apportion_plugins.visualizers.drawing import Axes, Colormap, ListedColormap
 from apportion_plugins.visualizers.header import Header
 from apportion_plugins.visualizers.numbers import Numbers
 from apportion_plugins.visualizers.palette import Ramp, colour_limit, hex_of, text_on
+from apportion_plugins.visualizers.strips import NUMBER, Strip, draw_strips, strips_height
 
 __all__ = ["AXIS", "SCALE", "Grid", "draw_grid", "draw_scale"]
 
@@ -25,7 +26,6 @@ BARS, LEAST_BARS, NARROW_BARS = 1.4, 0.6, 0.3
 LEAST_CELL = 0.18
 SPACE = 0.35
 WIDE = 0.95
-NUMBER = 7.0
 MOST_PRECISE = 12
 LEAST_WIDTH = 6.4
 SCALE = 2.2
@@ -53,6 +53,7 @@ class Grid:
         hatched: blank cells are hatched, to be told from values of 0.
         rule: row above which a line is drawn, in bars and cells; ``None`` for no line.
         scale_label_short: label below the colour scale of narrow figures; empty for the same.
+        strips: rows of other numbers between the labels of the columns and the cells.
     """
 
     page: Page
@@ -69,6 +70,7 @@ class Grid:
     hatched: bool = False
     rule: int | None = None
     scale_label_short: str = ""
+    strips: Sequence[Strip] = ()
 
     @property
     def limit(self) -> float:
@@ -90,7 +92,8 @@ class Grid:
     @property
     def least_cell(self) -> float:
         """Least width of a cell: enough for its number."""
-        widest = sorted({text for row in self.texts for text in row}, key=len)[-3:]
+        rows = (*self.texts, *(strip.texts for strip in self.strips))
+        widest = sorted({text for row in rows for text in row}, key=len)[-3:]
         return self.page.width_of(widest, NUMBER) + 0.09 if self.numbered else LEAST_CELL
 
     def natural_cell(self, room: float) -> float:
@@ -143,7 +146,8 @@ def draw_grid(grid: Grid, header: Callable[[float], Header], notes: list[str]) -
     page = grid.page
     grid, at = _fitted(grid) if page.room is not None else (grid, _natural(grid))
     above, lines = header(at.width), parts.wrapped_notes(page, notes, at.width)
-    top = above.height + at.rise
+    labels = above.height + at.rise
+    top = labels + strips_height(grid.strips)
     rest, n = top + AXIS + parts.notes_height(lines), len(grid.rows)
     body = n * page.row_height(n, grid.side, LEAST_ROW, rest)
     page.resize(at.width, rest + body)
@@ -151,9 +155,12 @@ def draw_grid(grid: Grid, header: Callable[[float], Header], notes: list[str]) -
     grid.bars.draw(page, bar_axes, at.bars)
     parts.label_rows(page, bar_axes, at.labels)
     parts.plain_axes(page, bar_axes, grid.bars_label)
-    cell_axes = page.axes(at.heat, top, at.cell * len(grid.columns), body)
-    _draw_cells(grid, cell_axes, at.slanted)
-    for axes in (bar_axes, cell_axes):
+    across = at.cell * len(grid.columns)
+    strips = draw_strips(page, grid.strips, at.heat, labels, across, numbered=grid.numbered)
+    cells = page.axes(at.heat, top, across, body)
+    _draw_cells(grid, cells)
+    _label_columns(grid, [*strips, cells], at.slanted)
+    for axes in (bar_axes, cells):
         parts.draw_rule(page, axes, grid.rule)
     scale_axes = page.axes(at.heat, top + body + 0.09, min(SCALE, at.width - at.heat - MARGIN - 0.15), 0.1)
     draw_scale(page, scale_axes, grid.limit, _scale_label(page, grid))
@@ -239,7 +246,19 @@ def _colours(ramp: Ramp, least: float) -> Colormap:
     return ListedColormap(steps).with_extremes(bad=hex_of(ramp.colour(float("nan"))))
 
 
-def _draw_cells(grid: Grid, axes: Axes, slanted: bool) -> None:
+def _label_columns(grid: Grid, axes: Sequence[Axes], slanted: bool) -> None:
+    """Label the columns above the first of the axes that share them."""
+    slant: dict[str, Any] = (
+        {"rotation": 48.0, "ha": "left", "va": "baseline", "rotation_mode": "anchor"} if slanted else {}
+    )
+    for other in axes[1:]:
+        other.set_xticks([])
+    axes[0].set_xticks(range(len(grid.columns)), grid.columns, **grid.page.style(parts.LABEL), **slant)
+    axes[0].tick_params(axis="x", top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
+    axes[0].tick_params(axis="x", pad=grid.page.points(3.0))
+
+
+def _draw_cells(grid: Grid, axes: Axes) -> None:
     n_rows, n_columns = grid.cells.shape
     corners = np.arange(n_columns + 1) - 0.5, np.arange(n_rows + 1) - 0.5
     # Edges in the background colour separate the cells.
@@ -258,13 +277,7 @@ def _draw_cells(grid: Grid, axes: Axes, slanted: bool) -> None:
     for row, column in np.argwhere(blank):
         axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, **page_colour))
     axes.set_ylim(n_rows - 0.5, -0.5)
-    slant: dict[str, Any] = (
-        {"rotation": 48.0, "ha": "left", "va": "baseline", "rotation_mode": "anchor"} if slanted else {}
-    )
-    axes.set_xticks(range(n_columns), grid.columns, **grid.page.style(parts.LABEL), **slant)
     axes.set_yticks([])
-    axes.tick_params(axis="x", top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
-    axes.tick_params(axis="x", pad=grid.page.points(3.0))
     axes.spines[:].set_visible(False)
     if grid.numbered:
         _draw_numbers(grid, axes)

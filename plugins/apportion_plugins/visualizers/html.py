@@ -9,6 +9,7 @@ import numpy as np
 
 from apportion.results.attribution import Attribution
 from apportion.results.comparison import ResultComparison
+from apportion.results.context_reliance import ContextReliance
 from apportion.results.evaluation import Evaluation
 from apportion.results.html_view import HtmlView
 from apportion.results.scored import scored
@@ -25,6 +26,7 @@ from apportion_plugins.visualizers.groups import has_groups
 from apportion_plugins.visualizers.html_comparison import comparison_page
 from apportion_plugins.visualizers.html_evaluation import evaluation_page
 from apportion_plugins.visualizers.html_prompt import coloured_prompt
+from apportion_plugins.visualizers.html_reliance import reliance_page
 from apportion_plugins.visualizers.html_tables import feature_table, group_table, pair_table, token_table
 from apportion_plugins.visualizers.numbers import Numbers
 from apportion_plugins.visualizers.pairs import has_pairs
@@ -89,6 +91,14 @@ class Html:
             comparison: results of the same target.
         """
         return comparison_page(comparison)
+
+    def render_context_reliance(self, found: ContextReliance) -> HtmlView:
+        """Render the output, the context, and the cues of each sensitive token.
+
+        Args:
+            found: the result.
+        """
+        return reliance_page(found)
 
 
 def _header(attribution: Attribution) -> list[str]:

@@ -57,6 +57,7 @@ _LAYOUT = """
 .apn-view .apn-tokens td small { display: block; opacity: 0.85; font-size: 10px; white-space: nowrap; }
 .apn-view .apn-tokens .apn-none { background: repeating-linear-gradient(-45deg, var(--apn-line) 0 1px,
   transparent 1px 6px); }
+.apn-view .apn-table .apn-step { color: var(--apn-soft); }
 .apn-view .apn-whole { white-space: nowrap; }
 .apn-view details { margin: 6px 0 0; }
 .apn-view summary { cursor: pointer; }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 
 import numpy as np
 from jaxtyping import Bool, Float64
@@ -18,8 +19,9 @@ from apportion_plugins.visualizers.own_target import HATCHED
 from apportion_plugins.visualizers.pairs import interval_notes, pairs_of
 from apportion_plugins.visualizers.palette import colour_limit, strengths
 from apportion_plugins.visualizers.selection import left_out, ranked, repeats_the_whole
+from apportion_plugins.visualizers.steps import step_rows
 
-__all__ = ["feature_table", "group_table", "pair_table", "token_table"]
+__all__ = ["feature_table", "group_table", "pair_table", "step_table", "token_table"]
 
 TEXT_COLUMNS = 60
 MOST_PAIRS = 20
@@ -91,17 +93,18 @@ def pair_table(attribution: Attribution) -> list[str]:
 
 
 def token_table(attribution: Attribution, rows: Sequence[int], max_cells: int) -> list[str]:
-    """Features × target tokens, a note if there are too many, or nothing if it would repeat the other table."""
+    """Features × target tokens, with the step scores below; those alone if the rest has too many cells or no news."""
     labels = token_labels(attribution.target_tokens)
     size = len(labels) * len(rows)
     if repeats_the_whole(attribution) or not size:
-        return []
+        return step_table(attribution)
     if size > max_cells:
         return [
+            *step_table(attribution),
             parts.soft(
                 f"The table of {len(rows)} features × {len(labels)} target tokens is omitted: "
                 f"{size:,} cells exceed max_cells={max_cells:,}."
-            )
+            ),
         ]
     cells, possible = np.asarray(attribution.token_values).T[list(rows)], attribution.possible.T[list(rows)]
     signed = attribution.signed
@@ -114,11 +117,32 @@ def token_table(attribution: Attribution, rows: Sequence[int], max_cells: int) -
         name = parts.row_head(parts.label(attribution.features[i].name, SHORT_COLUMNS))
         colours = [colour_class(float(value) / limit, signed=signed) for value in row]
         lines.append(name + _token_cells(row, able, half, colours, numbers))
+    lines += _step_lines(attribution)
     note = "" if errors is None else f"; ±: 95 % interval, {INTERVAL} standard errors"
-    most = Numbers([limit]).plain(limit)
-    caption = f"Each target token ({attribution.unit}; the strongest colours are {'±' if signed else ''}{most}{note})"
+    most = f"{'±' if signed else ''}{Numbers([limit]).plain(limit)}"
+    steps = "; below, its step scores" if attribution.step_scores else ""
+    caption = f"Each target token ({attribution.unit}; the strongest colours are {most}{note}){steps}"
     notes = [] if possible.all() else [parts.soft(HATCHED)]
     return [parts.soft(caption), parts.table(f"<td></td>{heads}", lines, "apn-tokens"), *notes]
+
+
+def step_table(attribution: Attribution) -> list[str]:
+    """Step scores × target tokens; nothing without step scores."""
+    if not attribution.step_scores:
+        return []
+    heads = "".join(f'<th scope="col">{parts.piece(token)}</th>' for token in token_labels(attribution.target_tokens))
+    table = parts.table(f"<td></td>{heads}", _step_lines(attribution), "apn-tokens")
+    return [parts.soft("Step scores of each target token"), table]
+
+
+def _step_lines(attribution: Attribution) -> list[str]:
+    """A row of the table of target tokens for each step score."""
+    lines = []
+    for row in step_rows(attribution):
+        tip = f' title="{escape(row.label)}"' if row.label else ""
+        name = f'<th scope="row" class="apn-step"{tip}>{parts.piece(row.title)}</th>'
+        lines.append(name + "".join(f'<td class="apn-step">{escape(text)}</td>' for text in row.texts))
+    return lines
 
 
 def _token_cells(
