@@ -14,10 +14,10 @@ from transformers import PreTrainedModel
 
 from apportion.errors import CapabilityError, InputError, listing, suggestion
 from apportion.protocols.inside import Trace
+from apportion_backends.torch.comparing import Traits
 from apportion_backends.torch.head import Head, upcast
 from apportion_backends.torch.inputs import input_device
 from apportion_backends.torch.modes import evaluating
-from apportion_backends.torch.probe import Traits
 
 __all__ = ["embeddings", "logits_of", "trace"]
 

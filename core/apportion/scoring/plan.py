@@ -288,9 +288,7 @@ def _costs(
     return costs, forwards, kept
 
 
-def _costs_apart(
-    rows: Sequence[Row], batches: Sequence[Batch], kept: ModelInput | None, *, shared: bool
-) -> list[int]:
+def _costs_apart(rows: Sequence[Row], batches: Sequence[Batch], kept: ModelInput | None, *, shared: bool) -> list[int]:
     """Tokens read for each row by an encoder and a decoder.
 
     The target follows a start token, and its last token is not read. A shared prompt is charged to the first row of the
