@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -34,19 +34,21 @@ class Sources:
 
     Attributes:
         ids: the tokens.
-        mask: true for tokens, and false for padding; ``None`` if nothing is padded.
+        mask: 1 for tokens, and 0 for padding; ``None`` if nothing is padded.
     """
 
     ids: Int[Tensor, "S L"]
-    mask: Bool[Tensor, "S L"] | None
+    mask: Int[Tensor, "S L"] | None
 
     @classmethod
     def of(cls, rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> Sources:
         """Pad prompts with a token, and move them to a device."""
         lengths = [len(row) for row in rows]
         ids = pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=pad)
-        mask = None if min(lengths) == max(lengths) else torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
-        return cls(ids.to(device), None if mask is None else mask.to(device))
+        if min(lengths) == max(lengths):
+            return cls(ids.to(device), None)
+        mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+        return cls(ids.to(device), mask.long().to(device))
 
 
 class EncoderDecoder:
@@ -74,11 +76,8 @@ class EncoderDecoder:
     @property
     def vocabularies(self) -> tuple[int | None, int | None]:
         """Number of token ids that the encoder reads, and that the decoder reads and writes; ``None`` if unknown."""
-        read = _rows(self.encoder.get_input_embeddings(), "num_embeddings")
-        sizes = (
-            _rows(self.decoder.get_input_embeddings(), "num_embeddings"),
-            _rows(self._model.get_output_embeddings(), "out_features"),
-        )
+        read, decoded = (_rows(_embeddings(half), "num_embeddings") for half in (self.encoder, self.decoder))
+        sizes = (decoded, _rows(self._model.get_output_embeddings(), "out_features"))
         return read, min((size for size in sizes if size is not None), default=read)
 
     @property
@@ -103,7 +102,7 @@ class EncoderDecoder:
         return found
 
     def decode(
-        self, ids: Int[Tensor, "B Q"], states: Float[Tensor, "B L D"], mask: Bool[Tensor, "B L"] | None
+        self, ids: Int[Tensor, "B Q"], states: Float[Tensor, "B L D"], mask: Int[Tensor, "B L"] | None
     ) -> Float[Tensor, "B Q D"]:
         """The decoder's last hidden states, scaled as the output layer reads them."""
         found: Tensor = self.decoder(
@@ -116,8 +115,10 @@ class EncoderDecoder:
         return self.scaled(found)
 
     def scaled(self, states: Float[Tensor, "B Q D"]) -> Float[Tensor, "B Q D"]:
-        """States as the output layer reads them: the first T5 scales them, because it shares the embedding."""
-        scales = getattr(self._config, "scale_decoder_outputs", False)
+        """States as the output layer reads them: T5 and its like scale them if that layer is the embedding."""
+        scales = getattr(self._config, "scale_decoder_outputs", None)
+        if scales is None:
+            scales = hasattr(self._model, "model_dim") and self._config.tie_word_embeddings
         return states * self._config.d_model**-0.5 if scales else states
 
     def whole(self, sources: Sources, ids: Int[Tensor, "B Q"]) -> Float[Tensor, "B Q V"]:
@@ -130,6 +131,11 @@ class EncoderDecoder:
             return_dict=True,
         ).logits
         return found
+
+
+def _embeddings(half: nn.Module) -> nn.Module | None:
+    found: Any = getattr(half, "get_input_embeddings", lambda: getattr(half, "embed_tokens", None))()
+    return found if isinstance(found, nn.Module) else None
 
 
 def _rows(layer: nn.Module | None, attribute: str) -> int | None:
