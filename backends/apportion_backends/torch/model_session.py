@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Float
@@ -14,6 +14,7 @@ from apportion.protocols.backend import Capability, SessionInfo
 from apportion.protocols.batch import ScoringBatch
 from apportion_backends.torch.checksum import model_checksum
 from apportion_backends.torch.comparing import Traits
+from apportion_backends.torch.edits import named_modules
 from apportion_backends.torch.fingerprint import fingerprint, weights_bytes
 from apportion_backends.torch.guard import Guard
 from apportion_backends.torch.head import Head, all_logits, at_targets, log_probs_of_logits, target_log_probs, upcast
@@ -96,6 +97,10 @@ class ModelSession(ABC):
         if self._model is None:
             raise BackendError("This session is closed; make a new Explainer.")
         return self._model
+
+    def modules(self) -> Mapping[str, nn.Module]:
+        """All modules of the model, by name."""
+        return named_modules(self.model)
 
     def log_probs(self, batch: ScoringBatch) -> Float[Tensor, "B T"]:
         """Log-probabilities of the target in every row, fp32 or better.
