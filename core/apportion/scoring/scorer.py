@@ -294,6 +294,8 @@ class PendingScores:
         """Values of all inputs, in order, after all rows have been read; float64 on the CPU."""
         if not self.shares:
             return self._found[0]
+        # If all rows were known, nothing was read that the reference prompt would have been read before.
+        self.scorer.readout.prepare(self.scorer.score)
         return self.scorer.readout.applied(*(Scores(log_probs=part) for part in self._found))
 
 
