@@ -93,8 +93,8 @@ _SEQ2SEQ_CONFIGS: Mapping[str, Callable[[], tf.PretrainedConfig]] = {
 }
 
 FAMILIES = tuple(_CONFIGS)
-"""Causal architectures that ``model`` builds: plain, learned positions, tied weights, ALiBi, state space, experts, sliding
-window, soft capping, fused projections, parallel blocks, multi-query attention."""
+"""Causal architectures that ``model`` builds: plain, learned positions, tied weights, ALiBi, state space, experts,
+sliding window, soft capping, fused projections, parallel blocks, multi-query attention."""
 SEQ2SEQ_FAMILIES = tuple(_SEQ2SEQ_CONFIGS)
 """Encoder–decoder architectures that ``model`` builds: relative positions with scaled outputs, a forced first token and
 a bias of the output layer, two vocabularies, scaled embeddings."""
