@@ -105,14 +105,14 @@ class EncoderDecoder:
         self, ids: Int[Tensor, "B Q"], states: Float[Tensor, "B L D"], mask: Int[Tensor, "B L"] | None
     ) -> Float[Tensor, "B Q D"]:
         """The decoder's last hidden states, scaled as the output layer reads them."""
-        found: Tensor = self.decoder(
-            input_ids=ids.to(self.device),
-            encoder_hidden_states=states,
-            encoder_attention_mask=mask,
-            use_cache=False,
-            return_dict=True,
-        )[0]
+        found: Tensor = self.decoder(input_ids=ids.to(self.device), **self.reading(states, mask))[0]
         return self.scaled(found)
+
+    def reading(self, states: Float[Tensor, "B L D"], mask: Int[Tensor, "B L"] | None = None) -> dict[str, Any]:
+        """Arguments by which the decoder reads the encoder's states."""
+        return {
+            "encoder_hidden_states": states, "encoder_attention_mask": mask, "use_cache": False, "return_dict": True,
+        }  # fmt: skip
 
     def scaled(self, states: Float[Tensor, "B Q D"]) -> Float[Tensor, "B Q D"]:
         """States as the output layer reads them: T5 and its like scale them if that layer is the embedding."""

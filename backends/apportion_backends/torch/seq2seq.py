@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from apportion.protocols.backend import Capability, Layout, SessionInfo
 from apportion.protocols.batch import ScoringBatch
+from apportion.protocols.inside import NO_EDITS, Edits, EmbeddedBatch, Trace
 from apportion.protocols.row import ModelInput
 from apportion_backends.torch.comparing import Traits
 from apportion_backends.torch.decoder_start import DecoderStart, decoder_start
@@ -22,9 +24,12 @@ from apportion_backends.torch.generating import generated
 from apportion_backends.torch.inputs import input_device
 from apportion_backends.torch.limits import decoder_length, encoder_length
 from apportion_backends.torch.loading import OpenModel
-from apportion_backends.torch.memory import HalvesActivationSize
+from apportion_backends.torch.memory import HalvesActivationSize, translate_out_of_memory
 from apportion_backends.torch.model_session import ModelSession, batch_size
+from apportion_backends.torch.seq2seq_inside import Seq2SeqInside
+from apportion_backends.torch.seq2seq_tracing import trace_halves
 from apportion_backends.torch.target_mode import languages, source_tokenizer, target_tokenizer
+from apportion_backends.torch.tracing import gives_attention
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -56,6 +61,7 @@ class Seq2SeqSession(ModelSession):
         self._languages: tuple[object, ...] | None = None
         # One attribute, because several threads may read with one model.
         self._encoded: Mapping[Ids, Float[Tensor, "L D"]] = {}
+        self._inside: Seq2SeqInside | None = None
         super().__init__(model, traits, memory_budget, joint=False)
 
     @property
@@ -98,6 +104,47 @@ class Seq2SeqSession(ModelSession):
         ids, start = (torch.tensor([row], device=device) for row in (prompt.ids, self._start.ids))
         return generated(self.model, self.target_tokenizer, ids, options, seed, room, stop, start=start)
 
+    def embeddings(self, ids: Ids, *, target: bool = False) -> Float[Tensor, "L D"]:
+        """Input embeddings of tokens as the encoder reads them, or as the decoder does; detached."""
+        return self._opened().embeddings(ids, target=target)
+
+    def forward(
+        self, batch: EmbeddedBatch, *, recompute: bool = False
+    ) -> AbstractContextManager[Float[Tensor, "B T V"]]:
+        """Context of a forward pass over embeddings and its backward passes.
+
+        Raises:
+            BatchTooLargeError: memory ran out.
+        """
+        return self._opened().forward(batch, recompute=recompute)
+
+    def graph_bytes(self, prompt: int, target: int) -> int:
+        """Upper estimate of the memory of one row's forward pass with what its backward pass needs, in bytes."""
+        return self._opened().graph_bytes(prompt, target)
+
+    def trace(
+        self,
+        prompt: Ids,
+        target: Ids,
+        *,
+        hidden: bool = False,
+        attentions: bool = False,
+        modules: Sequence[str] = (),
+        edits: Edits = NO_EDITS,
+    ) -> Trace:
+        """Internals of one forward pass of the encoder and of the decoder.
+
+        Raises:
+            InputError: the model has no module with this name, or the module returns no tensor.
+            CapabilityError: attention weights were requested, which this model does not give.
+        """
+        self._look_again()
+        read = (*self._start.ids, *target[:-1])
+        with translate_out_of_memory():
+            return trace_halves(
+                self.model, prompt, read, hidden=hidden, attentions=attentions, modules=modules, edits=edits
+            )
+
     def fingerprint(self) -> str:
         """A hash of the configuration, of classes and settings, of a sample of every weight, and of the target's start.
 
@@ -128,9 +175,12 @@ class Seq2SeqSession(ModelSession):
 
     def _adapt(self, model: PreTrainedModel) -> None:
         self._encoded = {}
+        self._inside = None
         self._halves = EncoderDecoder(model)
         self.capabilities = frozenset(
-            {Capability.LOG_PROBS, Capability.LOGITS} | ({Capability.GENERATE} if model.can_generate() else set())
+            {Capability.LOG_PROBS, Capability.LOGITS, Capability.GRADIENTS, Capability.HIDDEN_STATES}
+            | ({Capability.GENERATE} if model.can_generate() else set())
+            | ({Capability.ATTENTIONS} if gives_attention(model) else set())
         )
         self._limit, self._written = encoder_length(model), decoder_length(model)
         self._activations = HalvesActivationSize(model, linear_head=self._traits.linear_head)
@@ -147,6 +197,20 @@ class Seq2SeqSession(ModelSession):
             target_length=room,
             notes=(*info.notes, *self._start.notes),
         )
+
+    def close(self) -> None:
+        """Release the model; idempotent."""
+        super().close()
+        self._inside = None
+
+    def _opened(self) -> Seq2SeqInside:
+        """The inside of the model as it is now."""
+        model = self.model
+        self._look_again()
+        inside = self._inside
+        if inside is None or inside.start != self._start.ids:
+            inside = self._inside = Seq2SeqInside(model, self._traits, self._start.ids)
+        return inside
 
     def _forget(self) -> None:
         self._encoded = {}

@@ -18,7 +18,7 @@ from apportion.protocols.row import ModelInput
 from apportion_backends.torch.comparing import Traits
 from apportion_backends.torch.generating import generated
 from apportion_backends.torch.inputs import cache_argument, input_device
-from apportion_backends.torch.inside import DecoderInside, embeddings
+from apportion_backends.torch.inside import DecoderInside
 from apportion_backends.torch.limits import context_length
 from apportion_backends.torch.loading import OpenModel
 from apportion_backends.torch.memory import ActivationSize, translate_out_of_memory
@@ -161,7 +161,7 @@ class TorchSession(ModelSession):
 
     def embeddings(self, ids: tuple[int, ...], *, target: bool = False) -> Float[Tensor, "L D"]:
         """Input embeddings of tokens, detached."""
-        return embeddings(self.model, ids)
+        return self._opened().embeddings(ids)
 
     def forward(
         self, batch: EmbeddedBatch, *, recompute: bool = False

@@ -70,7 +70,9 @@ _CONFIGS: Mapping[str, Callable[[], tf.PretrainedConfig]] = {
     ),
 }
 
-DECODER: Mapping[str, Any] = {**COMMON, "decoder_start_token_id": 257}
+PAD = 258
+DECODER: Mapping[str, Any] = {**COMMON, "pad_token_id": PAD, "decoder_start_token_id": 257}
+BEGINS_WITH_PAD: Mapping[str, Any] = {**DECODER, "decoder_start_token_id": PAD}
 HALVES: Mapping[str, Any] = {
     "d_model": 32,
     "encoder_layers": 2,
@@ -84,10 +86,18 @@ HALVES: Mapping[str, Any] = {
 }
 
 _SEQ2SEQ_CONFIGS: Mapping[str, Callable[[], tf.PretrainedConfig]] = {
-    "t5": lambda: tf.T5Config(**DECODER, d_model=32, d_kv=12, d_ff=48, num_layers=2, num_heads=4),
+    "t5": lambda: tf.T5Config(
+        **BEGINS_WITH_PAD,
+        d_model=32,
+        d_kv=12,
+        d_ff=48,
+        num_layers=2,
+        num_heads=4,
+        feed_forward_proj="gated-gelu",
+    ),
     "bart": lambda: tf.BartConfig(**DECODER, **HALVES),
     "marian": lambda: tf.MarianConfig(
-        **DECODER, **HALVES, decoder_vocab_size=VOCABULARY + 1, share_encoder_decoder_embeddings=False
+        **BEGINS_WITH_PAD, **HALVES, decoder_vocab_size=VOCABULARY + 1, share_encoder_decoder_embeddings=False
     ),
     "m2m_100": lambda: tf.M2M100Config(**DECODER, **HALVES, scale_embedding=True),
 }
