@@ -68,7 +68,7 @@ class WatchedGenerator(torch.Generator):
 
 
 def check_estimate(name: str, estimate: object, n_features: int, n_outputs: int) -> Estimate:
-    """Check an estimate against the protocol: shapes, finite values, no negative errors.
+    """Check an estimate against the protocol: shapes, finite values, no negative errors or magnitudes.
 
     Raises:
         PluginError: the return value is not an estimate of this game.
@@ -101,11 +101,22 @@ def check_estimate(name: str, estimate: object, n_features: int, n_outputs: int)
         )
     if not bool(torch.isfinite(estimate.values).all()):
         raise PluginError(f"The method {name!r} returned values that are not finite: {estimate.values}.")
+    _check_signs(name, estimate)
     if estimate.std_error is not None and bool(((estimate.std_error < 0) | estimate.std_error.isinf()).any()):
         raise PluginError(f"The method {name!r} returned a negative or infinite standard error (NaN means unknown).")
     if estimate.replicates is not None:
         _check_replicates(name, estimate, n_features)
     return estimate
+
+
+def _check_signs(name: str, estimate: Estimate) -> None:
+    if not isinstance(estimate.signed, bool):
+        raise PluginError(f"The method {name!r} returned signed={estimate.signed!r:.40}; it must be True or False.")
+    if not estimate.signed and bool((estimate.values < 0).any()):
+        raise PluginError(
+            f"The method {name!r} returned signed=False, and the negative value {float(estimate.values.min()):g}; "
+            "magnitudes are never negative. Return their absolute values, or leave signed=True."
+        )
 
 
 def _check_replicates(name: str, estimate: Estimate, n_features: int) -> None:

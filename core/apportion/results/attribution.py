@@ -39,7 +39,8 @@ EFFICIENT = ("Shapley value", "Owen value")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Attribution:
-    """Attribution of a target to the features of a prompt. A feature with a positive value raises the target's score.
+    """Attribution of a target to the features of a prompt. A feature with a positive value raises the target's score,
+    unless the values are magnitudes (``signed``).
 
     Arrays are float64 NumPy arrays, with F features and T target tokens. For ``log_prob``, values are in nats.
 
@@ -64,6 +65,7 @@ class Attribution:
         plugins: plugins whose visualizers ``plot`` uses; not saved.
         changed: the result was read from a file that was changed after it was saved, so its values and its arguments
             may not belong together: it is shown, but neither evaluated nor refined.
+        signed: the sign of a value says whether the feature raises or lowers the score; ``False`` for magnitudes.
     """
 
     features: tuple[Feature, ...]
@@ -83,6 +85,7 @@ class Attribution:
     recipe: Recipe | None = field(default=None, repr=False)
     plugins: Plugins | None = field(default=None, repr=False)
     changed: bool = field(default=False, repr=False)
+    signed: bool = True
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -117,6 +120,11 @@ class Attribution:
     def unit(self) -> str:
         """Unit of ``values``, such as ``"nats"`` or ``"probability"``."""
         return self.provenance.unit
+
+    @property
+    def score_unit(self) -> str:
+        """Unit of the scores that are explained, such as ``base_value``: ``"nats"`` for ``log_prob``."""
+        return self.provenance.score_unit or self.unit
 
     def __getitem__(self, name: str) -> float:
         """The attribution of the whole target to one feature: ``result["lawyer"]``.
@@ -257,7 +265,8 @@ class Attribution:
     def __repr__(self) -> str:
         values, provenance = np.asarray(self.values), self.provenance
         order = np.argsort(-np.nan_to_num(np.abs(values)), kind="stable")[:TOP]
-        top = ", ".join(f"{quoted(self.features[i].name)} {values[i]:+.3g}" for i in order)
+        sign = "+" if self.signed else ""
+        top = ", ".join(f"{quoted(self.features[i].name)} {values[i]:{sign}.3g}" for i in order)
         target = quoted(self.whole_target)
         against = "" if provenance.contrast is None else f" against {quoted(provenance.contrast)}"
         model = f" on {quoted(provenance.model)}" if provenance.model else ""

@@ -32,6 +32,7 @@ class Provenance:
         target_options: options of the target function, as given.
         contrast: the text that the target was compared with; ``None`` if there was none.
         unit: unit of the values.
+        score_unit: unit of the target function's values, if that is another one, as for attention weights; else empty.
         budget: maximum number of distinct evaluations allowed; ``None`` for no limit.
         until: the largest standard error allowed; ``None`` if no limit was given.
         seed: seed of every random draw.
@@ -76,6 +77,7 @@ class Provenance:
     target_end: str | None = None
     target_label: str = ""
     target_rise: str = ""
+    score_unit: str = ""
 
 
 def versions() -> dict[str, str]:

@@ -27,7 +27,7 @@ READABLE = (1, 2)
 """Versions that can be read; version 1 has no recipe."""
 
 _ARRAYS = ("values", "token_values", "std_error", "token_std_error", "top_agreement")
-_PLAIN = ("estimand", "base_value", "full_value", "target_text")
+_PLAIN = ("estimand", "base_value", "full_value", "target_text", "signed")
 
 
 def to_dict(result: Any) -> dict[str, Any]:
@@ -129,7 +129,7 @@ def fields_of(data: object, place: str) -> dict[str, Any]:
 
 def _fields(data: dict[str, Any]) -> dict[str, Any]:
     # Files from older versions do not have these fields.
-    data = {"top_agreement": None, "recipe": None} | data
+    data = {"top_agreement": None, "recipe": None, "signed": True} | data
     known = {"schema", "version", SEAL, "features", "target_tokens", "segments", "provenance", "extras", "recipe"}
     _refuse_unknown("fields", data, known | set(_ARRAYS) | set(_PLAIN))
     _refuse_unknown("provenance fields", data["provenance"], {f.name for f in fields(Provenance)})
@@ -175,6 +175,8 @@ def _check_types(data: Mapping[str, Any]) -> None:
     for name in ("base_value", "full_value"):
         if data[name] is not None and (type(data[name]) not in (int, float) or not math.isfinite(data[name])):
             raise TypeError(f"{name} is {data[name]!r}, not a finite number")
+    if type(data["signed"]) is not bool:
+        raise TypeError(f"signed is {data['signed']!r:.40}, not true or false")
     _check_provenance(data["provenance"])
     if not isinstance(data["extras"], dict) or not n:
         raise TypeError("there are no features, or extras is not an object")
@@ -202,6 +204,8 @@ def _check_shapes(found: Mapping[str, Any]) -> None:
     shapes = found["values"].shape, found["token_values"].shape
     if shapes != (wanted[1:], wanted):
         raise ValueError(f"shapes {shapes[0]} and {shapes[1]} do not fit {wanted}")
+    if not found["signed"] and ((found["values"] < 0).any() or (found["token_values"] < 0).any()):
+        raise ValueError("magnitudes (signed: false) are negative")
     shares = found["top_agreement"]
     if shares is not None and (shares.shape != wanted[1:] or not ((shares >= 0) & (shares <= 1)).all()):
         raise ValueError(f"top_agreement must be {wanted[1]} numbers between 0 and 1")

@@ -56,6 +56,7 @@ def assemble(
     values = _array(estimate.values)
     errors = None if estimate.std_error is None else _array(estimate.std_error)
     replicates = None if estimate.replicates is None else _array(estimate.replicates)
+    score_unit = str(getattr(request.target_fn, "unit", request.target_fn_name))
     agreement = top_agreement(values[:, 0], None if errors is None else errors[:, 0], replicates)
     provenance = Provenance(
         method=request.method_name,
@@ -67,7 +68,8 @@ def assemble(
         target_rise=str(getattr(request.target_fn, "rise", "")),
         target_options={name: _plain(value) for name, value in request.target_options.items()},
         contrast=None if request.target.contrast is None else request.target.contrast.text,
-        unit=estimate.unit or str(getattr(request.target_fn, "unit", request.target_fn_name)),
+        unit=estimate.unit or score_unit,
+        score_unit=score_unit if estimate.unit not in (None, score_unit) else "",
         budget=request.budget,
         until=request.until,
         seed=request.seed,
@@ -103,6 +105,7 @@ def assemble(
         extras=dict(estimate.extras),
         recipe=recipe_of(request, plugins["inputs"], tally.notes),
         plugins=plugins,
+        signed=estimate.signed,
     )
 
 

@@ -221,6 +221,7 @@ class _Probes:
             unit="importance",
             extras={"probe_steps": self._steps, "probes_ended": count},
             notes=tuple(notes),
+            signed=False,
         )
 
     def _move(self, going: Int[Tensor, " A"]) -> None:

@@ -61,7 +61,7 @@ class Bar:
         rows, hidden = table_rows(np.asarray(attribution.values), max_features, sort=sort, most=parts.MOST_ROWS)
         fonts = lettering(parts.figure_texts(attribution, title))
         notes = [*hidden, *error_notes(attribution, "Whiskers"), *fonts.notes]
-        return drawn(look, fonts, lambda page: draw_bars(page, attribution, rows, notes))
+        return drawn(look, fonts, lambda page: draw_bars(page, attribution, rows, notes), signed=attribution.signed)
 
 
 def draw_bars(page: Page, attribution: Attribution, rows: Sequence[int], notes: Sequence[str]) -> None:
@@ -75,7 +75,8 @@ def draw_bars(page: Page, attribution: Attribution, rows: Sequence[int], notes: 
     """
     values, half = np.asarray(attribution.values), half_widths(attribution)
     chosen = list(rows)
-    bars = Bars(values[chosen], None if half is None else half[chosen], Numbers(values[chosen], decimals=DECIMALS))
+    numbers = Numbers(values[chosen], decimals=DECIMALS, signed=attribution.signed)
+    bars = Bars(values[chosen], None if half is None else half[chosen], numbers)
     beside = 2 * MARGIN + 0.1 + bars.width(page, LEAST_BARS)
     labels, widest = parts.fitted_labels(page, parts.row_labels(attribution, rows, page), beside)
     left = MARGIN + widest + 0.1

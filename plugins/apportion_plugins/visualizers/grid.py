@@ -72,7 +72,9 @@ class Grid:
     @property
     def texts(self) -> list[list[str]]:
         """Numbers in the cells."""
-        numbers = Numbers(self.cells.ravel(), digits=3 if len(self.columns) <= MOST_PRECISE else 2)
+        numbers = Numbers(
+            self.cells.ravel(), digits=3 if len(self.columns) <= MOST_PRECISE else 2, signed=self.page.signed
+        )
         texts = [[numbers.signed(value) for value in row] for row in self.cells]
         if self.blank is None:
             return texts
@@ -217,8 +219,14 @@ def _overhang(longest: float, cell: float) -> float:
     return max(0.0, 0.75 * longest - cell / 2)
 
 
-def _colours(ramp: Ramp) -> Colormap:
-    steps = [hex_of(ramp.colour(float(s))) for s in np.linspace(-1, 1, STEPS)]
+def _least(page: Page) -> float:
+    """The lowest strength: 0 for magnitudes."""
+    return -1.0 if page.signed else 0.0
+
+
+def _colours(ramp: Ramp, least: float) -> Colormap:
+    """Colours for strengths from ``least`` to 1."""
+    steps = [hex_of(ramp.colour(float(s))) for s in np.linspace(least, 1, STEPS)]
     return ListedColormap(steps).with_extremes(bad=hex_of(ramp.colour(float("nan"))))
 
 
@@ -227,13 +235,13 @@ def _draw_cells(grid: Grid, axes: Axes, slanted: bool) -> None:
     corners = np.arange(n_columns + 1) - 0.5, np.arange(n_rows + 1) - 0.5
     # Edges in the background colour separate the cells.
     style: dict[str, Any] = {
-        "norm": Normalize(-grid.limit, grid.limit),
+        "norm": Normalize(_least(grid.page) * grid.limit, grid.limit),
         "edgecolors": axes.get_facecolor(),
         "linewidth": 0.8,
     }
     blank = np.zeros(grid.cells.shape, bool) if grid.blank is None else grid.blank
     shown = np.ma.masked_invalid(np.where(blank, 0.0, grid.cells))
-    axes.pcolormesh(*corners, shown, cmap=_colours(grid.page.ramp), **style)
+    axes.pcolormesh(*corners, shown, cmap=_colours(grid.page.ramp, _least(grid.page)), **style)
     page_colour: dict[str, Any] = {"facecolor": axes.get_facecolor(), "edgecolor": axes.get_facecolor()}
     for row, column in np.argwhere(blank):
         axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, **page_colour))
@@ -260,10 +268,11 @@ def _draw_numbers(grid: Grid, axes: Axes) -> None:
 
 def draw_scale(page: Page, axes: Axes, limit: float, label: str) -> None:
     """Draw the colour scale in axes of ``SCALE`` inches, whatever the width of the grid."""
-    source = ScalarMappable(Normalize(-limit, limit), _colours(page.ramp))
+    least = _least(page)
+    source = ScalarMappable(Normalize(least * limit, limit), _colours(page.ramp, least))
     bar = page.figure.colorbar(source, cax=axes, orientation="horizontal")
-    numbers = Numbers([limit], digits=2)
-    ticks = [-limit, 0.0, limit]
+    numbers = Numbers([limit], digits=2, signed=page.signed)
+    ticks = [-limit, 0.0, limit] if page.signed else [0.0, limit / 2, limit]
     bar.set_ticks(ticks, labels=[numbers.signed(tick) for tick in ticks], **page.style(NOTE))
     bar.ax.tick_params(length=page.points(2.0), pad=page.points(3.5))
     bar.outline.set_visible(False)

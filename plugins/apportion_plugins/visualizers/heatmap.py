@@ -71,7 +71,8 @@ class Heatmap:
         fonts = lettering(parts.figure_texts(attribution, title))
         hidden, about = left_out(values, rows, "features", "max_features"), error_notes(attribution, "Whiskers")
         if repeats_the_whole(attribution):
-            return drawn(look, fonts, lambda page: draw_bars(page, attribution, rows, [*hidden, *about, *fonts.notes]))
+            notes = [*hidden, *about, *fonts.notes]
+            return drawn(look, fonts, lambda page: draw_bars(page, attribution, rows, notes), signed=attribution.signed)
         weight = np.nansum(np.abs(cells), axis=0)
         columns = largest(weight, max_tokens)
         hidden += left_out(weight, columns, "target tokens", "max_tokens", "Σ|attribution|")
@@ -81,7 +82,7 @@ class Heatmap:
             grid = _grid(page, attribution, cells[np.ix_(rows, columns)], rows, shown, numbers)
             draw_grid(grid, lambda width: header_of(attribution, page, width), [*hidden, *about, *fonts.notes])
 
-        return drawn(look, fonts, layout)
+        return drawn(look, fonts, layout, signed=attribution.signed)
 
 
 def _grid(
@@ -93,12 +94,13 @@ def _grid(
     numbers: bool | None,
 ) -> Grid:
     values, half = np.asarray(attribution.values)[rows], half_widths(attribution)
+    written = Numbers(values, decimals=DECIMALS, signed=attribution.signed)
     return Grid(
         page=page,
         cells=cells,
         rows=parts.row_labels(attribution, rows, page),
         columns=columns,
-        bars=Bars(values, None if half is None else half[rows], Numbers(values, decimals=DECIMALS)),
+        bars=Bars(values, None if half is None else half[rows], written),
         numbered=len(columns) <= MOST_NUMBERED if numbers is None else numbers,
         insists=numbers is True,
         bars_label=f"whole target ({attribution.unit})",

@@ -27,7 +27,8 @@ MOST_PAIRS = 20
 def feature_table(attribution: Attribution, rows: Sequence[int]) -> str:
     """Feature, text, replacement, attribution, error, bar."""
     features = [attribution.features[i] for i in rows]
-    numbers, strength = Numbers(attribution.values, decimals=DECIMALS), strengths(np.asarray(attribution.values))
+    numbers = Numbers(attribution.values, decimals=DECIMALS, signed=attribution.signed)
+    strength = strengths(np.asarray(attribution.values))
     half = half_widths(attribution)
     texts = not all(map(text_is_name, features))
     baselines = any(feature.baseline for feature in features)
@@ -41,7 +42,7 @@ def feature_table(attribution: Attribution, rows: Sequence[int]) -> str:
         if baselines:
             cells.append(parts.cell(parts.piece(feature.baseline or "(removed)")))
         cells += _figures(numbers, attribution.values[i], None if half is None else half[i])
-        lines.append("".join([*cells, parts.bar(float(strength[i]))]))
+        lines.append("".join([*cells, parts.bar(float(strength[i]), signed=attribution.signed)]))
     return parts.table(parts.column_heads(heads, _units(attribution)), lines)
 
 
@@ -50,7 +51,7 @@ def group_table(attribution: Attribution, limit: int | None) -> list[str]:
     groups = groups_of(attribution)
     rows, notes = strongest(groups, limit, "max_features")
     values, half = np.array([group.value for group in groups]), half_widths_of(groups)
-    numbers, strength = Numbers(values, decimals=DECIMALS), strengths(values)
+    numbers, strength = Numbers(values, decimals=DECIMALS, signed=attribution.signed), strengths(values)
     lines = []
     for i in rows:
         group = groups[i]
@@ -58,7 +59,8 @@ def group_table(attribution: Attribution, limit: int | None) -> list[str]:
         name = parts.label(group.label(TEXT_COLUMNS), TEXT_COLUMNS)
         note = f' <small class="apn-soft">{tag}</small>' if tag else ""
         figures = _figures(numbers, group.value, None if half is None else half[i])
-        lines.append("".join([parts.row_head(name + note, group.depth), *figures, parts.bar(float(strength[i]))]))
+        bar = parts.bar(float(strength[i]), signed=attribution.signed)
+        lines.append("".join([parts.row_head(name + note, group.depth), *figures, bar]))
     if any(groups[i].closed for i in rows):
         notes.append("Features of a group that was not expanded share its score.")
     heads = parts.column_heads(["group"], [attribution.unit, *([] if half is None else ["±"]), ""])
@@ -101,27 +103,29 @@ def token_table(attribution: Attribution, rows: Sequence[int], max_cells: int) -
             )
         ]
     cells = np.asarray(attribution.token_values).T[list(rows)]
-    limit, numbers = colour_limit(cells), Numbers(cells.ravel(), digits=2)
+    signed = attribution.signed
+    limit, numbers = colour_limit(cells), Numbers(cells.ravel(), digits=2, signed=signed)
     errors = attribution.token_std_error
     heads = "".join(f'<th scope="col">{parts.piece(token)}</th>' for token in labels)
     lines = []
     for i, row in zip(rows, cells, strict=True):
         half = None if errors is None else INTERVAL * np.asarray(errors)[:, i]
         name = parts.row_head(parts.label(attribution.features[i].name, SHORT_COLUMNS))
-        lines.append(name + _token_cells(row, half, limit, numbers))
+        colours = [colour_class(float(value) / limit, signed=signed) for value in row]
+        lines.append(name + _token_cells(row, half, colours, numbers))
     note = "" if errors is None else f"; ±: 95 % interval, {INTERVAL} standard errors"
     most = Numbers([limit]).plain(limit)
-    caption = f"Each target token ({attribution.unit}; the strongest colours are ±{most}{note})"
+    caption = f"Each target token ({attribution.unit}; the strongest colours are {'±' if signed else ''}{most}{note})"
     return [parts.soft(caption), parts.table(f"<td></td>{heads}", lines, "apn-tokens")]
 
 
 def _token_cells(
-    row: Float64[np.ndarray, " T"], half: Float64[np.ndarray, " T"] | None, limit: float, numbers: Numbers
+    row: Float64[np.ndarray, " T"], half: Float64[np.ndarray, " T"] | None, colours: list[str], numbers: Numbers
 ) -> str:
     cells = []
     for t, value in enumerate(row):
         error = "" if half is None else f" <small>±{numbers.plain(half[t])}</small>"
-        cells.append(f'<td class="{colour_class(float(value) / limit)}">{numbers.signed(value)}{error}</td>')
+        cells.append(f'<td class="{colours[t]}">{numbers.signed(value)}{error}</td>')
     return "".join(cells)
 
 

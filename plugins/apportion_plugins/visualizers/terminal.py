@@ -16,7 +16,7 @@ from apportion.results.attribution import Attribution
 from apportion.results.comparison import ResultComparison
 from apportion.results.evaluation import Evaluation
 from apportion.results.scored import scored
-from apportion_plugins.visualizers.facts import contrast_text, estimand_of, summary, target_text
+from apportion_plugins.visualizers.facts import contrast_text, estimand_of, meaning_of_signs, summary, target_text
 from apportion_plugins.visualizers.groups import Group, groups_of, has_groups, strongest
 from apportion_plugins.visualizers.labels import one_line, prose
 from apportion_plugins.visualizers.palette import strengths
@@ -91,7 +91,8 @@ class TerminalView:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Header, prompt, table, footer."""
-        pen = Pen(ascii_only=options.ascii_only, coloured=bool(console.color_system) and not console.no_color)
+        coloured = bool(console.color_system) and not console.no_color
+        pen = Pen(ascii_only=options.ascii_only, coloured=coloured, signed=self.attribution.signed)
         yield self._header(pen)
         yield Text()
         if self.attribution.segments:
@@ -120,6 +121,9 @@ class TerminalView:
         return grid
 
     def _legend(self, pen: Pen) -> Text:
+        if not self.attribution.signed:
+            strongest = "" if pen.coloured or not self.attribution.segments else " Largest where marked [+]."
+            return Text(pen.say(meaning_of_signs(self.attribution) + strongest))
         raises, lowers = ((pen.say(f" {sign} "), pen.background(s)) for sign, s in (("+", 1.0), ("−", -1.0)))
         provenance = self.attribution.provenance
         what = "the target's score" if not scored(provenance) else f"the {scored(provenance)}"
