@@ -15,6 +15,7 @@ from apportion.protocols.backend import Capability, Layout, SessionInfo
 from apportion.protocols.batch import PaddedBatch, ScoringBatch
 from apportion.protocols.inside import NO_EDITS, Edits, EmbeddedBatch, Trace
 from apportion.protocols.row import ModelInput
+from apportion_backends.torch.attention_weights import gives_attention
 from apportion_backends.torch.checksum import model_checksum
 from apportion_backends.torch.edits import named_modules
 from apportion_backends.torch.fingerprint import fingerprint, weights_bytes
@@ -33,7 +34,7 @@ from apportion_backends.torch.prefix import PrefixStore
 from apportion_backends.torch.probe import Traits
 from apportion_backends.torch.stopping import StopAtText
 from apportion_backends.torch.structure import StructureLog
-from apportion_backends.torch.tracing import gives_attention, trace
+from apportion_backends.torch.tracing import trace
 
 if TYPE_CHECKING:
     from transformers import Cache, PreTrainedModel

@@ -92,6 +92,8 @@ class Trace:
         encoder_hidden: the same as ``hidden`` for the encoder, if there is one.
         encoder_attentions: the same as ``attentions`` for the encoder, if there is one.
         cross_attentions: the weights with which the decoder attends to the prompt, of each of its layers.
+        attention_modules: names of the modules that attend with the weights in ``attentions``; empty if unknown. In
+            hybrid models, not all layers attend.
     """
 
     hidden: tuple[Float[Tensor, "L D"], ...] = ()
@@ -100,6 +102,7 @@ class Trace:
     encoder_hidden: tuple[Float[Tensor, "P D"], ...] = ()
     encoder_attentions: tuple[Float[Tensor, "H P P"], ...] = ()
     cross_attentions: tuple[Float[Tensor, "H L P"], ...] = ()
+    attention_modules: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
