@@ -30,6 +30,9 @@ class Estimate:
         replicates: at least two bootstrap replicates of ``values[:, 0]``, resampled from the evaluated coalitions, with
             the spread of ``std_error``. They show whether the ranking of the features is stable; without them, errors
             are assumed to be independent and normal.
+        signed: the sign of a value says whether the feature raises or lowers the target's score. ``False`` for
+            magnitudes, such as attention weights or norms of gradients, which are never negative: views show them
+            without signs, and comparisons take the magnitudes of other results.
     """
 
     values: Float[Tensor, "F K"]
@@ -39,6 +42,7 @@ class Estimate:
     notes: tuple[str, ...] = ()
     unit: str | None = None
     replicates: Float[Tensor, "R F"] | None = None
+    signed: bool = True
 
 
 @dataclass(frozen=True)
