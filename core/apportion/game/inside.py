@@ -30,8 +30,13 @@ class AskInside(Protocol):
         """Input embeddings of tokens."""
         ...
 
-    def rows_at_once(self, prompt: int) -> int:
-        """Number of prompts of this length that fit the memory budget with their backward passes; 0 if none does."""
+    def rows_at_once(self, prompt: int, extra: int = 0) -> int:
+        """Number of prompts of this length that fit the memory budget with their backward passes; 0 if none does.
+
+        Args:
+            prompt: tokens of a prompt.
+            extra: bytes that each prompt takes on top.
+        """
         ...
 
     def values(self, one: Pass) -> Float[Tensor, "B K"]:
@@ -87,9 +92,13 @@ class GameInside:
     @property
     def batch_rows(self) -> int:
         """Number of prompts that fit the memory budget in one forward pass with backward passes; at least 1."""
+        return self.rows_beside(0)
+
+    def rows_beside(self, extra: int) -> int:
+        """Number of such prompts, if each takes ``extra`` bytes more."""
         tokens = len(self.prompt_ids) + max(map(len, self.targets))
         busy = self._session.layout.batch_tokens // tokens
-        return max(1, min(self._ask.rows_at_once(len(self.prompt_ids)), busy))
+        return max(1, min(self._ask.rows_at_once(len(self.prompt_ids), extra), busy))
 
     def modules(self) -> Mapping[str, nn.Module]:
         """All modules of the model, by name."""
@@ -120,9 +129,11 @@ class GameInside:
         following: Float[Tensor, "B N D"] | None = None,
         edits: Edits = NO_EDITS,
         tokens: bool = True,
+        together: bool = False,
     ) -> Gradients:
         """Values, and gradients with respect to input embeddings."""
-        found = self._ask.gradients(self._pass("gradients", points, following, edits), tokens=tokens)
+        one = self._pass("gradients", points, following, edits, together=together)
+        found = self._ask.gradients(one, tokens=tokens)
         _finite(found.values)
         return found
 
@@ -133,7 +144,10 @@ class GameInside:
         *,
         side: Side = "output",
         given: Sequence[Mapping[str, Float[Tensor, "B ..."]]] = (),
+        following: Float[Tensor, "B N D"] | None = None,
+        edits: Edits = NO_EDITS,
         tokens: bool = True,
+        together: bool = False,
     ) -> ModuleGradients:
         """Values, and gradients with respect to what modules return or read."""
         chosen = _names("names", names)
@@ -145,7 +159,7 @@ class GameInside:
                 f"{len(self.targets)} targets."
             )
         modules = ModulesToRead(chosen, side, tuple(given))
-        one = self._pass("module_gradients", points, None, NO_EDITS, whole=True)
+        one = self._pass("module_gradients", points, following, edits, whole=True, together=together)
         found = self._ask.module_gradients(one, modules, tokens=tokens)
         _finite(found.values)
         return found
@@ -158,7 +172,16 @@ class GameInside:
         self._charge(1)
         return self._ask.trace(self.prompt_ids, hidden=hidden, attentions=attentions, modules=names, edits=edits)
 
-    def _pass(self, name: str, points: object, following: object, edits: Edits, *, whole: bool = False) -> Pass:
+    def _pass(
+        self,
+        name: str,
+        points: object,
+        following: object,
+        edits: Edits,
+        *,
+        whole: bool = False,
+        together: bool = False,
+    ) -> Pass:
         """Check embeddings, and count the evaluations that they take."""
         tokens = len(self.prompt_ids)
         lengths = {tokens} if whole or edits else {tokens, tokens - self.fixed}
@@ -171,7 +194,7 @@ class GameInside:
             if len(target) != len(given):
                 raise InputError(f"There are {len(given)} prompts, but following= has {len(target)} rows.")
         self._charge(len(given))
-        return Pass(given, self.prompt_ids[: tokens - given.shape[1]], target, edits)
+        return Pass(given, self.prompt_ids[: tokens - given.shape[1]], target, edits, together)
 
 
 def _embeddings(what: str, found: object, lengths: set[int]) -> Float[Tensor, "B P D"]:

@@ -185,6 +185,10 @@ class Inside(Protocol):
         """Number of prompts that fit the memory budget in one forward pass with backward passes; at least 1."""
         ...
 
+    def rows_beside(self, extra: int) -> int:
+        """As ``batch_rows``, if each prompt takes ``extra`` bytes more, such as gradients of many modules."""
+        ...
+
     def modules(self) -> Mapping[str, nn.Module]:
         """All modules of the model, by name, for their classes and settings. They must not be changed or called."""
         ...
@@ -231,6 +235,7 @@ class Inside(Protocol):
         following: Float[Tensor, "B N D"] | None = None,
         edits: Edits = NO_EDITS,
         tokens: bool = True,
+        together: bool = False,
     ) -> Gradients:
         """Compute values and their gradients with respect to input embeddings.
 
@@ -242,6 +247,7 @@ class Inside(Protocol):
             following: embeddings of the target tokens that are read, to get gradients for them too.
             edits: as in ``values``.
             tokens: compute gradients for each target token too, not only for the whole target.
+            together: read all prompts in one batch, even beyond the memory budget, because edits compare them.
         """
         ...
 
@@ -252,7 +258,10 @@ class Inside(Protocol):
         *,
         side: Side = "output",
         given: Sequence[Mapping[str, Float[Tensor, "B ..."]]] = (),
+        following: Float[Tensor, "B N D"] | None = None,
+        edits: Edits = NO_EDITS,
         tokens: bool = True,
+        together: bool = False,
     ) -> ModuleGradients:
         """Compute values and their gradients with respect to what modules return or read.
 
@@ -262,7 +271,10 @@ class Inside(Protocol):
             side: what they return (``"output"``) or read (``"input"``).
             given: activations that take the place of the modules' own: one mapping for the target, and one for its
                 contrast if it has one. Nothing then flows back from one module to an earlier one.
+            following: embeddings of the target tokens that are read; ``None`` for the target's own.
+            edits: changes to what other modules return or read.
             tokens: compute gradients for each target token too, not only for the whole target.
+            together: as in ``gradients``.
 
         Raises:
             InputError: a module does not exist, or is not called, or returns no tensor.

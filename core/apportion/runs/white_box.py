@@ -122,9 +122,9 @@ class WhiteBox:
         found: Tensor = self.put(Call(partial(self.session.embeddings, ids, target=target)))
         return found
 
-    def rows_at_once(self, prompt: int) -> int:
+    def rows_at_once(self, prompt: int, extra: int = 0) -> int:
         """Number of prompts of this length that fit the memory budget with their backward passes; 0 if none does."""
-        found: int = self.put(Call(partial(self._readout.rows_at_once, prompt)))
+        found: int = self.put(Call(partial(self._readout.rows_at_once, prompt, extra)))
         return found
 
     def values(self, one: Pass) -> Float[Tensor, "B K"]:

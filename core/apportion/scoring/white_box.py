@@ -38,12 +38,14 @@ class Pass:
         prefix: tokens before each prompt, which get no gradient.
         following: embeddings of the target tokens that are read; ``None`` for the target's own.
         edits: changes to what modules return or read.
+        together: edits compare the prompts, so that all are read in one batch.
     """
 
     points: Float[Tensor, "B P D"]
     prefix: tuple[int, ...] = ()
     following: Float[Tensor, "B N D"] | None = None
     edits: Edits = NO_EDITS
+    together: bool = False
 
     def rows(self, part: slice) -> Pass:
         """The same pass over some of the prompts."""
@@ -92,11 +94,16 @@ class EmbeddedReadout:
         with torch.inference_mode(False), torch.set_grad_enabled(differentiable), self._read(one) as values:
             return values
 
-    def rows_at_once(self, prompt: int) -> int:
-        """Number of prompts of this length that fit the memory budget, with backward passes; 0 if not even one."""
+    def rows_at_once(self, prompt: int, extra: int = 0) -> int:
+        """Number of prompts of this length that fit the memory budget, with backward passes; 0 if not even one.
+
+        Args:
+            prompt: tokens of a prompt.
+            extra: bytes that each prompt takes on top.
+        """
         session, targets = self._session, self._readout.targets
         needed = sum(session.graph_bytes(prompt, len(ids)) for ids in targets)
-        return int(session.info.memory_budget // max(1, needed))
+        return int(session.info.memory_budget // max(1, needed + extra))
 
     def gradients(self, one: Pass, *, tokens: bool) -> Gradients:
         """Values and gradients with respect to embeddings."""
@@ -121,7 +128,7 @@ class EmbeddedReadout:
             # The graph reaches all modules, even if the user has frozen the weights.
             leaf = replace(piece, points=piece.points.detach().requires_grad_())
             seen: list[dict[str, Tensor]] = [{} for _ in self._readout.targets]
-            edits = [_looking(chosen, found, number) for number, found in enumerate(seen)]
+            edits = [_looking(chosen, found, number, piece.edits) for number, found in enumerate(seen)]
             with self._read(leaf, recompute=recompute, edits=edits) as values:
                 leaves = [found[name] for found in seen for name in chosen.names]
                 slopes = iter(self._slopes(values, leaves, tokens=tokens))
@@ -134,15 +141,16 @@ class EmbeddedReadout:
     def _in_parts(self, one: Pass, read: Callable[[slice, bool], Found]) -> list[Found]:
         """Read as many prompts at once as fit into memory; fewer if memory runs out."""
         total = len(one.points)
+        least = total if one.together else 1
         fits = self.rows_at_once(len(one.prefix) + one.points.shape[1])
-        at_once, done = max(1, min(fits, total)), 0
+        at_once, done = max(least, min(fits, total)), 0
         found: list[Found] = []
         with torch.inference_mode(False), torch.enable_grad():
             while done < total:
                 try:
-                    found.append(read(slice(done, done + at_once), fits < 1))
+                    found.append(read(slice(done, done + at_once), fits < least))
                 except BatchTooLargeError:
-                    if at_once == 1:
+                    if at_once <= least:
                         raise
                     at_once = at_once // 2
                     continue
@@ -185,8 +193,11 @@ def _sum(parts: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(parts)).sum(0) if len(parts) > 1 else parts[0]
 
 
-def _looking(modules: ModulesToRead, found: dict[str, Tensor], number: int) -> Edits:
-    """Edits that keep what modules return or read in ``found``, after it was replaced if activations are given."""
+def _looking(modules: ModulesToRead, found: dict[str, Tensor], number: int, others: Edits) -> Edits:
+    """Edits that keep what modules return or read in ``found``, after it was replaced if activations are given.
+
+    Edits of other modules, or of the other side, remain.
+    """
 
     def keep(name: str, own: Tensor) -> Tensor:
         if name not in found:  # else a layer is computed again
@@ -200,8 +211,9 @@ def _looking(modules: ModulesToRead, found: dict[str, Tensor], number: int) -> E
         return keep(name, own)
 
     if modules.side == "output":
-        return Edits(outputs={name: partial(output, name=name) for name in modules.names})
-    return Edits(inputs={name: partial(read, name=name) for name in modules.names})
+        looking = {name: partial(output, name=name) for name in modules.names}
+        return Edits({**others.outputs, **looking}, others.inputs)
+    return Edits(others.outputs, {**others.inputs, **{name: partial(read, name=name) for name in modules.names}})
 
 
 def _leaf(name: str, own: Tensor, given: Tensor | None) -> Tensor:
