@@ -26,6 +26,8 @@ def apportion_register_methods(register: Register) -> None:
         ("lime", "lime:Lime", "a sparse local linear model, with Captum's defaults for text"),
         ("context_cite", "context_cite:ContextCite", "a sparse linear model of the response's log-odds"),
         ("reagent", "reagent:Reagent", "importance from replacing tokens with plausible ones; Inseq's parameters"),
+        ("attention", "attention:Attention", "attention weights, by layer and head, or rolled out"),
+        ("value_zeroing", "value_zeroing:ValueZeroing", "what each layer loses without a token's value vector"),
         ("captum_kernel_shap", "captum:CaptumKernelShap", "reproduces Captum's KernelShap; prefer kernel_shap"),
         ("captum_lime", "captum:CaptumLime", "reproduces Captum's Lime"),
     ):
