@@ -24,7 +24,7 @@ from apportion_plugins.methods.mixing import (
     rolled_out,
     token_scores,
 )
-from apportion_plugins.methods.picking import Picked, checked_pick, heads_of, per_layer
+from apportion_plugins.methods.picking import Picked, checked_pick, heads_of, layers_left_out, per_layer
 from apportion_plugins.methods.token_scores import Summary, TokenScores
 from apportion_plugins.methods.which import Kind, before_targets, checked_kind, kind_of
 
@@ -113,7 +113,7 @@ class Attention:
             signed=False,
             unit="attention",
             extras=extras,
-            notes=tuple(_notes(found, scores, by_head, inside, kind)),
+            notes=(*layers_left_out(trace.attention_modules), *_notes(scores, by_head, inside, kind)),
         )
 
 
@@ -178,7 +178,7 @@ def _heads_kept(
     return read_only(torch.stack([torch.stack([of_features(rows) for rows in one]) for one in heads]))
 
 
-def _notes(chosen: LayerRows, scores: TokenScores, heads: Sequence[Tensor], inside: Inside, kind: str) -> list[str]:
+def _notes(scores: TokenScores, heads: Sequence[Float[Tensor, "H T S"]], inside: Inside, kind: Kind) -> list[str]:
     """What a reader should know about the weights."""
     notes = []
     first, kept = float(scores.prompt[0, 0]), float(torch.stack([rows.sum(-1).mean() for rows in heads]).mean())

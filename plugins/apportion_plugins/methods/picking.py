@@ -8,7 +8,7 @@ from typing import Any
 
 from apportion.errors import InputError, listing, shown
 
-__all__ = ["Picked", "checked_pick", "chosen", "heads_of", "per_layer"]
+__all__ = ["Picked", "checked_pick", "chosen", "heads_of", "layers_left_out", "per_layer"]
 
 Picked = Any
 """``"all"``, one number, a list of numbers, a ``range``, or a tuple of the first number and the one after the last;
@@ -30,9 +30,8 @@ def checked_pick(name: str, picked: object, *, mapping: bool = False) -> None:
         return
     if picked == "all" or _is_number(picked):
         return
-    several = isinstance(picked, (Sequence, range)) and not isinstance(picked, str)
-    numbers_only = several and all(_is_number(one) for one in picked)  # type: ignore[union-attr]
-    if not numbers_only or not len(picked):  # type: ignore[arg-type]
+    several: Sequence[object] = picked if isinstance(picked, (Sequence, range)) and not isinstance(picked, str) else ()
+    if not several or not all(_is_number(one) for one in several):
         also = ", or a mapping from layers to any of these" if mapping else ""
         raise InputError(
             f"{name}={shown(picked)} must be 'all', a number, a list of numbers, a range, or a tuple (first, end)"
@@ -93,7 +92,9 @@ def per_layer(heads: Picked, layers: Picked, names: Sequence[str]) -> dict[int, 
     wanted = sorted(given) if layers == "all" else chosen("layers", layers, names)
     lacking = [number for number in wanted if number not in given]
     if lacking:
-        raise InputError(f"heads={shown(heads)} must name the heads of all chosen layers; it lacks {listing(lacking)}.")
+        raise InputError(
+            f"heads={shown(heads)} must name the heads of all chosen layers; it lacks {listing(map(str, lacking))}."
+        )
     return {number: given[number] for number in wanted}
 
 
@@ -117,3 +118,11 @@ def heads_of(picked: Picked, count: int, layer: str) -> list[int]:
         InputError: there is no such head.
     """
     return chosen("heads", picked, [f"head {number} of {layer}" for number in range(count)])
+
+
+def layers_left_out(names: Sequence[str]) -> list[str]:
+    """A note if some layers of a model are not among those that can be chosen, because they do not attend."""
+    found = [next((part for part in name.split(".") if part.isdecimal()), None) for name in names]
+    if None in found or [int(one) for one in found if one is not None] == list(range(len(found))):
+        return []
+    return [f"only layers {listing((str(one) for one in found), 24)} of this model attend; layers= counts these alone"]

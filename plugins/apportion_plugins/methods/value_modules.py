@@ -129,6 +129,7 @@ def _described(name: str, modules: Mapping[str, nn.Module]) -> ValueModule:
         raise InputError(f"The module {name!r} is in no numbered layer, so there is no layer to compare without it.")
     attention = name.rpartition(".")[0]
     output = next((f"{attention}.{last}" for last in OUTPUTS if f"{attention}.{last}" in modules), None)
+    layouts: tuple[str, ...]
     if _last(name) in SEPARATE:
         layouts = LAYOUTS[:1]
     elif _last(name) == "query_key_value":

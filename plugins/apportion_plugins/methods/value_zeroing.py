@@ -20,7 +20,7 @@ from apportion_plugins.methods.mixing import (
     token_scores,
 )
 from apportion_plugins.methods.module_names import Layers, checked_layers
-from apportion_plugins.methods.picking import Picked, checked_pick, per_layer
+from apportion_plugins.methods.picking import Picked, checked_pick, layers_left_out, per_layer
 from apportion_plugins.methods.token_scores import Summary
 from apportion_plugins.methods.value_modules import value_modules as found_modules
 from apportion_plugins.methods.which import Kind, before_targets, checked_kind, kind_of
@@ -124,7 +124,7 @@ class ValueZeroing:
             signed=False,
             unit="share",
             extras=extras,
-            notes=_notes(zeros, inside),
+            notes=(*layers_left_out([one.layer for one in modules]), *_notes(zeros, inside)),
         )
 
 
@@ -166,11 +166,11 @@ def _shares(changes: Float[Tensor, "M S I"], *, causal: bool) -> Float[Tensor, "
     return torch.where(total > 0, found / total, 0.0)
 
 
-def _notes(zeros: ValueZeros, inside: Inside) -> tuple[str, ...]:
+def _notes(zeros: ValueZeros, inside: Inside) -> list[str]:
     notes = []
     if zeros.dtype.itemsize < 4:
         name = str(zeros.dtype).removeprefix("torch.")
         notes.append(f"the model computes in {name}; changes below its rounding are lost or exaggerated")
     if len(inside.targets) > 1:
         notes.append("context mixing says nothing about a contrast; the values are those before the target's tokens")
-    return tuple(notes)
+    return notes

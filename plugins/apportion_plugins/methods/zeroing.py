@@ -208,11 +208,11 @@ class _Proof:
         if one.layer not in self.clean and one.name in self._every:
             self._seen.add(one.name)
             every = self._every[one.name]
-            heads = mixed.unflatten(-1, (len(every), -1)) if mixed.shape[-1] % len(every) == 0 else mixed[..., None, :]
+            heads = _by_head(mixed, len(every))
             plain, none, twice, some = heads
             picked = torch.zeros(len(every), dtype=torch.bool, device=mixed.device)
             picked[self.zeros.picked(one, every)] = True
-            right = bool((none == 0).all()) and _close(twice, 2 * plain, plain) and bool((plain != 0).any())
+            right = bool((none == 0).all()) and _close(twice, 2 * plain, plain)
             if not bool(picked.all()):
                 right = right and heads.shape[-2] == len(every) and _only(some, plain, picked)
             if not right:
@@ -244,6 +244,12 @@ class _Proof:
 
     def _fail(self, one: ValueModule) -> None:
         self.wrong = self.wrong or one.name
+
+
+def _by_head(mixed: Float[Tensor, "B L W"], count: int) -> Float[Tensor, "B L G D"]:
+    """Mixed values of each value head; of all together, if they cannot be told apart."""
+    rows, tokens, width = mixed.shape
+    return mixed.reshape(rows, tokens, count if width % count == 0 else 1, -1)
 
 
 def _close(found: Tensor, expected: Tensor, scale: Tensor) -> bool:
