@@ -84,6 +84,17 @@ def test_weights_are_those_of_the_model(family: str) -> None:
         assert hooks_of(model) == before
 
 
+@pytest.mark.parametrize("family", ["llama", "gemma3", "gemma2", "falcon", "bloom"])
+def test_rows_of_the_last_tokens_alone(family: str) -> None:
+    with explain(tiny.model(family)) as explainer:
+        session = explainer.session
+        every, last = (session.trace(IDS, (1,), attentions=True, last=rows) for rows in (None, 3))  # type: ignore[attr-defined]
+    assert every.attention_modules == last.attention_modules
+    for weights, rows in zip(every.attentions, last.attentions, strict=True):
+        assert rows.shape == (4, 3, len(IDS))
+        torch.testing.assert_close(rows, weights[:, -3:], atol=1e-12, rtol=1e-9)
+
+
 @pytest.mark.parametrize("family", ["llama", "gemma3", "falcon", "bloom"])
 def test_a_lone_token_attends_to_itself(family: str) -> None:
     assert all(
@@ -444,11 +455,12 @@ class Halves:
         self.cross = [weights(2, 3) for _ in range(2)]
 
     def trace(self, **asked: Any) -> ap.Trace:
-        assert asked == {"attentions": True}
+        assert set(asked) == {"attentions", "last"}
+        rows = slice(None) if asked["last"] is None else slice(-asked["last"], None)
         return ap.Trace(
-            attentions=tuple(self.decoder),
+            attentions=tuple(weights[:, rows] for weights in self.decoder),
             encoder_attentions=tuple(self.encoder),
-            cross_attentions=tuple(self.cross),
+            cross_attentions=tuple(weights[:, rows] for weights in self.cross),
         )
 
 

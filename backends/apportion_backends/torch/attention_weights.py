@@ -43,13 +43,17 @@ class RecordedAttention(TorchFunctionMode):
         implementation: how the model attends; one that returns weights itself is asked for them.
         running: names of the modules that are running, the innermost last.
         tokens: number of tokens that attend, if all layers read the same.
+        last: record the weights of so many last tokens; ``None`` for all.
     """
 
-    def __init__(self, implementation: str, running: list[str], tokens: int | None = None) -> None:
+    def __init__(
+        self, implementation: str, running: list[str], tokens: int | None = None, last: int | None = None
+    ) -> None:
         super().__init__()
         self._asks = implementation != "sdpa"
         self._running = running
         self._tokens = tokens
+        self._last = last
         self._found: list[Attended] = []
         self._multiplied: list[Attended] = []
 
@@ -88,17 +92,22 @@ class RecordedAttention(TorchFunctionMode):
         kwargs = kwargs or {}
         output = func(*args, **kwargs)
         if func is functional.scaled_dot_product_attention:
-            weights = attention_weights(*args, **kwargs)
-            module = self._module()
-            _require_product(module, weights, kwargs["value"] if "value" in kwargs else args[2], output)
-            lone = self._tokens == 1  # transformers then passes the heads of a group as if they were its tokens
-            self._found.append(Attended(module, weights[0].flatten(0, 1)[:, None] if lone else weights[0]))
+            self._found.append(self._fused(output, *args, **kwargs))
         elif self._asks and func in PRODUCTS and isinstance(args[0], Tensor) and args[0].ndim > 2:
             self._multiplied.append(Attended(self._module(), args[0].detach()))
         return output
 
     def _module(self) -> str:
         return self._running[-1] if self._running else ""
+
+    def _fused(self, output: Tensor, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Attended:
+        """Weights of the fused operation, with which it must have given its result."""
+        lone = self._tokens == 1  # transformers may then pass the heads of a group as if they were its tokens
+        last = None if lone else self._last
+        weights = attention_weights(query, key, value, *args, **kwargs, last=last)
+        module = self._module()
+        _require_product(module, weights, value, output[..., -weights.shape[-2] :, :])
+        return Attended(module, weights[0].flatten(0, 1)[:, None] if lone else weights[0])
 
     def _applied(self, returned: Float[Tensor, "H L M"]) -> Attended:
         """Returned weights, with the module that multiplied them with something.
@@ -116,7 +125,8 @@ class RecordedAttention(TorchFunctionMode):
                 f"they are not proven to be those that it attends with. {NOT_PROVEN}"
             )
         self._require_once(module, [one.module for one in same])
-        return Attended(module, returned.detach())
+        rows = returned if self._last is None else returned[:, -self._last :]
+        return Attended(module, rows.detach().clone())
 
     def _require_once(self, module: str, modules: Sequence[str]) -> None:
         """Refuse a module that attends several times.
@@ -133,7 +143,7 @@ class RecordedAttention(TorchFunctionMode):
 
 @contextmanager
 def recording_attention(
-    model: PreTrainedModel, *, wanted: bool, tokens: int | None = None
+    model: PreTrainedModel, *, wanted: bool, tokens: int | None = None, last: int | None = None
 ) -> Iterator[RecordedAttention]:
     """Context in which attention weights are recorded, if they are wanted.
 
@@ -141,9 +151,10 @@ def recording_attention(
         model: the model.
         wanted: record them.
         tokens: number of tokens that attend, if all layers read the same.
+        last: record the weights of so many last tokens; ``None`` for all.
     """
     running: list[str] = []
-    recorded = RecordedAttention("sdpa" if not wanted else implementation_of(model), running, tokens)
+    recorded = RecordedAttention("sdpa" if not wanted else implementation_of(model), running, tokens, last)
     with ExitStack() as contexts:
         if wanted:
             contexts.enter_context(_naming(model, running))
@@ -194,16 +205,20 @@ def attention_weights(
     is_causal: bool = False,
     scale: float | None = None,
     enable_gqa: bool = False,
+    *,
+    last: int | None = None,
 ) -> Float[Tensor, "B H L M"]:
-    """The weights that ``scaled_dot_product_attention`` applies, in fp32 or better."""
+    """The weights that ``scaled_dot_product_attention`` applies, in fp32 or better; of the last rows if wanted."""
     dtype = torch.promote_types(query.dtype, torch.float32)
-    query, key = query.to(dtype), key.to(dtype)
+    before = max(0, query.shape[-2] - last) if last is not None else 0
+    query, key = query[..., before:, :].to(dtype), key.to(dtype)
     scores = query @ _for_heads(key, query).transpose(-2, -1)
     scores = scores * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
     if is_causal:
-        above = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+        above = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1 + before)
         scores = scores.masked_fill(above, -torch.inf)
     if attn_mask is not None:
+        attn_mask = attn_mask[..., before:, :] if attn_mask.shape[-2] > 1 else attn_mask
         allowed = attn_mask.dtype == torch.bool
         scores = scores.masked_fill(~attn_mask, -torch.inf) if allowed else scores + attn_mask.to(dtype)
     return scores.softmax(-1)

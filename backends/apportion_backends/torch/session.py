@@ -320,6 +320,7 @@ class TorchSession:
         attentions: bool = False,
         modules: Sequence[str] = (),
         edits: Edits = NO_EDITS,
+        last: int | None = None,
     ) -> Trace:
         """Internals of one forward pass.
 
@@ -329,7 +330,7 @@ class TorchSession:
         """
         ids = (*prompt, *target[:-1])
         with translate_out_of_memory():
-            return trace(self.model, ids, hidden=hidden, attentions=attentions, modules=modules, edits=edits)
+            return trace(self.model, ids, hidden=hidden, attentions=attentions, modules=modules, edits=edits, last=last)
 
     def fingerprint(self) -> str:
         """A hash of the configuration, of classes and settings, and of a sample of every weight, as they are now."""

@@ -26,6 +26,7 @@ def trace(
     attentions: bool,
     modules: Sequence[str],
     edits: Edits = NO_EDITS,
+    last: int | None = None,
 ) -> Trace:
     """Internals of one forward pass of a decoder-only model over some tokens.
 
@@ -39,7 +40,7 @@ def trace(
         torch.no_grad(),
         same_hooks(model),
         recording(model, modules, outputs, edits),
-        recording_attention(model, wanted=attentions, tokens=len(ids)) as recorded,
+        recording_attention(model, wanted=attentions, tokens=len(ids), last=last) as recorded,
     ):
         row = torch.tensor([ids], device=input_device(model))
         found = model(row, use_cache=False, return_dict=True, output_hidden_states=hidden, **recorded.arguments)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from apportion.errors import CapabilityError, InputError, PluginError, ScoreError, shown
 from apportion.game.token_view import Charge, features_of_tokens, text_only
+from apportion.options import whole_number
 from apportion.protocols.inside import NO_EDITS, Edits, Gradients, ModuleGradients, Side, Trace
 from apportion.scoring.white_box import ModulesToRead, Pass
 
@@ -52,7 +53,14 @@ class AskInside(Protocol):
         ...
 
     def trace(
-        self, prompt: tuple[int, ...], *, hidden: bool, attentions: bool, modules: tuple[str, ...], edits: Edits
+        self,
+        prompt: tuple[int, ...],
+        *,
+        hidden: bool,
+        attentions: bool,
+        modules: tuple[str, ...],
+        edits: Edits,
+        last: int | None,
     ) -> Trace:
         """Internals of one forward pass over a prompt and the target."""
         ...
@@ -165,12 +173,21 @@ class GameInside:
         return found
 
     def trace(
-        self, *, hidden: bool = False, attentions: bool = False, modules: Sequence[str] = (), edits: Edits = NO_EDITS
+        self,
+        *,
+        hidden: bool = False,
+        attentions: bool = False,
+        modules: Sequence[str] = (),
+        edits: Edits = NO_EDITS,
+        last: int | None = None,
     ) -> Trace:
         """Internals of one forward pass over the prompt and the target."""
         names = _names("modules", modules)
+        rows = None if last is None else whole_number("last", last, least=1)
         self._charge(1)
-        return self._ask.trace(self.prompt_ids, hidden=hidden, attentions=attentions, modules=names, edits=edits)
+        return self._ask.trace(
+            self.prompt_ids, hidden=hidden, attentions=attentions, modules=names, edits=edits, last=rows
+        )
 
     def _pass(
         self,

@@ -282,9 +282,23 @@ class Inside(Protocol):
         ...
 
     def trace(
-        self, *, hidden: bool = False, attentions: bool = False, modules: Sequence[str] = (), edits: Edits = NO_EDITS
+        self,
+        *,
+        hidden: bool = False,
+        attentions: bool = False,
+        modules: Sequence[str] = (),
+        edits: Edits = NO_EDITS,
+        last: int | None = None,
     ) -> Trace:
         """Return internals of one forward pass over the prompt and the target; one evaluation.
+
+        Args:
+            hidden: return hidden states.
+            attentions: return attention weights.
+            modules: names of modules whose outputs are returned.
+            edits: changes to what modules return or read.
+            last: return only the attention weights of so many last tokens (of a decoder, not of an encoder), which take
+                far less memory; ``None`` for those of all tokens.
 
         Raises:
             InputError: a module does not exist, is not called, or returns no tensor.
@@ -344,8 +358,11 @@ class InsideSession(Session, Protocol):
         attentions: bool = False,
         modules: Sequence[str] = (),
         edits: Edits = NO_EDITS,
+        last: int | None = None,
     ) -> Trace:
         """Internals of one forward pass over a prompt and all but the last token of a target.
+
+        With ``last``, ``attentions`` and ``cross_attentions`` have the rows of so many last tokens alone.
 
         Raises:
             InputError: a module does not exist, is not called, or returns no tensor.

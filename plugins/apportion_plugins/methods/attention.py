@@ -97,7 +97,8 @@ class Attention:
             raise InputError(f"keep_heads={shown(keep_heads)} must be True or False.")
         inside = game.inside()
         kind = kind_of(asked, inside, rollout=options.rollout)
-        trace = inside.trace(attentions=True)
+        # A rollout multiplies the rows of all tokens.
+        trace = inside.trace(attentions=True, last=None if options.rollout else len(inside.targets[0]))
         found, by_head = _read(trace, kind, inside, options)
         prefix = _read(trace, "decoder", inside, options)[0].rows if kind == "cross" and trace.attentions else None
         scores = token_scores(found.rows, inside, source=found.source, prefix=prefix)
