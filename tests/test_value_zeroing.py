@@ -258,6 +258,19 @@ def test_a_layout_that_is_not_the_models_is_refused() -> None:
         explainer.attribute(PROMPT, TARGET, **ZEROING)
 
 
+def test_values_that_reach_another_layer_are_refused() -> None:
+    """Zeroes of all layers at once would then not be those of each layer alone."""
+    model = copy.deepcopy(tiny.model())
+    first, second = (layer.self_attn.o_proj for layer in model.model.layers)
+    seen: list[Tensor] = []
+    first.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    second.register_forward_pre_hook(lambda module, args: (args[0] + 0.5 * seen.pop(),))
+    with explain(model) as explainer:
+        with pytest.raises(ap.CapabilityError, match="supposed to be in 'model.layers.1.self_attn.v_proj' at zero"):
+            explainer.attribute(PROMPT, TARGET, **ZEROING)
+        assert explainer.attribute(PROMPT, TARGET, **ZEROING, layers=0).values.any()
+
+
 def test_two_projections_in_a_layer_need_a_choice(llama: ap.Explainer) -> None:
     with pytest.raises(ap.InputError, match="'model.layers.0' has several value projections"):
         llama.attribute(PROMPT, TARGET, **ZEROING, value_modules="model.layers.*.self_attn.[kv]_proj")

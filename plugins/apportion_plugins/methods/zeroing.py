@@ -35,10 +35,11 @@ METRICS: Mapping[str, Distance] = {
 """Distances between what a layer returns before and after, by name: 1 − cosine similarity, and the norm."""
 
 PROOF = 4
-"""Rows that prove where values are: as the model is, with values zero, doubled, and zero in the chosen heads."""
-EXACT = 1e-3
-"""Rounding that the proof allows, as a fraction of the largest number: a doubled value doubles exactly, but models
-compute some norms in half precision."""
+"""Rows that prove where values are: as the model is, with values zero, scaled, and zero in the chosen heads."""
+ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4}
+"""Rounding that the proof allows, as a fraction of the largest number."""
+COARSE = 0.02
+"""The same for half precision."""
 
 
 @dataclass(slots=True)
@@ -61,8 +62,12 @@ class ValueZeros:
     heads: Sequence[Picked]
     distance: Distance
     last: int | None
+    _parts: Mapping[str, nn.Module] = field(init=False)
     _layouts: dict[str, str] = field(default_factory=dict, init=False)
     _clean: dict[str, Float[Tensor, "L D"]] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self._parts = self.inside.modules()
 
     @property
     def length(self) -> int:
@@ -92,8 +97,8 @@ class ValueZeros:
         assert wrong is not None
         raise CapabilityError(
             f"The value vectors of this model cannot be told: with those supposed to be in {wrong!r} at zero, "
-            "attention still returns something, or twice of them do not double what it returns. Name the projections "
-            "of the values with value_modules=, or use method='attention'."
+            "attention still returns something, or multiples of them do not multiply what it returns. Name the "
+            "projections of the values with value_modules=, or use method='attention'."
         )
 
     def changes(self, tokens: Sequence[int]) -> Float[Tensor, "M S I"]:
@@ -108,25 +113,22 @@ class ValueZeros:
 
     def columns(self, module: ValueModule, width: int, layout: str) -> Int[Tensor, "G D"] | None:
         """Columns of each value head of a module, in a layout."""
-        return columns(layout, width, self.inside.modules()[module.attention])
+        return columns(layout, width, self._parts[module.attention])
 
     def chosen(self, module: ValueModule, width: int) -> Int[Tensor, " C"]:
         """Columns that are zeroed."""
         every = self.columns(module, width, self._layouts[module.name])
         assert every is not None
-        return every[self._heads(module, len(every))].flatten()
+        return every[self.picked(module, len(every))].flatten()
 
-    def picked(self, module: ValueModule, every: Int[Tensor, "G D"]) -> list[int]:
-        """Numbers of the heads that are zeroed."""
-        return self._heads(module, len(every))
+    def picked(self, module: ValueModule, count: int) -> list[int]:
+        """Numbers of the heads that are zeroed, among so many."""
+        picked = next(picked for one, picked in zip(self.modules, self.heads, strict=True) if one is module)
+        return heads_of(picked, count, module.attention)
 
     def clean(self, layer: str) -> Float[Tensor, "L D"]:
         """What a layer returns in the model as it is."""
         return self._clean[layer]
-
-    def _heads(self, module: ValueModule, count: int) -> list[int]:
-        picked = next(picked for one, picked in zip(self.modules, self.heads, strict=True) if one is module)
-        return heads_of(picked, count, module.attention)
 
     def _read(self, rows: int, edits: Edits) -> None:
         with torch.no_grad():
@@ -170,8 +172,9 @@ class _Measure:
 class _Proof:
     """Edits that show whether values are in some columns of what modules return.
 
-    What reads the mixed values must read nothing if they are zero, and twice as much if they are doubled. Then the
-    columns have all values, and nothing of queries or keys: the softmax would not double.
+    What reads the mixed values must read nothing if they are zero, and a multiple if they are multiplied. Then the
+    columns have all values, and nothing of queries or keys, because a softmax would not multiply. Each layer has
+    another factor, so that no layer attends to values of another one either.
     """
 
     zeros: ValueZeros
@@ -193,14 +196,15 @@ class _Proof:
         if one.layer in self.clean:  # the pass of a contrast
             return output
         every = self.zeros.columns(one, output.shape[-1], self.layouts[one.name])
-        if every is None or output.ndim != 3 or len(output) != PROOF:
+        alike = output.ndim == 3 and len(output) == PROOF and _close(output, output[:1].expand_as(output), output[0])
+        if every is None or not alike:  # rows differ if they know of zeroes in earlier layers
             self._fail(one)
             return output
         self._every[one.name] = every
         new = output.clone()
         new[1][:, every.flatten()] = 0
-        new[2][:, every.flatten()] *= 2
-        new[3][:, every[self.zeros.picked(one, every)].flatten()] = 0
+        new[2][:, every.flatten()] *= self._factor(one)
+        new[3][:, every[self.zeros.picked(one, len(every))].flatten()] = 0
         return new
 
     def _mixed(self, one: ValueModule, _: nn.Module, mixed: Tensor) -> Tensor:
@@ -209,10 +213,10 @@ class _Proof:
             self._seen.add(one.name)
             every = self._every[one.name]
             heads = _by_head(mixed, len(every))
-            plain, none, twice, some = heads
+            plain, none, scaled, some = heads
             picked = torch.zeros(len(every), dtype=torch.bool, device=mixed.device)
-            picked[self.zeros.picked(one, every)] = True
-            right = bool((none == 0).all()) and _close(twice, 2 * plain, plain)
+            picked[self.zeros.picked(one, len(every))] = True
+            right = bool((none == 0).all()) and _close(scaled, self._factor(one) * plain, plain)
             if not bool(picked.all()):
                 right = right and heads.shape[-2] == len(every) and _only(some, plain, picked)
             if not right:
@@ -223,11 +227,11 @@ class _Proof:
         """Look at what attention returns, which is the same everywhere without values but for a bias."""
         if one.layer not in self.clean and one.name in self._every:
             self._seen.add(one.name)
-            plain, none, twice = output[0], output[1], output[2]
+            plain, none, scaled = output[0], output[1], output[2]
             alike = _close(none, none[:1].expand_as(none), plain)
-            doubled = _close(twice - none, 2 * (plain - none), plain)
-            some = len(self.zeros.picked(one, self._every[one.name])) < len(self._every[one.name])
-            if some or not (alike and doubled and bool((plain != none).any())):
+            right = _close(scaled - none, self._factor(one) * (plain - none), plain)
+            some = len(self.zeros.picked(one, len(self._every[one.name]))) < len(self._every[one.name])
+            if some or not (alike and right and bool((plain != none).any())):
                 self._fail(one)
         return output
 
@@ -242,6 +246,9 @@ class _Proof:
         self.clean[layer] = output[0].detach().clone()
         return self.clean[layer][None].expand_as(output)
 
+    def _factor(self, one: ValueModule) -> float:
+        return 2 + self.zeros.modules.index(one) / len(self.zeros.modules)
+
     def _fail(self, one: ValueModule) -> None:
         self.wrong = self.wrong or one.name
 
@@ -253,8 +260,8 @@ def _by_head(mixed: Float[Tensor, "B L W"], count: int) -> Float[Tensor, "B L G 
 
 
 def _close(found: Tensor, expected: Tensor, scale: Tensor) -> bool:
-    largest = float(scale.abs().max())
-    return bool((found - expected).abs().max() <= EXACT * largest)
+    allowed = ROUNDING.get(scale.dtype, COARSE) * float(scale.abs().max())
+    return bool((found - expected).abs().max() <= allowed)
 
 
 def _only(found: Float[Tensor, "L G D"], plain: Float[Tensor, "L G D"], picked: Bool[Tensor, " G"]) -> bool:
