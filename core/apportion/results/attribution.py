@@ -153,12 +153,13 @@ class Attribution:
         Args:
             rows: ``"features"``, one row for each; ``"tokens"``, one row per pair of target token and feature;
                 ``"pairs"``, one row per pair of features, for results of ``interactions``; ``"groups"``, one row per
-                group, for results of ``hierarchical``.
+                group, for results of ``hierarchical``; ``"modules"``, one row per pair of module and feature, for
+                results of methods at layers.
             per_token: the same as ``rows="tokens"``.
 
         Raises:
             UnknownNameError: there is no such table.
-            ResultError: the result has no pairs or groups.
+            ResultError: the result has no pairs, groups or modules.
             ApportionError: pandas is not installed.
         """
         with self._readable():
@@ -170,7 +171,7 @@ class Attribution:
         Args:
             view: ``"heatmap"`` (features × target tokens), ``"bar"`` (whole target, error bars), ``"html"``,
                 ``"terminal"``, ``"matrix"`` and ``"network"`` (for results of ``interactions``), ``"tree"`` (for
-                results of ``hierarchical``), or one that a plugin's visualizer draws; see ``apportion views``.
+                results of ``hierarchical``), ``"layers"`` (for results of methods at layers), or one that a plugin's visualizer draws; see ``apportion views``.
             **options: options of the view; unknown ones are rejected.
 
         Returns:
