@@ -128,9 +128,7 @@ class EmbeddedReadout:
             # The graph reaches all modules, even if the user has frozen the weights.
             leaf = replace(piece, points=piece.points.detach().requires_grad_())
             seen: list[dict[str, Tensor]] = [{} for _ in self._readout.targets]
-            edits = [
-                _looking(chosen, found, number, piece.edits, again=recompute) for number, found in enumerate(seen)
-            ]
+            edits = [_looking(chosen, found, number, piece.edits, again=recompute) for number, found in enumerate(seen)]
             with self._read(leaf, recompute=recompute, edits=edits) as values:
                 leaves = [found[name] for found in seen for name in chosen.names]
                 slopes = iter(self._slopes(values, leaves, tokens=tokens))
@@ -200,9 +198,7 @@ def _sum(parts: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(parts)).sum(0) if len(parts) > 1 else parts[0]
 
 
-def _looking(
-    modules: ModulesToRead, found: dict[str, Tensor], number: int, others: Edits, *, again: bool
-) -> Edits:
+def _looking(modules: ModulesToRead, found: dict[str, Tensor], number: int, others: Edits, *, again: bool) -> Edits:
     """Edits that keep what modules return or read in ``found``, after it was replaced if activations are given.
 
     Args:
@@ -221,7 +217,8 @@ def _looking(
                 f"The module {name!r} is called more than once in a forward pass, so it has no activations of its own. "
                 "Name a module around it."
             )
-        return found[name] if modules.given or not own.requires_grad else own
+        # A copy, because some models add to what a module has returned in place.
+        return (found[name] if modules.given or not own.requires_grad else own).clone()
 
     def output(module: nn.Module, read: Tensor | None, own: Tensor, *, name: str) -> Tensor:
         before = others.outputs.get(name)

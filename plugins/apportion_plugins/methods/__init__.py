@@ -33,6 +33,23 @@ def apportion_register_methods(register: Register) -> None:
             "integrated_gradients:IntegratedGradients",
             "gradients on the path from a baseline to the prompt; 52 forward passes",
         ),
+        (
+            "layer_integrated_gradients",
+            "layer_integrated_gradients:LayerIntegratedGradients",
+            "integrated gradients at any modules; 53 forward passes",
+        ),
+        (
+            "layer_gradient_x_activation",
+            "layer_gradient_x_activation:LayerGradientXActivation",
+            "gradient times activation at any modules; one forward pass",
+        ),
+        (
+            "layer_gradient_shap",
+            "layer_gradient_shap:LayerGradientShap",
+            "integrated gradients at any modules from random points, with standard errors",
+        ),
+        ("deeplift", "deeplift:DeepLift", "DeepLIFT by the Rescale rule; one forward pass"),
+        ("layer_deeplift", "deeplift:LayerDeepLift", "DeepLIFT at any modules; one forward pass"),
         ("captum_kernel_shap", "captum:CaptumKernelShap", "reproduces Captum's KernelShap; prefer kernel_shap"),
         ("captum_lime", "captum:CaptumLime", "reproduces Captum's Lime"),
     ):

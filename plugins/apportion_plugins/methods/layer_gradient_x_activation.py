@@ -71,6 +71,4 @@ class LayerGradientXActivation:
         own = [{name: one[0] for name, one in part.items()} for part in found.activations]
         scores = LayerScores(chosen, own, settings.whole)
         scores.add(found.gradients, torch.ones(1))
-        return estimate(
-            scores, settings.summary, game, estimand=self.estimand, full_value=float(found.values[0, 0])
-        )
+        return estimate(scores, settings.summary, game, estimand=self.estimand, full_value=float(found.values[0, 0]))

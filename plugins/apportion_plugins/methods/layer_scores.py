@@ -234,8 +234,8 @@ def estimate(
     """Make the estimate of a method at layers.
 
     ``extras`` gets ``modules``, their names; ``module_values``, Float[M, F], the values of each module for the whole
-    target; ``module_token_values``, Float[M, T, F], the same for each target token; ``target_positions``, the sum of
-    the scores at target positions without a feature. With ``keep_dims`` it gets ``module_dims``: for each module,
+    target; ``module_token_values``, Float[M, T, F], the same for each target token, if these are scored;
+    ``target_positions``, the sum of the scores for the whole target at target positions without a feature. With ``keep_dims`` it gets ``module_dims``: for each module,
     Float[F, D], the sum of a feature's scores in each dimension. None of these is normalised.
 
     Args:
@@ -252,10 +252,11 @@ def estimate(
     values = torch.stack([summary.values(part, inside, n) for part in parts])  # M F O
     kept: dict[str, Any] = {
         "modules": list(names),
-        "module_values": values[:, :, 0].numpy(),
-        "module_token_values": values[:, :, 1:].transpose(1, 2).numpy(),
+        "module_values": _fixed(values[:, :, 0]),
         "target_positions": scores.on_target(),
     }
+    if values.shape[2] > 1:
+        kept["module_token_values"] = _fixed(values[:, :, 1:].transpose(1, 2))
     if summary.keep_dims:
         kept["module_dims"] = [_dims(part, inside, n) for part in parts]
     return Summary(summary.aggregate, summary.normalize).estimate(
@@ -275,10 +276,17 @@ def stacked(complete: Sequence[Completeness]) -> Mapping[str, np.ndarray]:
     return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
 
 
-def _dims(scores: TokenScores, inside: Inside, n_features: int) -> Any:
+def _dims(scores: TokenScores, inside: Inside, n_features: int) -> np.ndarray:
     """Sums over the tokens of each feature for the whole target, Float[F, D] in fp32."""
     sums = [scores.of(feature, inside)[0].sum(0) for feature in range(n_features)]
-    return torch.stack(sums).to(torch.float32).numpy()
+    return _fixed(torch.stack(sums).to(torch.float32))
+
+
+def _fixed(tensor: Tensor) -> np.ndarray:
+    """A read-only array, because observers and views share a result with the user."""
+    found = np.array(tensor.numpy())
+    found.setflags(write=False)
+    return found
 
 
 def _of_decoder(name: str) -> bool:

@@ -70,7 +70,9 @@ def input_embeddings(modules: Mapping[str, nn.Module]) -> str:
         layer = ask() if callable(ask) else None
         if layer is not None:
             return next(name for name, known in modules.items() if known is layer)
-    raise InputError(f"The model does not say which module embeds tokens. Name it: layers=…, one of {listing(modules)}.")
+    raise InputError(
+        f"The model does not say which module embeds tokens. Name it: layers=…, one of {listing(modules)}."
+    )
 
 
 def _matches(pattern: str, name: str) -> bool:

@@ -123,7 +123,12 @@ class Layers:
                 f"This result of method {attribution.provenance.method!r} has no values of modules. Run attribute again "
                 'with a method at layers, such as method="layer_integrated_gradients".'
             )
-        values = module_values(attribution.extras, checked_token(attribution, token))
+        position = checked_token(attribution, token)
+        if position is not None and "module_token_values" not in attribution.extras:
+            raise ResultError(
+                "This result has no values of modules for target tokens; only the whole target was scored."
+            )
+        values = module_values(attribution.extras, position)
         check_limit("max_features", values.shape[1] if max_features is None else max_features, MOST)
         weight = np.nansum(np.abs(values), axis=0)
         columns = largest(weight, max_features)
