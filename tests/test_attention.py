@@ -315,6 +315,7 @@ def test_what_is_kept_of_layers_and_heads(llama: ap.Explainer) -> None:
     by_word = np.stack([weights[..., span].sum(-1) for span in spans], axis=-1)
     np.testing.assert_allclose(extras["attentions"], by_word, atol=1e-6)
     np.testing.assert_allclose(extras["module_values"], by_word.mean((1, 2)), atol=1e-6)
+    np.testing.assert_allclose(extras["module_token_values"], by_word.mean(1), atol=1e-6)
     np.testing.assert_allclose(words.values, by_word.mean((0, 1, 2)), atol=1e-6)
     assert extras["first_token_share"] == pytest.approx(weights[..., 0].mean(), abs=1e-6)
     blanks = weights[..., [3, 7]].sum(-1).mean()
@@ -476,7 +477,7 @@ def test_cross_attention_is_the_default() -> None:
     expected = torch.stack(halves.cross).double().mean((0, 1))
     torch.testing.assert_close(found.values[:, 1:].T, expected[:, :2])
     torch.testing.assert_close(found.values[:, 0], expected[:, :2].mean(0))
-    assert found.extras["modules"] == ["cross layer 0", "cross layer 1"]
+    assert found.extras["modules"] == ["cross.0", "cross.1"]
     assert found.extras["special_share"] == pytest.approx(float(expected[:, 2].mean()))
 
 

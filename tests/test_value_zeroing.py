@@ -146,9 +146,9 @@ def test_values_by_hand(name: str) -> None:
     model = model_of(name)
     expected = before_target(shares(model))
     with explain(model) as explainer:
-        result = explainer.attribute(PROMPT, TARGET, **ZEROING, keep_layers=True)
+        result = explainer.attribute(PROMPT, TARGET, **ZEROING)
     # Some families compute norms and the softmax in fp32, whatever their weights are.
-    np.testing.assert_allclose(result.extras["layer_values"], expected, atol=2e-5)
+    np.testing.assert_allclose(result.extras["module_token_values"], expected, atol=2e-5)
     np.testing.assert_allclose(result.token_values, expected.mean(0), atol=2e-5)
     np.testing.assert_allclose(result.values, expected.mean((0, 1)), atol=2e-5)
     np.testing.assert_allclose(result.extras["module_values"], expected.mean(1), atol=2e-5)
@@ -350,7 +350,6 @@ def test_half_precision_says_so() -> None:
         ({"heads": 2}, "heads=2: there are 2, head 0 of model.layers.0.self_attn"),
         ({"aggregate_layers": "median"}, "No aggregator of layers is called 'median'"),
         ({"which": "cross"}, "which='cross' is for encoder–decoder models"),
-        ({"keep_layers": 1}, "keep_layers=1 must be True or False"),
         ({"value_modules": 3}, "3"),
     ],
 )

@@ -48,7 +48,8 @@ class Attribution:
         features: the features of the prompt.
         target_tokens: readable text of each target token.
         values: attribution of the whole target to each feature.
-        token_values: attribution of each target token, one row per token.
+        token_values: attribution of each target token, one row per token; NaN throughout if the method scored the
+            whole target alone.
         std_error: standard errors of ``values``; ``None`` if the values are exact, NaN where unknown.
         token_std_error: standard errors of ``token_values``.
         top_agreement: for k = 1, …, F, the fraction of bootstrap replicates whose k features of largest magnitude are
@@ -91,6 +92,11 @@ class Attribution:
     def feature_names(self) -> tuple[str, ...]:
         """Names of the features, in the order of ``values``."""
         return tuple(feature.name for feature in self.features)
+
+    @property
+    def has_token_values(self) -> bool:
+        """True if the target's tokens have values of their own, and not only the whole target has."""
+        return bool(np.asarray(self.token_values).size) and not bool(np.isnan(self.token_values).all())
 
     @property
     def whole_target(self) -> str:
@@ -161,12 +167,13 @@ class Attribution:
         Args:
             rows: ``"features"``, one row for each; ``"tokens"``, one row per pair of target token and feature;
                 ``"pairs"``, one row per pair of features, for results of ``interactions``; ``"groups"``, one row per
-                group, for results of ``hierarchical``.
+                group, for results of ``hierarchical``; ``"modules"``, one row per pair of module and feature, for
+                results of methods at layers.
             per_token: the same as ``rows="tokens"``.
 
         Raises:
             UnknownNameError: there is no such table.
-            ResultError: the result has no pairs or groups.
+            ResultError: the result has no pairs, groups or modules, or no values of tokens.
             ApportionError: pandas is not installed.
         """
         with self._readable():
@@ -178,7 +185,7 @@ class Attribution:
         Args:
             view: ``"heatmap"`` (features × target tokens), ``"bar"`` (whole target, error bars), ``"html"``,
                 ``"terminal"``, ``"matrix"`` and ``"network"`` (for results of ``interactions``), ``"tree"`` (for
-                results of ``hierarchical``), or one that a plugin's visualizer draws; see ``apportion views``.
+                results of ``hierarchical``), ``"layers"`` (for results of methods at layers), or one that a plugin's visualizer draws; see ``apportion views``.
             **options: options of the view; unknown ones are rejected.
 
         Returns:

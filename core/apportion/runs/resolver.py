@@ -26,6 +26,7 @@ from apportion.options import check_instance, check_options, checked_seed, name_
 from apportion.prompts.text import Text
 from apportion.protocols.backend import Capability, Session
 from apportion.protocols.inputs import InputAdapter, PromptRenderer
+from apportion.protocols.inside import InsideSession
 from apportion.protocols.methods import Method
 from apportion.protocols.request import Request
 from apportion.protocols.targets import Target, TargetFunction
@@ -139,7 +140,14 @@ class Resolver:
         chosen = self._chosen(method, renderer, len(adapter.features), budget, method_options)
         if target is None:
             with failures_of_plugin(f"The method {chosen['method_name']!r}"):
-                rehearse(chosen["method"], len(adapter.features), chosen["coalition_budget"], seed, chosen["options"])
+                rehearse(
+                    chosen["method"],
+                    len(adapter.features),
+                    chosen["coalition_budget"],
+                    seed,
+                    chosen["options"],
+                    self._session.modules if isinstance(self._session, InsideSession) else None,
+                )
         full = renderer.full_prompt()
         self._targets.check_prompt(full.input)
         text = None if full.text is None else full.text.text

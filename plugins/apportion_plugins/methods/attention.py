@@ -45,9 +45,10 @@ class Attention:
     values with; each is checked. ``aggregate_layers="rollout"`` multiplies the layers, each as 0.5 A + 0.5 I (Abnar and
     Zuidema 2020, arXiv 2005.00928). Inseq's attention has the same weights, layer by layer and head by head.
 
-    ``extras`` has ``modules``, the names of the layers, and ``module_values``, Float[layers, F], the values of each
-    for the whole target; ``special_share`` and ``first_token_share``, the weight that falls on special tokens and
-    tokens without a feature, and on the first token.
+    ``extras`` has ``modules``, the names of the layers; ``module_values``, Float[layers, F], and
+    ``module_token_values``, Float[layers, T, F], the values of each, which ``plot("layers")`` shows; ``special_share``
+    and ``first_token_share``, the weight that falls on special tokens and tokens without a feature, and on the first
+    token.
     """
 
     estimand = "attention weight"
@@ -162,7 +163,7 @@ def _names(trace: Trace, kind: Kind, count: int) -> tuple[str, ...]:
     """Names of the layers; numbers where the trace has none."""
     if kind == "decoder" and len(trace.attention_modules) == count:
         return trace.attention_modules
-    return tuple(f"{kind} layer {number}" for number in range(count))
+    return tuple(f"{kind}.{number}" for number in range(count))
 
 
 def _heads_kept(

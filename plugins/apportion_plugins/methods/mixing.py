@@ -72,19 +72,18 @@ class LayerRows:
     source: bool = False
 
     def extras(self, summary: Summary, inside: Inside, n_features: int) -> dict[str, Any]:
-        """The values of each layer for the whole target, as ``modules`` and ``module_values``, Float[M, F]."""
+        """The values of each layer, in the form of methods at layers.
+
+        These are ``modules``, the names; ``module_values``, Float[M, F], for the whole target; and
+        ``module_token_values``, Float[M, T, F].
+        """
+        scores = [token_scores(rows, inside, source=self.source) for rows in self.layers]
+        values = torch.stack([summary.values(one, inside, n_features).T for one in scores])
         return {
             "modules": list(self.names),
-            "module_values": read_only(self._values(summary, inside, n_features)[:, 0]),
+            "module_values": read_only(values[:, 0]),
+            "module_token_values": read_only(values[:, 1:]),
         }
-
-    def values(self, summary: Summary, inside: Inside, n_features: int) -> np.ndarray:
-        """The values of each layer for each target token, Float[M, T, F]."""
-        return read_only(self._values(summary, inside, n_features)[:, 1:])
-
-    def _values(self, summary: Summary, inside: Inside, n_features: int) -> Float[Tensor, "M O F"]:
-        scores = [token_scores(rows, inside, source=self.source) for rows in self.layers]
-        return torch.stack([summary.values(one, inside, n_features).T for one in scores])
 
 
 def token_scores(

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from apportion.errors import InputError, listing, shown
+from apportion.results.modules import place_of
 
 __all__ = ["Picked", "checked_pick", "chosen", "heads_of", "layers_left_out", "per_layer"]
 
@@ -122,7 +123,7 @@ def heads_of(picked: Picked, count: int, layer: str) -> list[int]:
 
 def layers_left_out(names: Sequence[str]) -> list[str]:
     """A note if some layers of a model are not among those that can be chosen, because they do not attend."""
-    found = [next((part for part in name.split(".") if part.isdecimal()), None) for name in names]
-    if None in found or [int(one) for one in found if one is not None] == list(range(len(found))):
+    found = [place_of(name).layer for name in names]
+    if None in found or found == list(range(len(found))):
         return []
     return [f"only layers {listing((str(one) for one in found), 24)} of this model attend; layers= counts these alone"]

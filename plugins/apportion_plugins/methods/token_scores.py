@@ -136,6 +136,7 @@ class Summary:
         unit: str | None = None,
         std_error: Float[Tensor, "F O"] | None = None,
         replicates: Float[Tensor, "R F"] | None = None,
+        full_value: float | None = None,
         extras: Mapping[str, Any] | None = None,
         notes: tuple[str, ...] = (),
     ) -> Estimate:
@@ -156,6 +157,7 @@ class Summary:
             unit: unit of the scores, if it is not that of the target function.
             std_error: standard errors of the values, before they are normalised.
             replicates: bootstrap replicates of the values for the whole target, before they are normalised.
+            full_value: score of the full prompt for the whole target, if it is known.
             extras: more to keep.
             notes: more that a reader should know.
         """
@@ -178,6 +180,7 @@ class Summary:
             unit=unit,
             replicates=replicates,
             signed=signed and self.aggregator.signed,
+            full_value=full_value,
         )
 
     def _combined(self, numbers: Float[Tensor, "O X D"]) -> Float[Tensor, " O"]:

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from apportion.errors import BudgetError, InputError, counted, shown, unknown_name
+from apportion.errors import BudgetError, counted, shown, unknown_name
 from apportion.game.game import Game
 from apportion.protocols.backend import Capability
 from apportion.protocols.inside import Inside
@@ -44,9 +44,9 @@ class ValueZeroing:
     Inseq sets distances below 1e-5 to zero, and takes the last layer's output after the model's last norm. This
     method does neither.
 
-    ``extras`` has ``modules``, the names of the layers, and ``module_values``, Float[layers, F], the values of each
-    for the whole target; ``special_share`` and ``first_token_share``, the share of special tokens and tokens without a
-    feature, and of the first token.
+    ``extras`` has ``modules``, the names of the layers; ``module_values``, Float[layers, F], and
+    ``module_token_values``, Float[layers, T, F], the values of each, which ``plot("layers")`` shows; ``special_share``
+    and ``first_token_share``, the share of special tokens and tokens without a feature, and of the first token.
     """
 
     estimand = "context mixing"
@@ -67,7 +67,6 @@ class ValueZeroing:
         which: str | None = None,
         value_modules: Layers = None,
         normalize: str = "none",
-        keep_layers: bool = False,
     ) -> Estimate:
         """Zero the value vector of each token in turn, in all layers of one forward pass.
 
@@ -88,7 +87,6 @@ class ValueZeroing:
                 ``"model.layers.*.self_attn.v_proj"``, if they are not found.
             normalize: what values are divided by: ``"none"``, the sum over features (``"features"``), or over all
                 tokens (``"all"``).
-            keep_layers: keep the values of each layer in ``extras["layer_values"]``, Float[layers, T, F].
 
         Raises:
             InputError: an option is out of range, or does not fit the model.
@@ -101,8 +99,6 @@ class ValueZeroing:
         checked_pick("heads", heads, mapping=True)
         rollout = known_aggregator("layers", aggregate_layers, rollout=True) == ROLLOUT
         summary, asked, named = Summary("sum", normalize), checked_kind(which), checked_layers(value_modules)
-        if not isinstance(keep_layers, bool):
-            raise InputError(f"keep_layers={shown(keep_layers)} must be True or False.")
         inside = game.inside()
         kind = kind_of(asked, inside, rollout=rollout)
         modules = found_modules(inside.modules(), kind, named, joint=inside.joint)
@@ -113,8 +109,6 @@ class ValueZeroing:
         found = _rows(zeros, inside, kind, aggregate_layers)
         scores = token_scores(found.rows, inside, source=found.source)
         extras = found.extras(summary, inside, game.n_features) | {"first_token_share": float(scores.prompt[0, 0])}
-        if keep_layers:
-            extras["layer_values"] = found.values(summary, inside, game.n_features)
         return summary.estimate(
             scores,
             inside,

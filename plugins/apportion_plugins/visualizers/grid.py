@@ -17,7 +17,7 @@ from apportion_plugins.visualizers.header import Header
 from apportion_plugins.visualizers.numbers import Numbers
 from apportion_plugins.visualizers.palette import Ramp, colour_limit, hex_of, text_on
 
-__all__ = ["AXIS", "SCALE", "Grid", "draw_grid", "draw_scale"]
+__all__ = ["AXIS", "SCALE", "Cells", "Grid", "draw_cells", "draw_grid", "draw_scale"]
 
 ROW, LEAST_ROW = 0.27, 0.18
 AXIS = 0.52
@@ -32,42 +32,30 @@ SCALE = 2.2
 STEPS = 257
 
 
-@dataclass(frozen=True)
-class Grid:
-    """Contents and dimensions of a grid.
+@dataclass(frozen=True, kw_only=True)
+class Cells:
+    """Coloured cells with labels above the columns.
 
     Attributes:
         page: the figure.
         cells: values; NaN where unknown.
-        rows: labels of the rows.
         columns: labels of the columns.
-        bars: one bar per row, on its left.
         numbered: write values in the cells.
-        insists: numbers must not be dropped, even if the user chose a small width.
-        bars_label: label below the bars.
-        scale_label: label below the colour scale.
-        side: height of a row and minimum width of a column, in inches.
         blank: cells that have no meaning and stay empty.
-        scale_label_short: label below the colour scale of narrow figures; empty for the same.
+        strongest: magnitude that gets the strongest colour; ``None`` for the largest in the cells.
     """
 
     page: Page
     cells: Float64[np.ndarray, "F T"]
-    rows: list[str]
     columns: list[str]
-    bars: Bars
     numbered: bool
-    insists: bool
-    bars_label: str
-    scale_label: str
-    side: float = ROW
     blank: Bool[np.ndarray, "F T"] | None = None
-    scale_label_short: str = ""
+    strongest: float | None = None
 
     @property
     def limit(self) -> float:
         """Magnitude that gets the strongest colour."""
-        return colour_limit(self.cells)
+        return self.strongest or colour_limit(self.cells)
 
     @property
     def texts(self) -> list[list[str]]:
@@ -80,6 +68,29 @@ class Grid:
             return texts
         rows = zip(texts, self.blank, strict=True)
         return [["" if off else text for text, off in zip(*row, strict=True)] for row in rows]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid(Cells):
+    """Contents and dimensions of a grid.
+
+    Attributes:
+        rows: labels of the rows.
+        bars: one bar per row, on its left.
+        insists: numbers must not be dropped, even if the user chose a small width.
+        bars_label: label below the bars.
+        scale_label: label below the colour scale.
+        side: height of a row and minimum width of a column, in inches.
+        scale_label_short: label below the colour scale of narrow figures; empty for the same.
+    """
+
+    rows: list[str]
+    bars: Bars
+    insists: bool
+    bars_label: str
+    scale_label: str
+    side: float = ROW
+    scale_label_short: str = ""
 
     @property
     def least_cell(self) -> float:
@@ -145,7 +156,7 @@ def draw_grid(grid: Grid, header: Callable[[float], Header], notes: list[str]) -
     grid.bars.draw(page, bar_axes, at.bars)
     parts.label_rows(page, bar_axes, at.labels)
     parts.plain_axes(page, bar_axes, grid.bars_label)
-    _draw_cells(grid, page.axes(at.heat, top, at.cell * len(grid.columns), body), at.slanted)
+    draw_cells(grid, page.axes(at.heat, top, at.cell * len(grid.columns), body), at.slanted)
     scale_axes = page.axes(at.heat, top + body + 0.09, min(SCALE, at.width - at.heat - MARGIN - 0.15), 0.1)
     draw_scale(page, scale_axes, grid.limit, _scale_label(page, grid))
     above.draw(page)
@@ -230,7 +241,14 @@ def _colours(ramp: Ramp, least: float) -> Colormap:
     return ListedColormap(steps).with_extremes(bad=hex_of(ramp.colour(float("nan"))))
 
 
-def _draw_cells(grid: Grid, axes: Axes, slanted: bool) -> None:
+def draw_cells(grid: Cells, axes: Axes, slanted: bool) -> None:
+    """Draw cells, and the labels of their columns, in axes.
+
+    Args:
+        grid: the cells.
+        axes: the axes.
+        slanted: slant the labels.
+    """
     n_rows, n_columns = grid.cells.shape
     corners = np.arange(n_columns + 1) - 0.5, np.arange(n_rows + 1) - 0.5
     # Edges in the background colour separate the cells.
@@ -258,7 +276,7 @@ def _draw_cells(grid: Grid, axes: Axes, slanted: bool) -> None:
         _draw_numbers(grid, axes)
 
 
-def _draw_numbers(grid: Grid, axes: Axes) -> None:
+def _draw_numbers(grid: Cells, axes: Axes) -> None:
     style = grid.page.style(NUMBER) | {"ha": "center", "va": "center_baseline"}
     for row, texts in enumerate(grid.texts):
         for column, text in enumerate(texts):
