@@ -17,6 +17,7 @@ from apportion.protocols.backend import Capability, Layout, SessionInfo
 from apportion.protocols.batch import ScoringBatch
 from apportion.protocols.inside import NO_EDITS, Edits, EmbeddedBatch, Trace
 from apportion.protocols.row import ModelInput
+from apportion_backends.torch.attention_weights import gives_attention
 from apportion_backends.torch.comparing import Traits
 from apportion_backends.torch.decoder_start import DecoderStart, decoder_start
 from apportion_backends.torch.encoder_decoder import EncoderDecoder, Sources
@@ -29,7 +30,6 @@ from apportion_backends.torch.model_session import ModelSession, batch_size
 from apportion_backends.torch.seq2seq_inside import Seq2SeqInside
 from apportion_backends.torch.seq2seq_tracing import trace_halves
 from apportion_backends.torch.target_mode import languages, source_tokenizer, target_tokenizer
-from apportion_backends.torch.tracing import gives_attention
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -131,6 +131,7 @@ class Seq2SeqSession(ModelSession):
         attentions: bool = False,
         modules: Sequence[str] = (),
         edits: Edits = NO_EDITS,
+        last: int | None = None,
     ) -> Trace:
         """Internals of one forward pass of the encoder and of the decoder.
 
@@ -142,7 +143,7 @@ class Seq2SeqSession(ModelSession):
         read = (*self._start.ids, *target[:-1])
         with translate_out_of_memory():
             return trace_halves(
-                self.model, prompt, read, hidden=hidden, attentions=attentions, modules=modules, edits=edits
+                self.model, prompt, read, hidden=hidden, attentions=attentions, modules=modules, edits=edits, last=last
             )
 
     def fingerprint(self) -> str:

@@ -12,10 +12,11 @@ from transformers import PreTrainedModel
 
 from apportion.errors import CapabilityError
 from apportion.protocols.inside import Edits, Trace
+from apportion_backends.torch.attention_weights import RecordedAttention, recording_attention
 from apportion_backends.torch.edits import same_hooks
 from apportion_backends.torch.inputs import input_device
 from apportion_backends.torch.modes import evaluating
-from apportion_backends.torch.tracing import RecordedAttention, recording, recording_attention
+from apportion_backends.torch.tracing import recording
 
 __all__ = ["trace_halves"]
 
@@ -31,6 +32,7 @@ def trace_halves(
     attentions: bool,
     modules: Sequence[str],
     edits: Edits,
+    last: int | None = None,
 ) -> Trace:
     """Internals of one forward pass, the encoder's first.
 
@@ -42,6 +44,7 @@ def trace_halves(
         attentions: return attention weights.
         modules: names of modules whose outputs are returned.
         edits: changes to what modules return or read.
+        last: return the decoder's attention weights of so many last tokens alone.
 
     Raises:
         InputError: the model has no module with this name, or the module returns no tensor.
@@ -58,12 +61,12 @@ def trace_halves(
     ):
         with recording_attention(model, wanted=attentions) as reading:
             encoded = model.get_encoder()(source, **plain, **reading.arguments)
-        with recording_attention(model, wanted=attentions) as writing:
+        with recording_attention(model, wanted=attentions, last=last) as writing:
             found = model(
                 encoder_outputs=encoded, decoder_input_ids=target, use_cache=False, **plain, **writing.arguments
             )
     read = reading.of(encoded, "attentions") if attentions else ()
-    own, cross = _attention_of_decoder(writing, found) if attentions else ((), ())
+    own, cross = _attention_of_decoder(writing, found, len(decoder_ids)) if attentions else ((), ())
     return Trace(
         hidden=_rows(found.decoder_hidden_states) if hidden else (),
         attentions=own,
@@ -78,16 +81,17 @@ def _rows(states: Sequence[Float[Tensor, "1 L D"]]) -> tuple[Float[Tensor, "L D"
     return tuple(layer[0] for layer in states)
 
 
-def _attention_of_decoder(recorded: RecordedAttention, found: Any) -> tuple[Weights, Weights]:
+def _attention_of_decoder(recorded: RecordedAttention, found: Any, decoder_tokens: int) -> tuple[Weights, Weights]:
     """The weights of attention to the target, and to the prompt.
 
     Raises:
         CapabilityError: there are none, or a layer does not attend first to the one and then to the other.
     """
-    own, cross = recorded.of(found, "decoder_attentions"), recorded.of(found, "cross_attentions")
-    if recorded.weights:
-        own, cross = own[::2], cross[1::2]
-    if len(own) != len(cross) or any(layer.shape[-2] != layer.shape[-1] for layer in own):
+    weights = recorded.of(found, "decoder_attentions", "cross_attentions")
+    half = len(weights) // 2
+    # A model returns one kind after the other; layers attend in turn.
+    own, cross = (weights[:half], weights[half:]) if recorded.asks else (weights[::2], weights[1::2])
+    if len(own) != len(cross) or any(layer.shape[-1] != decoder_tokens for layer in own):
         raise CapabilityError(
             "The attention weights of this model's decoder cannot be told from those to the prompt. Load it with "
             "attn_implementation='eager', or use another method."

@@ -15,6 +15,7 @@ from apportion.protocols.backend import Capability, Layout
 from apportion.protocols.batch import PaddedBatch, ScoringBatch
 from apportion.protocols.inside import NO_EDITS, Edits, EmbeddedBatch, Trace
 from apportion.protocols.row import ModelInput
+from apportion_backends.torch.attention_weights import gives_attention
 from apportion_backends.torch.comparing import Traits
 from apportion_backends.torch.generating import generated
 from apportion_backends.torch.inputs import cache_argument, input_device
@@ -26,7 +27,7 @@ from apportion_backends.torch.model_session import ModelSession, batch_size
 from apportion_backends.torch.packed import PackedModel
 from apportion_backends.torch.packed_attention import TrunkAttention
 from apportion_backends.torch.prefix import PrefixStore
-from apportion_backends.torch.tracing import gives_attention, trace
+from apportion_backends.torch.tracing import trace
 
 if TYPE_CHECKING:
     from transformers import Cache, PreTrainedModel
@@ -186,6 +187,7 @@ class TorchSession(ModelSession):
         attentions: bool = False,
         modules: Sequence[str] = (),
         edits: Edits = NO_EDITS,
+        last: int | None = None,
     ) -> Trace:
         """Internals of one forward pass.
 
@@ -195,7 +197,7 @@ class TorchSession(ModelSession):
         """
         ids = (*prompt, *target[:-1])
         with translate_out_of_memory():
-            return trace(self.model, ids, hidden=hidden, attentions=attentions, modules=modules, edits=edits)
+            return trace(self.model, ids, hidden=hidden, attentions=attentions, modules=modules, edits=edits, last=last)
 
     def close(self) -> None:
         """Release the model; idempotent."""

@@ -203,12 +203,13 @@ class Attribution:
             rows: ``"features"``, one row for each; ``"tokens"``, one row per pair of target token and feature;
                 ``"steps"``, one row per target token, with a column for each step score; ``"pairs"``, one row per pair
                 of features, for results of ``interactions``; ``"groups"``, one row per group, for results of
-                ``hierarchical``.
+                ``hierarchical``; ``"modules"``, one row per pair of module and feature, for results of methods at
+                layers.
             per_token: the same as ``rows="tokens"``.
 
         Raises:
             UnknownNameError: there is no such table.
-            ResultError: the result has no step scores, pairs, groups, or values of tokens.
+            ResultError: the result has no step scores, pairs, groups or modules, or no values of tokens.
             ApportionError: pandas is not installed.
         """
         with self._readable():
@@ -220,7 +221,8 @@ class Attribution:
         Args:
             view: ``"heatmap"`` (features × target tokens), ``"bar"`` (whole target, error bars), ``"html"``,
                 ``"terminal"``, ``"matrix"`` and ``"network"`` (for results of ``interactions``), ``"tree"`` (for
-                results of ``hierarchical``), or one that a plugin's visualizer draws; see ``apportion views``.
+                results of ``hierarchical``), ``"layers"`` (for results of methods at layers), or one that a plugin's
+                visualizer draws; see ``apportion views``.
             **options: options of the view; unknown ones are rejected.
 
         Returns:

@@ -24,8 +24,9 @@ from apportion.game.method_runner import rehearse
 from apportion.hooks.object_check import protocol_faults
 from apportion.options import check_instance, check_options, checked_seed, name_of, named_options, whole_number
 from apportion.prompts.text import Text
-from apportion.protocols.backend import Session
+from apportion.protocols.backend import Capability, Session
 from apportion.protocols.inputs import InputAdapter, PromptRenderer
+from apportion.protocols.inside import InsideSession
 from apportion.protocols.methods import Method
 from apportion.protocols.request import Request
 from apportion.protocols.targets import Target
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
     from apportion.hooks.registry import Registry
 
 __all__ = ["Draft", "Resolver", "with_sampler"]
+
+ATTENDING = " Attention weights take a model that attends, loaded with attn_implementation='sdpa' or 'eager'."
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +301,7 @@ class Resolver:
                 f"The method {name!r} needs {listing(sorted(c.value for c in missing))}, which the backend "
                 f"{self._session.info.backend!r} does not provide for this model. It provides: "
                 f"{listing(sorted(c.value for c in self._session.capabilities))}."
+                + (ATTENDING if Capability.ATTENTIONS in missing else "")
             )
         return name, made
 
@@ -330,7 +334,8 @@ class Resolver:
         """Refuse what the method refuses before it asks anything, before the model has to write a target."""
         with failures_of_plugin(f"The method {parts['method_name']!r}"):
             features = len(parts["adapter"].features)
-            rehearse(parts["method"], features, parts["coalition_budget"], seed, parts["options"])
+            modules = self._session.modules if isinstance(self._session, InsideSession) else None
+            rehearse(parts["method"], features, parts["coalition_budget"], seed, parts["options"], modules)
 
     def _options(self, owner: str, method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
         if options:

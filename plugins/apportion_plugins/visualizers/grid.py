@@ -18,7 +18,7 @@ from apportion_plugins.visualizers.numbers import Numbers
 from apportion_plugins.visualizers.palette import Ramp, colour_limit, hex_of, text_on
 from apportion_plugins.visualizers.strips import NUMBER, Strip, draw_strips, strips_height
 
-__all__ = ["AXIS", "SCALE", "Grid", "draw_grid", "draw_scale"]
+__all__ = ["AXIS", "SCALE", "Cells", "Grid", "draw_cells", "draw_grid", "draw_scale", "label_columns"]
 
 ROW, LEAST_ROW = 0.27, 0.18
 AXIS = 0.52
@@ -34,48 +34,32 @@ HATCH = 0.25
 """Strength of the lines of hatched cells."""
 
 
-@dataclass(frozen=True)
-class Grid:
-    """Contents and dimensions of a grid.
+@dataclass(frozen=True, kw_only=True)
+class Cells:
+    """Coloured cells with labels above the columns.
 
     Attributes:
         page: the figure.
         cells: values; NaN where unknown.
-        rows: labels of the rows.
         columns: labels of the columns.
-        bars: one bar per row, on its left.
         numbered: write values in the cells.
-        insists: numbers must not be dropped, even if the user chose a small width.
-        bars_label: label below the bars.
-        scale_label: label below the colour scale.
-        side: height of a row and minimum width of a column, in inches.
         blank: cells that have no meaning and stay empty.
         hatched: blank cells are hatched, to be told from values of 0.
-        rule: row above which a line is drawn, in bars and cells; ``None`` for no line.
-        scale_label_short: label below the colour scale of narrow figures; empty for the same.
-        strips: rows of other numbers between the labels of the columns and the cells.
+        strongest: magnitude that gets the strongest colour; ``None`` for the largest in the cells.
     """
 
     page: Page
     cells: Float64[np.ndarray, "F T"]
-    rows: list[str]
     columns: list[str]
-    bars: Bars
     numbered: bool
-    insists: bool
-    bars_label: str
-    scale_label: str
-    side: float = ROW
     blank: Bool[np.ndarray, "F T"] | None = None
     hatched: bool = False
-    rule: int | None = None
-    scale_label_short: str = ""
-    strips: Sequence[Strip] = ()
+    strongest: float | None = None
 
     @property
     def limit(self) -> float:
         """Magnitude that gets the strongest colour."""
-        return colour_limit(self.cells)
+        return self.strongest or colour_limit(self.cells)
 
     @property
     def texts(self) -> list[list[str]]:
@@ -88,6 +72,33 @@ class Grid:
             return texts
         rows = zip(texts, self.blank, strict=True)
         return [["" if off else text for text, off in zip(*row, strict=True)] for row in rows]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid(Cells):
+    """Contents and dimensions of a grid.
+
+    Attributes:
+        rows: labels of the rows.
+        bars: one bar per row, on its left.
+        insists: numbers must not be dropped, even if the user chose a small width.
+        bars_label: label below the bars.
+        scale_label: label below the colour scale.
+        side: height of a row and minimum width of a column, in inches.
+        scale_label_short: label below the colour scale of narrow figures; empty for the same.
+        rule: row above which a line is drawn, in bars and cells; ``None`` for no line.
+        strips: rows of other numbers between the labels of the columns and the cells.
+    """
+
+    rows: list[str]
+    bars: Bars
+    insists: bool
+    bars_label: str
+    scale_label: str
+    side: float = ROW
+    scale_label_short: str = ""
+    rule: int | None = None
+    strips: Sequence[Strip] = ()
 
     @property
     def least_cell(self) -> float:
@@ -158,8 +169,8 @@ def draw_grid(grid: Grid, header: Callable[[float], Header], notes: list[str]) -
     across = at.cell * len(grid.columns)
     strips = draw_strips(page, grid.strips, at.heat, labels, across, numbered=grid.numbered)
     cells = page.axes(at.heat, top, across, body)
-    _draw_cells(grid, cells)
-    _label_columns(grid, [*strips, cells], at.slanted)
+    draw_cells(grid, cells)
+    label_columns(grid, [*strips, cells], at.slanted)
     for axes in (bar_axes, cells):
         parts.draw_rule(page, axes, grid.rule)
     scale_axes = page.axes(at.heat, top + body + 0.09, min(SCALE, at.width - at.heat - MARGIN - 0.15), 0.1)
@@ -246,7 +257,7 @@ def _colours(ramp: Ramp, least: float) -> Colormap:
     return ListedColormap(steps).with_extremes(bad=hex_of(ramp.colour(float("nan"))))
 
 
-def _label_columns(grid: Grid, axes: Sequence[Axes], slanted: bool) -> None:
+def label_columns(grid: Cells, axes: Sequence[Axes], slanted: bool) -> None:
     """Label the columns above the first of the axes that share them."""
     slant: dict[str, Any] = (
         {"rotation": 48.0, "ha": "left", "va": "baseline", "rotation_mode": "anchor"} if slanted else {}
@@ -258,7 +269,8 @@ def _label_columns(grid: Grid, axes: Sequence[Axes], slanted: bool) -> None:
     axes[0].tick_params(axis="x", pad=grid.page.points(3.0))
 
 
-def _draw_cells(grid: Grid, axes: Axes) -> None:
+def draw_cells(grid: Cells, axes: Axes) -> None:
+    """Draw cells, with their numbers, in axes."""
     n_rows, n_columns = grid.cells.shape
     corners = np.arange(n_columns + 1) - 0.5, np.arange(n_rows + 1) - 0.5
     # Edges in the background colour separate the cells.
@@ -283,7 +295,7 @@ def _draw_cells(grid: Grid, axes: Axes) -> None:
         _draw_numbers(grid, axes)
 
 
-def _draw_numbers(grid: Grid, axes: Axes) -> None:
+def _draw_numbers(grid: Cells, axes: Axes) -> None:
     style = grid.page.style(NUMBER) | {"ha": "center", "va": "center_baseline"}
     for row, texts in enumerate(grid.texts):
         for column, text in enumerate(texts):
