@@ -211,6 +211,13 @@ def test_numbers_are_those_of_the_library(attribute: Run, tiny_model_dir: Path) 
     assert found["values"] == pytest.approx(expected.values.tolist(), abs=1e-6)
 
 
+def test_the_tokens_of_the_target_are_features_on_request(attribute: Run) -> None:
+    words = ["ab cd", "--target", " xyz", "--method", "ablation"]
+    found = attribute(*words, "--attribute-generated", "--json").json()
+    assert [feature.get("generated") for feature in found["features"]] == [None, None, 0, 1, 2]
+    assert len(attribute(*words, "--json").json()["features"]) == 2
+
+
 def test_terminal_view_is_the_default(attribute: Run) -> None:
     ended = attribute("ab cd", "--target", "x")
     assert ended.code == 0

@@ -133,6 +133,7 @@ class Explainer:
         max_std_error: float | None = None,
         seed: int = 0,
         generate: Mapping[str, object] | None = None,
+        attribute_generated: bool = False,
         **method_options: Any,
     ) -> Attribution:
         """Attribute a target to the features of a prompt: find out which parts made the model say it.
@@ -163,6 +164,10 @@ class Explainer:
             generate: options of the generation, such as ``{"max_new_tokens": 40}``; only with ``target=None``.
                 ``"stop"`` is a text, or a list of texts, before which the target ends; by default a line break if the
                 prompt has answers of one line each, such as few-shot examples, and ``None`` lets it go on.
+            attribute_generated: also score the target's own tokens, by what they do for the tokens after them: each but
+                the last is one more feature, with its position as ``Feature.generated``. An absent one is left out of
+                what the model reads, or replaced as the ``baseline`` of a ``Text`` says. It cannot affect itself or
+                earlier tokens, so that ``token_values`` has exactly 0 there.
             **method_options: options of the method; unknown ones are rejected, with a list of the available ones.
 
         Returns:
@@ -187,6 +192,7 @@ class Explainer:
             "max_std_error": max_std_error,
             "seed": seed,
             "generate": generate,
+            "attribute_generated": attribute_generated,
             **method_options,
         }
         stages = self._stages

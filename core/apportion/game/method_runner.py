@@ -13,6 +13,7 @@ from torch import Tensor
 from apportion.errors import BudgetError, PluginError, counted
 from apportion.failures import failures_of_plugin
 from apportion.game.game import Game
+from apportion.game.possible import within_possible
 from apportion.game.stopping import run_until
 from apportion.protocols.backend import WHITE_BOX
 from apportion.protocols.methods import Estimate, Method
@@ -169,6 +170,7 @@ def run_method(
             f"baselines, so a budget of {request.budget} allows {counted(request.coalition_budget or 0, 'coalition')}.)"
         ) from error
     estimate = check_estimate(request.method_name, estimate, game.n_features, game.n_outputs)
+    estimate = within_possible(estimate, game.possible, estimate.estimand or request.method.estimand)
     return estimate if budget is not None else _judged(request, estimate, sampled=rng.used)
 
 

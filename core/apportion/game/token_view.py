@@ -75,8 +75,14 @@ def token_view(request: Request, session: Session, score: ScoreTokens, predict: 
         charge: counts evaluations before they are made.
 
     Raises:
-        CapabilityError: tokens cannot be matched with features.
+        CapabilityError: tokens cannot be matched with features, or the target's tokens are features too.
     """
+    if any(feature.generated is not None for feature in request.adapter.features):
+        raise CapabilityError(
+            f"The method {request.method_name!r} replaces tokens of the prompt, and not those of the target, which "
+            "attribute_generated=True makes features. Leave that out, or use a method that evaluates coalitions, such "
+            "as 'ablation'."
+        )
     ids = text_only(request.renderer.full())
 
     def counted(prompts: Sequence[tuple[int, ...]], target_fn: TargetFunction) -> Float[Tensor, "N K"]:

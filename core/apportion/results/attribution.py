@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 
 from apportion.errors import ApportionError, InputError, ResultError, counted, listing, shown, unknown_name
 from apportion.files import checked_path
 from apportion.phrases import quoted
+from apportion.protocols.estimands import EFFICIENT
 from apportion.protocols.features import Feature, Segment
 from apportion.results import result_json
 from apportion.results.display import plugins_or_installed
@@ -33,9 +34,6 @@ __all__ = ["Attribution"]
 
 Array = np.ndarray
 
-EFFICIENT = ("Shapley value", "Owen value")
-"""Estimands whose values sum to the difference between the full and the empty prompt."""
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Attribution:
@@ -44,7 +42,8 @@ class Attribution:
     Arrays are float64 NumPy arrays, with F features and T target tokens. For ``log_prob``, values are in nats.
 
     Attributes:
-        features: the features of the prompt.
+        features: the features of the prompt; with ``attribute_generated=True``, followed by the target's tokens but
+            the last.
         target_tokens: readable text of each target token.
         values: attribution of the whole target to each feature.
         token_values: attribution of each target token, one row per token.
@@ -88,6 +87,35 @@ class Attribution:
     def feature_names(self) -> tuple[str, ...]:
         """Names of the features, in the order of ``values``."""
         return tuple(feature.name for feature in self.features)
+
+    @property
+    def prompt_features(self) -> tuple[Feature, ...]:
+        """The features of the prompt, without those of the target."""
+        return self.features[self.prompt_part]
+
+    @property
+    def generated_features(self) -> tuple[Feature, ...]:
+        """The target tokens that are features; none without ``attribute_generated=True``."""
+        return self.features[self.generated_part]
+
+    @property
+    def prompt_part(self) -> slice:
+        """Places of the prompt's features: ``result.values[result.prompt_part]``."""
+        return slice(0, sum(feature.generated is None for feature in self.features))
+
+    @property
+    def generated_part(self) -> slice:
+        """Places of the target's tokens: ``result.token_values[:, result.generated_part]``."""
+        return slice(self.prompt_part.stop, len(self.features))
+
+    @property
+    def possible(self) -> Bool[Array, "T F"]:
+        """Mask of the cells of ``token_values`` that may differ from 0.
+
+        A token of the target cannot affect itself or the tokens before it.
+        """
+        tokens = range(len(self.target_tokens))
+        return np.array([[feature.precedes(t) for feature in self.features] for t in tokens], dtype=bool)
 
     @property
     def whole_target(self) -> str:

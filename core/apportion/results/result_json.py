@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ def to_dict(result: Any) -> dict[str, Any]:
     """Convert an ``Attribution`` to plain values for JSON; NaN becomes ``None``."""
     data: dict[str, Any] = {"schema": SCHEMA, "version": SCHEMA_VERSION}
     data |= {name: getattr(result, name) for name in _PLAIN}
-    data["features"] = [asdict(feature) for feature in result.features]
+    data["features"] = [_feature(feature) for feature in result.features]
     data["target_tokens"] = list(result.target_tokens)
     data |= {name: plain(getattr(result, name)) for name in _ARRAYS}
     data["segments"] = [[segment.text, segment.feature] for segment in result.segments]
@@ -44,6 +44,12 @@ def to_dict(result: Any) -> dict[str, Any]:
     # A file that was changed is not made whole by saving it again.
     data[SEAL] = "" if result.changed else seal_of(data)
     return data
+
+
+def _feature(feature: Feature) -> dict[str, Any]:
+    """A feature as plain values; those of a prompt are as earlier versions wrote them, and can read them."""
+    data = asdict(feature)
+    return data if feature.generated is not None else {name: data[name] for name in data if name != "generated"}
 
 
 def dumps(data: Mapping[str, Any], *, ascii_only: bool = False) -> str:
@@ -165,6 +171,7 @@ def _check_types(data: Mapping[str, Any]) -> None:
     texts = [data["estimand"], data["target_text"], *data["target_tokens"], *data["provenance"]["notes"]]
     for feature in data["features"]:
         texts += [feature["name"], feature["text"], feature["baseline"], *feature["members"]]
+    _check_generated([feature.get("generated") for feature in data["features"]], len(data["target_tokens"]))
     for text, feature in data["segments"]:
         texts.append(text)
         if feature is not None and (type(feature) is not int or not 0 <= feature < n):
@@ -178,6 +185,17 @@ def _check_types(data: Mapping[str, Any]) -> None:
     _check_provenance(data["provenance"])
     if not isinstance(data["extras"], dict) or not n:
         raise TypeError("there are no features, or extras is not an object")
+
+
+def _check_generated(places: Sequence[object], tokens: int) -> None:
+    """Check that the features are those of the prompt, and then perhaps all tokens of the target but the last.
+
+    Raises:
+        ValueError: they are not.
+    """
+    own = [place for place in places if place is not None]
+    if own and (places[-len(own) :] != list(range(tokens - 1)) or any(type(place) is not int for place in own)):
+        raise ValueError(f"the features are the target tokens {own!r:.60} of {tokens}, not all but the last, in order")
 
 
 def _check_provenance(provenance: Mapping[str, Any]) -> None:

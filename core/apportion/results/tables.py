@@ -61,6 +61,7 @@ def _of_features(result: Any) -> Columns:
     return {
         "feature": result.feature_names,
         "text": [feature.text for feature in result.features],
+        **_of_generated(result, 1),
         "attribution": result.values,
         "std_error": _errors(result, result.std_error, result.values.shape),
     }
@@ -72,9 +73,16 @@ def _of_tokens(result: Any) -> Columns:
         "position": np.repeat(np.arange(t), n),
         "token": np.repeat(np.array(result.target_tokens, dtype=object), n),
         "feature": list(result.feature_names) * t,
+        **_of_generated(result, t),
         "attribution": result.token_values.ravel(),
         "std_error": _errors(result, result.token_std_error, result.token_values.shape).ravel(),
     }
+
+
+def _of_generated(result: Any, times: int) -> Columns:
+    """The position in the target of features that are its tokens, and ``None`` for others; no column without any."""
+    places = [feature.generated for feature in result.features]
+    return {"generated": places * times} if result.generated_features else {}
 
 
 def _of_pairs(result: Any) -> Columns:

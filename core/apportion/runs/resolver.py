@@ -31,6 +31,7 @@ from apportion.protocols.request import Request
 from apportion.protocols.targets import Target, TargetFunction
 from apportion.rendering.chat_hint import chat_hint
 from apportion.rendering.context import AdaptContext
+from apportion.rendering.generated import GeneratedAdapter
 from apportion.rendering.prompt_text import FullPrompt
 from apportion.rendering.renderer import Renderer
 from apportion.rendering.spelling import Spelling
@@ -58,7 +59,8 @@ class Draft:
         generation: options of the generation; ``None`` if the user gave a target.
         seed: seed of the run.
         spellings: other spellings of the target and the contrast.
-        parts: all other fields of the request.
+        parts: all other fields of the request, if the target's tokens are no features.
+        extended: makes the fields that are others if they are, once the target is known; ``None`` if they are not.
     """
 
     prompt: FullPrompt
@@ -68,16 +70,19 @@ class Draft:
     seed: int
     spellings: Sequence[Spelling]
     parts: Mapping[str, Any]
+    extended: Callable[[Target], Mapping[str, Any]] | None = None
 
     def request(self, target: Target) -> Request:
         """Complete the request with the target that was given or generated.
 
         Raises:
-            InputError: the contrast is equal to the target.
+            InputError: the contrast is equal to the target, or an argument does not suit the features of the target.
+            BudgetError: the budget is too small for the features of the prompt and the target.
         """
         if self.contrast is not None and self.contrast.ids == target.ids:
             raise InputError(f"The contrast {self.contrast.text!r} is equal to the target; give another one.")
-        return Request(target=replace(target, contrast=self.contrast), **self.parts)
+        parts = self.parts if self.extended is None else {**self.parts, **self.extended(target)}
+        return Request(target=replace(target, contrast=self.contrast), **parts)
 
 
 class Resolver:
@@ -110,6 +115,7 @@ class Resolver:
         max_std_error: float | None = None,
         seed: int = 0,
         generate: Mapping[str, object] | None = None,
+        attribute_generated: bool = False,
         **method_options: Any,
     ) -> Draft:
         """Check everything that can be checked without the model.
@@ -122,6 +128,8 @@ class Resolver:
         """
         budget, until = _limits(budget, until, max_std_error)
         seed = checked_seed(seed)
+        if not isinstance(attribute_generated, bool):
+            raise InputError(f"attribute_generated={shown(attribute_generated)} must be True or False.")
         if target is not None and generate is not None:
             raise InputError("generate= applies only if the model writes the target; omit generate= or target=.")
         if target is None:
@@ -134,32 +142,40 @@ class Resolver:
         context = AdaptContext(self._session.tokenizer, seed, request_id, closed=not self._session.layout.joint)
         adapter = self.adapter(prompt, features, context)
         renderer = Renderer(adapter, context)
-        chosen = self._chosen(method, renderer, len(adapter.features), budget, method_options)
+        reference = getattr(target_fn_object, "reference", None)
+
+        def of_features(adapter: InputAdapter, renderer: Renderer) -> dict[str, Any]:
+            chosen = self._chosen(method, renderer, len(adapter.features), budget, method_options)
+            return {"adapter": adapter, "renderer": renderer, "reference": renderer.reference(reference), **chosen}
+
+        def extended(target: Target) -> dict[str, Any]:
+            whole = GeneratedAdapter(adapter, target)
+            return of_features(whole, renderer.of(whole))
+
+        parts: dict[str, Any] = {"adapter": adapter, "renderer": renderer}
+        if target is None or not attribute_generated:
+            # If the model has yet to write tokens that are features, there are at least those of the prompt.
+            parts = of_features(adapter, renderer)
         if target is None:
-            with failures_of_plugin(f"The method {chosen['method_name']!r}"):
-                rehearse(chosen["method"], len(adapter.features), chosen["coalition_budget"], seed, chosen["options"])
+            self._rehearse(parts, seed)
         full = renderer.full_prompt()
         self._targets.check_prompt(full.input)
         text = None if full.text is None else full.text.text
         generation = generation_of(generate, text) if target is None else None
         renderer.note(chat_hint(prompt, full, generated=target is None))
-        parts = {
+        parts |= {
             "id": request_id,
             "model": self._session.info.model,
             "prompt": prompt,
-            "adapter": adapter,
-            "renderer": renderer,
             "given_options": method_options,
             "generation": {} if generation is None else generation.to_dict(),
             "target_fn_name": target_fn_name,
             "target_fn": target_fn_object,
             "target_options": dict(target_options or {}),
-            "reference": renderer.reference(getattr(target_fn_object, "reference", None)),
             "until": until,
             "seed": seed,
             "scorers": self._plugins.scorers(),
             "given": {"method": method, "target_fn": target_fn, "features": features},
-            **chosen,
         }
         made = None if given is None else self._targets.given("target", given, full)
         compared = None if other is None else self._targets.given("contrast", other, full)
@@ -171,6 +187,7 @@ class Resolver:
             seed,
             self._targets.spellings([(given, made), (other, compared)], full),
             parts,
+            extended if attribute_generated else None,
         )
 
     def larger(
@@ -332,6 +349,12 @@ class Resolver:
             "budget": limit,
             "coalition_budget": None if limit is None else max(1, limit // renderer.draws),
         }
+
+    def _rehearse(self, parts: Mapping[str, Any], seed: int) -> None:
+        """Refuse what the method refuses before it asks anything, before the model has to write a target."""
+        with failures_of_plugin(f"The method {parts['method_name']!r}"):
+            features = len(parts["adapter"].features)
+            rehearse(parts["method"], features, parts["coalition_budget"], seed, parts["options"])
 
     def _options(self, owner: str, method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
         if options:

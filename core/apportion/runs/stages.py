@@ -13,8 +13,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from apportion.errors import InputError, PluginError
+from apportion.game.causal import require_causal
 from apportion.game.game import Game, Memory
 from apportion.game.inside import GameInside, require_gradient
+from apportion.game.possible import possible_features
 from apportion.game.token_view import Charge, TokenView, predictions, token_view
 from apportion.protocols.backend import WHITE_BOX, Capability, Session
 from apportion.protocols.inside import Inside, InsideSession
@@ -169,6 +171,9 @@ class Stages:
         """
         request, session = run.resolved, self._session
         scorer, put = self.scorer(run, request, batches), ask or answered
+        possible = possible_features(request.adapter.features, len(request.target.ids))
+        if not bool(possible.all()):
+            require_causal(scorer.readout, request.target_fn_name)
 
         def score_tokens(prompts: Sequence[tuple[int, ...]], target_fn: TargetFunction) -> Float[Tensor, "N K"]:
             other = self.scorer(run, replace(request, target_fn=target_fn, reference=None), batches)
@@ -193,6 +198,7 @@ class Stages:
             inside=self._inside(request, scorer, put),
             memory=run.memory,
             spent=spent,
+            possible=possible,
         )
 
     def compare_spellings(self, run: Run, game: Game, batches: Batches, ask: Ask | None = None) -> None:

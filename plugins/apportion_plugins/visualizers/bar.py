@@ -15,6 +15,7 @@ from apportion_plugins.visualizers.fonts import lettering
 from apportion_plugins.visualizers.header import header_of
 from apportion_plugins.visualizers.look import AUTO, Look
 from apportion_plugins.visualizers.numbers import DECIMALS, Numbers, half_widths
+from apportion_plugins.visualizers.own_target import first_of_target
 from apportion_plugins.visualizers.plot_figure import PlotFigure
 from apportion_plugins.visualizers.selection import table_rows
 
@@ -87,6 +88,7 @@ def draw_bars(page: Page, attribution: Attribution, rows: Sequence[int], notes: 
     page.resize(width, rest + body)
     axes = page.axes(left, header.height, inner, body)
     bars.draw(page, axes, inner)
+    parts.draw_rule(page, axes, first_of_target(attribution, rows))
     parts.label_rows(page, axes, labels)
     parts.plain_axes(page, axes, parts.values_label(attribution))
     header.draw(page)

@@ -30,6 +30,8 @@ MOST_PRECISE = 12
 LEAST_WIDTH = 6.4
 SCALE = 2.2
 STEPS = 257
+HATCH = 0.25
+"""Strength of the lines of hatched cells."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class Grid:
         scale_label: label below the colour scale.
         side: height of a row and minimum width of a column, in inches.
         blank: cells that have no meaning and stay empty.
+        hatched: blank cells are hatched, to be told from values of 0.
+        rule: row above which a line is drawn, in bars and cells; ``None`` for no line.
         scale_label_short: label below the colour scale of narrow figures; empty for the same.
     """
 
@@ -62,6 +66,8 @@ class Grid:
     scale_label: str
     side: float = ROW
     blank: Bool[np.ndarray, "F T"] | None = None
+    hatched: bool = False
+    rule: int | None = None
     scale_label_short: str = ""
 
     @property
@@ -88,7 +94,7 @@ class Grid:
     def natural_cell(self, room: float) -> float:
         """Width of a cell: enough for its number, and more if the figure has ``room`` inches to fill."""
         least = self.least_cell if self.numbered else 0.0
-        return max(least, self.side, min(WIDE if self.blank is None else 0.0, room / len(self.columns)))
+        return max(least, self.side, min(WIDE if self.blank is None or self.hatched else 0.0, room / len(self.columns)))
 
 
 @dataclass(frozen=True)
@@ -143,7 +149,10 @@ def draw_grid(grid: Grid, header: Callable[[float], Header], notes: list[str]) -
     grid.bars.draw(page, bar_axes, at.bars)
     parts.label_rows(page, bar_axes, at.labels)
     parts.plain_axes(page, bar_axes, grid.bars_label)
-    _draw_cells(grid, page.axes(at.heat, top, at.cell * len(grid.columns), body), at.slanted)
+    cell_axes = page.axes(at.heat, top, at.cell * len(grid.columns), body)
+    _draw_cells(grid, cell_axes, at.slanted)
+    for axes in (bar_axes, cell_axes):
+        parts.draw_rule(page, axes, grid.rule)
     scale_axes = page.axes(at.heat, top + body + 0.09, min(SCALE, at.width - at.heat - MARGIN - 0.15), 0.1)
     draw_scale(page, scale_axes, grid.limit, _scale_label(page, grid))
     above.draw(page)
@@ -235,6 +244,9 @@ def _draw_cells(grid: Grid, axes: Axes, slanted: bool) -> None:
     shown = np.ma.masked_invalid(np.where(blank, 0.0, grid.cells))
     axes.pcolormesh(*corners, shown, cmap=_colours(grid.page.ramp), **style)
     page_colour: dict[str, Any] = {"facecolor": axes.get_facecolor(), "edgecolor": axes.get_facecolor()}
+    if grid.hatched:
+        lines = grid.page.faded(axes.spines["left"].get_edgecolor(), HATCH)
+        page_colour |= {"edgecolor": lines, "hatch": "////", "linewidth": 0.0}
     for row, column in np.argwhere(blank):
         axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, **page_colour))
     axes.set_ylim(n_rows - 0.5, -0.5)

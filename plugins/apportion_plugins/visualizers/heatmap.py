@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float64
 
 from apportion.results.attribution import Attribution
 from apportion_plugins.visualizers import figure as parts
@@ -19,6 +18,7 @@ from apportion_plugins.visualizers.header import header_of
 from apportion_plugins.visualizers.labels import ellipsis, token_labels
 from apportion_plugins.visualizers.look import AUTO, Look
 from apportion_plugins.visualizers.numbers import DECIMALS, Numbers, half_widths
+from apportion_plugins.visualizers.own_target import HATCHED, first_of_target
 from apportion_plugins.visualizers.plot_figure import PlotFigure
 from apportion_plugins.visualizers.selection import check_limit, largest, left_out, repeats_the_whole
 
@@ -78,8 +78,9 @@ class Heatmap:
 
         def layout(page: Page) -> None:
             shown = [ellipsis(page.drawable(tokens[i]), TOKEN_COLUMNS) for i in columns]
-            grid = _grid(page, attribution, cells[np.ix_(rows, columns)], rows, shown, numbers)
-            draw_grid(grid, lambda width: header_of(attribution, page, width), [*hidden, *about, *fonts.notes])
+            grid = _grid(page, attribution, rows, columns, shown, numbers)
+            notes = [*hidden, *about, *([HATCHED] if grid.hatched else []), *fonts.notes]
+            draw_grid(grid, lambda width: header_of(attribution, page, width), notes)
 
         return drawn(look, fonts, layout)
 
@@ -87,21 +88,26 @@ class Heatmap:
 def _grid(
     page: Page,
     attribution: Attribution,
-    cells: Float64[np.ndarray, "F T"],
     rows: list[int],
-    columns: list[str],
+    columns: list[int],
+    names: list[str],
     numbers: bool | None,
 ) -> Grid:
     values, half = np.asarray(attribution.values)[rows], half_widths(attribution)
+    place = np.ix_(columns, rows)
+    blank = ~attribution.possible[place].T
     return Grid(
         page=page,
-        cells=cells,
+        cells=np.asarray(attribution.token_values)[place].T,
         rows=parts.row_labels(attribution, rows, page),
-        columns=columns,
+        columns=names,
         bars=Bars(values, None if half is None else half[rows], Numbers(values, decimals=DECIMALS)),
         numbered=len(columns) <= MOST_NUMBERED if numbers is None else numbers,
         insists=numbers is True,
         bars_label=f"whole target ({attribution.unit})",
         scale_label=f"each target token ({attribution.unit})",
         scale_label_short=f"each token ({attribution.unit})",
+        blank=blank if blank.any() else None,
+        hatched=bool(blank.any()),
+        rule=first_of_target(attribution, rows),
     )

@@ -54,6 +54,8 @@ _LAYOUT = """
   min-width: 3.6em; font-variant-numeric: tabular-nums; }
 .apn-view .apn-tokens td:first-child { border: none; position: sticky; left: 0; background: var(--apn-paper); }
 .apn-view .apn-tokens td small { display: block; opacity: 0.85; font-size: 10px; white-space: nowrap; }
+.apn-view .apn-tokens .apn-none { background: repeating-linear-gradient(-45deg, var(--apn-line) 0 1px,
+  transparent 1px 6px); }
 .apn-view .apn-whole { white-space: nowrap; }
 .apn-view details { margin: 6px 0 0; }
 .apn-view summary { cursor: pointer; }

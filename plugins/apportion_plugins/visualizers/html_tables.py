@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 
 from apportion.protocols.features import Feature
 from apportion.results.attribution import Attribution
@@ -14,6 +14,7 @@ from apportion_plugins.visualizers.groups import groups_of, half_widths_of, stro
 from apportion_plugins.visualizers.html_style import colour_class
 from apportion_plugins.visualizers.labels import SHORT_COLUMNS, text_is_name, token_labels
 from apportion_plugins.visualizers.numbers import DECIMALS, INTERVAL, Numbers, half_widths
+from apportion_plugins.visualizers.own_target import HATCHED
 from apportion_plugins.visualizers.pairs import interval_notes, pairs_of
 from apportion_plugins.visualizers.palette import colour_limit, strengths
 from apportion_plugins.visualizers.selection import left_out, ranked, repeats_the_whole
@@ -100,26 +101,34 @@ def token_table(attribution: Attribution, rows: Sequence[int], max_cells: int) -
                 f"{size:,} cells exceed max_cells={max_cells:,}."
             )
         ]
-    cells = np.asarray(attribution.token_values).T[list(rows)]
+    cells, possible = np.asarray(attribution.token_values).T[list(rows)], attribution.possible.T[list(rows)]
     limit, numbers = colour_limit(cells), Numbers(cells.ravel(), digits=2)
     errors = attribution.token_std_error
     heads = "".join(f'<th scope="col">{parts.piece(token)}</th>' for token in labels)
     lines = []
-    for i, row in zip(rows, cells, strict=True):
+    for i, row, able in zip(rows, cells, possible, strict=True):
         half = None if errors is None else INTERVAL * np.asarray(errors)[:, i]
         name = parts.row_head(parts.label(attribution.features[i].name, SHORT_COLUMNS))
-        lines.append(name + _token_cells(row, half, limit, numbers))
+        lines.append(name + _token_cells(row, able, half, limit, numbers))
     note = "" if errors is None else f"; ±: 95 % interval, {INTERVAL} standard errors"
     most = Numbers([limit]).plain(limit)
     caption = f"Each target token ({attribution.unit}; the strongest colours are ±{most}{note})"
-    return [parts.soft(caption), parts.table(f"<td></td>{heads}", lines, "apn-tokens")]
+    notes = [] if possible.all() else [parts.soft(HATCHED)]
+    return [parts.soft(caption), parts.table(f"<td></td>{heads}", lines, "apn-tokens"), *notes]
 
 
 def _token_cells(
-    row: Float64[np.ndarray, " T"], half: Float64[np.ndarray, " T"] | None, limit: float, numbers: Numbers
+    row: Float64[np.ndarray, " T"],
+    possible: Bool[np.ndarray, " T"],
+    half: Float64[np.ndarray, " T"] | None,
+    limit: float,
+    numbers: Numbers,
 ) -> str:
     cells = []
     for t, value in enumerate(row):
+        if not possible[t]:
+            cells.append('<td class="apn-none"></td>')
+            continue
         error = "" if half is None else f" <small>±{numbers.plain(half[t])}</small>"
         cells.append(f'<td class="{colour_class(float(value) / limit)}">{numbers.signed(value)}{error}</td>')
     return "".join(cells)

@@ -12,6 +12,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from apportion.protocols.features import Segment
 from apportion.results.attribution import Attribution
 from apportion.results.comparison import ResultComparison
 from apportion.results.evaluation import Evaluation
@@ -19,6 +20,7 @@ from apportion.results.scored import scored
 from apportion_plugins.visualizers.facts import contrast_text, estimand_of, summary, target_text
 from apportion_plugins.visualizers.groups import Group, groups_of, has_groups, strongest
 from apportion_plugins.visualizers.labels import one_line, prose
+from apportion_plugins.visualizers.own_target import target_segments
 from apportion_plugins.visualizers.palette import strengths
 from apportion_plugins.visualizers.pen import Pen
 from apportion_plugins.visualizers.selection import table_rows
@@ -95,7 +97,11 @@ class TerminalView:
         yield self._header(pen)
         yield Text()
         if self.attribution.segments:
-            yield Padding(self._prompt(pen), (0, 2))
+            yield Padding(self._coloured(self.attribution.segments, pen), (0, 2))
+            yield Text()
+        own = target_segments(self.attribution)
+        if own:
+            yield Padding(self._coloured(own, pen), (0, 2))
             yield Text()
         if self.groups:
             yield group_table(self.attribution, self.groups, self.rows, pen, options.max_width)
@@ -130,11 +136,11 @@ class TerminalView:
             legend.append(pen.say("; strongest where marked [+] [−]"))
         return legend
 
-    def _prompt(self, pen: Pen) -> Text:
-        """The prompt; all segments of a feature have its colour, other text is dim."""
+    def _coloured(self, segments: Sequence[Segment], pen: Pen) -> Text:
+        """Running text; all segments of a feature have its colour, other text is dim."""
         strength = strengths(np.asarray(self.attribution.values))
         text = Text(overflow="fold")
-        for segment in self.attribution.segments:
+        for segment in segments:
             shown = prose(segment.text)
             if segment.feature is None:
                 text.append(pen.say(shown), Style(dim=True))

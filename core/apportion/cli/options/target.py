@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from apportion.cli.options.command import in_panel
+from apportion.cli.options.command import NO_VALUE, in_panel
 from apportion.cli.parse import json_pairs, token_ids, usage_error
 
 __all__ = ["TargetOptions"]
@@ -50,6 +50,14 @@ class TargetOptions:
             help="Option of the target function: top_k=20. Repeatable; see `apportion targets show NAME`.",
         ),
     ] = ()
+    attribute_generated: Annotated[
+        bool,
+        _option(
+            "--attribute-generated",
+            metavar=NO_VALUE,
+            help="Also score the target's own tokens, by what they do for the tokens after them.",
+        ),
+    ] = False
     max_new_tokens: Annotated[
         int | None,
         _option(
@@ -86,6 +94,7 @@ class TargetOptions:
             "contrast": _text_or_ids("--contrast", self.contrast, self.contrast_ids),
             "target_options": json_pairs("--target-option", self.target_option, "top_k=20"),
             "generate": self._generation(),
+            "attribute_generated": self.attribute_generated,
         }
 
     def _generation(self) -> dict[str, Any] | None:
