@@ -80,6 +80,9 @@ class GameInside:
         # An encoder reads all tokens together, so none of them can be read before the others.
         before = len(list(takewhile(lambda feature: feature is None, self.feature_of))) if self.joint else 0
         self.fixed = before if before < len(self.prompt_ids) else 0
+        self.unit = str(getattr(request.target_fn, "unit", request.target_fn_name))
+        self.tokenizer = tokenizer
+        self.vocabulary = min(len(tokenizer), session.info.vocabulary or len(tokenizer))
         self._session = session
         self._ask = ask
         self._charge = charge

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
@@ -100,13 +101,22 @@ def check_estimate(name: str, estimate: object, n_features: int, n_outputs: int)
         raise PluginError(
             f"The method {name!r} returned notes {estimate.notes!r:.80}; notes must be a tuple of sentences."
         )
-    if not bool(torch.isfinite(estimate.values).all()):
-        raise PluginError(f"The method {name!r} returned values that are not finite: {estimate.values}.")
+    _check_finite(name, estimate)
     if estimate.std_error is not None and bool(((estimate.std_error < 0) | estimate.std_error.isinf()).any()):
         raise PluginError(f"The method {name!r} returned a negative or infinite standard error (NaN means unknown).")
     if estimate.replicates is not None:
         _check_replicates(name, estimate, n_features)
     return estimate
+
+
+def _check_finite(name: str, estimate: Estimate) -> None:
+    tokens = estimate.values[:, 1:]
+    scored = estimate.values[:, :1] if tokens.numel() and bool(tokens.isnan().all()) else estimate.values
+    if not bool(torch.isfinite(scored).all()):
+        raise PluginError(f"The method {name!r} returned values that are not finite: {estimate.values}.")
+    full: object = estimate.full_value
+    if full is not None and not (isinstance(full, int | float) and math.isfinite(full)):
+        raise PluginError(f"The method {name!r} returned full_value={full!r:.40}; it must be a finite number or None.")
 
 
 def _check_replicates(name: str, estimate: Estimate, n_features: int) -> None:

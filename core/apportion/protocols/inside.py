@@ -14,6 +14,7 @@ from apportion.protocols.backend import Session
 
 if TYPE_CHECKING:
     from torch import nn
+    from transformers import PreTrainedTokenizerBase
 
 __all__ = [
     "NO_EDITS",
@@ -175,6 +176,21 @@ class Inside(Protocol):
     @property
     def generated_feature_of(self) -> tuple[int | None, ...]:
         """The feature of each of the T − 1 target tokens that are read; ``None`` if generated tokens get no scores."""
+        ...
+
+    @property
+    def unit(self) -> str:
+        """Unit of the values, such as ``"nats"``."""
+        ...
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer that encoded the prompt."""
+        ...
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens that have embeddings and are known to the tokenizer; their ids begin with 0."""
         ...
 
     @property

@@ -20,7 +20,8 @@ class Estimate:
     """Result of a method.
 
     Attributes:
-        values: the attribution of each of the game's K outputs to each feature.
+        values: the attribution of each of the game's K outputs to each feature. If only the whole target was scored,
+            the columns of its tokens are NaN.
         std_error: standard errors of ``values``; NaN where unknown, and ``None`` only if the values are exact. Without
             errors from a method that draws from its ``rng``, apportion calls them unknown.
         estimand: the quantity that ``values`` estimate, if it differs from the method's ``estimand``.
@@ -30,6 +31,10 @@ class Estimate:
         replicates: at least two bootstrap replicates of ``values[:, 0]``, resampled from the evaluated coalitions, with
             the spread of ``std_error``. They show whether the ranking of the features is stable; without them, errors
             are assumed to be independent and normal.
+        signed: the sign of a value says whether the feature raises or lowers the target's score. ``False`` for
+            magnitudes, such as attention weights or norms of gradients, which are never negative: views show them
+            without signs, and comparisons take the magnitudes of other results.
+        full_value: score of the full prompt, if it was found without evaluating that coalition.
     """
 
     values: Float[Tensor, "F K"]
@@ -39,6 +44,8 @@ class Estimate:
     notes: tuple[str, ...] = ()
     unit: str | None = None
     replicates: Float[Tensor, "R F"] | None = None
+    signed: bool = True
+    full_value: float | None = None
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,8 @@ class Attribution:
             the last.
         target_tokens: readable text of each target token.
         values: attribution of the whole target to each feature.
-        token_values: attribution of each target token, one row per token.
+        token_values: attribution of each target token, one row per token; NaN throughout if the method scored the
+            whole target alone.
         std_error: standard errors of ``values``; ``None`` if the values are exact, NaN where unknown.
         token_std_error: standard errors of ``token_values``.
         top_agreement: for k = 1, …, F, the fraction of bootstrap replicates whose k features of largest magnitude are
@@ -118,6 +119,11 @@ class Attribution:
         return np.array([[feature.precedes(t) for feature in self.features] for t in tokens], dtype=bool)
 
     @property
+    def has_token_values(self) -> bool:
+        """True if the target's tokens have values of their own, and not only the whole target has."""
+        return bool(np.asarray(self.token_values).size) and not bool(np.isnan(self.token_values).all())
+
+    @property
     def whole_target(self) -> str:
         """Text of the whole target; that of its tokens, if it was made without one."""
         return self.target_text or "".join(self.target_tokens)
@@ -186,7 +192,7 @@ class Attribution:
 
         Raises:
             UnknownNameError: there is no such table.
-            ResultError: the result has no pairs or groups.
+            ResultError: the result has no pairs, no groups, or no values of tokens.
             ApportionError: pandas is not installed.
         """
         with self._readable():

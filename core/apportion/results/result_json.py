@@ -147,7 +147,7 @@ def _fields(data: dict[str, Any]) -> dict[str, Any]:
         features=features,
         target_tokens=tuple(data["target_tokens"]),
         values=_required(shapes, "values"),
-        token_values=_required(shapes, "token_values"),
+        token_values=_required(shapes, "token_values", or_unknown=True),
         std_error=shapes["std_error"],
         token_std_error=shapes["token_std_error"],
         top_agreement=shapes["top_agreement"],
@@ -236,11 +236,11 @@ def _refuse_unknown(what: str, data: Mapping[str, Any], known: set[str]) -> None
         raise ValueError(f"unknown {what} {listing(unknown)}")
 
 
-def _required(arrays: Mapping[str, np.ndarray | None], name: str) -> np.ndarray:
+def _required(arrays: Mapping[str, np.ndarray | None], name: str, *, or_unknown: bool = False) -> np.ndarray:
     array = arrays[name]
     if array is None:
         raise ValueError(f"{name} is missing")
-    if not np.isfinite(array).all():
+    if not np.isfinite(array).all() and not (or_unknown and np.isnan(array).all()):
         raise ValueError(f"{name} must be finite numbers, without null")
     return array
 
@@ -258,7 +258,9 @@ def _array(value: Any) -> np.ndarray | None:
 
 
 def plain(value: Any) -> Any:
-    """Convert arrays and tensors to nested lists, and NaN to ``None``."""
+    """Convert arrays and tensors to nested lists, and NaN to ``None``; fp32 arrays in no more digits than they have."""
+    if isinstance(value, np.ndarray) and value.dtype == np.float32:
+        value = value.astype(str).astype(np.float64)
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, Mapping):

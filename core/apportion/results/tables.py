@@ -44,7 +44,7 @@ def columns_of(result: Any, rows: str) -> Columns:
 
     Raises:
         UnknownNameError: there is no such table.
-        ResultError: the result has no pairs or groups.
+        ResultError: the result has no pairs, no groups, or no values of tokens.
     """
     tables: Mapping[str, Callable[[Any], Columns]] = {
         "features": _of_features,
@@ -68,6 +68,11 @@ def _of_features(result: Any) -> Columns:
 
 
 def _of_tokens(result: Any) -> Columns:
+    if not result.has_token_values:
+        raise ResultError(
+            f"This result of the method {result.provenance.method!r} has no table of tokens: only the whole target was "
+            "scored. Leave per_token=False out of the method's options."
+        )
     n, t = len(result.features), len(result.target_tokens)
     return {
         "position": np.repeat(np.arange(t), n),

@@ -56,6 +56,7 @@ def assemble(
     values = _array(estimate.values)
     errors = None if estimate.std_error is None else _array(estimate.std_error)
     replicates = None if estimate.replicates is None else _array(estimate.replicates)
+    full = _known(game, present=True)
     agreement = top_agreement(values[:, 0], None if errors is None else errors[:, 0], replicates)
     provenance = Provenance(
         method=request.method_name,
@@ -97,7 +98,7 @@ def assemble(
         top_agreement=None if agreement is None else _fixed(agreement),
         estimand=estimate.estimand or request.method.estimand,
         base_value=_known(game, present=False),
-        full_value=_known(game, present=True),
+        full_value=estimate.full_value if full is None else full,
         segments=tuple(getattr(request.adapter, "segments", ())),
         provenance=provenance,
         extras=dict(estimate.extras),

@@ -26,6 +26,13 @@ def apportion_register_methods(register: Register) -> None:
         ("lime", "lime:Lime", "a sparse local linear model, with Captum's defaults for text"),
         ("context_cite", "context_cite:ContextCite", "a sparse linear model of the response's log-odds"),
         ("reagent", "reagent:Reagent", "importance from replacing tokens with plausible ones; Inseq's parameters"),
+        ("saliency", "saliency:Saliency", "norm of the gradient at the prompt's embeddings; one forward pass"),
+        ("input_x_gradient", "saliency:InputXGradient", "gradient times embeddings; one forward pass"),
+        (
+            "integrated_gradients",
+            "integrated_gradients:IntegratedGradients",
+            "gradients on the path from a baseline to the prompt; 52 forward passes",
+        ),
         ("captum_kernel_shap", "captum:CaptumKernelShap", "reproduces Captum's KernelShap; prefer kernel_shap"),
         ("captum_lime", "captum:CaptumLime", "reproduces Captum's Lime"),
     ):

@@ -60,10 +60,9 @@ def part_of_target(attribution: Attribution, token: int | None) -> str:
 
 def repeats_the_whole(attribution: Attribution) -> bool:
     """True if the values of the target tokens say no more than those of the whole target: there are none, or one."""
-    tokens = np.asarray(attribution.token_values)
-    if not len(tokens):
+    if not attribution.has_token_values:
         return True
-    values = np.asarray(attribution.values)
+    tokens, values = np.asarray(attribution.token_values), np.asarray(attribution.values)
     return len(tokens) == 1 and np.allclose(tokens[0], values, atol=1e-6 * colour_limit(values), equal_nan=True)
 
 
