@@ -6,7 +6,6 @@ Both are ordinary Llamas, so that every white-box method can look inside. Their 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 import torch
@@ -32,9 +31,8 @@ from which the two logits are read."""
 EPSILON = 1e12
 
 
-@functools.cache
 def marked_model() -> PreTrainedModel:
-    """A model in float64 that attends to a few characters only, wherever they are. It is shared; do not change it."""
+    """A model in float64 that attends to a few characters only, wherever they are."""
     model = _empty()
     base = model.model
     with torch.no_grad():
@@ -57,9 +55,8 @@ def marked_model() -> PreTrainedModel:
     return model
 
 
-@functools.cache
 def linear_model() -> PreTrainedModel:
-    """A model in float64 whose logits are linear in the embeddings, for ``contributions``. Do not change it."""
+    """A model in float64 whose logits are linear in the embeddings; see ``contributions``."""
     model = _empty()
     base = model.model
     with torch.no_grad():

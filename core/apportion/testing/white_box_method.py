@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,12 +18,13 @@ from transformers import PreTrainedModel
 
 from apportion.errors import BudgetError, CapabilityError, PluginError
 from apportion.explainer import Explainer
+from apportion.game.game import Game
 from apportion.hooks.object_check import object_faults
 from apportion.options import check_options
 from apportion.prompts.template import Template
 from apportion.prompts.text import Text
 from apportion.protocols.backend import WHITE_BOX
-from apportion.protocols.methods import Method
+from apportion.protocols.methods import Estimate, Method
 from apportion.results.attribution import Attribution
 from apportion.testing import planted, tiny
 from apportion.testing.contract import Contract
@@ -34,7 +36,7 @@ from apportion.testing.white_box import GradientTimesInput
 __all__ = ["WhiteBoxMethodContract"]
 
 SEEDS = 24
-BUDGETS = (1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144)
+BUDGETS = (1, 2, 5, 13, 34, 89)
 WORDS, ANSWER = "one two three", " four"
 ARRANGEMENTS = (f"ab{RAISES}cd{LOWERS}ef{OTHER}gh", f"{OTHER}abc{LOWERS}def{RAISES}gh")
 
@@ -91,9 +93,7 @@ class WhiteBoxMethodContract(Contract):
         check_options(f"method {type(method).__name__}", method.run, self.options)
         return explainer.attribute(prompt, target, method=method, **{**self.options, **arguments})
 
-    def on(
-        self, model: PreTrainedModel, method: Method, prompt: object, target: str, **arguments: Any
-    ) -> Attribution:
+    def on(self, model: PreTrainedModel, method: Method, prompt: object, target: str, **arguments: Any) -> Attribution:
         """Open a model, and run the method."""
         with self.opened(model) as explainer:
             return self.run(explainer, method, prompt, target, **arguments)
@@ -121,6 +121,11 @@ class WhiteBoxMethodContract(Contract):
     @pytest.mark.parametrize("prompt", ARRANGEMENTS)
     def test_positive_raises_the_score(self, method: Method, prompt: str) -> None:
         """What raises the score gets the highest value, and what lowers it the lowest, below 0."""
+        recorded, estimates = _recorded(method)
+        self.on(planted.marked_model(), recorded, prompt, TARGET)
+        assert estimates[0].signed == self.signed, (
+            f"The contract says signed = {self.signed}, and the method's estimate signed = {estimates[0].signed}."
+        )
         if not self.signed:
             pytest.skip("this method's values have no sign (`signed = False`)")
         first, second = (self._marked(method, prompt, token) for token in TARGET)
@@ -181,7 +186,7 @@ class WhiteBoxMethodContract(Contract):
             pytest.skip("this method does not add up tokens (`additive = False`)")
         parts = {"a": "one", "b": " two", "c": " three"}
         slots = Template("{a}{b}{c}", values=parts)  # all tokens belong to a feature, as with tokens as features
-        with self.opened(tiny.model()) as explainer:
+        with self.opened(_random()) as explainer:
             few, many = (self.run(explainer, method, one, ANSWER) for one in (slots, Text(WORDS, by="tokens")))
         ends = np.cumsum([len(part) for part in parts.values()])
         sums = [float(part.sum()) for part in np.split(many.values, ends[:-1])]
@@ -191,7 +196,7 @@ class WhiteBoxMethodContract(Contract):
         """If the score of the target is the sum of those of its tokens, so are its values."""
         if not self.linear or not self.scores_tokens:
             pytest.skip("values of sums are not sums of values (`linear = False`), or tokens have no values")
-        found = self.on(tiny.model(), method, WORDS, ANSWER)
+        found = self.on(_random(), method, WORDS, ANSWER)
         assert np.allclose(found.values, found.token_values.sum(0), atol=1e-9), (
             f"The whole target gets {found.values}, its tokens {found.token_values.sum(0)} in all."
         )
@@ -200,7 +205,7 @@ class WhiteBoxMethodContract(Contract):
         """A target token gets the values that it has without the tokens after it."""
         if self.sampled or not self.scores_tokens:
             pytest.skip("it samples, or tokens have no values of their own")
-        with self.opened(tiny.model()) as explainer:
+        with self.opened(_random()) as explainer:
             long, short = (self.run(explainer, method, WORDS, target) for target in (ANSWER, ANSWER[:2]))
         assert np.allclose(long.token_values[: len(short.token_values)], short.token_values, atol=1e-9), (
             f"The tokens of {ANSWER[:2]!r} get {short.token_values}; with more tokens after them, {long.token_values}."
@@ -209,7 +214,7 @@ class WhiteBoxMethodContract(Contract):
     def test_a_contrast_is_subtracted(self, method: Method) -> None:
         """The values of a difference of two targets are the differences of their values."""
         names = ("contrast_logits_diff", "logit", "logit")
-        with self.opened(tiny.model()) as explainer:
+        with self.opened(_random()) as explainer:
             both, one, other = (
                 self.run(explainer, method, WORDS, target, target_fn=name, **contrast)
                 for name, target, contrast in zip(names, "xxy", ({"contrast": "y"}, {}, {}), strict=True)
@@ -222,14 +227,16 @@ class WhiteBoxMethodContract(Contract):
 
     def test_generated_tokens_get_values_only_for_later_ones(self, method: Method) -> None:
         """A target token has a value for those after it, and 0 for itself and those before it."""
-        with self.opened(tiny.model()) as explainer:
+        with self.opened(_random()) as explainer:
             plain = self.run(explainer, method, WORDS, ANSWER)
             if not self.scores_generated:
                 with pytest.raises(CapabilityError):
                     self.run(explainer, method, WORDS, ANSWER, attribute_generated=True)
                 return
-            found = self.run(explainer, method, WORDS, ANSWER, attribute_generated=True)
-        block = found.token_values[:, found.generated_part]
+            recorded, estimates = _recorded(method)
+            found = self.run(explainer, recorded, WORDS, ANSWER, attribute_generated=True)
+        # As the method returns them: results have 0 where a value is impossible.
+        block = estimates[0].values[found.generated_part, 1:].T.numpy()
         if self.scores_tokens:
             assert not np.triu(block).any(), f"A token has a value for itself, or for one before it: {block}."
             assert np.tril(block, -1).any(), "No target token has a value for a later one."
@@ -242,7 +249,7 @@ class WhiteBoxMethodContract(Contract):
 
     def test_the_seed_decides_everything(self, method: Method) -> None:
         """The same seed gives the same values, whatever ran before; another seed gives different draws."""
-        with self.opened(tiny.model()) as explainer:
+        with self.opened(_random()) as explainer:
             with only_its_own_generator():
                 first, other = (self.run(explainer, method, WORDS, ANSWER, seed=seed) for seed in (1, 2))
             again = self.run(explainer, method, WORDS, ANSWER, seed=1)
@@ -255,12 +262,12 @@ class WhiteBoxMethodContract(Contract):
 
     def test_the_mode_of_the_caller_does_not_matter(self, method: Method) -> None:
         """Values are the same without gradients, in inference mode, and with frozen weights."""
-        frozen = copy.deepcopy(tiny.model()).requires_grad_(False)
-        plain = self.on(tiny.model(), method, WORDS, ANSWER).values
+        model, frozen = _random(), _random().requires_grad_(False)
+        plain = self.on(model, method, WORDS, ANSWER).values
         with torch.no_grad():
-            quiet = self.on(tiny.model(), method, WORDS, ANSWER).values
+            quiet = self.on(model, method, WORDS, ANSWER).values
         with torch.inference_mode():
-            inference = self.on(tiny.model(), method, WORDS, ANSWER).values
+            inference = self.on(model, method, WORDS, ANSWER).values
         for what, found in (
             ("under torch.no_grad()", quiet),
             ("in inference mode", inference),
@@ -270,25 +277,23 @@ class WhiteBoxMethodContract(Contract):
 
     def test_a_small_memory_budget_does_not_matter(self, method: Method) -> None:
         """Values are the same where layers are computed again to save memory."""
-        plain = self.on(tiny.model(), method, WORDS, ANSWER).values
-        with self.opened(tiny.model(), memory_budget=1) as explainer:
-            small = self.run(explainer, method, WORDS, ANSWER).values
+        plain = self.on(_random(), method, WORDS, ANSWER[:2]).values
+        with self.opened(_random(), memory_budget=1) as explainer:
+            small = self.run(explainer, method, WORDS, ANSWER[:2]).values
         assert np.allclose(small, plain, atol=1e-9), f"The values are {plain}, but {small} with little memory."
 
     @pytest.mark.parametrize("training", [False, True])
     def test_the_model_is_left_as_it_was(self, method: Method, training: bool) -> None:
         """Outputs, hooks, flags, gradients and mode of the model are the same after a run."""
-        model = copy.deepcopy(tiny.model()).train(training)
+        model = _random().train(training)
         with self.opened(model) as explainer, unchanged(model):
             self.run(explainer, method, WORDS, ANSWER)
 
     @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
     @pytest.mark.parametrize("after", [0, 1])
-    def test_a_failure_leaves_the_model_as_it_was(
-        self, method: Method, error: type[BaseException], after: int
-    ) -> None:
+    def test_a_failure_leaves_the_model_as_it_was(self, method: Method, error: type[BaseException], after: int) -> None:
         """So they are after an error, or Ctrl-C, in a forward pass."""
-        model = copy.deepcopy(tiny.model()).train()
+        model = _random().train()
         watched = Watched(model)
         with self.opened(model) as explainer:
             self.run(explainer, method, WORDS, ANSWER)  # the backend has examined the model
@@ -305,7 +310,7 @@ class WhiteBoxMethodContract(Contract):
 
     def test_every_forward_pass_is_counted(self, method: Method) -> None:
         """The model computes no more rows than evaluations are counted, and an estimate knows their number."""
-        model = copy.deepcopy(tiny.model())
+        model = _random()
         watched = Watched(model)
         with self.opened(model) as explainer:
             self.run(explainer, method, WORDS, ANSWER)  # the backend has examined the model
@@ -323,7 +328,7 @@ class WhiteBoxMethodContract(Contract):
 
     def test_the_budget_is_kept(self, method: Method) -> None:
         """Evaluations never exceed the budget; a budget that is too small is rejected before the model runs."""
-        model = copy.deepcopy(tiny.model())
+        model = _random()
         watched = Watched(model)
         with self.opened(model) as explainer:
             needed = self.run(explainer, method, WORDS, ANSWER).provenance.evaluations
@@ -344,7 +349,7 @@ class WhiteBoxMethodContract(Contract):
     def test_it_runs_among_others(self, method: Method, tmp_path: Path) -> None:
         """In ``attribute_many`` the results are those of single runs; they can be saved and loaded."""
         other, prompts = GradientTimesInput(), [WORDS, "five six seven"]
-        with self.opened(tiny.model()) as explainer:
+        with self.opened(_random()) as explainer:
             alone = [self.run(explainer, method, prompt, ANSWER) for prompt in prompts]
             mixed: list[Any] = [{"prompt": prompt, "method": method, **self.options} for prompt in prompts]
             mixed.insert(1, {"prompt": WORDS, "method": other})
@@ -360,6 +365,24 @@ class WhiteBoxMethodContract(Contract):
         """Values of all characters of a prompt, for a target of one token, in the model that attends to few."""
         found = self.on(planted.marked_model(), method, Text(prompt, by="tokens"), token, target_fn="logit")
         return dict(zip(prompt, found.values.tolist(), strict=True))
+
+
+def _random() -> PreTrainedModel:
+    """A random model of one's own, so that what a method leaves on it is not found again by the next check."""
+    return copy.deepcopy(tiny.model())
+
+
+def _recorded(method: Method) -> tuple[Method, list[Estimate]]:
+    """The same method, and the estimates that it returns."""
+    other, found = copy.copy(method), list[Estimate]()
+
+    @functools.wraps(method.run)
+    def run(game: Game, **arguments: Any) -> Estimate:
+        found.append(method.run(game, **arguments))
+        return found[-1]
+
+    other.run = run
+    return other, found
 
 
 def _rounded(values: Mapping[str, float]) -> dict[str, float]:

@@ -105,4 +105,6 @@ class Balance:
             error += abs(value - heads / 2) + abs(query - key)
         positions = total["layers"] - total["tokens"] if self.learned_positions else 0.0
         lost = total["output"] - total["tokens"] - softmax - total["bias"] - positions
-        return Account(total["output"], total["tokens"], softmax, total["bias"], positions, error + abs(lost), total["size"])
+        return Account(
+            total["output"], total["tokens"], softmax, total["bias"], positions, error + abs(lost), total["size"]
+        )

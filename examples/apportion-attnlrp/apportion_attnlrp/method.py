@@ -36,9 +36,7 @@ class AttnLRP:
     family = "gradient"
     cost = "one forward pass; one backward pass per output"
 
-    def run(
-        self, game: ap.Game, *, budget: int | None, rng: torch.Generator, softmax: str = "taylor"
-    ) -> ap.Estimate:
+    def run(self, game: ap.Game, *, budget: int | None, rng: torch.Generator, softmax: str = "taylor") -> ap.Estimate:
         """Propagate the relevance of each output; one evaluation.
 
         Args:
