@@ -372,8 +372,6 @@ class Explainer:
     ) -> ContextReliance:
         """Find the output tokens that depend on the context, and the parts of it that each of them relies on (PECoRe).
 
-        These are the tokens whose predictions with and without the context differ by more than those of most others.
-
         Args:
             prompt: the input, with ``context=``; or a prompt whose features are the context, such as ``Documents``.
             target: the output, as in ``attribute``; ``None`` for what the model writes with the context.
