@@ -267,7 +267,8 @@ def test_flags_reach_the_library(run: Run, calls: list[dict[str, Any]], tmp_path
         "--target-fn",
         "contrast_prob_diff",
     ]
-    words += ["--contrast", " no", "--target-option", "top_k=3", "--until", "0.5"]
+    words += ["--contrast", " no", "--target-option", "top_k=3", "--until", "0.5", "--step-score", "prob"]
+    words += ["--step-score", "kl_divergence", "--step-score-option", "kl_divergence.top_k=3"]
     words += ["--method", "permutation", "--option", "antithetic=false", "-o", "n-permutations=6"]
     words += ["--cache", "--run-log", str(tmp_path / "runs.jsonl"), "--backend-option", "compile=true"]
     ended = run("attribute", "a b c", "--model", "m", *words)
@@ -291,6 +292,7 @@ def test_flags_reach_the_library(run: Run, calls: list[dict[str, Any]], tmp_path
             "target_fn": "contrast_prob_diff",
             "contrast": " no",
             "target_options": {"top_k": 3},
+            "step_scores": [("prob", {}), ("kl_divergence", {"top_k": 3})],
             "generate": None,
             "method": "permutation",
             "budget": 40,

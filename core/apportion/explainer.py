@@ -27,10 +27,10 @@ from apportion.results.evaluation import compare
 from apportion.results.recipe import target_of
 from apportion.runs.again import recipe_in, require_method
 from apportion.runs.concurrent import attributions
-from apportion.runs.context_prompt import INPUT_ALONE, TEMPLATE, contextless_text, prompt_in_context
+from apportion.runs.context_prompt import TEMPLATE, ContextOf
 from apportion.runs.cost import Cost, estimate_cost
 from apportion.runs.evaluate import chosen_metrics, measure_all
-from apportion.runs.reliance import Criteria, context_reliance, default_method
+from apportion.runs.reliance import ContextQuestion, Criteria, context_reliance
 from apportion.runs.stages import Stages
 from apportion.runs.together import check_one_game, checked_results
 
@@ -177,8 +177,8 @@ class Explainer:
                 earlier tokens, so that ``token_values`` has exactly 0 there.
             step_scores: target functions to record for each target token of the full prompt, beside the attributions:
                 ``["prob", "entropy", ("kl_divergence", {"reference": "empty"})]``, or a dict of them by names of your
-                own. Contrastive ones compare with ``contrast``. All of them together take one more forward pass over
-                the full prompt, and one over each reference prompt, which ``budget`` does not limit.
+                own. All of them together take one more forward pass over the full prompt, and one over each reference
+                prompt, which ``budget`` does not limit.
             **method_options: options of the method; unknown ones are rejected, with a list of the available ones.
 
         Returns:
@@ -401,82 +401,44 @@ class Explainer:
         context: str | None = None,
         template: str = TEMPLATE,
         contextless: str | None = None,
-        features: object = None,
         metric: str | TargetFunction = "kl_divergence",
         metric_options: Mapping[str, object] | None = None,
         threshold: float | None = 1.0,
         top_tokens: int | None = None,
-        target_fn: str | TargetFunction | LogitsFunction = "contrast_prob_diff",
-        method: str | Method | None = None,
         cue_threshold: float | None = 1.0,
         top_cues: int | None = None,
         **arguments: Any,
     ) -> ContextReliance:
         """Find the output tokens that depend on the context, and the parts of it that each of them relies on (PECoRe).
 
-        First the output is read twice, with the context and without: a token is sensitive if its two predictions
-        differ by more than those of most others. Then one run of a method attributes each sensitive token, compared
-        with the token that the model would say without the context, to the features of the context.
-
         Args:
-            prompt: the input, with ``context=``; or a prompt whose features are the context, such as ``Documents``, or
-                a ``Text`` or ``Chat`` with ``keep=`` for the rest.
+            prompt: the input, with ``context=``; or a prompt whose features are the context, such as ``Documents``.
             target: the output, as in ``attribute``; ``None`` for what the model writes with the context.
-            context: the text before the input.
-            template: how the two make up the prompt, with ``{context}`` and ``{input}``.
-            contextless: text of the prompt without its context, in which ``{input}`` stands for the input. ``None`` for
-                the input alone, or for a prompt of another type, for that prompt without any of its features.
-            features: what ``context`` is cut into, as in ``attribute``: ``"words"``, ``"tokens"``, …
-            metric: target function that compares the predictions with and without the context: ``"kl_divergence"``,
-                ``"pcxmi"``, ``"in_context_pvi"``, or one of your own with a reference prompt.
+            context: a text, which ``features=`` cuts as it cuts a plain prompt.
+            template: how the two make up the prompt.
+            contextless: the prompt without its context, in which ``{input}`` stands for the input. ``None`` for the
+                input alone, or for a prompt of another type without any of its features.
+            metric: target function that compares the two predictions, such as ``"pcxmi"``: any with a reference prompt.
             metric_options: its options, such as ``{"top_k": 20}``.
-            threshold: standard deviations above the mean of all tokens, from which a token is sensitive; ``None`` for
-                all that differ at all.
-            top_tokens: maximum number of sensitive tokens, by the metric.
-            target_fn: the function of each sensitive token that is attributed. Contrastive ones compare it with the
-                token that the model would say without the context, after the same output so far.
-            method: as in ``attribute``; ``None`` for ``"saliency"`` where the model allows it, else ``"auto"``.
-            cue_threshold: the same threshold for the features that are cues of a token, by magnitude.
+            threshold: standard deviations above the mean from which a token is sensitive; ``None`` for all.
+            top_tokens: maximum number of sensitive tokens.
+            cue_threshold: the same, for the features that are cues of a token, by magnitude.
             top_cues: maximum number of cues of a token.
-            **arguments: other arguments of ``attribute``, such as ``budget``, ``seed`` or ``target_options``, and
-                options of the method.
+            **arguments: other arguments of ``attribute``. The default ``target_fn``, ``"contrast_prob_diff"``, compares
+                each token with what the model says there without the context. The default ``method`` is ``"saliency"``
+                where the model allows it, else ``"auto"``.
 
         Returns:
-            The scores of all tokens, and for each sensitive one the alternative without context and its cues.
+            The scores of all tokens; and for each sensitive one, its alternative without the context, and its cues.
 
         Raises:
-            InputError: an argument is invalid, or the context changes nothing about the prompt; raised before the model
-                runs.
-            CapabilityError: the backend has no logits, or not what the method needs.
-            BudgetError, ScoreError: as in ``attribute``.
+            InputError, CapabilityError, BudgetError, ScoreError: as in ``attribute``; the metric always needs logits.
         """
         criteria = Criteria(threshold, top_tokens, cue_threshold, top_cues)
-        stages, session = self._stages, self.session
-        inner = prompt if context is not None or isinstance(prompt, str) else None
-        if inner is not None:
-            prompt = prompt_in_context(stages.resolver, session, prompt, context, template, features)
-            contextless = INPUT_ALONE if contextless is None else contextless
-        without = None if contextless is None else contextless_text(contextless, inner)
-        given = {
-            "prompt": prompt,
-            "target": target,
-            "features": None if inner is not None else features,
-            "target_fn": target_fn,
-            "method": default_method(self.plugins, session) if method is None else method,
-            **arguments,
-        }
-        with stages.run() as run:
-            return context_reliance(
-                stages,
-                run,
-                self.plugins,
-                session,
-                given,
-                metric=metric,
-                metric_options=metric_options or {},
-                contextless=without,
-                criteria=criteria,
-            )
+        where = ContextOf(prompt, context, template, contextless, arguments.pop("features", None))
+        question = ContextQuestion(where, metric, metric_options or {}, criteria, {"target": target, **arguments})
+        with self._stages.run() as run:
+            return context_reliance(self._stages, run, self.plugins, self.session, question)
 
     def target_of(self, result: Attribution) -> tuple[int, ...]:
         """Return the token ids of a result's target, to explain the same target again.

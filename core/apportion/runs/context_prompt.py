@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from apportion.errors import InputError, shown
@@ -19,46 +19,86 @@ if TYPE_CHECKING:
 
     from apportion.runs.resolver import Resolver
 
-__all__ = ["INPUT_ALONE", "TEMPLATE", "contextless_text", "prompt_in_context"]
+__all__ = ["TEMPLATE", "ContextOf"]
 
 TEMPLATE, INPUT_ALONE = "{context} {input}", "{input}"
 CONTEXT, INPUT, TOKENS = "context", "input", "tokens"
 
 
-def prompt_in_context(
-    resolver: Resolver, session: Session, text: object, context: object, template: object, features: object
-) -> Text:
-    """The prompt with its context. The context is cut into features; everything else is always present.
+@dataclass(frozen=True, slots=True)
+class ContextOf:
+    """The prompt and its context, as given.
 
-    Args:
-        resolver: finds the adapter, which cuts the text.
-        session: session with the tokenizer.
-        text: the input.
-        context: its context.
-        template: how the two make up the prompt.
-        features: what the context is cut into, as ``by`` of ``Text``; ``None`` for words.
-
-    Raises:
-        InputError: one of the texts is no text or blank, or the template lacks a placeholder.
+    Attributes:
+        prompt: the input, if there is a context; or a prompt whose features are the context.
+        context: the context, as a text; ``None`` if the prompt holds it.
+        template: how input and context make up the prompt.
+        contextless: text of the prompt without the context; ``None`` for the default.
+        features: what a context in a text is cut into, as ``by`` of ``Text``; ``None`` for words.
     """
-    for name, given in ((INPUT, text), (CONTEXT, context)):
-        if not isinstance(given, str) or not given.strip():
-            hint = " A prompt of another type holds its own context: its features." if name == INPUT else ""
-            raise InputError(f"The {name} must be a text and must not be blank; it is {shown(given)}.{hint}")
-    assert isinstance(text, str) and isinstance(context, str)
-    by: Any = "words" if features is None else features
-    before, after = _around(template, text)
-    whole, alone = Text(f"{before}{context}{after}", by=by), Text(context, by=by)
-    encoding = AdaptContext(session.tokenizer, closed=not session.layout.joint)
-    adapter = resolver.adapter(whole, None, encoding)
-    inside = _features_within(adapter, whole.text, session.tokenizer, len(before), len(before) + len(context))
-    if by != TOKENS:
-        pieces = [feature.text for feature in resolver.adapter(alone, None, encoding).features]
-        if [adapter.features[i].text for i in sorted(inside)] != pieces:
-            return _cut_apart(whole.text, before.strip(), pieces, after.strip())
-    if not inside:
-        raise InputError(f"The context {shown(context)} has no tokens of its own in this prompt; add white space.")
-    return replace(whole, keep=[unit for feature, unit in _units(adapter) if feature not in inside])
+
+    prompt: object
+    context: object = None
+    template: object = TEMPLATE
+    contextless: object = None
+    features: object = None
+
+    @property
+    def apart(self) -> bool:
+        """True if the context is given apart from the input."""
+        return self.context is not None or isinstance(self.prompt, str)
+
+    def without(self) -> str | None:
+        """Text of the prompt without its context; ``None`` for the prompt without any features.
+
+        Raises:
+            InputError: ``contextless`` is no text, or has other placeholders than the input.
+        """
+        template = INPUT_ALONE if self.contextless is None and self.apart else self.contextless
+        if template is None:
+            return None
+        if not isinstance(template, str):
+            raise InputError(f"contextless={shown(template)} must be the text of the prompt without its context.")
+        if not self.apart:
+            return template
+        _check_placeholders("contextless", template, allowed=(INPUT,), needed=())
+        return template.format(input=self.prompt)
+
+    def arguments(self, resolver: Resolver, session: Session) -> dict[str, object]:
+        """The prompt, and the features that it is cut into, as arguments of ``attribute``.
+
+        Args:
+            resolver: finds the adapter, which cuts the text.
+            session: session with the tokenizer.
+
+        Raises:
+            InputError: a text is no text or blank, or the template lacks a placeholder.
+        """
+        if not self.apart:
+            return {"prompt": self.prompt, "features": self.features}
+        return {"prompt": self._in_context(resolver, session)}
+
+    def _in_context(self, resolver: Resolver, session: Session) -> Text:
+        """The prompt with its context, which is cut into features; everything else is always present."""
+        text, context = self.prompt, self.context
+        for name, given in ((INPUT, text), (CONTEXT, context)):
+            if not isinstance(given, str) or not given.strip():
+                hint = " A prompt of another type holds its own context: its features." if name == INPUT else ""
+                raise InputError(f"The {name} must be a text and must not be blank; it is {shown(given)}.{hint}")
+        assert isinstance(text, str) and isinstance(context, str)
+        by: Any = "words" if self.features is None else self.features
+        before, after = _around(self.template, text)
+        whole, alone = Text(f"{before}{context}{after}", by=by), Text(context, by=by)
+        encoding = AdaptContext(session.tokenizer, closed=not session.layout.joint)
+        adapter = resolver.adapter(whole, None, encoding)
+        inside = _features_within(adapter, whole.text, session.tokenizer, len(before), len(before) + len(context))
+        if by != TOKENS:
+            pieces = [feature.text for feature in resolver.adapter(alone, None, encoding).features]
+            if [adapter.features[i].text for i in sorted(inside)] != pieces:
+                return _cut_apart(whole.text, before.strip(), pieces, after.strip())
+        if not inside:
+            raise InputError(f"The context {shown(context)} has no tokens of its own in this prompt; add white space.")
+        return replace(whole, keep=[unit for feature, unit in _units(adapter) if feature not in inside])
 
 
 def _cut_apart(text: str, before: str, pieces: Sequence[str], after: str) -> Text:
@@ -66,24 +106,6 @@ def _cut_apart(text: str, before: str, pieces: Sequence[str], after: str) -> Tex
     head, tail = ([part] if part else [] for part in (before, after))
     parts = [*head, *pieces, *tail]
     return Text(text, by=lambda _: parts, keep=[*range(len(head)), *range(len(parts) - len(tail), len(parts))])
-
-
-def contextless_text(template: object, text: object) -> str:
-    """The prompt without its context.
-
-    Args:
-        template: a text, in which ``{input}`` stands for the input.
-        text: the input; ``None`` if there is none apart from the prompt.
-
-    Raises:
-        InputError: the template is no text, or has other placeholders.
-    """
-    if not isinstance(template, str):
-        raise InputError(f"contextless={shown(template)} must be the text of the prompt without its context.")
-    if not isinstance(text, str):
-        return template
-    _check_placeholders("contextless", template, allowed=(INPUT,), needed=())
-    return template.format(input=text)
 
 
 def _around(template: object, text: str) -> tuple[str, str]:

@@ -26,6 +26,7 @@ from apportion.protocols.targets import EMPTY, Target, TargetFunction
 from apportion.rendering.token_texts import token_texts
 from apportion.results.context_reliance import ContextReliance
 from apportion.results.outliers import outliers
+from apportion.runs.context_prompt import ContextOf
 from apportion.runs.cue_function import CueFunction
 from apportion.runs.run import Run
 from apportion.runs.stages import Stages
@@ -35,12 +36,13 @@ from apportion.runs.target_functions import check_logits, made_target_function
 if TYPE_CHECKING:
     from apportion.hooks.manager import Plugins
     from apportion.hooks.registry import Registry
-    from apportion.results.attribution import Attribution
 
-__all__ = ["METHODS", "Criteria", "context_reliance", "default_method"]
+__all__ = ["METHODS", "ContextQuestion", "Criteria", "context_reliance"]
 
 METHODS = ("saliency", "auto")
 """The default method is the first of these that this version has and the model allows; Inseq's is saliency."""
+
+TARGET_FN = "contrast_prob_diff"
 
 REFERENCE = "reference"
 """Option of the metrics: the prompt to compare with."""
@@ -85,17 +87,27 @@ class Criteria:
                 whole_number(argument, getattr(self, name), least=1)
 
 
+@dataclass(frozen=True, slots=True)
+class ContextQuestion:
+    """The arguments of one call of ``context_reliance``.
+
+    Attributes:
+        where: the prompt and its context.
+        metric: name of a target function with a reference prompt, or such a function.
+        metric_options: its options.
+        criteria: thresholds.
+        arguments: other arguments of ``attribute``.
+    """
+
+    where: ContextOf
+    metric: object
+    metric_options: Mapping[str, Any]
+    criteria: Criteria
+    arguments: Mapping[str, Any]
+
+
 def context_reliance(
-    stages: Stages,
-    run: Run,
-    plugins: Plugins,
-    session: Session,
-    arguments: Mapping[str, Any],
-    *,
-    metric: object,
-    metric_options: Mapping[str, Any],
-    contextless: str | None,
-    criteria: Criteria,
+    stages: Stages, run: Run, plugins: Plugins, session: Session, question: ContextQuestion
 ) -> ContextReliance:
     """Find the context-sensitive tokens of the output, and attribute them to the context.
 
@@ -107,47 +119,29 @@ def context_reliance(
         run: the run.
         plugins: registries in which names are looked up.
         session: the session.
-        arguments: arguments of ``attribute``; the features of its prompt are the context.
-        metric: name of a target function with a reference prompt, or such a function.
-        metric_options: its options.
-        contextless: text of the prompt without the context; ``None`` for the prompt without any features.
-        criteria: thresholds.
+        question: what is asked.
 
     Raises:
         InputError: an argument is invalid, or the context changes nothing about the prompt.
         CapabilityError: the backend lacks logits, or what the method needs.
     """
-    for name, why in FIXED.items():
-        if arguments.get(name) is not None:
-            raise InputError(f"{name}= has no place in context_reliance: {why}.")
-    targets = plugins["targets"]
-    options = arguments.get("target_options") or {}
-    cues = CueFunction(*made_target_function(targets, arguments["target_fn"], options))
-    check_logits(session, cues.name, cues)
-    name, measure = _metric(targets, metric, metric_options, EMPTY if contextless is None else contextless)
-    taken = {**arguments, "target_fn": cues, "target_options": None, "step_scores": {name: measure}}
-    draft = stages.resolve(run, taken)
-    request = replace(_named(stages.generate(run, draft), name, metric_options), target_options=dict(options))
-    without = request.step_scores[0].reference
-    assert without is not None
-    if without == request.renderer.full():
-        raise InputError("The prompt reads the same with its context and without; check the context and contextless=.")
+    run.request = request = _resolved(stages, run, plugins, session, question)
+    step, criteria = request.step_scores[0], question.criteria
+    assert step.reference is not None and isinstance(request.target_fn, CueFunction)
     stages.begin(run)
-    run.request = request
     readings = stages.readings(run, batches := stages.batches())
-    logits = [readings.logits(prompt, request.target)[0] for prompt in (request.renderer.full(), without)]
+    logits = [readings.logits(prompt, request.target)[0] for prompt in (request.renderer.full(), step.reference)]
     run.steps = recorded_steps(request, readings)
-    sensitive = outliers(np.nan_to_num(run.steps.values[name]), criteria.deviations, criteria.most_tokens)
-    alternatives = _said(session, without.ids, request.target, logits[1])
-    function = cues.at(torch.from_numpy(sensitive), alternatives, logits[1][None])
-    run.request = request = replace(request, target_fn=function)
+    sensitive = outliers(np.nan_to_num(run.steps.values[step.name]), criteria.deviations, criteria.most_tokens)
+    alternatives = _said(session, step.reference.ids, request.target, logits[1])
+    cues = request.target_fn.at(torch.from_numpy(sensitive), alternatives, logits[1][None])
+    run.request = request = replace(request, target_fn=cues)
     game = stages.game(run, batches)
     estimate = run_method(request, game) if sensitive.any() else _nothing(game)
     stages.compare_spellings(run, game, batches)
-    attribution: Attribution = stages.finish(run, estimate, game)
     return ContextReliance(
-        attribution,
-        name,
+        stages.finish(run, estimate, game),
+        step.name,
         sensitive,
         alternatives.tokens,
         _probabilities(logits[0], request.target),
@@ -165,6 +159,40 @@ def default_method(plugins: Plugins, session: Session) -> str:
     methods = plugins["methods"]
     able = (name for name in METHODS if name in methods and methods.get(name).make().requires <= session.capabilities)
     return next(able, METHODS[-1])
+
+
+def _resolved(stages: Stages, run: Run, plugins: Plugins, session: Session, question: ContextQuestion) -> Request:
+    """The request of a call: its target function finds cues, and its one step score is the metric.
+
+    Raises:
+        InputError: an argument is invalid, or the context changes nothing about the prompt.
+        CapabilityError: the backend lacks logits, or what the method needs.
+    """
+    given, targets = question.arguments, plugins["targets"]
+    for name, why in FIXED.items():
+        if given.get(name) is not None:
+            raise InputError(f"{name}= has no place in context_reliance: {why}.")
+    options = given.get("target_options") or {}
+    cues = CueFunction(*made_target_function(targets, given.get("target_fn", TARGET_FN), options))
+    check_logits(session, cues.name, cues)
+    without = question.where.without()
+    name, metric = _metric(targets, question.metric, question.metric_options, EMPTY if without is None else without)
+    method = given.get("method")
+    arguments = {
+        **given,
+        **question.where.arguments(stages.resolver, session),
+        "method": default_method(plugins, session) if method is None else method,
+        "target_fn": cues,
+        "target_options": None,
+        "step_scores": {name: metric},
+    }
+    draft = stages.resolve(run, arguments)
+    (step,) = draft.parts["step_scores"]
+    if step.reference == draft.prompt.input:
+        raise InputError("The prompt reads the same with its context and without; check the context and contextless=.")
+    request = stages.generate(run, draft)
+    step = replace(step, target_fn_name=name, options=dict(question.metric_options))
+    return replace(request, step_scores=(step,), target_options=dict(options))
 
 
 def _metric(targets: Registry, given: object, options: Mapping[str, Any], reference: str) -> tuple[str, TargetFunction]:
@@ -189,12 +217,6 @@ def _metric(targets: Registry, given: object, options: Mapping[str, Any], refere
     if getattr(made, REFERENCE, None) is None:
         raise InputError(f"metric={name!r} has no reference prompt, so it cannot compare two prompts.")
     return name, made
-
-
-def _named(request: Request, name: str, options: Mapping[str, Any]) -> Request:
-    """The request whose step score has the name and the options of the metric."""
-    (step,) = request.step_scores
-    return replace(request, step_scores=(replace(step, target_fn_name=name, options=dict(options)),))
 
 
 def _said(session: Session, prompt: tuple[int, ...], target: Target, logits: Float[Tensor, "T V"]) -> Target:
