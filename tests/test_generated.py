@@ -440,6 +440,35 @@ def test_views_part_the_target_from_the_prompt_and_hatch_what_is_impossible(
         result.plot(view)
 
 
+class InputTimesGradient:
+    """Gradient × input of the prompt's tokens, and of those of the target that are read."""
+
+    estimand = "gradient × input"
+    requires = frozenset({ap.Capability.GRADIENTS})
+
+    def run(self, game: ap.Game, *, budget: int | None, rng: torch.Generator) -> ap.Estimate:
+        inside = game.inside()
+        points, following = inside.embeddings()[None], inside.following()[None]
+        found = inside.gradients(points, following=following)
+        assert found.prompt is not None and found.generated is not None
+        values = torch.zeros(game.n_features, game.n_outputs, dtype=torch.float64)
+        for owners, slopes, at in (
+            (inside.feature_of, found.prompt, points),
+            (inside.generated_feature_of, found.generated, following),
+        ):
+            scores = (slopes[:, 0] * at[0]).sum(-1).double()
+            for place, feature in enumerate(owners):
+                if feature is not None:
+                    values[feature] += scores[:, place]
+        return ap.Estimate(values)
+
+
+def test_white_box_methods_find_the_features_of_the_target(explainer: ap.Explainer) -> None:
+    result = attribute(explainer, InputTimesGradient())  # type: ignore[arg-type]
+    assert (result.token_values[~result.possible] == 0).all()
+    assert (np.abs(result.token_values[result.possible]) > 0).all()
+
+
 def test_mistakes_are_refused_before_the_model_runs() -> None:
     with echo_explainer() as explainer:
         with pytest.raises(ap.InputError, match="attribute_generated='yes' must be True or False"):
