@@ -103,6 +103,22 @@ def test_exact_values_are_those_of_the_definition(family: str, share: bool) -> N
     assert [feature.generated for feature in result.features] == [None, None, None, 0, 1, 2]
 
 
+@pytest.mark.parametrize("family", ["t5", "bart"])
+def test_a_decoder_reads_what_is_left_of_the_target(family: str) -> None:
+    model = tiny.model(family)
+    with ap.Explainer((model, tiny.tokenizer())) as explainer:
+        result, entropies = attribute(explainer), attribute(explainer, target_fn="entropy")
+    values, spread = torch.zeros(2, 2**N, T, dtype=torch.float64)
+    for number in range(2**N):
+        prompt, here = coalition(number)
+        for t, token in enumerate(IDS):
+            read = tuple(one for one, on in zip(IDS[:t], here, strict=False) if on)
+            logits = reference.logits(model, prompt, (*read, token))[-1]
+            values[number, t], spread[number, t] = logits.log_softmax(-1)[token], entropy(logits)
+    np.testing.assert_allclose(result.token_values, shapley(values), atol=1e-9)
+    np.testing.assert_allclose(entropies.token_values, shapley(spread), atol=1e-9)
+
+
 def test_leave_one_out_is_the_loss_of_later_tokens(explainer: ap.Explainer) -> None:
     score, result = model_score("llama"), attribute(explainer, "ablation")
     prompt = tuple(tiny.tokenizer()(PROMPT)["input_ids"])

@@ -14,6 +14,7 @@ from transformers import Cache, PreTrainedModel
 
 from apportion.errors import CapabilityError, InputError
 from apportion.protocols.inside import Edits, EmbeddedBatch
+from apportion_backends.torch.comparing import Traits
 from apportion_backends.torch.edits import Here, editing, named_modules
 from apportion_backends.torch.gradient_check import computed_by_torch, gradient_is_right
 from apportion_backends.torch.graph_size import GraphSize
@@ -22,7 +23,6 @@ from apportion_backends.torch.inputs import cache_argument, input_device
 from apportion_backends.torch.memory import translate_out_of_memory
 from apportion_backends.torch.modes import evaluating
 from apportion_backends.torch.prefix import PrefixStore
-from apportion_backends.torch.probe import Traits
 from apportion_backends.torch.recompute import recomputing
 
 __all__ = ["DecoderInside", "embeddings"]
