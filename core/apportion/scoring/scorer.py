@@ -192,18 +192,19 @@ class Scorer:
                     f"The tokenizer returned the token id {largest}, but the model's vocabulary has {vocabulary} "
                     "tokens. Use the model's own tokenizer, or resize the model's embedding for added tokens."
                 )
-        self._check_lengths([(len(row.prompt), len(row.target)) for row in rows])
+        self._check_lengths(rows)
         if any(item.media for item in inputs) and Capability.IMAGES not in self.session.capabilities:
             raise CapabilityError(
                 f"The prompt contains media, but the backend {info.backend!r} reads only text with this model."
             )
 
-    def _check_lengths(self, lengths: Sequence[tuple[int, int]]) -> None:
-        """Reject prompts and targets that are longer than what the model reads."""
+    def _check_lengths(self, rows: Sequence[Row]) -> None:
+        """Reject rows that are longer than what the model reads."""
         info = self.session.info
+        prompt, target = max(len(row.prompt) for row in rows), max(len(row.target) for row in rows)
         limit, longest_target = info.context_length, info.longest_target
         if self.session.layout.joint:
-            prompt, target = max(lengths, key=sum)
+            prompt, target = max(((len(row.prompt), len(row.target)) for row in rows), key=sum)
             if limit is not None and prompt + target > limit:
                 raise InputError(
                     f"A prompt of {counted(prompt, 'token')} and a target of {target} exceed the model's context "
