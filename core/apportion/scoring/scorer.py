@@ -201,7 +201,6 @@ class Scorer:
     def _check_lengths(self, rows: Sequence[Row]) -> None:
         """Reject rows that are longer than what the model reads."""
         info = self.session.info
-        prompt, target = max(len(row.prompt) for row in rows), max(len(row.target) for row in rows)
         limit, longest_target = info.context_length, info.longest_target
         if self.session.layout.joint:
             prompt, target = max(((len(row.prompt), len(row.target)) for row in rows), key=sum)
@@ -211,7 +210,7 @@ class Scorer:
                     f"length of {limit} tokens. Shorten the prompt, its baselines or the target."
                 )
             return
-        prompt, target = (max(column) for column in zip(*lengths, strict=True))
+        prompt, target = max(len(row.prompt) for row in rows), max(len(row.target) for row in rows)
         if limit is not None and prompt > limit:
             raise InputError(
                 f"A prompt of {counted(prompt, 'token')} exceeds the {limit} tokens that the model's encoder reads. "
