@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from apportion.errors import InputError, shown
-from apportion.failures import explained
 from apportion.game.continuing import continue_method
 from apportion.game.method_runner import run_method
-from apportion.hooks.manager import load_plugins
-from apportion.models.select_backend import check_memory_budget, named_backend, open_session
-from apportion.models.spec import model_spec
 from apportion.options import checked_seed
-from apportion.phrases import quoted
 from apportion.protocols.methods import Method
 from apportion.protocols.metrics import RANDOM_ORDERS
-from apportion.protocols.progress import ALWAYS, AUTO, NEVER, ProgressEvent
 from apportion.protocols.targets import TargetFunction
 from apportion.results.attribution import Attribution
 from apportion.results.evaluation import compare
@@ -30,14 +21,12 @@ from apportion.runs.concurrent import attributions
 from apportion.runs.context_prompt import TEMPLATE, ContextOf
 from apportion.runs.cost import Cost, estimate_cost
 from apportion.runs.evaluate import chosen_metrics, measure_all
+from apportion.runs.opened import Opened
 from apportion.runs.reliance import ContextQuestion, Criteria, context_reliance
-from apportion.runs.stages import Stages
 from apportion.runs.together import check_one_game, checked_results
 
 if TYPE_CHECKING:
-    from apportion.protocols.backend import Backend
     from apportion.protocols.metrics import Metric
-    from apportion.results.attribution import Attribution
     from apportion.results.context_reliance import ContextReliance
     from apportion.results.evaluation import Comparison, Evaluation
     from apportion.scoring.logits_target import LogitsFunction
@@ -45,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Explainer"]
 
 
-class Explainer:
+class Explainer(Opened):
     """Attributes one model's outputs to features of its prompts.
 
     Args:
@@ -78,51 +67,6 @@ class Explainer:
         BackendError: the backend, device or dtype is not available; the message says why.
         PluginError: one of ``plugins`` cannot be loaded.
     """
-
-    def __init__(
-        self,
-        model: object,
-        *,
-        tokenizer: object = None,
-        processor: object = None,
-        backend: str | Backend = "auto",
-        device: str | None = None,
-        dtype: str | None = None,
-        memory_budget: int | None = None,
-        backend_options: Mapping[str, object] | None = None,
-        allow_missing: bool = False,
-        share_prefixes: bool = True,
-        plugins: Sequence[object] = (),
-        progress: bool | str = True,
-        cache: bool | str | Path = False,
-        run_log: str | Path | None = None,
-    ) -> None:
-        switches = {"allow_missing": allow_missing, "share_prefixes": share_prefixes}
-        for name, value in switches.items():
-            if not isinstance(value, bool):
-                raise InputError(f"{name}={shown(value)} must be True or False.")
-        if not isinstance(progress, bool) and progress not in (AUTO, ALWAYS, NEVER):
-            raise InputError(f"progress={shown(progress)} must be True, False, {AUTO!r}, {ALWAYS!r} or {NEVER!r}.")
-        self.plugins = load_plugins(
-            plugins, switches={"progress": progress != NEVER and progress, "cache": cache, "run_log": run_log}
-        )
-        check_memory_budget(memory_budget)
-        named = named_backend(self.plugins, backend, backend_options)
-        self.session, notes = open_session(
-            self.plugins,
-            named,
-            model_spec(model, tokenizer, processor, allow_missing=allow_missing),
-            device=device,
-            dtype=dtype,
-            memory_budget=memory_budget,
-            options=backend_options,
-        )
-        self._stages = Stages(self.plugins, self.session, notes, share=share_prefixes, report=self._report)
-
-    def __repr__(self) -> str:
-        info = self.session.info
-        where = ", ".join(filter(None, (info.backend, info.device, info.dtype)))
-        return f"Explainer({quoted(info.model)}, {where})"
 
     def attribute(
         self,
@@ -470,20 +414,3 @@ class Explainer:
             batches = stages.batches()
             scorer, game = stages.scorer(run, request, batches), partial(stages.game, run, batches)
             return estimate_cost(request, scorer, game, before=run.seconds)
-
-    def close(self) -> None:
-        """Close the session and release the model; idempotent. ``with Explainer(…) as explainer:`` closes it too."""
-        self.session.close()
-
-    def __enter__(self) -> Explainer:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
-
-    def _report(self, event: ProgressEvent) -> None:
-        try:
-            self.plugins.call("apportion_on_progress", event=event)
-        except Exception as error:
-            # An observer's error must neither end a run nor hide the run's own error.
-            warnings.warn(explained(error), RuntimeWarning, stacklevel=2)

@@ -1,0 +1,93 @@
+"""An open model and its plugins, which all calls of an explainer use."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from apportion.errors import InputError, shown
+from apportion.failures import explained
+from apportion.hooks.manager import load_plugins
+from apportion.models.select_backend import check_memory_budget, named_backend, open_session
+from apportion.models.spec import model_spec
+from apportion.phrases import quoted
+from apportion.protocols.progress import ALWAYS, AUTO, NEVER, ProgressEvent
+from apportion.runs.stages import Stages
+
+if TYPE_CHECKING:
+    from apportion.protocols.backend import Backend
+
+__all__ = ["Opened"]
+
+
+class Opened:
+    """A model in a session of a backend, with plugins. For the arguments, see ``Explainer``.
+
+    Attributes:
+        plugins: hooks and registries.
+        session: session of the open model.
+    """
+
+    def __init__(
+        self,
+        model: object,
+        *,
+        tokenizer: object = None,
+        processor: object = None,
+        backend: str | Backend = "auto",
+        device: str | None = None,
+        dtype: str | None = None,
+        memory_budget: int | None = None,
+        backend_options: Mapping[str, object] | None = None,
+        allow_missing: bool = False,
+        share_prefixes: bool = True,
+        plugins: Sequence[object] = (),
+        progress: bool | str = True,
+        cache: bool | str | Path = False,
+        run_log: str | Path | None = None,
+    ) -> None:
+        switches = {"allow_missing": allow_missing, "share_prefixes": share_prefixes}
+        for name, value in switches.items():
+            if not isinstance(value, bool):
+                raise InputError(f"{name}={shown(value)} must be True or False.")
+        if not isinstance(progress, bool) and progress not in (AUTO, ALWAYS, NEVER):
+            raise InputError(f"progress={shown(progress)} must be True, False, {AUTO!r}, {ALWAYS!r} or {NEVER!r}.")
+        self.plugins = load_plugins(
+            plugins, switches={"progress": progress != NEVER and progress, "cache": cache, "run_log": run_log}
+        )
+        check_memory_budget(memory_budget)
+        named = named_backend(self.plugins, backend, backend_options)
+        self.session, notes = open_session(
+            self.plugins,
+            named,
+            model_spec(model, tokenizer, processor, allow_missing=allow_missing),
+            device=device,
+            dtype=dtype,
+            memory_budget=memory_budget,
+            options=backend_options,
+        )
+        self._stages = Stages(self.plugins, self.session, notes, share=share_prefixes, report=self._report)
+
+    def __repr__(self) -> str:
+        info = self.session.info
+        where = ", ".join(filter(None, (info.backend, info.device, info.dtype)))
+        return f"{type(self).__name__}({quoted(info.model)}, {where})"
+
+    def close(self) -> None:
+        """Close the session and release the model; idempotent. ``with Explainer(…) as explainer:`` closes it too."""
+        self.session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def _report(self, event: ProgressEvent) -> None:
+        try:
+            self.plugins.call("apportion_on_progress", event=event)
+        except Exception as error:
+            # An observer's error must neither end a run nor hide the run's own error.
+            warnings.warn(explained(error), RuntimeWarning, stacklevel=2)
