@@ -396,13 +396,13 @@ def test_an_estimate_runs_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """But for the trials: one row, twice, and a sample of the run's batches."""
     with ap.Explainer((tiny.model(), tiny.tokenizer()), progress=False) as explainer:
         rows: list[int] = []
-        real = explainer.session.logits_of
+        real = explainer.session.forward
 
-        def counted(embedded: torch.Tensor, target: tuple[int, ...]) -> torch.Tensor:
-            rows.append(len(embedded))
-            return real(embedded, target)
+        def counted(batch: ap.EmbeddedBatch, *, recompute: bool = False) -> Any:
+            rows.append(len(batch.prompts))
+            return real(batch, recompute=recompute)
 
-        monkeypatch.setattr(explainer.session, "logits_of", counted)
+        monkeypatch.setattr(explainer.session, "forward", counted)
         cost = explainer.estimate(WORDS, " xy", method=Steps())
         assert cost.evaluations == 50
         assert rows[:2] == [1, 1]
@@ -645,7 +645,11 @@ class Asking:
         (lambda inside: inside.values(torch.zeros(2, 3)), ap.InputError, r"embeddings of shape \[B, 18, D\]"),
         (lambda inside: inside.values(inside.embeddings()[None][:0]), ap.InputError, r"not \[0, 18, 32\]"),
         (lambda inside: inside.values(torch.zeros(1, 18, 7)), ap.InputError, "are 7 wide, and those of this model 32"),
-        (lambda inside: inside.values(torch.zeros(1, 18, 32).long()), ap.InputError, "floating-point embeddings"),
+        (
+            lambda inside: inside.values(torch.zeros(1, 18, 32).long()),
+            ap.InputError,
+            "embeddings of floating-point numbers",
+        ),
         (lambda inside: inside.values(torch.full((1, 18, 32), torch.nan)), ap.ScoreError, "is not finite"),
         (
             lambda inside: inside.trace(modules="lm_hea"),
@@ -655,7 +659,17 @@ class Asking:
         (lambda inside: inside.trace(modules=[5]), ap.InputError, "must be names of modules"),
         (lambda inside: inside.trace(modules=["model.layers"]), ap.InputError, "'model.layers' gives no tensor"),
         (lambda inside: inside.trace(modules=["model"]), ap.InputError, "'model' gives no tensor"),
-        (lambda inside: inside.trace(attentions=True), ap.CapabilityError, "does not give attention weights"),
+        (lambda inside: inside.module_gradients(inside.embeddings()[None], ["lm_hea"]), ap.InputError, "no module"),
+        (
+            lambda inside: inside.module_gradients(inside.embeddings()[None], ["lm_head"], side="in"),
+            ap.InputError,
+            "side",
+        ),
+        (
+            lambda inside: inside.gradients(inside.embeddings()[None], following=torch.zeros(1, 3, 4)),
+            ap.InputError,
+            "d",
+        ),
     ],
 )
 def test_what_the_inside_refuses(llama: ap.Explainer, ask: Any, error: type[Exception], message: str) -> None:

@@ -47,7 +47,15 @@ if TYPE_CHECKING:
     from apportion.protocols.batch import PaddedBatch, ScoringBatch
     from apportion.protocols.features import Feature, Level, Segment
     from apportion.protocols.inputs import Alternatives, InputAdapter
-    from apportion.protocols.inside import Inside, InsideSession, Trace
+    from apportion.protocols.inside import (
+        Edits,
+        EmbeddedBatch,
+        Gradients,
+        Inside,
+        InsideSession,
+        ModuleGradients,
+        Trace,
+    )
     from apportion.protocols.methods import Coalitions, Estimate, Method, Sampler
     from apportion.protocols.metrics import Measurement, Metric
     from apportion.protocols.model import ModelSpec
@@ -91,7 +99,15 @@ _HOMES = {
     "protocols.model": ("ModelSpec",),
     "protocols.batch": ("PaddedBatch", "ScoringBatch"),
     "protocols.row": ("Media", "ModelInput", "Row"),
-    "protocols.inside": ("Inside", "InsideSession", "Trace"),
+    "protocols.inside": (
+        "Edits",
+        "EmbeddedBatch",
+        "Gradients",
+        "Inside",
+        "InsideSession",
+        "ModuleGradients",
+        "Trace",
+    ),
     "protocols.progress": ("ProgressEvent",),
     "prompts.chat": ("Chat",),
     "prompts.documents": ("Documents",),
@@ -125,12 +141,15 @@ __all__ = [
     "Comparison",
     "Cost",
     "Documents",
+    "Edits",
+    "EmbeddedBatch",
     "Estimate",
     "Evaluation",
     "Explainer",
     "Feature",
     "Game",
     "GenerateSession",
+    "Gradients",
     "HtmlView",
     "InputAdapter",
     "InputError",
@@ -146,6 +165,7 @@ __all__ = [
     "ModelError",
     "ModelInput",
     "ModelSpec",
+    "ModuleGradients",
     "Needs",
     "PaddedBatch",
     "PluginError",

@@ -38,6 +38,7 @@ class TorchBackend:
                 Capability.GENERATE,
                 Capability.GRADIENTS,
                 Capability.HIDDEN_STATES,
+                Capability.ATTENTIONS,
                 Capability.PREFIX_CACHE,
             }
         ),

@@ -1,75 +1,207 @@
-"""Gradients and internals of a model; the model does not change."""
+"""Differentiable forward passes over embeddings; the model does not change."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import Cache, PreTrainedModel
 
-from apportion.errors import CapabilityError, InputError, listing, suggestion
-from apportion.protocols.inside import Trace
+from apportion.errors import CapabilityError, InputError
+from apportion.protocols.inside import Edits, EmbeddedBatch
+from apportion_backends.torch.edits import Here, editing, named_modules
+from apportion_backends.torch.gradient_check import computed_by_torch, gradient_is_right
+from apportion_backends.torch.graph_size import GraphSize
 from apportion_backends.torch.head import Head, upcast
-from apportion_backends.torch.inputs import input_device
+from apportion_backends.torch.inputs import cache_argument, input_device
+from apportion_backends.torch.memory import translate_out_of_memory
 from apportion_backends.torch.modes import evaluating
+from apportion_backends.torch.prefix import PrefixStore
 from apportion_backends.torch.probe import Traits
+from apportion_backends.torch.recompute import recomputing
 
-__all__ = ["embeddings", "logits_of", "trace"]
+__all__ = ["DecoderInside", "embeddings"]
 
-INSTALLED = "_output_capturing_hooks_installed"
-"""Attribute that ``transformers.utils.output_capturing`` sets on models with its hooks."""
-
-_TRACING = threading.RLock()
-"""Lock that is held while a model has temporary hooks, so that no thread removes those of another one."""
+PROBED = (1, 2, 3, 4)
+"""Tokens on which embeddings are compared with token ids."""
 
 
 def embeddings(model: PreTrainedModel, ids: tuple[int, ...]) -> Float[Tensor, "L D"]:
     """Input embeddings of tokens, detached."""
     with evaluating(model), torch.inference_mode(False), torch.no_grad():
-        found: Tensor = model.get_input_embeddings()(torch.tensor(ids, device=input_device(model)))
+        found: Tensor = model.get_input_embeddings()(torch.tensor(ids, dtype=torch.long, device=input_device(model)))
         return found.detach().clone()
 
 
-def logits_of(
-    model: PreTrainedModel, embedded: Float[Tensor, "B P D"], target: tuple[int, ...], traits: Traits
-) -> Float[Tensor, "B T V"]:
-    """Logits at the position before each target token, fp32 or better; differentiable.
-
-    A linear output layer computes in fp32 or better, as it does when batches are scored.
+class DecoderInside:
+    """Differentiable forward passes of a decoder-only model.
 
     Args:
         model: the model.
-        embedded: input embeddings of prompts of one length.
-        target: token ids that follow each prompt; the last one is predicted and not read.
         traits: the model's traits.
-
-    Raises:
-        InputError: the embeddings do not have the model's width.
     """
-    rows, prompt, width = embedded.shape
-    with evaluating(model):
-        tail = embeddings(model, target)
-        if width != tail.shape[-1]:
-            raise InputError(f"The embeddings are {width} wide, and those of this model {tail.shape[-1]}.")
-        embedded = embedded.to(input_device(model), model.dtype)
-        following = tail[:-1].expand(rows, -1, -1).to(embedded.dtype)
+
+    def __init__(self, model: PreTrainedModel, traits: Traits) -> None:
+        self._model = model
+        self._traits = traits
+        self._prefixes = PrefixStore(model) if traits.prefix_sharing else None
+        self._size: GraphSize | None = None
+        self._checked = False
+        self._recomputes: bool | None = None
+
+    def release(self) -> None:
+        """Discard the encoded prefix."""
+        if self._prefixes is not None:
+            self._prefixes = PrefixStore(self._model)
+
+    @contextmanager
+    def forward(self, batch: EmbeddedBatch, *, recompute: bool = False) -> Iterator[Float[Tensor, "B T V"]]:
+        """Context of a forward pass and its backward passes; see ``InsideSession``."""
+        here = Here()
+        edits, embedded = self._split(batch.edits)
+        with translate_out_of_memory(), evaluating(self._model), editing(self._model, edits, here) as check:
+            self._check(batch)
+            with here.computing():
+                logits = self._logits(batch, embedded, here, recompute=recompute)
+            check()
+            yield logits
+
+    def graph_bytes(self, prompt: int, target: int) -> int:
+        """Upper estimate of the memory of one row's forward pass with what its backward pass needs, in bytes."""
+        if self._size is None:
+            self._size = self._measured()
+        vocabulary = int(self._model.config.get_text_config().vocab_size)
+        return self._size(prompt + target - 1) + 4 * 4 * target * vocabulary
+
+    def _measured(self) -> GraphSize:
+        def compute(length: int) -> Tensor:
+            point = embeddings(self._model, (0,) * length)[None].requires_grad_()
+            states: Tensor = self._base()(inputs_embeds=point, use_cache=False, return_dict=True)[0]
+            return states
+
+        with evaluating(self._model), torch.inference_mode(False), torch.enable_grad():
+            return GraphSize.measured(self._model, compute)
+
+    def _base(self) -> nn.Module:
+        return self._model.base_model if self._traits.linear_head else self._model
+
+    def _check(self, batch: EmbeddedBatch) -> None:
+        """Refuse embeddings that the model cannot read.
+
+        Raises:
+            InputError: the embeddings do not have the model's width.
+            CapabilityError: the model reads more than embeddings.
+        """
+        width = embeddings(self._model, batch.target[:1]).shape[-1]
+        if batch.prompts.shape[-1] != width:
+            raise InputError(f"The embeddings are {batch.prompts.shape[-1]} wide, and those of this model {width}.")
+        if not self._checked:
+            with torch.inference_mode(False), torch.enable_grad():
+                self._check_model()
+            self._checked = True
+
+    def _check_model(self) -> None:
+        """Refuse a model that reads more than embeddings, or whose gradients are wrong.
+
+        Raises:
+            CapabilityError: the model is such a one.
+        """
+        plain: dict[str, Any] = {"use_cache": False, "return_dict": True}
+        point = embeddings(self._model, PROBED)[None]
+
+        def compute(points: Float[Tensor, "B P D"]) -> Float[Tensor, "B V"]:
+            logits: Tensor = self._model(inputs_embeds=points.to(point), **plain).logits
+            return upcast(logits[:, -1])
+
+        with torch.no_grad():
+            ids = torch.tensor([PROBED], device=input_device(self._model))
+            by_id = upcast(self._model(ids, **plain).logits[:, -1])
+            same = torch.allclose(by_id, compute(point), rtol=1e-3, atol=1e-3 * float(by_id.abs().max()))
+        if not same:
+            raise CapabilityError(
+                "This model reads more of a token than its input embedding, so gradients with respect to embeddings "
+                "are not those of its tokens. Use a perturbation method."
+            )
+        if not computed_by_torch(self._model) and not gradient_is_right(compute, point, self._model.dtype):
+            raise CapabilityError(
+                "The gradients of this model differ from finite differences of its scores: an operation of its "
+                "quantised weights, or of code that PyTorch does not know, has no gradient. Use a perturbation method, "
+                "or load the weights unquantised."
+            )
+
+    def _split(self, edits: Edits) -> tuple[Edits, Callable[[Tensor], Tensor] | None]:
+        """Take apart the edit of the input embeddings, whose module is not called where these are given."""
+        layer, known = self._model.get_input_embeddings(), named_modules(self._model)
+        name = next((name for name in edits.outputs if known.get(name) is layer), None)
+        if name is None:
+            return edits, None
+        others = {other: edit for other, edit in edits.outputs.items() if other != name}
+        return Edits(others, edits.inputs), partial(edits.outputs[name], layer, None)
+
+    def _logits(
+        self, batch: EmbeddedBatch, edit: Callable[[Tensor], Tensor] | None, here: Here, *, recompute: bool
+    ) -> Float[Tensor, "B T V"]:
+        """Logits before each target token, fp32 or better.
+
+        Args:
+            batch: prompts and target.
+            edit: changes the embeddings of all tokens.
+            here: is active while the model computes.
+            recompute: compute layers again in backward passes.
+        """
+        model, rows = self._model, len(batch.prompts)
+        following = batch.following
+        if following is None:
+            following = embeddings(model, batch.target[:-1]).expand(rows, -1, -1)
+        prompts, cache = self._with_prefix(batch)
+        start = prompts.shape[1] - 1
+        read = torch.cat([part.to(prompts) for part in (prompts, following)], dim=1)
         arguments: dict[str, Any] = {
-            "inputs_embeds": torch.cat([embedded, following], dim=1), "use_cache": False, "return_dict": True,
+            "inputs_embeds": read if edit is None else edit(read),
+            "use_cache": bool(cache), "return_dict": True, **cache,
         }  # fmt: skip
-        if traits.linear_head:
+        if self._traits.linear_head:
             head = Head.of(model)
-            states = model.base_model(**arguments)[0][:, prompt - 1 :].to(head.weight.dtype)
+            states = self._states(arguments, here, recompute=recompute)[:, start:].to(head.weight.dtype)
             return _logits_in_fp32(states, head)
-        if traits.supports_logits_to_keep:
-            arguments["logits_to_keep"] = len(target)
+        if self._traits.supports_logits_to_keep:
+            arguments["logits_to_keep"] = len(batch.target)
         logits: Tensor = model(**arguments).logits
-    logits = logits if traits.supports_logits_to_keep else logits[:, prompt - 1 :]
-    return upcast(logits)
+        return upcast(logits if self._traits.supports_logits_to_keep else logits[:, start:])
+
+    def _with_prefix(self, batch: EmbeddedBatch) -> tuple[Float[Tensor, "B P D"], dict[str, Any]]:
+        """The prompts, and the cache that the prefix is in; without a cache, the prompts begin with it."""
+        model = self._model
+        prompts = batch.prompts.to(input_device(model), model.dtype)
+        if not batch.prefix:
+            return prompts, {}
+        if self._prefixes is not None:
+            # Not in inference mode, whose tensors no backward pass may read.
+            with torch.inference_mode(False), torch.no_grad():
+                cache: Cache | None = self._prefixes.get(batch.prefix)
+            if cache is not None:
+                return prompts, {cache_argument(model.base_model): cache}
+        before = embeddings(model, batch.prefix).to(prompts).expand(len(prompts), -1, -1)
+        return torch.cat([before, prompts], dim=1), {}
+
+    def _states(self, arguments: dict[str, Any], here: Here, *, recompute: bool) -> Float[Tensor, "B L D"]:
+        """Last hidden states; layer by layer in backward passes if asked for, and if that gives the same states."""
+        base: nn.Module = self._model.base_model
+        again = recomputing(base, here) if recompute and self._recomputes is not False else None
+        if again is None:
+            states: Tensor = base(**arguments)[0]
+            return states
+        states = again(**arguments)[0]
+        if self._recomputes is None:
+            with torch.no_grad():
+                self._recomputes = torch.equal(base(**arguments)[0], states)
+            return self._states(arguments, here, recompute=recompute) if not self._recomputes else states
+        return states
 
 
 def _logits_in_fp32(states: Float[Tensor, "B T D"], head: Head) -> Float[Tensor, "B T V"]:
@@ -79,77 +211,3 @@ def _logits_in_fp32(states: Float[Tensor, "B T D"], head: Head) -> Float[Tensor,
     """
     bias = None if head.bias is None else upcast(head.bias.detach())
     return head.capped(nn.functional.linear(upcast(states), upcast(head.weight.detach()), bias))
-
-
-def trace(
-    model: PreTrainedModel, ids: tuple[int, ...], *, hidden: bool, attentions: bool, modules: Sequence[str]
-) -> Trace:
-    """Internals of one forward pass, detached.
-
-    Raises:
-        InputError: the model has no module with this name, or the module returns no tensor.
-        CapabilityError: attention weights were requested, which this backend does not provide.
-    """
-    if attentions:
-        raise CapabilityError(
-            "The torch backend does not give attention weights yet; ask for hidden states or modules."
-        )
-    outputs: dict[str, Tensor] = {}
-    with evaluating(model), torch.no_grad(), _TRACING, _same_hooks(model), _recorded(model, modules, outputs):
-        row = torch.tensor([ids], device=input_device(model))
-        found = model(row, use_cache=False, return_dict=True, output_hidden_states=hidden)
-    for name in modules:
-        if name not in outputs:
-            raise InputError(
-                f"The module {name!r} gives no tensor: it is not called in a forward pass, or returns something else. "
-                "Name modules inside it."
-            )
-    states = tuple(layer[0] for layer in found.hidden_states) if hidden else ()
-    return Trace(states, modules=outputs)
-
-
-@contextmanager
-def _same_hooks(model: nn.Module) -> Iterator[None]:
-    """Remove the hooks that transformers leaves on a model after it has returned hidden states."""
-    before = [(module, list(module._forward_hooks), INSTALLED in vars(module)) for module in model.modules()]
-    try:
-        yield
-    finally:
-        for module, hooks, installed in before:
-            for key in [key for key in module._forward_hooks if key not in hooks]:
-                del module._forward_hooks[key]
-            if not installed and INSTALLED in vars(module):
-                delattr(module, INSTALLED)
-
-
-@contextmanager
-def _recorded(model: nn.Module, names: Sequence[str], outputs: dict[str, Tensor]) -> Iterator[None]:
-    """Record the outputs of these modules in ``outputs`` inside the context."""
-    known = {name: module for name, module in model.named_modules() if name}
-    for name in names:
-        if name not in known:
-            raise InputError(
-                f"The model has no module {name!r}. {suggestion(name, known)}Its modules: {listing(known, limit=12)}."
-            )
-    with ExitStack() as hooks:
-        for name in names:
-            hooks.enter_context(_hook(known[name], name, outputs))
-        yield
-
-
-@contextmanager
-def _hook(module: nn.Module, name: str, outputs: dict[str, Tensor]) -> Iterator[None]:
-    thread = threading.get_ident()
-
-    def record(_: nn.Module, __: Any, output: Any) -> None:
-        if threading.get_ident() != thread:
-            return  # another run scores with this model
-        first = output[0] if isinstance(output, tuple) and output else output
-        if isinstance(first, Tensor):
-            outputs[name] = first.detach()[0].clone()
-
-    handle = module.register_forward_hook(record)
-    try:
-        yield
-    finally:
-        handle.remove()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,15 +13,16 @@ from torch import Tensor, nn
 from apportion.errors import BackendError, InputError, shown
 from apportion.protocols.backend import Capability, Layout, SessionInfo
 from apportion.protocols.batch import PaddedBatch, ScoringBatch
-from apportion.protocols.inside import Trace
+from apportion.protocols.inside import NO_EDITS, Edits, EmbeddedBatch, Trace
 from apportion.protocols.row import ModelInput
-from apportion_backends.torch import inside
 from apportion_backends.torch.checksum import model_checksum
+from apportion_backends.torch.edits import named_modules
 from apportion_backends.torch.fingerprint import fingerprint, weights_bytes
 from apportion_backends.torch.generate_options import check_generate_options, unknown_options
 from apportion_backends.torch.guard import Guard
 from apportion_backends.torch.head import Head, all_logits, at_targets, log_probs_of_logits, target_log_probs, upcast
 from apportion_backends.torch.inputs import cache_argument, input_device
+from apportion_backends.torch.inside import DecoderInside, embeddings
 from apportion_backends.torch.limits import context_length
 from apportion_backends.torch.loading import OpenModel
 from apportion_backends.torch.memory import ActivationSize, translate_out_of_memory
@@ -31,6 +33,7 @@ from apportion_backends.torch.prefix import PrefixStore
 from apportion_backends.torch.probe import Traits
 from apportion_backends.torch.stopping import StopAtText
 from apportion_backends.torch.structure import StructureLog
+from apportion_backends.torch.tracing import gives_attention, trace
 
 if TYPE_CHECKING:
     from transformers import Cache, PreTrainedModel
@@ -79,6 +82,7 @@ class TorchSession:
         self._compiled = compiled
         self._prefixes: PrefixStore | None = None
         self._packed: PackedModel | None = None
+        self._inside: DecoderInside | None = None
         self._trunk_attention: TrunkAttention | None = None
         self._structure = StructureLog(model.model, traits)
         self._look()
@@ -284,30 +288,47 @@ class TorchSession:
                     unknown or f"The model cannot generate with {shown(dict(options))}: {error}"
                 ) from error
 
-    def embeddings(self, ids: tuple[int, ...]) -> Float[Tensor, "L D"]:
-        """Input embeddings of tokens, detached."""
-        return inside.embeddings(self.model, ids)
+    def modules(self) -> Mapping[str, nn.Module]:
+        """All modules of the model, by name."""
+        return named_modules(self.model)
 
-    def logits_of(self, embeddings: Float[Tensor, "B P D"], target: tuple[int, ...]) -> Float[Tensor, "B T V"]:
-        """Logits at the position before each target token; differentiable.
+    def embeddings(self, ids: tuple[int, ...], *, target: bool = False) -> Float[Tensor, "L D"]:
+        """Input embeddings of tokens, detached."""
+        return embeddings(self.model, ids)
+
+    def forward(
+        self, batch: EmbeddedBatch, *, recompute: bool = False
+    ) -> AbstractContextManager[Float[Tensor, "B T V"]]:
+        """Context of a forward pass over embeddings and its backward passes.
 
         Raises:
             BatchTooLargeError: memory ran out.
         """
-        with translate_out_of_memory():
-            return inside.logits_of(self.model, embeddings, target, self._traits)
+        return self._opened().forward(batch, recompute=recompute)
+
+    def graph_bytes(self, prompt: int, target: int) -> int:
+        """Upper estimate of the memory of one row's forward pass with what its backward pass needs, in bytes."""
+        return self._opened().graph_bytes(prompt, target)
 
     def trace(
-        self, ids: tuple[int, ...], *, hidden: bool = False, attentions: bool = False, modules: Sequence[str] = ()
+        self,
+        prompt: tuple[int, ...],
+        target: tuple[int, ...],
+        *,
+        hidden: bool = False,
+        attentions: bool = False,
+        modules: Sequence[str] = (),
+        edits: Edits = NO_EDITS,
     ) -> Trace:
         """Internals of one forward pass.
 
         Raises:
             InputError: the model has no module with this name, or the module returns no tensor.
-            CapabilityError: attention weights were requested.
+            CapabilityError: attention weights were requested, which this model does not give.
         """
+        ids = (*prompt, *target[:-1])
         with translate_out_of_memory():
-            return inside.trace(self.model, ids, hidden=hidden, attentions=attentions, modules=modules)
+            return trace(self.model, ids, hidden=hidden, attentions=attentions, modules=modules, edits=edits)
 
     def fingerprint(self) -> str:
         """A hash of the configuration, of classes and settings, and of a sample of every weight, as they are now."""
@@ -328,13 +349,15 @@ class TorchSession:
         packed = self._packed
         if packed is not None:
             packed.forget()
+        if self._inside is not None:
+            self._inside.release()
         self._looked = False
 
     def close(self) -> None:
         """Release the model; idempotent."""
         self._info = self.info
         self.release()
-        self._model = self._packed = None
+        self._model = self._packed = self._inside = None
 
     def row_bytes(self, prefix: int, suffix: int, targets: int) -> int:
         """Upper estimate of the memory that a row takes, in bytes."""
@@ -358,16 +381,27 @@ class TorchSession:
                 {Capability.LOG_PROBS, Capability.LOGITS, Capability.GRADIENTS, Capability.HIDDEN_STATES}
                 | ({Capability.GENERATE} if model.can_generate() else set())
                 | ({Capability.PREFIX_CACHE} if self._traits.prefix_sharing else set())
+                | ({Capability.ATTENTIONS} if gives_attention(model) else set())
             )
             self._limit = context_length(model)
             self._weights_bytes = weights_bytes(model)
             self._packed = None
+            self._inside = None
             self._activations = ActivationSize(
                 model,
                 linear_head=self._traits.linear_head,
                 supports_logits_to_keep=self._traits.supports_logits_to_keep,
             )
         self._looked = True
+
+    def _opened(self) -> DecoderInside:
+        """The inside of the model as it is now."""
+        model = self.model
+        self._look_again()
+        inside = self._inside
+        if inside is None:
+            inside = self._inside = DecoderInside(model, self._traits)
+        return inside
 
     def _own_logits(self, batch: ScoringBatch) -> Float[Tensor, "B T V"]:
         """The model's own logits at those positions, where they are more than its head."""

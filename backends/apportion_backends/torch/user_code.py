@@ -16,7 +16,7 @@ KNOWN_PACKAGES = sys.stdlib_module_names | {
     "torch", "transformers", "peft", "accelerate", "torchao", "bitsandbytes", "huggingface_hub", "tokenizers", "numpy",
 }  # fmt: skip
 """Python's own modules, and packages that models are made with."""
-OBSERVERS = ("transformers.utils.output_capturing", "apportion_backends.torch.inside")
+OBSERVERS = ("transformers.utils.output_capturing", "apportion_backends.torch.edits")
 """Modules whose hooks change nothing. Those of transformers stay on a model that was once asked for hidden states."""
 
 

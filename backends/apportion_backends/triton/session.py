@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from apportion.protocols.backend import Capability, Layout, SessionInfo
+from apportion.protocols.backend import WHITE_BOX, Capability, Layout, SessionInfo
 from apportion.protocols.batch import ScoringBatch
 from apportion.protocols.row import ModelInput
 from apportion_backends.torch.head import Head, at_targets
@@ -44,7 +44,7 @@ class TritonSession:
         self._always = always
         self._notes: dict[str, None] = {}
         # What gradient methods need they get from the torch backend: kernels have no backward here.
-        self.capabilities: frozenset[Capability] = inner.capabilities - {Capability.GRADIENTS, Capability.HIDDEN_STATES}
+        self.capabilities: frozenset[Capability] = inner.capabilities - WHITE_BOX
         self._try()
 
     @property

@@ -14,7 +14,7 @@ from apportion.errors import BudgetError, PluginError, counted
 from apportion.failures import failures_of_plugin
 from apportion.game.game import Game
 from apportion.game.stopping import run_until
-from apportion.protocols.backend import Capability
+from apportion.protocols.backend import WHITE_BOX
 from apportion.protocols.methods import Estimate, Method
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def run_method(
         BudgetError: the budget is too small for the method.
     """
     limit = request.coalition_budget
-    looks_inside = Capability.GRADIENTS in request.method.requires
+    looks_inside = bool(WHITE_BOX & request.method.requires)
     rng = rng or WatchedGenerator(request.seed)
     if budget is None and request.until is not None and limit is not None and not looks_inside:
         estimate = run_until(lambda step: run_method(request, game, step, rng), game, limit, request.until)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 __all__ = [
+    "WHITE_BOX",
     "Available",
     "Backend",
     "BackendInfo",
@@ -46,6 +47,10 @@ class Capability(enum.Enum):
     ATTENTIONS = "attentions"
     PREFIX_CACHE = "prefix_cache"
     IMAGES = "images"
+
+
+WHITE_BOX = frozenset({Capability.GRADIENTS, Capability.HIDDEN_STATES, Capability.ATTENTIONS})
+"""Capabilities of sessions that give access to the model's internals."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,6 +79,8 @@ class TargetFunction(Protocol):
       given, and is scored after the same prompts.
     - ``reference``: a prompt that all prompts are compared with: ``"full"`` (all features), ``"empty"`` (no features),
       or the text of another prompt.
+    - ``additive``: ``True`` if the value of the whole target is always the sum of the values of its tokens, which saves
+      gradient methods a backward pass.
     - ``unit``: unit of the values, such as ``"nats"``, for tables and plots.
     - ``label``: what the values measure, as a noun phrase without an article, such as ``"perplexity of the target"``;
       views say ``value of NAME`` without one.

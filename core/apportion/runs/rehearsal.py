@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,11 +13,13 @@ from torch import Tensor
 
 from apportion.protocols.row import ModelInput
 from apportion.runs.calibration import Probe, Speed, growing_probes, measured
-from apportion.runs.run import EmbeddedScoring, Question, Scoring, Tracing
+from apportion.runs.rehearsed_inside import RehearsedInside
+from apportion.runs.run import Question, Scoring
+from apportion.runs.white_box import Embedded, Tracing
 from apportion.scoring.plan import Plan
 from apportion.scoring.prefix_tree import common_prefix
 from apportion.scoring.scorer import Scorer
-from apportion.scoring.work import Work, attended, work_of
+from apportion.scoring.work import work_of
 
 __all__ = ["Rehearsal"]
 
@@ -34,45 +36,44 @@ class Rehearsal:
         self.plans: list[Plan] = []
         self.evaluations = 0
         self._scorer: Scorer | None = None
-        self._inner = _Inner()
-        self._traces: dict[object, tuple[object, float]] = {}
-        self._again = 0.0
+        self._inside = RehearsedInside()
         self._whole: tuple[int, ...] = ()
         self._draw = torch.Generator().manual_seed(0)
 
     def __call__(self, question: Question) -> Any:
-        """Answer a question; only traces are real."""
+        """Answer a question; only traces and edited forward passes are real."""
         if isinstance(question, Scoring):
             return self._scored(question.scorer, question.inputs)
-        if isinstance(question, EmbeddedScoring):
-            self.evaluations += len(question.embedded)
-            return self._inner.values(question)
+        if isinstance(question, Embedded):
+            self.evaluations += len(question.one.points)
+            return self._inside.embedded(question)
         if isinstance(question, Tracing):
-            return self._traced(question)
+            self.evaluations += 1
+            return self._inside.traced(question)
         return question.answer()
 
     @property
     def tokens(self) -> int:
         """Number of tokens that the model would read, padding included."""
-        return sum(plan.forwarded_tokens for plan in self.plans) + self._inner.tokens
+        return sum(plan.forwarded_tokens for plan in self.plans) + self._inside.tokens
 
     @property
     def whole_tokens(self) -> int:
         """Number of tokens that it would read if every prompt were read whole."""
-        return sum(plan.whole_tokens for plan in self.plans) + self._inner.tokens
+        return sum(plan.whole_tokens for plan in self.plans) + self._inside.tokens
 
     @property
     def batches(self) -> int:
         """Number of forward passes over batches."""
-        return sum(len(plan.batches) for plan in self.plans) + self._inner.forwards
+        return sum(len(plan.batches) for plan in self.plans) + self._inside.forwards
 
     def timed(self) -> tuple[float, str]:
         """Estimate the time that the model takes to read everything, and describe how it was measured."""
         read, described = 0.0, ""
         if self._scorer is not None:
             read, described = _Trials(self._scorer, self.plans).timed()
-        inner, how = self._inner.timed()
-        return read + inner + self._again, "; ".join(text for text in (described, how) if text)
+        inner, how = self._inside.timed()
+        return read + inner, "; ".join(text for text in (described, how) if text)
 
     def _scored(self, scorer: Scorer, inputs: Sequence[ModelInput]) -> Float[Tensor, "N K"]:
         scorer.check(inputs)
@@ -93,20 +94,6 @@ class Rehearsal:
         early = [1 - common_prefix(ids, self._whole) / len(self._whole) for ids in prompts]
         draws = torch.rand(len(prompts), outputs, generator=self._draw, dtype=torch.float64)
         return -0.5 - (0.1 + torch.tensor(early, dtype=torch.float64)[:, None]) * draws
-
-    def _traced(self, question: Tracing) -> object:
-        """Return real internals, because only the model knows their shapes; one forward pass per kind of question."""
-        asked = (question.hidden, question.attentions, question.modules)
-        if asked not in self._traces:
-            session, ids = question.session, question.ids
-            started = time.perf_counter()
-            trace = session.trace(ids, hidden=asked[0], attentions=asked[1], modules=asked[2])
-            self._traces[asked] = (trace, time.perf_counter() - started)
-        else:  # the run traces each of them; the first was traced just now
-            self._again += self._traces[asked][1]
-        self.evaluations += 1
-        self._inner.traced(len(question.ids))
-        return self._traces[asked][0]
 
 
 class _Trials:
@@ -163,64 +150,3 @@ class _Trials:
         batches = [batch for plan in self._plans for batch in plan.batches]
         independent = all(batch.independent for batch in batches)
         return min(self._scorer.session.layout.lanes, len(batches)) if independent else 1
-
-
-@dataclass(slots=True)
-class _Inner:
-    """Forward passes over embeddings, and traced ones."""
-
-    tokens: int = 0
-    forwards: int = 0
-    work: Work = field(default_factory=Work)
-    question: EmbeddedScoring | None = None
-
-    def values(self, question: EmbeddedScoring) -> Float[Tensor, "B K"]:
-        """Compute smooth values with a gradient, without the model."""
-        self.question = self.question or question
-        readout = question.scorer.readout
-        self.tokens += question.tokens
-        self.forwards += len(readout.targets)
-        self.work += _work(question)
-        with torch.enable_grad():
-            smooth = question.embedded.double().square().mean((1, 2)).cpu()
-            return -0.5 - smooth[:, None] * torch.arange(1, readout.n_outputs + 1, dtype=torch.float64)
-
-    def traced(self, tokens: int) -> None:
-        """Count a traced forward pass."""
-        self.tokens += tokens
-        self.forwards += 1
-
-    def timed(self) -> tuple[float, str]:
-        """Estimate the time of all passes over embeddings, forward and backward, and describe how it was measured."""
-        question = self.question
-        if question is None:
-            return 0.0, ""
-        longest = question.embedded.shape[1]
-        probes = growing_probes(longest, lambda tokens: _gradient(question, tokens), self.work)
-        speed = Speed.fitted(probes)
-        rows = len(question.embedded)
-        while rows > 1 and speed.seconds(_work(_part(question, rows))) > speed.allowed(self.work) / 2:
-            rows //= 2
-        if rows > 1:
-            speed = speed.scaled(_gradient(question, longest, rows))
-        return speed.seconds(self.work), f"{speed.described(longest)}, with gradients"
-
-
-def _work(question: EmbeddedScoring) -> Work:
-    rows, prompt, _ = question.embedded.shape
-    lengths = [prompt + len(target) - 1 for target in question.scorer.readout.targets]
-    pairs = rows * sum(attended(length, length) for length in lengths)
-    return Work(len(lengths), question.tokens, pairs)
-
-
-def _part(question: EmbeddedScoring, rows: int, tokens: int | None = None) -> EmbeddedScoring:
-    return replace(question, embedded=question.embedded[:rows, :tokens])
-
-
-def _gradient(question: EmbeddedScoring, tokens: int, rows: int = 1) -> Probe:
-    """Time a forward and a backward pass over the first embeddings of some prompts."""
-    part = _part(question, rows, tokens)
-    part = replace(part, embedded=part.embedded.detach().requires_grad_())
-    started = time.perf_counter()
-    torch.autograd.grad(part.values()[:, 0].sum(), part.embedded)
-    return Probe(tokens, _work(part), time.perf_counter() - started)

@@ -19,11 +19,10 @@ from apportion.results.attribution import Attribution
 from apportion.scoring.scorer import Scorer, Tally
 
 if TYPE_CHECKING:
-    from apportion.protocols.inside import InsideSession
     from apportion.protocols.request import Request
     from apportion.protocols.row import ModelInput
 
-__all__ = ["Ask", "Call", "EmbeddedScoring", "Past", "PastRuns", "Question", "Run", "Scoring", "Tracing", "answered"]
+__all__ = ["Ask", "Call", "Past", "PastRuns", "Question", "Run", "Scoring", "answered"]
 
 
 @dataclass(slots=True)
@@ -146,57 +145,12 @@ class Scoring:
 
 
 @dataclass(frozen=True, slots=True)
-class EmbeddedScoring:
-    """Scoring of prompts given by their input embeddings, for gradient methods."""
-
-    session: InsideSession
-    scorer: Scorer
-    embedded: Tensor
-
-    @property
-    def tokens(self) -> int:
-        """Number of tokens that the model reads."""
-        rows, prompt, _ = self.embedded.shape
-        return int(rows * sum(prompt + len(target) - 1 for target in self.scorer.readout.targets))
-
-    def values(self) -> Tensor:
-        """Score the prompts now, without counting."""
-        readout = self.scorer.readout
-        readout.prepare(self.scorer.score)
-        return readout.of_embeddings(self.session, self.embedded)
-
-    def answer(self) -> Tensor:
-        """Score the prompts now, and count the evaluations."""
-        values = self.values()
-        self.scorer.count(len(self.embedded), self.tokens)
-        return values
-
-
-@dataclass(frozen=True, slots=True)
-class Tracing:
-    """Tracing of the internals of one forward pass."""
-
-    session: InsideSession
-    scorer: Scorer
-    ids: tuple[int, ...]
-    hidden: bool
-    attentions: bool
-    modules: tuple[str, ...]
-
-    def answer(self) -> Any:
-        """Trace the forward pass now, and count it."""
-        found = self.session.trace(self.ids, hidden=self.hidden, attentions=self.attentions, modules=self.modules)
-        self.scorer.count(1, len(self.ids))
-        return found
-
-
-@dataclass(frozen=True, slots=True)
 class Call:
     """Any other call, which runs cannot share and which does not count as an evaluation."""
 
-    function: Callable[[], Tensor]
+    function: Callable[[], Any]
 
-    def answer(self) -> Tensor:
+    def answer(self) -> Any:
         """Call the function now."""
         return self.function()
 

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from apportion.errors import InputError, PluginError
 from apportion.game.game import Game, Memory
-from apportion.game.inside import inside_of, require_gradient
+from apportion.game.inside import GameInside, require_gradient
 from apportion.game.token_view import Charge, TokenView, predictions, token_view
-from apportion.protocols.backend import Capability, Session
-from apportion.protocols.inside import Inside, InsideSession, Trace
+from apportion.protocols.backend import WHITE_BOX, Capability, Session
+from apportion.protocols.inside import Inside, InsideSession
 from apportion.protocols.progress import ProgressEvent, Report
 from apportion.protocols.row import ModelInput
 from apportion.protocols.targets import Needs, TargetFunction
@@ -25,10 +25,11 @@ from apportion.results.provenance import versions
 from apportion.runs.again import check_same_model, recipe_in, request_again
 from apportion.runs.assemble import assemble
 from apportion.runs.resolver import Draft, Resolver
-from apportion.runs.run import Ask, Call, EmbeddedScoring, Past, PastRuns, Run, Scoring, Tracing, answered
+from apportion.runs.run import Ask, Call, Past, PastRuns, Run, Scoring, answered
 from apportion.runs.spelling import spelling_note
 from apportion.runs.target_text import Targets
 from apportion.runs.together import share_scores
+from apportion.runs.white_box import WhiteBox
 from apportion.scoring.batches import Batches
 from apportion.scoring.readout import Readout
 from apportion.scoring.scorer import Scorer, Tally
@@ -46,8 +47,6 @@ FEW_TOKENS, SMALL_SHARE = 512, 0.1
 
 LOG_PROB = "log_prob"
 """The target function by which two spellings are compared."""
-
-WHITE_BOX = frozenset({Capability.GRADIENTS, Capability.HIDDEN_STATES, Capability.ATTENTIONS})
 
 
 class Stages:
@@ -293,25 +292,10 @@ class Stages:
         if not isinstance(session, InsideSession) or not WHITE_BOX & session.capabilities:
             return None
 
-        def values(embedded: Float[Tensor, "B P D"]) -> Float[Tensor, "B K"]:
-            found: Tensor = put(EmbeddedScoring(session, scorer, embedded))
-            return found
-
-        def trace(ids: tuple[int, ...], hidden: bool, attentions: bool, modules: tuple[str, ...]) -> Trace:
-            found: Trace = put(Tracing(session, scorer, ids, hidden, attentions, modules))
-            return found
-
         def inside(charge: Charge) -> Inside:
             if Capability.GRADIENTS in request.method.requires:
                 require_gradient(scorer.readout, request.target_fn_name)
-            return inside_of(
-                request,
-                session,
-                charge=charge,
-                embeddings=lambda ids: put(Call(partial(session.embeddings, ids))),
-                values=values,
-                trace=trace,
-            )
+            return GameInside(request, session, WhiteBox(session, scorer, put), charge)
 
         return inside
 

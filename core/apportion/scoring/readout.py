@@ -12,7 +12,6 @@ from torch import Tensor
 from apportion.errors import ApportionError, CapabilityError, PluginError
 from apportion.protocols.backend import Capability, LogitsSession, Session
 from apportion.protocols.batch import ScoringBatch
-from apportion.protocols.inside import InsideSession
 from apportion.protocols.row import ModelInput, Row
 from apportion.protocols.targets import Needs, Scores, Target, TargetFunction
 from apportion.scoring.batches import Turns
@@ -138,18 +137,17 @@ class Readout:
         check_shape(f"the target function {name}", values, (len(found), self.n_outputs))
         return values.to("cpu", torch.float64)
 
-    def of_embeddings(self, session: InsideSession, embedded: Float[Tensor, "B P D"]) -> Float[Tensor, "B K"]:
-        """Values of prompts given by their input embeddings; differentiable if the target function is."""
-        with torch.inference_mode(False), torch.enable_grad():
-            logits = [session.logits_of(embedded, ids) for ids in self.targets]
-            return self.applied(*(self.scores_of(part, ids) for part, ids in zip(logits, self.targets, strict=True)))
-
     def scores_of(self, logits: Float[Tensor, "B T V"], target: tuple[int, ...]) -> Scores:
         """Scores that the target function needs, from the logits before each target token; differentiable."""
         if self.needs is Needs.LOGITS:
             return Scores(logits=logits)
         log_probs = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
         return Scores(log_probs=log_probs[:, torch.arange(len(target)), torch.tensor(target)])
+
+    @property
+    def additive(self) -> bool:
+        """True if the value of the whole target is known to be the sum of the values of its tokens."""
+        return bool(getattr(self._target_fn, "additive", False))
 
     @property
     def has_reference(self) -> bool:

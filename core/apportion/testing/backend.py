@@ -385,7 +385,7 @@ class BackendContract(Contract):
                 pytest.skip("it does not provide access to the model's internals")
             model = self.spec(family, self.dtypes[0]).objects
             before = hooks_of(model)
-            check_trace(session, session.capabilities, (1, 2, 3, 4, 5))
+            check_trace(session, session.capabilities, (1, 2, 3, 4, 5), TARGET)
             assert hooks_of(model) == before, "A trace left hooks on the model."
 
     def test_closing_is_final_and_idempotent(self, backend: Backend) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from jaxtyping import Float
@@ -9,7 +11,7 @@ from torch import Tensor
 
 from apportion.errors import CapabilityError, InputError
 from apportion.protocols.backend import Capability
-from apportion.protocols.inside import InsideSession
+from apportion.protocols.inside import EmbeddedBatch, InsideSession
 
 __all__ = ["check_gradient", "check_logits_of_embeddings", "check_trace", "hooks_of"]
 
@@ -23,48 +25,80 @@ def check_logits_of_embeddings(
     embedded = session.embeddings(prompt)
     assert not embedded.requires_grad, "embeddings() must be detached."
     point = torch.stack([embedded, 0.5 * embedded]).requires_grad_()
-    with torch.enable_grad():
-        logits = session.logits_of(point, target)
+    with torch.enable_grad(), session.forward(EmbeddedBatch(point, target)) as logits:
+        slopes = torch.autograd.grad(_objective(logits), point)
     assert torch.allclose(logits[0].detach().cpu().double(), expected, atol=allowed, rtol=1e-3), (
         "The logits of embeddings differ from those of their tokens."
     )
-    torch.autograd.grad(_objective(logits), point)
+    assert slopes[0].shape == point.shape
     assert point.grad is None, "The gradient must not accumulate in `grad` of the embeddings."
 
 
 def check_gradient(session: InsideSession, prompt: Tokens, target: Tokens) -> None:
-    """The derivative along a random direction equals a finite difference; only for models in float64."""
-    embedded = session.embeddings(prompt)
-    point = torch.stack([embedded, 0.5 * embedded]).requires_grad_()
-    with torch.enable_grad():
-        (gradient,) = torch.autograd.grad(_objective(session.logits_of(point, target)), point)
+    """The derivative along a random direction equals a finite difference; only for models in float64.
+
+    Computed with the prompt alone, after a prefix, with other target embeddings, and layer by layer.
+    """
+    embedded, own = session.embeddings(prompt), session.embeddings(target[:-1], target=True)
+    point, following = torch.stack([embedded, 0.5 * embedded]), torch.stack([own, 0.7 * own])
+    slopes = _check_direction(session, EmbeddedBatch(point, target, following=following))
+    again = _slopes(session, EmbeddedBatch(point, target, following=following), recompute=True)
+    for one, other in zip(slopes, again, strict=True):
+        assert torch.allclose(one, other, atol=1e-9), "With `recompute`, the gradient is another one."
+    if session.layout.joint:
+        after = EmbeddedBatch(point[:, 2:], target, prefix=prompt[:2])
+        whole = EmbeddedBatch(torch.cat([point[:1, :2].expand(2, -1, -1), point[:, 2:]], 1), target)
+        with torch.no_grad(), session.forward(after) as logits, session.forward(whole) as expected:
+            assert torch.allclose(logits, expected, atol=1e-6), "After a prefix, the logits are other ones."
+        _check_direction(session, after)
+
+
+def _check_direction(session: InsideSession, batch: EmbeddedBatch) -> list[Tensor]:
+    slopes = _slopes(session, batch)
+    leaves = [part for part in (batch.prompts, batch.following) if part is not None]
     draw = torch.Generator().manual_seed(0)
-    direction = torch.randn(point.shape, generator=draw, dtype=torch.float64).to(point.device)
     # Some families compute norms in fp32 for every dtype, so a smaller step would show rounding errors.
-    step = 1e-3 * direction * float(point.detach().norm() / direction.norm())
-    with torch.no_grad():
-        up, down = (float(_objective(session.logits_of((point + side * step).detach(), target))) for side in (1, -1))
-    change = float((gradient.double() * step).sum())
-    assert change == pytest.approx((up - down) / 2, rel=5e-3, abs=1e-9), "The gradient is wrong."
+    steps = [torch.randn(leaf.shape, generator=draw, dtype=torch.float64).to(leaf.device) for leaf in leaves]
+    steps = [1e-3 * step * float(leaf.norm() / step.norm()) for step, leaf in zip(steps, leaves, strict=True)]
+
+    def moved(side: int) -> float:
+        new = [(leaf + side * step).detach() for leaf, step in zip(leaves, steps, strict=True)]
+        there = replace(batch, prompts=new[0], following=new[1] if len(new) > 1 else None)
+        with torch.no_grad(), session.forward(there) as logits:
+            return float(_objective(logits))
+
+    change = sum(float((slope.double() * step).sum()) for slope, step in zip(slopes, steps, strict=True))
+    assert change == pytest.approx((moved(1) - moved(-1)) / 2, rel=5e-3, abs=1e-9), "The gradient is wrong."
+    return slopes
 
 
-def check_trace(session: InsideSession, capabilities: frozenset[Capability], ids: Tokens) -> None:
+def _slopes(session: InsideSession, batch: EmbeddedBatch, *, recompute: bool = False) -> list[Tensor]:
+    prompts = batch.prompts.detach().requires_grad_()
+    following = None if batch.following is None else batch.following.detach().requires_grad_()
+    leaves = [part for part in (prompts, following) if part is not None]
+    there = replace(batch, prompts=prompts, following=following)
+    with torch.enable_grad(), session.forward(there, recompute=recompute) as logits:
+        return list(torch.autograd.grad(_objective(logits), leaves))
+
+
+def check_trace(session: InsideSession, capabilities: frozenset[Capability], prompt: Tokens, target: Tokens) -> None:
     """Hidden states have a row per token; attention weights sum to 1 and are causal; unknown modules are refused."""
+    read = len(prompt) + len(target) - 1 if session.layout.joint else len(target)
     if Capability.HIDDEN_STATES in capabilities:
-        found = session.trace(ids, hidden=True)
+        found = session.trace(prompt, target, hidden=True)
         assert len(found.hidden) > 1
-        assert all(states.shape[0] == len(ids) for states in found.hidden)
+        assert all(states.shape[0] == read for states in found.hidden)
         assert not found.attentions and not found.modules, "A trace must contain only what was requested."
     if Capability.ATTENTIONS not in capabilities:
         with pytest.raises(CapabilityError):
-            session.trace(ids, attentions=True)
+            session.trace(prompt, target, attentions=True)
     else:
-        for weights in session.trace(ids, attentions=True).attentions:
-            assert weights.shape[-2:] == (len(ids), len(ids))
+        for weights in session.trace(prompt, target, attentions=True).attentions:
+            assert weights.shape[-2:] == (read, read)
             assert torch.allclose(weights.sum(-1).double(), torch.ones((), dtype=torch.float64), atol=1e-3)
             assert float(weights.triu(1).abs().max()) == 0.0, "A token attends to later tokens."
     with pytest.raises(InputError, match="no-such-module"):
-        session.trace(ids, modules=("no-such-module",))
+        session.trace(prompt, target, modules=("no-such-module",))
 
 
 def hooks_of(model: object) -> list[int]:
@@ -74,5 +108,5 @@ def hooks_of(model: object) -> list[int]:
 
 
 def _objective(logits: Float[Tensor, "B T V"]) -> Float[Tensor, ""]:
-    """A differentiable function of the logits: log-probabilities of one token at one position, summed."""
-    return logits.double().log_softmax(-1)[:, 1, 7].sum()
+    """A differentiable function of the logits: log-probabilities of a token at the last position, summed."""
+    return logits.double().log_softmax(-1)[:, -1, 7].sum()

@@ -19,6 +19,7 @@ class LogProb:
     needs = Needs.LOG_PROBS
     unit = "nats"
     label = "log-probability of the target"
+    additive = True
 
     def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:
         """Natural logarithms."""
@@ -31,6 +32,7 @@ class Prob(LogProb):
 
     unit = "probability"
     label = "probability of the target"
+    additive = False
 
     def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:
         """Probabilities in [0, 1]."""
@@ -57,6 +59,7 @@ class Perplexity(LogProb):
 
     unit = "perplexity"
     label = "perplexity of the target"
+    additive = False
     rise = LESS_LIKELY
 
     def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:
