@@ -511,6 +511,10 @@ def test_each_target_token_can_be_compared(explainer: ap.Explainer) -> None:
     other = dataclasses.replace(results[1], target_tokens=(" x", "y"), target_text=" xy")
     with pytest.raises(ap.InputError, match="different target tokens"):
         compare([results[0], other], token=0)
+    whole_alone = dataclasses.replace(results[1], token_values=np.full((3, 4), np.nan))
+    assert compare([results[0], whole_alone]).rank_correlation.shape == (2, 2)
+    with pytest.raises(ap.InputError, match="no values of single target tokens in the results of ablation"):
+        compare([results[0], whole_alone], token=0)
     with pytest.raises(ap.InputError, match="token= is for attributions"):
         compare([explainer.evaluate(results[0], ["deletion"])], token=0)
 

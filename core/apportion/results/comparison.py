@@ -163,6 +163,12 @@ class ResultComparison:
         n = len(different[0])
         if type(token) is not int or not 0 <= token < n:
             raise InputError(f"token={shown(token)} must be a position in the target: from 0 to {n - 1}, or None.")
+        without = [one.provenance.method for one in self.results if np.isnan(one.token_values[token]).any()]
+        if without:
+            raise InputError(
+                f"There are no values of single target tokens in the results of {listing(without)}, which scored the "
+                "whole target alone."
+            )
 
 
 def _difference(one: object, other: object) -> str:
