@@ -10,7 +10,7 @@ OLDEST_TESTS := $(addprefix tests/test_,$(addsuffix .py,\
   bench cache explainer inputs loading methods packing run_command start torch_backend triton_kernels visualizers))
 # Packages that change models, in an environment of their own: they are large, and slow transformers down.
 MODELS := .venv-models
-MODELS_TESTS := $(addprefix tests/test_,$(addsuffix .py,live_models loading prepared_models))
+MODELS_TESTS := $(addprefix tests/test_,$(addsuffix .py,inside live_models loading prepared_models))
 # Workers that wait must not spin, and nested runs read bytecode that is there; tests/conftest.py sets the rest.
 QUIETLY := OMP_WAIT_POLICY=passive OPENBLAS_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 PYTEST := $(QUIETLY) $(BIN)/python -m pytest -n 2 --dist worksteal

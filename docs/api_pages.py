@@ -17,13 +17,17 @@ SECTIONS = {
     "Explaining": ("Explainer", "Text", "Template", "Chat", "Documents", "Cost", "load_results"),
     "Results": ("Attribution", "Provenance", "HtmlView", "Feature", "Segment", "Level"),
     "Evaluations and comparisons": ("Evaluation", "Comparison", "ResultComparison", "compare", "Metric", "Measurement"),
-    "Methods": ("Game", "Method", "Estimate", "Sampler", "Coalitions", "Inside", "Trace"),
+    "Methods": (
+        "Game", "Method", "Estimate", "Sampler", "Coalitions", "Inside", "Edits",
+        "Gradients", "ModuleGradients", "Trace",
+    ),
     "Inputs": ("InputAdapter", "AdaptContext", "ModelInput", "Media", "Alternatives"),
     "Targets": ("TargetFunction", "Needs", "Scores", "Target"),
     "Visualizers": ("Visualizer",),
     "Backends": (
         "Backend", "BackendInfo", "Available", "Unavailable", "Session", "LogitsSession", "GenerateSession",
         "SessionInfo", "Capability", "Layout", "ScoringBatch", "PaddedBatch", "Row", "ModelSpec", "InsideSession",
+        "EmbeddedBatch",
     ),
     "Plugins": ("Settings", "Request", "ProgressEvent", "Read"),
     "Errors": (

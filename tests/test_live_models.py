@@ -435,7 +435,7 @@ def test_threads_may_score_a_model_that_is_training(family: str) -> None:
     model.train()
     checked = [Checked(model) for _ in range(3)]
     expected = Checked(model).run().values
-    states = checked[0].explainer.session.trace((1, 2, 3), hidden=True).hidden[-1]
+    states = checked[0].explainer.session.trace((1, 2, 3), (4,), hidden=True).hidden[-1]
     failures: list[BaseException] = []
 
     def work(one: Checked) -> None:
@@ -443,7 +443,7 @@ def test_threads_may_score_a_model_that_is_training(family: str) -> None:
             for _ in range(4):
                 found = one.explainer.attribute(PROMPT, TARGET, method="ablation").values
                 assert np.allclose(found, expected, atol=1e-9)
-                assert torch.equal(one.explainer.session.trace((1, 2, 3), hidden=True).hidden[-1], states)
+                assert torch.equal(one.explainer.session.trace((1, 2, 3), (4,), hidden=True).hidden[-1], states)
         except BaseException as error:
             failures.append(error)
 

@@ -544,24 +544,42 @@ class TestBackendGradientOfHalf(BackendMutant):
 
     dtypes = ("float64",)
     session_members = {
-        "logits_of": lambda self, embeddings, target: TorchSession.logits_of(
-            self, (embeddings + embeddings.detach()) / 2, target
+        "forward": lambda self, batch, **how: TorchSession.forward(
+            self, dataclasses.replace(batch, prompts=(batch.prompts + batch.prompts.detach()) / 2), **how
         )
     }
 
 
+class TestBackendReadsItsOwnTarget(BackendMutant):
+    """Embeddings of the target that are given are not read."""
+
+    dtypes = ("float64",)
+    session_members = {
+        "forward": lambda self, batch, **how: TorchSession.forward(
+            self, dataclasses.replace(batch, following=None), **how
+        )
+    }
+
+
+class TestBackendForgetsThePrefix(BackendMutant):
+    dtypes = ("float64",)
+    session_members = {
+        "forward": lambda self, batch, **how: TorchSession.forward(self, dataclasses.replace(batch, prefix=()), **how)
+    }
+
+
 class TestBackendReadsEmbeddingsOneLate(BackendMutant):
-    session_members = {"embeddings": lambda self, ids: TorchSession.embeddings(self, ids).roll(1, 0)}
+    session_members = {"embeddings": lambda self, ids, **how: TorchSession.embeddings(self, ids, **how).roll(1, 0)}
 
 
 class TestBackendTracesNothingOfUnknownModules(BackendMutant):
-    session_members = {"trace": lambda self, ids, **asked: TorchSession.trace(self, ids, hidden=True)}
+    session_members = {"trace": lambda self, *ids, **asked: TorchSession.trace(self, *ids, hidden=True)}
 
 
 class TestBackendLeavesAHook(BackendMutant):
-    def traced(self, ids, **asked):
+    def traced(self, *ids, **asked):
         handle = self.model.register_forward_hook(lambda *_: None)
-        found = TorchSession.trace(self, ids, **asked)
+        found = TorchSession.trace(self, *ids, **asked)
         del handle
         return found
 

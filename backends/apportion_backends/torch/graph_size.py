@@ -47,16 +47,25 @@ class GraphSize:
 
 def _kept_bytes(model: nn.Module, compute: Callable[[], object]) -> int:
     """Bytes of all tensors that the graph keeps, each storage once, without the model's own."""
-    own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
-    storages: dict[int, torch.UntypedStorage] = {}
+    own = {_memory(tensor)[0] for tensor in (*model.parameters(), *model.buffers())}
+    kept: dict[int, tuple[int, Tensor]] = {}
 
     def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            storages[storage.data_ptr()] = storage
+        place, size = _memory(tensor)
+        if place not in own:
+            kept[place] = size, tensor  # held, so that no other tensor gets its place
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         found = compute()
         del found
-    return sum(storage.nbytes() for storage in storages.values())
+    return sum(size for size, _ in kept.values())
+
+
+def _memory(tensor: Tensor) -> tuple[int, int]:
+    """The place of a tensor's memory, and its size in bytes; those of the tensor itself if it is composed of others."""
+    try:
+        storage = tensor.untyped_storage()
+        return storage.data_ptr(), storage.nbytes()
+    except RuntimeError:
+        return id(tensor), tensor.numel() * tensor.itemsize

@@ -15,6 +15,7 @@ from transformers import Cache, PreTrainedModel
 from apportion.errors import CapabilityError, InputError
 from apportion.protocols.inside import Edits, EmbeddedBatch
 from apportion_backends.torch.edits import Here, editing, named_modules
+from apportion_backends.torch.gradient_check import computed_by_torch, gradient_is_right
 from apportion_backends.torch.graph_size import GraphSize
 from apportion_backends.torch.head import Head, upcast
 from apportion_backends.torch.inputs import cache_argument, input_device
@@ -54,7 +55,7 @@ class DecoderInside:
         self._traits = traits
         self._prefixes = PrefixStore(model) if traits.prefix_sharing else None
         self._size: GraphSize | None = None
-        self._reads_embeddings: bool | None = None
+        self._checked = False
         self._recomputes: bool | None = None
 
     def release(self) -> None:
@@ -103,20 +104,38 @@ class DecoderInside:
         width = embeddings(self._model, batch.target[:1]).shape[-1]
         if batch.prompts.shape[-1] != width:
             raise InputError(f"The embeddings are {batch.prompts.shape[-1]} wide, and those of this model {width}.")
-        if self._reads_embeddings is None:
-            with torch.inference_mode(False), torch.no_grad():
-                ids = torch.tensor([PROBED], device=input_device(self._model))
-                plain: dict[str, Any] = {"use_cache": False, "return_dict": True}
-                by_id = self._model(ids, **plain).logits
-                point = embeddings(self._model, PROBED)[None]
-                by_embedding = self._model(inputs_embeds=point, **plain).logits
-            self._reads_embeddings = torch.allclose(
-                by_id, by_embedding, rtol=1e-3, atol=1e-3 * float(by_id.abs().max())
-            )
-        if not self._reads_embeddings:
+        if not self._checked:
+            with torch.inference_mode(False), torch.enable_grad():
+                self._check_model()
+            self._checked = True
+
+    def _check_model(self) -> None:
+        """Refuse a model that reads more than embeddings, or whose gradients are wrong.
+
+        Raises:
+            CapabilityError: the model is such a one.
+        """
+        plain: dict[str, Any] = {"use_cache": False, "return_dict": True}
+        point = embeddings(self._model, PROBED)[None]
+
+        def compute(points: Float[Tensor, "B P D"]) -> Float[Tensor, "B V"]:
+            logits: Tensor = self._model(inputs_embeds=points.to(point), **plain).logits
+            return upcast(logits[:, -1])
+
+        with torch.no_grad():
+            ids = torch.tensor([PROBED], device=input_device(self._model))
+            by_id = upcast(self._model(ids, **plain).logits[:, -1])
+            same = torch.allclose(by_id, compute(point), rtol=1e-3, atol=1e-3 * float(by_id.abs().max()))
+        if not same:
             raise CapabilityError(
                 "This model reads more of a token than its input embedding, so gradients with respect to embeddings "
                 "are not those of its tokens. Use a perturbation method."
+            )
+        if not computed_by_torch(self._model) and not gradient_is_right(compute, point, self._model.dtype):
+            raise CapabilityError(
+                "The gradients of this model differ from finite differences of its scores: an operation of its "
+                "quantised weights, or of code that PyTorch does not know, has no gradient. Use a perturbation method, "
+                "or load the weights unquantised."
             )
 
     def _split(self, edits: Edits) -> tuple[Edits, Callable[[Tensor], Tensor] | None]:

@@ -247,11 +247,11 @@ def require_gradient(readout: Readout, name: str) -> None:
         values = readout.applied(*scores, reference=reference)
         slopes = torch.autograd.grad(values.sum(), logits, allow_unused=True) if values.requires_grad else ()
         found = any(slope is not None for slope in slopes)
-    if readout.additive and not torch.allclose(values[:, 0], values[:, 1:].sum(1), atol=1e-6, rtol=1e-5):
+    whole, summed = float(values[0, 0].detach()), float(values[0, 1:].detach().sum())
+    if readout.additive and abs(whole - summed) > 1e-6 + 1e-5 * abs(summed):
         raise PluginError(
-            f"The target function {name!r} is called additive, but the value of the whole target is "
-            f"{float(values[0, 0]):.6g} where those of its tokens add up to {float(values[0, 1:].sum()):.6g}. Set "
-            "additive = False."
+            f"The target function {name!r} is called additive, but the value of the whole target is {whole:.6g} where "
+            f"those of its tokens add up to {summed:.6g}. Set additive = False."
         )
     if not found:
         raise CapabilityError(
