@@ -217,4 +217,4 @@ def _logits_in_fp32(states: Float[Tensor, "B T D"], head: Head) -> Float[Tensor,
     rows = upcast(states).flatten(0, 1)
     enough = nn.functional.pad(rows, (0, 0, 0, max(0, LEAST_ROWS - len(rows))))
     logits = nn.functional.linear(enough, upcast(head.weight.detach()), bias)[: len(rows)]
-    return head.capped(logits.unflatten(0, states.shape[:2]))
+    return head.capped(logits.reshape(*states.shape[:2], -1))

@@ -177,7 +177,8 @@ class Attribution:
         Args:
             view: ``"heatmap"`` (features × target tokens), ``"bar"`` (whole target, error bars), ``"html"``,
                 ``"terminal"``, ``"matrix"`` and ``"network"`` (for results of ``interactions``), ``"tree"`` (for
-                results of ``hierarchical``), ``"layers"`` (for results of methods at layers), or one that a plugin's visualizer draws; see ``apportion views``.
+                results of ``hierarchical``), ``"layers"`` (for results of methods at layers), or one that a plugin's
+                visualizer draws; see ``apportion views``.
             **options: options of the view; unknown ones are rejected.
 
         Returns:

@@ -25,8 +25,8 @@ from apportion.hooks.object_check import protocol_faults
 from apportion.options import check_instance, check_options, checked_seed, name_of, named_options, whole_number
 from apportion.prompts.text import Text
 from apportion.protocols.backend import Session
-from apportion.protocols.inside import InsideSession
 from apportion.protocols.inputs import InputAdapter, PromptRenderer
+from apportion.protocols.inside import InsideSession
 from apportion.protocols.methods import Method
 from apportion.protocols.request import Request
 from apportion.protocols.targets import Target, TargetFunction

@@ -56,8 +56,8 @@ class Pair:
     def change(self) -> Float[Tensor, "X D"]:
         """Change of all embeddings that are set from the baseline to the prompt."""
         parts = [self.prompt] if self.following is None else [self.prompt, self.following]
-        prompt, start = torch.cat(parts, dim=1)
-        return prompt - start
+        both = torch.cat(parts, dim=1)
+        return both[0] - both[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +125,10 @@ class Ends:
 
 
 def _between(ends: Float[Tensor, "2 L ..."], shares: Float[Tensor, " B"]) -> Float[Tensor, "B L ..."]:
-    prompt, baseline = _wide(ends)
+    prompt, baseline = _wide(ends).unbind()
     share = shares.to(prompt).reshape(-1, *[1] * prompt.ndim)
-    return (baseline + share * (prompt - baseline)).to(ends.dtype)
+    between: Tensor = baseline + share * (prompt - baseline)
+    return between.to(ends.dtype)
 
 
 def _wide(one: Tensor) -> Tensor:

@@ -115,8 +115,8 @@ class Chosen:
         shape = list(found.shape)
         if len(found) != rows:
             raise InputError(
-                f"The module {name!r} {verb} a tensor of shape {shape} for {rows} prompts: the same for all of them, or "
-                "without an axis for them. It has no scores; leave it out of `layers`."
+                f"The module {name!r} {verb} a tensor of shape {shape} for {rows} prompts: the same for all of them, "
+                "or without an axis for them. It has no scores; leave it out of `layers`."
             )
         if found.ndim < 2 or self.spans(name, number, found.shape[1]) is None:
             raise InputError(
@@ -192,8 +192,8 @@ class LayerScores:
         if not idle or len(names) == 1:
             return ()
         return (
-            f"{len(idle)} of {len(names)} modules ({listing(idle, limit=3)}) have scores of 0, because all that they do "
-            "passes through other modules that are named; joint=False scores each on its own",
+            f"{len(idle)} of {len(names)} modules ({listing(idle, limit=3)}) have scores of 0, because all that they "
+            "do passes through other modules that are named; joint=False scores each on its own",
         )
 
     def on_target(self) -> float:
@@ -234,9 +234,10 @@ def estimate(
     """Make the estimate of a method at layers.
 
     ``extras`` gets ``modules``, their names; ``module_values``, Float[M, F], the values of each module for the whole
-    target; ``module_token_values``, Float[M, T, F], the same for each target token, if these are scored;
-    ``target_positions``, the sum of the scores for the whole target at target positions without a feature. With ``keep_dims`` it gets ``module_dims``: for each module,
-    Float[F, D], the sum of a feature's scores in each dimension. None of these is normalised.
+    target; ``module_token_values``, Float[M, T, F], the same for each target token, if these are scored; and
+    ``target_positions``, the sum of the scores for the whole target at target positions without a feature. With
+    ``keep_dims`` it gets ``module_dims``: for each module, Float[F, D], the sum of a feature's scores in each
+    dimension. None of these is normalised.
 
     Args:
         scores: the scores.
