@@ -11,16 +11,21 @@ import pytest
 import torch
 
 import apportion as ap
-from apportion.testing import games
+from apportion.testing import games, tiny
 from apportion_plugins.methods.captum import CaptumKernelShap, CaptumLime
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from captum.attr import (
+        DeepLift,
         FeatureAblation,
         KernelShap,
+        LayerDeepLift,
+        LayerGradientXActivation,
+        LayerIntegratedGradients,
         Lime,
         LLMAttribution,
+        LLMGradientAttribution,
         ShapleyValueSampling,
         TextTemplateInput,
         TextTokenInput,
@@ -132,3 +137,96 @@ def test_kernel_draws_that_determine_nothing_say_so() -> None:
     found = CaptumKernelShap().run(ap.Game.from_function(known, 8), budget=None, rng=rng, n_samples=4)
     assert found.notes == ("4 draws do not determine the values of 8 features",)
     assert found.std_error.isnan().all()
+
+
+# --- gradients at layers
+
+LAYERS = {
+    "embeddings": ["model.embed_tokens"],
+    "one": ["model.layers.1.self_attn.v_proj"],
+    "several": ["model.layers.0.self_attn.k_proj", "model.layers.0.mlp", "model.layers.1.self_attn.q_proj"],
+}
+GRADIENTS = {
+    "layer_integrated_gradients": (LayerIntegratedGradients, {"n_steps": 12}, {"steps": 12, "baseline": 0}),
+    "layer_gradient_x_activation": (LayerGradientXActivation, {}, {}),
+}
+
+
+def captum_at_layers(explainer: ap.Explainer, method: str, text: str, names: list[str]) -> torch.Tensor:
+    """Captum's scores of each module, ``Float[M, T, P]``, from its wrapper for language models.
+
+    Of several modules, its wrapper fails on the list that the method returns, so the method is called as it would be.
+    """
+    kind, options, _ = GRADIENTS[method]
+    model, tokenizer = explainer.session.model, explainer.session.tokenizer
+    modules = [model.get_submodule(name) for name in names]
+    inputs = TextTokenInput(text, tokenizer)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        wrapper = LLMGradientAttribution(kind(model, modules if len(modules) > 1 else modules[0]), tokenizer)
+        if len(modules) == 1:
+            return wrapper.attribute(inputs, target=TARGET, **options).token_attr[None].detach().double()
+        target = torch.tensor(tokenizer(TARGET, add_special_tokens=False)["input_ids"])
+        rows = []
+        for t in range(len(target)):
+            found = wrapper.attr_method.attribute(
+                inputs.to_tensor(), additional_forward_args=(inputs, target, t), **options
+            )
+            parts = [one[0] if isinstance(one, tuple) else one for one in found]
+            rows.append(torch.stack([part[0, : part.shape[1] - t].sum(-1).detach() for part in parts]))
+    return torch.stack(rows, dim=1).double()
+
+
+@pytest.mark.parametrize("which", LAYERS)
+@pytest.mark.parametrize("method", GRADIENTS)
+def test_gradients_at_layers(model: ap.Explainer, method: str, which: str) -> None:
+    text, names = "Dave lives in Palm Coast, FL", LAYERS[which]
+    theirs = captum_at_layers(model, method, text, names)
+    prompt = ap.Text(text, by="tokens")
+    ours = model.attribute(prompt, TARGET, method=method, layers=names, **GRADIENTS[method][2])
+    assert torch.allclose(torch.tensor(ours.extras["module_token_values"]), theirs, atol=1e-4, rtol=0)
+    assert torch.allclose(torch.tensor(ours.values), theirs.sum((0, 1)), atol=1e-4, rtol=0)
+    assert float(theirs.abs().max()) > 0.01
+
+
+class LastToken(torch.nn.Module):
+    """The log-probability of a token after a prompt given by its embeddings, as Captum's DeepLIFT takes it."""
+
+    def __init__(self, model: torch.nn.Module, token: int) -> None:
+        super().__init__()
+        self.model, self.token = model, token
+
+    def forward(self, embedded: torch.Tensor) -> torch.Tensor:
+        logits = self.model(inputs_embeds=embedded, use_cache=False).logits[:, -1]
+        return logits.log_softmax(-1)[:, self.token]
+
+
+@pytest.mark.parametrize("family", ["opt", "llama"])
+@pytest.mark.parametrize("layer", [None, "fc1", "self_attn.v_proj"])
+def test_deeplift(family: str, layer: str | None) -> None:
+    """OPT has ReLU, which Captum rescales; the SiLU of Llama keeps its gradient there."""
+    model, tokenizer = tiny.model(family), tiny.tokenizer()
+    base = "model.decoder.layers.0" if family == "opt" else "model.layers.0"
+    layer = {"fc1": "mlp.up_proj"}.get(layer or "", layer) if family == "llama" else layer
+    text, ids = "Palm Coast", tokenizer("Palm Coast")["input_ids"]
+    embed = model.get_input_embeddings()
+    ours_options = {"baseline": 0, "rule": "captum"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        point, start = embed(torch.tensor([ids])).detach(), embed(torch.zeros(1, len(ids), dtype=torch.long)).detach()
+        wrapped = LastToken(model, tokenizer("x")["input_ids"][0])
+        if layer is None:
+            theirs = DeepLift(wrapped).attribute(point, start).sum(-1)[0]
+        else:
+            name = f"{base}.{layer}"
+            theirs = LayerDeepLift(wrapped, model.get_submodule(name)).attribute(point, start)
+            theirs = theirs.reshape(len(ids), -1).sum(-1)
+            ours_options["layers"] = name
+    with ap.Explainer((model, tokenizer), progress=False) as explainer:
+        prompt, method = ap.Text(text, by="tokens"), "deeplift" if layer is None else "layer_deeplift"
+        ours = explainer.attribute(prompt, "x", method=method, **ours_options)
+        assert torch.allclose(torch.tensor(ours.values), theirs.detach(), atol=1e-7, rtol=0)
+        assert float(theirs.detach().abs().max()) > 1e-4
+        if layer is None:
+            other = explainer.attribute(prompt, "x", method=method, baseline=0, rule="rescale")
+            assert (abs(other.values - ours.values).max() < 1e-7) == (family == "opt")

@@ -159,7 +159,7 @@ def test_gradient_x_activation_by_definition(explainer: ap.Explainer, plain: Pla
 @pytest.mark.parametrize("joint", [True, False])
 def test_gradient_shap_by_definition(explainer: ap.Explainer, plain: Plain, joint: bool) -> None:
     names, samples = LISTS["several"], 3
-    options = {"layers": PATTERNS["several"], "joint": joint, "baseline": BASELINE, "samples": samples}
+    options = {"layers": PATTERNS["several"], "joint": joint, "baseline": BASELINE, "n_samples": samples}
     result = explainer.attribute(TEXT, TARGET, method="layer_gradient_shap", seed=4, **options)
     rng = torch.Generator().manual_seed(4)
     groups = [names] if joint else [[name] for name in names]
@@ -179,10 +179,10 @@ def test_gradient_shap_by_definition(explainer: ap.Explainer, plain: Plain, join
 def test_random_points_agree_with_the_integral(explainer: ap.Explainer) -> None:
     options = {"layers": ["model.layers.1", "model.embed_tokens"], "joint": False, "baseline": BASELINE}
     exact = explainer.attribute(TEXT, TARGET, method="layer_integrated_gradients", **options)
-    drawn = explainer.attribute(TEXT, TARGET, method="layer_gradient_shap", samples=200, **options)
+    drawn = explainer.attribute(TEXT, TARGET, method="layer_gradient_shap", n_samples=200, **options)
     assert (np.abs(drawn.values - exact.values) < 4 * drawn.std_error).all()
     assert (drawn.std_error > 0).all()
-    unknown = explainer.attribute(TEXT, TARGET, method="layer_gradient_shap", samples=3, aggregate="l2", **options)
+    unknown = explainer.attribute(TEXT, TARGET, method="layer_gradient_shap", n_samples=3, aggregate="l2", **options)
     assert np.isnan(unknown.std_error).all()
 
 

@@ -12,10 +12,14 @@ from apportion_plugins.methods.attention import Attention
 from apportion_plugins.methods.banzhaf import Banzhaf
 from apportion_plugins.methods.captum import CaptumKernelShap, CaptumLime
 from apportion_plugins.methods.context_cite import ContextCite
+from apportion_plugins.methods.deeplift import DeepLift, LayerDeepLift
 from apportion_plugins.methods.gp_shap import GaussianProcessShap
 from apportion_plugins.methods.hierarchical import Hierarchical
 from apportion_plugins.methods.interactions import Interactions
 from apportion_plugins.methods.kernel_shap import KernelShap
+from apportion_plugins.methods.layer_gradient_shap import LayerGradientShap
+from apportion_plugins.methods.layer_gradient_x_activation import LayerGradientXActivation
+from apportion_plugins.methods.layer_integrated_gradients import LayerIntegratedGradients
 from apportion_plugins.methods.lime import Lime
 from apportion_plugins.methods.occlusion import Occlusion
 from apportion_plugins.methods.permutation import PermutationShapley
@@ -262,3 +266,52 @@ class TestValueZeroing(MethodContract):
 
 class TestValueZeroingRolledOut(TestValueZeroing):
     options = {"aggregate_layers": "rollout"}
+
+
+class TestDeepLift(MethodContract):
+    name = "deeplift"
+    sampled = False
+
+    @pytest.fixture
+    def method(self) -> DeepLift:
+        return DeepLift()
+
+
+class TestLayerDeepLift(MethodContract):
+    name = "layer_deeplift"
+    options = {"layers": "**.mlp"}
+    sampled = False
+
+    @pytest.fixture
+    def method(self) -> LayerDeepLift:
+        return LayerDeepLift()
+
+
+class TestLayerIntegratedGradients(MethodContract):
+    name = "layer_integrated_gradients"
+    options = {"layers": "**.mlp", "steps": 4}
+    sampled = False
+
+    @pytest.fixture
+    def method(self) -> LayerIntegratedGradients:
+        return LayerIntegratedGradients()
+
+
+class TestLayerGradientXActivation(MethodContract):
+    name = "layer_gradient_x_activation"
+    options = {"layers": "**.mlp"}
+    sampled = False
+
+    @pytest.fixture
+    def method(self) -> LayerGradientXActivation:
+        return LayerGradientXActivation()
+
+
+class TestLayerGradientShap(MethodContract):
+    name = "layer_gradient_shap"
+    options = {"layers": "**.mlp", "n_samples": 4}
+    promises_errors = True
+
+    @pytest.fixture
+    def method(self) -> LayerGradientShap:
+        return LayerGradientShap()

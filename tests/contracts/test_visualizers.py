@@ -8,6 +8,7 @@ from apportion.testing import VisualizerContract
 from apportion_plugins.visualizers.bar import Bar
 from apportion_plugins.visualizers.heatmap import Heatmap
 from apportion_plugins.visualizers.html import Html
+from apportion_plugins.visualizers.layers import Layers
 from apportion_plugins.visualizers.matrix import Matrix
 from apportion_plugins.visualizers.network import Network
 from apportion_plugins.visualizers.terminal import Terminal
@@ -80,6 +81,18 @@ class TestNetworkOfOneToken(TestNetwork):
 
 class TestTerminalSorted(TestTerminal):
     options = {"sort": True}
+
+
+class TestLayers(VisualizerContract):
+    name = "layers"
+
+    @pytest.fixture
+    def visualizer(self) -> Layers:
+        return Layers()
+
+
+class TestLayersOfOneToken(TestLayers):
+    options = {"token": 0, "scale": "shared"}
 
 
 class TestTree(VisualizerContract):

@@ -23,7 +23,7 @@ from apportion_plugins.methods.saliency import checked_flag
 from apportion_plugins.methods.spread import error_of_mean, moves_of_mean
 from apportion_plugins.methods.token_scores import Summary
 
-__all__ = ["GradientShap"]
+__all__ = ["GradientShap", "errors_of"]
 
 RANDOM = "random"
 """Name of baselines of which each token is drawn from the vocabulary."""
@@ -101,7 +101,7 @@ class GradientShap:
             n_features=game.n_features,
             n_outputs=game.n_outputs,
             estimand=self.estimand,
-            **_errors(samples, game, outputs=len(mean)),
+            **errors_of(samples, game, outputs=len(mean)),
         )
 
 
@@ -155,7 +155,7 @@ class _Draws:
         return torch.randn(self._own.shape, generator=self._rng, dtype=torch.float64).to(self._own)
 
 
-def _errors(samples: Sequence[Float[Tensor, "F O"]], game: Game, *, outputs: int) -> dict[str, Any]:
+def errors_of(samples: Sequence[Float[Tensor, "F O"]], game: Game, *, outputs: int) -> dict[str, Any]:
     """Standard errors and replicates, from the values of each sample if there are any."""
     if not samples:
         return {"std_error": torch.full((game.n_features, outputs), torch.nan, dtype=torch.float64)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -12,13 +14,12 @@ from apportion.protocols.backend import Capability
 from apportion.protocols.inside import Side
 from apportion.protocols.methods import Estimate
 from apportion_plugins.methods.baselines import Baseline, check_baseline
-from apportion_plugins.methods.bootstrap import replicates_of
+from apportion_plugins.methods.gradient_shap import errors_of
 from apportion_plugins.methods.layer_path import Ends, Pair
 from apportion_plugins.methods.layer_scores import LayerScores, LayerSettings, estimate
 from apportion_plugins.methods.module_names import Layers
 from apportion_plugins.methods.points import check_budget
 from apportion_plugins.methods.saliency import checked_flag
-from apportion_plugins.methods.spread import error_of_mean, moves_of_mean
 from apportion_plugins.methods.token_scores import Summary
 
 __all__ = ["LayerGradientShap"]
@@ -51,7 +52,7 @@ class LayerGradientShap:
         at: Side = "output",
         joint: bool = True,
         baseline: Baseline = "zero",
-        samples: int = 50,
+        n_samples: int = 50,
         whole_prompt: bool = False,
         aggregate: str = "sum",
         normalize: str = "none",
@@ -65,14 +66,14 @@ class LayerGradientShap:
 
         Args:
             game: the game to evaluate.
-            budget: maximum number of evaluations; samples + 2 are needed, and with ``joint=False`` samples for each
-                module, and 2 more.
+            budget: maximum number of evaluations; ``n_samples`` + 2 are needed; with ``joint=False``, ``n_samples`` for
+                each module, and 2 more.
             rng: draws the points.
             layers: names of modules; see ``layer_integrated_gradients``.
             at: what of a module is scored: what it returns (``"output"``) or what it reads (``"input"``).
             joint: move all modules together; else one after the other, which takes samples for each.
             baseline: what replaces the tokens in the baseline; see ``integrated_gradients``.
-            samples: number of random points.
+            n_samples: number of random points.
             whole_prompt: replace all tokens of the prompt, as Captum and Inseq do, those of no feature included.
             aggregate: makes one number of all scores; see ``layer_integrated_gradients``.
             normalize: what values are divided by; those of modules are not.
@@ -85,7 +86,7 @@ class LayerGradientShap:
         """
         settings = LayerSettings.checked(layers, at, Summary(aggregate, normalize, keep_dims))
         tokens, whole = checked_flag("per_token", per_token), checked_flag("whole_prompt", whole_prompt)
-        together, samples = checked_flag("joint", joint), whole_number("samples", samples, least=1)
+        together, samples = checked_flag("joint", joint), whole_number("n_samples", n_samples, least=1)
         check_baseline(baseline)
         inside = game.inside()
         chosen = settings.chosen(inside)
@@ -103,9 +104,8 @@ class LayerGradientShap:
             game,
             estimand=self.estimand,
             full_value=float(ends.values[0, 0]),
-            std_error=drawn.std_error(),
-            replicates=drawn.replicates(),
             notes=scores.idle_notes(),
+            **drawn.errors(game),
         )
 
 
@@ -128,19 +128,7 @@ class _Drawn:
                 one.add(gradients, torch.ones(1))
                 self._samples[sample] += summary.values(one.all(), ends.chosen.inside, self._n_features)
 
-    def std_error(self) -> Float[Tensor, "F O"]:
-        """Standard errors of the values; NaN if these are not means of the samples'."""
-        found = self._values()
-        if not self._settings.summary.aggregator.linear:
-            return torch.full_like(found[0], torch.nan)
-        return error_of_mean(found)
-
-    def replicates(self) -> Float[Tensor, "R F"] | None:
-        """Bootstrap replicates of the values for the whole target, if their errors are known."""
-        found = self._values()[:, :, 0]
-        if len(found) < 2 or not self._settings.summary.aggregator.linear:
-            return None
-        return replicates_of(found.mean(0), moves_of_mean(found))
-
-    def _values(self) -> Float[Tensor, "S F O"]:
-        return torch.stack([one for one in self._samples if isinstance(one, Tensor)])
+    def errors(self, game: Game) -> dict[str, Any]:
+        """Standard errors and replicates; unknown if the values are not the means of the samples'."""
+        found = [one for one in self._samples if isinstance(one, Tensor)]
+        return errors_of(found if self._settings.summary.aggregator.linear else [], game, outputs=found[0].shape[1])

@@ -125,7 +125,7 @@ class Ends:
 
 
 def _between(ends: Float[Tensor, "2 L ..."], shares: Float[Tensor, " B"]) -> Float[Tensor, "B L ..."]:
-    prompt, baseline = _wide(ends)
+    prompt, baseline = _wide(ends).unbind()
     share = shares.to(prompt).reshape(-1, *[1] * prompt.ndim)
     between: Tensor = (baseline + share * (prompt - baseline)).to(ends.dtype)
     return between

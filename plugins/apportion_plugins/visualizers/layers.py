@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
@@ -18,6 +19,7 @@ from apportion_plugins.visualizers.grid import AXIS, SCALE, Cells, draw_cells, d
 from apportion_plugins.visualizers.header import header_of
 from apportion_plugins.visualizers.labels import ellipsis, short_label
 from apportion_plugins.visualizers.look import AUTO, Look
+from apportion_plugins.visualizers.numbers import Numbers
 from apportion_plugins.visualizers.palette import colour_limit
 from apportion_plugins.visualizers.plot_figure import PlotFigure
 from apportion_plugins.visualizers.selection import check_limit, checked_token, largest, left_out, part_of_target
@@ -29,9 +31,10 @@ MOST = 200
 COLUMN = 18
 """Maximum number of characters of a feature's label."""
 ROW, LEAST_ROW = 0.14, 0.1
-CELL, LEAST_CELL, WIDE = 0.19, 0.17, 0.5
-LEAST_PANEL = 2.4
+CELL, LEAST_CELL, WIDE = 0.19, 0.17, 0.9
+LEAST_PANEL = 2.6
 GAP, NAME = 0.3, 0.3
+LEAST_WIDTH = 6.4
 USUAL = 10.5
 """Width in inches that panels fill before they go on below."""
 
@@ -86,7 +89,7 @@ class Layers:
         attribution: Attribution,
         *,
         token: int | None = None,
-        scale: str = "shared",
+        scale: str = "own",
         max_features: int | None = 40,
         title: str | None = AUTO,
         labels: str = "full",
@@ -98,8 +101,8 @@ class Layers:
         Args:
             attribution: the result.
             token: position of a target token to show; ``None`` for the whole target.
-            scale: ``"shared"`` for the same colours in all heat maps, so that they can be compared; ``"own"`` for
-                the strongest colour for the largest value of each, so that small ones can be seen.
+            scale: ``"own"``: in each heat map, the strongest colour is for its largest magnitude, which is written
+                above it. ``"shared"``: the same colours in all, so that they can be compared.
             max_features: maximum number of features to show, those with the largest values; a note says how many are
                 omitted. ``None`` for all.
             title: text above the figure; ``"auto"`` for estimand, target and model, ``None`` for none.
@@ -134,15 +137,18 @@ class Layers:
         columns = largest(weight, max_features)
         part = part_of_target(attribution, token)
         fonts = lettering([*parts.figure_texts(attribution, title), *attribution.extras["modules"], part])
-        notes = [*left_out(weight, columns, "features", "max_features", "Σ|attribution|"), *fonts.notes]
-        if scale == "own":
-            notes.append("Each heat map has colours of its own: the strongest is for the value above it.")
+        numbered = any(panel.name for panel in panels_of(attribution.extras["modules"]))
+        notes = [
+            *["Rows are layers."] * numbered,
+            *left_out(weight, columns, "features", "max_features", "Σ|attribution|"),
+            *fonts.notes,
+        ]
 
         def layout(page: Page) -> None:
             names = [page.drawable(ellipsis(short_label(attribution.features[i]), COLUMN)) for i in columns]
-            _Sheet(page, panels_of(attribution.extras["modules"]), values[:, columns], names, scale == "own").draw(
-                attribution, part, notes
-            )
+            panels = panels_of(attribution.extras["modules"])
+            own = scale == "own" and len(panels) > 1
+            _Sheet(page, panels, values[:, columns], names, own).draw(attribution, part, notes)
 
         return drawn(look, fonts, layout)
 
@@ -161,52 +167,40 @@ class _Sheet:
     def __init__(
         self, page: Page, panels: list[Panel], values: Float64[np.ndarray, "M F"], columns: list[str], own: bool
     ) -> None:
-        self._page, self._panels, self._values, self._columns, self._own = page, panels, values, columns, own
+        self._page, self._values, self._columns, self._own = page, values, columns, own
         self._labels = page.width_of([label for panel in panels for label in panel.labels], NOTE) + 0.1
         self._longest = page.width_of(columns, parts.LABEL)
-        self._across, self._cell = self._arranged()
+        across, self._cell = self._arranged(len(panels))
+        self._lines = [panels[start : start + across] for start in range(0, len(panels), across)]
+        self._step = self._labels + self._cell * len(columns) + GAP
         self._slanted = self._longest > self._cell - 0.06
-        self._rise = (0.75 * self._longest + 0.2 if self._slanted else 0.2) + (NAME if self._named else 0.0)
-
-    @property
-    def _named(self) -> bool:
-        return any(panel.name for panel in self._panels)
-
-    @property
-    def _width(self) -> float:
-        return 2 * MARGIN + self._across * self._step - GAP + self._over
-
-    @property
-    def _over(self) -> float:
-        """Width of slanted labels beyond the last column."""
-        return max(0.0, 0.75 * self._longest - self._cell / 2) if self._longest > self._cell - 0.06 else 0.0
-
-    @property
-    def _step(self) -> float:
-        """Width from the left edge of one panel to that of the next."""
-        return self._labels + self._cell * len(self._columns) + GAP
+        named = own or any(panel.name for panel in panels)
+        self._rise = (0.75 * self._longest + 0.2 if self._slanted else 0.2) + (NAME if named else 0.0)
+        needed = 2 * MARGIN + across * self._step - GAP + self._beyond(self._cell)
+        self._width = page.room or max(LEAST_WIDTH, needed)
 
     def draw(self, attribution: Attribution, part: str, notes: list[str]) -> None:
         """Draw everything."""
-        page = self._page
+        page, unit = self._page, attribution.unit
+        if self._own:
+            notes = [f"The strongest colour of each heat map stands for the magnitude above it, in {unit}.", *notes]
         header = header_of(attribution, page, self._width, part=part)
         lines = parts.wrapped_notes(page, notes, self._width)
-        lines_of = list(self._lines())
-        counts = [max(len(panel.rows) for panel in line) for line in lines_of]
-        fixed = header.height + len(counts) * (self._rise + GAP / 2) + AXIS + parts.notes_height(lines)
+        counts = [max(len(panel.rows) for panel in line) for line in self._lines]
+        below = 0.0 if self._own else AXIS
+        fixed = header.height + len(counts) * (self._rise + GAP / 2) + below + parts.notes_height(lines)
         row = page.row_height(sum(counts), ROW, LEAST_ROW, fixed)
         page.resize(self._width, fixed + sum(counts) * row)
-        top = header.height
-        limit = colour_limit(self._values)
-        for line, count in zip(lines_of, counts, strict=True):
+        top, limit = header.height, colour_limit(self._values)
+        for line, count in zip(self._lines, counts, strict=True):
             for i, panel in enumerate(line):
                 self._draw_panel(panel, MARGIN + i * self._step + self._labels, top + self._rise, row, limit)
             top += self._rise + count * row + GAP / 2
         if not self._own:
             scale = page.axes(MARGIN + self._labels, top, min(SCALE, self._width - 2 * MARGIN - self._labels), 0.1)
-            draw_scale(page, scale, limit, f"attribution ({attribution.unit})")
+            draw_scale(page, scale, limit, f"attribution ({unit})")
         header.draw(page)
-        parts.draw_notes(page, lines, top + AXIS - GAP / 2)
+        parts.draw_notes(page, lines, top + below - GAP / 2)
 
     def _draw_panel(self, panel: Panel, left: float, top: float, row: float, limit: float) -> None:
         page, cells = self._page, self._values[list(panel.rows)]
@@ -217,34 +211,26 @@ class _Sheet:
         label_columns(made, [axes], self._slanted)
         axes.set_yticks(range(len(panel.rows)), panel.labels, **page.style(NOTE))
         axes.tick_params(axis="y", length=0, pad=page.points(3.0))
-        name = f"{panel.name} (±{strongest:.2g})" if self._own else panel.name
-        axes.annotate(
-            page.drawable(name),
-            (0, 1),
-            (0, page.points(72 * (self._rise - NAME) + 4)),
-            xycoords="axes fraction",
-            textcoords="offset points",
-            weight="bold",
-            **page.style(parts.LABEL),
-        )
+        name = page.drawable(panel.name)
+        if self._own:
+            name = f"{name} ({Numbers([strongest], digits=2).plain(strongest)})".lstrip()
+        place: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points"}
+        above = (0.0, page.points(72 * (self._rise - NAME) + 4))
+        axes.annotate(name, (0, 1), above, weight="bold", **place, **page.style(parts.LABEL))
 
-    def _lines(self) -> Iterator[list[Panel]]:
-        for start in range(0, len(self._panels), self._across):
-            yield self._panels[start : start + self._across]
+    def _beyond(self, cell: float) -> float:
+        """Width of slanted labels beyond the last column."""
+        return max(0.0, 0.75 * self._longest - cell / 2) if self._longest > cell - 0.06 else 0.0
 
-    def _arranged(self) -> tuple[int, float]:
+    def _arranged(self, count: int) -> tuple[int, float]:
         """Number of panels side by side, and width of a cell."""
-        page, n, count = self._page, len(self._columns), len(self._panels)
+        page, n = self._page, len(self._columns)
+        least = CELL if page.room is None else LEAST_CELL
         room = (USUAL if page.room is None else page.room) - 2 * MARGIN
-        least = LEAST_CELL if page.room is not None else CELL
-
-        def beyond(cell: float) -> float:
-            return max(0.0, 0.75 * self._longest - cell / 2) if self._longest > cell - 0.06 else 0.0
-
-        fits = int((room + GAP - beyond(least)) // (self._labels + n * least + GAP))
-        lines = -(-count // max(1, fits))
-        across = -(-count // lines)
-        page.need_width(2 * MARGIN + self._labels + n * least + beyond(least))
-        spare = (room + GAP - beyond(least)) / across - self._labels - GAP
-        widest = max(CELL, LEAST_PANEL / n) if page.room is None else spare / n
-        return across, max(least, min(widest if page.room is not None else min(widest, WIDE), spare / n))
+        page.need_width(2 * MARGIN + self._labels + n * least + self._beyond(least))
+        fits = int((room + GAP - self._beyond(least)) // (self._labels + n * least + GAP))
+        across = -(-count // -(-count // max(1, fits)))
+        spare = ((room + GAP - self._beyond(least)) / across - self._labels - GAP) / n
+        if page.room is None:
+            spare = min(spare, max(CELL, min(WIDE, LEAST_PANEL / n)))
+        return across, max(least, spare)
