@@ -8,6 +8,7 @@ import random
 import string
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import nn
 from torch.nn import functional
 
 import apportion as ap
+from apportion.results.recipe import decoded_options
 from apportion.testing import tiny
 from apportion.testing.inside import hooks_of
 from apportion_backends.torch.attention_weights import gives_attention, recording_attention
@@ -297,6 +299,17 @@ def test_layers_and_heads_are_chosen_and_combined(llama: ap.Explainer, options: 
     np.testing.assert_allclose(result.token_values, expected(rows()), atol=2e-7)
 
 
+@pytest.mark.parametrize("picked", [range(1, 4, 2), (1, 3), [-1, 0], {1: range(2), 0: "all"}])
+def test_choices_survive_a_file(llama: ap.Explainer, picked: Any, tmp_path: Path) -> None:
+    result = llama.attribute(PROMPT, TARGET, **ATTENTION, heads=picked)
+    loaded = ap.Attribution.load(result.save(tmp_path / "result.json"))
+    assert loaded.recipe == result.recipe
+    assert loaded.recipe is not None
+    assert decoded_options(loaded.recipe.options) == {"heads": picked}
+    for name in ("module_values", "module_token_values"):
+        np.testing.assert_allclose(loaded.extras[name], result.extras[name])
+
+
 def test_rollout_by_hand(llama: ap.Explainer) -> None:
     prompt, target = (tiny.tokenizer()(text)["input_ids"] for text in (WORDS, TARGET))
     with torch.no_grad():
@@ -348,6 +361,7 @@ def test_a_sink_is_pointed_out() -> None:
         ({"layers": (1, 1)}, r"must be a tuple \(first, end\) with 0 ≤ first < end ≤ 2"),
         ({"layers": (0, 1, 2)}, r"must be a tuple \(first, end\), or a list"),
         ({"layers": True}, "layers=True must be 'all'"),
+        ({"layers": np.arange(2)}, "must be 'all', a number"),
         ({"layers": {0: 1}}, "must be 'all', a number"),
         ({"heads": 4}, "heads=4: there are 4, head 0 of .*; 4 is none of them"),
         ({"heads": {0: 1}, "layers": [0, 1]}, "must name the heads of all chosen layers; it lacks 1"),

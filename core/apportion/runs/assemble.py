@@ -124,7 +124,11 @@ def _plain(value: object) -> object:
     """Convert a value for a file; objects, such as a sampler, become the name of their class."""
     if isinstance(value, np.generic):
         return value.item()
-    if value is None or isinstance(value, str | int | float | Sequence | Mapping | np.ndarray | torch.Tensor):
+    if isinstance(value, range):
+        return list(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items()}
+    if value is None or isinstance(value, str | int | float | Sequence | np.ndarray | torch.Tensor):
         return value
     return str(getattr(value, "name", None) or type(value).__name__)
 

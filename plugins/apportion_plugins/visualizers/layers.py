@@ -144,7 +144,7 @@ class Layers:
                 attribution, part, notes
             )
 
-        return drawn(look, fonts, layout)
+        return drawn(look, fonts, layout, signed=attribution.signed)
 
 
 class _Sheet:
