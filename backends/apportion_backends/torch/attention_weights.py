@@ -67,23 +67,31 @@ class RecordedAttention(TorchFunctionMode):
         """Names of the modules that attended, one for each of the weights that ``of`` returned."""
         return tuple(one.module for one in self._found)
 
+    @property
+    def fused(self) -> bool:
+        """The weights are those of fused operations, in the order in which they ran."""
+        return not self._asks
+
     def of(self, output: Any, *names: str) -> tuple[Float[Tensor, "H L M"], ...]:
-        """The weights of all layers, in order: those recorded, or those that the model returned under these names.
+        """The weights of all layers, in order: all those recorded, or those that the model returned under these names.
 
         Raises:
             CapabilityError: there are none, or they are not what the model attends with.
         """
+        before = 0
         if self._asks:
+            before = len(self._found)
             returned = [layer[0] for name in names for layer in getattr(output, name, None) or () if layer is not None]
-            self._found += [self._applied(layer) for layer in returned]
-        if not self._found:
+            for layer in returned:
+                self._found.append(self._applied(layer))
+        if len(self._found) == before:
             raise CapabilityError(
                 "This model gives no attention weights: it does not attend, or not by an implementation that can be "
                 "observed. Load it with attn_implementation='eager', or use another method."
             )
         for name in self.modules:
             self._require_once(name, self.modules)
-        return tuple(_checked(one) for one in self._found)
+        return tuple(_checked(one) for one in self._found[before:])
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

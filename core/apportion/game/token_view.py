@@ -146,7 +146,15 @@ def predictions(session: Session, ids: tuple[int, ...], start: int | None) -> Fl
         ids: the prompt.
         start: token from which the first token is predicted; if ``None``, the first token has equal logits for the
             whole vocabulary.
+
+    Raises:
+        CapabilityError: an encoder reads prompts, and does not predict their tokens.
     """
+    if not session.layout.joint:
+        raise CapabilityError(
+            "This model reads prompts in an encoder, which does not predict their tokens. Use another method, or let "
+            "another model predict them, for example by replacement_model= of 'reagent'."
+        )
     assert isinstance(session, LogitsSession)
     first, rest = ((start,), ids) if start is not None else (ids[:1], ids[1:])
     known = torch.cat(list(session.logits(ScoringBatch.of([first], rest), 1)))[0].cpu().double() if rest else None

@@ -81,8 +81,9 @@ class Trace:
     """Internals of one forward pass, detached.
 
     Decoder-only models read the prompt and all but the last target token as one sequence of L tokens. In
-    encoder–decoder models L is the number of tokens that the decoder reads: its start token, and all but the last
-    target token. The encoder reads the P tokens of the prompt.
+    encoder–decoder models L is the number of tokens that the decoder reads: one or more tokens of its own at the start,
+    and all but the last target token. The encoder reads the P tokens of the prompt. In both, the last T tokens are
+    those that predict the target.
 
     Attributes:
         hidden: the embeddings, then the output of each layer, of width D, as the model returns them; empty unless

@@ -168,7 +168,7 @@ class Readout:
             yield tuple(Scores(logits=part) for part in parts)
 
     def _rows_at_once(self, tokens: int) -> int:
-        vocabulary = self._session.info.vocabulary
+        vocabulary = self._session.info.written_vocabulary
         return 1 if vocabulary is None else max(1, LOGITS_BYTES // (4 * vocabulary * tokens))
 
 

@@ -158,24 +158,39 @@ class Scorer:
         """
         info = self.session.info
         targets = self.readout.targets
-        largest = max(max(ids) for ids in (*(item.ids for item in inputs), *targets))
-        if info.vocabulary is not None and largest >= info.vocabulary:
-            raise InputError(
-                f"The tokenizer returned the token id {largest}, but the model's vocabulary has {info.vocabulary} "
-                "tokens. Use the model's own tokenizer, or resize the model's embedding for added tokens."
-            )
-        longest, target = max(len(item.ids) for item in inputs), max(map(len, targets))
-        joint = self.session.layout.joint
-        limit = info.context_length
-        if limit is not None and (longest + target if joint else max(longest, target)) > limit:
-            raise InputError(
-                f"A prompt of {counted(longest, 'token')} and a target of {target} exceed the model's context "
-                f"length of {limit} tokens{'' if joint else ' each'}. Shorten the prompt, its baselines or "
-                "the target."
-            )
+        prompts = [item.ids for item in inputs]
+        for rows, vocabulary in ((prompts, info.vocabulary), (targets, info.written_vocabulary)):
+            largest = max(map(max, rows))
+            if vocabulary is not None and largest >= vocabulary:
+                raise InputError(
+                    f"The tokenizer returned the token id {largest}, but the model's vocabulary has {vocabulary} "
+                    "tokens. Use the model's own tokenizer, or resize the model's embedding for added tokens."
+                )
+        self._check_lengths(max(map(len, prompts)), max(map(len, targets)))
         if any(item.media for item in inputs) and Capability.IMAGES not in self.session.capabilities:
             raise CapabilityError(
                 f"The prompt contains media, but the backend {info.backend!r} reads only text with this model."
+            )
+
+    def _check_lengths(self, prompt: int, target: int) -> None:
+        """Reject prompts and targets that are longer than what the model reads."""
+        info = self.session.info
+        limit, longest_target = info.context_length, info.longest_target
+        if self.session.layout.joint:
+            if limit is not None and prompt + target > limit:
+                raise InputError(
+                    f"A prompt of {counted(prompt, 'token')} and a target of {target} exceed the model's context "
+                    f"length of {limit} tokens. Shorten the prompt, its baselines or the target."
+                )
+        elif limit is not None and prompt > limit:
+            raise InputError(
+                f"A prompt of {counted(prompt, 'token')} exceeds the {limit} tokens that the model's encoder reads. "
+                "Shorten the prompt or its baselines."
+            )
+        elif longest_target is not None and target > longest_target:
+            raise InputError(
+                f"A target of {counted(target, 'token')} exceeds the {longest_target} tokens that the model's decoder "
+                "reads. Shorten the target."
             )
 
     def _known(self, rows: Sequence[Row]) -> Float[Tensor, "N T"]:
@@ -279,6 +294,8 @@ class PendingScores:
         """Values of all inputs, in order, after all rows have been read; float64 on the CPU."""
         if not self.shares:
             return self._found[0]
+        # If all rows were known, nothing was read that the reference prompt would have been read before.
+        self.scorer.readout.prepare(self.scorer.score)
         return self.scorer.readout.applied(*(Scores(log_probs=part) for part in self._found))
 
 
