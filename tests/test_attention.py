@@ -8,6 +8,7 @@ import random
 import string
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,13 @@ from torch import nn
 from torch.nn import functional
 
 import apportion as ap
+from apportion.results.recipe import decoded_options
 from apportion.testing import tiny
 from apportion.testing.inside import hooks_of
 from apportion_backends.torch.attention_weights import gives_attention, recording_attention
 from apportion_plugins.methods.attention import Attention
 from copying import copying_model
+from reversal import reversal_model, reversal_prompts, reversal_tokenizer
 
 WORDS, TARGET = "one two three", " four"
 IDS = tuple(range(60, 75))
@@ -297,6 +300,17 @@ def test_layers_and_heads_are_chosen_and_combined(llama: ap.Explainer, options: 
     np.testing.assert_allclose(result.token_values, expected(rows()), atol=2e-7)
 
 
+@pytest.mark.parametrize("picked", [range(1, 4, 2), (1, 3), [-1, 0], {1: range(2), 0: "all"}])
+def test_choices_survive_a_file(llama: ap.Explainer, picked: Any, tmp_path: Path) -> None:
+    result = llama.attribute(PROMPT, TARGET, **ATTENTION, heads=picked)
+    loaded = ap.Attribution.load(result.save(tmp_path / "result.json"))
+    assert loaded.recipe == result.recipe
+    assert loaded.recipe is not None
+    assert decoded_options(loaded.recipe.options) == {"heads": picked}
+    for name in ("module_values", "module_token_values"):
+        np.testing.assert_allclose(loaded.extras[name], result.extras[name])
+
+
 def test_rollout_by_hand(llama: ap.Explainer) -> None:
     prompt, target = (tiny.tokenizer()(text)["input_ids"] for text in (WORDS, TARGET))
     with torch.no_grad():
@@ -348,6 +362,7 @@ def test_a_sink_is_pointed_out() -> None:
         ({"layers": (1, 1)}, r"must be a tuple \(first, end\) with 0 ≤ first < end ≤ 2"),
         ({"layers": (0, 1, 2)}, r"must be a tuple \(first, end\), or a list"),
         ({"layers": True}, "layers=True must be 'all'"),
+        ({"layers": np.arange(2)}, "must be 'all', a number"),
         ({"layers": {0: 1}}, "must be 'all', a number"),
         ({"heads": 4}, "heads=4: there are 4, head 0 of .*; 4 is none of them"),
         ({"heads": {0: 1}, "layers": [0, 1]}, "must name the heads of all chosen layers; it lacks 1"),
@@ -507,6 +522,47 @@ def test_kinds_that_have_no_features_or_no_product_are_refused() -> None:
         of_halves(which="decoder")
     with pytest.raises(ap.InputError, match="which='cross' is to another one"):
         of_halves(aggregate_layers="rollout")
+
+
+@pytest.mark.parametrize("family", tiny.SEQ2SEQ_FAMILIES)
+def test_encoder_decoder_models(family: str) -> None:
+    """As the model returns all three kinds when it attends by its own code; the position before each token is read."""
+    model = tiny.model(family)
+    own = tf.AutoModelForSeq2SeqLM.from_config(tiny.config(family), attn_implementation="eager")
+    own.to(torch.float64).eval().load_state_dict(model.state_dict())
+    own.generation_config = model.generation_config  # it says how a decoder starts
+    with explain(model) as fused, explain(own) as plain:
+        start = fused.session._start.ids  # type: ignore[attr-defined]
+        target, prompt = (9, 8, 7), IDS[:6]
+        read = torch.tensor([[*start, *target[:-1]]])
+        with torch.no_grad():
+            found = own(torch.tensor([prompt]), decoder_input_ids=read, output_attentions=True, use_cache=False)
+        for explainer in (fused, plain):
+            trace = explainer.session.trace(prompt, target, attentions=True)  # type: ignore[attr-defined]
+            last = explainer.session.trace(prompt, target, attentions=True, last=2)  # type: ignore[attr-defined]
+            for name in ("attentions", "encoder_attentions", "cross_attentions"):
+                expected = getattr(found, "decoder_attentions" if name == "attentions" else name)
+                assert len(getattr(trace, name)) == len(expected) == 2
+                for weights, rows, ours in zip(getattr(trace, name), getattr(last, name), expected, strict=True):
+                    torch.testing.assert_close(weights, ours[0], atol=2e-7, rtol=1e-5)
+                    few = weights if name == "encoder_attentions" else weights[:, -2:]
+                    torch.testing.assert_close(rows, few, atol=1e-12, rtol=1e-9)
+            assert all(name.startswith(("decoder.", "model.decoder.")) for name in trace.attention_modules)
+        result = fused.attribute(PROMPT, TARGET, **ATTENTION)
+        again = plain.attribute(PROMPT, TARGET, **ATTENTION)
+    np.testing.assert_allclose(result.token_values, again.token_values, atol=2e-7)
+    assert result.values.sum() + result.extras["special_share"] == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("method", ["attention", "value_zeroing"])
+def test_letters_that_a_trained_model_reverses_are_found(method: str) -> None:
+    """The source of each letter that this T5 writes is known, and gets the largest value."""
+    hits = []
+    with ap.Explainer((reversal_model(), reversal_tokenizer())) as explainer:
+        for prompt in reversal_prompts(8):
+            result = explainer.attribute(prompt, " ".join(prompt.split()[::-1]), features="words", method=method)
+            hits += list(result.token_values[:5].argmax(1) == np.arange(5)[::-1])
+    assert np.mean(hits) >= 0.95
 
 
 # Inseq

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -195,6 +196,45 @@ def test_a_contrast_changes_nothing(llama: ap.Explainer) -> None:
     other = llama.attribute(PROMPT, TARGET, contrast=" longer than it", target_fn="contrast_log_prob_diff", **ZEROING)
     np.testing.assert_allclose(plain.token_values, other.token_values, atol=1e-12)
     assert any("nothing about a contrast" in note for note in other.provenance.notes)
+
+
+@pytest.mark.parametrize("family", tiny.SEQ2SEQ_FAMILIES)
+@pytest.mark.parametrize("kind", ["cross", "encoder"])
+def test_encoder_decoder_models_by_hand(family: str, kind: str) -> None:
+    """Zeroing inside the attention operation: two layers of the encoder, then self and cross attention by turns."""
+    model = copy.deepcopy(tiny.model(family))
+    half = model.get_encoder() if kind == "encoder" else model.get_decoder()
+    with explain(model) as explainer:
+        result = explainer.attribute(PROMPT, TARGET, **ZEROING, which=kind)
+        start = explainer.session._start.ids  # type: ignore[attr-defined]
+        tokenizer = explainer.session.tokenizer
+        prompt = tokenizer(WORDS)["input_ids"]
+        target = tokenizer(TARGET)["input_ids"]
+
+    def states(zero: ZeroValue | None) -> list[Tensor]:
+        found: list[Tensor] = []
+
+        def keep(module: nn.Module, args: Any, output: Any) -> None:
+            found.append((output[0] if isinstance(output, tuple) else output)[0])
+
+        handles = [layer.register_forward_hook(keep) for layer in layers_of(half)]
+        read = torch.tensor([[*start, *target[: len(result.target_tokens) - 1]]])
+        with torch.no_grad(), zero or nullcontext():
+            model(torch.tensor([prompt]), decoder_input_ids=read, use_cache=False)
+        for handle in handles:
+            handle.remove()
+        return found
+
+    plain = states(None)
+    mixing = torch.zeros(2, len(plain[0]), len(prompt), dtype=torch.float64)
+    for layer in range(2):
+        for token in range(len(prompt)):
+            changed = states(ZeroValue(layer if kind == "encoder" else 2 + 2 * layer + 1, token))[layer]
+            mixing[layer, :, token] = 1 - torch.cosine_similarity(plain[layer], changed, dim=-1)
+    mixing /= mixing.sum(-1, keepdim=True)
+    count = len(result.target_tokens)
+    rows = mixing.mean(1, keepdim=True).expand(-1, count, -1) if kind == "encoder" else mixing[:, -count:]
+    np.testing.assert_allclose(result.token_values, rows.mean(0)[:, : len(result.features)].numpy(), atol=2e-5)
 
 
 # Cost

@@ -44,16 +44,13 @@ class RecordedAttention(TorchFunctionMode):
         running: names of the modules that are running, the innermost last.
         tokens: number of tokens that attend, if all layers read the same.
         last: record the weights of so many last tokens; ``None`` for all.
-
-    Attributes:
-        asks: the model is asked for its weights.
     """
 
     def __init__(
         self, implementation: str, running: list[str], tokens: int | None = None, last: int | None = None
     ) -> None:
         super().__init__()
-        self.asks = implementation != "sdpa"
+        self._asks = implementation != "sdpa"
         self._running = running
         self._tokens = tokens
         self._last = last
@@ -63,30 +60,38 @@ class RecordedAttention(TorchFunctionMode):
     @property
     def arguments(self) -> dict[str, Any]:
         """Arguments of the model's forward."""
-        return {"output_attentions": True} if self.asks else {}
+        return {"output_attentions": True} if self._asks else {}
 
     @property
     def modules(self) -> tuple[str, ...]:
         """Names of the modules that attended, one for each of the weights that ``of`` returned."""
         return tuple(one.module for one in self._found)
 
+    @property
+    def fused(self) -> bool:
+        """The weights are those of fused operations, in the order in which they ran."""
+        return not self._asks
+
     def of(self, output: Any, *names: str) -> tuple[Float[Tensor, "H L M"], ...]:
-        """The weights of all layers, in order: those recorded, or those that the model returned under these names.
+        """The weights of all layers, in order: all those recorded, or those that the model returned under these names.
 
         Raises:
             CapabilityError: there are none, or they are not what the model attends with.
         """
-        if self.asks:
+        before = 0
+        if self._asks:
+            before = len(self._found)
             returned = [layer[0] for name in names for layer in getattr(output, name, None) or () if layer is not None]
-            self._found += [self._applied(layer) for layer in returned]
-        if not self._found:
+            for layer in returned:
+                self._found.append(self._applied(layer))
+        if len(self._found) == before:
             raise CapabilityError(
                 "This model gives no attention weights: it does not attend, or not by an implementation that can be "
                 "observed. Load it with attn_implementation='eager', or use another method."
             )
         for name in self.modules:
             self._require_once(name, self.modules)
-        return tuple(_checked(one) for one in self._found)
+        return tuple(_checked(one) for one in self._found[before:])
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -96,7 +101,7 @@ class RecordedAttention(TorchFunctionMode):
         output = func(*args, **kwargs)
         if func is functional.scaled_dot_product_attention:
             self._found.append(self._fused(output, *args, **kwargs))
-        elif self.asks and func in PRODUCTS and isinstance(args[0], Tensor) and args[0].ndim > 2:
+        elif self._asks and func in PRODUCTS and isinstance(args[0], Tensor) and args[0].ndim > 2:
             self._multiplied.append(Attended(self._module(), args[0].detach()))
         return output
 

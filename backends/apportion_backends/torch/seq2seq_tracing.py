@@ -22,6 +22,11 @@ __all__ = ["trace_halves"]
 
 Weights = tuple[Float[Tensor, "H L M"], ...]
 
+UNTOLD = (
+    "The attention weights of this model's decoder cannot be told from those to the prompt. Load it with "
+    "attn_implementation='eager', or use another method."
+)
+
 
 def trace_halves(
     model: PreTrainedModel,
@@ -44,7 +49,7 @@ def trace_halves(
         attentions: return attention weights.
         modules: names of modules whose outputs are returned.
         edits: changes to what modules return or read.
-        last: return the decoder's attention weights of so many last tokens alone.
+        last: attention weights of so many last tokens of the decoder alone; ``None`` for all.
 
     Raises:
         InputError: the model has no module with this name, or the module returns no tensor.
@@ -59,14 +64,16 @@ def trace_halves(
         same_hooks(model),
         recording(model, modules, outputs, edits),
     ):
-        with recording_attention(model, wanted=attentions) as reading:
+        with recording_attention(model, wanted=attentions, tokens=len(prompt)) as reading:
             encoded = model.get_encoder()(source, **plain, **reading.arguments)
-        with recording_attention(model, wanted=attentions, last=last) as writing:
+        with recording_attention(model, wanted=attentions, tokens=len(decoder_ids), last=last) as writing:
             found = model(
                 encoder_outputs=encoded, decoder_input_ids=target, use_cache=False, **plain, **writing.arguments
             )
     read = reading.of(encoded, "attentions") if attentions else ()
-    own, cross = _attention_of_decoder(writing, found, len(decoder_ids)) if attentions else ((), ())
+    own, cross, names = _attention_of_decoder(writing, found) if attentions else ((), (), ())
+    if not all(_causal(layer, len(decoder_ids)) for layer in own) or any(one.shape[-1] != len(prompt) for one in cross):
+        raise CapabilityError(UNTOLD)
     return Trace(
         hidden=_rows(found.decoder_hidden_states) if hidden else (),
         attentions=own,
@@ -74,6 +81,7 @@ def trace_halves(
         encoder_hidden=_rows(encoded.hidden_states) if hidden else (),
         encoder_attentions=read,
         cross_attentions=cross,
+        attention_modules=names,
     )
 
 
@@ -81,19 +89,24 @@ def _rows(states: Sequence[Float[Tensor, "1 L D"]]) -> tuple[Float[Tensor, "L D"
     return tuple(layer[0] for layer in states)
 
 
-def _attention_of_decoder(recorded: RecordedAttention, found: Any, decoder_tokens: int) -> tuple[Weights, Weights]:
-    """The weights of attention to the target, and to the prompt.
+def _causal(weights: Float[Tensor, "H L M"], tokens: int) -> bool:
+    """True if the last tokens attend to themselves and to earlier ones."""
+    rows, columns = weights.shape[-2:]
+    return columns == tokens and float(weights.triu(1 + columns - rows).abs().max()) == 0.0
+
+
+def _attention_of_decoder(recorded: RecordedAttention, found: Any) -> tuple[Weights, Weights, tuple[str, ...]]:
+    """The weights of attention to the target, those to the prompt, and names of the modules with the former.
 
     Raises:
         CapabilityError: there are none, or a layer does not attend first to the one and then to the other.
     """
-    weights = recorded.of(found, "decoder_attentions", "cross_attentions")
-    half = len(weights) // 2
-    # A model returns one kind after the other; layers attend in turn.
-    own, cross = (weights[:half], weights[half:]) if recorded.asks else (weights[::2], weights[1::2])
-    if len(own) != len(cross) or any(layer.shape[-1] != decoder_tokens for layer in own):
-        raise CapabilityError(
-            "The attention weights of this model's decoder cannot be told from those to the prompt. Load it with "
-            "attn_implementation='eager', or use another method."
-        )
-    return own, cross
+    if recorded.fused:
+        every = recorded.of(found)
+        own, cross, names = every[::2], every[1::2], recorded.modules[::2]
+    else:
+        own, names = recorded.of(found, "decoder_attentions"), recorded.modules
+        cross = recorded.of(found, "cross_attentions")
+    if len(own) != len(cross):
+        raise CapabilityError(UNTOLD)
+    return own, cross, names

@@ -255,6 +255,8 @@ def _encoded(value: object, place: str) -> Any:
         return [_encoded(part, f"{place}[{i}]") for i, part in enumerate(value)]
     if isinstance(value, tuple):
         return {"tuple": [_encoded(part, f"{place}[{i}]") for i, part in enumerate(value)]}
+    if isinstance(value, range):
+        return {"range": [value.start, value.stop, value.step]}
     if isinstance(value, Mapping):
         if all(type(key) is str for key in value):
             return {"dict": {key: _encoded(part, f"{place}.{key}") for key, part in value.items()}}
@@ -273,8 +275,10 @@ def _decoded(value: Any) -> Any:
     ((kind, held),) = value.items()
     if kind == "tuple":
         return tuple(_decoded(part) for part in held)
+    if kind == "range":
+        return range(*held)
     if kind == "dict":
         return {key: _decoded(part) for key, part in held.items()}
     if kind == "pairs":
         return {_decoded(key): _decoded(part) for key, part in held}
-    raise TypeError(f"{kind!r} is neither 'tuple', 'dict' nor 'pairs'")
+    raise TypeError(f"{kind!r} is neither 'tuple', 'range', 'dict' nor 'pairs'")

@@ -21,6 +21,10 @@ def plain_options(options: Mapping[str, object]) -> dict[str, Any]:
 def _plain(value: object) -> object:
     if isinstance(value, np.generic):
         return value.item()
-    if value is None or isinstance(value, str | int | float | Sequence | Mapping | np.ndarray | torch.Tensor):
+    if isinstance(value, range):
+        return list(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items()}
+    if value is None or isinstance(value, str | int | float | Sequence | np.ndarray | torch.Tensor):
         return value
     return name_of(value)

@@ -29,7 +29,7 @@ def checked_pick(name: str, picked: object, *, mapping: bool = False) -> None:
             _layer_number(name, layer)
             checked_pick(f"{name}[{layer}]", heads)
         return
-    if picked == "all" or _is_number(picked):
+    if (isinstance(picked, str) and picked == "all") or _is_number(picked):
         return
     several: Sequence[object] = picked if isinstance(picked, (Sequence, range)) and not isinstance(picked, str) else ()
     if not several or not all(_is_number(one) for one in several):

@@ -150,7 +150,7 @@ class Layers:
             own = scale == "own" and len(panels) > 1
             _Sheet(page, panels, values[:, columns], names, own).draw(attribution, part, notes)
 
-        return drawn(look, fonts, layout)
+        return drawn(look, fonts, layout, signed=attribution.signed)
 
 
 class _Sheet:
