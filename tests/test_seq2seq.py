@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizer
 
 import apportion as ap
+from apportion.benchmarking.floor import ModelShape
 from apportion.protocols.backend import WHITE_BOX
 from apportion.testing import reference, tiny
 from apportion_backends.torch.backend import TorchBackend
 from apportion_backends.torch.encoder_decoder import EncoderDecoder
+from apportion_backends.torch.loading import open_model
 from apportion_backends.triton.backend import TritonBackend
 from reversal import HIDDEN, reversal_prompts
 from small_tokenizers import KINDS
@@ -304,8 +306,19 @@ def test_each_half_has_a_limit_of_its_own() -> None:
 
 
 def test_an_encoder_predicts_no_tokens_of_the_prompt() -> None:
-    with explain(tiny.model("t5")) as explainer, pytest.raises(ap.CapabilityError, match="replacement_model"):
+    with explain(tiny.model("t5")) as explainer, pytest.raises(ap.CapabilityError, match="in an encoder"):
         explainer.attribute(ap.Text(PROMPT, by="tokens"), TARGET, method="reagent")
+
+
+def test_causal_paths_refuse_models_that_read_apart(explainer: ap.Explainer) -> None:
+    """As BART does not fail, but reads a prompt as the target too, and gives numbers that mean something else."""
+    model, prompt = tiny.model("bart"), ap.Text(PROMPT, by="tokens")
+    with pytest.raises(ap.InputError, match="replacement_model=BartForConditionalGeneration.*causal"):
+        explainer.attribute(prompt, TARGET, method="reagent", replacement_model=model)
+    with pytest.raises(ap.ModelError, match="encoder–decoder model, which does not continue its prompt"):
+        open_model(tiny.spec("bart"))
+    with pytest.raises(ap.ModelError, match="encoder–decoder model.*Benchmark a causal language model"):
+        ModelShape.of(model)
 
 
 # --- what is read ----------------------------------------------------------------------------------------------------
