@@ -79,8 +79,8 @@ def open_model(spec: ModelSpec, dtype: str | None = None, *, encoder_decoders: b
     """
     if not encoder_decoders and holds_encoder_decoder(spec):
         raise ModelError(
-            f"{spec.source} is an encoder–decoder model, which does not continue its prompt. This backend scores causal "
-            "language models; use backend='torch'."
+            f"{spec.source} is an encoder–decoder model, which does not continue its prompt. This backend scores "
+            "causal language models; use backend='torch'."
         )
     if spec.objects is None:
         return _from_pretrained(spec, dtype)
