@@ -23,6 +23,7 @@ if not torch.cuda.is_available():
 import apportion as ap
 from apportion.testing import tiny
 from forks import Forks
+from reversal import reversal_model, reversal_tokenizer
 
 THREADS = max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 """This process's share of the machine. Threads that wait for cores taken by another worker make runs twice as long."""
@@ -72,6 +73,12 @@ def explainer() -> ap.Explainer:
 def smollm2() -> ap.Explainer:
     """The demo model in fp32."""
     return ap.Explainer("smollm2")
+
+
+@pytest.fixture(scope="session")
+def reversing() -> ap.Explainer:
+    """A small T5 that writes letters in reverse; see ``reversal``."""
+    return ap.Explainer((reversal_model(), reversal_tokenizer()), progress=False)
 
 
 @pytest.fixture(scope="session")

@@ -66,6 +66,7 @@ def page_explainer(smollm2: ap.Explainer, monkeypatch: pytest.MonkeyPatch) -> No
         "docs/how-to/attention.md",
         "docs/how-to/figures.md",
         "docs/how-to/same-as-captum.md",
+        "docs/how-to/encoder-decoder-models.md",
     ],
 )
 def test_the_code_runs(

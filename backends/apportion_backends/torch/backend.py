@@ -99,7 +99,7 @@ class TorchBackend:
 
         if not isinstance(compile, bool):
             raise BackendError(f"The option compile={compile!r} of the backend 'torch' must be True or False.")
-        model = open_model(spec, dtype)
+        model = open_model(spec, dtype, encoder_decoders=True)
         module = model.model
         if device is None and model.owned and torch.cuda.is_available():
             device = "cuda"

@@ -63,18 +63,25 @@ def is_transformers_pair(spec: ModelSpec) -> bool:
     )
 
 
-def open_model(spec: ModelSpec, dtype: str | None = None) -> OpenModel:
+def open_model(spec: ModelSpec, dtype: str | None = None, *, encoder_decoders: bool = False) -> OpenModel:
     """Load a model, or take the user's objects as they are.
 
     Args:
         spec: spec that names or holds the objects.
         dtype: dtype of the weights that are loaded; ``None`` for fp32.
+        encoder_decoders: open encoder–decoder models too. They do not continue the prompt, so they are refused
+            otherwise.
 
     Raises:
-        ModelError: it does not exist, cannot be read, or is not a language model; or it lacks weights that its files
-            should have, and the spec does not allow that.
+        ModelError: it does not exist, cannot be read, or is not a language model of this kind; or it lacks weights that
+            its files should have, and the spec does not allow that.
         InputError: objects that are not of transformers.
     """
+    if not encoder_decoders and holds_encoder_decoder(spec):
+        raise ModelError(
+            f"{spec.source} is an encoder–decoder model, which does not continue its prompt. This backend scores "
+            "causal language models; use backend='torch'."
+        )
     if spec.objects is None:
         return _from_pretrained(spec, dtype)
     if not is_transformers_pair(spec):

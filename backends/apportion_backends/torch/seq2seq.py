@@ -54,8 +54,6 @@ class Seq2SeqSession(ModelSession):
         target_tokenizer: the tokenizer of targets.
     """
 
-    kept: ModelInput | None = None
-
     def __init__(self, model: OpenModel, traits: Traits, memory_budget: int) -> None:
         self._given_tokenizer = model.tokenizer
         self._languages: tuple[object, ...] | None = None
@@ -78,6 +76,12 @@ class Seq2SeqSession(ModelSession):
             joint=False,
             source_sharing=traits.linear_head,
         )
+
+    @property
+    def kept(self) -> ModelInput | None:
+        """The prompt of the last batch, if all of its rows had the same one."""
+        encoded = tuple(self._encoded)
+        return ModelInput(encoded[0]) if len(encoded) == 1 else None
 
     def generate(
         self,

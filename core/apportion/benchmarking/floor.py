@@ -35,8 +35,13 @@ class ModelShape:
         In a mixture of experts, only the weights that one token passes through count.
 
         Raises:
-            ModelError: the model has no output layer.
+            ModelError: the model has no output layer, or reads prompt and target in an encoder and a decoder.
         """
+        if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+            raise ModelError(
+                f"{type(model).__name__} is an encoder–decoder model, whose prompts share no beginnings, so the least "
+                "arithmetic is another. Benchmark a causal language model of transformers."
+            )
         head = getattr(model, "get_output_embeddings", lambda: None)()
         if not isinstance(model, nn.Module) or head is None or getattr(head, "weight", None) is None:
             raise ModelError(

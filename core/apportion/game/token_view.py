@@ -116,8 +116,8 @@ def predictions(session: Session, ids: tuple[int, ...], start: int | None) -> Fl
     """
     if not session.layout.joint:
         raise CapabilityError(
-            "This model reads prompts in an encoder, which does not predict their tokens. Use another method, or let "
-            "another model predict them, for example by replacement_model= of 'reagent'."
+            "This model reads prompts in an encoder, which does not predict their tokens. Use a method that needs no "
+            "such predictions."
         )
     assert isinstance(session, LogitsSession)
     first, rest = ((start,), ids) if start is not None else (ids[:1], ids[1:])

@@ -158,7 +158,7 @@ def model(family: str = "llama", dtype: torch.dtype = torch.float64) -> PreTrain
             built = tf.AutoModelForCausalLM.from_config(config(family), experts_implementation="eager").to(dtype)
         with torch.no_grad():
             for parameter in built.parameters():
-                if parameter.ndim > 1:
+                if parameter.ndim > 1 and parameter.requires_grad:
                     parameter.mul_(1.5)
     made: PreTrainedModel = built.eval()
     return made

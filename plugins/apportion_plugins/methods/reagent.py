@@ -251,6 +251,11 @@ def _predictions(view: TokenView, model: object) -> Float[Tensor, "P V"]:
 
     if not isinstance(model, PreTrainedModel):
         raise InputError(f"replacement_model={model!r:.80} is not a transformers model.")
+    if model.config.is_encoder_decoder:
+        raise InputError(
+            f"replacement_model={type(model).__name__} is an encoder–decoder model, which predicts no tokens of its "
+            "prompt. Give a causal language model."
+        )
     ids = torch.tensor([view.prompt_ids], device=model.device)
     with torch.inference_mode():
         logits = model(ids, use_cache=False).logits[0].to("cpu", torch.float64)
