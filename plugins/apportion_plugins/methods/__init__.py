@@ -33,6 +33,17 @@ def apportion_register_methods(register: Register) -> None:
             "integrated_gradients:IntegratedGradients",
             "gradients on the path from a baseline to the prompt; 52 forward passes",
         ),
+        ("gradient_shap", "gradient_shap:GradientShap", "expected gradients, with standard errors; 50 forward passes"),
+        (
+            "discretized_integrated_gradients",
+            "discretized_integrated_gradients:DiscretizedIntegratedGradients",
+            "integrated gradients on a path along other tokens; 30 forward passes",
+        ),
+        (
+            "sequential_integrated_gradients",
+            "sequential_integrated_gradients:SequentialIntegratedGradients",
+            "integrated gradients of one feature at a time; 20 forward passes per feature",
+        ),
         ("captum_kernel_shap", "captum:CaptumKernelShap", "reproduces Captum's KernelShap; prefer kernel_shap"),
         ("captum_lime", "captum:CaptumLime", "reproduces Captum's Lime"),
     ):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from apportion.errors import InputError, counted, shown
 from apportion.protocols.inside import Inside
 from apportion_plugins.methods.points import Points
 
-__all__ = ["Baseline", "check_baseline", "embedded_baseline", "mean_embedding", "token_of"]
+__all__ = ["Baseline", "check_baseline", "embedded_baseline", "is_token", "mean_embedding", "token_of"]
 
 Baseline = str | int | Tensor | np.ndarray
 """``"zero"``, ``"mean"``, ``"pad"``, ``"unk"``, the text or the id of a token, or embeddings."""
@@ -52,12 +52,16 @@ def embedded_baseline(inside: Inside, points: Points, baseline: Baseline) -> Flo
     own = points.own
     if isinstance(baseline, Tensor | np.ndarray):
         return _given(inside, points, torch.as_tensor(baseline).detach()).to(own)
-    known: Mapping[object, Callable[[], Tensor]] = {
-        "zero": lambda: torch.zeros_like(own[0]),
-        "mean": lambda: mean_embedding(inside),
-    }
-    one = known[baseline]() if baseline in known else inside.embeddings([token_of(inside, baseline)])[0]
+    if is_token(baseline):
+        one = inside.embeddings([token_of(inside, baseline)])[0]
+    else:
+        one = mean_embedding(inside) if baseline == "mean" else torch.zeros_like(own[0])
     return one.to(own).expand_as(own)
+
+
+def is_token(baseline: Baseline) -> bool:
+    """True for a baseline that has the embedding of a token."""
+    return not isinstance(baseline, Tensor | np.ndarray) and baseline not in ("zero", "mean")
 
 
 def token_of(inside: Inside, baseline: object) -> int:

@@ -17,41 +17,47 @@ LARGE = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Completeness:
-    """Sums of scores beside the change of the value that they should add up to, for each of O outputs.
+    """Sums of scores, and the changes of value that they should add up to: of one path, or of several.
 
     Attributes:
-        total: sum of all tokens' scores.
-        start: value of each output at the baseline.
-        end: value of each output at the prompt.
+        total: sum of all scores of a path, of each of O outputs.
+        start: values of all outputs at the baseline.
+        end: values of all outputs at the prompt.
     """
 
-    total: Float[Tensor, " O"]
-    start: Float[Tensor, " K"]
+    total: Float[Tensor, "*paths O"]
+    start: Float[Tensor, "*paths K"]
     end: Float[Tensor, " K"]
 
     @property
-    def delta(self) -> Float[Tensor, " O"]:
+    def change(self) -> Float[Tensor, "*paths O"]:
+        """The value at the prompt minus that at the baseline."""
+        return (self.end - self.start)[..., : self.total.shape[-1]]
+
+    @property
+    def delta(self) -> Float[Tensor, "*paths O"]:
         """The sum minus the change."""
-        outputs = len(self.total)
-        return self.total.double().cpu() - (self.end - self.start)[:outputs]
+        return self.total.double().cpu() - self.change
 
     def extras(self) -> Mapping[str, np.ndarray]:
         """``baseline_value`` and ``convergence_delta``: the whole target, then each token if they are scored."""
-        found = {"baseline_value": self.start[: len(self.total)].numpy(), "convergence_delta": self.delta.numpy()}
+        start = self.start[..., : self.total.shape[-1]]
+        found = {"baseline_value": start.numpy().copy(), "convergence_delta": self.delta.numpy()}
         for array in found.values():
             array.setflags(write=False)
         return found
 
     def notes(self, advice: str) -> tuple[str, ...]:
-        """A note if the delta of the whole target is large.
+        """A note if the deltas of the whole target are large.
 
         Args:
-            advice: what makes it smaller.
+            advice: what makes them smaller.
         """
-        change, delta = float(self.end[0] - self.start[0]), float(self.delta[0])
-        if abs(delta) <= LARGE * abs(change):
+        change, delta = (float(numbers[..., 0].abs().sum()) for numbers in (self.change, self.delta))
+        if delta <= LARGE * change:
             return ()
+        share = f"{delta / change:.0%}" if change else f"{delta:.3g}"
         return (
-            f"the scores of all tokens add up to {float(self.total[0]):.3g}, but the score changes by {change:.3g} "
-            f"from the baseline to the prompt (convergence_delta): {advice}",
+            f"the scores miss the change of the target's score from the baseline to the prompt, {change:.3g}, by "
+            f"{share} (convergence_delta): {advice}",
         )

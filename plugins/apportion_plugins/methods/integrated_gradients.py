@@ -40,7 +40,7 @@ class IntegratedGradients:
         *,
         budget: int | None,
         rng: torch.Generator,
-        baseline: Baseline = "zero",
+        baseline: Baseline = "mean",
         steps: int = 50,
         rule: str = "gausslegendre",
         whole_prompt: bool = False,
@@ -104,8 +104,9 @@ def _along(
     path = points.own - start
     places, weights = nodes(rule, steps, start)
     total: Tensor | None = None
-    for piece in points.gradients(steps, lambda part: start + places[part, None, None] * path, tokens=tokens):
-        part = torch.einsum("obxd,b->oxd", piece.gradients.to(path.dtype), weights[piece.part])
-        total = part if total is None else total + part
+    for part in points.parts(steps):
+        slopes = points.gradients(start + places[part, None, None] * path, tokens=tokens)
+        found = torch.einsum("obxd,b->oxd", slopes.gradients, weights[part])
+        total = found if total is None else total + found
     assert total is not None, "there is at least one step"
     return total * path

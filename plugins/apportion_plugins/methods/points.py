@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from apportion.errors import BudgetError, counted
+from apportion.errors import BudgetError, ScoreError, counted
 from apportion.protocols.inside import Inside
 from apportion_plugins.methods.token_scores import TokenScores
 
-__all__ = ["Piece", "Points", "check_budget"]
-
-PointsOf = Callable[[slice], Float[Tensor, "B X D"]]
-"""Computes some of the points."""
+__all__ = ["Points", "Slopes", "check_budget"]
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """What was found at some of the points.
+class Slopes:
+    """What was found at B points.
 
     Attributes:
-        part: which of the points.
-        points: the points.
         values: value of each output.
         gradients: gradient of each output at each point; O = 1 for the whole target alone.
     """
 
-    part: slice
-    points: Float[Tensor, "B X D"]
     values: Float[Tensor, "B K"]
     gradients: Float[Tensor, "O B X D"]
 
@@ -83,22 +76,28 @@ class Points:
                 found.append(self._inside.values(prompt, following=following))
         return torch.cat(found)
 
-    def gradients(self, count: int, points_of: PointsOf, *, tokens: bool) -> Iterator[Piece]:
-        """Values and gradients at points, as many at once as fit into memory.
-
-        Args:
-            count: number of points.
-            points_of: computes some of them.
-            tokens: gradients of each target token too.
-        """
+    def parts(self, count: int) -> Iterator[slice]:
+        """Split a number of points into as many at once as fit into memory."""
         rows = self._inside.batch_rows
         for start in range(0, count, rows):
-            part = slice(start, min(count, start + rows))
-            points = points_of(part)
-            prompt, following = self._split(points)
-            found = self._inside.gradients(prompt, following=following, tokens=tokens)
-            slopes = [found.prompt] if found.generated is None else [found.prompt, found.generated.to(found.prompt)]
-            yield Piece(part, points, found.values, torch.cat(slopes, dim=2))
+            yield slice(start, min(count, start + rows))
+
+    def gradients(self, points: Float[Tensor, "B X D"], *, tokens: bool) -> Slopes:
+        """Values and gradients at points, for each target token too if ``tokens`` is set.
+
+        Raises:
+            ScoreError: a gradient is not finite.
+        """
+        prompt, following = self._split(points)
+        found = self._inside.gradients(prompt, following=following, tokens=tokens)
+        slopes = [found.prompt] if found.generated is None else [found.prompt, found.generated.to(found.prompt)]
+        gradients = torch.cat(slopes, dim=2).to(self.own.dtype)
+        if not bool(torch.isfinite(gradients).all()):
+            raise ScoreError(
+                "A gradient is not finite. Some models have none where all embeddings are zero, and half precision "
+                "overflows: use another baseline, a rule that leaves out the ends of the path, or dtype='float32'."
+            )
+        return Slopes(found.values, gradients)
 
     def scores(self, found: Float[Tensor, "O X D"]) -> TokenScores:
         """Scores of all tokens; those that were not set have 0."""

@@ -116,7 +116,7 @@ def checked_flag(name: str, value: object) -> bool:
 def _at_the_prompt(game: Game, summary: Summary, *, tokens: bool, times_input: bool) -> Estimate:
     inside = game.inside()
     points = Points(inside, whole=True)
-    (found,) = points.gradients(1, lambda _: points.own[None], tokens=tokens)
+    found = points.gradients(points.own[None], tokens=tokens)
     gradients = found.gradients[:, 0]
     return summary.estimate(
         points.scores(gradients * points.own if times_input else gradients),
