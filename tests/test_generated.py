@@ -103,6 +103,22 @@ def test_exact_values_are_those_of_the_definition(family: str, share: bool) -> N
     assert [feature.generated for feature in result.features] == [None, None, None, 0, 1, 2]
 
 
+@pytest.mark.parametrize("family", ["t5", "bart"])
+def test_a_decoder_reads_what_is_left_of_the_target(family: str) -> None:
+    model = tiny.model(family)
+    with ap.Explainer((model, tiny.tokenizer())) as explainer:
+        result, entropies = attribute(explainer), attribute(explainer, target_fn="entropy")
+    values, spread = torch.zeros(2, 2**N, T, dtype=torch.float64)
+    for number in range(2**N):
+        prompt, here = coalition(number)
+        for t, token in enumerate(IDS):
+            read = tuple(one for one, on in zip(IDS[:t], here, strict=False) if on)
+            logits = reference.logits(model, prompt, (*read, token))[-1]
+            values[number, t], spread[number, t] = logits.log_softmax(-1)[token], entropy(logits)
+    np.testing.assert_allclose(result.token_values, shapley(values), atol=1e-9)
+    np.testing.assert_allclose(entropies.token_values, shapley(spread), atol=1e-9)
+
+
 def test_leave_one_out_is_the_loss_of_later_tokens(explainer: ap.Explainer) -> None:
     score, result = model_score("llama"), attribute(explainer, "ablation")
     prompt = tuple(tiny.tokenizer()(PROMPT)["input_ids"])
@@ -438,6 +454,35 @@ def test_views_part_the_target_from_the_prompt_and_hatch_what_is_impossible(
     assert "→ ab!" in shown
     for view in ("bar", "terminal"):
         result.plot(view)
+
+
+class InputTimesGradient:
+    """Gradient × input of the prompt's tokens, and of those of the target that are read."""
+
+    estimand = "gradient × input"
+    requires = frozenset({ap.Capability.GRADIENTS})
+
+    def run(self, game: ap.Game, *, budget: int | None, rng: torch.Generator) -> ap.Estimate:
+        inside = game.inside()
+        points, following = inside.embeddings()[None], inside.following()[None]
+        found = inside.gradients(points, following=following)
+        assert found.prompt is not None and found.generated is not None
+        values = torch.zeros(game.n_features, game.n_outputs, dtype=torch.float64)
+        for owners, slopes, at in (
+            (inside.feature_of, found.prompt, points),
+            (inside.generated_feature_of, found.generated, following),
+        ):
+            scores = (slopes[:, 0] * at[0]).sum(-1).double()
+            for place, feature in enumerate(owners):
+                if feature is not None:
+                    values[feature] += scores[:, place]
+        return ap.Estimate(values)
+
+
+def test_white_box_methods_find_the_features_of_the_target(explainer: ap.Explainer) -> None:
+    result = attribute(explainer, InputTimesGradient())  # type: ignore[arg-type]
+    assert (result.token_values[~result.possible] == 0).all()
+    assert (np.abs(result.token_values[result.possible]) > 0).all()
 
 
 def test_mistakes_are_refused_before_the_model_runs() -> None:

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from apportion.errors import InputError
+from apportion.protocols.targets import Needs, Scores
 
 if TYPE_CHECKING:
     from apportion.scoring.readout import Readout
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["require_causal"]
 
 
-def require_causal(readout: Readout, name: str) -> None:
+def require_causal(readout: Readout, name: str, device: str) -> None:
     """Reject a target function in which tokens depend on later ones, checked on random scores.
 
     Whatever looks ahead by some number of tokens looks at the last token from some other one. So it is enough to change
@@ -26,24 +27,31 @@ def require_causal(readout: Readout, name: str) -> None:
     Args:
         readout: readout with the target function.
         name: name of the target function.
+        device: the session's device, on which such a function may expect its scores.
 
     Raises:
         InputError: the value of a token depends on the scores of the last one.
     """
     draw = torch.Generator().manual_seed(0)
-    wide = readout.vocabulary
-    logits = [torch.randn(1, len(ids), wide, generator=draw) for ids in readout.targets]
-    reference = readout.scores_of(logits[0].flip(2), readout.targets[0]) if readout.has_reference else None
+    logits, place = readout.needs is Needs.LOGITS, _device(device)
 
-    def values(parts: Sequence[Float[Tensor, "1 T V"]]) -> Float[Tensor, " K"]:
-        scores = [readout.scores_of(part, ids) for part, ids in zip(parts, readout.targets, strict=True)]
+    def drawn(tokens: int) -> Tensor:
+        """Random scores of some tokens: logits, or log-probabilities."""
+        shape = (1, tokens, readout.vocabulary) if logits else (1, tokens)
+        found = torch.randn(shape, generator=draw).to(place)
+        return found if logits else -found.abs()
+
+    def values(parts: Sequence[Tensor]) -> Float[Tensor, " K"]:
+        scores = [Scores(logits=part) if logits else Scores(log_probs=part) for part in parts]
         return readout.applied(*scores, reference=reference)[0]
 
-    before = values(logits)
-    for which, part in enumerate(logits):
-        other = 2 * torch.randn(1, 1, wide, generator=draw)
-        changed = torch.cat([part[:, :-1], other], dim=1)
-        after = values([*logits[:which], changed, *logits[which + 1 :]])
+    parts = [drawn(len(ids)) for ids in readout.targets]
+    first = Scores(logits=parts[0] / 2) if logits else Scores(log_probs=parts[0] / 2)
+    reference = first if readout.has_reference else None
+    before = values(parts)
+    for which, part in enumerate(parts):
+        changed = torch.cat([part[:, :-1], drawn(1)], dim=1)
+        after = values([*parts[:which], changed, *parts[which + 1 :]])
         earlier = slice(1, part.shape[1])
         if not torch.allclose(before[earlier], after[earlier], equal_nan=True):
             raise InputError(
@@ -51,3 +59,11 @@ def require_causal(readout: Readout, name: str) -> None:
                 "be said what the tokens before it contribute. Leave attribute_generated out, or use another target "
                 "function, such as 'log_prob'."
             )
+
+
+def _device(name: str) -> torch.device:
+    """The device of this name; the CPU if it is the name of something else, such as a server."""
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        return torch.device("cpu")

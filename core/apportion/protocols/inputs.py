@@ -85,3 +85,7 @@ class PromptRenderer(Protocol):
     def start(self) -> int | None:
         """The token that an empty prompt begins with, if the tokenizer has one."""
         ...
+
+    def note(self, text: str | None) -> None:
+        """Add a sentence for the result; ``None`` adds nothing."""
+        ...

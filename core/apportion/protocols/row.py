@@ -85,3 +85,8 @@ class Row:
     def read(self) -> tuple[int, ...]:
         """The token ids that a causal model reads: all but the last target token, which is only predicted."""
         return self.prompt + self.target[:-1]
+
+    @property
+    def source(self) -> ModelInput:
+        """The prompt and its media."""
+        return ModelInput(self.prompt, self.media)

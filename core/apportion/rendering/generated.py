@@ -72,7 +72,7 @@ class GeneratedAdapter:
         return [_with_answer(rendered[i], answer) for i, answer in zip(which.tolist(), answers, strict=True)]
 
     def _answer(self, present: Sequence[bool]) -> Answer | None:
-        """What the model reads in place of each target token; ``None`` if that is the target itself."""
+        """The tokens that the model reads in place of each target token; ``None`` for the target itself."""
         own = tuple((token,) for token in self._ids)
         read = tuple(one if here else self._baseline for one, here in zip(own, present, strict=True))
         return None if read == own else read

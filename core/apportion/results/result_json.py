@@ -27,7 +27,7 @@ READABLE = (1, 2)
 """Versions that can be read; version 1 has no recipe."""
 
 _ARRAYS = ("values", "token_values", "std_error", "token_std_error", "top_agreement")
-_PLAIN = ("estimand", "base_value", "full_value", "target_text")
+_PLAIN = ("estimand", "base_value", "full_value", "target_text", "signed")
 
 
 def to_dict(result: Any) -> dict[str, Any]:
@@ -39,6 +39,7 @@ def to_dict(result: Any) -> dict[str, Any]:
     data |= {name: plain(getattr(result, name)) for name in _ARRAYS}
     data["segments"] = [[segment.text, segment.feature] for segment in result.segments]
     data["provenance"] = asdict(result.provenance)
+    data["step_scores"] = {name: plain(values) for name, values in result.step_scores.items()}
     data["extras"] = {str(key): plain(value) for key, value in result.extras.items()}
     data["recipe"] = None if result.recipe is None else asdict(result.recipe)
     # A file that was changed is not made whole by saving it again.
@@ -135,8 +136,9 @@ def fields_of(data: object, place: str) -> dict[str, Any]:
 
 def _fields(data: dict[str, Any]) -> dict[str, Any]:
     # Files from older versions do not have these fields.
-    data = {"top_agreement": None, "recipe": None} | data
+    data = {"top_agreement": None, "recipe": None, "signed": True, "step_scores": {}} | data
     known = {"schema", "version", SEAL, "features", "target_tokens", "segments", "provenance", "extras", "recipe"}
+    known |= {"step_scores"}
     _refuse_unknown("fields", data, known | set(_ARRAYS) | set(_PLAIN))
     _refuse_unknown("provenance fields", data["provenance"], {f.name for f in fields(Provenance)})
     _check_types(data)
@@ -153,6 +155,7 @@ def _fields(data: dict[str, Any]) -> dict[str, Any]:
         top_agreement=shapes["top_agreement"],
         segments=tuple(Segment(text, feature) for text, feature in data["segments"]),
         provenance=Provenance(**provenance),
+        step_scores=_step_scores(data["step_scores"], len(data["target_tokens"])),
         extras=data["extras"],
         recipe=None if data["recipe"] is None else recipe_of_dict(data["recipe"]),
         **{name: data[name] for name in _PLAIN},
@@ -182,6 +185,8 @@ def _check_types(data: Mapping[str, Any]) -> None:
     for name in ("base_value", "full_value"):
         if data[name] is not None and (type(data[name]) not in (int, float) or not math.isfinite(data[name])):
             raise TypeError(f"{name} is {data[name]!r}, not a finite number")
+    if type(data["signed"]) is not bool:
+        raise TypeError(f"signed is {data['signed']!r:.40}, not true or false")
     _check_provenance(data["provenance"])
     if not isinstance(data["extras"], dict) or not n:
         raise TypeError("there are no features, or extras is not an object")
@@ -220,6 +225,8 @@ def _check_shapes(found: Mapping[str, Any]) -> None:
     shapes = found["values"].shape, found["token_values"].shape
     if shapes != (wanted[1:], wanted):
         raise ValueError(f"shapes {shapes[0]} and {shapes[1]} do not fit {wanted}")
+    if not found["signed"] and ((found["values"] < 0).any() or (found["token_values"] < 0).any()):
+        raise ValueError("magnitudes (signed: false) are negative")
     shares = found["top_agreement"]
     if shares is not None and (shares.shape != wanted[1:] or not ((shares >= 0) & (shares <= 1)).all()):
         raise ValueError(f"top_agreement must be {wanted[1]} numbers between 0 and 1")
@@ -228,6 +235,17 @@ def _check_shapes(found: Mapping[str, Any]) -> None:
             raise ValueError(f"standard errors of shape {errors.shape} do not fit {shape}")
         if errors is not None and (errors < 0).any():
             raise ValueError(f"a standard error is negative: {np.nanmin(errors):g}")
+
+
+def _step_scores(data: Any, tokens: int) -> dict[str, np.ndarray]:
+    """Step scores by name; null, for a value that is not finite, becomes NaN."""
+    if not isinstance(data, dict):
+        raise TypeError(f"the step scores are {data!r:.60}")
+    found = {str(name): _array(values) for name, values in data.items()}
+    for name, values in found.items():
+        if values is None or values.shape != (tokens,):
+            raise ValueError(f"the step score {name!r} must be {tokens} numbers")
+    return {name: values for name, values in found.items() if values is not None}
 
 
 def _refuse_unknown(what: str, data: Mapping[str, Any], known: set[str]) -> None:

@@ -190,13 +190,13 @@ class Readout:
     def inputs_at_once(self) -> int:
         """Number of inputs whose logits, for all targets, are passed to the target function at once."""
         tokens = sum(map(len, self.targets))
-        known = self._session.info.vocabulary is not None
+        known = self._session.info.written_vocabulary is not None
         return max(1, LOGITS_BYTES // (4 * self.vocabulary * tokens)) if known else 1
 
     @property
     def vocabulary(self) -> int:
         """Number of logits at each position; if it is not known, as many as the targets need."""
-        return self._session.info.vocabulary or 1 + max(map(max, self.targets))
+        return self._session.info.written_vocabulary or 1 + max(map(max, self.targets))
 
 
 class FlatLogits:

@@ -41,6 +41,13 @@ class Tally:
     forwarded_tokens: int = 0
     notes: list[str] = field(default_factory=list)
 
+    def take_one(self, other: Tally) -> None:
+        """Move one input, read or cached, from another count to this one, without its tokens."""
+        if other.evaluations:
+            other.evaluations, self.evaluations = other.evaluations - 1, self.evaluations + 1
+        else:
+            other.cached, self.cached = other.cached - 1, self.cached + 1
+
     def copy(self) -> Tally:
         """A copy to continue counting from; the original does not change."""
         return replace(self, notes=[*self.notes])
@@ -177,25 +184,42 @@ class Scorer:
         """
         info = self.session.info
         rows = distinct_rows(some for part in self.readout.parts(inputs) for some in part)
-        largest = max(max(max(row.prompt), max(row.target)) for row in rows)
-        if info.vocabulary is not None and largest >= info.vocabulary:
-            raise InputError(
-                f"The tokenizer returned the token id {largest}, but the model's vocabulary has {info.vocabulary} "
-                "tokens. Use the model's own tokenizer, or resize the model's embedding for added tokens."
-            )
-        joint = self.session.layout.joint
-        limit = info.context_length
-        lengths = [(len(row.prompt), len(row.target)) for row in rows]
-        longest, target = max(lengths, key=sum if joint else max)
-        if limit is not None and (longest + target if joint else max(longest, target)) > limit:
-            raise InputError(
-                f"A prompt of {counted(longest, 'token')} and a target of {target} exceed the model's context "
-                f"length of {limit} tokens{'' if joint else ' each'}. Shorten the prompt, its baselines or "
-                "the target."
-            )
+        prompts, targets = [row.prompt for row in rows], [row.target for row in rows]
+        for texts, vocabulary in ((prompts, info.vocabulary), (targets, info.written_vocabulary)):
+            largest = max(map(max, texts))
+            if vocabulary is not None and largest >= vocabulary:
+                raise InputError(
+                    f"The tokenizer returned the token id {largest}, but the model's vocabulary has {vocabulary} "
+                    "tokens. Use the model's own tokenizer, or resize the model's embedding for added tokens."
+                )
+        self._check_lengths(rows)
         if any(item.media for item in inputs) and Capability.IMAGES not in self.session.capabilities:
             raise CapabilityError(
                 f"The prompt contains media, but the backend {info.backend!r} reads only text with this model."
+            )
+
+    def _check_lengths(self, rows: Sequence[Row]) -> None:
+        """Reject rows that are longer than what the model reads."""
+        info = self.session.info
+        limit, longest_target = info.context_length, info.longest_target
+        if self.session.layout.joint:
+            prompt, target = max(((len(row.prompt), len(row.target)) for row in rows), key=sum)
+            if limit is not None and prompt + target > limit:
+                raise InputError(
+                    f"A prompt of {counted(prompt, 'token')} and a target of {target} exceed the model's context "
+                    f"length of {limit} tokens. Shorten the prompt, its baselines or the target."
+                )
+            return
+        prompt, target = max(len(row.prompt) for row in rows), max(len(row.target) for row in rows)
+        if limit is not None and prompt > limit:
+            raise InputError(
+                f"A prompt of {counted(prompt, 'token')} exceeds the {limit} tokens that the model's encoder reads. "
+                "Shorten the prompt or its baselines."
+            )
+        if longest_target is not None and target > longest_target:
+            raise InputError(
+                f"A target of {counted(target, 'token')} exceeds the {longest_target} tokens that the model's decoder "
+                "reads. Shorten the target."
             )
 
     def _known(self, parts: Sequence[Sequence[Part]]) -> Float[Tensor, "N T"]:
@@ -335,6 +359,8 @@ class PendingScores:
         """Values of all inputs, in order, after all rows have been read; float64 on the CPU."""
         if not self.shares:
             return self._found[0]
+        # If all rows were known, nothing was read that the reference prompt would have been read before.
+        self.scorer.readout.prepare(self.scorer.score)
         return self.scorer.readout.applied(*(Scores(log_probs=part) for part in self._found))
 
 

@@ -46,6 +46,7 @@ class Hierarchical:
 
     estimand = "leave-one-out of nested groups"
     requires: frozenset[Capability] = frozenset()
+    family, cost = "perturbation", "budget (default 256)"
     adaptive = True
 
     def run(

@@ -56,6 +56,7 @@ class Interactions:
 
     estimand = "Shapley value"
     requires: frozenset[Capability] = frozenset()
+    family, cost = "interactions", "budget (default 2^F up to F = 12)"
 
     def run(self, game: Game, *, budget: int | None, rng: torch.Generator, index: str = "shapley") -> Estimate:
         """Compute first-order values, and symmetric interaction matrices in ``extras``.

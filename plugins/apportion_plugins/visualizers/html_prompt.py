@@ -49,7 +49,8 @@ def _block(attribution: Attribution, segments: Sequence[Segment]) -> str:
         mark = _mark(attribution, segment.feature) if marks else ""
         # A line break that is (part of) a feature must be visible.
         inner = f"{_shown(body)}{mark}{_shown(text[len(body) :])}"
-        kind, tip = colour_class(float(strength[segment.feature])), _tip(attribution, segment.feature)
+        kind = colour_class(float(strength[segment.feature]), signed=attribution.signed)
+        tip = _tip(attribution, segment.feature)
         pieces.append(f'<span class="{kind}" title="{tip}">{inner}</span>')
     return f'<div class="apn-prompt" dir="auto" lang="">{"".join(pieces)}</div>' if segments else ""
 
@@ -65,13 +66,14 @@ def _shown(text: str) -> str:
 
 def _mark(attribution: Attribution, i: int) -> str:
     """The value, after the name if it is not the text itself; copies of the prompt leave it out."""
-    feature, value = attribution.features[i], Numbers(attribution.values).signed(attribution.values[i])
+    numbers = Numbers(attribution.values, signed=attribution.signed)
+    feature, value = attribution.features[i], numbers.signed(attribution.values[i])
     name = "" if text_is_name(feature) else f"{escape(short_label(feature))} "
     return f'<small class="apn-mark"><bdi>{name}{value}</bdi></small>'
 
 
 def _tip(attribution: Attribution, i: int) -> str:
-    half, numbers = half_widths(attribution), Numbers(attribution.values)
+    half, numbers = half_widths(attribution), Numbers(attribution.values, signed=attribution.signed)
     error = "" if half is None else f" ± {numbers.plain(half[i])}"
     text = f"{numbers.signed(attribution.values[i])}{error} {attribution.unit}"
     return escape(f"{one_line(short_label(attribution.features[i]))}: {text}")

@@ -15,7 +15,7 @@ HATCHED = "Hatched: a token of the target cannot affect itself or what comes bef
 def target_segments(attribution: Attribution) -> tuple[Segment, ...]:
     """The target as spans after an arrow, each token with its feature, but for the last.
 
-    Empty if its tokens are no features.
+    Empty if its tokens are not features.
     """
     if not attribution.generated_features:
         return ()
