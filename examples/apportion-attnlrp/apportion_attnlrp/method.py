@@ -13,8 +13,9 @@ from apportion_attnlrp.layers import edits_of
 
 __all__ = ["AttnLRP"]
 
-TOLERANCE = 0.01
-"""Relevance that may go missing, as a share of what the tokens receive or lose; above it, results carry a note."""
+TOLERANCE, HALF_TOLERANCE = 1e-3, 1e-2
+"""Relevance that may go missing, as a share of what arrives at tokens: in fp32, where rounding loses about 1e-6, and in
+half precision."""
 
 
 class AttnLRP:
@@ -48,7 +49,7 @@ class AttnLRP:
 
         Raises:
             InputError: ``softmax`` is neither.
-            CapabilityError: the model has a module for which no rule is known.
+            CapabilityError: the model does something for which no rule is known.
         """
         if softmax not in ("taylor", "constant"):
             raise ap.InputError(f"softmax={softmax!r} must be 'taylor' or 'constant'.")
@@ -65,8 +66,9 @@ class AttnLRP:
         prompt, generated = _relevance(found.prompt, points), _relevance(found.generated, following)
         values = _of_features(prompt, inside.feature_of, game.n_features)
         values += _of_features(generated, inside.generated_feature_of, game.n_features)
-        extras, notes = _report(balance.accounts(), len(inside.targets[0]), float(values[:, 0].sum()))
-        return ap.Estimate(values, extras=extras, notes=notes)
+        extras, lost = _report(balance.accounts(), len(inside.targets[0]), float(values[:, 0].sum()))
+        notes = _verdict(lost, precise=points.dtype.itemsize >= 4)
+        return ap.Estimate(values, extras=extras, notes=notes, full_value=float(found.values[0, 0]))
 
 
 def _relevance(gradient: Tensor, embeddings: Tensor) -> Tensor:
@@ -84,8 +86,8 @@ def _of_features(tokens: Tensor, features: Sequence[int | None], n_features: int
 
 def _report(
     passes: Sequence[Sequence[Account]], n_tokens: int, of_features: float
-) -> tuple[dict[str, float], tuple[str, ...]]:
-    """What became of the relevance of the whole target, and a note if too much of any output is unaccounted for.
+) -> tuple[dict[str, float], float]:
+    """What became of the relevance of the whole target, and the largest share of any output that is unaccounted for.
 
     Args:
         passes: accounts of each forward pass.
@@ -107,9 +109,20 @@ def _report(
             "absorbed_by_biases": whole.biases,
             "absorbed_by_positions": whole.positions,
         }
-    if lost <= TOLERANCE:
-        return extras, ()
-    return extras, (
-        f"{lost:.1%} of the relevance is unaccounted for: the model may do something for which AttnLRP has no rule, or "
-        "its precision is too low.",
-    )
+    return extras, lost
+
+
+def _verdict(lost: float, *, precise: bool) -> tuple[str, ...]:
+    """A note, if relevance is lost by rounding.
+
+    Raises:
+        CapabilityError: so much is lost that the model must do something for which there is no rule.
+    """
+    if lost <= (TOLERANCE if precise else HALF_TOLERANCE):
+        return ()
+    if precise:
+        raise ap.CapabilityError(
+            f"The method 'attnlrp' cannot account for {lost:.2%} of the relevance: between its modules, this model does "
+            "something for which there is no rule. Use another method, such as 'input_x_gradient'."
+        )
+    return (f"{lost:.1%} of the relevance is lost by rounding; load the model with dtype='float32'",)
