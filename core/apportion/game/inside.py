@@ -11,7 +11,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from apportion.errors import CapabilityError, InputError, PluginError, ScoreError, shown
-from apportion.game.token_view import Charge, features_of_tokens, text_only
+from apportion.game.token_features import token_owners
+from apportion.game.token_view import Charge, text_only
+from apportion.options import whole_number
 from apportion.protocols.inside import NO_EDITS, Edits, Gradients, ModuleGradients, Side, Trace
 from apportion.scoring.white_box import ModulesToRead, Pass
 
@@ -30,8 +32,13 @@ class AskInside(Protocol):
         """Input embeddings of tokens."""
         ...
 
-    def rows_at_once(self, prompt: int) -> int:
-        """Number of prompts of this length that fit the memory budget with their backward passes; 0 if none does."""
+    def rows_at_once(self, prompt: int, extra: int = 0) -> int:
+        """Number of prompts of this length that fit the memory budget with their backward passes; 0 if none does.
+
+        Args:
+            prompt: tokens of a prompt.
+            extra: bytes that each prompt takes on top.
+        """
         ...
 
     def values(self, one: Pass) -> Float[Tensor, "B K"]:
@@ -47,7 +54,14 @@ class AskInside(Protocol):
         ...
 
     def trace(
-        self, prompt: tuple[int, ...], *, hidden: bool, attentions: bool, modules: tuple[str, ...], edits: Edits
+        self,
+        prompt: tuple[int, ...],
+        *,
+        hidden: bool,
+        attentions: bool,
+        modules: tuple[str, ...],
+        edits: Edits,
+        last: int | None,
     ) -> Trace:
         """Internals of one forward pass over a prompt and the target."""
         ...
@@ -63,13 +77,13 @@ class GameInside:
         charge: counts evaluations before they are made.
 
     Raises:
-        CapabilityError: tokens cannot be matched with features.
+        CapabilityError: tokens cannot be matched with features, or a feature has none.
     """
 
     def __init__(self, request: Request, session: InsideSession, ask: AskInside, charge: Charge) -> None:
         tokenizer, adapter = session.tokenizer, request.adapter
         self.prompt_ids = text_only(request.renderer.full())
-        self.feature_of = features_of_tokens(adapter, tokenizer, self.prompt_ids)
+        self.feature_of = token_owners(request, tokenizer, self.prompt_ids)
         special = set(tokenizer.all_special_ids)
         self.special = tuple(token in special for token in self.prompt_ids)
         self.joint = session.layout.joint
@@ -90,9 +104,13 @@ class GameInside:
     @property
     def batch_rows(self) -> int:
         """Number of prompts that fit the memory budget in one forward pass with backward passes; at least 1."""
+        return self.rows_beside(0)
+
+    def rows_beside(self, extra: int) -> int:
+        """Number of such prompts, if each takes ``extra`` bytes more."""
         tokens = len(self.prompt_ids) + max(map(len, self.targets))
         busy = self._session.layout.batch_tokens // tokens
-        return max(1, min(self._ask.rows_at_once(len(self.prompt_ids)), busy))
+        return max(1, min(self._ask.rows_at_once(len(self.prompt_ids), extra), busy))
 
     def modules(self) -> Mapping[str, nn.Module]:
         """All modules of the model, by name."""
@@ -123,9 +141,11 @@ class GameInside:
         following: Float[Tensor, "B N D"] | None = None,
         edits: Edits = NO_EDITS,
         tokens: bool = True,
+        together: bool = False,
     ) -> Gradients:
         """Values, and gradients with respect to input embeddings."""
-        found = self._ask.gradients(self._pass("gradients", points, following, edits), tokens=tokens)
+        one = self._pass("gradients", points, following, edits, together=together)
+        found = self._ask.gradients(one, tokens=tokens)
         _finite(found.values)
         return found
 
@@ -136,7 +156,10 @@ class GameInside:
         *,
         side: Side = "output",
         given: Sequence[Mapping[str, Float[Tensor, "B ..."]]] = (),
+        following: Float[Tensor, "B N D"] | None = None,
+        edits: Edits = NO_EDITS,
         tokens: bool = True,
+        together: bool = False,
     ) -> ModuleGradients:
         """Values, and gradients with respect to what modules return or read."""
         chosen = _names("names", names)
@@ -148,20 +171,38 @@ class GameInside:
                 f"{len(self.targets)} targets."
             )
         modules = ModulesToRead(chosen, side, tuple(given))
-        one = self._pass("module_gradients", points, None, NO_EDITS, whole=True)
+        one = self._pass("module_gradients", points, following, edits, whole=True, together=together)
         found = self._ask.module_gradients(one, modules, tokens=tokens)
         _finite(found.values)
         return found
 
     def trace(
-        self, *, hidden: bool = False, attentions: bool = False, modules: Sequence[str] = (), edits: Edits = NO_EDITS
+        self,
+        *,
+        hidden: bool = False,
+        attentions: bool = False,
+        modules: Sequence[str] = (),
+        edits: Edits = NO_EDITS,
+        last: int | None = None,
     ) -> Trace:
         """Internals of one forward pass over the prompt and the target."""
         names = _names("modules", modules)
+        rows = None if last is None else whole_number("last", last, least=1)
         self._charge(1)
-        return self._ask.trace(self.prompt_ids, hidden=hidden, attentions=attentions, modules=names, edits=edits)
+        return self._ask.trace(
+            self.prompt_ids, hidden=hidden, attentions=attentions, modules=names, edits=edits, last=rows
+        )
 
-    def _pass(self, name: str, points: object, following: object, edits: Edits, *, whole: bool = False) -> Pass:
+    def _pass(
+        self,
+        name: str,
+        points: object,
+        following: object,
+        edits: Edits,
+        *,
+        whole: bool = False,
+        together: bool = False,
+    ) -> Pass:
         """Check embeddings, and count the evaluations that they take."""
         tokens = len(self.prompt_ids)
         lengths = {tokens} if whole or edits else {tokens, tokens - self.fixed}
@@ -174,7 +215,7 @@ class GameInside:
             if len(target) != len(given):
                 raise InputError(f"There are {len(given)} prompts, but following= has {len(target)} rows.")
         self._charge(len(given))
-        return Pass(given, self.prompt_ids[: tokens - given.shape[1]], target, edits)
+        return Pass(given, self.prompt_ids[: tokens - given.shape[1]], target, edits, together)
 
 
 def _embeddings(what: str, found: object, lengths: set[int]) -> Float[Tensor, "B P D"]:
@@ -216,7 +257,7 @@ def require_gradient(readout: Readout, name: str) -> None:
     """
     with torch.inference_mode(False), torch.enable_grad():
         draw = torch.Generator().manual_seed(0)
-        wide = 1 + max(max(ids) for ids in readout.targets)
+        wide = readout.vocabulary
         logits = [torch.randn(1, len(ids), wide, generator=draw, requires_grad=True) for ids in readout.targets]
         scores = [readout.scores_of(part, ids) for part, ids in zip(logits, readout.targets, strict=True)]
         other = torch.randn(logits[0].shape, generator=draw)

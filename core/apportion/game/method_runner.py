@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from apportion.errors import BudgetError, PluginError, counted
 from apportion.failures import failures_of_plugin
 from apportion.game.game import Game
+from apportion.game.possible import within_possible
 from apportion.game.stopping import run_until
 from apportion.protocols.backend import WHITE_BOX
 from apportion.protocols.methods import Estimate, Method
@@ -69,7 +70,7 @@ class WatchedGenerator(torch.Generator):
 
 
 def check_estimate(name: str, estimate: object, n_features: int, n_outputs: int) -> Estimate:
-    """Check an estimate against the protocol: shapes, finite values, no negative errors.
+    """Check an estimate against the protocol: shapes, finite values, no negative errors or magnitudes.
 
     Raises:
         PluginError: the return value is not an estimate of this game.
@@ -101,11 +102,22 @@ def check_estimate(name: str, estimate: object, n_features: int, n_outputs: int)
             f"The method {name!r} returned notes {estimate.notes!r:.80}; notes must be a tuple of sentences."
         )
     _check_finite(name, estimate)
+    _check_signs(name, estimate)
     if estimate.std_error is not None and bool(((estimate.std_error < 0) | estimate.std_error.isinf()).any()):
         raise PluginError(f"The method {name!r} returned a negative or infinite standard error (NaN means unknown).")
     if estimate.replicates is not None:
         _check_replicates(name, estimate, n_features)
     return estimate
+
+
+def _check_signs(name: str, estimate: Estimate) -> None:
+    if not isinstance(estimate.signed, bool):
+        raise PluginError(f"The method {name!r} returned signed={estimate.signed!r:.40}; it must be True or False.")
+    if not estimate.signed and bool((estimate.values < 0).any()):
+        raise PluginError(
+            f"The method {name!r} returned signed=False, and the negative value {float(estimate.values.min()):g}; "
+            "magnitudes are never negative. Return their absolute values, or leave signed=True."
+        )
 
 
 def _check_finite(name: str, estimate: Estimate) -> None:
@@ -179,6 +191,7 @@ def run_method(
             f"baselines, so a budget of {request.budget} allows {counted(request.coalition_budget or 0, 'coalition')}.)"
         ) from error
     estimate = check_estimate(request.method_name, estimate, game.n_features, game.n_outputs)
+    estimate = within_possible(estimate, game.possible, estimate.estimand or request.method.estimand)
     return estimate if budget is not None else _judged(request, estimate, sampled=rng.used)
 
 
@@ -199,18 +212,54 @@ class _FirstQuestionError(Exception):
     """Ends a rehearsal when it first queries the game."""
 
 
-def rehearse(method: Method, n_features: int, budget: int | None, seed: int, options: Mapping[str, Any]) -> None:
+@dataclass(frozen=True, slots=True)
+class _OnlyModules:
+    """The modules of the model; anything else that an ``Inside`` gives is a query.
+
+    Attributes:
+        modules: returns the modules by name.
+        ask: is called by the first query.
+    """
+
+    modules: Callable[[], Mapping[str, nn.Module]]
+    ask: Callable[[object], NoReturn]
+
+    def __getattr__(self, name: str) -> NoReturn:
+        self.ask(name)
+
+
+def rehearse(
+    method: Method,
+    n_features: int,
+    budget: int | None,
+    seed: int,
+    options: Mapping[str, Any],
+    modules: Callable[[], Mapping[str, nn.Module]] | None = None,
+) -> None:
     """Run a method up to its first query, so that invalid arguments are rejected before the model runs.
+
+    Args:
+        method: the method.
+        n_features: number of features.
+        budget: the budget.
+        seed: seed of its generator.
+        options: its options.
+        modules: returns the modules of the model by name, if a white-box method may look at them: it may reject names.
 
     Raises:
         InputError: the method rejects its arguments, such as a budget that is too small or an option out of range.
     """
     rng = torch.Generator().manual_seed(seed)
-    up_to_first_question(lambda game: method.run(game, budget=budget, rng=rng, **options), n_features)
+    up_to_first_question(lambda game: method.run(game, budget=budget, rng=rng, **options), n_features, modules)
 
 
-def up_to_first_question(run: Callable[[Game], object], n_features: int) -> None:
-    """Call a function that queries a game, and end it at its first query; errors before that are raised."""
+def up_to_first_question(
+    run: Callable[[Game], object], n_features: int, modules: Callable[[], Mapping[str, nn.Module]] | None = None
+) -> None:
+    """Call a function that queries a game, and end it at its first query; errors before that are raised.
+
+    A look at the model's ``modules``, if they are given, is no query.
+    """
     asked = False
 
     def ask(_: object) -> NoReturn:
@@ -218,9 +267,12 @@ def up_to_first_question(run: Callable[[Game], object], n_features: int) -> None
         asked = True
         raise _FirstQuestionError
 
+    def inside(charge: object) -> Any:
+        return ask(charge) if modules is None else _OnlyModules(modules, ask)
+
     names = [str(i) for i in range(n_features)]
     try:
-        run(Game(names, 1, lambda mask: [tuple(row) for row in mask.tolist()], ask, tokens=ask, inside=ask))
+        run(Game(names, 1, lambda mask: [tuple(row) for row in mask.tolist()], ask, tokens=ask, inside=inside))
     except _FirstQuestionError:
         return
     except Exception:

@@ -81,8 +81,9 @@ class Trace:
     """Internals of one forward pass, detached.
 
     Decoder-only models read the prompt and all but the last target token as one sequence of L tokens. In
-    encoder–decoder models L is the number of tokens that the decoder reads: its start token, and all but the last
-    target token. The encoder reads the P tokens of the prompt.
+    encoder–decoder models L is the number of tokens that the decoder reads: one or more tokens of its own at the start,
+    and all but the last target token. The encoder reads the P tokens of the prompt. In both, the last T tokens are
+    those that predict the target.
 
     Attributes:
         hidden: the embeddings, then the output of each layer, of width D, as the model returns them; empty unless
@@ -93,6 +94,8 @@ class Trace:
         encoder_hidden: the same as ``hidden`` for the encoder, if there is one.
         encoder_attentions: the same as ``attentions`` for the encoder, if there is one.
         cross_attentions: the weights with which the decoder attends to the prompt, of each of its layers.
+        attention_modules: names of the modules that attend with the weights in ``attentions``; empty if unknown. In
+            hybrid models, not all layers attend.
     """
 
     hidden: tuple[Float[Tensor, "L D"], ...] = ()
@@ -101,6 +104,7 @@ class Trace:
     encoder_hidden: tuple[Float[Tensor, "P D"], ...] = ()
     encoder_attentions: tuple[Float[Tensor, "H P P"], ...] = ()
     cross_attentions: tuple[Float[Tensor, "H L P"], ...] = ()
+    attention_modules: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +202,10 @@ class Inside(Protocol):
         """Number of prompts that fit the memory budget in one forward pass with backward passes; at least 1."""
         ...
 
+    def rows_beside(self, extra: int) -> int:
+        """As ``batch_rows``, if each prompt takes ``extra`` bytes more, such as gradients of many modules."""
+        ...
+
     def modules(self) -> Mapping[str, nn.Module]:
         """All modules of the model, by name, for their classes and settings. They must not be changed or called."""
         ...
@@ -244,6 +252,7 @@ class Inside(Protocol):
         following: Float[Tensor, "B N D"] | None = None,
         edits: Edits = NO_EDITS,
         tokens: bool = True,
+        together: bool = False,
     ) -> Gradients:
         """Compute values and their gradients with respect to input embeddings.
 
@@ -255,6 +264,7 @@ class Inside(Protocol):
             following: embeddings of the target tokens that are read, to get gradients for them too.
             edits: as in ``values``.
             tokens: compute gradients for each target token too, not only for the whole target.
+            together: read all prompts in one batch, even beyond the memory budget, because edits compare them.
         """
         ...
 
@@ -265,7 +275,10 @@ class Inside(Protocol):
         *,
         side: Side = "output",
         given: Sequence[Mapping[str, Float[Tensor, "B ..."]]] = (),
+        following: Float[Tensor, "B N D"] | None = None,
+        edits: Edits = NO_EDITS,
         tokens: bool = True,
+        together: bool = False,
     ) -> ModuleGradients:
         """Compute values and their gradients with respect to what modules return or read.
 
@@ -275,7 +288,10 @@ class Inside(Protocol):
             side: what they return (``"output"``) or read (``"input"``).
             given: activations that take the place of the modules' own: one mapping for the target, and one for its
                 contrast if it has one. Nothing then flows back from one module to an earlier one.
+            following: embeddings of the target tokens that are read; ``None`` for the target's own.
+            edits: changes to what other modules return or read.
             tokens: compute gradients for each target token too, not only for the whole target.
+            together: as in ``gradients``.
 
         Raises:
             InputError: a module does not exist, or is not called, or returns no tensor.
@@ -283,9 +299,23 @@ class Inside(Protocol):
         ...
 
     def trace(
-        self, *, hidden: bool = False, attentions: bool = False, modules: Sequence[str] = (), edits: Edits = NO_EDITS
+        self,
+        *,
+        hidden: bool = False,
+        attentions: bool = False,
+        modules: Sequence[str] = (),
+        edits: Edits = NO_EDITS,
+        last: int | None = None,
     ) -> Trace:
         """Return internals of one forward pass over the prompt and the target; one evaluation.
+
+        Args:
+            hidden: return hidden states.
+            attentions: return attention weights.
+            modules: names of modules whose outputs are returned.
+            edits: changes to what modules return or read.
+            last: return only the attention weights of so many last tokens (of a decoder, not of an encoder), which take
+                far less memory; ``None`` for those of all tokens.
 
         Raises:
             InputError: a module does not exist, is not called, or returns no tensor.
@@ -345,8 +375,11 @@ class InsideSession(Session, Protocol):
         attentions: bool = False,
         modules: Sequence[str] = (),
         edits: Edits = NO_EDITS,
+        last: int | None = None,
     ) -> Trace:
         """Internals of one forward pass over a prompt and all but the last token of a target.
+
+        With ``last``, ``attentions`` and ``cross_attentions`` have the rows of so many last tokens alone.
 
         Raises:
             InputError: a module does not exist, is not called, or returns no tensor.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from apportion.errors import ApportionError, ResultError, shown, unknown_name
+from apportion.results.modules import module_values, place_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,17 +41,19 @@ def columns_of(result: Any, rows: str) -> Columns:
 
     Args:
         result: the ``Attribution``, which imports this module.
-        rows: ``"features"``, ``"tokens"``, ``"pairs"`` or ``"groups"``.
+        rows: ``"features"``, ``"tokens"``, ``"steps"``, ``"pairs"``, ``"groups"`` or ``"modules"``.
 
     Raises:
         UnknownNameError: there is no such table.
-        ResultError: the result has no pairs, no groups, or no values of tokens.
+        ResultError: the result has no step scores, pairs, groups or modules, or no values of tokens.
     """
     tables: Mapping[str, Callable[[Any], Columns]] = {
         "features": _of_features,
         "tokens": _of_tokens,
+        "steps": _of_steps,
         "pairs": _of_pairs,
         "groups": _of_groups,
+        "modules": _of_modules,
     }
     if not isinstance(rows, str) or rows not in tables:
         raise unknown_name("table of a result", rows if isinstance(rows, str) else shown(rows), tables)
@@ -61,6 +64,7 @@ def _of_features(result: Any) -> Columns:
     return {
         "feature": result.feature_names,
         "text": [feature.text for feature in result.features],
+        **_of_generated(result, 1),
         "attribution": result.values,
         "std_error": _errors(result, result.std_error, result.values.shape),
     }
@@ -77,9 +81,25 @@ def _of_tokens(result: Any) -> Columns:
         "position": np.repeat(np.arange(t), n),
         "token": np.repeat(np.array(result.target_tokens, dtype=object), n),
         "feature": list(result.feature_names) * t,
+        **_of_generated(result, t),
         "attribution": result.token_values.ravel(),
         "std_error": _errors(result, result.token_std_error, result.token_values.shape).ravel(),
     }
+
+
+def _of_generated(result: Any, times: int) -> Columns:
+    """The position in the target of features that are its tokens, and ``None`` for others; no column without any."""
+    places = [feature.generated for feature in result.features]
+    return {"generated": places * times} if result.generated_features else {}
+
+
+def _of_steps(result: Any) -> Columns:
+    if not result.step_scores:
+        raise ResultError(
+            "This result has no step scores; attribute with step_scores=[…], such as ['prob', 'entropy']."
+        )
+    tokens = {"position": np.arange(len(result.target_tokens)), "token": list(result.target_tokens)}
+    return tokens | {(f"{name} score" if name in tokens else name): v for name, v in result.step_scores.items()}
 
 
 def _of_pairs(result: Any) -> Columns:
@@ -111,6 +131,19 @@ def _of_groups(result: Any) -> Columns:
         "features": [[result.feature_names[i] for i in row["members"]] for row in tree],
         "attribution": np.array([row["value"] for row in tree], dtype=np.float64),
         "std_error": np.array(errors, dtype=np.float64),
+    }
+
+
+def _of_modules(result: Any) -> Columns:
+    if "modules" not in result.extras:
+        raise _without(result, "modules", "layer_integrated_gradients")
+    places, n = [place_of(name) for name in result.extras["modules"]], len(result.features)
+    return {
+        "module": [place.name for place in places for _ in range(n)],
+        "layer": [place.layer for place in places for _ in range(n)],
+        "part": [place.part for place in places for _ in range(n)],
+        "feature": list(result.feature_names) * len(places),
+        "attribution": module_values(result.extras).ravel(),
     }
 
 

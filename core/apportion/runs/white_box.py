@@ -78,6 +78,7 @@ class Tracing:
     attentions: bool
     modules: tuple[str, ...]
     edits: Edits
+    last: int | None
 
     @property
     def read(self) -> int:
@@ -93,6 +94,7 @@ class Tracing:
             attentions=self.attentions,
             modules=self.modules,
             edits=self.edits,
+            last=self.last,
         )
 
     def answer(self) -> Trace:
@@ -122,9 +124,9 @@ class WhiteBox:
         found: Tensor = self.put(Call(partial(self.session.embeddings, ids, target=target)))
         return found
 
-    def rows_at_once(self, prompt: int) -> int:
+    def rows_at_once(self, prompt: int, extra: int = 0) -> int:
         """Number of prompts of this length that fit the memory budget with their backward passes; 0 if none does."""
-        found: int = self.put(Call(partial(self._readout.rows_at_once, prompt)))
+        found: int = self.put(Call(partial(self._readout.rows_at_once, prompt, extra)))
         return found
 
     def values(self, one: Pass) -> Float[Tensor, "B K"]:
@@ -144,10 +146,17 @@ class WhiteBox:
         return found
 
     def trace(
-        self, prompt: tuple[int, ...], *, hidden: bool, attentions: bool, modules: tuple[str, ...], edits: Edits
+        self,
+        prompt: tuple[int, ...],
+        *,
+        hidden: bool,
+        attentions: bool,
+        modules: tuple[str, ...],
+        edits: Edits,
+        last: int | None,
     ) -> Trace:
         """Internals of one forward pass over a prompt and the target."""
-        found: Trace = self.put(Tracing(self.session, self.scorer, prompt, hidden, attentions, modules, edits))
+        found: Trace = self.put(Tracing(self.session, self.scorer, prompt, hidden, attentions, modules, edits, last))
         return found
 
     @property

@@ -38,12 +38,14 @@ class Pass:
         prefix: tokens before each prompt, which get no gradient.
         following: embeddings of the target tokens that are read; ``None`` for the target's own.
         edits: changes to what modules return or read.
+        together: edits compare the prompts, so that all are read in one batch.
     """
 
     points: Float[Tensor, "B P D"]
     prefix: tuple[int, ...] = ()
     following: Float[Tensor, "B N D"] | None = None
     edits: Edits = NO_EDITS
+    together: bool = False
 
     def rows(self, part: slice) -> Pass:
         """The same pass over some of the prompts."""
@@ -92,11 +94,16 @@ class EmbeddedReadout:
         with torch.inference_mode(False), torch.set_grad_enabled(differentiable), self._read(one) as values:
             return values
 
-    def rows_at_once(self, prompt: int) -> int:
-        """Number of prompts of this length that fit the memory budget, with backward passes; 0 if not even one."""
+    def rows_at_once(self, prompt: int, extra: int = 0) -> int:
+        """Number of prompts of this length that fit the memory budget, with backward passes; 0 if not even one.
+
+        Args:
+            prompt: tokens of a prompt.
+            extra: bytes that each prompt takes on top.
+        """
         session, targets = self._session, self._readout.targets
         needed = sum(session.graph_bytes(prompt, len(ids)) for ids in targets)
-        return int(session.info.memory_budget // max(1, needed))
+        return int(session.info.memory_budget // max(1, needed + extra))
 
     def gradients(self, one: Pass, *, tokens: bool) -> Gradients:
         """Values and gradients with respect to embeddings."""
@@ -121,28 +128,34 @@ class EmbeddedReadout:
             # The graph reaches all modules, even if the user has frozen the weights.
             leaf = replace(piece, points=piece.points.detach().requires_grad_())
             seen: list[dict[str, Tensor]] = [{} for _ in self._readout.targets]
-            edits = [_looking(chosen, found, number) for number, found in enumerate(seen)]
+            edits = [_looking(chosen, found, number, piece.edits, again=recompute) for number, found in enumerate(seen)]
             with self._read(leaf, recompute=recompute, edits=edits) as values:
                 leaves = [found[name] for found in seen for name in chosen.names]
                 slopes = iter(self._slopes(values, leaves, tokens=tokens))
                 gradients = tuple({name: next(slopes) for name in chosen.names} for _ in seen)
             activations = tuple({name: found[name].detach() for name in chosen.names} for found in seen)
-            return ModuleGradients(values.detach(), activations, gradients)
+            rows = len(piece.points)
+            return ModuleGradients(
+                values.detach(),
+                tuple({name: _by_prompt(part, rows) for name, part in one.items()} for one in activations),
+                tuple({name: _by_prompt(part, rows, dim=1) for name, part in one.items()} for one in gradients),
+            )
 
         return _modules_joined(self._in_parts(one, read))
 
     def _in_parts(self, one: Pass, read: Callable[[slice, bool], Found]) -> list[Found]:
         """Read as many prompts at once as fit into memory; fewer if memory runs out."""
         total = len(one.points)
+        least = total if one.together else 1
         fits = self.rows_at_once(len(one.prefix) + one.points.shape[1])
-        at_once, done = max(1, min(fits, total)), 0
+        at_once, done = max(least, min(fits, total)), 0
         found: list[Found] = []
         with torch.inference_mode(False), torch.enable_grad():
             while done < total:
                 try:
-                    found.append(read(slice(done, done + at_once), fits < 1))
+                    found.append(read(slice(done, done + at_once), fits < least))
                 except BatchTooLargeError:
-                    if at_once == 1:
+                    if at_once <= least:
                         raise
                     at_once = at_once // 2
                     continue
@@ -185,23 +198,39 @@ def _sum(parts: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(parts)).sum(0) if len(parts) > 1 else parts[0]
 
 
-def _looking(modules: ModulesToRead, found: dict[str, Tensor], number: int) -> Edits:
-    """Edits that keep what modules return or read in ``found``, after it was replaced if activations are given."""
+def _looking(modules: ModulesToRead, found: dict[str, Tensor], number: int, others: Edits, *, again: bool) -> Edits:
+    """Edits that keep what modules return or read in ``found``, after it was replaced if activations are given.
+
+    Args:
+        modules: the modules.
+        found: what they return or read, by name.
+        number: number of the target that is read.
+        others: edits that come before.
+        again: layers are computed again in backward passes.
+    """
 
     def keep(name: str, own: Tensor) -> Tensor:
-        if name not in found:  # else a layer is computed again
+        if name not in found:
             found[name] = _leaf(name, own, modules.given[number][name] if modules.given else None)
-        return found[name] if modules.given or not own.requires_grad else own
+        elif not again:
+            raise InputError(
+                f"The module {name!r} is called more than once in a forward pass, so it has no activations of its own. "
+                "Name a module around it."
+            )
+        # A copy, because some models add to what a module has returned in place.
+        return (found[name] if modules.given or not own.requires_grad else own).clone()
 
-    def output(_: nn.Module, __: Tensor | None, own: Tensor, *, name: str) -> Tensor:
-        return keep(name, own)
+    def output(module: nn.Module, read: Tensor | None, own: Tensor, *, name: str) -> Tensor:
+        before = others.outputs.get(name)
+        return keep(name, own if before is None else before(module, read, own))
 
-    def read(_: nn.Module, own: Tensor, *, name: str) -> Tensor:
-        return keep(name, own)
+    def reading(module: nn.Module, own: Tensor, *, name: str) -> Tensor:
+        before = others.inputs.get(name)
+        return keep(name, own if before is None else before(module, own))
 
     if modules.side == "output":
-        return Edits(outputs={name: partial(output, name=name) for name in modules.names})
-    return Edits(inputs={name: partial(read, name=name) for name in modules.names})
+        return Edits({**others.outputs, **{name: partial(output, name=name) for name in modules.names}}, others.inputs)
+    return Edits(others.outputs, {**others.inputs, **{name: partial(reading, name=name) for name in modules.names}})
 
 
 def _leaf(name: str, own: Tensor, given: Tensor | None) -> Tensor:
@@ -210,12 +239,22 @@ def _leaf(name: str, own: Tensor, given: Tensor | None) -> Tensor:
         raise InputError(f"The module {name!r} reads or returns {own.dtype}, which has no gradient.")
     if given is None:
         return own if own.requires_grad else own.detach().requires_grad_()
+    if given.shape != own.shape and given.flatten(0, 1).shape == own.shape:
+        given = given.flatten(0, 1)  # as ``_by_prompt`` has laid it out
     if given.shape != own.shape:
         raise InputError(
             f"The activations given for the module {name!r} have the shape {list(given.shape)}; its own have "
             f"{list(own.shape)}."
         )
     return given.detach().to(own).requires_grad_()
+
+
+def _by_prompt(found: Tensor, rows: int, dim: int = 0) -> Tensor:
+    """Tensors of modules that read the tokens of all prompts in one sequence, with an axis for the prompts."""
+    size = found.shape[dim]
+    if found.ndim != dim + 2 or size == rows or size % rows:
+        return found
+    return found.reshape(*found.shape[:dim], rows, size // rows, *found.shape[dim + 1 :])
 
 
 def _joined(parts: Sequence[Gradients]) -> Gradients:

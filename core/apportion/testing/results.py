@@ -27,9 +27,11 @@ _WORDS = ("Dave", "lives", "in", "Palm", "Coast", "and", "plays", "golf")
 
 
 def sample_results() -> Mapping[str, Attribution]:
-    """Sample results by name: exact and sampled, one feature and many, zeros and extremes, any language, hostile names.
+    """Sample results by name: exact and sampled, one feature and many, zeros and extremes, any language, hostile names,
+    and magnitudes without signs.
 
-    All have the ``extras`` of ``method="interactions"`` and ``method="hierarchical"``, which some views need.
+    All have the ``extras`` of ``method="interactions"``, ``method="hierarchical"`` and methods at layers, which some
+    views need.
     """
     draw = np.random.default_rng(0)
     many = [f"word{i}" for i in range(70)]
@@ -45,6 +47,7 @@ def sample_results() -> Mapping[str, Attribution]:
         "any-language": _result(("我爱北京", "مرحبا", "👩‍👩‍👧", "é"), ("你好", "🙂"), draw),
         "hostile": _result(HOSTILE, HOSTILE[:2], draw),
         "bare": _result(_WORDS[:3], (" a",), draw, bare=True),
+        "magnitudes": _result(_WORDS, (" golf", " and"), draw, signed=False),
     }
 
 
@@ -56,8 +59,10 @@ def _result(
     scale: float = 1.0,
     errors: str = "",
     bare: bool = False,
+    signed: bool = True,
 ) -> Attribution:
     token_values = scale * draw.normal(size=(len(tokens), len(names)))
+    token_values = token_values if signed else np.abs(token_values)
     spread = {"known": np.abs(token_values) / 5, "unknown": np.full_like(token_values, np.nan)}.get(errors)
     segments: list[Segment] = []
     for i, name in enumerate(names):
@@ -68,9 +73,12 @@ def _result(
         target_tokens=tuple(tokens),
         values=values,
         token_values=token_values,
-        estimand="Shapley value",
+        estimand="Shapley value" if signed else "attention weight",
+        signed=signed,
         provenance=Provenance(
-            method="shapley",
+            method="shapley" if signed else "attention",
+            unit="nats" if signed else "weight",
+            score_unit="" if signed else "nats",
             evaluations=2 ** min(len(names), 10),
             forwarded_tokens=1234,
             seconds=1.5,
@@ -84,20 +92,30 @@ def _result(
         segments=() if bare else tuple(segments),
         target_text="".join(tokens),
         extras=_interactions(token_values, scale, known=None if spread is None else errors == "known")
-        | {"tree": _tree(names, token_values, spread)},
+        | {"tree": _tree(names, token_values, spread)}
+        | _modules(token_values),
     )
 
 
 def opposite(result: Attribution) -> Attribution:
     """A sample result with all signs reversed, including those in its ``extras``."""
     extras = dict(result.extras)
-    for name in ("interactions", "token_interactions"):
+    for name in ("interactions", "token_interactions", "module_values", "module_token_values"):
         extras[name] = -extras[name]
     extras["tree"] = [
         row | {"value": -row["value"], "token_values": [-v for v in row["token_values"]]} for row in extras["tree"]
     ]
     changed = {"values": -result.values, "token_values": -result.token_values, "extras": extras}
     return Attribution(**(vars(result) | changed))
+
+
+def _modules(token_values: np.ndarray) -> dict[str, Any]:
+    """Values of two modules in each of three layers, and of the embeddings, which share those of the features."""
+    names = ["model.embed_tokens"]
+    names += [f"model.layers.{layer}.{part}" for layer in range(3) for part in ("self_attn.q_proj", "mlp")]
+    shares = np.arange(1, len(names) + 1) / sum(range(1, len(names) + 1))
+    each = shares[:, None, None] * token_values
+    return {"modules": names, "module_values": each.sum(1), "module_token_values": each}
 
 
 def _tree(names: Sequence[str], token_values: np.ndarray, spread: np.ndarray | None) -> list[dict[str, Any]]:

@@ -1,0 +1,146 @@
+"""Gradients at random points between what modules return or read for a baseline and for the prompt."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from apportion.game.game import Game
+from apportion.options import whole_number
+from apportion.protocols.backend import Capability
+from apportion.protocols.inside import Side
+from apportion.protocols.methods import Estimate
+from apportion_plugins.methods.baselines import Baseline, check_baseline
+from apportion_plugins.methods.bootstrap import replicates_of
+from apportion_plugins.methods.layer_path import Ends, Pair
+from apportion_plugins.methods.layer_scores import LayerScores, LayerSettings, estimate
+from apportion_plugins.methods.module_names import Layers
+from apportion_plugins.methods.points import check_budget
+from apportion_plugins.methods.saliency import checked_flag
+from apportion_plugins.methods.spread import error_of_mean, moves_of_mean
+from apportion_plugins.methods.token_scores import Summary
+
+__all__ = ["LayerGradientShap"]
+
+
+class LayerGradientShap:
+    """Gradient SHAP of what modules return or read, at the positions of each feature (Captum's ``GradientShap`` at a
+    layer; Lundberg and Lee 2017).
+
+    The mean, over random points on the straight line between what a module returns for the baseline and for the prompt,
+    of the gradient times the difference of the two. It estimates ``layer_integrated_gradients``, with standard errors,
+    and modules move together or alone as there. Captum's ``LayerGradientShap`` scores the wrong target tokens, so there
+    is nothing to compare it with. A value is the sum over all modules.
+
+    Positive values raise the score; they are in its unit.
+    """
+
+    estimand = "layer integrated gradients"
+    requires = frozenset({Capability.GRADIENTS})
+    family = "gradient"
+    cost = "one forward pass per sample and two more; one backward pass per sample and output"
+
+    def run(
+        self,
+        game: Game,
+        *,
+        budget: int | None,
+        rng: torch.Generator,
+        layers: Layers = None,
+        at: Side = "output",
+        joint: bool = True,
+        baseline: Baseline = "zero",
+        samples: int = 50,
+        whole_prompt: bool = False,
+        aggregate: str = "sum",
+        normalize: str = "none",
+        keep_dims: bool = False,
+        per_token: bool = True,
+    ) -> Estimate:
+        """Run one evaluation per sample, with one backward pass per output, and two more.
+
+        Standard errors come from the spread of the samples; with aggregators other than ``"sum"`` and ``"mean"`` they
+        are unknown.
+
+        Args:
+            game: the game to evaluate.
+            budget: maximum number of evaluations; samples + 2 are needed, and with ``joint=False`` samples for each
+                module, and 2 more.
+            rng: draws the points.
+            layers: names of modules; see ``layer_integrated_gradients``.
+            at: what of a module is scored: what it returns (``"output"``) or what it reads (``"input"``).
+            joint: move all modules together; else one after the other, which takes samples for each.
+            baseline: what replaces the tokens in the baseline; see ``integrated_gradients``.
+            samples: number of random points.
+            whole_prompt: replace all tokens of the prompt, as Captum and Inseq do, those of no feature included.
+            aggregate: makes one number of all scores; see ``layer_integrated_gradients``.
+            normalize: what values are divided by; those of modules are not.
+            keep_dims: keep the dimensions in ``extras``; see ``layer_integrated_gradients``.
+            per_token: score each target token too, which takes a backward pass for each.
+
+        Raises:
+            InputError: an option is unknown, no module has such a name, or a module has no positions.
+            BudgetError: the budget is smaller.
+        """
+        settings = LayerSettings.checked(layers, at, Summary(aggregate, normalize, keep_dims))
+        tokens, whole = checked_flag("per_token", per_token), checked_flag("whole_prompt", whole_prompt)
+        together, samples = checked_flag("joint", joint), whole_number("samples", samples, least=1)
+        check_baseline(baseline)
+        inside = game.inside()
+        chosen = settings.chosen(inside)
+        count = 1 if together else len(chosen.names)
+        what = f"Layer gradient SHAP with {samples} samples" + (f" for each of {count} modules" if count > 1 else "")
+        check_budget(budget, 2 + count * samples, what, "use fewer samples" + " or joint=True" * (count > 1))
+        ends = Ends.read(chosen, Pair.of(inside, baseline, whole_prompt=whole))
+        scores = ends.scores(whole=settings.whole)
+        drawn = _Drawn(settings, scores, game.n_features, samples)
+        for part in [ends] if together else [ends.only(name) for name in chosen.names]:
+            drawn.add(part, torch.rand(samples, generator=rng, dtype=torch.float64), tokens=tokens)
+        return estimate(
+            scores,
+            settings.summary,
+            game,
+            estimand=self.estimand,
+            full_value=float(ends.values[0, 0]),
+            std_error=drawn.std_error(),
+            replicates=drawn.replicates(),
+            notes=scores.idle_notes(),
+        )
+
+
+class _Drawn:
+    """Values of each sample, for their spread."""
+
+    def __init__(self, settings: LayerSettings, scores: LayerScores, n_features: int, samples: int) -> None:
+        self._settings, self._scores = settings, scores
+        self._n_features = n_features
+        self._samples: list[Float[Tensor, "F O"] | float] = [0.0] * samples
+
+    def add(self, ends: Ends, shares: Float[Tensor, " S"], *, tokens: bool) -> None:
+        """Add the scores of some modules at random points, one for each sample."""
+        summary, weight = self._settings.summary, torch.tensor([1 / len(shares)], dtype=torch.float64)
+        for piece, found in ends.along(shares, tokens=tokens):
+            for row, sample in enumerate(range(piece.start, piece.stop)):
+                gradients = [{name: one[:, row : row + 1] for name, one in part.items()} for part in found.gradients]
+                self._scores.add(gradients, weight)
+                one = ends.scores(whole=self._settings.whole)
+                one.add(gradients, torch.ones(1))
+                self._samples[sample] += summary.values(one.all(), ends.chosen.inside, self._n_features)
+
+    def std_error(self) -> Float[Tensor, "F O"]:
+        """Standard errors of the values; NaN if these are not means of the samples'."""
+        found = self._values()
+        if not self._settings.summary.aggregator.linear:
+            return torch.full_like(found[0], torch.nan)
+        return error_of_mean(found)
+
+    def replicates(self) -> Float[Tensor, "R F"] | None:
+        """Bootstrap replicates of the values for the whole target, if their errors are known."""
+        found = self._values()[:, :, 0]
+        if len(found) < 2 or not self._settings.summary.aggregator.linear:
+            return None
+        return replicates_of(found.mean(0), moves_of_mean(found))
+
+    def _values(self) -> Float[Tensor, "S F O"]:
+        return torch.stack([one for one in self._samples if isinstance(one, Tensor)])

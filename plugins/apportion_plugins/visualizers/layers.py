@@ -1,0 +1,250 @@
+"""Heat maps of the modules of a model, layers × features, one beside the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64
+
+from apportion.errors import InputError, ResultError, shown
+from apportion.results.attribution import Attribution
+from apportion.results.modules import ModulePlace, module_values, place_of, short_parts
+from apportion_plugins.visualizers import figure as parts
+from apportion_plugins.visualizers.canvas import MARGIN, NOTE, Page, drawn
+from apportion_plugins.visualizers.fonts import lettering
+from apportion_plugins.visualizers.grid import AXIS, SCALE, Cells, draw_cells, draw_scale, label_columns
+from apportion_plugins.visualizers.header import header_of
+from apportion_plugins.visualizers.labels import ellipsis, short_label
+from apportion_plugins.visualizers.look import AUTO, Look
+from apportion_plugins.visualizers.palette import colour_limit
+from apportion_plugins.visualizers.plot_figure import PlotFigure
+from apportion_plugins.visualizers.selection import check_limit, checked_token, largest, left_out, part_of_target
+
+__all__ = ["Layers", "panels_of"]
+
+MOST = 200
+"""Maximum number of features; with more, a figure is too large to be saved as an image."""
+COLUMN = 18
+"""Maximum number of characters of a feature's label."""
+ROW, LEAST_ROW = 0.14, 0.1
+CELL, LEAST_CELL, WIDE = 0.19, 0.17, 0.5
+LEAST_PANEL = 2.4
+GAP, NAME = 0.3, 0.3
+USUAL = 10.5
+"""Width in inches that panels fill before they go on below."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A heat map of modules that do the same in different layers.
+
+    Attributes:
+        name: what they have in common.
+        rows: their places in the result.
+        labels: a label for each of them.
+    """
+
+    name: str
+    rows: tuple[int, ...]
+    labels: tuple[str, ...]
+
+
+def panels_of(names: Sequence[str]) -> list[Panel]:
+    """Panels for the modules of a result, in their order: one for each module that several layers have.
+
+    Modules that only one layer has, or that belong to no layer, share the last panel.
+    """
+    places = [place_of(name) for name in names]
+    by_part: dict[str, list[int]] = {}
+    for i, place in enumerate(places):
+        by_part.setdefault(place.part, []).append(i)
+    short = short_parts(list(by_part))
+    made, single = [], []
+    for part, rows in by_part.items():
+        if len(rows) == 1:
+            single += rows
+            continue
+        rows = sorted(rows, key=lambda i: places[i].layer or 0)
+        made.append(Panel(short[part], tuple(rows), tuple(str(places[i].layer) for i in rows)))
+    if single:
+        labels = tuple(_single(places[i], short) for i in single)
+        made.append(Panel("other modules" if made else "", tuple(single), labels))
+    return made
+
+
+def _single(place: ModulePlace, short: dict[str, str]) -> str:
+    return short[place.part] if place.layer is None else f"{short[place.part]} {place.layer}"
+
+
+class Layers:
+    """One heat map for each module that the layers of a model have: a row per layer, a column per feature."""
+
+    def render(
+        self,
+        attribution: Attribution,
+        *,
+        token: int | None = None,
+        scale: str = "shared",
+        max_features: int | None = 40,
+        title: str | None = AUTO,
+        labels: str = "full",
+        size: Sequence[float | None] | None = None,
+        dpi: float | None = None,
+    ) -> PlotFigure:
+        """Draw the values of modules in a result of a method at layers, such as ``layer_integrated_gradients``.
+
+        Args:
+            attribution: the result.
+            token: position of a target token to show; ``None`` for the whole target.
+            scale: ``"shared"`` for the same colours in all heat maps, so that they can be compared; ``"own"`` for
+                the strongest colour for the largest value of each, so that small ones can be seen.
+            max_features: maximum number of features to show, those with the largest values; a note says how many are
+                omitted. ``None`` for all.
+            title: text above the figure; ``"auto"`` for estimand, target and model, ``None`` for none.
+            labels: accepted like in other figures; features have short labels here.
+            size: width and height in inches, such as ``(6.5, 4)``; ``None``, also for one, for what is needed.
+            dpi: dots per inch of images; ``None`` for matplotlib's setting.
+
+        Returns:
+            A matplotlib figure, which notebooks display; ``figure.savefig("layers.png")`` saves it.
+
+        Raises:
+            ResultError: the result has no values of modules.
+            InputError: there is no such token, an option is out of range, the figure would be too large, or its
+                content does not fit ``size``.
+        """
+        look = Look(title, labels, size, dpi)
+        if scale not in ("shared", "own"):
+            raise InputError(f"scale={shown(scale)} must be 'shared' or 'own'.")
+        if "modules" not in attribution.extras:
+            raise ResultError(
+                f"This result of method {attribution.provenance.method!r} has no values of modules. Run attribute "
+                'again with a method at layers, such as method="layer_integrated_gradients".'
+            )
+        position = checked_token(attribution, token)
+        if position is not None and "module_token_values" not in attribution.extras:
+            raise ResultError(
+                "This result has no values of modules for target tokens; only the whole target was scored."
+            )
+        values = module_values(attribution.extras, position)
+        check_limit("max_features", values.shape[1] if max_features is None else max_features, MOST)
+        weight = np.nansum(np.abs(values), axis=0)
+        columns = largest(weight, max_features)
+        part = part_of_target(attribution, token)
+        fonts = lettering([*parts.figure_texts(attribution, title), *attribution.extras["modules"], part])
+        notes = [*left_out(weight, columns, "features", "max_features", "Σ|attribution|"), *fonts.notes]
+        if scale == "own":
+            notes.append("Each heat map has colours of its own: the strongest is for the value above it.")
+
+        def layout(page: Page) -> None:
+            names = [page.drawable(ellipsis(short_label(attribution.features[i]), COLUMN)) for i in columns]
+            _Sheet(page, panels_of(attribution.extras["modules"]), values[:, columns], names, scale == "own").draw(
+                attribution, part, notes
+            )
+
+        return drawn(look, fonts, layout)
+
+
+class _Sheet:
+    """Panels in rows, below a header and above a colour scale.
+
+    Args:
+        page: the figure.
+        panels: the panels.
+        values: values of all modules.
+        columns: labels of the features.
+        own: each panel has colours of its own.
+    """
+
+    def __init__(
+        self, page: Page, panels: list[Panel], values: Float64[np.ndarray, "M F"], columns: list[str], own: bool
+    ) -> None:
+        self._page, self._panels, self._values, self._columns, self._own = page, panels, values, columns, own
+        self._labels = page.width_of([label for panel in panels for label in panel.labels], NOTE) + 0.1
+        self._longest = page.width_of(columns, parts.LABEL)
+        self._across, self._cell = self._arranged()
+        self._slanted = self._longest > self._cell - 0.06
+        self._rise = (0.75 * self._longest + 0.2 if self._slanted else 0.2) + (NAME if self._named else 0.0)
+
+    @property
+    def _named(self) -> bool:
+        return any(panel.name for panel in self._panels)
+
+    @property
+    def _width(self) -> float:
+        return 2 * MARGIN + self._across * self._step - GAP + self._over
+
+    @property
+    def _over(self) -> float:
+        """Width of slanted labels beyond the last column."""
+        return max(0.0, 0.75 * self._longest - self._cell / 2) if self._longest > self._cell - 0.06 else 0.0
+
+    @property
+    def _step(self) -> float:
+        """Width from the left edge of one panel to that of the next."""
+        return self._labels + self._cell * len(self._columns) + GAP
+
+    def draw(self, attribution: Attribution, part: str, notes: list[str]) -> None:
+        """Draw everything."""
+        page = self._page
+        header = header_of(attribution, page, self._width, part=part)
+        lines = parts.wrapped_notes(page, notes, self._width)
+        lines_of = list(self._lines())
+        counts = [max(len(panel.rows) for panel in line) for line in lines_of]
+        fixed = header.height + len(counts) * (self._rise + GAP / 2) + AXIS + parts.notes_height(lines)
+        row = page.row_height(sum(counts), ROW, LEAST_ROW, fixed)
+        page.resize(self._width, fixed + sum(counts) * row)
+        top = header.height
+        limit = colour_limit(self._values)
+        for line, count in zip(lines_of, counts, strict=True):
+            for i, panel in enumerate(line):
+                self._draw_panel(panel, MARGIN + i * self._step + self._labels, top + self._rise, row, limit)
+            top += self._rise + count * row + GAP / 2
+        if not self._own:
+            scale = page.axes(MARGIN + self._labels, top, min(SCALE, self._width - 2 * MARGIN - self._labels), 0.1)
+            draw_scale(page, scale, limit, f"attribution ({attribution.unit})")
+        header.draw(page)
+        parts.draw_notes(page, lines, top + AXIS - GAP / 2)
+
+    def _draw_panel(self, panel: Panel, left: float, top: float, row: float, limit: float) -> None:
+        page, cells = self._page, self._values[list(panel.rows)]
+        axes = page.axes(left, top, self._cell * len(self._columns), row * len(panel.rows))
+        strongest = colour_limit(cells) if self._own else limit
+        made = Cells(page=page, cells=cells, columns=self._columns, numbered=False, strongest=strongest)
+        draw_cells(made, axes)
+        label_columns(made, [axes], self._slanted)
+        axes.set_yticks(range(len(panel.rows)), panel.labels, **page.style(NOTE))
+        axes.tick_params(axis="y", length=0, pad=page.points(3.0))
+        name = f"{panel.name} (±{strongest:.2g})" if self._own else panel.name
+        axes.annotate(
+            page.drawable(name),
+            (0, 1),
+            (0, page.points(72 * (self._rise - NAME) + 4)),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            weight="bold",
+            **page.style(parts.LABEL),
+        )
+
+    def _lines(self) -> Iterator[list[Panel]]:
+        for start in range(0, len(self._panels), self._across):
+            yield self._panels[start : start + self._across]
+
+    def _arranged(self) -> tuple[int, float]:
+        """Number of panels side by side, and width of a cell."""
+        page, n, count = self._page, len(self._columns), len(self._panels)
+        room = (USUAL if page.room is None else page.room) - 2 * MARGIN
+        least = LEAST_CELL if page.room is not None else CELL
+
+        def beyond(cell: float) -> float:
+            return max(0.0, 0.75 * self._longest - cell / 2) if self._longest > cell - 0.06 else 0.0
+
+        fits = int((room + GAP - beyond(least)) // (self._labels + n * least + GAP))
+        lines = -(-count // max(1, fits))
+        across = -(-count // lines)
+        page.need_width(2 * MARGIN + self._labels + n * least + beyond(least))
+        spare = (room + GAP - beyond(least)) / across - self._labels - GAP
+        widest = max(CELL, LEAST_PANEL / n) if page.room is None else spare / n
+        return across, max(least, min(widest if page.room is not None else min(widest, WIDE), spare / n))
