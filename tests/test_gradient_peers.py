@@ -27,7 +27,7 @@ with warnings.catch_warnings():
 
 STEPS, SAMPLES, SEED = 6, 5, 3
 BASELINE = "_"
-PROMPT, TARGET = "abc", " xy"
+PROMPT = "abc"
 SMOLLM2 = pytest.param("smollm2", marks=[pytest.mark.demo, pytest.mark.slow, pytest.mark.timeout(600)])
 
 
@@ -45,10 +45,10 @@ def same_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(np.random, "uniform", lambda low, high, size: np.array(places[:size]))
 
 
-def dims(explainer: ap.Explainer, target: str, method: str, **options: Any) -> np.ndarray:
-    """Scores of each prompt token and dimension for the whole target; Float[P, D]."""
+def dims(explainer: ap.Explainer, method: str, **options: Any) -> np.ndarray:
+    """Scores of each prompt token and dimension for one target token; Float[P, D]."""
     prompt = ap.Text(PROMPT, by="tokens")
-    result = explainer.attribute(prompt, target, method=method, keep_dims=True, seed=SEED, **options)
+    result = explainer.attribute(prompt, " ", method=method, keep_dims=True, seed=SEED, **options)
     return np.asarray(result.extras["dims"])
 
 
@@ -74,12 +74,12 @@ def test_captum(model: ap.Explainer, same_draws: None) -> None:
     def by_id(rows: Tensor) -> Tensor:
         return net(rows, use_cache=False).logits[:, -1].log_softmax(-1)[:, token]
 
-    close(dims(model, " ", "saliency"), Saliency(by_embedding).attribute(own, abs=False)[0])
-    close(dims(model, " ", "input_x_gradient"), InputXGradient(by_embedding).attribute(own)[0])
+    close(dims(model, "saliency"), Saliency(by_embedding).attribute(own, abs=False)[0])
+    close(dims(model, "input_x_gradient"), InputXGradient(by_embedding).attribute(own)[0])
     integrated = LayerIntegratedGradients(by_id, layer).attribute(ids, torch.full_like(ids, base), n_steps=STEPS)
-    close(dims(model, " ", "integrated_gradients", baseline=BASELINE, steps=STEPS), integrated[0])
+    close(dims(model, "integrated_gradients", baseline=BASELINE, steps=STEPS), integrated[0])
     shap = GradientShap(by_embedding).attribute(own, start, n_samples=SAMPLES)
-    close(dims(model, " ", "gradient_shap", baseline=BASELINE, n_samples=SAMPLES), shap[0])
+    close(dims(model, "gradient_shap", baseline=BASELINE, n_samples=SAMPLES), shap[0])
 
 
 @pytest.fixture(scope="module")
@@ -98,10 +98,8 @@ def known(pair: tuple[Any, Any]) -> Iterator[ap.Explainer]:
         yield explainer
 
 
-def inseq(
-    pair: tuple[Any, Any], target: str, method: str, folder: Path, options: Mapping[str, Any] | None = None
-) -> Tensor:
-    """Raw scores of the prompt's tokens: of the probability of each target token and dimension; Float[P, T, D]."""
+def inseq(pair: tuple[Any, Any], target: str, method: str, folder: Path, options: Mapping[str, Any]) -> Tensor:
+    """Raw scores of the probability of each target token: of the prompt and all target tokens but the last."""
     library = pytest.importorskip("inseq", reason="Inseq is not installed: pip install inseq==0.7.1")
     logging.getLogger("inseq").setLevel(logging.ERROR)
     loading = {"save_cache": False, "cache_dir": folder} if method.startswith("discretized") else {}
@@ -110,41 +108,36 @@ def inseq(
         net, tokenizer = (copy.deepcopy(one) for one in pair)
         net.config._name_or_path = net.name_or_path = "tiny"
         peer = library.load_model(net, method, tokenizer=tokenizer, **loading)
-        found = peer.attribute(PROMPT, PROMPT + target, show_progress=False, **options or {}).sequence_attributions[0]
-    scores: Tensor = found.target_attributions[: found.attr_pos_start]
-    return scores
-
-
-@pytest.mark.parametrize("method", ["saliency", "input_x_gradient"])
-def test_inseq_at_the_prompt(known: ap.Explainer, pair: tuple[Any, Any], method: str, tmp_path: Path) -> None:
-    """Of each target token; Captum's saliency, which Inseq uses, hides the sign."""
-    prompt = ap.Text(PROMPT, by="tokens")
-    found = known.attribute(prompt, TARGET, method=method, target_fn="prob", keep_dims=True).extras["token_dims"]
-    ours = np.abs(found) if method == "saliency" else found
-    close(ours.transpose(1, 0, 2), inseq(pair, TARGET, method, tmp_path))
+        found = peer.attribute(PROMPT, PROMPT + target, show_progress=False, **options).sequence_attributions[0]
+    scores: Tensor = found.target_attributions[:-1].nan_to_num()
+    return scores.transpose(0, 1)
 
 
 @pytest.mark.parametrize(
     ("method", "ours", "theirs"),
     [
-        ("integrated_gradients", {"steps": STEPS}, {"n_steps": STEPS}),
-        ("gradient_shap", {"n_samples": SAMPLES}, {"n_samples": SAMPLES}),
-        ("discretized_integrated_gradients", {"steps": STEPS}, {"n_steps": STEPS}),
-        ("sequential_integrated_gradients", {"steps": STEPS}, {"n_steps": STEPS}),
+        ("saliency", {}, {}),
+        ("input_x_gradient", {}, {}),
+        ("integrated_gradients", {"baseline": BASELINE, "steps": STEPS}, {"n_steps": STEPS}),
+        ("gradient_shap", {"baseline": BASELINE, "n_samples": SAMPLES}, {"n_samples": SAMPLES}),
+        ("discretized_integrated_gradients", {"baseline": BASELINE, "steps": STEPS}, {"n_steps": STEPS}),
+        ("sequential_integrated_gradients", {"baseline": BASELINE, "steps": STEPS}, {"n_steps": STEPS}),
     ],
     ids=str,
 )
-@pytest.mark.parametrize("target", [" ", "x"])
-def test_inseq_along_paths(
+def test_inseq(
     known: ap.Explainer,
     pair: tuple[Any, Any],
     same_draws: None,
     tmp_path: Path,
-    target: str,
     method: str,
     ours: dict[str, Any],
     theirs: dict[str, Any],
 ) -> None:
-    """Of one target token, because Inseq moves those before it with the prompt."""
-    found = dims(known, target, method, target_fn="prob", baseline=BASELINE, **ours)
-    close(found, inseq(pair, target, method, tmp_path, theirs)[:, 0])
+    """Of each target token, with respect to the prompt and the target tokens before it."""
+    expected = inseq(pair, " xyz", method, tmp_path, theirs)
+    options = {"target_fn": "prob", "attribute_generated": True, "keep_dims": True, "seed": SEED}
+    found = known.attribute(ap.Text(PROMPT, by="tokens"), " xyz", method=method, **options, **ours)
+    dims = np.asarray(found.extras["token_dims"])
+    # Captum's saliency, which Inseq uses, hides the sign.
+    close(np.abs(dims) if method == "saliency" else dims, expected)
