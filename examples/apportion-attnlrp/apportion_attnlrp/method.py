@@ -84,9 +84,7 @@ def _of_features(tokens: Tensor, features: Sequence[int | None], n_features: int
     return found.index_add(0, of, tokens[:, places].T) if owned else found
 
 
-def _report(
-    passes: Sequence[Sequence[Account]], n_tokens: int, of_features: float
-) -> tuple[dict[str, float], float]:
+def _report(passes: Sequence[Sequence[Account]], n_tokens: int, of_features: float) -> tuple[dict[str, float], float]:
     """What became of the relevance of the whole target, and the largest share of any output that is unaccounted for.
 
     Args:
