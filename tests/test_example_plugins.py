@@ -83,9 +83,7 @@ apportion show result.json
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_the_attnlrp_wheel(
-    tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch, forks: Forks
-) -> None:
+def test_the_attnlrp_wheel(tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch, forks: Forks) -> None:
     monkeypatch.setenv("MODEL", str(tiny_model_dir))
     with installed("apportion-attnlrp", tmp_path, forks) as run:
         out = run(USE_ATTNLRP)

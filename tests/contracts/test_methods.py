@@ -8,7 +8,6 @@ import torch
 import apportion as ap
 from apportion.testing import KnownGame, MethodContract, games
 from apportion_plugins.methods.ablation import Ablation
-from apportion_plugins.methods.attention import Attention
 from apportion_plugins.methods.banzhaf import Banzhaf
 from apportion_plugins.methods.captum import CaptumKernelShap, CaptumLime
 from apportion_plugins.methods.context_cite import ContextCite
@@ -21,7 +20,6 @@ from apportion_plugins.methods.occlusion import Occlusion
 from apportion_plugins.methods.permutation import PermutationShapley
 from apportion_plugins.methods.reagent import Reagent
 from apportion_plugins.methods.shapley import ExactShapley
-from apportion_plugins.methods.value_zeroing import ValueZeroing
 from apportion_plugins.samplers.bernoulli import BernoulliSampler
 from apportion_plugins.samplers.informative import InformativeSampler
 from apportion_plugins.samplers.kernel import KernelSampler
@@ -236,29 +234,3 @@ class TestReagent(MethodContract):
     @pytest.fixture
     def method(self) -> Reagent:
         return Reagent()
-
-
-class TestAttention(MethodContract):
-    name = "attention"
-    sampled = signed = False
-
-    @pytest.fixture
-    def method(self) -> Attention:
-        return Attention()
-
-
-class TestAttentionRolledOut(TestAttention):
-    options = {"aggregate_layers": "rollout"}
-
-
-class TestValueZeroing(MethodContract):
-    name = "value_zeroing"
-    sampled = signed = False
-
-    @pytest.fixture
-    def method(self) -> ValueZeroing:
-        return ValueZeroing()
-
-
-class TestValueZeroingRolledOut(TestValueZeroing):
-    options = {"aggregate_layers": "rollout"}

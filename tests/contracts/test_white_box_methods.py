@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-import apportion as ap
 from apportion.testing import WhiteBoxMethodContract
 from apportion_plugins.methods.attention import Attention
 from apportion_plugins.methods.deeplift import DeepLift, LayerDeepLift
@@ -138,6 +137,10 @@ class TestAttention(WhiteBoxMethodContract):
         return Attention()
 
 
+class TestAttentionRolledOut(TestAttention):
+    options = {"aggregate_layers": "rollout"}
+
+
 class TestValueZeroing(WhiteBoxMethodContract):
     name = "value_zeroing"
     signed = explains_score = linear = additive = False
@@ -145,3 +148,7 @@ class TestValueZeroing(WhiteBoxMethodContract):
     @pytest.fixture
     def method(self) -> ValueZeroing:
         return ValueZeroing()
+
+
+class TestValueZeroingRolledOut(TestValueZeroing):
+    options = {"aggregate_layers": "rollout"}

@@ -84,9 +84,7 @@ def _of_features(tokens: Tensor, features: Sequence[int | None], n_features: int
     return found.index_add(0, of, tokens[:, places].T) if owned else found
 
 
-def _report(
-    passes: Sequence[Sequence[Account]], n_tokens: int, of_features: float
-) -> tuple[dict[str, float], float]:
+def _report(passes: Sequence[Sequence[Account]], n_tokens: int, of_features: float) -> tuple[dict[str, float], float]:
     """What became of the relevance of the whole target, and the largest share of any output that is unaccounted for.
 
     Args:
@@ -122,7 +120,7 @@ def _verdict(lost: float, *, precise: bool) -> tuple[str, ...]:
         return ()
     if precise:
         raise ap.CapabilityError(
-            f"The method 'attnlrp' cannot account for {lost:.2%} of the relevance: between its modules, this model does "
-            "something for which there is no rule. Use another method, such as 'input_x_gradient'."
+            f"The method 'attnlrp' cannot account for {lost:.2%} of the relevance: between its modules, this model "
+            "does something for which there is no rule. Use another method, such as 'input_x_gradient'."
         )
     return (f"{lost:.1%} of the relevance is lost by rounding; load the model with dtype='float32'",)

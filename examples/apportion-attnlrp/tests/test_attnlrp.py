@@ -114,9 +114,7 @@ def test_the_rules_written_out() -> None:
     tokenizer = tiny.tokenizer(adds_start=True)
     prompt, target = tokenizer(PROMPT.text)["input_ids"], tokenizer("xy", add_special_tokens=False)["input_ids"]
     with opened(model) as explainer:
-        found = explainer.attribute(
-            PROMPT, "xy", method="attnlrp", target_fn="logit", attribute_generated=True
-        )
+        found = explainer.attribute(PROMPT, "xy", method="attnlrp", target_fn="logit", attribute_generated=True)
     first = relevance_of_logit(model, prompt, target[0])
     second = relevance_of_logit(model, [*prompt, target[0]], target[1])
     np.testing.assert_allclose(found.token_values[0, :-1], first.tokens[1:], atol=1e-7)
