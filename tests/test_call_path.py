@@ -21,7 +21,7 @@ def test_the_path_of_a_call_is_short() -> None:
         if event != "call" or not frame.f_code.co_filename.startswith(OURS):
             return
         files.add(frame.f_code.co_filename)
-        if frame.f_code.co_qualname == "TorchSession.log_probs":
+        if frame.f_code.co_qualname.endswith("Session.log_probs"):
             above, outer = [], frame.f_back
             while outer is not None:
                 if outer.f_code.co_filename.startswith(OURS):
