@@ -37,7 +37,7 @@ def test_the_path_of_a_call_is_short() -> None:
         finally:
             sys.setprofile(None)
     assert stacks
-    assert max(map(len, stacks)) <= 12, stacks[0]
+    assert max(map(len, stacks)) <= 12, max(stacks, key=len)
     counted = [len([file for file in files if file.startswith(folder)]) for folder in OURS]
-    assert counted[0] <= 34, sorted(files)
-    assert sum(counted) <= 62, sorted(files)
+    assert counted[0] <= 37, sorted(files)
+    assert sum(counted) <= 65, len(files)

@@ -191,7 +191,8 @@ def run_method(
             f"baselines, so a budget of {request.budget} allows {counted(request.coalition_budget or 0, 'coalition')}.)"
         ) from error
     estimate = check_estimate(request.method_name, estimate, game.n_features, game.n_outputs)
-    estimate = within_possible(estimate, game.possible, estimate.estimand or request.method.estimand)
+    if not bool(game.possible.all()):
+        estimate = within_possible(estimate, game.possible, estimate.estimand or request.method.estimand)
     return estimate if budget is not None else _judged(request, estimate, sampled=rng.used)
 
 

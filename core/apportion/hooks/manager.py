@@ -8,6 +8,7 @@ import importlib
 import inspect
 import os
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -25,6 +26,7 @@ from apportion.hooks.hookspecs import API_VERSION, PROJECT, Settings
 from apportion.hooks.registry import KINDS, Entry, Registry, checked_entry
 from apportion.hooks.validation import blamed, check_plugin
 from apportion.options import check_options
+from apportion.protocols.progress import ProgressEvent
 
 __all__ = ["FailedPlugin", "LoadedPlugin", "Plugins", "installed_plugins", "load_plugins", "switched"]
 
@@ -131,6 +133,13 @@ class Plugins:
             if plugin is None or any(plugin == p.name and p.distribution == "built-in" for p in self.loaded):
                 raise
             raise PluginError(f"The plugin {plugin!r} failed in {hook}: {explained(error)}") from error
+
+    def report(self, event: ProgressEvent) -> None:
+        """Report an event to observers. Their errors become warnings: they must neither end a run nor hide its own."""
+        try:
+            self.call("apportion_on_progress", event=event)
+        except Exception as error:
+            warnings.warn(explained(error), RuntimeWarning, stacklevel=2)
 
     def __getitem__(self, kind: str) -> Registry:
         return self.registries[kind]

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from apportion.options import name_of
 from apportion.phrases import sentence
 from apportion.protocols.methods import Estimate
 from apportion.results.attribution import Attribution
 from apportion.results.provenance import Provenance
 from apportion.results.ranking import top_agreement
 from apportion.results.recipe import recipe_of
-from apportion.runs.plain_options import plain_options
 
 if TYPE_CHECKING:
     from apportion.game.game import Game
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from apportion.runs.step_record import StepRecord
     from apportion.scoring.scorer import Tally
 
-__all__ = ["assemble"]
+__all__ = ["assemble", "plain_options"]
 
 
 def assemble(
@@ -141,3 +141,20 @@ def _known(game: Game, *, present: bool) -> float | None:
     """The score with all features, or with none, if the method evaluated it."""
     value = game.known(torch.full((game.n_features,), present))
     return None if value is None else float(value[0])
+
+
+def plain_options(options: Mapping[str, object]) -> dict[str, Any]:
+    """Options for a file; objects, such as a sampler, become their name."""
+    return {name: _plain(value) for name, value in options.items()}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, range):
+        return list(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items()}
+    if value is None or isinstance(value, str | int | float | Sequence | np.ndarray | torch.Tensor):
+        return value
+    return name_of(value)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from apportion.errors import InputError, shown
-from apportion.failures import explained
 from apportion.hooks.manager import load_plugins
 from apportion.models.select_backend import check_memory_budget, named_backend, open_session
 from apportion.models.spec import model_spec
 from apportion.phrases import quoted
-from apportion.protocols.progress import ALWAYS, AUTO, NEVER, ProgressEvent
+from apportion.protocols.progress import ALWAYS, AUTO, NEVER
 from apportion.runs.stages import Stages
 
 if TYPE_CHECKING:
@@ -68,7 +66,7 @@ class Opened:
             memory_budget=memory_budget,
             options=backend_options,
         )
-        self._stages = Stages(self.plugins, self.session, notes, share=share_prefixes, report=self._report)
+        self._stages = Stages(self.plugins, self.session, notes, share=share_prefixes, report=self.plugins.report)
 
     def __repr__(self) -> str:
         info = self.session.info
@@ -84,10 +82,3 @@ class Opened:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
-
-    def _report(self, event: ProgressEvent) -> None:
-        try:
-            self.plugins.call("apportion_on_progress", event=event)
-        except Exception as error:
-            # An observer's error must neither end a run nor hide the run's own error.
-            warnings.warn(explained(error), RuntimeWarning, stacklevel=2)

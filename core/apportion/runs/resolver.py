@@ -144,8 +144,8 @@ class Resolver:
         target_fn_name, target_fn_object = made_target_function(
             functions, target_fn, {} if target_options is None else target_options
         )
-        steps = step_functions(step_scores, functions, self._session)
-        check_contrast(functions, {target_fn_name: target_fn_object, **steps.by_function}, contrast)
+        steps = None if step_scores is None else step_functions(step_scores, functions, self._session)
+        check_contrast(functions, {target_fn_name: target_fn_object, **(steps.by_function if steps else {})}, contrast)
         other = None if contrast is None else self._targets.checked("contrast", contrast)
         given = None if target is None else self._targets.checked("target", target)
         context = AdaptContext(self._session.tokenizer, seed, request_id, closed=not self._session.layout.joint)
@@ -181,7 +181,7 @@ class Resolver:
             "target_fn_name": target_fn_name,
             "target_fn": target_fn_object,
             "target_options": dict(target_options or {}),
-            "step_scores": steps.on(renderer),
+            "step_scores": steps.on(renderer) if steps else (),
             "until": until,
             "seed": seed,
             "scorers": self._plugins.scorers(),

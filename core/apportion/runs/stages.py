@@ -212,8 +212,9 @@ class Stages:
         """
         request, session = run.resolved, self._session
         scorer, put = self.scorer(run, request, batches), ask or answered
-        possible = possible_features(request.adapter.features, len(request.target.ids))
-        if not bool(possible.all()):
+        possible, features = None, request.adapter.features
+        if any(feature.generated is not None for feature in features):
+            possible = possible_features(features, len(request.target.ids))
             require_causal(scorer.readout, request.target_fn_name, session.info.device)
 
         def score_tokens(prompts: Sequence[tuple[int, ...]], target_fn: TargetFunction) -> Float[Tensor, "N K"]:
@@ -229,7 +230,7 @@ class Stages:
             return token_view(request, session, score_tokens, predict, charge)
 
         return Game(
-            [feature.name for feature in request.adapter.features],
+            [feature.name for feature in features],
             1 + len(request.target.ids),
             request.renderer,
             scorer if ask is None else lambda inputs: ask(Scoring(scorer, inputs)),

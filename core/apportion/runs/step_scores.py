@@ -15,7 +15,7 @@ from apportion.game.game import Memory
 from apportion.protocols.request import Request, StepFunction
 from apportion.protocols.row import ModelInput, Row
 from apportion.protocols.targets import Needs, Target
-from apportion.runs.plain_options import plain_options
+from apportion.runs.assemble import plain_options
 from apportion.runs.readings import Readings
 from apportion.runs.step_record import StepRecord
 from apportion.runs.target_functions import compares_with_contrast

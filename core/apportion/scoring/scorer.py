@@ -374,37 +374,52 @@ def read_together(pending: Sequence[PendingScores], batches: Batches) -> None:
         BatchTooLargeError: not even one row fits into memory. Scores read up to then have been stored.
     """
     for group in _alike([one for one in pending if one.rows]):
-        _read_group(group, batches)
+        readers = _Readers(group)
+        for batch, found, costs in batches.run(readers.rows, readers.score, readers.note, group[0].also):
+            readers.take(batch.rows, found, costs)
     for one in pending:
         one.read_altered(batches)
 
 
-def _read_group(group: Sequence[PendingScores], batches: Batches) -> None:
-    """Read the rows of runs that can share them, or of a single run."""
-    askers: dict[Row, list[PendingScores]] = {}
-    for one in group:
-        one.count.begin()
-        for row in one.rows:
-            askers.setdefault(row, []).append(one)
-    rows = list(askers)
+class _Readers:
+    """Runs that can share rows, or a single run.
 
-    def read(batch: ScoringBatch) -> Tensor:
-        """Score the batch with the request of its first row's run."""
-        return askers[batch.rows[0]][0].scorer.score(batch)
+    Args:
+        group: their pending scores.
 
-    def note(text: str) -> None:
+    Attributes:
+        rows: the distinct rows that they need.
+        score: scores a batch, with the request of its first row's run.
+    """
+
+    def __init__(self, group: Sequence[PendingScores]) -> None:
+        self._group = group
+        self._askers: dict[Row, list[PendingScores]] = {}
         for one in group:
+            one.count.begin()
+            for row in one.rows:
+                self._askers.setdefault(row, []).append(one)
+        self.rows = list(self._askers)
+        self.score = self._score if len(group) > 1 else group[0].scorer.score
+
+    def note(self, text: str) -> None:
+        """Add a note to the results of all runs."""
+        for one in self._group:
             one.scorer.tally.notes.append(text)
 
-    score = read if len(group) > 1 else group[0].scorer.score
-    for batch, found, costs in batches.run(rows, score, note, group[0].also):
+    def take(self, numbers: Iterable[int], found: Iterable[Float[Tensor, " C"]], costs: Iterable[int]) -> None:
+        """Give each run the scores of its rows, and charge their tokens to the first run that needs them."""
         shares: dict[int, list[tuple[Row, Tensor, int]]] = {}
-        for number, numbers, tokens in zip(batch.rows, found, costs, strict=True):
-            for place, one in enumerate(askers[rows[number]]):
-                shares.setdefault(id(one), []).append((rows[number], numbers, 0 if place else tokens))
-        for one in group:
+        for number, scores, tokens in zip(numbers, found, costs, strict=True):
+            row = self.rows[number]
+            for place, one in enumerate(self._askers[row]):
+                shares.setdefault(id(one), []).append((row, scores, 0 if place else tokens))
+        for one in self._group:
             if id(one) in shares:
                 one.take(shares[id(one)])
+
+    def _score(self, batch: ScoringBatch) -> Tensor:
+        return self._askers[batch.rows[0]][0].scorer.score(batch)
 
 
 def _alike(pending: Sequence[PendingScores]) -> Iterator[list[PendingScores]]:
