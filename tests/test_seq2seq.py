@@ -226,6 +226,12 @@ def test_targets_have_the_vocabulary_and_language_of_the_target() -> None:
     assert tokenizer("a", add_special_tokens=False)["input_ids"] == [6], "the tokenizer of the user has changed"
 
 
+def test_texts_that_a_decoder_writes_are_encoded_as_targets() -> None:
+    tokenizer = TwoTongues(tgt_lang="de")
+    assert ap.AdaptContext(tokenizer, as_target=True).encode(["ab"]) == [(5, 100, 101)]
+    assert ap.AdaptContext(tokenizer, closed=True).encode(["ab"]) == [(4, 6, 7, 1)]
+
+
 # --- prompts and targets ---------------------------------------------------------------------------------------------
 
 

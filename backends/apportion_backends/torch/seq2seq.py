@@ -242,7 +242,8 @@ class Seq2SeqSession(ModelSession):
 
         A prompt that is alone in its batch is encoded alone, so that it can be compared with itself in a batch.
         """
-        known = self._encoded if len(prompts) > 1 or len(self._encoded) == 1 else {}
+        encoded = self._encoded
+        known = encoded if len(prompts) > 1 or len(encoded) == 1 else {}
         new = [prompt for prompt in prompts if prompt not in known]
         found = {prompt: known[prompt] for prompt in prompts if prompt in known}
         if new:
