@@ -139,6 +139,11 @@ def test_a_forced_first_token_comes_before_the_target() -> None:
         assert before == pytest.approx(log_prob(tiny.model("bart")), abs=1e-9)
         assert after == pytest.approx(log_prob(model), abs=1e-9)
         assert abs(before - after) > 0.01
+        for forced in (256, 100):  # the inside follows, too
+            model.generation_config.forced_bos_token_id = forced
+            method = Ask(lambda inside: float(inside.values(inside.embeddings()[None])[0, 0].detach()))
+            explainer.attribute(ap.Text(PROMPT, by="tokens"), TARGET, method=method)
+            assert method.found == pytest.approx(log_prob(model), abs=1e-6)
         with pytest.raises(ap.InputError, match="forced_bos_token_id.*model.generation_config"):
             explainer.attribute(PROMPT, generate={"forced_bos_token_id": 3})
 
