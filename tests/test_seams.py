@@ -699,6 +699,10 @@ LAYOUT = {"padding": True, "prefix_sharing": False, "batch_tokens": 64}
     ("members", "message"),
     [
         (
+            {"layout": property(lambda self: ap.Layout(**LAYOUT, source_sharing=True))},
+            "layout shares the encodings of prompts that are read as one sequence",
+        ),
+        (
             {"layout": property(lambda self: ap.Layout(**LAYOUT, lanes=0))},
             "layout has lanes=0; it must be a whole number",
         ),

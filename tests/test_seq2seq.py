@@ -139,6 +139,11 @@ def test_a_forced_first_token_comes_before_the_target() -> None:
         assert before == pytest.approx(log_prob(tiny.model("bart")), abs=1e-9)
         assert after == pytest.approx(log_prob(model), abs=1e-9)
         assert abs(before - after) > 0.01
+        for forced in (256, 100):  # the inside follows, too
+            model.generation_config.forced_bos_token_id = forced
+            method = Ask(lambda inside: float(inside.values(inside.embeddings()[None])[0, 0].detach()))
+            explainer.attribute(ap.Text(PROMPT, by="tokens"), TARGET, method=method)
+            assert method.found == pytest.approx(log_prob(model), abs=1e-6)
         with pytest.raises(ap.InputError, match="forced_bos_token_id.*model.generation_config"):
             explainer.attribute(PROMPT, generate={"forced_bos_token_id": 3})
 
@@ -224,6 +229,12 @@ def test_targets_have_the_vocabulary_and_language_of_the_target() -> None:
         (note,) = starts(explainer)
         assert "names no target language, so targets are scored right after <pad>" in note
     assert tokenizer("a", add_special_tokens=False)["input_ids"] == [6], "the tokenizer of the user has changed"
+
+
+def test_texts_that_a_decoder_writes_are_encoded_as_targets() -> None:
+    tokenizer = TwoTongues(tgt_lang="de")
+    assert ap.AdaptContext(tokenizer, as_target=True).encode(["ab"]) == [(5, 100, 101)]
+    assert ap.AdaptContext(tokenizer, closed=True).encode(["ab"]) == [(4, 6, 7, 1)]
 
 
 # --- prompts and targets ---------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from apportion.testing import (
 )
 from apportion.testing.echo import EchoBackend, EchoSession, echo_logits, echo_spec
 from apportion_backends.torch.backend import TorchBackend
+from apportion_backends.torch.seq2seq import Seq2SeqSession
 from apportion_backends.torch.session import TorchSession
 from apportion_plugins.methods.ablation import Ablation
 from apportion_plugins.methods.permutation import PermutationShapley
@@ -442,11 +443,13 @@ class TestInputLevelsAreNotCoarser(InputMutant):
 class BackendMutant(BackendContract):
     """A torch session whose answers are changed."""
 
+    session_class: type = TorchSession
+
     def changed(self, session, batch):
-        return TorchSession.log_probs(session, batch)
+        return self.session_class.log_probs(session, batch)
 
     def close(self, session):
-        TorchSession.close(session)
+        self.session_class.close(session)
 
     session_members: dict[str, object] = {}
     backend_members: dict[str, object] = {}
@@ -455,7 +458,7 @@ class BackendMutant(BackendContract):
     def backend(self):
         outer = self
 
-        class Session(TorchSession):
+        class Session(self.session_class):
             def log_probs(self, batch):
                 return outer.changed(self, batch)
 
@@ -592,6 +595,45 @@ class TestBackendWritesBeyondStopTexts(BackendMutant):
             self, prompt, options, seed, room
         )
     }
+
+
+class ApartMutant(BackendMutant):
+    """A session of an encoder–decoder model whose answers are changed."""
+
+    session_class = Seq2SeqSession
+    families = ("t5",)
+    dtypes = ("float64",)
+
+
+class TestBackendTracesTheDecoderAsTheEncoder(ApartMutant):
+    def traced(self, *ids, **asked):
+        found = Seq2SeqSession.trace(self, *ids, **asked)
+        return dataclasses.replace(found, encoder_hidden=found.hidden, encoder_attentions=found.attentions)
+
+    session_members = {"trace": traced}
+
+
+class TestBackendAttendsTheWrongWay(ApartMutant):
+    """From the prompt to the target."""
+
+    def traced(self, *ids, **asked):
+        found = Seq2SeqSession.trace(self, *ids, **asked)
+        return dataclasses.replace(found, cross_attentions=tuple(layer.mT for layer in found.cross_attentions))
+
+    session_members = {"trace": traced}
+
+
+class TestBackendReadsTheTargetByTheEncoder(ApartMutant):
+    """Its gradients flow to the target through the embeddings of the prompt."""
+
+    def forward(self, batch, **how):
+        own = batch.following
+        new = (
+            None if own is None else own + batch.prompts[:, : own.shape[1]] - batch.prompts[:, : own.shape[1]].detach()
+        )
+        return Seq2SeqSession.forward(self, dataclasses.replace(batch, following=new), **how)
+
+    session_members = {"forward": forward}
 
 
 class EchoMutant(BackendContract):

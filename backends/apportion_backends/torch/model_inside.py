@@ -51,6 +51,10 @@ class ModelInside(ABC):
         self._recomputes: dict[nn.Module, bool] = {}
 
     @abstractmethod
+    def release(self) -> None:
+        """Discard what is kept between runs, because the model may change."""
+
+    @abstractmethod
     def graph_bytes(self, prompt: int, target: int) -> int:
         """Upper estimate of the memory of one row's forward pass with what its backward pass needs, in bytes."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Float
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from apportion.errors import BackendError
 from apportion.protocols.backend import Capability, SessionInfo
 from apportion.protocols.batch import ScoringBatch
+from apportion.protocols.inside import EmbeddedBatch
 from apportion_backends.torch.checksum import model_checksum
 from apportion_backends.torch.comparing import Traits
 from apportion_backends.torch.edits import named_modules
@@ -21,6 +23,7 @@ from apportion_backends.torch.head import Head, all_logits, at_targets, log_prob
 from apportion_backends.torch.inputs import input_device
 from apportion_backends.torch.loading import OpenModel
 from apportion_backends.torch.memory import RowBytes, translate_out_of_memory
+from apportion_backends.torch.model_inside import ModelInside
 from apportion_backends.torch.modes import scoring_mode
 from apportion_backends.torch.structure import StructureLog
 
@@ -63,6 +66,7 @@ class ModelSession(ABC):
         self._name, self._notes_on_opening = model.name, model.notes
         self._memory_budget = memory_budget
         self._joint = joint
+        self._inside: ModelInside | None = None
         self._structure = StructureLog(model.model, traits)
         self._look()
 
@@ -73,6 +77,10 @@ class ModelSession(ABC):
     @abstractmethod
     def _adapt(self, model: PreTrainedModel) -> None:
         """Set capabilities, the limit and the memory of rows, because the model is new or its structure has changed."""
+
+    @abstractmethod
+    def _new_inside(self, model: PreTrainedModel) -> ModelInside:
+        """The inside of the model as it is now."""
 
     @abstractmethod
     def _forget(self) -> None:
@@ -147,6 +155,24 @@ class ModelSession(ABC):
         self._look_again()
         return self._guard(batch)
 
+    def embeddings(self, ids: tuple[int, ...], *, target: bool = False) -> Float[Tensor, "L D"]:
+        """Input embeddings of tokens, as the model reads them in a prompt or a target; detached."""
+        return self._opened().embeddings(ids, target=target)
+
+    def forward(
+        self, batch: EmbeddedBatch, *, recompute: bool = False
+    ) -> AbstractContextManager[Float[Tensor, "B T V"]]:
+        """Context of a forward pass over embeddings and its backward passes.
+
+        Raises:
+            BatchTooLargeError: memory ran out.
+        """
+        return self._opened().forward(batch, recompute=recompute)
+
+    def graph_bytes(self, prompt: int, target: int) -> int:
+        """Upper estimate of the memory of one row's forward pass with what its backward pass needs, in bytes."""
+        return self._opened().graph_bytes(prompt, target)
+
     def fingerprint(self) -> str:
         """A hash of the configuration, of classes and settings, and of a sample of every weight, as they are now."""
         self._look_again()
@@ -163,17 +189,27 @@ class ModelSession(ABC):
     def release(self) -> None:
         """Discard what was encoded, because the model may change before the next run."""
         self._forget()
+        if self._inside is not None:
+            self._inside.release()
         self._looked = False
 
     def close(self) -> None:
         """Release the model; idempotent."""
         self._info = self.info
         self.release()
-        self._model = None
+        self._model = self._inside = None
 
     def row_bytes(self, prefix: int, suffix: int, targets: int) -> int:
         """Upper estimate of the memory that a row takes, in bytes."""
         return self._activations(prefix, suffix, targets)
+
+    def _opened(self) -> ModelInside:
+        model = self.model
+        self._look_again()
+        inside = self._inside
+        if inside is None:
+            inside = self._inside = self._new_inside(model)
+        return inside
 
     def _look_again(self) -> None:
         """Look at the model's structure if it may have changed since; not while something is kept of it."""
@@ -188,6 +224,7 @@ class ModelSession(ABC):
         self._guard = Guard(self._read, findings.doubt, self._traits.probed_length, joint=self._joint)
         if changed:
             self._weights_bytes = weights_bytes(model)
+            self._inside = None
             self._adapt(model)
         self._looked = True
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from apportion.protocols.backend import Capability, Layout, SessionInfo
 from apportion.protocols.batch import ScoringBatch
-from apportion.protocols.inside import NO_EDITS, Edits, EmbeddedBatch, Trace
+from apportion.protocols.inside import NO_EDITS, Edits, Trace
 from apportion.protocols.row import ModelInput
 from apportion_backends.torch.attention_weights import gives_attention
 from apportion_backends.torch.comparing import Traits
@@ -59,7 +58,6 @@ class Seq2SeqSession(ModelSession):
         self._languages: tuple[object, ...] | None = None
         # One attribute, because several threads may read with one model.
         self._encoded: Mapping[Ids, Float[Tensor, "L D"]] = {}
-        self._inside: Seq2SeqInside | None = None
         super().__init__(model, traits, memory_budget, joint=False)
 
     @property
@@ -107,24 +105,6 @@ class Seq2SeqSession(ModelSession):
         device = input_device(self.model)
         ids, start = (torch.tensor([row], device=device) for row in (prompt.ids, self._start.ids))
         return generated(self.model, self.target_tokenizer, ids, options, seed, room, stop, start=start)
-
-    def embeddings(self, ids: Ids, *, target: bool = False) -> Float[Tensor, "L D"]:
-        """Input embeddings of tokens as the encoder reads them, or as the decoder does; detached."""
-        return self._opened().embeddings(ids, target=target)
-
-    def forward(
-        self, batch: EmbeddedBatch, *, recompute: bool = False
-    ) -> AbstractContextManager[Float[Tensor, "B T V"]]:
-        """Context of a forward pass over embeddings and its backward passes.
-
-        Raises:
-            BatchTooLargeError: memory ran out.
-        """
-        return self._opened().forward(batch, recompute=recompute)
-
-    def graph_bytes(self, prompt: int, target: int) -> int:
-        """Upper estimate of the memory of one row's forward pass with what its backward pass needs, in bytes."""
-        return self._opened().graph_bytes(prompt, target)
 
     def trace(
         self,
@@ -175,12 +155,14 @@ class Seq2SeqSession(ModelSession):
             self._languages = languages(self._given_tokenizer)
             self.tokenizer = source_tokenizer(self._given_tokenizer)
             self.target_tokenizer = target_tokenizer(self._given_tokenizer)
-        self._start: DecoderStart = decoder_start(self.model, self._given_tokenizer)
+        start = decoder_start(self.model, self._given_tokenizer)
+        if self._inside is not None and start != self._start:
+            self._inside = None
+        self._start: DecoderStart = start
         super()._look()
 
     def _adapt(self, model: PreTrainedModel) -> None:
         self._encoded = {}
-        self._inside = None
         self._halves = EncoderDecoder(model)
         self.capabilities = frozenset(
             {Capability.LOG_PROBS, Capability.LOGITS, Capability.GRADIENTS, Capability.HIDDEN_STATES}
@@ -203,19 +185,8 @@ class Seq2SeqSession(ModelSession):
             notes=(*info.notes, *self._start.notes),
         )
 
-    def close(self) -> None:
-        """Release the model; idempotent."""
-        super().close()
-        self._inside = None
-
-    def _opened(self) -> Seq2SeqInside:
-        """The inside of the model as it is now."""
-        model = self.model
-        self._look_again()
-        inside = self._inside
-        if inside is None or inside.start != self._start.ids:
-            inside = self._inside = Seq2SeqInside(model, self._traits, self._start.ids)
-        return inside
+    def _new_inside(self, model: PreTrainedModel) -> Seq2SeqInside:
+        return Seq2SeqInside(model, self._traits, self._start.ids)
 
     def _forget(self) -> None:
         self._encoded = {}
@@ -243,7 +214,8 @@ class Seq2SeqSession(ModelSession):
 
         A prompt that is alone in its batch is encoded alone, so that it can be compared with itself in a batch.
         """
-        known = self._encoded if len(prompts) > 1 or len(self._encoded) == 1 else {}
+        encoded = self._encoded
+        known = encoded if len(prompts) > 1 or len(encoded) == 1 else {}
         new = [prompt for prompt in prompts if prompt not in known]
         found = {prompt: known[prompt] for prompt in prompts if prompt in known}
         if new:

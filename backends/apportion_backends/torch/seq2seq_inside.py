@@ -41,6 +41,9 @@ class Seq2SeqInside(ModelInside):
         self._halves = EncoderDecoder(model)
         self._sizes: tuple[GraphSize, ...] = ()
 
+    def release(self) -> None:
+        """Nothing is kept: the encoder reads all tokens of a prompt together."""
+
     def graph_bytes(self, prompt: int, target: int) -> int:
         """Upper estimate of the memory of one row's forward pass with what its backward pass needs, in bytes."""
         if not self._sizes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 from apportion.errors import BackendError
 from apportion.protocols.backend import Capability, Layout
 from apportion.protocols.batch import PaddedBatch, ScoringBatch
-from apportion.protocols.inside import NO_EDITS, Edits, EmbeddedBatch, Trace
+from apportion.protocols.inside import NO_EDITS, Edits, Trace
 from apportion.protocols.row import ModelInput
 from apportion_backends.torch.attention_weights import gives_attention
 from apportion_backends.torch.comparing import Traits
@@ -53,7 +52,6 @@ class TorchSession(ModelSession):
         self._compiled = compiled
         self._prefixes: PrefixStore | None = None
         self._packed: PackedModel | None = None
-        self._inside: DecoderInside | None = None
         self._trunk_attention: TrunkAttention | None = None
         super().__init__(model, traits, memory_budget, joint=True)
 
@@ -160,24 +158,6 @@ class TorchSession(ModelSession):
         ids = torch.tensor([prompt.ids], device=input_device(self.model))
         return generated(self.model, self.tokenizer, ids, options, seed, room, stop)
 
-    def embeddings(self, ids: tuple[int, ...], *, target: bool = False) -> Float[Tensor, "L D"]:
-        """Input embeddings of tokens, detached."""
-        return self._opened().embeddings(ids)
-
-    def forward(
-        self, batch: EmbeddedBatch, *, recompute: bool = False
-    ) -> AbstractContextManager[Float[Tensor, "B T V"]]:
-        """Context of a forward pass over embeddings and its backward passes.
-
-        Raises:
-            BatchTooLargeError: memory ran out.
-        """
-        return self._opened().forward(batch, recompute=recompute)
-
-    def graph_bytes(self, prompt: int, target: int) -> int:
-        """Upper estimate of the memory of one row's forward pass with what its backward pass needs, in bytes."""
-        return self._opened().graph_bytes(prompt, target)
-
     def trace(
         self,
         prompt: tuple[int, ...],
@@ -202,15 +182,13 @@ class TorchSession(ModelSession):
     def close(self) -> None:
         """Release the model; idempotent."""
         super().close()
-        self._packed = self._inside = None
+        self._packed = None
 
     def _forget(self) -> None:
         self._prefixes = None
         packed = self._packed
         if packed is not None:
             packed.forget()
-        if self._inside is not None:
-            self._inside.release()
 
     def _adapt(self, model: PreTrainedModel) -> None:
         if self._compiled and self._packed is not None:
@@ -223,21 +201,14 @@ class TorchSession(ModelSession):
         )
         self._limit = context_length(model)
         self._packed = None
-        self._inside = None
         self._activations = ActivationSize(
             model,
             linear_head=self._traits.linear_head,
             supports_logits_to_keep=self._traits.supports_logits_to_keep,
         )
 
-    def _opened(self) -> DecoderInside:
-        """The inside of the model as it is now."""
-        model = self.model
-        self._look_again()
-        inside = self._inside
-        if inside is None:
-            inside = self._inside = DecoderInside(model, self._traits)
-        return inside
+    def _new_inside(self, model: PreTrainedModel) -> DecoderInside:
+        return DecoderInside(model, self._traits)
 
     def _own_logits(self, batch: ScoringBatch) -> Float[Tensor, "B T V"]:
         """The model's own logits at those positions, where they are more than its head."""

@@ -47,6 +47,8 @@ def _faults(session: Session) -> Iterator[str]:
         yield f"layout has lanes={layout.lanes!r}; it must be a whole number of at least 1"
     elif not layout.joint and (layout.packing or layout.prefix_sharing):
         yield "layout shares prefixes of rows whose targets are read apart (joint=False)"
+    elif layout.joint and layout.source_sharing:
+        yield "layout shares the encodings of prompts that are read as one sequence with their targets (joint=True)"
     if not isinstance(session.capabilities, frozenset | set) or Capability.LOG_PROBS not in session.capabilities:
         yield "capabilities do not include LOG_PROBS"
     if not isinstance(kept, ModelInput | None):

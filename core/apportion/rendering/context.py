@@ -43,20 +43,22 @@ class AdaptContext:
         request_id: id of the run's request.
         closed: prompts end with the special tokens that the tokenizer appends to a text, because the model reads the
             target apart from them. Otherwise these are left out: the target continues the prompt.
+        as_target: texts are what a decoder writes, and not prompts.
     """
 
     tokenizer: PreTrainedTokenizerBase
     seed: int = 0
     request_id: str = ""
     closed: bool = False
+    as_target: bool = False
     _encoder: Encoder = field(init=False, repr=False, compare=False)
     _around: tuple[Ids, Ids] = field(init=False, repr=False, compare=False)
     _recent: deque[tuple[Ids, PromptText]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         # It caches tokenised text for as long as the prompt lives.
-        object.__setattr__(self, "_encoder", Encoder(self.tokenizer))
-        object.__setattr__(self, "_around", added_around(self.tokenizer))
+        object.__setattr__(self, "_encoder", Encoder(self.tokenizer, as_target=self.as_target))
+        object.__setattr__(self, "_around", added_around(self.tokenizer, as_target=self.as_target))
         object.__setattr__(self, "_recent", deque(maxlen=RECENT))
 
     @property

@@ -40,10 +40,12 @@ class Encoder:
 
     Args:
         tokenizer: the model's tokenizer.
+        as_target: texts are what a decoder writes, which some tokenizers encode with another vocabulary.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, as_target: bool = False) -> None:
         self._tokenizer = tokenizer
+        self._as_target = as_target
         self._border: re.Pattern[str] | None = None
         self._ready = False
         self._first: dict[str, Ids] = {}
@@ -65,7 +67,7 @@ class Encoder:
             self._border, self._ready = borders(self._tokenizer), True
         if self._border is None:
             return None
-        before, after = added_around(self._tokenizer) if special_tokens else ((), ())
+        before, after = added_around(self._tokenizer, as_target=self._as_target) if special_tokens else ((), ())
         found: list[Ids] = []
         for start in range(0, len(texts), BLOCK):
             parts = [*map(self._border.split, texts[start : start + BLOCK])]
@@ -95,7 +97,8 @@ class Encoder:
         given = list(texts)
         if not given:
             return []
-        encoded = self._tokenizer(given, add_special_tokens=special_tokens, return_attention_mask=False)
+        text = {"text_target" if self._as_target else "text": given}
+        encoded = self._tokenizer(**text, add_special_tokens=special_tokens, return_attention_mask=False)
         return [tuple(row) for row in encoded["input_ids"]]
 
     def _refuse(self, text: str) -> None:

@@ -48,6 +48,10 @@ class Targets:
         session = self._session
         return session.tokenizer if self._joint else getattr(session, "target_tokenizer", session.tokenizer)
 
+    def _apart(self) -> AdaptContext:
+        """The context of targets that a decoder reads from its own beginning."""
+        return AdaptContext(self._tokenizer, as_target=True)
+
     def checked(self, name: str, given: object) -> str | tuple[int, ...]:
         """Check what can be checked of a target or contrast before its prompt is rendered.
 
@@ -84,8 +88,8 @@ class Targets:
             before: tuple[int, ...] = prompt.input.ids
         else:
             # A decoder reads the target from its own beginning, as a text of its own.
-            found = Continuation(tuple(self._tokenizer(text_target=given, add_special_tokens=False)["input_ids"]))
-            before = ()
+            (ids,) = self._apart().encode([given], special_tokens=False)
+            found, before = Continuation(ids), ()
         if not found.ids:
             raise InputError(f"The {name} {shown(given)} is empty: it adds no tokens to this prompt.")
         texts = token_texts(self._tokenizer, (*before, *found.ids), len(before))
@@ -125,7 +129,7 @@ class Targets:
         """
         ids = self._generated(prompt.input, generation.options, seed, generation.stop)
         before = prompt.input.ids if self._joint else ()
-        context = prompt.context if self._joint else AdaptContext(self._tokenizer)
+        context = prompt.context if self._joint else self._apart()
         cut = cut_at(generation.stop, context, before, ids)
         if cut is not None and str(self._tokenizer.decode(list(cut.ids))).strip():
             return self._by_model(cut.ids, "stop", generation.why(cut)), generation
