@@ -63,6 +63,7 @@ def page_explainer(smollm2: ap.Explainer, monkeypatch: pytest.MonkeyPatch) -> No
         "docs/how-to/many-prompts.md",
         "docs/how-to/judge-faithfulness.md",
         "docs/how-to/compare-methods.md",
+        "docs/how-to/gradients.md",
         "docs/how-to/figures.md",
         "docs/how-to/same-as-captum.md",
     ],

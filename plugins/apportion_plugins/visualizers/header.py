@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from apportion.errors import counted
 from apportion.results.attribution import Attribution
 from apportion_plugins.visualizers.canvas import MARGIN, SUBTITLE, TITLE, Page, height_of
 from apportion_plugins.visualizers.facts import contrast_text, meaning_of_signs, target_text
@@ -79,7 +80,7 @@ def header_of(
     if provenance.contrast is not None:
         quoted += f" against “{isolated(contrast_text(attribution))}”"
     asked = provenance.evaluations + provenance.cached
-    runs = f"{asked:,} evaluations" if asked else ""
+    runs = counted(asked, "evaluation") if asked else ""
     origin = " · ".join(filter(None, (page.drawable(one_line(provenance.model or "?")), provenance.method, runs)))
 
     def lines(inner: float) -> list[str]:
