@@ -64,6 +64,7 @@ def page_explainer(smollm2: ap.Explainer, monkeypatch: pytest.MonkeyPatch) -> No
         "docs/how-to/judge-faithfulness.md",
         "docs/how-to/compare-methods.md",
         "docs/how-to/attention.md",
+        "docs/how-to/gradients.md",
         "docs/how-to/figures.md",
         "docs/how-to/same-as-captum.md",
         "docs/how-to/encoder-decoder-models.md",

@@ -445,7 +445,7 @@ def test_aggregators(llama: ap.Explainer) -> None:
         assert found.signed == (aggregate in ("sum", "mean", "max"))
     assert len(estimands) == len(AGGREGATORS)
     plain = llama.attribute(WORDS, TARGET, method="saliency")
-    assert (plain.estimand, plain.unit) == ("gradient norm", "nats per unit of embedding")
+    assert (plain.estimand, plain.unit) == ("gradient norm", "nats per unit")
     assert llama.attribute(WORDS, TARGET, method="input_x_gradient").unit == "nats"
 
 
@@ -607,6 +607,15 @@ def test_baselines(llama: ap.Explainer) -> None:
     np.testing.assert_allclose(run("mean"), run(table[:KNOWN].mean(0)), atol=ROUNDING)
     np.testing.assert_allclose(run("zero"), run(torch.zeros(32)), atol=ROUNDING)
     np.testing.assert_allclose(run("</s>"), run(257), atol=ROUNDING)
+
+
+def test_embeddings_as_a_baseline_in_files_and_views(llama: ap.Explainer, tmp_path: Path) -> None:
+    for baseline in (np.full(32, 0.25), torch.full((32,), 0.25)):
+        found = llama.attribute(WORDS, TARGET, method="integrated_gradients", baseline=baseline, steps=4)
+        again = ap.Attribution.load(found.save(tmp_path / "result.json"))
+        assert again.provenance.options["baseline"] == [0.25] * 32
+        assert again.plot("html").count("0.25, ") < 40
+        assert "baseline=array of shape [32]" in found.plot("html")
 
 
 def test_a_gradient_that_is_not_finite_is_an_error(llama: ap.Explainer, monkeypatch: pytest.MonkeyPatch) -> None:

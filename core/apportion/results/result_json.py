@@ -38,7 +38,7 @@ def to_dict(result: Any) -> dict[str, Any]:
     data["target_tokens"] = list(result.target_tokens)
     data |= {name: plain(getattr(result, name)) for name in _ARRAYS}
     data["segments"] = [[segment.text, segment.feature] for segment in result.segments]
-    data["provenance"] = asdict(result.provenance)
+    data["provenance"] = plain(asdict(result.provenance))
     data["step_scores"] = {name: plain(values) for name, values in result.step_scores.items()}
     data["extras"] = {str(key): plain(value) for key, value in result.extras.items()}
     data["recipe"] = None if result.recipe is None else asdict(result.recipe)

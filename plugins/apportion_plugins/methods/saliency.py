@@ -20,7 +20,7 @@ class Saliency:
     How much the score changes if the embeddings move a little, in the direction in which it changes most. A norm has no
     sign. With ``aggregate="sum"``, values are signed: the sum of the partial derivatives.
 
-    Values are in units of the score per unit of an embedding.
+    Values are in the unit of the score per unit of the embeddings.
     """
 
     estimand = "gradient norm"
@@ -124,6 +124,6 @@ def _at_the_prompt(game: Game, summary: Summary, *, tokens: bool, times_input: b
         n_features=game.n_features,
         n_outputs=game.n_outputs,
         estimand="input × gradient" if times_input else "gradient",
-        unit=None if times_input else f"{inside.unit} per unit of embedding",
+        unit=None if times_input else f"{inside.unit} per unit",
         full_value=float(found.values[0, 0]),
     )

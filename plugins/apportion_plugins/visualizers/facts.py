@@ -31,6 +31,8 @@ __all__ = [
 
 ROUNDING = 1e-9
 SCORE = "the target's score"
+LONGEST = 200
+"""Maximum length of an option's value."""
 
 
 def summary(attribution: Attribution) -> list[tuple[str, str]]:
@@ -169,4 +171,11 @@ def _percent(share: float) -> str:
 
 
 def _pairs(mapping: Mapping[str, object]) -> str:
-    return ", ".join(f"{key}={value}" for key, value in mapping.items())
+    return ", ".join(f"{key}={_short(value)}" for key, value in mapping.items())
+
+
+def _short(value: object) -> str:
+    """A value on one line; arrays by their shape."""
+    shape = getattr(value, "shape", None)
+    text = str(value) if shape is None else f"array of shape {list(shape)}"
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
