@@ -16,6 +16,7 @@ from enum import Enum
 SECTIONS = {
     "Explaining": ("Explainer", "Text", "Template", "Chat", "Documents", "Cost", "load_results"),
     "Results": ("Attribution", "Provenance", "HtmlView", "Feature", "Segment", "Level"),
+    "Context reliance": ("ContextReliance", "SensitiveToken", "ContextualCue"),
     "Evaluations and comparisons": ("Evaluation", "Comparison", "ResultComparison", "compare", "Metric", "Measurement"),
     "Methods": (
         "Game", "Method", "Estimate", "Sampler", "Coalitions", "Inside", "Edits",

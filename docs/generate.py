@@ -15,6 +15,7 @@ import typer
 from api_pages import api_page, contract_block, markdown, protocol_block
 
 from apportion.cli.app import app
+from apportion.cli.kinds import facts_of
 from apportion.hooks import hookspecs
 from apportion.hooks.docstrings import parameter_notes
 from apportion.hooks.manager import SWITCHED, load_plugins
@@ -77,6 +78,8 @@ def methods_page() -> str:
         if not entries:
             continue
         parts.append(f"## {kind.capitalize()}\n")
+        if kind == "methods":
+            parts.append(table_of_methods(entries))
         for entry in entries:
             made = entry.load()
             parts.append(f"### `{entry.name}`\n\n{entry.summary[0].upper()}{entry.summary[1:]}.\n")
@@ -84,6 +87,17 @@ def methods_page() -> str:
             runner = getattr(made, "run", None) or getattr(made, "render", None)
             parts += options_table(runner) if runner and kind in ("methods", "visualizers") else []
     return GENERATED + "\n".join(parts)
+
+
+def table_of_methods(entries: list[Entry]) -> str:
+    """Render family, estimand, needs and cost of each method as a table."""
+    rows = []
+    for entry in entries:
+        facts = facts_of("methods", entry.name)
+        needs = ", ".join(f"`{name}`" for name in facts["requires"]) or "nothing more"
+        about = (facts["family"], facts["estimand"], needs, facts["cost"])
+        rows.append(f"| [`{entry.name}`](#{entry.name}) | {' | '.join(map(cell, about))} |")
+    return "| method | family | estimand | needs | cost |\n|---|---|---|---|---|\n" + "\n".join(rows) + "\n"
 
 
 def directory_page() -> str:

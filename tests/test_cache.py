@@ -106,6 +106,12 @@ def test_other_methods_and_target_functions_share_rows() -> None:
     assert cost(explain(method="ablation", target_fn="prob")) == (0, 6)
 
 
+def test_a_reference_prompt_is_read_if_all_others_are_known() -> None:
+    plain = explain(method="ablation", target_fn="pcxmi", cache=False)
+    explain(method="ablation")
+    assert explain(method="ablation", target_fn="pcxmi").values == pytest.approx(plain.values, abs=1e-12)
+
+
 def test_generated_targets_are_written_anew_and_found_again() -> None:
     first, second = (explain(target=None, method="ablation", generate={"max_new_tokens": 4}) for _ in range(2))
     assert cost(second) == (0, 6)

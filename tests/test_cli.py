@@ -19,16 +19,18 @@ from typing import Annotated, Any
 import pytest
 import torch
 import typer
+from rich.console import Console
 
 import apportion as ap
 from apportion import explainer as explainer_module
-from apportion.cli import main, outputs
+from apportion.cli import kinds, listing, main, outputs
 from apportion.cli.options.command import Without, add_command, in_panel
 from apportion.cli.parse import json_or_text, memory_size, usage_error
 from apportion.cli.wording import in_shell_words
 from apportion.errors import ApportionError
 from apportion.hooks import manager as plugins_module
 from apportion.hooks.docstrings import description, parameter_notes
+from apportion.hooks.manager import load_plugins
 from apportion.results.attribution import Attribution
 from apportion.testing import chats
 from commands import Ended, Run
@@ -211,6 +213,13 @@ def test_numbers_are_those_of_the_library(attribute: Run, tiny_model_dir: Path) 
     assert found["values"] == pytest.approx(expected.values.tolist(), abs=1e-6)
 
 
+def test_the_tokens_of_the_target_are_features_on_request(attribute: Run) -> None:
+    words = ["ab cd", "--target", " xyz", "--method", "ablation"]
+    found = attribute(*words, "--attribute-generated", "--json").json()
+    assert [feature.get("generated") for feature in found["features"]] == [None, None, 0, 1, 2]
+    assert len(attribute(*words, "--json").json()["features"]) == 2
+
+
 def test_terminal_view_is_the_default(attribute: Run) -> None:
     ended = attribute("ab cd", "--target", "x")
     assert ended.code == 0
@@ -258,7 +267,8 @@ def test_flags_reach_the_library(run: Run, calls: list[dict[str, Any]], tmp_path
         "--target-fn",
         "contrast_prob_diff",
     ]
-    words += ["--contrast", " no", "--target-option", "top_k=3", "--until", "0.5"]
+    words += ["--contrast", " no", "--target-option", "top_k=3", "--until", "0.5", "--step-score", "prob"]
+    words += ["--step-score", "kl_divergence", "--step-score-option", "kl_divergence.top_k=3"]
     words += ["--method", "permutation", "--option", "antithetic=false", "-o", "n-permutations=6"]
     words += ["--cache", "--run-log", str(tmp_path / "runs.jsonl"), "--backend-option", "compile=true"]
     ended = run("attribute", "a b c", "--model", "m", *words)
@@ -282,6 +292,7 @@ def test_flags_reach_the_library(run: Run, calls: list[dict[str, Any]], tmp_path
             "target_fn": "contrast_prob_diff",
             "contrast": " no",
             "target_options": {"top_k": 3},
+            "step_scores": [("prob", {}), ("kl_divergence", {"top_k": 3})],
             "generate": None,
             "method": "permutation",
             "budget": 40,
@@ -861,9 +872,55 @@ def test_show_refuses(run: Run, tmp_path: Path) -> None:
 def test_methods_list(run: Run) -> None:
     found = run("methods", "--json").json()
     assert found == run("methods", "list", "--json").json()
-    assert {"name": "ablation", "summary": found[0]["summary"], "plugin": "apportion_plugins.methods"} in found
+    by_name = {method.pop("name"): method for method in found}
+    assert by_name["ablation"] == {
+        "summary": by_name["ablation"]["summary"],
+        "plugin": "apportion_plugins.methods",
+        "family": "perturbation",
+        "estimand": "leave-one-out",
+        "requires": [],
+        "cost": "F + 1 evaluations",
+    }
+    assert (by_name["reagent"]["requires"], by_name["interactions"]["family"]) == (["logits"], "interactions")
+    assert all(method["cost"] for method in found)
     table = run("methods").out
-    assert all(method["summary"] in table for method in found)
+    for name, method in by_name.items():
+        (line,) = [line for line in table.splitlines() if line.split()[0] == name]
+        assert all(method[fact] in line for fact in ("summary", "plugin", "family", "estimand", "cost"))
+    assert table.split()[:5] == ["method", "family", "estimand", "needs", "cost"]
+
+
+def test_methods_list_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two or three lines for each, in 80 columns; a method of a plugin that fails does not spoil the list."""
+    out = io.StringIO()
+    monkeypatch.setattr(listing, "console", lambda: Console(file=out, width=80, force_terminal=True, color_system=None))
+    monkeypatch.setattr(kinds, "console", listing.console)
+    monkeypatch.setattr(kinds, "load_plugins", lambda: load_plugins([Listed()]))
+    kinds.kind_app("methods").registered_commands[0].callback(as_json=False)
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    shown = " ".join(out.getvalue().split())
+    assert "leave-one-out; F + 1 evaluations" in shown and "ReAGent importance; needs logits; budget" in shown
+    assert "looks gradient; looks inside; needs gradients" in shown, "a family that is not stated follows"
+    assert "could not make its method 'broken': ZeroDivisionError" in shown
+
+
+class LooksInside:
+    """Needs gradients, and says neither family nor cost."""
+
+    estimand, requires = "looks inside", frozenset({ap.Capability.GRADIENTS})
+
+    def run(self, game: ap.Game, *, budget: int | None, rng: object) -> ap.Estimate:
+        raise NotImplementedError
+
+
+class Listed:
+    """A plugin with a method that looks inside, and one that cannot be made."""
+
+    @ap.hookimpl
+    def apportion_register_methods(self, register: ap.Register) -> None:
+        register("inside", LooksInside, summary="looks")
+        register("broken", lambda: 1 / 0, summary="breaks")
 
 
 def test_methods_show(run: Run) -> None:
@@ -1173,7 +1230,7 @@ def test_evaluate(run: Run, tiny_model_dir: Path, tmp_path: Path) -> None:
     [
         (["--metric", "delation"], "Did you mean 'deletion'"),
         (["--compare", "ablatio"], "Did you mean 'ablation'"),
-        (["--metric-option", "masks=3"], "'masks' does not name an option; write METRIC.NAME=VALUE"),
+        (["--metric-option", "masks=3"], "'masks' does not name an option; write NAME.OPTION=VALUE"),
         (["--plot", "curves.png", "--metric", "lds"], "lds has no curves to draw. Metrics that have: deletion"),
         (["--plot", "curves.txt"], "the suffix of curves.txt is not one of"),
         (["--plot", "/nowhere/curves.png"], "there is no folder /nowhere"),

@@ -9,10 +9,12 @@ import json
 import math
 from collections.abc import Mapping
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
+from rich.cells import cell_len
 from rich.console import Console
 from scipy.stats import spearmanr
 
@@ -20,8 +22,9 @@ import apportion as ap
 from apportion.hooks.manager import load_plugins
 from apportion.results.evaluation import Evaluation, compare
 from apportion.runs.evaluate import measure_all
-from apportion.testing import sample_results
+from apportion.testing import sample_results, tiny_explainer
 from apportion.testing.games import random_moebius
+from apportion_plugins.visualizers.numbers import Numbers
 
 PLUGINS = load_plugins()
 RESULT = dataclasses.replace(sample_results()["exact"], plugins=PLUGINS)
@@ -43,10 +46,10 @@ def evaluated(*names: str, result: ap.Attribution = RESULT, **options: Mapping[s
     return measure_all(game(len(result.features)), result, chosen(*names, **options))
 
 
-def text(evaluations: list[Evaluation], **console: object) -> str:
+def text(evaluations: list[Evaluation], width: int = 100, **console: object) -> str:
     view = PLUGINS["visualizers"].get("terminal").make().render_evaluations(evaluations)
     out = io.StringIO()
-    Console(file=out, width=100, **console).print(view)
+    Console(file=out, width=width, **console).print(view)
     return out.getvalue()
 
 
@@ -350,3 +353,183 @@ def test_metrics_that_cannot_be_asked_are_refused(explainer: ap.Explainer) -> No
     ):
         with pytest.raises(ap.InputError, match=message):
             explainer.evaluate(result, **asked)
+
+
+# --- several results at once -----------------------------------------------------------------------------------------
+
+TEXT, TARGET = "a b c d e f g h", " x"
+
+
+class Magnitudes:
+    """Magnitudes in a unit of their own, in an order that is given."""
+
+    estimand, requires = "weight", frozenset[ap.Capability]()
+
+    def __init__(self, *values: float) -> None:
+        self.values = values
+
+    def run(self, game: ap.Game, *, budget: int | None, rng: torch.Generator) -> ap.Estimate:
+        values = torch.tensor(self.values, dtype=torch.float64)[:, None].expand(-1, game.n_outputs)
+        return ap.Estimate(values.clone(), unit="weight", signed=False)
+
+
+def test_results_that_are_evaluated_together_share_draws_and_scores(explainer: ap.Explainer) -> None:
+    metrics = ["deletion", "insertion", "lds", "infidelity"]
+    made = [explainer.attribute(TEXT, TARGET, method=name) for name in ("ablation", "kernel_shap", "banzhaf")]
+    found = explainer.evaluate(made, metrics, random_orders=6, options={"lds": {"masks": 16}})
+    assert found.names == ("ablation", "kernel_shap", "banzhaf")
+    alone = [explainer.evaluate(one, metrics, random_orders=6, options={"lds": {"masks": 16}}) for one in made]
+    for together, apart in zip(found.evaluations, alone, strict=True):
+        assert {m: together[m].value for m in metrics} == {m: apart[m].value for m in metrics}
+    assert [one.evaluations for one in alone] == [0, 0, 0], "each result knows all scores"
+    first, *others = found.evaluations
+    assert {tuple(one["lds"].extras["scores"]) for one in others} == {tuple(first["lds"].extras["scores"])}
+    assert others[0].random["deletion"][3].value == pytest.approx(first.random["deletion"][3].value)
+    # Another explainer scores for one result what it scores for the others too, but for their own curves.
+    with tiny_explainer() as other:
+        copies = [copy.deepcopy(one) for one in made]
+        whole = other.evaluate(copies, metrics, random_orders=6)
+        once = tiny_explainer()
+        apart = [once.evaluate(one, metrics, random_orders=6).evaluations for one in map(copy.deepcopy, made)]
+        once.close()
+    assert whole.evaluations[0].evaluations == apart[0]
+    assert all(0 <= one.evaluations <= 2 * 8 for one in whole.evaluations[1:])
+    assert sum(one.evaluations for one in whole.evaluations) < sum(apart) - 100
+
+
+def test_every_metric_has_a_percentile_among_random_orders(explainer: ap.Explainer) -> None:
+    best = explainer.attribute(TEXT, TARGET, method="shapley")
+    worst = dataclasses.replace(best, values=-best.values)
+    found = measure_all(game(8), best, chosen(), random_orders=10, all_by_chance=True)
+    assert set(found.random) == set(found.measurements)
+    for name in found.measurements:
+        wins = [
+            (one.value < found[name].value) if found.higher_is_better[name] else (one.value > found[name].value)
+            for one in found.random[name]
+        ]
+        ties = [one.value == pytest.approx(found[name].value, rel=1e-9) for one in found.random[name]]
+        share = sum(0.5 if tie else float(win) for win, tie in zip(wins, ties, strict=True)) / 10
+        assert found.percentile(name) == pytest.approx(share), name
+    both = explainer.evaluate([best], ["insertion"], random_orders=10)
+    reverse = measure_all(game(8), worst, chosen("insertion"), random_orders=10)
+    assert both.evaluations[0].percentile("insertion") >= 0.9
+    assert 0 <= reverse.percentile("insertion") <= 1
+    assert math.isnan(measure_all(game(8), best, chosen("lds")).percentile("lds"))
+    with pytest.raises(ap.InputError, match="called 'nope'"):
+        found.percentile("nope")
+
+
+def test_the_table_of_several_results_has_their_cost(explainer: ap.Explainer) -> None:
+    budgets = [explainer.attribute(TEXT, TARGET, method="kernel_shap", budget=budget) for budget in (24, 48)]
+    weights = explainer.attribute(TEXT, TARGET, method=Magnitudes(*range(8)))
+    found = explainer.evaluate([*budgets, weights], ["deletion", "lds"])
+    assert {one.unit for one in found.evaluations} == {"nats"}
+    assert found.names[:2] == ("kernel_shap (budget 24)", "kernel_shap (budget 48)")
+    table = found.to_dataframe()
+    assert list(table["evaluations"])[::2] == [24, 48, 0]
+    assert list(table["forwarded_tokens"])[::2] == [one.provenance.forwarded_tokens for one in (*budgets, weights)]
+    assert list(table["percentile"]) == [one.percentile(m) for one in found.evaluations for m in ("deletion", "lds")]
+    shown = text(list(found.evaluations))
+    rows = {line.split("  ")[0]: line for line in shown.splitlines()}
+    tokens = f"{budgets[0].provenance.forwarded_tokens:,}"
+    assert tokens in rows["kernel_shap (budget 24)"] and " 24 " in rows["kernel_shap (budget 24)"]
+    assert "4 random orders" in shown and "favour Banzhaf" in shown
+    assert "The values of Magnitudes are magnitudes" in " ".join(shown.split())
+    page = found.to_html().fragment
+    assert tokens in page and "seconds" in page and page.count("<tr>") == 4
+    data = found.evaluations[0].to_dict()
+    assert (data["provenance"]["evaluations"], data["signed"]) == (24, True)
+    for width in (60, 80, 200):
+        lines = text(list(found.evaluations), width=width).splitlines()
+        assert max(map(len, lines)) <= width
+        assert not any("…" in line for line in lines)
+
+
+def test_results_of_different_games_are_not_evaluated_together(explainer: ap.Explainer) -> None:
+    call = {"prompt": "a b c d", "target": " x", "method": "ablation"}
+    first = explainer.attribute(**call)
+    for change, message in (
+        ({"prompt": ap.Text("a b c d", baseline="z")}, "differ in what replaces absent features"),
+        ({"target_fn": "prob"}, "differ in their target function"),
+        ({"prompt": "a b c"}, "differ in their features"),
+        ({"target": " y"}, "differ in their target"),
+    ):
+        with pytest.raises(ap.InputError, match=message):
+            explainer.evaluate([first, explainer.attribute(**{**call, **change})], ["deletion"])
+    draws = [
+        ap.Template("{a} {b}", {"a": "1", "b": "2"}, baselines={"a": list("stuv"), "b": list("wxyz")}, draws=4)
+    ] * 2
+    drawn = [explainer.attribute(p, " x", method="ablation", seed=seed) for seed, p in enumerate(draws)]
+    with pytest.raises(ap.InputError, match="differ in what"):
+        explainer.evaluate(drawn, ["deletion"])
+    for wrong, message in (([], "must not be empty"), ([first, 3], "this is int: 3"), ("r.json", "this is str")):
+        with pytest.raises(ap.InputError, match=message):
+            explainer.evaluate(wrong)
+
+
+def test_rankings_of_magnitudes_are_compared_with_magnitudes(explainer: ap.Explainer) -> None:
+    def attributed(*values: float, signed: bool = True) -> ap.Attribution:
+        found = explainer.attribute("a b c d", " x", method=Magnitudes(*map(abs, values)))
+        return dataclasses.replace(found, values=np.array(values), signed=signed)
+
+    one, other = attributed(1.0, -4.0, 3.0, 2.0), attributed(1.0, 4.0, 3.0, 2.0, signed=False)
+    found = compare([one, other, attributed(1.0, 4.0, 3.0, 2.0)])
+    assert found.rank_correlation[0, 1] == pytest.approx(1.0)
+    assert found.rank_correlation[1, 2] == pytest.approx(1.0)
+    assert found.rank_correlation[0, 2] == pytest.approx(spearmanr([1, -4, 3, 2], [1, 4, 3, 2]).statistic)
+    for view in (shown_comparison(found), found.to_html().fragment, " ".join(texts_in(found.plot()))):
+        assert "compare the magnitudes of both results" in " ".join(view.split())
+        assert "magnitudes" in view
+
+
+def shown_comparison(found: ap.ResultComparison, width: int = 120) -> str:
+    out = io.StringIO()
+    Console(file=out, width=width).print(PLUGINS["visualizers"].get("terminal").make().render_comparison(found))
+    return out.getvalue()
+
+
+def texts_in(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.findobj(matplotlib.text.Text)]
+
+
+def test_each_target_token_can_be_compared(explainer: ap.Explainer) -> None:
+    results = [explainer.attribute("a b c d", " xy", method=method) for method in ("shapley", "ablation")]
+    whole = compare(results)
+    assert len(whole.tokens) == 3
+    last = compare(results, token=2)
+    np.testing.assert_array_equal(last.values, [one.token_values[2] for one in results])
+    np.testing.assert_array_equal(whole.tokens[2].rank_correlation, last.rank_correlation)
+    assert last.rank_correlation[0, 1] == pytest.approx(spearmanr(*last.values).statistic)
+    np.testing.assert_array_equal(last.to_dataframe()["ablation"], results[1].token_values[2])
+    cell = Numbers(last.values[1], decimals=2).signed(last.values[1][0])
+    for view in (shown_comparison(last), last.to_html().fragment):
+        assert "Token 2, “y”" in view and cell in view
+    assert "Token 2, “y”" in " ".join(texts_in(last.plot()))
+    for token in (3, -1, True, "y"):
+        with pytest.raises(ap.InputError, match="must be a position in the target: from 0 to 2"):
+            compare(results, token=token)
+    other = dataclasses.replace(results[1], target_tokens=(" x", "y"), target_text=" xy")
+    with pytest.raises(ap.InputError, match="different target tokens"):
+        compare([results[0], other], token=0)
+    with pytest.raises(ap.InputError, match="token= is for attributions"):
+        compare([explainer.evaluate(results[0], ["deletion"])], token=0)
+
+
+def test_many_results_have_matrices_that_fit_a_terminal(explainer: ap.Explainer) -> None:
+    one = explainer.attribute("a b c d e", " x", method="kernel_shap", budget=12)
+    names = [f"method_number_{i}" for i in range(15)]
+    many = [
+        dataclasses.replace(
+            one, values=one.values * (-1) ** i, provenance=dataclasses.replace(one.provenance, method=n)
+        )
+        for i, n in enumerate(names)
+    ]
+    found = compare(many)
+    shown = shown_comparison(found, 80)
+    assert max(map(cell_len, shown.splitlines())) <= 80 and "…" not in shown
+    assert all(f"{i + 1} {name}" in shown for i, name in enumerate(names))
+    assert "Rank correlation" in shown and "Number of the top 3 in common" in shown
+    row = next(line for line in shown.splitlines() if line.split()[-15:][:1] == ["·"])
+    assert row.split()[-14:] == ["−1", "1"] * 7
+    page = found.to_html().fragment
+    assert page.count("<tr>") == (1 + 5) + 2 * (1 + 15)

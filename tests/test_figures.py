@@ -7,6 +7,7 @@ import json
 import pickle
 import warnings
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib
@@ -41,11 +42,27 @@ def evaluation(method: str = "shapley") -> ap.Evaluation:
     )
 
 
+def compared(number: int = 3, result: ap.Attribution | None = None) -> ap.ResultComparison:
+    """Variations of one result: every third has magnitudes in a unit of its own."""
+    one, draw = result or sample_results()["sampled"], np.random.default_rng(0)
+    found = []
+    for i in range(number):
+        values, name = one.values + i * draw.normal(size=len(one.values)), f"a_method_of_long_name_{i}"
+        made = {"values": values, "provenance": replace(one.provenance, method=name)}
+        if i % 3 == 2:
+            own = replace(one.provenance, method=name, unit="weight")
+            made |= {"values": np.abs(values), "signed": False, "provenance": own, "std_error": None}
+        found.append(replace(one, **made))
+    return ap.compare(found)
+
+
 def drawn(kind: str, **options: object) -> Figure:
+    if kind == "comparison":
+        return compared().plot(**options)
     return evaluation().plot(**options) if kind == "curves" else sample_results()["sampled"].plot(kind, **options)
 
 
-KINDS = ("heatmap", "bar", "matrix", "network", "tree", "curves")
+KINDS = ("heatmap", "bar", "matrix", "network", "tree", "curves", "comparison")
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
@@ -235,3 +252,72 @@ def test_a_short_tree_keeps_its_warnings() -> None:
     full, short = (texts_of(drawn("tree", labels=labels, size=(6.5, None))) for labels in ("full", "short"))
     tags = [text for text in full if "not expanded" in text]
     assert tags and tags == [text for text in short if "not expanded" in text]
+
+
+def columns_of(figure: Figure, number: int) -> list[list[float]]:
+    """Lengths of the bars in each column, in parts of the column's scale."""
+    found = [[bar.get_width() for bar in axes.patches] for axes in figure.axes]
+    bars = [lengths for lengths, axes in zip(found, figure.axes, strict=True) if axes.containers]
+    assert len(bars) == number
+    return bars
+
+
+def test_columns_of_a_comparison_have_a_scale_that_is_stated() -> None:
+    found = compared(4)
+    own, shared = columns_of(found.plot(), 4), columns_of(found.plot(scale="unit"), 4)
+    limits = np.abs(found.values).max(axis=1)
+    np.testing.assert_allclose(own, found.values / limits[:, None])
+    nats = max(limit for i, limit in enumerate(limits) if i != 2)
+    np.testing.assert_allclose(shared, found.values / np.array([nats, nats, limits[2], nats])[:, None])
+    said = " ".join(texts_of(found.plot()))
+    assert "Each column is divided by its own largest magnitude" in said
+    assert "Units differ (nats, weight): compare the rankings" in said
+    assert f"±{limits[0]:.2f}" in said and f"±{limits[2]:.2f}" not in said and f"{limits[2]:.2f}" in said
+    assert "Columns of one unit are divided by the largest" in " ".join(texts_of(found.plot(scale="unit")))
+    for bad in ({"scale": "all"}, {"k": 0}, {"max_features": 0}, {"colour": "red"}):
+        with pytest.raises(ap.InputError, match=next(iter(bad))):
+            found.plot(**bad)
+    with pytest.raises(ap.ResultError, match="'heatmap' has no render_comparison.*: bar, "):
+        found.plot("heatmap")
+    with pytest.raises(ap.InputError, match="plots"):
+        found.plot("plots")
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("number", [1, 7])
+def test_a_comparison_fits_its_page_whatever_the_names(case: str, number: int) -> None:
+    result = CASES[case]()
+    if np.isnan(result.values).any():
+        pytest.skip("no comparison of unknown values")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = compared(number, result).plot()
+        figure.savefig(io.BytesIO(), format="png")
+    box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+    assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height
+
+
+def test_a_long_whisker_does_not_flatten_the_bars() -> None:
+    sampled = compared(2).results
+    one, other = (replace(each, std_error=np.full(len(each.values), 0.01)) for each in sampled)
+    wide = replace(other, std_error=np.full(len(other.values), 100.0))
+    usual, cut = (ap.compare(pair).plot() for pair in ([one, other], [one, wide]))
+    reach = [max(axes.get_xlim()[1] for axes in figure.axes if axes.containers) for figure in (usual, cut)]
+    assert reach[0] <= reach[1] < 1.5
+    assert ["without an end are longer" in " ".join(texts_of(figure)) for figure in (usual, cut)] == [False, True]
+
+
+def test_many_results_and_features_can_be_read() -> None:
+    found = compared(15, of_words(" ".join(f"word{i}" for i in range(60)), [" x"]))
+    figure = found.plot(k=5)
+    width, height = figure.get_size_inches()
+    assert width < 20 and height < 20
+    said = texts_of(figure)
+    assert any("Showing the 40 of 60 features" in text for text in said)
+    assert "Top 5 in common" in said and "15 a_method_of_long_name_14" in said
+    shown = [text for text in figure.findobj(matplotlib.text.Text) if text.get_text()]
+    assert min(text.get_fontsize() for text in shown) >= 7
+    columns = [axes for axes in figure.axes if axes.containers]
+    boxes = [axes.get_position() for axes in columns]
+    assert len(columns) == 15 and min(box.width for box in boxes) * width > 0.3
+    assert all(a.x1 < b.x0 for a, b in pairwise(boxes))

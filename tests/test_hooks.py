@@ -310,6 +310,8 @@ def method(**changes: Any) -> ap.Method:
     ("changes", "message"),
     [
         ({"requires": []}, r"a frozenset of Capability as requires; it is \[\]"),
+        ({"family": 3}, "a string as its family; it is 3"),
+        ({"cost": None}, "a string as its cost; it is None"),
         ({"run": lambda self, game: None}, r"cannot be called as run\(game, budget=…, rng=…\)"),
         ({"run": lambda self, game, k=1, *, budget, rng: None}, "has 'k' before the star; options are keyword-only"),
         ({"run": lambda self, game, *, budget, rng, k: None}, "missing a required argument: 'k'"),

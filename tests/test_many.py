@@ -23,7 +23,7 @@ from rich.console import Console
 import apportion as ap
 from apportion.runs.coroutine import questions_of
 from apportion.testing import tiny
-from apportion_backends.torch import session as session_module
+from apportion_backends.torch import model_session
 from apportion_plugins.cache import EvaluationCache
 from apportion_plugins.progress import ProgressBar
 
@@ -495,8 +495,8 @@ def test_the_run_log_has_a_line_for_each(tmp_path: Path) -> None:
 
 def test_the_cache_takes_one_checksum_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[object] = []
-    real = session_module.model_checksum
-    monkeypatch.setattr(session_module, "model_checksum", lambda model: taken.append(model) or real(model))
+    real = model_session.model_checksum
+    monkeypatch.setattr(model_session, "model_checksum", lambda model: taken.append(model) or real(model))
     cache = EvaluationCache(tmp_path / "cache.sqlite3")
     with ap.Explainer((tiny.model(), tiny.tokenizer()), plugins=[cache], progress=False) as explainer:
         first = list(explainer.attribute_many(PROMPTS, target=" x", at_once=2, method="permutation", budget=12))

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import apportion as ap
-from apportion.game.token_view import TokenView, features_of_tokens
+from apportion.game.token_features import features_of_tokens
+from apportion.game.token_view import TokenView
 from apportion.testing import tiny, tiny_explainer
 from apportion_plugins.methods.reagent import Reagent, TargetAmongTop
 

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import apportion as ap
 from apportion.files import write_atomically
+from apportion.game.method_runner import check_estimate
+from apportion_plugins.visualizers.facts import summary
 
 
 def result(**changes: object) -> ap.Attribution:
@@ -201,3 +204,47 @@ def test_views_are_named_and_checked() -> None:
         result().plot("heatmpa")
     with pytest.raises(ap.InputError, match="The view 'bar' has no option 'nonsense'"):
         result().plot("bar", nonsense=1)
+
+
+def test_magnitudes_are_saved_and_never_negative(tmp_path: Path) -> None:
+    made = result(values=np.array([1.5, 0.25]), token_values=np.full((3, 2), 0.5), signed=False)
+    path = made.save(tmp_path / "r.json")
+    assert ap.Attribution.load(path).signed is False
+    data = json.loads(path.read_text())
+    for change, message in (({"signed": 0}, "signed is 0"), ({"values": [1.0, -1.0]}, "magnitudes .* are negative")):
+        path.write_text(json.dumps(data | change))
+        with pytest.raises(ap.ResultError, match=message):
+            ap.Attribution.load(path)
+    del data["signed"], data["seal"]
+    path.write_text(json.dumps(data))
+    with pytest.warns(UserWarning, match="changed"):
+        assert ap.Attribution.load(path).signed is True
+
+
+@pytest.mark.parametrize("signed", ["no", False])
+def test_methods_whose_magnitudes_are_negative_are_named(signed: object) -> None:
+    estimate = ap.Estimate(torch.tensor([[1.0], [-0.5]]), signed=signed)
+    message = (
+        "signed='no'; it must be True or False" if signed else "negative value -0.5; magnitudes are never negative"
+    )
+    with pytest.raises(ap.PluginError, match=message):
+        check_estimate("mine", estimate, 2, 1)
+
+
+class Weights:
+    """Magnitudes in a unit of their own."""
+
+    estimand, requires = "weight", frozenset[ap.Capability]()
+
+    def run(self, game: ap.Game, *, budget: int | None, rng: torch.Generator) -> ap.Estimate:
+        game.values(torch.ones(1, game.n_features, dtype=torch.bool))
+        return ap.Estimate(torch.ones(game.n_features, game.n_outputs), unit="weight", signed=False)
+
+
+def test_scores_keep_their_unit_beside_values_of_another(explainer: ap.Explainer) -> None:
+    found = explainer.attribute("a b", " x", method=Weights())
+    assert (found.signed, found.unit, found.score_unit) == (False, "weight", "nats")
+    shown = dict(summary(found))
+    assert shown["score"].endswith("nats") and "full prompt" in shown["score"]
+    plain = explainer.attribute("a b", " x")
+    assert (plain.signed, plain.unit, plain.score_unit, plain.provenance.score_unit) == (True, "nats", "nats", "")

@@ -283,6 +283,20 @@ def test_a_dry_run_of_few_rows_estimates_all_of_them(
     assert "was started with other arguments" in run(*words, "--seed", 1, "--dry-run").err
 
 
+def test_a_run_has_the_tokens_of_targets_as_features_and_older_folders_are_resumed(
+    run: Run, data: Path, out: Path
+) -> None:
+    words = [data, "--out", out, "--target", " xy", "--method", "ablation"]
+    assert run(*words).code == 0
+    manifest = json.loads((out / "run.json").read_text())
+    del manifest["arguments"]["attribute_generated"]
+    (out / "run.json").write_text(json.dumps(manifest))
+    assert run(*words).code == 0, "a folder that is older than the flag"
+    assert "--attribute-generated was false and is now true" in run(*words, "--attribute-generated").err
+    assert run(*words, "--attribute-generated", "--restart").code == 0
+    assert all(line["result"]["features"][-1]["generated"] is not None for line in lines(out))
+
+
 def test_a_dry_run_of_many_rows_estimates_some_and_states_the_range(run: Run, tmp_path: Path, out: Path) -> None:
     data = jsonl(
         tmp_path / "d.jsonl", [{"prompt": " ".join(f"{n}a{i}" for i in range(n))} for n in (9, *range(3, 33), 600)]

@@ -334,7 +334,7 @@ def test_targets_read_apart_have_a_limit_of_their_own() -> None:
         assert len(result.target_tokens) == 10
         # Nothing is shared; the target follows a start token, and its last token is not read.
         assert result.provenance.forwarded_tokens == (510 + 10) + (310 + 10) + (200 + 10)
-        with pytest.raises(ap.InputError, match="512 tokens each"):
+        with pytest.raises(ap.InputError, match="600 tokens exceeds the 512 tokens that the model's decoder reads"):
             apart.attribute("ab", "b" * 600)
 
 

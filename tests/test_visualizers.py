@@ -22,6 +22,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 import apportion as ap
+from apportion.testing import sample_results
 from apportion_plugins.visualizers import drawing
 from apportion_plugins.visualizers.canvas import PlotFigure
 from apportion_plugins.visualizers.html_style import colour_class
@@ -395,6 +396,29 @@ def luminance(colour: tuple[int, int, int]) -> float:
 def contrast(first: tuple[int, int, int], second: tuple[int, int, int]) -> float:
     low, high = sorted((luminance(first), luminance(second)))
     return (high + 0.05) / (low + 0.05)
+
+
+def test_magnitudes_have_one_hue_and_no_signs() -> None:
+    result = sample_results()["magnitudes"]
+    plain = replace(result, extras={})
+    heatmap = plain.plot("heatmap")
+    (mesh,) = [part for axes in heatmap.axes for part in axes.collections if axes.get_xticklabels()][:1]
+    assert mesh.norm.vmin == 0.0
+    for figure in (heatmap, plain.plot("bar"), result.plot("tree")):
+        shown = texts_of(figure)
+        assert not any(re.fullmatch(r"[+−][\d.]+", text) for text in shown), shown
+        assert any("do not say whether a feature raises or lowers" in text for text in " ".join(shown).split("\n"))
+    body = plain.plot("html").fragment.rpartition("</style>")[2]
+    classes = set(re.findall(r"apn-[pnm]\d+", body))
+    assert {name[:5] for name in classes} == {"apn-m"} and "apn-m20" in classes
+    assert not re.search(r"[+−]\d", body.partition("Score:")[0])
+    assert "do not say whether" in body
+    lines = printed(plain, 100)
+    assert "do not say whether a feature raises or lowers" in " ".join(lines.split())
+    assert not re.search(r"[+−]\d", lines.partition("without features")[0].partition("score")[0])
+    purple = LIGHT.of_magnitudes()
+    assert purple.colour(1.0) not in (LIGHT.colour(1.0), LIGHT.colour(-1.0))
+    assert purple.colour(0.0) == LIGHT.colour(0.0)
 
 
 def test_labels_show_what_cannot_be_seen() -> None:

@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from apportion.rendering.context import AdaptContext
     from apportion.results.attribution import Attribution
     from apportion.results.comparison import ResultComparison
+    from apportion.results.context_reliance import ContextReliance, ContextualCue, SensitiveToken
     from apportion.results.evaluation import Comparison, Evaluation, compare
     from apportion.results.html_view import HtmlView
     from apportion.results.provenance import Provenance
@@ -87,6 +88,7 @@ _HOMES = {
         "ModelError", "PluginError", "ResultError", "ScoreError", "UnknownNameError",
     ),
     "results.comparison": ("ResultComparison",),
+    "results.context_reliance": ("ContextReliance", "ContextualCue", "SensitiveToken"),
     "results.evaluation": ("Comparison", "Evaluation", "compare"),
     "explainer": ("Explainer",),
     "results.html_view": ("HtmlView",),
@@ -139,6 +141,8 @@ __all__ = [
     "Chat",
     "Coalitions",
     "Comparison",
+    "ContextReliance",
+    "ContextualCue",
     "Cost",
     "Documents",
     "Edits",
@@ -182,6 +186,7 @@ __all__ = [
     "Scores",
     "ScoringBatch",
     "Segment",
+    "SensitiveToken",
     "Session",
     "SessionInfo",
     "Settings",

@@ -22,18 +22,24 @@ from apportion.protocols.methods import Method
 from apportion.protocols.metrics import RANDOM_ORDERS
 from apportion.protocols.progress import ALWAYS, AUTO, NEVER, ProgressEvent
 from apportion.protocols.targets import TargetFunction
+from apportion.results.attribution import Attribution
+from apportion.results.evaluation import compare
 from apportion.results.recipe import target_of
 from apportion.runs.again import recipe_in, require_method
 from apportion.runs.concurrent import attributions
+from apportion.runs.context_prompt import TEMPLATE, ContextOf
 from apportion.runs.cost import Cost, estimate_cost
 from apportion.runs.evaluate import chosen_metrics, measure_all
+from apportion.runs.reliance import ContextQuestion, Criteria, context_reliance
 from apportion.runs.stages import Stages
+from apportion.runs.together import check_one_game, checked_results
 
 if TYPE_CHECKING:
     from apportion.protocols.backend import Backend
     from apportion.protocols.metrics import Metric
     from apportion.results.attribution import Attribution
-    from apportion.results.evaluation import Evaluation
+    from apportion.results.context_reliance import ContextReliance
+    from apportion.results.evaluation import Comparison, Evaluation
     from apportion.scoring.logits_target import LogitsFunction
 
 __all__ = ["Explainer"]
@@ -133,6 +139,8 @@ class Explainer:
         max_std_error: float | None = None,
         seed: int = 0,
         generate: Mapping[str, object] | None = None,
+        attribute_generated: bool = False,
+        step_scores: str | Sequence[object] | Mapping[str, object] | None = None,
         **method_options: Any,
     ) -> Attribution:
         """Attribute a target to the features of a prompt: find out which parts made the model say it.
@@ -163,10 +171,18 @@ class Explainer:
             generate: options of the generation, such as ``{"max_new_tokens": 40}``; only with ``target=None``.
                 ``"stop"`` is a text, or a list of texts, before which the target ends; by default a line break if the
                 prompt has answers of one line each, such as few-shot examples, and ``None`` lets it go on.
+            attribute_generated: also score the target's own tokens, by what they do for the tokens after them: each but
+                the last is one more feature, with its position as ``Feature.generated``. An absent one is left out of
+                what the model reads, or replaced as the ``baseline`` of a ``Text`` says. It cannot affect itself or
+                earlier tokens, so that ``token_values`` has exactly 0 there.
+            step_scores: target functions to record for each target token of the full prompt, beside the attributions:
+                ``["prob", "entropy", ("kl_divergence", {"reference": "empty"})]``, or a dict of them by names of your
+                own. All of them together take one more forward pass over the full prompt, and one over each reference
+                prompt, which ``budget`` does not limit.
             **method_options: options of the method; unknown ones are rejected, with a list of the available ones.
 
         Returns:
-            One score per feature, for the whole target and for each target token.
+            One score per feature, for the whole target and for each target token; and the step scores.
 
         Raises:
             InputError: an argument is invalid; raised before the model runs.
@@ -187,6 +203,8 @@ class Explainer:
             "max_std_error": max_std_error,
             "seed": seed,
             "generate": generate,
+            "attribute_generated": attribute_generated,
+            "step_scores": step_scores,
             **method_options,
         }
         stages = self._stages
@@ -194,7 +212,8 @@ class Explainer:
             draft = stages.resolve(run, arguments)
             request = stages.generate(run, draft)
             stages.begin(run)
-            game = stages.game(run, batches := stages.batches())
+            stages.record_steps(run, batches := stages.batches())
+            game = stages.game(run, batches)
             estimate = run_method(request, game)
             stages.compare_spellings(run, game, batches)
             return stages.finish(run, estimate, game)
@@ -293,15 +312,17 @@ class Explainer:
         with stages.run() as run:
             past = stages.earlier(run, result)
             require_method(result, past.request)
-            spent = result.provenance.evaluations + result.provenance.cached
+            spent = result.provenance.method_evaluations
             run.request = request = stages.resolver.larger(past.request, run.id, budget, until, max_std_error, spent)
             past.check_larger(result, request)
             run.memory, run.tally, run.before = past.memory, past.tally.copy(), past.seconds
+            run.steps = past.steps
             stages.begin(run)
             game = stages.game(run, stages.batches(), spent=past.asked)
             estimate = continue_method(request, past.request, game, spent)
             return stages.finish(run, estimate, game)
 
+    @overload
     def evaluate(
         self,
         result: Attribution,
@@ -310,38 +331,114 @@ class Explainer:
         seed: int = 0,
         random_orders: int = RANDOM_ORDERS,
         options: Mapping[str, Mapping[str, object]] | None = None,
-    ) -> Evaluation:
+    ) -> Evaluation: ...
+
+    @overload
+    def evaluate(
+        self,
+        result: Sequence[Attribution],
+        metrics: Sequence[str | Metric] | None = None,
+        *,
+        seed: int = 0,
+        random_orders: int = RANDOM_ORDERS,
+        options: Mapping[str, Mapping[str, object]] | None = None,
+    ) -> Comparison: ...
+
+    def evaluate(
+        self,
+        result: Attribution | Sequence[Attribution],
+        metrics: Sequence[str | Metric] | None = None,
+        *,
+        seed: int = 0,
+        random_orders: int = RANDOM_ORDERS,
+        options: Mapping[str, Mapping[str, object]] | None = None,
+    ) -> Evaluation | Comparison:
         """Measure the faithfulness of a result with metrics, which evaluate coalitions of its features.
 
-        Coalitions that the run, another metric or another evaluation has already scored are not scored again.
+        Coalitions that the run, another metric or another evaluation has already scored are not scored again. Several
+        results of one prompt and target are measured with the same random draws, and share all scores.
 
         Args:
-            result: a result of ``attribute`` or ``refine``, also one that was read from a file.
+            result: a result of ``attribute`` or ``refine``, also one that was read from a file; or a list of them, of
+                one prompt, target and target function, by any methods.
             metrics: names (``apportion metrics``) or ``Metric`` objects; ``None`` for all installed metrics.
             seed: seed of every random draw.
             random_orders: number of random orders of the features whose deletion and insertion curves are measured as
-                a yardstick: half of them drawn, each followed by its reverse. 0 for none.
+                a yardstick, and for several results all other metrics too: half of them drawn, each followed by its
+                reverse. 0 for none.
             options: options of metrics, by name: ``{"lds": {"masks": 128}}``.
 
         Returns:
-            The measurement of each metric; ``show()`` prints them, and ``plot()`` draws the curves. For a result with a
-            contrast, metrics score what the result explains: the target compared with the contrast.
+            The measurement of each metric; ``show()`` prints them, and ``plot()`` draws the curves. For several
+            results, a ``Comparison`` of their evaluations, with the cost of each. For a result with a contrast, metrics
+            score what the result explains: the target compared with the contrast.
 
         Raises:
             InputError: the model or the versions of packages are not those of the result, the result does not hold its
-                arguments, a metric or option is unknown, or ``random_orders`` is odd.
+                arguments, results are not about the same prompt and target, a metric or option is unknown, or
+                ``random_orders`` is odd.
             PluginError: a metric failed.
         """
-        stages = self._stages
+        stages, alone = self._stages, isinstance(result, Attribution)
+        results = checked_results(result)
         with stages.run() as run:
-            past = stages.earlier(run, result)
+            pasts = [stages.earlier(run, one) for one in results]
             chosen = chosen_metrics(self.plugins["metrics"], metrics, options or {})
             seed = checked_seed(seed)
-            run.request, run.memory = replace(past.request, id=run.id, budget=None), past.memory
+            check_one_game(pasts)
+            run.memory = pasts[0].memory if alone else stages.shared(results, pasts)
+            run.request = replace(pasts[0].request, id=run.id, budget=None)
             game = stages.game(run, stages.batches())
-            return measure_all(
-                game, result, chosen, seed=seed, random_orders=random_orders, count=lambda: run.tally.evaluations
-            )
+            how: dict[str, Any] = {"seed": seed, "random_orders": random_orders, "all_by_chance": not alone}
+            found = [measure_all(game, one, chosen, **how, count=lambda: run.tally.evaluations) for one in results]
+            return found[0] if alone else compare(found)
+
+    def context_reliance(
+        self,
+        prompt: object,
+        target: str | Sequence[int] | None = None,
+        *,
+        context: str | None = None,
+        template: str = TEMPLATE,
+        contextless: str | None = None,
+        metric: str | TargetFunction = "kl_divergence",
+        metric_options: Mapping[str, object] | None = None,
+        threshold: float | None = 1.0,
+        top_tokens: int | None = None,
+        cue_threshold: float | None = 1.0,
+        top_cues: int | None = None,
+        **arguments: Any,
+    ) -> ContextReliance:
+        """Find the output tokens that depend on the context, and the parts of it that each of them relies on (PECoRe).
+
+        Args:
+            prompt: the input, with ``context=``; or a prompt whose features are the context, such as ``Documents``.
+            target: the output, as in ``attribute``; ``None`` for what the model writes with the context.
+            context: a text, which ``features=`` cuts as it cuts a plain prompt.
+            template: how the two make up the prompt.
+            contextless: the prompt without its context, in which ``{input}`` stands for the input. ``None`` for the
+                input alone, or for a prompt of another type without any of its features.
+            metric: target function that compares the two predictions, such as ``"pcxmi"``: any with a reference prompt.
+            metric_options: its options, such as ``{"top_k": 20}``.
+            threshold: standard deviations above the mean from which a token is sensitive; ``None`` for all.
+            top_tokens: maximum number of sensitive tokens.
+            cue_threshold: the same, for the features that are cues of a token, by magnitude.
+            top_cues: maximum number of cues of a token.
+            **arguments: other arguments of ``attribute``. The default ``target_fn``, ``"contrast_prob_diff"``, compares
+                each token with what the model says there without the context. The default ``method`` is ``"saliency"``
+                where the model allows it, else ``"auto"``.
+
+        Returns:
+            The scores of all tokens; and for each sensitive one, its alternative without the context, and its cues.
+
+        Raises:
+            InputError, CapabilityError, BudgetError, ScoreError: as in ``attribute``; the metric always needs logits.
+        """
+        criteria = Criteria(threshold, top_tokens, cue_threshold, top_cues)
+        where = ContextOf(prompt, context, template, contextless, arguments.pop("features", None))
+        question = ContextQuestion(where, metric, metric_options or {}, criteria, {"target": target, **arguments})
+        with self._stages.run() as run:
+            return context_reliance(self._stages, run, self.plugins, self.session, question)
 
     def target_of(self, result: Attribution) -> tuple[int, ...]:
         """Return the token ids of a result's target, to explain the same target again.

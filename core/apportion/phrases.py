@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 
-__all__ = ["duration", "memory", "one_line", "quoted", "sentence"]
+__all__ = ["duration", "memory", "one_line", "quoted", "sentence", "unique_names"]
 
 LONGEST = 48
 """Maximum length of a shortened text, in characters, if nothing else is asked for."""
@@ -35,6 +37,23 @@ def sentence(note: str) -> str:
     if re.match(r"[a-z]+[ ,]", text):
         text = text[0].upper() + text[1:]
     return text if re.search(r"[.!?…][\"'”’)]*$", text) else f"{text}."
+
+
+def unique_names(texts: Sequence[str]) -> list[str]:
+    """Unique names for texts: stripped, on one line, and numbered from the second occurrence on.
+
+    >>> unique_names(["the", " cat", " the"])
+    ['the', 'cat', 'the #2']
+    """
+    times: Counter[str] = Counter()
+    names: dict[str, None] = {}
+    for text in texts:
+        plain = name = " ".join(text.split()) or text
+        while name in names:
+            times[plain] += 1
+            name = f"{plain} #{times[plain] + 1}"
+        names[name] = None
+    return list(names)
 
 
 def memory(count: int) -> str:

@@ -648,6 +648,25 @@ class TestBackendDoesNotLookAtMedia(EchoMutant):
     members = {"log_probs": blind}
 
 
+class TestBackendRemembersPrompts(EchoMutant):
+    """Scores the first target that it saw after a prompt, whatever follows it in another row."""
+
+    options = {"joint": False}
+
+    def remembered(self, batch):
+        self._check_open()
+        first = vars(self).setdefault("first", {})
+        found = torch.zeros(batch.n_rows, batch.n_targets, dtype=torch.float64)
+        for i, row in enumerate(batch.rows):
+            logits = echo_logits(row.prompt, row.target).log_softmax(-1)
+            ids = first.setdefault((row.prompt, len(batch.rows), batch.n_targets), row.target)
+            ids = (ids + row.target[len(ids) :])[: len(row.target)]
+            found[i, : len(ids)] = logits[torch.arange(len(ids)), torch.tensor(ids)]
+        return found
+
+    members = {"log_probs": remembered}
+
+
 class TestBackendSharesTargetsApart(EchoMutant):
     """Says that it reads targets apart, and promises prefixes."""
 

@@ -32,6 +32,16 @@ class TestTorchInSinglePrecision(TestTorch):
     families = tiny.FAMILIES
 
 
+class TestTorchReadsApart(TestTorch):
+    """Encoder–decoder models."""
+
+    families = tiny.SEQ2SEQ_FAMILIES
+
+
+class TestTorchReadsApartInSinglePrecision(TestTorchReadsApart):
+    dtypes = ("float32", "bfloat16", "float16")
+
+
 class EveryKernel(TritonBackend):
     """With every kernel wherever it gives the right numbers, whether it pays or not."""
 

@@ -17,7 +17,7 @@ from apportion.protocols.backend import Available, BackendInfo, Capability, Unav
 from apportion.protocols.model import ModelSpec
 
 if TYPE_CHECKING:
-    from apportion_backends.torch.session import TorchSession
+    from apportion_backends.torch.model_session import ModelSession
 
 __all__ = ["TorchBackend"]
 
@@ -69,7 +69,7 @@ class TorchBackend:
         dtype: str | None = None,
         memory_budget: int | None = None,
         compile: bool = False,
-    ) -> TorchSession:
+    ) -> ModelSession:
         """Open the model, move it to the device, and find out which batches it allows.
 
         Args:
@@ -84,15 +84,17 @@ class TorchBackend:
 
         Raises:
             BackendError: the device or dtype does not exist here.
-            ModelError: the model cannot be loaded, its files lack weights, or it is not causal, so that a target
-                cannot be scored in one pass.
+            ModelError: the model cannot be loaded, its files lack weights, or it is neither a causal nor an
+                encoder–decoder model, so that a target cannot be scored in one pass.
             InputError: the objects are not those of transformers.
         """
         # transformers is imported here, so that listing backends stays quick.
+        from apportion_backends.torch.encoder_decoder import is_encoder_decoder
         from apportion_backends.torch.inputs import input_device
         from apportion_backends.torch.loading import open_model
         from apportion_backends.torch.probe import probe
         from apportion_backends.torch.remembered import remembered_traits
+        from apportion_backends.torch.seq2seq import Seq2SeqSession
         from apportion_backends.torch.session import TorchSession
 
         if not isinstance(compile, bool):
@@ -116,7 +118,15 @@ class TorchBackend:
         if memory_budget is None:
             memory_budget = _default_memory_budget(input_device(module))
         traits = remembered_traits(module) if model.owned else probe(module)
-        return TorchSession(replace(model, model=module), traits, memory_budget, compiled=compile)
+        opened = replace(model, model=module)
+        if not is_encoder_decoder(module):
+            return TorchSession(opened, traits, memory_budget, compiled=compile)
+        if compile:
+            raise BackendError(
+                "compile=True fuses the layers of causal models only, and this is an encoder–decoder model. Leave it "
+                "out."
+            )
+        return Seq2SeqSession(opened, traits, memory_budget)
 
 
 def _device(name: str) -> torch.device:

@@ -19,19 +19,34 @@ _INSTEAD: Mapping[str, str] = {
     "generation_config": "Write its settings as options: {'do_sample': True, …}.",
     "stop_strings": "Write stop, a text or a list of texts.",
 }
+_DECODER: Mapping[str, str] = {
+    **dict.fromkeys(
+        ("forced_bos_token_id", "decoder_start_token_id"),
+        "Targets are scored after it, too: set it in model.generation_config, or set tgt_lang= of the tokenizer.",
+    ),
+    **dict.fromkeys(
+        ("decoder_input_ids", "decoder_inputs_embeds", "encoder_outputs"),
+        "The model reads the prompt, and writes the target.",
+    ),
+}
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 _BEAMS = ("length_penalty", "early_stopping", "num_beam_groups", "diversity_penalty")
 
 
-def check_generate_options(options: Mapping[str, object]) -> None:
+def check_generate_options(options: Mapping[str, object], *, decoder: bool = False) -> None:
     """Refuse options that would have no effect, or another than they seem to.
+
+    Args:
+        options: options of the generation.
+        decoder: the model has a decoder that begins with tokens of its own.
 
     Raises:
         InputError: an option is set by apportion, or needs another one; the message says what to write.
     """
+    instead = {**_INSTEAD, **_DECODER} if decoder else _INSTEAD
     for name in options:
-        if name in _INSTEAD:
-            raise InputError(f"generate= has no option {name!r} here. {_INSTEAD[name]}")
+        if name in instead:
+            raise InputError(f"generate= has no option {name!r} here. {instead[name]}")
     for names, needed, there in (
         (_SAMPLING, "'do_sample': True", options.get("do_sample")),
         (_BEAMS, "'num_beams': 4 or another number above 1", options.get("num_beams", 1) != 1),

@@ -12,8 +12,8 @@ from torch import Tensor
 from apportion.errors import ScoreError, counted
 from apportion.protocols.batch import ScoringBatch
 from apportion.scoring.prefix_tree import reused_tokens
+from apportion_backends.torch.comparing import difference
 from apportion_backends.torch.memory import ran_out_of_memory
-from apportion_backends.torch.probe import difference
 
 __all__ = ["Doubt", "Guard", "Shortcut"]
 
@@ -44,12 +44,14 @@ class Guard:
         doubt: frequency of comparing a batch with some of its rows read alone.
         probed_length: the length of rows beyond which batches are compared once for each shortcut, whatever ``doubt``
             says; ``None`` for none.
+        joint: prompt and target are read as one row, so that only the length of both counts.
     """
 
-    def __init__(self, read: ReadStates, doubt: Doubt, probed_length: int | None = None) -> None:
+    def __init__(self, read: ReadStates, doubt: Doubt, probed_length: int | None = None, *, joint: bool = True) -> None:
         self._read = read
         self._doubt = doubt
         self._probed_length = probed_length
+        self._joint = joint
         self._proven: set[tuple[Shortcut, bool]] = set()
         self._refused: dict[Shortcut, str] = {}
 
@@ -69,7 +71,7 @@ class Guard:
         Raises:
             ScoreError: the model fails on a single row.
         """
-        shortcut = _shortcut(batch)
+        shortcut = self._shortcut(batch)
         if shortcut is None or shortcut in self._refused:
             return self._alone(batch)
         try:
@@ -89,6 +91,17 @@ class Guard:
                 return self._alone(batch)
             self._proven.add((shortcut, self._is_long(batch)))
         return states
+
+    def _shortcut(self, batch: ScoringBatch) -> Shortcut | None:
+        """The shortcut by which a batch is read; ``None`` for a row alone."""
+        if batch.packed:
+            return "packing"
+        if batch.prefix_length:
+            return "prefix"
+        if batch.n_rows == 1:
+            return None
+        shapes = {len(row.read) if self._joint else (len(row.prompt), len(row.target)) for row in batch.rows}
+        return "batching" if len(shapes) == 1 else "padding"
 
     def _doubts(self, shortcut: Shortcut, batch: ScoringBatch) -> bool:
         if self._doubt == "always":
@@ -133,17 +146,6 @@ class Guard:
             if not float(difference(ours, alone).max()) <= allowed * scale:
                 return False
         return True
-
-
-def _shortcut(batch: ScoringBatch) -> Shortcut | None:
-    """The shortcut by which a batch is read; ``None`` for a row alone."""
-    if batch.packed:
-        return "packing"
-    if batch.prefix_length:
-        return "prefix"
-    if batch.n_rows == 1:
-        return None
-    return "batching" if len({len(row.read) for row in batch.rows}) == 1 else "padding"
 
 
 def _has_nan(states: Float[Tensor, "B T D"], batch: ScoringBatch) -> bool:

@@ -51,7 +51,10 @@ class Head:
         """Read it from the model's output embedding and configuration; ``probe`` checks that there is no more to it."""
         layer = model.get_output_embeddings()
         cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
-        return cls(layer.weight, getattr(layer, "bias", None), cap)
+        bias, more = getattr(layer, "bias", None), getattr(model, "final_logits_bias", None)
+        if isinstance(more, Tensor):  # BART and Marian add it after the layer
+            bias = more[0] if bias is None else bias + more[0]
+        return cls(layer.weight, bias, cap)
 
     def capped(self, logits: Float[Tensor, "*R V"]) -> Float[Tensor, "*R V"]:
         """Logits of the product as the model gives them."""

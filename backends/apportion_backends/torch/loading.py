@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torch import nn
+
 from apportion.errors import InputError, ModelError, listing, suggestion
 from apportion.files import cache_dir
-from apportion.models.coverage import Coverage, open_causal_model, undisturbed
+from apportion.models.coverage import Coverage, open_language_model, reads_apart, undisturbed
 from apportion.models.dtypes import torch_dtype
 from apportion.models.folder import check_folder, has_tokenizer
 from apportion.models.hub import hub_options
@@ -18,13 +20,14 @@ from apportion.models.quiet import quiet_transformers
 from apportion.models.spec import ALIASES, files_of, is_url
 from apportion.models.tokenizer import open_tokenizer
 from apportion_backends.torch.adapter import Adapter, adapter_of
+from apportion_backends.torch.encoder_decoder import is_encoder_decoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from apportion.protocols.model import ModelSpec
 
-__all__ = ["OpenModel", "is_transformers_pair", "open_model"]
+__all__ = ["OpenModel", "holds_encoder_decoder", "is_transformers_pair", "open_model"]
 
 NOWHERE = "no-adapter"
 """Name of a subfolder that no model has."""
@@ -33,7 +36,7 @@ SAVE_TOKENIZER = "Save the tokenizer there, or name another one with tokenizer=.
 
 @dataclass(frozen=True)
 class OpenModel:
-    """A causal language model and its tokenizer.
+    """A causal or encoder–decoder language model, and its tokenizer.
 
     Attributes:
         model: a ``transformers`` model.
@@ -68,8 +71,8 @@ def open_model(spec: ModelSpec, dtype: str | None = None) -> OpenModel:
         dtype: dtype of the weights that are loaded; ``None`` for fp32.
 
     Raises:
-        ModelError: it does not exist, cannot be read, or is not a causal language model; or it lacks weights that its
-            files should have, and the spec does not allow that.
+        ModelError: it does not exist, cannot be read, or is not a language model; or it lacks weights that its files
+            should have, and the spec does not allow that.
         InputError: objects that are not of transformers.
     """
     if spec.objects is None:
@@ -81,6 +84,19 @@ def open_model(spec: ModelSpec, dtype: str | None = None) -> OpenModel:
         )
     _refuse_adapters(spec.objects)
     return OpenModel(_without_wrapper(spec.objects), spec.tokenizer, spec.source, owned=False)  # type: ignore[arg-type]
+
+
+def holds_encoder_decoder(spec: ModelSpec) -> bool:
+    """True if a spec holds or names an encoder–decoder model; false, too, if its files cannot be read."""
+    if spec.objects is not None:
+        model = _without_wrapper(spec.objects)
+        return isinstance(model, nn.Module) and is_encoder_decoder(model)
+    try:
+        source, options = files_of(spec.source)
+        adapter = adapter_of(source, local_files_only=bool(options.get("local_files_only")))
+        return reads_apart(source if adapter is None else adapter.base, {**options, **spec.config})
+    except Exception:  # loading says what is wrong with them
+        return False
 
 
 def _without_wrapper(model: object) -> object:
@@ -132,7 +148,7 @@ def _from_pretrained(spec: ModelSpec, dtype: str | None) -> OpenModel:
             # transformers would load it too, and report on the adapter instead of the model.
             settings["adapter_kwargs"] = {"subfolder": NOWHERE}
             options = {**options, **hub_options(where)}
-        model, coverage = open_causal_model(where, fill=spec.allow_missing, dtype=weights, **options, **settings)
+        model, coverage = open_language_model(where, fill=spec.allow_missing, dtype=weights, **options, **settings)
     notes = _checked(coverage, name if where == source else where, allow_missing=spec.allow_missing)
     if adapter is not None:
         notes += _with_adapter(model, adapter, source, spec)
@@ -189,7 +205,7 @@ def _readable_errors(name: str, source: str) -> Iterator[None]:
         if Path(source).exists():  # what it needs is the repair of its files, not another name
             raise ModelError(what) from error
         raise ModelError(
-            f"{what} {suggestion(name, ALIASES)}Give a folder or hub id of a causal language model, a .gguf file, a "
+            f"{what} {suggestion(name, ALIASES)}Give a folder or hub id of a language model, a .gguf file, a "
             f"(model, tokenizer) pair, or one of: {listing(ALIASES)}."
         ) from error
 

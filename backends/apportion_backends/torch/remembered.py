@@ -21,8 +21,9 @@ from apportion._version import __version__
 from apportion.errors import CapabilityError
 from apportion.files import cached_json, keep_json
 from apportion_backends.torch.checksum import model_checksum
+from apportion_backends.torch.comparing import Traits
 from apportion_backends.torch.inputs import input_device
-from apportion_backends.torch.probe import Traits, probe
+from apportion_backends.torch.probe import probe
 
 __all__ = ["remembered_traits"]
 

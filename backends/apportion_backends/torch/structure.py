@@ -19,8 +19,9 @@ from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from apportion_backends.torch.checksum import ATOMS, BOOKKEEPING, OWN_OF_TORCH
+from apportion_backends.torch.comparing import Traits
 from apportion_backends.torch.guard import Doubt
-from apportion_backends.torch.probe import Traits, probe, still_holds
+from apportion_backends.torch.probe import probe, still_holds
 from apportion_backends.torch.user_code import is_known, own_forward, user_hooks
 
 __all__ = ["Findings", "ModelState", "StructureLog", "observe"]

@@ -79,11 +79,13 @@ class TritonBackend:
             kernels: ``"auto"`` uses them where they are faster; ``"always"``, wherever they give the right numbers.
 
         Raises:
-            BackendError: the device or dtype does not exist here, ``kernels`` is neither of the two, or the model is on
-                a CPU and kernels are not interpreted.
+            BackendError: the device or dtype does not exist here, ``kernels`` is neither of the two, the model is on a
+                CPU and kernels are not interpreted, or it is an encoder–decoder model.
             ModelError: the model is not causal.
         """
         # Imported here, so that listing backends stays fast.
+        from apportion_backends.torch.loading import holds_encoder_decoder
+        from apportion_backends.torch.session import TorchSession
         from apportion_backends.triton.runtime import interpreting
         from apportion_backends.triton.session import TritonSession
 
@@ -94,5 +96,10 @@ class TritonBackend:
         where = device or str(getattr(spec.objects, "device", place))
         if not (where.startswith("cuda") or interpreting()):
             raise BackendError(f"Triton kernels cannot run on {where!r}. Name device='cuda', or use backend='torch'.")
+        if holds_encoder_decoder(spec):
+            raise BackendError(
+                "Triton kernels are for causal models, and this is an encoder–decoder model. Use backend='torch'."
+            )
         inner = TorchBackend().load(spec, device=device, dtype=dtype, memory_budget=memory_budget)
+        assert isinstance(inner, TorchSession)
         return TritonSession(inner, always=kernels == "always")

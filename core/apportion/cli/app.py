@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from apportion._version import __version__
-from apportion.cli import attribute, backends, bench, evaluate, new, plugins, run, show
+from apportion.cli import attribute, backends, bench, context, evaluate, new, plugins, run, show
 from apportion.cli.kinds import KINDS, kind_app
 from apportion.cli.options.command import add_command
 
@@ -47,6 +47,7 @@ def root(
 add_command(app, attribute.attribute, panel=RUN, epilog=attribute.EXAMPLES)
 add_command(app, run.run, panel=RUN, epilog=run.EXAMPLES)
 add_command(app, evaluate.evaluate, panel=RUN, epilog=evaluate.EXAMPLES)
+add_command(app, context.context, panel=RUN, epilog=context.EXAMPLES)
 add_command(app, show.show, panel=RUN, epilog=show.EXAMPLES)
 add_command(app, bench.bench, panel=INSTALLED, epilog=bench.EXAMPLES)
 for command in KINDS:

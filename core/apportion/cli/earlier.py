@@ -103,7 +103,7 @@ class EarlierRuns:
         changes = [
             f"--{name.replace('_', '-')} was {_shown(before, name)} and is now {_shown(now, name)}"
             for name in sorted({**before, **now})
-            if before.get(name) != now.get(name)
+            if before.get(name, DEFAULTS.get(name)) != now.get(name, DEFAULTS.get(name))
         ]
         if changes:
             raise InputError(f"{self.path} was started with other arguments: {'; '.join(changes)}. {self._ways_out()}")

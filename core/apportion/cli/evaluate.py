@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from apportion.cli.options.output import OUTPUT, OutputOptions
 from apportion.cli.options.prompt import PromptOptions
 from apportion.cli.options.target import TargetOptions
 from apportion.cli.outputs import DOTS_PER_INCH, PICTURES, check_writable, write_file
-from apportion.cli.parse import json_pairs, usage_error
+from apportion.cli.parse import json_pairs, json_pairs_by_owner, usage_error
 from apportion.cli.saved import SAVED, RowOptions, folder_of, saved_result
 from apportion.errors import listing
 from apportion.hooks.manager import installed_plugins
@@ -192,7 +192,7 @@ def _checked(metrics: MetricOptions) -> dict[str, dict[str, Any]]:
         plugins["metrics"].get(name)
     for name in metrics.compare:
         plugins["methods"].get(name)
-    options = _by_metric(metrics.metric_option)
+    options = json_pairs_by_owner("--metric-option", metrics.metric_option, "lds.masks=128")
     if metrics.random_orders % 2:
         usage_error("--random-orders", f"{metrics.random_orders} is odd, and each order is followed by its reverse.")
     if metrics.curves is not None:
@@ -224,13 +224,15 @@ def _evaluations(job: Job, metrics: MetricOptions, options: Mapping[str, Mapping
     judged = _judged(job, metrics, options)
     with job.opened() as explainer:
         first = explainer.attribute(**job.call, **job.method_options)
-        found = [explainer.evaluate(first, **judged)]
         # A target that was generated is not generated again.
         target = job.call["target"] or explainer.target_of(first)
-        for method in metrics.compare:
-            result = explainer.attribute(**{**job.call, "method": method, "target": target, "generate": None})
-            found.append(explainer.evaluate(result, **judged))
-    return found
+        others = [
+            explainer.attribute(**{**job.call, "method": method, "target": target, "generate": None})
+            for method in metrics.compare
+        ]
+        if not others:
+            return [explainer.evaluate(first, **judged)]
+        return list(explainer.evaluate([first, *others], **judged).evaluations)
 
 
 def _judged(job: Job, metrics: MetricOptions, options: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -256,13 +258,3 @@ def _deliver(found: list[Evaluation], *, as_json: bool, curves: Path | None, loo
         dpi = "figure" if "dpi" in look else DOTS_PER_INCH
         compare(found).plot(**look).savefig(content, format=curves.suffix.lower()[1:], dpi=dpi)
         write_file(curves, content.getvalue())
-
-
-def _by_metric(typed: Sequence[str]) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
-    for name, value in json_pairs("--metric-option", typed, "lds.masks=128").items():
-        metric, _, option = name.partition(".")
-        if not option:
-            usage_error("--metric-option", f"{name!r} does not name an option; write METRIC.NAME=VALUE: lds.masks=128.")
-        found.setdefault(metric, {})[option] = value
-    return found

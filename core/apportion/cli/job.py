@@ -110,7 +110,8 @@ def job_without_prompt(
 def _check_names(job: Job) -> None:
     """Refuse unknown names before a model is loaded: a typo should not cost that time."""
     plugins = installed_plugins()
-    plugins["targets"].get(job.call["target_fn"])
+    for function in (job.call["target_fn"], *(name for name, _ in job.call["step_scores"] or ())):
+        plugins["targets"].get(function)
     for kind, name in (("backends", job.explainer["backend"]), ("methods", job.call["method"])):
         if name != "auto":
             plugins[kind].get(name)

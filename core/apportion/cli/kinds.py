@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -11,14 +11,17 @@ import typer
 from rich.text import Text
 
 from apportion.cli.listing import JsonFlag, console, print_json, print_table, sub_app
+from apportion.errors import PluginError
 from apportion.hooks.docstrings import description, parameter_notes
 from apportion.hooks.manager import load_plugins
-from apportion.hooks.registry import REQUESTED
+from apportion.hooks.registry import REQUESTED, Entry
 from apportion.options import named_options
 
 __all__ = ["KINDS", "Kind", "facts_of", "kind_app"]
 
 Facts = dict[str, Any]
+HEADS = {"requires": "needs"}
+"""Heads of columns that are not the names of their facts."""
 Name = Annotated[str, typer.Argument(help="A name that `list` shows.")]
 
 
@@ -31,16 +34,31 @@ class Kind:
         nouns: plural in help texts.
         facts: returns facts about an object that only this kind has.
         options: returns the function of an object whose keyword-only parameters are the options.
+        listed: the facts that lists show too.
     """
 
     registry: str
     nouns: str
     facts: Callable[[Any], Facts] = lambda made: {}
     options: Callable[[Any], Callable[..., Any]] = type
+    listed: tuple[str, ...] = ()
 
 
 def _of_method(made: Any) -> Facts:
-    return {"estimand": made.estimand, "requires": sorted(capability.value for capability in made.requires)}
+    needs = sorted(capability.value for capability in made.requires)
+    return {
+        "family": getattr(made, "family", "") or _family(needs),
+        "estimand": made.estimand,
+        "requires": needs,
+        "cost": getattr(made, "cost", ""),
+    }
+
+
+def _family(needs: Sequence[str]) -> str:
+    """The family of a method that does not say it, from the capabilities that it needs."""
+    if "gradients" in needs:
+        return "gradient"
+    return "internals" if {"hidden_states", "attentions"} & set(needs) else "perturbation"
 
 
 def _of_target(made: Any) -> Facts:
@@ -52,7 +70,13 @@ def _of_target(made: Any) -> Facts:
 
 
 KINDS: Mapping[str, Kind] = {
-    "methods": Kind("methods", "attribution methods", _of_method, lambda made: made.run),
+    "methods": Kind(
+        "methods",
+        "attribution methods",
+        _of_method,
+        lambda made: made.run,
+        listed=("family", "estimand", "requires", "cost"),
+    ),
     "samplers": Kind("samplers", "samplers of coalitions"),
     "targets": Kind("targets", "target functions", _of_target),
     "metrics": Kind(
@@ -71,13 +95,20 @@ def kind_app(command: str) -> typer.Typer:
     kind = KINDS[command]
     app = sub_app(f"The {kind.nouns}: `list` (the default), `show NAME`.")
 
-    @app.command("list", help=f"List the {kind.nouns} with their summaries.")
+    what = "with their summaries" + (", families, estimands, needs and costs" if kind.listed else "")
+
+    @app.command("list", help=f"List the {kind.nouns} {what}.")
     def list_all(as_json: JsonFlag = False) -> None:
         entries = list(load_plugins()[kind.registry])
+        facts = [_listed(kind, entry) for entry in entries]
         if as_json:
-            print_json([{"name": e.name, "summary": e.summary, "plugin": e.plugin} for e in entries])
-            return
-        print_table((REQUESTED[kind.registry], "plugin", "summary"), [(e.name, e.plugin, e.summary) for e in entries])
+            own = ({"name": e.name, "summary": e.summary, "plugin": e.plugin} for e in entries)
+            print_json([one | more for one, more in zip(own, facts, strict=True)])
+        elif kind.listed:
+            _print_list(kind, entries, facts)
+        else:
+            rows = [(e.name, e.plugin, e.summary) for e in entries]
+            print_table((REQUESTED[kind.registry], "plugin", "summary"), rows)
 
     @app.command("show", help=f"Show one of the {kind.nouns}, and its options with their defaults.")
     def show(name: Name, as_json: JsonFlag = False) -> None:
@@ -88,6 +119,44 @@ def kind_app(command: str) -> typer.Typer:
             _print(facts)
 
     return app
+
+
+def _listed(kind: Kind, entry: Entry) -> Facts:
+    """The facts of an extension that its list shows; an error, if it cannot be loaded."""
+    if not kind.listed:
+        return {}
+    try:
+        found = kind.facts(entry.make())
+    except PluginError as error:
+        return {"error": str(error)}
+    return {name: found[name] for name in kind.listed}
+
+
+def _print_list(kind: Kind, entries: Sequence[Entry], facts: Sequence[Facts]) -> None:
+    """Print a list with facts: in a terminal below each summary, and for programs in columns."""
+    if console().is_terminal:
+        rows = [(e.name, _below(e.summary, more)) for e, more in zip(entries, facts, strict=True)]
+        heads = ", ".join(HEADS.get(name, name) for name in kind.listed)
+        print_table((REQUESTED[kind.registry], f"summary; {heads}"), rows)
+        return
+    lines: list[Sequence[str]] = []
+    for entry, more in zip(entries, facts, strict=True):
+        cells = [more.get("error", "")] * len(kind.listed) if "error" in more else [_cell(more[n]) for n in kind.listed]
+        lines.append((entry.name, *cells, entry.plugin, entry.summary))
+    columns = [HEADS.get(name, name) for name in kind.listed]
+    print_table((REQUESTED[kind.registry], *columns, "plugin", "summary"), lines)
+
+
+def _below(summary: str, facts: Facts) -> Text:
+    """A summary, and below it the facts, or why there are none."""
+    if "error" in facts:
+        return Text.assemble(summary, ("\n" + facts["error"], "red"))
+    said = [f"needs {', '.join(value)}" if name == "requires" else value for name, value in facts.items() if value]
+    return Text.assemble(summary, ("\n" + "; ".join(said), "dim"))
+
+
+def _cell(value: object) -> str:
+    return ", ".join(value) if isinstance(value, list) else str(value)
 
 
 def facts_of(command: str, name: str) -> Facts:

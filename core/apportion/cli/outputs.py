@@ -24,7 +24,15 @@ from apportion.options import check_options
 if TYPE_CHECKING:
     from apportion.results.attribution import Attribution
 
-__all__ = ["DOTS_PER_INCH", "PICTURES", "Outputs", "check_outputs", "check_writable", "write_file"]
+__all__ = [
+    "DOTS_PER_INCH",
+    "PICTURES",
+    "Outputs",
+    "check_outputs",
+    "check_writable",
+    "in_words_of_the_shell",
+    "write_file",
+]
 
 PICTURES = (".png", ".svg", ".pdf", ".eps")
 PAGE = ".html"
@@ -69,15 +77,15 @@ class Outputs:
 
     def _draw(self, result: Attribution) -> None:
         if self.plot is not None:
-            self._write(self.plot, self._picture(_in_shell_words(result), self.plot))
+            self._write(self.plot, self._picture(in_words_of_the_shell(result), self.plot))
 
     def _print(self, result: Attribution) -> None:
         if self.as_json:
             print(result.to_json(ascii_only=not stdout_is_unicode()))  # noqa: T201
         elif self.plot is not None:
-            _in_shell_words(result).show()
+            in_words_of_the_shell(result).show()
         else:
-            self._print_view(_in_shell_words(result))
+            self._print_view(in_words_of_the_shell(result))
 
     def _print_view(self, result: Attribution) -> None:
         shown = result.plot(self.view, **self.view_options)
@@ -156,7 +164,7 @@ def check_outputs(options: OutputOptions, inputs: Sequence[Path | None] = ()) ->
     return Outputs(options.as_json, options.save, options.plot, view, view_options)
 
 
-def _in_shell_words(result: Attribution) -> Attribution:
+def in_words_of_the_shell(result: Attribution) -> Attribution:
     """The result with notes that name flags, not arguments of the library; files and JSON keep the arguments."""
     provenance = result.provenance
     return replace(result, provenance=replace(provenance, notes=tuple(map(in_shell_words, provenance.notes))))

@@ -143,7 +143,7 @@ def _facts_of(line: Mapping[str, Any], folder: ResultsFolder) -> RowFacts:
             target=result["target_text"],
             target_end=made.get("target_end"),
             score=result["full_value"],
-            unit=made["unit"],
+            unit=made.get("score_unit") or made["unit"],
             top=[(names[i], values[i]) for i in order],
             evaluations=made["evaluations"],
             cached=made["cached"],

@@ -9,7 +9,16 @@ from typing import Any, NoReturn
 
 import typer
 
-__all__ = ["json_pairs", "memory_size", "number", "pair", "split_names", "token_ids", "usage_error"]
+__all__ = [
+    "json_pairs",
+    "json_pairs_by_owner",
+    "memory_size",
+    "number",
+    "pair",
+    "split_names",
+    "token_ids",
+    "usage_error",
+]
 
 _BYTES = {"": 1, "b": 1}
 _BYTES |= {f"{letter}b": 1000**power for power, letter in enumerate("kmgt", 1)}
@@ -43,6 +52,17 @@ def json_pairs(flag: str, texts: Sequence[str], example: str) -> dict[str, Any]:
         if name in found:
             usage_error(flag, f"{name!r} is given twice: {found[name]!r} and {value!r}.")
         found[name] = json_or_text(flag, value)
+    return found
+
+
+def json_pairs_by_owner(flag: str, texts: Sequence[str], example: str) -> dict[str, dict[str, Any]]:
+    """Read ``owner.key=value`` pairs, such as the options of several metrics, by owner."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, value in json_pairs(flag, texts, example).items():
+        owner, _, option = name.partition(".")
+        if not option:
+            usage_error(flag, f"{name!r} does not name an option; write NAME.OPTION=VALUE: {example}.")
+        found.setdefault(owner, {})[option] = value
     return found
 
 

@@ -16,7 +16,7 @@ from apportion.prompts.common import PIECES as PIECES_OF_TEXTS
 from apportion.prompts.template import Template
 from apportion.prompts.text import Text
 
-__all__ = ["build_prompt"]
+__all__ = ["build_prompt", "plain_text"]
 
 PIECES = "words"
 """Features of a plain prompt without ``--features``."""
@@ -62,6 +62,35 @@ def build_prompt(options: PromptOptions, text: str | None = None) -> object:
         )
     baseline = options.text_baseline if options.baseline_id is None else options.baseline_id
     return Text(_text(options, text), by=options.features or PIECES, baseline=baseline, keep=options.kept)
+
+
+def plain_text(options: PromptOptions, flag: str) -> str:
+    """The text of a plain prompt, of which only ``--features`` may be given.
+
+    Args:
+        options: options of the prompt.
+        flag: the flag that needs a plain prompt, for messages.
+
+    Raises:
+        typer.BadParameter: the prompt is of another type, or is missing.
+        InputError: its file cannot be read.
+    """
+    check_named("--prompt-file", options.prompt_file)
+    source = _source(options, None)
+    given = {
+        source: source not in ("PROMPT", "--prompt-file"),
+        "--document": bool(options.document),
+        "--as-chat": options.as_chat,
+        "--input": options.input is not None,
+        "--text-baseline": options.text_baseline is not None,
+        "--baseline-id": options.baseline_id is not None,
+        "--keep": bool(options.keep),
+        "--keep-index": bool(options.keep_index),
+    }
+    for name, is_given in given.items():
+        if is_given:
+            usage_error(name, f"{flag} is given too, which is for a plain PROMPT or --prompt-file.")
+    return _text(options, None)
 
 
 def _source(options: PromptOptions, text: str | None) -> str:

@@ -23,7 +23,7 @@ Check = Callable[[Mapping[str, Any]], None]
 
 
 def check_contrast(call: Mapping[str, Any]) -> None:
-    """Refuse a contrast that the target function does not take, and a function that lacks one. Imports torch.
+    """Refuse a contrast that no target function takes, and a function that lacks one. Imports torch.
 
     Args:
         call: arguments of ``attribute``.
@@ -33,9 +33,10 @@ def check_contrast(call: Mapping[str, Any]) -> None:
     """
     name, contrast, target = call["target_fn"], call.get("contrast"), call.get("target")
     targets = installed_plugins()["targets"]
-    contrastive = bool(getattr(targets.get(name).load(), "contrastive", False))
+    names = (name, *(step for step, _ in call.get("step_scores") or ()))
+    contrastive = [one for one in names if getattr(targets.get(one).load(), "contrastive", False)]
     if contrastive and contrast is None:
-        raise InputError(f"The target function {name!r} compares with another target; give it as --contrast.")
+        raise InputError(f"The target function {contrastive[0]!r} compares with another target; give it as --contrast.")
     if contrast is None:
         return
     if not contrastive:

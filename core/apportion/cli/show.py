@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from apportion.cli.context import saved_reliance, show_reliance
 from apportion.cli.listing import print_json
 from apportion.cli.options.command import Without
 from apportion.cli.options.output import OutputOptions
@@ -48,6 +49,13 @@ def show(
 ) -> None:
     """Show a saved result in the terminal, as JSON or as a picture; or list the rows of a folder of results."""
     outputs = check_outputs(output, inputs=[saved.result])
+    reliance = saved_reliance(saved.result) if saved.result.is_file() and row.row is None else None
+    if reliance is not None:
+        if output.view is not None or (output.plot is not None and output.plot.suffix.lower() != ".html"):
+            flag = "--plot" if output.view is None else "--view"
+            usage_error(flag, f"{saved.result} is a context reliance, which has a terminal view and an .html page.")
+        show_reliance(reliance, html=output.plot, as_json=output.as_json)
+        return
     outputs.check_view()
     folder = None if row.row is not None else folder_of(saved.result)
     if folder is None:

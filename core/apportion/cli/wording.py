@@ -11,6 +11,7 @@ __all__ = ["in_shell_words", "written_targets"]
 FLAGS = {
     "allow_missing": "--allow-missing",
     "at_once": "--at-once",
+    "attribute_generated": "--attribute-generated",
     "backend": "--backend",
     "backend_options": "--backend-option",
     "baseline": "--text-baseline",

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from apportion.errors import BudgetError, CapabilityError, InputError, ScoreError, counted, listing
 from apportion.functions import failures_of, wrong_answer
+from apportion.game.possible import adding_up
 from apportion.protocols.inputs import Alternatives
 
 if TYPE_CHECKING:
@@ -33,10 +34,12 @@ class Memory:
     Attributes:
         rendered: the inputs of each coalition, whose values are averaged.
         scored: the values of each input.
+        settled: the value of an output that some features cannot affect, by its number and the others' coalition.
     """
 
     rendered: dict[bytes, tuple[Hashable, ...]] = field(default_factory=dict)
     scored: dict[Hashable, Float[Tensor, " K"]] = field(default_factory=dict)
+    settled: dict[tuple[int, bytes], float] = field(default_factory=dict)
 
 
 class Game:
@@ -58,6 +61,8 @@ class Game:
         inside: returns access to the model's internals, if the session allows it; its argument counts evaluations.
         memory: memory of games with the same model, prompt and target; a new one if ``None``.
         spent: inputs queried by the runs that this one continues; they count as evaluations of this game.
+        possible: which features can affect each output, ``Bool[F, K]``; ``None`` if all can. Where one cannot, the
+            output's value is exactly the same with and without it.
 
     Attributes:
         excess: number of inputs by which the last query that was refused exceeded the budget; 0 if none was.
@@ -76,10 +81,13 @@ class Game:
         inside: Callable[[Charge], Inside] | None = None,
         memory: Memory | None = None,
         spent: Iterable[Hashable] = (),
+        possible: Bool[Tensor, "F K"] | None = None,
     ) -> None:
         self.feature_names = tuple(feature_names)
         self.n_features = len(self.feature_names)
         self.n_outputs = n_outputs
+        everything = torch.ones(self.n_features, n_outputs, dtype=torch.bool)
+        self.possible = everything if possible is None else possible
         self.budget = budget
         self._render = render
         self._score = score
@@ -159,13 +167,16 @@ class Game:
             first.setdefault(key, row)
         self._render_new(first, mask)
         self._score_new(first, mask)
-        return torch.stack([self._value(key) for key in keys])
+        return self._settled(mask, torch.stack([self._value(key) for key in keys]))
 
     def known(self, mask: Bool[Tensor, " F"]) -> Float[Tensor, " K"] | None:
         """Return v of one coalition if it has already been scored, else ``None``; never scores anything."""
-        (key,) = _keys(self._checked(mask[None]))
+        checked = self._checked(mask[None])
+        (key,) = _keys(checked)
         inputs = self._memory.rendered.get(key, (None,))
-        return self._value(key) if all(i in self._memory.scored for i in inputs) else None
+        if not all(i in self._memory.scored for i in inputs):
+            return None
+        return self._settled(checked, self._value(key)[None].clone())[0]
 
     def inside(self) -> Inside:
         """Access to the model's gradients and internals, for white-box methods; their evaluations count in this game.
@@ -208,6 +219,23 @@ class Game:
     def _value(self, key: bytes) -> Float[Tensor, " K"]:
         values = [self._memory.scored[i] for i in self._memory.rendered[key]]
         return values[0] if len(values) == 1 else torch.stack(values).mean(0)
+
+    def _settled(self, mask: Bool[Tensor, "S F"], values: Float[Tensor, "S K"]) -> Float[Tensor, "S K"]:
+        """The values, where outputs that a feature cannot affect have the value that they had first.
+
+        Batches round differently, and methods take differences. If the values of the tokens add up to that of the
+        whole target, they still do.
+        """
+        limited, known = (~self.possible.all(0)).nonzero().flatten().tolist(), self._memory.settled
+        if not limited:
+            return values
+        whole = adding_up(values)
+        for k in limited:
+            found = zip(_keys(mask & self.possible[:, k]), values[:, k].tolist(), strict=True)
+            settled = [known.setdefault((k, key), value) for key, value in found]
+            values[:, k] = torch.tensor(settled, dtype=torch.float64)
+        values[whole, 0] = values[whole, 1:].sum(1)
+        return values
 
     def _render_new(self, first: Mapping[bytes, int], mask: Bool[Tensor, "S F"]) -> None:
         """Render coalitions that are not in memory; ``first`` maps each to the first row that has it."""

@@ -11,7 +11,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from apportion.errors import CapabilityError, InputError, PluginError, ScoreError, shown
-from apportion.game.token_view import Charge, features_of_tokens, text_only
+from apportion.game.token_features import token_owners
+from apportion.game.token_view import Charge, text_only
+from apportion.options import whole_number
 from apportion.protocols.inside import NO_EDITS, Edits, Gradients, ModuleGradients, Side, Trace
 from apportion.scoring.white_box import ModulesToRead, Pass
 
@@ -52,7 +54,14 @@ class AskInside(Protocol):
         ...
 
     def trace(
-        self, prompt: tuple[int, ...], *, hidden: bool, attentions: bool, modules: tuple[str, ...], edits: Edits
+        self,
+        prompt: tuple[int, ...],
+        *,
+        hidden: bool,
+        attentions: bool,
+        modules: tuple[str, ...],
+        edits: Edits,
+        last: int | None,
     ) -> Trace:
         """Internals of one forward pass over a prompt and the target."""
         ...
@@ -68,13 +77,13 @@ class GameInside:
         charge: counts evaluations before they are made.
 
     Raises:
-        CapabilityError: tokens cannot be matched with features.
+        CapabilityError: tokens cannot be matched with features, or a feature has none.
     """
 
     def __init__(self, request: Request, session: InsideSession, ask: AskInside, charge: Charge) -> None:
         tokenizer, adapter = session.tokenizer, request.adapter
         self.prompt_ids = text_only(request.renderer.full())
-        self.feature_of = features_of_tokens(adapter, tokenizer, self.prompt_ids)
+        self.feature_of = token_owners(request, tokenizer, self.prompt_ids)
         special = set(tokenizer.all_special_ids)
         self.special = tuple(token in special for token in self.prompt_ids)
         self.joint = session.layout.joint
@@ -168,12 +177,21 @@ class GameInside:
         return found
 
     def trace(
-        self, *, hidden: bool = False, attentions: bool = False, modules: Sequence[str] = (), edits: Edits = NO_EDITS
+        self,
+        *,
+        hidden: bool = False,
+        attentions: bool = False,
+        modules: Sequence[str] = (),
+        edits: Edits = NO_EDITS,
+        last: int | None = None,
     ) -> Trace:
         """Internals of one forward pass over the prompt and the target."""
         names = _names("modules", modules)
+        rows = None if last is None else whole_number("last", last, least=1)
         self._charge(1)
-        return self._ask.trace(self.prompt_ids, hidden=hidden, attentions=attentions, modules=names, edits=edits)
+        return self._ask.trace(
+            self.prompt_ids, hidden=hidden, attentions=attentions, modules=names, edits=edits, last=rows
+        )
 
     def _pass(
         self,
@@ -239,7 +257,7 @@ def require_gradient(readout: Readout, name: str) -> None:
     """
     with torch.inference_mode(False), torch.enable_grad():
         draw = torch.Generator().manual_seed(0)
-        wide = 1 + max(max(ids) for ids in readout.targets)
+        wide = readout.vocabulary
         logits = [torch.randn(1, len(ids), wide, generator=draw, requires_grad=True) for ids in readout.targets]
         scores = [readout.scores_of(part, ids) for part, ids in zip(logits, readout.targets, strict=True)]
         other = torch.randn(logits[0].shape, generator=draw)

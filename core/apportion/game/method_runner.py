@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from apportion.errors import BudgetError, PluginError, counted
 from apportion.failures import failures_of_plugin
 from apportion.game.game import Game
+from apportion.game.possible import within_possible
 from apportion.game.stopping import run_until
 from apportion.protocols.backend import WHITE_BOX
 from apportion.protocols.methods import Estimate, Method
@@ -69,7 +70,7 @@ class WatchedGenerator(torch.Generator):
 
 
 def check_estimate(name: str, estimate: object, n_features: int, n_outputs: int) -> Estimate:
-    """Check an estimate against the protocol: shapes, finite values, no negative errors.
+    """Check an estimate against the protocol: shapes, finite values, no negative errors or magnitudes.
 
     Raises:
         PluginError: the return value is not an estimate of this game.
@@ -101,11 +102,22 @@ def check_estimate(name: str, estimate: object, n_features: int, n_outputs: int)
             f"The method {name!r} returned notes {estimate.notes!r:.80}; notes must be a tuple of sentences."
         )
     _check_finite(name, estimate)
+    _check_signs(name, estimate)
     if estimate.std_error is not None and bool(((estimate.std_error < 0) | estimate.std_error.isinf()).any()):
         raise PluginError(f"The method {name!r} returned a negative or infinite standard error (NaN means unknown).")
     if estimate.replicates is not None:
         _check_replicates(name, estimate, n_features)
     return estimate
+
+
+def _check_signs(name: str, estimate: Estimate) -> None:
+    if not isinstance(estimate.signed, bool):
+        raise PluginError(f"The method {name!r} returned signed={estimate.signed!r:.40}; it must be True or False.")
+    if not estimate.signed and bool((estimate.values < 0).any()):
+        raise PluginError(
+            f"The method {name!r} returned signed=False, and the negative value {float(estimate.values.min()):g}; "
+            "magnitudes are never negative. Return their absolute values, or leave signed=True."
+        )
 
 
 def _check_finite(name: str, estimate: Estimate) -> None:
@@ -179,6 +191,7 @@ def run_method(
             f"baselines, so a budget of {request.budget} allows {counted(request.coalition_budget or 0, 'coalition')}.)"
         ) from error
     estimate = check_estimate(request.method_name, estimate, game.n_features, game.n_outputs)
+    estimate = within_possible(estimate, game.possible, estimate.estimand or request.method.estimand)
     return estimate if budget is not None else _judged(request, estimate, sampled=rng.used)
 
 

@@ -12,28 +12,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from apportion.errors import CapabilityError
+from apportion.game.token_features import token_owners
 from apportion.protocols.backend import LogitsSession, Session
 from apportion.protocols.batch import ScoringBatch
-from apportion.protocols.features import Segment
 from apportion.protocols.targets import Target, TargetFunction
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-    from apportion.protocols.inputs import InputAdapter
     from apportion.protocols.request import Request
     from apportion.protocols.row import ModelInput
 
-__all__ = [
-    "Charge",
-    "Predict",
-    "ScoreTokens",
-    "TokenView",
-    "features_of_tokens",
-    "predictions",
-    "text_only",
-    "token_view",
-]
+__all__ = ["Charge", "Predict", "ScoreTokens", "TokenView", "predictions", "text_only", "token_view"]
 
 Charge = Callable[[int], None]
 """Counts evaluations other than of coalitions, before they are made; raises if they exceed the budget."""
@@ -75,8 +63,15 @@ def token_view(request: Request, session: Session, score: ScoreTokens, predict: 
         charge: counts evaluations before they are made.
 
     Raises:
-        CapabilityError: tokens cannot be matched with features.
+        CapabilityError: tokens cannot be matched with features, a feature has none, or tokens of the target are
+            features.
     """
+    if any(feature.generated is not None for feature in request.adapter.features):
+        raise CapabilityError(
+            f"The method {request.method_name!r} replaces tokens of the prompt, and not those of the target, which "
+            "attribute_generated=True makes features. Leave that out, or use a method that evaluates coalitions, such "
+            "as 'ablation'."
+        )
     ids = text_only(request.renderer.full())
 
     def counted(prompts: Sequence[tuple[int, ...]], target_fn: TargetFunction) -> Float[Tensor, "N K"]:
@@ -85,7 +80,7 @@ def token_view(request: Request, session: Session, score: ScoreTokens, predict: 
 
     return TokenView(
         prompt_ids=ids,
-        feature_of=features_of_tokens(request.adapter, session.tokenizer, ids),
+        feature_of=token_owners(request, session.tokenizer, ids),
         target=request.target,
         target_fn=request.target_fn_name,
         score=counted,
@@ -107,37 +102,6 @@ def text_only(prompt: ModelInput) -> tuple[int, ...]:
     return prompt.ids
 
 
-def features_of_tokens(
-    adapter: InputAdapter, tokenizer: PreTrainedTokenizerBase, prompt_ids: Sequence[int]
-) -> tuple[int | None, ...]:
-    """The feature of each token: as the adapter states it, or of the segment that contains most of the token's text.
-
-    Raises:
-        CapabilityError: the prompt's tokens cannot be matched with its text.
-    """
-    stated = getattr(adapter, "feature_of_token", None)
-    if stated is not None:
-        return tuple(stated)
-    segments = tuple(getattr(adapter, "segments", ()))
-    text = "".join(segment.text for segment in segments)
-    if not tokenizer.is_fast or not segments:
-        raise CapabilityError(
-            "The feature of each token of this prompt cannot be determined: the "
-            + ("tokenizer provides no offsets" if segments else "input adapter provides no segments")
-            + ". Use Text(..., by='tokens'), whose features are tokens."
-        )
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    ids, owners = list(encoded["input_ids"]), _owners(segments)
-    for before in range(len(prompt_ids) - len(ids) + 1):
-        if list(prompt_ids[before : before + len(ids)]) == ids:
-            inside = [_owner(owners[start:stop]) for start, stop in encoded["offset_mapping"]]
-            return (*[None] * before, *inside, *[None] * (len(prompt_ids) - len(ids) - before))
-    raise CapabilityError(
-        "The feature of each token of this prompt cannot be determined: the text of its segments has other tokens "
-        "than the prompt. Use Text(..., by='tokens'), whose features are tokens."
-    )
-
-
 def predictions(session: Session, ids: tuple[int, ...], start: int | None) -> Float[Tensor, "P V"]:
     """Logits for each token of a prompt, given the tokens before it, from one forward pass.
 
@@ -146,22 +110,18 @@ def predictions(session: Session, ids: tuple[int, ...], start: int | None) -> Fl
         ids: the prompt.
         start: token from which the first token is predicted; if ``None``, the first token has equal logits for the
             whole vocabulary.
+
+    Raises:
+        CapabilityError: an encoder reads prompts, and does not predict their tokens.
     """
+    if not session.layout.joint:
+        raise CapabilityError(
+            "This model reads prompts in an encoder, which does not predict their tokens. Use another method, or let "
+            "another model predict them, for example by replacement_model= of 'reagent'."
+        )
     assert isinstance(session, LogitsSession)
     first, rest = ((start,), ids) if start is not None else (ids[:1], ids[1:])
     known = torch.cat(list(session.logits(ScoringBatch.of([first], rest), 1)))[0].cpu().double() if rest else None
     if known is None:
         return torch.zeros(len(ids), int(session.info.vocabulary or 1), dtype=torch.float64)
     return known if start is not None else torch.cat([torch.zeros_like(known[:1]), known])
-
-
-def _owners(segments: Sequence[Segment]) -> list[tuple[int | None, bool]]:
-    """The feature of each character, and whether the character is visible."""
-    return [(segment.feature, not char.isspace()) for segment in segments for char in segment.text]
-
-
-def _owner(chars: Sequence[tuple[int | None, bool]]) -> int | None:
-    """The feature of most visible characters, or of most characters if all are white space; the first wins a tie."""
-    seen = [feature for feature, visible in chars if visible] or [feature for feature, _ in chars]
-    counted = {feature: seen.count(feature) for feature in dict.fromkeys(seen)}
-    return max(counted, key=lambda feature: counted[feature]) if counted else None

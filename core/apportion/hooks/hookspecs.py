@@ -163,8 +163,9 @@ def apportion_on_progress(event: ProgressEvent) -> None:
 def apportion_lookup(request: Request, session: Session, rows: Sequence[Row]) -> Float[Tensor, "N T"] | None:
     """Called before scoring is planned, for target functions that need log-probabilities: look up known scores.
 
-    ``rows`` are distinct prompts, with their media, and one target: that of the run or, in other calls, its contrast or
-    another spelling of either. Known rows are neither planned nor scored.
+    ``rows`` are distinct prompts, with their media, and one target: that of the run or, in other calls, its contrast,
+    another spelling of either, or a part of one that is scored after other tokens than usual
+    (``attribute_generated=True``). Known rows are neither planned nor scored.
 
     Returns log-probabilities of the target's tokens, one line per row, with NaN throughout for an unknown row; or
     ``None`` if no row is known. If several plugins know a row, the one loaded last takes precedence.

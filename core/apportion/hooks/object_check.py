@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from apportion.hooks.docstrings import description, parameter_notes
@@ -94,6 +94,7 @@ def _attribute_faults(kind: str, made: Any) -> Iterator[str]:
         requires = made.requires
         if not isinstance(requires, frozenset) or not all(isinstance(c, Capability) for c in requires):
             yield f"must have a frozenset of Capability as requires; it is {requires!r}."
+        yield from _texts_expected(made, ("family", "cost"))
     elif kind == "samplers":
         named = getattr(made, "estimands", ())
         if not isinstance(named, tuple) or not all(isinstance(one, str) for one in named):
@@ -101,13 +102,18 @@ def _attribute_faults(kind: str, made: Any) -> Iterator[str]:
     elif kind == "targets":
         if not isinstance(made.needs, Needs):
             yield f"must have a Needs as needs; it is {made.needs!r}."
-        for name in ("label", "rise"):
-            if not isinstance(getattr(made, name, ""), str):
-                yield f"must have a string as its {name}; it is {getattr(made, name)!r}."
+        yield from _texts_expected(made, ("label", "rise"))
     elif kind == "metrics" and not isinstance(made.higher_is_better, bool):
         yield f"must have True or False as higher_is_better; it is {made.higher_is_better!r}."
     elif kind == "backends" and not isinstance(made.info, BackendInfo):
         yield f"must have a BackendInfo as info; it is {made.info!r}."
+
+
+def _texts_expected(made: object, names: Sequence[str]) -> Iterator[str]:
+    """Faults of optional attributes that must be strings."""
+    for name in names:
+        if not isinstance(getattr(made, name, ""), str):
+            yield f"must have a string as its {name}; it is {getattr(made, name)!r}."
 
 
 def _documentation_faults(kind: str, made: object) -> Iterator[str]:

@@ -20,10 +20,13 @@ from apportion.models.quiet import quiet_transformers, without_load_report
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["Coverage", "open_causal_model", "undisturbed"]
+__all__ = ["Coverage", "open_causal_model", "open_language_model", "reads_apart", "undisturbed"]
 
 SEED = 0
 """Seed of the random numbers that fill gaps, so that two starts give equal scores."""
+
+FILE_OPTIONS = ("revision", "subfolder", "cache_dir", "token", "local_files_only", "trust_remote_code", "code_revision")
+"""Options of ``from_pretrained`` on where the files are."""
 
 WRAPPERS: Mapping[str, tuple[str, str]] = {
     "module.": ("torch.nn.DataParallel", "model.module.save_pretrained(…)"),
@@ -186,10 +189,64 @@ def open_causal_model(source: str, *, fill: bool = False, **options: Any) -> tup
     """
     from transformers import AutoModelForCausalLM
 
+    return _opened(AutoModelForCausalLM, source, fill, options)
+
+
+def open_language_model(source: str, *, fill: bool = False, **options: Any) -> tuple[PreTrainedModel, Coverage]:
+    """Open a causal or encoder–decoder language model, as its configuration says, and compare it with its checkpoint.
+
+    Args:
+        source: folder or hub id.
+        fill: gaps are meant to be filled, with the same random numbers in every start.
+        **options: options of ``from_pretrained``.
+
+    Raises:
+        ModelError: the files hold a model of another kind.
+        Exception: whatever transformers raises for files that cannot be read.
+    """
+    from transformers import AutoModelForSeq2SeqLM
+
+    try:
+        if not reads_apart(source, options):
+            return open_causal_model(source, fill=fill, **options)
+        return _opened(AutoModelForSeq2SeqLM, source, fill, options)
+    except ValueError as error:
+        if "Unrecognized configuration class" not in str(error):
+            raise
+        saved_as = listing(getattr(_config(source, options), "architectures", None) or ("model of another kind",))
+        raise ModelError(
+            f"{source!r} holds a {saved_as}, which does not continue a text or write one of its own. Give a causal "
+            "language model, or an encoder–decoder model such as T5ForConditionalGeneration."
+        ) from error
+
+
+def reads_apart(source: str, options: Mapping[str, Any]) -> bool:
+    """True if a folder or hub id holds an encoder–decoder model, as its configuration says.
+
+    Args:
+        source: folder or hub id.
+        options: options of ``from_pretrained``.
+
+    Raises:
+        Exception: whatever transformers raises for a configuration that cannot be read.
+    """
+    if "gguf_file" in options:  # these are converted as causal models
+        return False
+    return bool(getattr(_config(source, options), "is_encoder_decoder", False))
+
+
+def _config(source: str, options: Mapping[str, Any]) -> Any:
+    from transformers import AutoConfig
+
+    known = {name: options[name] for name in FILE_OPTIONS if name in options}
+    return options.get("config") or AutoConfig.from_pretrained(source, **known)
+
+
+def _opened(kind: Any, source: str, fill: bool, options: Mapping[str, Any]) -> tuple[PreTrainedModel, Coverage]:
     # Weights of another shape are reported then, as missing ones are, and not raised without their names.
     asked: dict[str, Any] = {**options, "ignore_mismatched_sizes": True, "output_loading_info": True}
     with undisturbed(seeded=fill):
-        opened: Any = AutoModelForCausalLM.from_pretrained(source, **asked)
+        opened: Any = kind.from_pretrained(source, **asked)
     model, info = opened
     return model, Coverage.of(model, info)
 

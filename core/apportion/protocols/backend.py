@@ -105,6 +105,8 @@ class Layout:
         joint: prompt and target are read as one sequence. ``False`` for encoder–decoder models, which read the prompt
             in the encoder and the target in the decoder: these share no prefixes, and each part has its own length
             limit.
+        source_sharing: a prompt is encoded once for all rows of a batch that have it, and not again in the next batch;
+            only if that batch has no other prompt, it is encoded alone. For layouts that are not ``joint``.
         lanes: number of batches that may be in progress at once. Above 1, ``log_probs`` and ``logits`` are called from
             that many threads, for batches that do not continue from one another.
     """
@@ -117,6 +119,7 @@ class Layout:
     packing_limit: int | None = None
     packing_overhead: float = 0.0
     joint: bool = True
+    source_sharing: bool = False
     lanes: int = 1
 
 
@@ -135,6 +138,10 @@ class SessionInfo:
         notes: sentences about choices made for this model, shown in results.
         model: the model's name, shown in results.
         weights_bytes: memory of the weights in bytes; ``None`` if unknown.
+        target_length: maximum number of target tokens, if the layout is not ``joint`` and the limit is another one than
+            ``context_length``; ``None`` if it is that.
+        target_vocabulary: number of token ids that the model can write, if that is not ``vocabulary``; ``None`` if it
+            is.
     """
 
     backend: str
@@ -146,6 +153,18 @@ class SessionInfo:
     notes: tuple[str, ...] = field(default=())
     model: str = ""
     weights_bytes: int | None = None
+    target_length: int | None = None
+    target_vocabulary: int | None = None
+
+    @property
+    def longest_target(self) -> int | None:
+        """Maximum number of target tokens; ``None`` if the model has no limit."""
+        return self.context_length if self.target_length is None else self.target_length
+
+    @property
+    def written_vocabulary(self) -> int | None:
+        """Number of token ids that the model can write; ``None`` if unknown."""
+        return self.vocabulary if self.target_vocabulary is None else self.target_vocabulary
 
 
 @runtime_checkable
@@ -154,6 +173,11 @@ class Session(Protocol):
 
     A session with the capability ``LOGITS`` is also a ``LogitsSession``. One with ``GENERATE`` is also a
     ``GenerateSession``. One with ``GRADIENTS``, ``HIDDEN_STATES`` or ``ATTENTIONS`` is also an ``InsideSession``.
+
+    Optional attribute, read if it exists:
+
+    - ``target_tokenizer``: the tokenizer of targets, if the layout is not ``joint``. A text is encoded as its
+      ``text_target``. Without this attribute, ``tokenizer`` encodes targets too.
     """
 
     @property

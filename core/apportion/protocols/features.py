@@ -9,19 +9,26 @@ __all__ = ["Feature", "Level", "Segment"]
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """One part of a prompt that gets one score.
+    """One part of a prompt that gets one score, or (with ``attribute_generated=True``) one token of the target.
 
     Attributes:
         name: name shown in tables and plots; unique within the prompt.
         text: text of the prompt when the feature is present.
         members: the parts that are perturbed together, if there are several (a group of slots).
         baseline: text that replaces it when the feature is absent; ``""`` if it is removed.
+        generated: position in the target, from 0, if the feature is one of its tokens; ``None`` for a part of the
+            prompt.
     """
 
     name: str
     text: str
     members: tuple[str, ...] = ()
     baseline: str = ""
+    generated: int | None = None
+
+    def precedes(self, position: int) -> bool:
+        """True if the target's token at this position is read after the feature, and so can depend on it."""
+        return self.generated is None or self.generated < position
 
 
 @dataclass(frozen=True, slots=True)

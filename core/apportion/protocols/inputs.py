@@ -46,6 +46,8 @@ class InputAdapter(Protocol):
     - ``levels``: ``Sequence[Level]``, coarser groupings of the features, the coarsest first, each nested in the one
       before: documents, then their sentences, when the features are words. Each has at least two groups, and fewer
       groups than there are features.
+    - ``baseline_ids``: ``Sequence[int]``, the tokens that replace every absent feature, if they are the same for all;
+      with ``attribute_generated=True`` they replace absent tokens of the target, too, which are otherwise left out.
     """
 
     @property
@@ -82,4 +84,8 @@ class PromptRenderer(Protocol):
 
     def start(self) -> int | None:
         """The token that an empty prompt begins with, if the tokenizer has one."""
+        ...
+
+    def note(self, text: str | None) -> None:
+        """Add a sentence for the result; ``None`` adds nothing."""
         ...

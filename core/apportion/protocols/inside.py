@@ -81,8 +81,9 @@ class Trace:
     """Internals of one forward pass, detached.
 
     Decoder-only models read the prompt and all but the last target token as one sequence of L tokens. In
-    encoder–decoder models L is the number of tokens that the decoder reads: its start token, and all but the last
-    target token. The encoder reads the P tokens of the prompt.
+    encoder–decoder models L is the number of tokens that the decoder reads: one or more tokens of its own at the start,
+    and all but the last target token. The encoder reads the P tokens of the prompt. In both, the last T tokens are
+    those that predict the target.
 
     Attributes:
         hidden: the embeddings, then the output of each layer, of width D, as the model returns them; empty unless
@@ -93,6 +94,8 @@ class Trace:
         encoder_hidden: the same as ``hidden`` for the encoder, if there is one.
         encoder_attentions: the same as ``attentions`` for the encoder, if there is one.
         cross_attentions: the weights with which the decoder attends to the prompt, of each of its layers.
+        attention_modules: names of the modules that attend with the weights in ``attentions``; empty if unknown. In
+            hybrid models, not all layers attend.
     """
 
     hidden: tuple[Float[Tensor, "L D"], ...] = ()
@@ -101,6 +104,7 @@ class Trace:
     encoder_hidden: tuple[Float[Tensor, "P D"], ...] = ()
     encoder_attentions: tuple[Float[Tensor, "H P P"], ...] = ()
     cross_attentions: tuple[Float[Tensor, "H L P"], ...] = ()
+    attention_modules: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,9 +299,23 @@ class Inside(Protocol):
         ...
 
     def trace(
-        self, *, hidden: bool = False, attentions: bool = False, modules: Sequence[str] = (), edits: Edits = NO_EDITS
+        self,
+        *,
+        hidden: bool = False,
+        attentions: bool = False,
+        modules: Sequence[str] = (),
+        edits: Edits = NO_EDITS,
+        last: int | None = None,
     ) -> Trace:
         """Return internals of one forward pass over the prompt and the target; one evaluation.
+
+        Args:
+            hidden: return hidden states.
+            attentions: return attention weights.
+            modules: names of modules whose outputs are returned.
+            edits: changes to what modules return or read.
+            last: return only the attention weights of so many last tokens (of a decoder, not of an encoder), which take
+                far less memory; ``None`` for those of all tokens.
 
         Raises:
             InputError: a module does not exist, is not called, or returns no tensor.
@@ -357,8 +375,11 @@ class InsideSession(Session, Protocol):
         attentions: bool = False,
         modules: Sequence[str] = (),
         edits: Edits = NO_EDITS,
+        last: int | None = None,
     ) -> Trace:
         """Internals of one forward pass over a prompt and all but the last token of a target.
+
+        With ``last``, ``attentions`` and ``cross_attentions`` have the rows of so many last tokens alone.
 
         Raises:
             InputError: a module does not exist, is not called, or returns no tensor.

@@ -77,7 +77,10 @@ class Method(Protocol):
     name of a registered sampler, the method receives the ``Sampler`` itself.
 
     The optional attribute ``adaptive`` is ``True`` if the coalitions that a method queries depend on earlier values, so
-    that its cost is not known in advance.
+    that its cost is not known in advance. Two more are strings for listings, such as ``apportion methods``: ``family``,
+    one of ``"perturbation"``, ``"gradient"``, ``"internals"`` and ``"interactions"`` or another word (if it is missing,
+    it follows from ``requires``), and ``cost``, a phrase such as ``"F + 1 evaluations"`` or ``"one forward pass; one
+    backward pass per output"``, with F features.
     """
 
     @property

@@ -12,7 +12,26 @@ if TYPE_CHECKING:
     from apportion.protocols.row import ModelInput
     from apportion.protocols.targets import Target, TargetFunction
 
-__all__ = ["Request"]
+__all__ = ["Request", "StepFunction"]
+
+
+@dataclass(frozen=True, slots=True)
+class StepFunction:
+    """A target function whose value is recorded for each target token of the full prompt, beside the attributions.
+
+    Attributes:
+        name: name of its scores in the result.
+        target_fn_name: name of the target function.
+        target_fn: the target function.
+        options: its options as the user gave them.
+        reference: the prompt that it compares the full prompt with; ``None`` if it compares with none.
+    """
+
+    name: str
+    target_fn_name: str
+    target_fn: TargetFunction
+    options: Mapping[str, Any]
+    reference: ModelInput | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +42,7 @@ class Request:
         id: id of the run, which also appears in its events and hooks.
         model: name of the model.
         prompt: the prompt as the user gave it.
-        adapter: splits the prompt into features.
+        adapter: splits the prompt into features; with ``attribute_generated=True`` the target, too.
         renderer: renders coalitions to inputs that can be scored.
         target: the output to explain, generated already if the user gave none.
         method_name: name of the method that runs, after ``"auto"`` is resolved.
@@ -45,6 +64,9 @@ class Request:
         seed: seed of every random draw.
         scorers: name and distribution of each plugin that may score batches, except built-in ones.
         given: the arguments ``method``, ``target_fn`` and ``features`` as the user gave them.
+        step_scores: target functions to record for each token.
+        step_contrast: the target that contrastive ones among them compare with, which may be one that the explained
+            function does not use.
     """
 
     id: str
@@ -71,3 +93,5 @@ class Request:
     until: float | None = None
     scorers: tuple[tuple[str, str], ...] = ()
     given: Mapping[str, object] = field(default_factory=dict)
+    step_scores: tuple[StepFunction, ...] = ()
+    step_contrast: Target | None = None

@@ -43,10 +43,17 @@ class ModelInput:
     """The input that the model reads before the target: token ids, special tokens included, and media in order.
 
     The model's own placeholder tokens mark the positions of media among the tokens.
+
+    Attributes:
+        ids: token ids of the prompt.
+        media: non-text inputs of the prompt.
+        answer: the token ids that the model reads in place of each target token but the last, before the tokens that
+            follow it: none for one that is absent. ``None`` for the target's own tokens.
     """
 
     ids: tuple[int, ...]
     media: tuple[Media, ...] = ()
+    answer: tuple[tuple[int, ...], ...] | None = None
     _hash: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -54,7 +61,7 @@ class ModelInput:
         object.__setattr__(self, "ids", tuple(self.ids))
         object.__setattr__(self, "media", tuple(self.media))
         # A game looks up each input several times, and tuples do not cache their hash.
-        object.__setattr__(self, "_hash", hash((self.ids, self.media)))
+        object.__setattr__(self, "_hash", hash((self.ids, self.media, self.answer)))
 
     def __hash__(self) -> int:
         return self._hash
@@ -78,3 +85,8 @@ class Row:
     def read(self) -> tuple[int, ...]:
         """The token ids that a causal model reads: all but the last target token, which is only predicted."""
         return self.prompt + self.target[:-1]
+
+    @property
+    def source(self) -> ModelInput:
+        """The prompt and its media."""
+        return ModelInput(self.prompt, self.media)

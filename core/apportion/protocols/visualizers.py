@@ -17,9 +17,11 @@ class Visualizer(Protocol):
     ``render``: from it, ``apportion attribute --view`` knows before it loads a model whether a view is a picture (an
     annotation with ``Figure``), a text (``HtmlView`` or ``str``), or meant for the terminal.
 
-    A visualizer may also have ``render_evaluations(evaluations)`` for the ``Evaluation`` objects of one target, and
-    ``render_comparison(comparison)`` for a ``ResultComparison``. ``show`` of these prints the output of the visualizer
-    called ``"terminal"``; notebooks display that of the one called ``"html"``.
+    A visualizer may also have ``render_evaluations(evaluations)`` for the ``Evaluation`` objects of one target,
+    ``render_comparison(comparison, **options)`` for a ``ResultComparison``, and ``render_context_reliance(found)`` for
+    a ``ContextReliance``. ``show`` of these prints the output of the visualizer called ``"terminal"``; notebooks
+    display that of the one called ``"html"``; and ``plot`` of a comparison returns that of the one that it names, with
+    its options.
     """
 
     render: Callable[..., Any]

@@ -124,10 +124,18 @@ def check_encodable(name: str, text: str) -> None:
         ) from error
 
 
-def added_around(tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The special tokens before and after each text; none if they cannot be told from the text's own tokens."""
+def added_around(
+    tokenizer: PreTrainedTokenizerBase, *, as_target: bool = False
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The special tokens before and after each text; none if they cannot be told from the text's own tokens.
+
+    Args:
+        tokenizer: the tokenizer.
+        as_target: those around a text that a decoder writes.
+    """
+    text = {"text_target" if as_target else "text": SAMPLE}
     plain, ids = (
-        tuple(tokenizer(SAMPLE, add_special_tokens=special, return_attention_mask=False)["input_ids"])
+        tuple(tokenizer(**text, add_special_tokens=special, return_attention_mask=False)["input_ids"])
         for special in (False, True)
     )
     # A post-processor may also repeat the text.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool
@@ -11,7 +12,7 @@ from torch import Tensor
 from apportion.errors import InputError
 from apportion.failures import failures_of_plugin
 from apportion.protocols.inputs import Alternatives, InputAdapter
-from apportion.protocols.row import Media, ModelInput
+from apportion.protocols.row import ModelInput
 from apportion.protocols.targets import EMPTY, FULL
 from apportion.rendering.context import AdaptContext
 from apportion.rendering.prompt_text import FullPrompt, notes_on_special_tokens, text_of_prompt
@@ -37,6 +38,12 @@ class Renderer:
         self._tokenizer = context.tokenizer
         self._notes: dict[str, None] = dict.fromkeys(getattr(adapter, "notes", ()))
         self.draws: int = getattr(adapter, "draws", 1)
+
+    def of(self, adapter: InputAdapter) -> Renderer:
+        """A renderer of another adapter of the same prompt, which shares the notes of this one."""
+        other = Renderer(adapter, self._context)
+        other._notes = self._notes
+        return other
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -94,8 +101,11 @@ class Renderer:
 
     def _started(self, item: ModelInput | Alternatives) -> ModelInput | Alternatives:
         if isinstance(item, Alternatives):
-            return Alternatives(tuple(i if i.ids else self._empty(i.media) for i in item.inputs))
-        return item if item.ids else self._empty(item.media)
+            return Alternatives(tuple(map(self._begun, item.inputs)))
+        return self._begun(item)
+
+    def _begun(self, item: ModelInput) -> ModelInput:
+        return item if item.ids else replace(item, ids=self._empty().ids)
 
     def start(self) -> int | None:
         """The token that an empty prompt begins with, if the tokenizer has one."""
@@ -103,7 +113,7 @@ class Renderer:
         start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
         return start if isinstance(start, int) else None
 
-    def _empty(self, media: tuple[Media, ...] = ()) -> ModelInput:
+    def _empty(self) -> ModelInput:
         start = self.start()
         if start is None:
             raise InputError(
@@ -112,4 +122,4 @@ class Renderer:
             )
         token = self._tokenizer.convert_ids_to_tokens(start)
         self._notes[f"a prompt without any text is scored after the token {token}"] = None
-        return ModelInput((start,), media)
+        return ModelInput((start,))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["added_text", "control_ids", "token_texts"]
+__all__ = ["added_text", "control_ids", "token_texts", "whole_texts"]
 
 CONTEXT = 4
 """Number of preceding tokens that can affect how a token is decoded (a leading space, a joined character)."""
@@ -28,10 +28,18 @@ def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], first: i
         first: index of the first token of interest; those before it only affect how it is decoded.
     """
     texts: list[str] = []
-    while first + len(texts) < len(ids):
-        size, text = _shortest_whole(tokenizer, ids, first + len(texts))
+    for size, text in whole_texts(tokenizer, ids, first):
         texts += [text] if size == 1 else [f"{text}{str(i + 1).translate(SUBSCRIPTS)}" for i in range(size)]
     return tuple(texts)
+
+
+def whole_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], first: int = 0) -> Iterator[tuple[int, str]]:
+    """Numbers of tokens that make up whole characters, usually one, each with the text that they add."""
+    start = first
+    while start < len(ids):
+        size, text = _shortest_whole(tokenizer, ids, start)
+        yield size, text
+        start += size
 
 
 def _shortest_whole(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], start: int) -> tuple[int, str]:

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 
 from apportion.errors import ApportionError, InputError, ResultError, counted, listing, shown, unknown_name
 from apportion.files import checked_path
 from apportion.phrases import quoted
+from apportion.protocols.estimands import EFFICIENT
 from apportion.protocols.features import Feature, Segment
 from apportion.results import result_json
 from apportion.results.display import plugins_or_installed
@@ -33,18 +34,17 @@ __all__ = ["Attribution"]
 
 Array = np.ndarray
 
-EFFICIENT = ("Shapley value", "Owen value")
-"""Estimands whose values sum to the difference between the full and the empty prompt."""
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Attribution:
-    """Attribution of a target to the features of a prompt. A feature with a positive value raises the target's score.
+    """Attribution of a target to the features of a prompt. A feature with a positive value raises the target's score,
+    unless the values are magnitudes (``signed``).
 
     Arrays are float64 NumPy arrays, with F features and T target tokens. For ``log_prob``, values are in nats.
 
     Attributes:
-        features: the features of the prompt.
+        features: the features of the prompt; with ``attribute_generated=True``, followed by the target's tokens but
+            the last.
         target_tokens: readable text of each target token.
         values: attribution of the whole target to each feature.
         token_values: attribution of each target token, one row per token; NaN throughout if the method scored the
@@ -60,11 +60,13 @@ class Attribution:
         target_text: text of the whole target.
         provenance: model, method, seed, cost and versions.
         extras: additional results of the method.
+        step_scores: the recorded step scores, by name: a value for each target token; NaN where it is not finite.
         recipe: the arguments of the call, with which a result that was read from a file is evaluated and refined;
             ``None`` in older files.
         plugins: plugins whose visualizers ``plot`` uses; not saved.
         changed: the result was read from a file that was changed after it was saved, so its values and its arguments
             may not belong together: it is shown, but neither evaluated nor refined.
+        signed: the sign of a value says whether the feature raises or lowers the score; ``False`` for magnitudes.
     """
 
     features: tuple[Feature, ...]
@@ -81,14 +83,45 @@ class Attribution:
     target_text: str = ""
     extras: Mapping[str, Any] = field(default_factory=dict)
     top_agreement: Float64[Array, " F"] | None = None
+    step_scores: Mapping[str, Float64[Array, " T"]] = field(default_factory=dict)
     recipe: Recipe | None = field(default=None, repr=False)
     plugins: Plugins | None = field(default=None, repr=False)
     changed: bool = field(default=False, repr=False)
+    signed: bool = True
 
     @property
     def feature_names(self) -> tuple[str, ...]:
         """Names of the features, in the order of ``values``."""
         return tuple(feature.name for feature in self.features)
+
+    @property
+    def prompt_features(self) -> tuple[Feature, ...]:
+        """The features of the prompt, without those of the target."""
+        return self.features[self.prompt_part]
+
+    @property
+    def generated_features(self) -> tuple[Feature, ...]:
+        """The target tokens that are features; none without ``attribute_generated=True``."""
+        return self.features[self.generated_part]
+
+    @property
+    def prompt_part(self) -> slice:
+        """Places of the prompt's features: ``result.values[result.prompt_part]``."""
+        return slice(0, sum(feature.generated is None for feature in self.features))
+
+    @property
+    def generated_part(self) -> slice:
+        """Places of the target's tokens: ``result.token_values[:, result.generated_part]``."""
+        return slice(self.prompt_part.stop, len(self.features))
+
+    @property
+    def possible(self) -> Bool[Array, "T F"]:
+        """Mask of the cells of ``token_values`` that may differ from 0.
+
+        A token of the target cannot affect itself or the tokens before it.
+        """
+        tokens = range(len(self.target_tokens))
+        return np.array([[feature.precedes(t) for feature in self.features] for t in tokens], dtype=bool)
 
     @property
     def has_token_values(self) -> bool:
@@ -124,6 +157,16 @@ class Attribution:
         """Unit of ``values``, such as ``"nats"`` or ``"probability"``."""
         return self.provenance.unit
 
+    @property
+    def score_unit(self) -> str:
+        """Unit of the scores that are explained, such as ``base_value``: ``"nats"`` for ``log_prob``."""
+        return self.provenance.score_unit or self.unit
+
+    @property
+    def step_units(self) -> Mapping[str, str]:
+        """Unit of each step score, by its name."""
+        return {name: str(self.provenance.step_scores.get(name, {}).get("unit", "")) for name in self.step_scores}
+
     def __getitem__(self, name: str) -> float:
         """The attribution of the whole target to one feature: ``result["lawyer"]``.
 
@@ -158,14 +201,15 @@ class Attribution:
 
         Args:
             rows: ``"features"``, one row for each; ``"tokens"``, one row per pair of target token and feature;
-                ``"pairs"``, one row per pair of features, for results of ``interactions``; ``"groups"``, one row per
-                group, for results of ``hierarchical``; ``"modules"``, one row per pair of module and feature, for
-                results of methods at layers.
+                ``"steps"``, one row per target token, with a column for each step score; ``"pairs"``, one row per pair
+                of features, for results of ``interactions``; ``"groups"``, one row per group, for results of
+                ``hierarchical``; ``"modules"``, one row per pair of module and feature, for results of methods at
+                layers.
             per_token: the same as ``rows="tokens"``.
 
         Raises:
             UnknownNameError: there is no such table.
-            ResultError: the result has no pairs, groups or modules, or no values of tokens.
+            ResultError: the result has no step scores, pairs, groups or modules, or no values of tokens.
             ApportionError: pandas is not installed.
         """
         with self._readable():
@@ -265,7 +309,8 @@ class Attribution:
     def __repr__(self) -> str:
         values, provenance = np.asarray(self.values), self.provenance
         order = np.argsort(-np.nan_to_num(np.abs(values)), kind="stable")[:TOP]
-        top = ", ".join(f"{quoted(self.features[i].name)} {values[i]:+.3g}" for i in order)
+        sign = "+" if self.signed else ""
+        top = ", ".join(f"{quoted(self.features[i].name)} {values[i]:{sign}.3g}" for i in order)
         target = quoted(self.whole_target)
         against = "" if provenance.contrast is None else f" against {quoted(provenance.contrast)}"
         model = f" on {quoted(provenance.model)}" if provenance.model else ""

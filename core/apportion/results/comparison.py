@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float64
 
-from apportion.errors import InputError, listing
+from apportion.errors import InputError, listing, shown
 from apportion.options import whole_number
 from apportion.phrases import quoted
 from apportion.results.attribution import Attribution
-from apportion.results.display import as_html, print_view
+from apportion.results.display import as_html, print_view, rendered
 from apportion.results.html_view import HtmlView
-from apportion.results.naming import distinct_names
+from apportion.results.naming import distinct_names, naming_facts
 from apportion.results.ranking import TOP, rank_correlation, top_overlap
 from apportion.results.tables import dataframe
 
@@ -32,18 +32,25 @@ Array = np.ndarray
 class ResultComparison:
     """Attributions of one target to the same features, side by side: R results.
 
+    Results of different methods estimate different quantities, some in different units. Only their rankings are
+    compared: by signed values or, if one of a pair has magnitudes without signs, by the magnitudes of both.
+
     Attributes:
         results: at least one.
+        token: position of the target token whose attributions are compared; ``None`` for the whole target.
 
     Raises:
-        InputError: there are no results, or they differ in features, target or contrast.
+        InputError: there are no results, they differ in features, target or contrast, or there is no such token.
     """
 
     results: Sequence[Attribution]
+    token: int | None = None
 
     def __post_init__(self) -> None:
         if not self.results:
             raise InputError("The list of results must not be empty.")
+        if self.token is not None:
+            self._check_token(self.token)
         for what, of in _ALIKE.items():
             different = list(dict.fromkeys(map(of, self.results)))
             if len(different) > 1:
@@ -55,12 +62,16 @@ class ResultComparison:
     @property
     def names(self) -> tuple[str, ...]:
         """A name for each result: its method, and other facts that tell it apart, such as the estimand or the seed."""
-        return tuple(distinct_names([_facts(result) for result in self.results]))
+        return tuple(distinct_names([naming_facts(one.provenance, one.estimand) for one in self.results]))
 
     @property
     def rank_correlation(self) -> Float64[Array, "R R"]:
-        """Spearman's rank correlation of the values of each pair of results."""
-        return self._pairwise(rank_correlation)
+        """Spearman's rank correlation of each pair of results: of their values, or of their magnitudes.
+
+        Magnitudes are compared if either result has no signs (``signed`` of ``Attribution``).
+        """
+        found = [[self._correlation(i, j) for j in range(len(self.results))] for i in range(len(self.results))]
+        return np.array(found)
 
     def top_overlap(self, k: int = TOP) -> Float64[Array, "R R"]:
         """Share of the k features of largest magnitude that each pair of results has in common.
@@ -69,7 +80,48 @@ class ResultComparison:
             InputError: k is not a whole number of at least 1.
         """
         size = whole_number("k", k, least=1)
-        return self._pairwise(lambda a, b: top_overlap(a, b, size))
+        return np.array([[top_overlap(a, b, size) for b in self.values] for a in self.values])
+
+    @property
+    def values(self) -> Float64[Array, "R F"]:
+        """The values that are compared, one row per result, each in its own unit."""
+        rows = [one.values if self.token is None else one.token_values[self.token] for one in self.results]
+        return np.array(rows, dtype=np.float64)
+
+    @property
+    def std_errors(self) -> tuple[Float64[Array, " F"] | None, ...]:
+        """Standard errors of each result's ``values``; ``None`` for exact ones."""
+        if self.token is None:
+            return tuple(one.std_error for one in self.results)
+        return tuple(None if one.token_std_error is None else one.token_std_error[self.token] for one in self.results)
+
+    @property
+    def tokens(self) -> tuple[ResultComparison, ...]:
+        """The comparison for each target token: ``[one.rank_correlation for one in comparison.tokens]``.
+
+        Raises:
+            InputError: the results have different target tokens, because they come from different tokenizers.
+        """
+        self._check_token(0)
+        return tuple(replace(self, token=t) for t in range(len(self.results[0].target_tokens)))
+
+    def plot(self, view: str = "bar", **options: Any) -> Any:
+        """Draw the results side by side: a column of bars for each, and below them the agreement of all pairs.
+
+        Args:
+            view: a visualizer that can draw a comparison, such as ``"bar"``.
+            **options: options of the view, for ``"bar"``: ``scale="own"`` or ``"unit"``, ``k``, ``max_features``,
+                ``title``, ``labels``, ``size`` and ``dpi``; unknown ones are rejected.
+
+        Returns:
+            The view; a matplotlib ``Figure`` for ``"bar"``.
+
+        Raises:
+            UnknownNameError: there is no such view.
+            InputError: the view has no such option, or cannot draw it in this ``size``.
+            ResultError: the view cannot show a comparison.
+        """
+        return rendered(self.results[0].plugins, view, "render_comparison", self, **options)
 
     def show(self) -> None:
         """Print a table in the terminal, with a row per feature and a column per result, and the agreement of pairs."""
@@ -87,7 +139,7 @@ class ResultComparison:
         """
         features = self.results[0].features
         columns = {"feature": [f.name for f in features], "text": [f.text for f in features]}
-        return dataframe(columns | {n: r.values for n, r in zip(self.names, self.results, strict=True)})
+        return dataframe(columns | dict(zip(self.names, self.values, strict=True)))
 
     def _repr_html_(self) -> str:
         return self.to_html().fragment
@@ -95,11 +147,22 @@ class ResultComparison:
     def __repr__(self) -> str:
         return f"ResultComparison({listing(self.names)})"
 
-    def _pairwise(
-        self, agreement: Callable[[Float64[Array, " F"], Float64[Array, " F"]], float]
-    ) -> Float64[Array, "R R"]:
-        values = [np.asarray(result.values) for result in self.results]
-        return np.array([[agreement(a, b) for b in values] for a in values])
+    def _correlation(self, i: int, j: int) -> float:
+        a, b = self.values[i], self.values[j]
+        if not (self.results[i].signed and self.results[j].signed):
+            a, b = np.abs(a), np.abs(b)
+        return rank_correlation(a, b)
+
+    def _check_token(self, token: object) -> None:
+        different = list(dict.fromkeys(one.target_tokens for one in self.results))
+        if len(different) > 1:
+            raise InputError(
+                "These results have different target tokens, because their models have different tokenizers. Compare "
+                "them for the whole target."
+            )
+        n = len(different[0])
+        if type(token) is not int or not 0 <= token < n:
+            raise InputError(f"token={shown(token)} must be a position in the target: from 0 to {n - 1}, or None.")
 
 
 def _difference(one: object, other: object) -> str:
@@ -121,16 +184,3 @@ _ALIKE: dict[str, Callable[[Attribution], object]] = {
     "contrast": lambda result: result.provenance.contrast,
 }
 """Facts that all results of a comparison share."""
-
-
-def _facts(result: Attribution) -> tuple[str, ...]:
-    """The method, and what else may tell two results apart, the most important first."""
-    provenance = result.provenance
-    return (
-        provenance.method,
-        result.estimand,
-        provenance.model,
-        provenance.target_fn,
-        "no budget" if provenance.budget is None else f"budget {provenance.budget}",
-        f"seed {provenance.seed}",
-    )

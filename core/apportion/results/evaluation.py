@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, overload
 
 from apportion.errors import InputError, ResultError, counted, listing, unknown_name
@@ -16,6 +16,8 @@ from apportion.results.attribution import Attribution
 from apportion.results.comparison import ResultComparison
 from apportion.results.display import as_html, plugins_or_installed, print_view
 from apportion.results.html_view import HtmlView
+from apportion.results.naming import distinct_names, naming_facts
+from apportion.results.provenance import Provenance
 from apportion.results.result_json import plain
 from apportion.results.scored import PLAIN
 from apportion.results.tables import dataframe
@@ -29,6 +31,9 @@ __all__ = ["Comparison", "Evaluation", "compare"]
 
 SCHEMA = "apportion.evaluation"
 SCHEMA_VERSION = 1
+COSTS = ("evaluations", "forwarded_tokens", "seconds")
+TIED = 1e-9
+"""Difference, relative to the largest value, up to which a random order counts as equal."""
 SHOWN = 6
 """Maximum number of metrics in a short text."""
 
@@ -53,8 +58,11 @@ class Evaluation:
         evaluations: distinct model inputs that were scored now for the metrics and their yardsticks. What the run had
             scored is not among them, unless the result was read from a file and its cache is not there.
         random: for each metric with a yardstick, such as ``"deletion"``, its measurements of the same values in random
-            order: in some orders, and in the reverse of each.
+            order: in some orders, and in the reverse of each. Results that are evaluated together have them for every
+            metric.
         plugins: plugins that provide views; not saved.
+        provenance: the attribution's provenance, with its cost and budget; ``None`` for an evaluation made by hand.
+        signed: the attribution's values have a sign; magnitudes (``False``) only rank features.
     """
 
     measurements: Mapping[str, Measurement]
@@ -72,6 +80,8 @@ class Evaluation:
     plugins: Plugins | None = field(default=None, repr=False)
     target_fn: str = PLAIN
     scored: str = ""
+    provenance: Provenance | None = None
+    signed: bool = True
 
     def random_value(self, metric: str) -> float:
         """Mean of a metric over the random orders; NaN if it was not measured for any.
@@ -82,6 +92,29 @@ class Evaluation:
         self[metric]
         found = self.random.get(metric, ())
         return sum(one.value for one in found) / len(found) if found else math.nan
+
+    @property
+    def cost(self) -> tuple[float, float, float]:
+        """Evaluations (also those from a cache), forwarded tokens and seconds of the attribution; NaN if unknown."""
+        made = self.provenance
+        if made is None:
+            return (math.nan,) * 3
+        return made.evaluations + made.cached, made.forwarded_tokens, made.seconds
+
+    def percentile(self, metric: str) -> float:
+        """Share of the random orders, from 0 to 1, than which this attribution does better; ties count half.
+
+        NaN if the metric was not measured for any. With few orders it is coarse: of 4, it is a multiple of 1/8.
+
+        Raises:
+            UnknownNameError: the metric was not measured.
+        """
+        value, found = self[metric].value, self.random.get(metric, ())
+        direction = 1 if self.higher_is_better[metric] else -1
+        ahead = [direction * (value - one.value) for one in found]
+        tied = TIED * max((abs(one.value) for one in found), default=0.0)
+        wins = sum(1.0 if lead > tied else 0.5 if lead >= -tied else 0.0 for lead in ahead)
+        return wins / len(found) if found else math.nan
 
     def __getitem__(self, metric: str) -> Measurement:
         """The measurement by one metric: ``evaluation["lds"]``.
@@ -126,13 +159,14 @@ class Evaluation:
         Raises:
             ApportionError: pandas is not installed.
         """
-        return compare([self]).to_dataframe().drop(columns=["method", "estimand"])
+        columns = ["metric", "value", "std_error", "random_order", "higher_is_better"]
+        return compare([self]).to_dataframe()[columns]
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain Python values; NaN becomes ``None``."""
-        own = {
-            f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("measurements", "random", "plugins")
-        }
+        apart = ("measurements", "random", "plugins", "provenance")
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in apart}
+        own["provenance"] = None if self.provenance is None else asdict(self.provenance)
         found = {name: _plain(one) for name, one in self.measurements.items()}
         random = {name: [_plain(one) for one in some] for name, some in self.random.items()}
         data: dict[str, Any] = plain(
@@ -188,6 +222,11 @@ class Comparison:
     evaluations: Sequence[Evaluation]
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """A name for each evaluation: its method, and facts that tell it apart, such as the budget or the seed."""
+        return tuple(distinct_names([_facts(one) for one in self.evaluations]))
+
+    @property
     def metrics(self) -> tuple[str, ...]:
         """Names of all metrics that any of the evaluations measured."""
         return tuple(dict.fromkeys(name for found in self.evaluations for name in found.measurements))
@@ -227,19 +266,26 @@ class Comparison:
     def to_dataframe(self) -> pd.DataFrame:
         """Convert to a pandas ``DataFrame``, one row per attribution and metric.
 
+        Beside the measurement, each row has the attribution's name and cost (evaluations, those from a cache included,
+        tokens, seconds), and the share of the random orders than which it does better.
+
         Raises:
             ApportionError: pandas is not installed.
         """
         rows = [(one, name, found) for one in self.evaluations for name, found in one.measurements.items()]
+        named = zip(self.names, self.evaluations, strict=True)
         return dataframe(
             {
+                "result": [name for name, one in named for _ in one.measurements],
                 "method": [one.method for one, _, _ in rows],
                 "estimand": [one.estimand for one, _, _ in rows],
                 "metric": [name for _, name, _ in rows],
                 "value": [found.value for _, _, found in rows],
                 "std_error": [0.0 if found.std_error is None else found.std_error for _, _, found in rows],
                 "random_order": [one.random_value(name) for one, name, _ in rows],
+                "percentile": [one.percentile(name) for one, name, _ in rows],
                 "higher_is_better": [one.higher_is_better[name] for one, name, _ in rows],
+                **{name: [one.cost[i] for one, _, _ in rows] for i, name in enumerate(COSTS)},
             }
         )
 
@@ -262,18 +308,21 @@ def compare(found: Iterable[Evaluation]) -> Comparison: ...
 
 
 @overload
-def compare(found: Iterable[Attribution]) -> ResultComparison: ...
+def compare(found: Iterable[Attribution], *, token: int | None = None) -> ResultComparison: ...
 
 
-def compare(found: Iterable[Evaluation] | Iterable[Attribution]) -> Comparison | ResultComparison:
+def compare(
+    found: Iterable[Evaluation] | Iterable[Attribution], *, token: int | None = None
+) -> Comparison | ResultComparison:
     """Put results or evaluations side by side, to show or tabulate them together.
 
     Args:
         found: attributions of one target to the same features, by different methods, models, budgets or seeds; or
             evaluations of such attributions.
+        token: position of a target token, to compare what attributions say of it alone; ``None`` for the whole target.
 
     Returns:
-        A ``ResultComparison`` of attributions, or a ``Comparison`` of evaluations, which also draws.
+        A ``ResultComparison`` of attributions, or a ``Comparison`` of evaluations. Both show, tabulate and draw them.
 
     Raises:
         InputError: there are none, some are neither, or they do not belong together: results that differ in features,
@@ -289,11 +338,13 @@ def compare(found: Iterable[Evaluation] | Iterable[Attribution]) -> Comparison |
         raise InputError("The list of results or evaluations must not be empty.")
     results = [one for one in some if isinstance(one, Attribution)]
     if len(results) == len(some):
-        return ResultComparison(results)
+        return ResultComparison(results, token)
     evaluations = [one for one in some if isinstance(one, Evaluation)]
     if len(evaluations) < len(some):
         kinds = sorted({type(one).__name__ for one in some})
         raise InputError(f"compare takes results or evaluations, all of one kind; these are: {listing(kinds)}.")
+    if token is not None:
+        raise InputError("token= is for attributions; evaluations measure the whole target.")
     _check_alike(evaluations)
     return Comparison(evaluations)
 
@@ -306,6 +357,13 @@ def _check_alike(evaluations: Sequence[Evaluation]) -> None:
                 f"These evaluations differ in their {name} ({listing(sorted(different))}), so their numbers cannot be "
                 "compared. Compare attributions of one prompt and target, evaluated with one seed."
             )
+
+
+def _facts(one: Evaluation) -> tuple[str, ...]:
+    """Facts for a distinct name; of an evaluation made by hand, as many, but most of them empty."""
+    if one.provenance is None:
+        return (one.method, one.estimand, "", one.target_fn, "", "")
+    return (one.method, *naming_facts(one.provenance, one.estimand)[1:])
 
 
 def _plain(found: Measurement) -> dict[str, Any]:

@@ -5,7 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-__all__ = ["distinct_names"]
+from apportion.results.provenance import Provenance
+
+__all__ = ["distinct_names", "naming_facts"]
+
+
+def naming_facts(made: Provenance, estimand: str) -> tuple[str, ...]:
+    """The method, and what else may tell two results apart, the most important first."""
+    return (
+        made.method,
+        estimand,
+        made.model,
+        made.target_fn,
+        "no budget" if made.budget is None else f"budget {made.budget}",
+        f"seed {made.seed}",
+    )
 
 
 def distinct_names(facts: Sequence[Sequence[str]]) -> list[str]:
@@ -22,7 +36,7 @@ def distinct_names(facts: Sequence[Sequence[str]]) -> list[str]:
         values = [{v for other, v in zip(chosen, column, strict=True) if other == one} for one in chosen]
         found = zip(chosen, column, values, strict=True)
         chosen = [(*one, fact) if len(different) > 1 else one for one, fact, different in found]
-    names = [f"{one[0]} ({', '.join(one[1:])})" if one[1:] else one[0] for one in chosen]
+    names = [f"{one[0]} ({', '.join(filter(None, one[1:]))})" if any(one[1:]) else one[0] for one in chosen]
     often, so_far = Counter(names), Counter[str]()
     numbered = []
     for name in names:

@@ -32,6 +32,7 @@ class Provenance:
         target_options: options of the target function, as given.
         contrast: the text that the target was compared with; ``None`` if there was none.
         unit: unit of the values.
+        score_unit: unit of the target function's values, if that is another one, as for attention weights; else empty.
         budget: maximum number of distinct evaluations allowed; ``None`` for no limit.
         until: the largest standard error allowed; ``None`` if no limit was given.
         seed: seed of every random draw.
@@ -48,6 +49,10 @@ class Provenance:
         versions: versions of the packages that affect the values.
         notes: choices made during the run that a reader should know.
         created: date and time, in ISO 8601 and UTC.
+        step_scores: for each step score, a dict of its ``target_fn``, ``options``, ``contrast``, ``unit`` and
+            ``label``.
+        step_evaluations: evaluations, cached ones included, that were made for step scores alone; the budget does not
+            limit them.
     """
 
     method: str
@@ -76,6 +81,14 @@ class Provenance:
     target_end: str | None = None
     target_label: str = ""
     target_rise: str = ""
+    score_unit: str = ""
+    step_scores: Mapping[str, Any] = field(default_factory=dict)
+    step_evaluations: int = 0
+
+    @property
+    def method_evaluations(self) -> int:
+        """Evaluations of the method, cached ones included: those that the budget limits."""
+        return self.evaluations + self.cached - self.step_evaluations
 
 
 def versions() -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -27,23 +27,30 @@ READABLE = (1, 2)
 """Versions that can be read; version 1 has no recipe."""
 
 _ARRAYS = ("values", "token_values", "std_error", "token_std_error", "top_agreement")
-_PLAIN = ("estimand", "base_value", "full_value", "target_text")
+_PLAIN = ("estimand", "base_value", "full_value", "target_text", "signed")
 
 
 def to_dict(result: Any) -> dict[str, Any]:
     """Convert an ``Attribution`` to plain values for JSON; NaN becomes ``None``."""
     data: dict[str, Any] = {"schema": SCHEMA, "version": SCHEMA_VERSION}
     data |= {name: getattr(result, name) for name in _PLAIN}
-    data["features"] = [asdict(feature) for feature in result.features]
+    data["features"] = [_feature(feature) for feature in result.features]
     data["target_tokens"] = list(result.target_tokens)
     data |= {name: plain(getattr(result, name)) for name in _ARRAYS}
     data["segments"] = [[segment.text, segment.feature] for segment in result.segments]
     data["provenance"] = asdict(result.provenance)
+    data["step_scores"] = {name: plain(values) for name, values in result.step_scores.items()}
     data["extras"] = {str(key): plain(value) for key, value in result.extras.items()}
     data["recipe"] = None if result.recipe is None else asdict(result.recipe)
     # A file that was changed is not made whole by saving it again.
     data[SEAL] = "" if result.changed else seal_of(data)
     return data
+
+
+def _feature(feature: Feature) -> dict[str, Any]:
+    """A feature as plain values; those of a prompt are as earlier versions wrote them, and can read them."""
+    data = asdict(feature)
+    return data if feature.generated is not None else {name: data[name] for name in data if name != "generated"}
 
 
 def dumps(data: Mapping[str, Any], *, ascii_only: bool = False) -> str:
@@ -129,8 +136,9 @@ def fields_of(data: object, place: str) -> dict[str, Any]:
 
 def _fields(data: dict[str, Any]) -> dict[str, Any]:
     # Files from older versions do not have these fields.
-    data = {"top_agreement": None, "recipe": None} | data
+    data = {"top_agreement": None, "recipe": None, "signed": True, "step_scores": {}} | data
     known = {"schema", "version", SEAL, "features", "target_tokens", "segments", "provenance", "extras", "recipe"}
+    known |= {"step_scores"}
     _refuse_unknown("fields", data, known | set(_ARRAYS) | set(_PLAIN))
     _refuse_unknown("provenance fields", data["provenance"], {f.name for f in fields(Provenance)})
     _check_types(data)
@@ -147,6 +155,7 @@ def _fields(data: dict[str, Any]) -> dict[str, Any]:
         top_agreement=shapes["top_agreement"],
         segments=tuple(Segment(text, feature) for text, feature in data["segments"]),
         provenance=Provenance(**provenance),
+        step_scores=_step_scores(data["step_scores"], len(data["target_tokens"])),
         extras=data["extras"],
         recipe=None if data["recipe"] is None else recipe_of_dict(data["recipe"]),
         **{name: data[name] for name in _PLAIN},
@@ -165,6 +174,7 @@ def _check_types(data: Mapping[str, Any]) -> None:
     texts = [data["estimand"], data["target_text"], *data["target_tokens"], *data["provenance"]["notes"]]
     for feature in data["features"]:
         texts += [feature["name"], feature["text"], feature["baseline"], *feature["members"]]
+    _check_generated([feature.get("generated") for feature in data["features"]], len(data["target_tokens"]))
     for text, feature in data["segments"]:
         texts.append(text)
         if feature is not None and (type(feature) is not int or not 0 <= feature < n):
@@ -175,9 +185,22 @@ def _check_types(data: Mapping[str, Any]) -> None:
     for name in ("base_value", "full_value"):
         if data[name] is not None and (type(data[name]) not in (int, float) or not math.isfinite(data[name])):
             raise TypeError(f"{name} is {data[name]!r}, not a finite number")
+    if type(data["signed"]) is not bool:
+        raise TypeError(f"signed is {data['signed']!r:.40}, not true or false")
     _check_provenance(data["provenance"])
     if not isinstance(data["extras"], dict) or not n:
         raise TypeError("there are no features, or extras is not an object")
+
+
+def _check_generated(places: Sequence[object], tokens: int) -> None:
+    """Check that the features are those of the prompt, and then perhaps all tokens of the target but the last.
+
+    Raises:
+        ValueError: they are not.
+    """
+    own = [place for place in places if place is not None]
+    if own and (places[-len(own) :] != list(range(tokens - 1)) or any(type(place) is not int for place in own)):
+        raise ValueError(f"the features are the target tokens {own!r:.60} of {tokens}, not all but the last, in order")
 
 
 def _check_provenance(provenance: Mapping[str, Any]) -> None:
@@ -202,6 +225,8 @@ def _check_shapes(found: Mapping[str, Any]) -> None:
     shapes = found["values"].shape, found["token_values"].shape
     if shapes != (wanted[1:], wanted):
         raise ValueError(f"shapes {shapes[0]} and {shapes[1]} do not fit {wanted}")
+    if not found["signed"] and ((found["values"] < 0).any() or (found["token_values"] < 0).any()):
+        raise ValueError("magnitudes (signed: false) are negative")
     shares = found["top_agreement"]
     if shares is not None and (shares.shape != wanted[1:] or not ((shares >= 0) & (shares <= 1)).all()):
         raise ValueError(f"top_agreement must be {wanted[1]} numbers between 0 and 1")
@@ -210,6 +235,17 @@ def _check_shapes(found: Mapping[str, Any]) -> None:
             raise ValueError(f"standard errors of shape {errors.shape} do not fit {shape}")
         if errors is not None and (errors < 0).any():
             raise ValueError(f"a standard error is negative: {np.nanmin(errors):g}")
+
+
+def _step_scores(data: Any, tokens: int) -> dict[str, np.ndarray]:
+    """Step scores by name; null, for a value that is not finite, becomes NaN."""
+    if not isinstance(data, dict):
+        raise TypeError(f"the step scores are {data!r:.60}")
+    found = {str(name): _array(values) for name, values in data.items()}
+    for name, values in found.items():
+        if values is None or values.shape != (tokens,):
+            raise ValueError(f"the step score {name!r} must be {tokens} numbers")
+    return {name: values for name, values in found.items() if values is not None}
 
 
 def _refuse_unknown(what: str, data: Mapping[str, Any], known: set[str]) -> None:

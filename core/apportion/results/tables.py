@@ -41,15 +41,16 @@ def columns_of(result: Any, rows: str) -> Columns:
 
     Args:
         result: the ``Attribution``, which imports this module.
-        rows: ``"features"``, ``"tokens"``, ``"pairs"``, ``"groups"`` or ``"modules"``.
+        rows: ``"features"``, ``"tokens"``, ``"steps"``, ``"pairs"``, ``"groups"`` or ``"modules"``.
 
     Raises:
         UnknownNameError: there is no such table.
-        ResultError: the result has no pairs, groups or modules, or no values of tokens.
+        ResultError: the result has no step scores, pairs, groups or modules, or no values of tokens.
     """
     tables: Mapping[str, Callable[[Any], Columns]] = {
         "features": _of_features,
         "tokens": _of_tokens,
+        "steps": _of_steps,
         "pairs": _of_pairs,
         "groups": _of_groups,
         "modules": _of_modules,
@@ -63,6 +64,7 @@ def _of_features(result: Any) -> Columns:
     return {
         "feature": result.feature_names,
         "text": [feature.text for feature in result.features],
+        **_of_generated(result, 1),
         "attribution": result.values,
         "std_error": _errors(result, result.std_error, result.values.shape),
     }
@@ -79,9 +81,25 @@ def _of_tokens(result: Any) -> Columns:
         "position": np.repeat(np.arange(t), n),
         "token": np.repeat(np.array(result.target_tokens, dtype=object), n),
         "feature": list(result.feature_names) * t,
+        **_of_generated(result, t),
         "attribution": result.token_values.ravel(),
         "std_error": _errors(result, result.token_std_error, result.token_values.shape).ravel(),
     }
+
+
+def _of_generated(result: Any, times: int) -> Columns:
+    """The position in the target of features that are its tokens, and ``None`` for others; no column without any."""
+    places = [feature.generated for feature in result.features]
+    return {"generated": places * times} if result.generated_features else {}
+
+
+def _of_steps(result: Any) -> Columns:
+    if not result.step_scores:
+        raise ResultError(
+            "This result has no step scores; attribute with step_scores=[…], such as ['prob', 'entropy']."
+        )
+    tokens = {"position": np.arange(len(result.target_tokens)), "token": list(result.target_tokens)}
+    return tokens | {(f"{name} score" if name in tokens else name): v for name, v in result.step_scores.items()}
 
 
 def _of_pairs(result: Any) -> Columns:

@@ -22,6 +22,7 @@ _INSTEAD: Mapping[str, tuple[str, ...]] = {
     ),
     "Write target_fn=.": ("attributed_fn", "function", "objective", "score_fn"),
     "Write contrast=, a text or token ids.": ("contrast_ids", "contrast_target", "contrast_targets", "contrast_text"),
+    "Write attribute_generated=True.": ("attribute_prefix", "attribute_target", "attribute_targets"),
     "Write method=.": ("algorithm", "attribution_method", "method_name"),
     "Write prompt=, or give the prompt first.": ("input_text", "input_texts", "inputs", "query", "text", "texts"),
     "Use attribute_many, which takes an iterable of prompts.": ("prompts",),

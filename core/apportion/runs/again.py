@@ -131,6 +131,7 @@ def request_again(result: Attribution, request_id: str, resolver: Resolver, inpu
         "budget": result.provenance.budget,
         "until": result.provenance.until,
         "seed": result.provenance.seed,
+        "attribute_generated": bool(result.generated_features),
         **(decoded_options(recipe.options) if saved else {}),
     }
     draft = resolver.draft(request_id, **arguments)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -15,12 +15,14 @@ from apportion.results.attribution import Attribution
 from apportion.results.provenance import Provenance
 from apportion.results.ranking import top_agreement
 from apportion.results.recipe import recipe_of
+from apportion.runs.plain_options import plain_options
 
 if TYPE_CHECKING:
     from apportion.game.game import Game
     from apportion.hooks.manager import Plugins
     from apportion.protocols.backend import SessionInfo
     from apportion.protocols.request import Request
+    from apportion.runs.step_record import StepRecord
     from apportion.scoring.scorer import Tally
 
 __all__ = ["assemble"]
@@ -32,6 +34,7 @@ def assemble(
     *,
     game: Game,
     tally: Tally,
+    steps: StepRecord,
     info: SessionInfo,
     fingerprint: str,
     plugins: Plugins,
@@ -45,7 +48,8 @@ def assemble(
         request: the run's request.
         estimate: the method's estimate, already checked.
         game: its memory has the scores of the empty and the full prompt, if the method evaluated them.
-        tally: cost of the run.
+        tally: cost of the run, without its step scores.
+        steps: step scores, with their own cost.
         info: the session that the run used.
         fingerprint: fingerprint of the model.
         plugins: plugins for ``Attribution.plot``.
@@ -56,26 +60,28 @@ def assemble(
     values = _array(estimate.values)
     errors = None if estimate.std_error is None else _array(estimate.std_error)
     replicates = None if estimate.replicates is None else _array(estimate.replicates)
+    score_unit = str(getattr(request.target_fn, "unit", request.target_fn_name))
     full = _known(game, present=True)
     agreement = top_agreement(values[:, 0], None if errors is None else errors[:, 0], replicates)
     provenance = Provenance(
         method=request.method_name,
         method_reason=request.method_reason,
-        options={name: _plain(value) for name, value in request.all_options.items()},
+        options=plain_options(request.all_options),
         generation=dict(request.generation) if request.target.generated else None,
         target_fn=request.target_fn_name,
         target_label=str(getattr(request.target_fn, "label", "")),
         target_rise=str(getattr(request.target_fn, "rise", "")),
-        target_options={name: _plain(value) for name, value in request.target_options.items()},
+        target_options=plain_options(request.target_options),
         contrast=None if request.target.contrast is None else request.target.contrast.text,
-        unit=estimate.unit or str(getattr(request.target_fn, "unit", request.target_fn_name)),
+        unit=estimate.unit or score_unit,
+        score_unit=score_unit if estimate.unit not in (None, score_unit) else "",
         budget=request.budget,
         until=request.until,
         seed=request.seed,
         # Inputs that another run over the same memory had scored count too: this result needed them.
-        evaluations=max(tally.evaluations, game.evaluations - tally.cached),
-        cached=tally.cached,
-        forwarded_tokens=tally.forwarded_tokens,
+        evaluations=max(tally.evaluations, game.evaluations - tally.cached) + steps.tally.evaluations,
+        cached=tally.cached + steps.tally.cached,
+        forwarded_tokens=tally.forwarded_tokens + steps.tally.forwarded_tokens,
         seconds=round(seconds, 3),
         model=info.model,
         fingerprint=fingerprint,
@@ -83,9 +89,11 @@ def assemble(
         device=info.device,
         dtype=info.dtype,
         versions=versions,
-        notes=tuple(map(sentence, _notes(request, notes, info, tally, estimate))),
+        notes=tuple(map(sentence, _notes(request, notes, info, tally, steps, estimate))),
         target_end=request.target.end,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
+        step_scores=steps.about,
+        step_evaluations=steps.tally.evaluations + steps.tally.cached,
     )
     return Attribution(
         features=request.adapter.features,
@@ -102,28 +110,21 @@ def assemble(
         segments=tuple(getattr(request.adapter, "segments", ())),
         provenance=provenance,
         extras=dict(estimate.extras),
-        recipe=recipe_of(request, plugins["inputs"], tally.notes),
+        step_scores=steps.values,
+        recipe=recipe_of(request, plugins["inputs"], (*tally.notes, *steps.tally.notes)),
         plugins=plugins,
+        signed=estimate.signed,
     )
 
 
 def _notes(
-    request: Request, notes: tuple[str, ...], info: SessionInfo, tally: Tally, estimate: Estimate
+    request: Request, notes: tuple[str, ...], info: SessionInfo, tally: Tally, steps: StepRecord, estimate: Estimate
 ) -> Iterator[str]:
     """Notes on the method, the model, the prompts, the target and the contrast, the run, and the estimate."""
-    target = request.target
+    target, contrast = request.target, request.step_contrast
     yield from (*request.method_notes, *notes, *info.notes, *request.renderer.notes, *target.notes)
-    yield from () if target.contrast is None else target.contrast.notes
-    yield from (*tally.notes, *estimate.notes)
-
-
-def _plain(value: object) -> object:
-    """Convert a value for a file; objects, such as a sampler, become the name of their class."""
-    if isinstance(value, np.generic):
-        return value.item()
-    if value is None or isinstance(value, str | int | float | Sequence | Mapping | np.ndarray | torch.Tensor):
-        return value
-    return str(getattr(value, "name", None) or type(value).__name__)
+    yield from () if contrast is None else contrast.notes
+    yield from (*tally.notes, *steps.tally.notes, *estimate.notes)
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:

@@ -253,6 +253,7 @@ class _Runs:
         """A function that runs the method and sends its questions to ``ask``."""
 
         def estimate(ask: Ask) -> tuple[Estimate, Game]:
+            self._stages.record_steps(run, self._batches, ask)
             game = self._stages.game(run, self._batches, ask)
             estimate = run_method(run.resolved, game)
             self._stages.compare_spellings(run, game, self._batches, ask)

@@ -16,6 +16,7 @@ from apportion.protocols.backend import Session
 from apportion.protocols.targets import Needs
 from apportion.runs.rehearsal import Rehearsal
 from apportion.runs.run import Ask
+from apportion.runs.step_scores import rows_to_read
 from apportion.scoring.plan import Plan
 from apportion.scoring.readout import LOGITS_BYTES
 
@@ -133,7 +134,8 @@ def estimate_cost(request: Request, scorer: Scorer, game: Callable[[Ask], Game],
     """Run the method on made-up values, and time a small part of its evaluations.
 
     The coalitions that a method evaluates depend on its seed and not on the values, unless it is ``adaptive`` or runs
-    with ``until``. In these cases the run may cost the whole budget, and its steps are rehearsed to the end.
+    with ``until``. In these cases the run may cost the whole budget, and its steps are rehearsed to the end. The
+    few rows of step scores take the time of as many other tokens.
 
     Args:
         request: request of the run.
@@ -152,6 +154,9 @@ def estimate_cost(request: Request, scorer: Scorer, game: Callable[[Ask], Game],
     host = before + time.perf_counter() - started
     reading, measured = rehearsal.timed()
     tokens, evaluations = rehearsal.tokens, rehearsal.evaluations
+    rate = tokens / reading if reading else 0.0
+    steps, prompts = rows_to_read(request)
+    more = sum(len(row.read) for row in steps)
     adaptive = bool(getattr(request.method, "adaptive", False))
     if adaptive and request.budget is not None:
         # With other values, the method may fit more into its budget than it did here.
@@ -162,12 +167,12 @@ def estimate_cost(request: Request, scorer: Scorer, game: Callable[[Ask], Game],
         method_reason=request.method_reason,
         features=len(request.adapter.features),
         target_tokens=len(request.target.ids),
-        evaluations=evaluations,
-        forwarded_tokens=tokens,
-        whole_tokens=rehearsal.whole_tokens,
-        batches=rehearsal.batches,
-        seconds=host + reading,
-        tokens_per_second=tokens / reading if reading else 0.0,
+        evaluations=evaluations + prompts,
+        forwarded_tokens=tokens + more,
+        whole_tokens=rehearsal.whole_tokens + more,
+        batches=rehearsal.batches + len(steps),
+        seconds=host + reading + (more / rate if rate else 0.0),
+        tokens_per_second=rate,
         batch_bytes=max((_batch_bytes(plan, scorer.session, request) for plan in rehearsal.plans), default=0),
         model_bytes=scorer.session.info.weights_bytes,
         at_most=adaptive or request.until is not None,

@@ -73,6 +73,7 @@ def measure_all(
     *,
     seed: int = 0,
     random_orders: int = RANDOM_ORDERS,
+    all_by_chance: bool = False,
     count: Callable[[], int] | None = None,
 ) -> Evaluation:
     """Evaluate an attribution with each metric, in order.
@@ -86,6 +87,7 @@ def measure_all(
         metrics: each metric and its options, by name.
         seed: seed of every random draw.
         random_orders: number of random orders that metrics with a ``yardstick`` are also measured for; an even number.
+        all_by_chance: measure all metrics for the random orders, not only those with a ``yardstick``.
         count: number of inputs that were scored so far, without those that a cache knew; ``None`` for the game's.
 
     Raises:
@@ -110,7 +112,7 @@ def measure_all(
     before, found, random = spent(), {}, {}
     for name, (metric, options) in metrics.items():
         found[name] = _measured(metric, name, values, seed, options, game)
-        if getattr(metric, "yardstick", False) and shuffled:
+        if (all_by_chance or getattr(metric, "yardstick", False)) and shuffled:
             random[name] = tuple(_measured(metric, name, each, seed, options, game) for each in shuffled)
     return Evaluation(
         measurements=found,
@@ -118,7 +120,7 @@ def measure_all(
         options={name: _all_options(metric, options) for name, (metric, options) in metrics.items()},
         method=attribution.provenance.method,
         estimand=attribution.estimand,
-        unit=attribution.unit,
+        unit=attribution.score_unit,
         target_fn=attribution.provenance.target_fn,
         scored=scored(attribution.provenance),
         n_features=game.n_features,
@@ -128,6 +130,8 @@ def measure_all(
         evaluations=spent() - before,
         random=random,
         plugins=attribution.plugins,
+        provenance=attribution.provenance,
+        signed=attribution.signed,
     )
 
 

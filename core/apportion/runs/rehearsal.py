@@ -79,7 +79,7 @@ class Rehearsal:
         scorer.check(inputs)
         self._scorer = self._scorer or scorer
         # The session will continue from where the previous plan ends.
-        self.plans.append(scorer.plan(inputs, self.plans[-1].kept if self.plans else None))
+        self.plans += scorer.plans(inputs, self.plans[-1].kept if self.plans else None)
         self.evaluations += len(inputs)
         return self._made_up([item.ids for item in inputs], scorer.readout.n_outputs)
 
@@ -133,9 +133,7 @@ class _Trials:
         members = [plan.rows[i] for i in batch.rows if i < len(plan.rows)]
         inputs = list(dict.fromkeys(ModelInput(row.prompt, row.media) for row in members))
         rows = len(inputs)
-        while (
-            rows and speed.seconds(work_of([self._scorer.plan(inputs[:rows], None)])) > speed.allowed(self._total) / 2
-        ):
+        while rows and speed.seconds(work_of(self._scorer.plans(inputs[:rows], None))) > speed.allowed(self._total) / 2:
             rows //= 2
         return speed.scaled(measured(lambda: self._time(inputs[:rows]))) if rows else speed
 

@@ -61,7 +61,7 @@ class RehearsedInside:
         """Return real internals, because only the model knows their shapes; one forward pass per kind of question."""
         self.tokens += question.read
         self.forwards += 1
-        asked = None if question.edits else (question.hidden, question.attentions, question.modules)
+        asked = None if question.edits else (question.hidden, question.attentions, question.modules, question.last)
         known = self._traces.get(asked) if asked is not None else None
         if known is None:
             started = time.perf_counter()

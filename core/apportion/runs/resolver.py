@@ -24,28 +24,32 @@ from apportion.game.method_runner import rehearse
 from apportion.hooks.object_check import protocol_faults
 from apportion.options import check_instance, check_options, checked_seed, name_of, named_options, whole_number
 from apportion.prompts.text import Text
-from apportion.protocols.backend import Session
+from apportion.protocols.backend import Capability, Session
 from apportion.protocols.inputs import InputAdapter, PromptRenderer
 from apportion.protocols.inside import InsideSession
 from apportion.protocols.methods import Method
 from apportion.protocols.request import Request
-from apportion.protocols.targets import Target, TargetFunction
+from apportion.protocols.targets import Target
 from apportion.rendering.chat_hint import chat_hint
 from apportion.rendering.context import AdaptContext
+from apportion.rendering.generated import GeneratedAdapter
 from apportion.rendering.prompt_text import FullPrompt
 from apportion.rendering.renderer import Renderer
 from apportion.rendering.spelling import Spelling
 from apportion.runs.advice import advice_on_prompt, check_arguments
 from apportion.runs.auto import UNTIL_BUDGET, Choice, choose_method
 from apportion.runs.generation import Generation, generation_of
+from apportion.runs.step_functions import step_functions
+from apportion.runs.target_functions import check_contrast, compares_with_contrast, made_target_function
 from apportion.runs.target_text import Targets
-from apportion.scoring.logits_target import OfLogits
 
 if TYPE_CHECKING:
     from apportion.hooks.manager import Plugins
     from apportion.hooks.registry import Registry
 
 __all__ = ["Draft", "Resolver", "with_sampler"]
+
+ATTENDING = " Attention weights take a model that attends, loaded with attn_implementation='sdpa' or 'eager'."
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +59,12 @@ class Draft:
     Attributes:
         prompt: the prompt with all features.
         target: the target that the user gave; ``None`` if the model has to write it.
-        contrast: the target to compare with, if there is one.
+        contrast: the target that the target function, or a step score, compares with, if there is one.
         generation: options of the generation; ``None`` if the user gave a target.
         seed: seed of the run.
         spellings: other spellings of the target and the contrast.
-        parts: all other fields of the request.
+        parts: all other fields of the request, for a target whose tokens are not features.
+        extended: makes the fields that differ if they are, once the target is known; ``None`` if they are not.
     """
 
     prompt: FullPrompt
@@ -69,16 +74,20 @@ class Draft:
     seed: int
     spellings: Sequence[Spelling]
     parts: Mapping[str, Any]
+    extended: Callable[[Target], Mapping[str, Any]] | None = None
 
     def request(self, target: Target) -> Request:
         """Complete the request with the target that was given or generated.
 
         Raises:
-            InputError: the contrast is equal to the target.
+            InputError: the contrast is equal to the target, or an argument does not suit the features of the target.
+            BudgetError: the budget is too small for the features of the prompt and the target.
         """
         if self.contrast is not None and self.contrast.ids == target.ids:
             raise InputError(f"The contrast {self.contrast.text!r} is equal to the target; give another one.")
-        return Request(target=replace(target, contrast=self.contrast), **self.parts)
+        parts = self.parts if self.extended is None else {**self.parts, **self.extended(target)}
+        explained = self.contrast if compares_with_contrast(parts["target_fn"]) else None
+        return Request(target=replace(target, contrast=explained), step_contrast=self.contrast, **parts)
 
 
 class Resolver:
@@ -111,6 +120,8 @@ class Resolver:
         max_std_error: float | None = None,
         seed: int = 0,
         generate: Mapping[str, object] | None = None,
+        attribute_generated: bool = False,
+        step_scores: object = None,
         **method_options: Any,
     ) -> Draft:
         """Check everything that can be checked without the model.
@@ -123,51 +134,58 @@ class Resolver:
         """
         budget, until = _limits(budget, until, max_std_error)
         seed = checked_seed(seed)
+        if not isinstance(attribute_generated, bool):
+            raise InputError(f"attribute_generated={shown(attribute_generated)} must be True or False.")
         if target is not None and generate is not None:
             raise InputError("generate= applies only if the model writes the target; omit generate= or target=.")
         if target is None:
             generation_of(generate, None)  # only to refuse mistakes before the prompt is read
-        target_fn_name, target_fn_object = self._target_fn(
-            target_fn, {} if target_options is None else target_options, contrast
+        functions = self._plugins["targets"]
+        target_fn_name, target_fn_object = made_target_function(
+            functions, target_fn, {} if target_options is None else target_options
         )
+        steps = step_functions(step_scores, functions, self._session)
+        check_contrast(functions, {target_fn_name: target_fn_object, **steps.by_function}, contrast)
         other = None if contrast is None else self._targets.checked("contrast", contrast)
         given = None if target is None else self._targets.checked("target", target)
         context = AdaptContext(self._session.tokenizer, seed, request_id, closed=not self._session.layout.joint)
         adapter = self.adapter(prompt, features, context)
         renderer = Renderer(adapter, context)
-        chosen = self._chosen(method, renderer, len(adapter.features), budget, method_options)
+        reference = getattr(target_fn_object, "reference", None)
+
+        def of_features(adapter: InputAdapter, renderer: Renderer) -> dict[str, Any]:
+            chosen = self._chosen(method, renderer, len(adapter.features), budget, method_options)
+            return {"adapter": adapter, "renderer": renderer, "reference": renderer.reference(reference), **chosen}
+
+        def extended(target: Target) -> dict[str, Any]:
+            whole = GeneratedAdapter(adapter, target)
+            return of_features(whole, renderer.of(whole))
+
+        parts: dict[str, Any] = {"adapter": adapter, "renderer": renderer}
+        if target is None or not attribute_generated:
+            # If the model has yet to write tokens that are features, there are at least those of the prompt.
+            parts = of_features(adapter, renderer)
         if target is None:
-            with failures_of_plugin(f"The method {chosen['method_name']!r}"):
-                rehearse(
-                    chosen["method"],
-                    len(adapter.features),
-                    chosen["coalition_budget"],
-                    seed,
-                    chosen["options"],
-                    self._session.modules if isinstance(self._session, InsideSession) else None,
-                )
+            self._rehearse(parts, seed)
         full = renderer.full_prompt()
         self._targets.check_prompt(full.input)
         text = None if full.text is None else full.text.text
         generation = generation_of(generate, text) if target is None else None
         renderer.note(chat_hint(prompt, full, generated=target is None))
-        parts = {
+        parts |= {
             "id": request_id,
             "model": self._session.info.model,
             "prompt": prompt,
-            "adapter": adapter,
-            "renderer": renderer,
             "given_options": method_options,
             "generation": {} if generation is None else generation.to_dict(),
             "target_fn_name": target_fn_name,
             "target_fn": target_fn_object,
             "target_options": dict(target_options or {}),
-            "reference": renderer.reference(getattr(target_fn_object, "reference", None)),
+            "step_scores": steps.on(renderer),
             "until": until,
             "seed": seed,
             "scorers": self._plugins.scorers(),
             "given": {"method": method, "target_fn": target_fn, "features": features},
-            **chosen,
         }
         made = None if given is None else self._targets.given("target", given, full)
         compared = None if other is None else self._targets.given("contrast", other, full)
@@ -179,6 +197,7 @@ class Resolver:
             seed,
             self._targets.spellings([(given, made), (other, compared)], full),
             parts,
+            extended if attribute_generated else None,
         )
 
     def larger(
@@ -266,37 +285,6 @@ class Resolver:
         plugins = f", or an input of a plugin: {listing(others)}" if others else ""
         return f"Pass a str, ap.Text, ap.Template, ap.Chat or ap.Documents{plugins}."
 
-    def _target_fn(self, given: object, options: object, contrast: object) -> tuple[str, TargetFunction]:
-        if not isinstance(options, Mapping) or not all(isinstance(name, str) for name in options):
-            raise InputError(f"target_options={shown(options)} must be a dict, such as {{'top_k': 20}}.")
-        if isinstance(given, str):
-            name, made = given, self._plugins["targets"].get(given).make(**options)
-        elif options:
-            raise InputError(
-                f"target_options={shown(dict(options))} requires the name of a target function; an object is given its "
-                "options when it is made."
-            )
-        elif isinstance(given, TargetFunction) and not isinstance(given, type):
-            name, made = name_of(given), given
-        elif callable(given) and not isinstance(given, type):
-            made = OfLogits(given)
-            name = made.name
-        else:
-            check_instance("target_fn", given)
-            raise InputError(
-                f"target_fn={shown(given)} must be a name, a TargetFunction (with `needs`), or a function of logits."
-            )
-        contrastive = bool(getattr(made, "contrastive", False))
-        if contrastive and contrast is None:
-            raise InputError(f"The target function {name!r} compares with another target; give contrast=.")
-        if contrast is not None and not contrastive:
-            others = [e.name for e in self._plugins["targets"] if getattr(e.load(), "contrastive", False)]
-            raise InputError(
-                f"contrast={shown(contrast)} is given, but the target function {name!r} is not contrastive. "
-                f"Contrastive ones: {listing(others)}."
-            )
-        return name, made
-
     def _method(self, method: str | Method) -> tuple[str, Method]:
         if isinstance(method, str):
             name, made = method, self._plugins["methods"].get(method).make()
@@ -313,6 +301,7 @@ class Resolver:
                 f"The method {name!r} needs {listing(sorted(c.value for c in missing))}, which the backend "
                 f"{self._session.info.backend!r} does not provide for this model. It provides: "
                 f"{listing(sorted(c.value for c in self._session.capabilities))}."
+                + (ATTENDING if Capability.ATTENTIONS in missing else "")
             )
         return name, made
 
@@ -340,6 +329,13 @@ class Resolver:
             "budget": limit,
             "coalition_budget": None if limit is None else max(1, limit // renderer.draws),
         }
+
+    def _rehearse(self, parts: Mapping[str, Any], seed: int) -> None:
+        """Refuse what the method refuses before it asks anything, before the model has to write a target."""
+        with failures_of_plugin(f"The method {parts['method_name']!r}"):
+            features = len(parts["adapter"].features)
+            modules = self._session.modules if isinstance(self._session, InsideSession) else None
+            rehearse(parts["method"], features, parts["coalition_budget"], seed, parts["options"], modules)
 
     def _options(self, owner: str, method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
         if options:

@@ -9,20 +9,24 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
 
+from jaxtyping import Float
 from torch import Tensor
 
 from apportion.errors import InputError
 from apportion.game.game import Memory
+from apportion.protocols.batch import ScoringBatch
 from apportion.protocols.progress import ProgressEvent, Report
+from apportion.protocols.row import ModelInput, Row
 from apportion.rendering.spelling import Spelling
 from apportion.results.attribution import Attribution
+from apportion.runs.step_record import StepRecord
+from apportion.scoring.readout import FlatLogits
 from apportion.scoring.scorer import Scorer, Tally
 
 if TYPE_CHECKING:
     from apportion.protocols.request import Request
-    from apportion.protocols.row import ModelInput
 
-__all__ = ["Ask", "Call", "Past", "PastRuns", "Question", "Run", "Scoring", "answered"]
+__all__ = ["Ask", "Call", "Past", "PastRuns", "Question", "Reading", "Run", "Scoring", "answered"]
 
 
 @dataclass(slots=True)
@@ -37,6 +41,7 @@ class Run:
         memory: all values that were scored.
         tally: its cost so far.
         spellings: other spellings of its target and contrast, to compare with at the end.
+        steps: its step scores.
         before: seconds that the runs before it took, if it continues another one.
         started: its start time, from ``time.perf_counter``.
     """
@@ -48,6 +53,7 @@ class Run:
     memory: Memory = field(default_factory=Memory)
     tally: Tally = field(default_factory=Tally)
     spellings: Sequence[Spelling] = ()
+    steps: StepRecord = field(default_factory=StepRecord)
     before: float = 0.0
     started: float = field(default_factory=lambda: time.perf_counter())
 
@@ -78,6 +84,7 @@ class Past:
         seconds: its duration in seconds.
         forgotten: number of evaluations whose values are not in the memory.
         asked: the inputs that it, and the runs that it continued, queried.
+        steps: its step scores.
     """
 
     request: Request
@@ -86,6 +93,7 @@ class Past:
     seconds: float
     forgotten: int = 0
     asked: frozenset[Hashable] = frozenset()
+    steps: StepRecord = field(default_factory=StepRecord)
 
     def check_larger(self, result: Attribution, request: Request) -> None:
         """Refuse a request that cannot continue this run, or would only repeat its result.
@@ -142,6 +150,26 @@ class Scoring:
     def answer(self) -> Tensor:
         """Score the inputs now."""
         return self.scorer(self.inputs)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Reading of one prompt and target, for the logits that predict the target's tokens."""
+
+    scorer: Scorer
+    prompt: ModelInput
+
+    @property
+    def row(self) -> Row:
+        """The row that the model reads."""
+        return Row(self.prompt.ids, self.scorer.readout.targets[0], self.prompt.media)
+
+    def answer(self) -> Float[Tensor, "1 T V"]:
+        """Read the row now, and count it as one evaluation."""
+        self.scorer.check([self.prompt])
+        flat = self.scorer.score(ScoringBatch((self.row,)), FlatLogits())
+        self.scorer.count(1, len(self.row.read))
+        return flat.reshape(1, len(self.row.target), -1)
 
 
 @dataclass(frozen=True, slots=True)

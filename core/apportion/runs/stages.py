@@ -13,8 +13,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from apportion.errors import InputError, PluginError
+from apportion.game.causal import require_causal
 from apportion.game.game import Game, Memory
 from apportion.game.inside import GameInside, require_gradient
+from apportion.game.possible import possible_features
 from apportion.game.token_view import Charge, TokenView, predictions, token_view
 from apportion.protocols.backend import WHITE_BOX, Capability, Session
 from apportion.protocols.inside import Inside, InsideSession
@@ -24,10 +26,14 @@ from apportion.protocols.targets import Needs, TargetFunction
 from apportion.results.provenance import versions
 from apportion.runs.again import check_same_model, recipe_in, request_again
 from apportion.runs.assemble import assemble
+from apportion.runs.readings import Readings
 from apportion.runs.resolver import Draft, Resolver
 from apportion.runs.run import Ask, Call, Past, PastRuns, Run, Scoring, answered
 from apportion.runs.spelling import spelling_note
+from apportion.runs.step_record import StepRecord
+from apportion.runs.step_scores import recorded_steps, remember_full_prompt
 from apportion.runs.target_text import Targets
+from apportion.runs.together import share_scores
 from apportion.runs.white_box import WhiteBox
 from apportion.scoring.batches import Batches
 from apportion.scoring.readout import Readout
@@ -143,7 +149,7 @@ class Stages:
         if past is None:
             check_same_model(result, self._session.info.model, self._fingerprint(), self._versions)
             request = request_again(result, run.id, self.resolver, self._plugins["inputs"])
-            past = Past(request, Tally(notes=[*recipe.notes]), Memory(), 0.0)
+            past = Past(request, Tally(notes=[*recipe.notes]), Memory(), 0.0, steps=StepRecord.of_result(result))
             self.past.keep(result, past)
         elif self._fingerprint() != result.provenance.fingerprint:
             raise InputError(
@@ -151,6 +157,43 @@ class Stages:
                 "attribute() again."
             )
         return past
+
+    def shared(self, results: Sequence[Attribution], pasts: Sequence[Past]) -> Memory:
+        """Make one memory of the runs of several results of one game, which all of them have from now on."""
+        memory = share_scores(pasts)
+        for result, past in zip(results, pasts, strict=True):
+            self.past.keep(result, replace(past, memory=memory))
+        return memory
+
+    def readings(self, run: Run, batches: Batches, ask: Ask | None = None) -> Readings:
+        """Make a reader of single prompts, each followed by the target of a run; it counts apart from the run.
+
+        Args:
+            run: the run, with its request.
+            batches: plans and runs batches.
+            ask: takes every question to the session; ``None`` to answer immediately.
+        """
+
+        def scorer(request: Request, tally: Tally) -> Scorer:
+            return self.scorer(replace(run, tally=tally), request, batches)
+
+        return Readings(self._session, run.resolved, scorer, ask or answered)
+
+    def record_steps(self, run: Run, batches: Batches, ask: Ask | None = None) -> None:
+        """Record the step scores of a run, before its method: an error in one of them should cost no time.
+
+        Args:
+            run: the run, with its request.
+            batches: plans and runs batches.
+            ask: takes every question to the session; ``None`` to answer immediately.
+        """
+        request = run.resolved
+        if not request.step_scores:
+            return
+        readings = self.readings(run, batches, ask)
+        run.steps = recorded_steps(request, readings)
+        if remember_full_prompt(request, readings, run.memory):
+            run.tally.take_one(run.steps.tally)
 
     def batches(self) -> Batches:
         """Make the planner of batches; concurrent runs share one."""
@@ -169,6 +212,9 @@ class Stages:
         """
         request, session = run.resolved, self._session
         scorer, put = self.scorer(run, request, batches), ask or answered
+        possible = possible_features(request.adapter.features, len(request.target.ids))
+        if not bool(possible.all()):
+            require_causal(scorer.readout, request.target_fn_name, session.info.device)
 
         def score_tokens(prompts: Sequence[tuple[int, ...]], target_fn: TargetFunction) -> Float[Tensor, "N K"]:
             other = self.scorer(run, replace(request, target_fn=target_fn, reference=None), batches)
@@ -193,6 +239,7 @@ class Stages:
             inside=self._inside(request, scorer, put),
             memory=run.memory,
             spent=spent,
+            possible=possible,
         )
 
     def compare_spellings(self, run: Run, game: Game, batches: Batches, ask: Ask | None = None) -> None:
@@ -237,6 +284,7 @@ class Stages:
             estimate,
             game=game,
             tally=run.tally,
+            steps=run.steps,
             info=self._session.info,
             fingerprint=run.fingerprint,
             plugins=self._plugins,
@@ -244,7 +292,8 @@ class Stages:
             versions=self._versions,
             seconds=seconds,
         )
-        self.past.keep(attribution, Past(request, run.tally, run.memory, seconds, game.forgotten, game.asked))
+        past = Past(request, run.tally, run.memory, seconds, game.forgotten, game.asked, run.steps)
+        self.past.keep(attribution, past)
         self._plugins.call("apportion_after_run", request=request, attribution=attribution)
         return attribution
 

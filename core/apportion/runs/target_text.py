@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from inspect import signature
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,12 +14,16 @@ from apportion.errors import CapabilityError, InputError, counted, shown
 from apportion.protocols.backend import Capability, GenerateSession, Session
 from apportion.protocols.row import ModelInput
 from apportion.protocols.targets import Target
+from apportion.rendering.context import AdaptContext
 from apportion.rendering.continuation import Continuation, continuation
 from apportion.rendering.encoder import check_encodable
 from apportion.rendering.prompt_text import FullPrompt
 from apportion.rendering.spelling import Spelling, other_spelling
 from apportion.rendering.token_texts import control_ids, token_texts
 from apportion.runs.generation import Generation, cut_at
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 __all__ = ["Targets"]
 
@@ -32,7 +37,16 @@ class Targets:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._tokenizer = session.tokenizer
+
+    @property
+    def _joint(self) -> bool:
+        return self._session.layout.joint
+
+    @property
+    def _tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer of targets."""
+        session = self._session
+        return session.tokenizer if self._joint else getattr(session, "target_tokenizer", session.tokenizer)
 
     def checked(self, name: str, given: object) -> str | tuple[int, ...]:
         """Check what can be checked of a target or contrast before its prompt is rendered.
@@ -65,12 +79,12 @@ class Targets:
         """
         if not isinstance(given, str):
             return self.of_ids(given)
-        if self._session.layout.joint:
+        if self._joint:
             found = continuation(prompt, name, given)
             before: tuple[int, ...] = prompt.input.ids
         else:
             # A decoder reads the target from its own beginning, as a text of its own.
-            found = Continuation(tuple(self._tokenizer(given, add_special_tokens=False)["input_ids"]))
+            found = Continuation(tuple(self._tokenizer(text_target=given, add_special_tokens=False)["input_ids"]))
             before = ()
         if not found.ids:
             raise InputError(f"The {name} {shown(given)} is empty: it adds no tokens to this prompt.")
@@ -86,7 +100,7 @@ class Targets:
             texts: what the user gave, and the target or contrast that was made of it.
             prompt: the prompt with all features.
         """
-        if not self._session.layout.joint:
+        if not self._joint:
             return ()
         found = (
             other_spelling(prompt, text, made.ids) for text, made in texts if isinstance(text, str) and made is not None
@@ -110,7 +124,9 @@ class Targets:
                 unknown to its generation.
         """
         ids = self._generated(prompt.input, generation.options, seed, generation.stop)
-        cut = cut_at(generation.stop, prompt.context, prompt.input.ids, ids)
+        before = prompt.input.ids if self._joint else ()
+        context = prompt.context if self._joint else AdaptContext(self._tokenizer)
+        cut = cut_at(generation.stop, context, before, ids)
         if cut is not None and str(self._tokenizer.decode(list(cut.ids))).strip():
             return self._by_model(cut.ids, "stop", generation.why(cut)), generation
         if cut is not None and not generation.automatic:
@@ -139,7 +155,9 @@ class Targets:
                 f"The backend {session.info.backend!r} cannot generate with this model; give a target."
             )
         limit = session.info.context_length
-        room = None if limit is None else limit - len(prompt.ids) if session.layout.joint else limit
+        room = session.info.longest_target
+        if self._joint and limit is not None:
+            room = limit - len(prompt.ids)
         if stop and "stop" in signature(session.generate).parameters:
             ids = session.generate(prompt, options, seed, room, stop)
         else:
@@ -155,7 +173,7 @@ class Targets:
             InputError: the prompt is too long; the message states both lengths.
         """
         limit, tokens = self._session.info.context_length, len(prompt.ids)
-        if limit is not None and (tokens >= limit if self._session.layout.joint else tokens > limit):
+        if limit is not None and (tokens >= limit if self._joint else tokens > limit):
             raise InputError(
                 f"The prompt has {counted(tokens, 'token')} and the model's context length is {limit}; shorten the "
                 "prompt."
@@ -170,7 +188,7 @@ class Targets:
         if not values:
             hint = ", or None for the model's own continuation" if name == "target" else ""
             raise InputError(f"The {name} is an empty list of token ids. Give at least one id{hint}.")
-        vocabulary = self._session.info.vocabulary
+        vocabulary = self._session.info.written_vocabulary
         wrong = [i for i in values if i < 0 or (vocabulary is not None and i >= vocabulary)]
         if wrong:
             size = "" if vocabulary is None else f" of {vocabulary} tokens"

@@ -78,6 +78,7 @@ class Tracing:
     attentions: bool
     modules: tuple[str, ...]
     edits: Edits
+    last: int | None
 
     @property
     def read(self) -> int:
@@ -93,6 +94,7 @@ class Tracing:
             attentions=self.attentions,
             modules=self.modules,
             edits=self.edits,
+            last=self.last,
         )
 
     def answer(self) -> Trace:
@@ -144,10 +146,17 @@ class WhiteBox:
         return found
 
     def trace(
-        self, prompt: tuple[int, ...], *, hidden: bool, attentions: bool, modules: tuple[str, ...], edits: Edits
+        self,
+        prompt: tuple[int, ...],
+        *,
+        hidden: bool,
+        attentions: bool,
+        modules: tuple[str, ...],
+        edits: Edits,
+        last: int | None,
     ) -> Trace:
         """Internals of one forward pass over a prompt and the target."""
-        found: Trace = self.put(Tracing(self.session, self.scorer, prompt, hidden, attentions, modules, edits))
+        found: Trace = self.put(Tracing(self.session, self.scorer, prompt, hidden, attentions, modules, edits, last))
         return found
 
     @property

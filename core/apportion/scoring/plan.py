@@ -12,7 +12,7 @@ Each strategy yields batches that keep the device busy and fit the memory budget
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from apportion.errors import counted
 from apportion.protocols.backend import Layout
@@ -77,16 +77,16 @@ class Plan:
         costs: number of tokens that the model reads for each row, padding included; a prefix is charged to the first
             row that it is encoded for.
         ways: the strategies that were considered, with the chosen one first.
+        layout: the session's layout when the plan was made.
         kept: tokens that the session keeps afterwards.
-        joint: prompt and target are read as one sequence, so that the last target token is not read.
     """
 
     rows: Sequence[Row]
     batches: tuple[Batch, ...]
     costs: tuple[int, ...]
     ways: tuple[Way, ...]
+    layout: Layout
     kept: ModelInput | None = None
-    joint: bool = True
 
     @property
     def forwarded_tokens(self) -> int:
@@ -152,13 +152,13 @@ def plan(
         candidates.insert(0, ("grouped", _padded_batches(rows, nested_groups(rows, layout.batch_overhead), room)))
     weighed = []
     for name, batches in candidates:
-        costs, forwards, after = _costs(rows, batches, kept, joint=layout.joint)
+        costs, forwards, after = _costs(rows, batches, kept, layout)
         overhead = 1 + layout.packing_overhead if name == "packed" else 1.0
         price = overhead * sum(costs) + layout.batch_overhead * forwards
         weighed.append((Way(name, sum(costs), forwards, price), batches, costs, after))
     weighed.sort(key=lambda found: found[0].price)
     _, batches, costs, after = weighed[0]
-    return Plan(rows, tuple(batches), tuple(costs), tuple(way for way, *_ in weighed), after, layout.joint)
+    return Plan(rows, tuple(batches), tuple(costs), tuple(way for way, *_ in weighed), layout, after)
 
 
 def read_again(schedule: Plan, others: Sequence[Sequence[Row]], kept: ModelInput | None) -> Plan:
@@ -177,7 +177,7 @@ def read_again(schedule: Plan, others: Sequence[Sequence[Row]], kept: ModelInput
         for batch in schedule.batches
         for shift in shifts
     ]
-    costs, _, after = _costs(rows, batches, kept, joint=schedule.joint)
+    costs, _, after = _costs(rows, batches, kept, schedule.layout)
     return replace(schedule, costs=tuple(sum(costs[i::n]) for i in range(n)), kept=after)
 
 
@@ -189,6 +189,18 @@ class _Room:
     layout: Layout
     row_bytes: RowBytes
     memory_budget: int
+    firsts: dict[ModelInput, int] = field(init=False)
+    """The first row with each prompt, if rows share the encoding of their prompts."""
+
+    def __post_init__(self) -> None:
+        sources = [row.source for row in self.rows] if self.layout.source_sharing else []
+        object.__setattr__(self, "firsts", {source: i for i, source in reversed(list(enumerate(sources)))})
+
+    def order(self, i: int) -> tuple[int, ...]:
+        """The place of a row in the order of batches: longest first, and rows that share an encoding together."""
+        row, layout = self.rows[i], self.layout
+        together = (self.firsts[row.source],) if layout.source_sharing and layout.padding else ()
+        return (-len(row.prompt), *together, -len(row.target), i)
 
     def padded(self, longest: Row, targets: int, prefix: int) -> int:
         """Maximum number of rows in a batch with this longest prompt and target."""
@@ -206,7 +218,7 @@ def _padded_batches(rows: Sequence[Row], groups: Iterable[tuple[list[int], int]]
     for members, prefix in groups:
         current: list[int] = []
         targets = max(len(rows[i].target) for i in members)
-        for i in sorted(members, key=lambda i: (-len(rows[i].prompt), -len(rows[i].target), i)):
+        for i in sorted(members, key=room.order):
             # The first row of a batch sets its width.
             first = rows[current[0]] if current else rows[i]
             other = not room.layout.padding and (
@@ -249,9 +261,11 @@ def _packed_bytes(row: Row, reused: int, row_bytes: RowBytes) -> int:
 
 
 def _costs(
-    rows: Sequence[Row], batches: Sequence[Batch], kept: ModelInput | None, *, joint: bool
+    rows: Sequence[Row], batches: Sequence[Batch], kept: ModelInput | None, layout: Layout
 ) -> tuple[list[int], int, ModelInput | None]:
     """Tokens read for each row, number of forward passes, and tokens that the session keeps afterwards."""
+    if not layout.joint:
+        return _costs_apart(rows, batches, kept, shared=layout.source_sharing), len(batches), None
     costs = [0] * len(rows)
     forwards = len(batches)
     for batch in batches:
@@ -261,7 +275,7 @@ def _costs(
                 costs[i] = len(row.read) - reused
             kept = ModelInput(members[-1].read, members[-1].media)
             continue
-        width = _width(members, joint) - batch.prefix
+        width = max(len(row.read) for row in members) - batch.prefix
         for i in batch.rows:
             costs[i] = width
         prefix = ModelInput(members[0].prompt[: batch.prefix], members[0].media)
@@ -274,9 +288,24 @@ def _costs(
     return costs, forwards, kept
 
 
-def _width(rows: Sequence[Row], joint: bool) -> int:
-    """Number of tokens that are read for each row of a padded batch."""
-    if joint:
-        return max(len(row.read) for row in rows)
-    # Read separately, the target follows a start token, and its last token is not read.
-    return max(len(row.prompt) for row in rows) + max(len(row.target) for row in rows)
+def _costs_apart(rows: Sequence[Row], batches: Sequence[Batch], kept: ModelInput | None, *, shared: bool) -> list[int]:
+    """Tokens read for each row by an encoder and a decoder.
+
+    The target follows a start token, and its last token is not read. A shared prompt is charged to the first row of the
+    batch that has it.
+    """
+    costs = [0] * len(rows)
+    encoded = frozenset(() if kept is None else (kept,))
+    for batch in batches:
+        members = {i: rows[i].source for i in batch.rows}
+        sources = frozenset(members.values())
+        # A prompt that is alone in its batch is encoded alone.
+        known = encoded if len(sources) > 1 or len(encoded) == 1 else frozenset()
+        new = {source: i for i, source in reversed(members.items()) if source not in known}
+        readers = set(new.values() if shared else members)
+        width = max((len(rows[i].prompt) for i in readers), default=0)
+        target = max(len(rows[i].target) for i in members)
+        for i in members:
+            costs[i] = target + (width if i in readers else 0)
+        encoded = sources
+    return costs

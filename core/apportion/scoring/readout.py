@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -12,16 +12,17 @@ from torch import Tensor
 from apportion.errors import ApportionError, CapabilityError, PluginError
 from apportion.protocols.backend import Capability, LogitsSession, Session
 from apportion.protocols.batch import ScoringBatch
-from apportion.protocols.row import ModelInput, Row
+from apportion.protocols.row import ModelInput
 from apportion.protocols.targets import Needs, Scores, Target, TargetFunction
 from apportion.scoring.batches import Turns
+from apportion.scoring.parts import Part, beside, parts_of
 
-__all__ = ["LOGITS_BYTES", "FlatLogits", "Readout", "check_shape"]
+__all__ = ["LOGITS_BYTES", "FlatLogits", "LastLogits", "Readout", "check_shape"]
 
 LOGITS_BYTES = 64 * 2**20
 """Maximum size in bytes of the logits passed to a target function at once; one row is always allowed."""
 
-ScoreBatch = Callable[[ScoringBatch, "Readout | FlatLogits"], Tensor]
+ScoreBatch = Callable[[ScoringBatch, "Readout | FlatLogits | LastLogits"], Tensor]
 
 
 class Readout:
@@ -92,21 +93,39 @@ class Readout:
         """Number of columns that a batch is read into."""
         return batch.n_targets if self.needs is Needs.LOG_PROBS else self.n_outputs
 
+    def parts(self, inputs: Sequence[ModelInput], *, single: bool = False) -> list[list[list[Part]]]:
+        """The parts of each target after each input: one list of inputs per target.
+
+        Args:
+            inputs: inputs, whose answers are those of the target.
+            single: one part for each token.
+        """
+        own, joint = self._target.ids, self._session.layout.joint
+        return [
+            [parts_of(beside(item, own, ids) if which else item, ids, joint=joint, single=single) for item in inputs]
+            for which, ids in enumerate(self.targets)
+        ]
+
     def prepare(self, score: ScoreBatch) -> None:
         """Score the reference prompt, once, if the target function has one.
 
         Args:
             score: scores a batch with a ``read`` such as this one.
         """
-        if self._reference_prompt is None or self._reference is not None:
-            return
         prompt = self._reference_prompt
-        batch = ScoringBatch((Row(prompt.ids, self._target.ids, prompt.media),))
-        if self.needs is Needs.LOG_PROBS:
-            self._reference = Scores(log_probs=score(batch, self))
+        if prompt is None or self._reference is not None:
+            return
+        logits = self.needs is Needs.LOGITS
+        parts = self.parts([prompt], single=logits and prompt.answer is not None)[0][0]
+        if not logits:
+            found = [part.of(score(ScoringBatch((part.row,)), self)[0]) for part in parts]
+            self._reference = Scores(log_probs=torch.cat(found)[None])
+        elif len(parts) == 1:
+            flat = score(ScoringBatch((parts[0].row,)), FlatLogits())
+            self._reference = Scores(logits=flat.reshape(1, len(self._target.ids), -1))
         else:
-            flat = score(batch, FlatLogits())
-            self._reference = Scores(logits=flat.reshape(1, batch.n_targets, -1))
+            last = [score(ScoringBatch((part.row,)), LastLogits(1, self._turns)) for part in parts]
+            self._reference = Scores(logits=torch.stack(last, dim=1))
 
     def applied(
         self, scores: Scores, contrast: Scores | None = None, *, reference: Scores | None = None
@@ -158,7 +177,7 @@ class Readout:
         """Logits of the same rows for each target, a few rows at a time."""
         assert isinstance(session, LogitsSession)
         after = [replace(batch, rows=tuple(replace(row, target=ids) for row in batch.rows)) for ids in self.targets]
-        rows = self._rows_at_once(sum(map(len, self.targets)))
+        rows = self.inputs_at_once
         streams = zip(*(session.logits(one, rows) for one in after), strict=True)
         while True:
             with self._turns.lent():
@@ -167,9 +186,17 @@ class Readout:
                 return
             yield tuple(Scores(logits=part) for part in parts)
 
-    def _rows_at_once(self, tokens: int) -> int:
-        vocabulary = self._session.info.vocabulary
-        return 1 if vocabulary is None else max(1, LOGITS_BYTES // (4 * vocabulary * tokens))
+    @property
+    def inputs_at_once(self) -> int:
+        """Number of inputs whose logits, for all targets, are passed to the target function at once."""
+        tokens = sum(map(len, self.targets))
+        known = self._session.info.written_vocabulary is not None
+        return max(1, LOGITS_BYTES // (4 * self.vocabulary * tokens)) if known else 1
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of logits at each position; if it is not known, as many as the targets need."""
+        return self._session.info.written_vocabulary or 1 + max(map(max, self.targets))
 
 
 class FlatLogits:
@@ -182,6 +209,33 @@ class FlatLogits:
         assert isinstance(session, LogitsSession)
         (logits,) = session.logits(batch, 1)
         return logits.flatten(1)
+
+
+class LastLogits:
+    """Reads the logits of the last target token of each row, ``Float[B, V]``.
+
+    Args:
+        at_once: number of rows whose logits the session returns at once.
+        turns: lock to release while the session works.
+    """
+
+    needs = Needs.LOGITS
+
+    def __init__(self, at_once: int, turns: Turns) -> None:
+        self._at_once = at_once
+        self._turns = turns
+
+    def __call__(self, session: Session, batch: ScoringBatch) -> Tensor:
+        """Logits at the position before the last token of each row's target."""
+        assert isinstance(session, LogitsSession)
+        last, found = iter([len(row.target) - 1 for row in batch.rows]), list[Tensor]()
+        stream = iter(session.logits(batch, self._at_once))
+        while True:
+            with self._turns.lent():
+                part = next(stream, None)
+            if part is None:
+                return torch.stack(found)
+            found += [row[next(last)].clone() for row in part]  # a view would keep the whole part
 
 
 def check_shape(what: str, found: object, wanted: tuple[int, int]) -> None:

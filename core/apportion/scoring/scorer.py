@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,9 +16,11 @@ from apportion.protocols.batch import ScoringBatch
 from apportion.protocols.progress import ProgressEvent, Report
 from apportion.protocols.row import ModelInput, Row
 from apportion.protocols.targets import Needs, Scores
+from apportion.scoring.altered import chunks, values_of_altered
 from apportion.scoring.batches import Batches
+from apportion.scoring.parts import Part, distinct_rows
 from apportion.scoring.plan import Plan
-from apportion.scoring.readout import FlatLogits, Readout, check_shape
+from apportion.scoring.readout import FlatLogits, LastLogits, Readout, check_shape
 
 __all__ = ["PendingScores", "Scorer", "Tally", "read_together"]
 
@@ -38,6 +40,13 @@ class Tally:
     cached: int = 0
     forwarded_tokens: int = 0
     notes: list[str] = field(default_factory=list)
+
+    def take_one(self, other: Tally) -> None:
+        """Move one input, read or cached, from another count to this one, without its tokens."""
+        if other.evaluations:
+            other.evaluations, self.evaluations = other.evaluations - 1, self.evaluations + 1
+        else:
+            other.cached, self.cached = other.cached - 1, self.cached + 1
 
     def copy(self) -> Tally:
         """A copy to continue counting from; the original does not change."""
@@ -97,24 +106,41 @@ class Scorer:
             CapabilityError: the session does not accept the media of an input.
         """
         self.check(inputs)
-        rows = self.rows(inputs)
         if self.readout.needs is Needs.LOG_PROBS:
-            return PendingScores(self, rows, [self._known(part) for part in rows])
+            each = self.readout.parts(inputs)
+            return PendingScores(self, each, [self._known(some) for some in each])
+        whole = {i: item for i, item in enumerate(inputs) if item.answer is None}
+        rows, *also = self._whole_rows(whole.values())
+        parts: list[list[Part]] = [[] for _ in inputs]
+        for i, row in zip(whole, rows, strict=True):
+            parts[i] = [Part(row, 0, self.readout.n_outputs)]
+        altered = {i: item for i, item in enumerate(inputs) if item.answer is not None}
         values = torch.full((len(inputs), self.readout.n_outputs), torch.nan, dtype=torch.float64)
-        return PendingScores(self, rows[:1], [values], also=rows[1:])
+        return PendingScores(self, [parts], [values], also=also, altered=altered)
 
-    def rows(self, inputs: Sequence[ModelInput]) -> list[list[Row]]:
-        """Rows with each input and each target: one list per target."""
-        return [[Row(item.ids, target, item.media) for item in inputs] for target in self.readout.targets]
-
-    def plan(self, inputs: Sequence[ModelInput], kept: ModelInput | None) -> Plan:
+    def plans(self, inputs: Sequence[ModelInput], kept: ModelInput | None) -> list[Plan]:
         """Plan how to score inputs, continuing from the tokens that the session will keep by then."""
-        rows, *also = self.rows(inputs)
-        if self.readout.needs is Needs.LOGITS:
-            return self._batches.plan(rows, also, kept)
-        return self._batches.plan([*rows, *(row for part in also for row in part)], (), kept)
+        if self.readout.needs is Needs.LOG_PROBS:
+            rows = distinct_rows(some for part in self.readout.parts(inputs) for some in part)
+            return [self._batches.plan(rows, (), kept)]
+        found: list[Plan] = []
+        whole = [item for item in inputs if item.answer is None]
+        if whole:
+            rows, *also = self._whole_rows(whole)
+            found.append(self._batches.plan(rows, also, kept))
+        altered = {i: item for i, item in enumerate(inputs) if item.answer is not None}
+        for some in chunks(altered, self.readout.inputs_at_once):
+            parts = self.readout.parts([altered[i] for i in some], single=True)
+            rows = distinct_rows(one for part in parts for one in part)
+            found.append(self._batches.plan(rows, (), found[-1].kept if found else kept))
+        return found
 
-    def score(self, batch: ScoringBatch, read: Readout | FlatLogits | None = None) -> Tensor:
+    def _whole_rows(self, inputs: Iterable[ModelInput]) -> list[list[Row]]:
+        """Rows of inputs before which nothing of the target is absent: one list per target."""
+        items = list(inputs)
+        return [[Row(item.ids, target, item.media) for item in items] for target in self.readout.targets]
+
+    def score(self, batch: ScoringBatch, read: Readout | FlatLogits | LastLogits | None = None) -> Tensor:
         """Score a batch through the plugins' hooks.
 
         Raises:
@@ -131,14 +157,14 @@ class Scorer:
     def trial(self, inputs: Sequence[ModelInput]) -> Plan:
         """Score inputs from the start, without looking them up or counting them, and return how; to time scoring.
 
-        Plugins see these batches like others, so a cache stores their scores.
+        The inputs have no answers of their own. Plugins see these batches like others, so a cache stores their scores.
 
         Raises:
             BatchTooLargeError: not even one row fits into memory.
         """
         self.readout.prepare(self.score)
         self.session.release()
-        schedule = self.plan(inputs, None)
+        (schedule,) = self.plans(inputs, None)
         for batch in schedule.batches:
             self.score(schedule.scoring_batch(batch))
         return schedule
@@ -157,33 +183,66 @@ class Scorer:
             CapabilityError: the session does not accept the media of an input.
         """
         info = self.session.info
-        targets = self.readout.targets
-        largest = max(max(ids) for ids in (*(item.ids for item in inputs), *targets))
-        if info.vocabulary is not None and largest >= info.vocabulary:
-            raise InputError(
-                f"The tokenizer returned the token id {largest}, but the model's vocabulary has {info.vocabulary} "
-                "tokens. Use the model's own tokenizer, or resize the model's embedding for added tokens."
-            )
-        longest, target = max(len(item.ids) for item in inputs), max(map(len, targets))
-        joint = self.session.layout.joint
-        limit = info.context_length
-        if limit is not None and (longest + target if joint else max(longest, target)) > limit:
-            raise InputError(
-                f"A prompt of {counted(longest, 'token')} and a target of {target} exceed the model's context "
-                f"length of {limit} tokens{'' if joint else ' each'}. Shorten the prompt, its baselines or "
-                "the target."
-            )
+        rows = distinct_rows(some for part in self.readout.parts(inputs) for some in part)
+        prompts, targets = [row.prompt for row in rows], [row.target for row in rows]
+        for texts, vocabulary in ((prompts, info.vocabulary), (targets, info.written_vocabulary)):
+            largest = max(map(max, texts))
+            if vocabulary is not None and largest >= vocabulary:
+                raise InputError(
+                    f"The tokenizer returned the token id {largest}, but the model's vocabulary has {vocabulary} "
+                    "tokens. Use the model's own tokenizer, or resize the model's embedding for added tokens."
+                )
+        self._check_lengths(rows)
         if any(item.media for item in inputs) and Capability.IMAGES not in self.session.capabilities:
             raise CapabilityError(
                 f"The prompt contains media, but the backend {info.backend!r} reads only text with this model."
             )
 
-    def _known(self, rows: Sequence[Row]) -> Float[Tensor, "N T"]:
-        """Look up log-probabilities of rows with one target; NaN for unknown rows."""
-        shape = (len(rows), len(rows[0].target))
-        found = torch.full(shape, torch.nan, dtype=torch.float64)
+    def _check_lengths(self, rows: Sequence[Row]) -> None:
+        """Reject rows that are longer than what the model reads."""
+        info = self.session.info
+        limit, longest_target = info.context_length, info.longest_target
+        if self.session.layout.joint:
+            prompt, target = max(((len(row.prompt), len(row.target)) for row in rows), key=sum)
+            if limit is not None and prompt + target > limit:
+                raise InputError(
+                    f"A prompt of {counted(prompt, 'token')} and a target of {target} exceed the model's context "
+                    f"length of {limit} tokens. Shorten the prompt, its baselines or the target."
+                )
+            return
+        prompt, target = max(len(row.prompt) for row in rows), max(len(row.target) for row in rows)
+        if limit is not None and prompt > limit:
+            raise InputError(
+                f"A prompt of {counted(prompt, 'token')} exceeds the {limit} tokens that the model's encoder reads. "
+                "Shorten the prompt or its baselines."
+            )
+        if longest_target is not None and target > longest_target:
+            raise InputError(
+                f"A target of {counted(target, 'token')} exceeds the {longest_target} tokens that the model's decoder "
+                "reads. Shorten the target."
+            )
+
+    def _known(self, parts: Sequence[Sequence[Part]]) -> Float[Tensor, "N T"]:
+        """Look up log-probabilities of one target after each input; NaN where unknown."""
+        found = torch.full((len(parts), parts[0][-1].stop), torch.nan, dtype=torch.float64)
+        if self._lookup is None:
+            return found
+        alike: dict[tuple[int, ...], list[tuple[int, Part]]] = {}
+        for i, some in enumerate(parts):
+            for part in some:
+                alike.setdefault(part.row.target, []).append((i, part))
+        for target, places in alike.items():
+            rows = list(dict.fromkeys(part.row for _, part in places))
+            known = dict(zip(rows, self._looked_up(rows, len(target)), strict=True))
+            for i, part in places:
+                found[i, part.start : part.stop] = part.of(known[part.row])
+        return found
+
+    def _looked_up(self, rows: Sequence[Row], tokens: int) -> Float[Tensor, "N T"]:
+        """Look up log-probabilities of distinct rows with one target; NaN for unknown rows."""
+        found = torch.full((len(rows), tokens), torch.nan, dtype=torch.float64)
         for part in self._lookup(session=self.session, rows=rows) if self._lookup is not None else ():
-            check_shape("a plugin's apportion_lookup", part, shape)
+            check_shape("a plugin's apportion_lookup", part, (len(rows), tokens))
             found = torch.where(found.isnan(), part.double(), found)
         return found
 
@@ -231,31 +290,37 @@ class PendingScores:
 
     Args:
         scorer: the run's scorer.
-        rows: rows of the inputs, for each target that is read separately.
+        parts: the parts of each target that is read separately, for each input.
         found: known scores, one table for each of these targets; NaN where unknown. The tables are filled in.
         also: rows with the same prompts and other targets, if each batch is also read with those.
+        altered: inputs that are read apart from the others, by their places in ``found``: those with answers, if the
+            target function needs logits.
     """
 
     def __init__(
         self,
         scorer: Scorer,
-        rows: Sequence[Sequence[Row]],
+        parts: Sequence[Sequence[Sequence[Part]]],
         found: Sequence[Float[Tensor, "N C"]],
         also: Sequence[Sequence[Row]] = (),
+        altered: Mapping[int, ModelInput] | None = None,
     ) -> None:
         self.scorer = scorer
         self.also = also
         self._found = found
-        self._places: dict[Row, list[tuple[int, int]]] = {}
-        unknown = torch.zeros(len(rows[0]), dtype=torch.bool)
-        for which, (part, table) in enumerate(zip(rows, found, strict=True)):
-            missing = table.isnan().any(1)
-            unknown |= missing
-            for i in missing.nonzero().flatten().tolist():
-                self._places.setdefault(part[i], []).append((which, i))
+        self._altered = altered or {}
+        self._places: dict[Row, list[tuple[int, int, Part]]] = {}
+        unknown = torch.zeros(len(found[0]), dtype=torch.bool)
+        for which, (some, table) in enumerate(zip(parts, found, strict=True)):
+            missing = table.isnan()
+            unknown |= missing.any(1)
+            for i in missing.any(1).nonzero().flatten().tolist():
+                for part in some[i]:
+                    if bool(missing[i, part.start : part.stop].any()):
+                        self._places.setdefault(part.row, []).append((which, i, part))
         inputs = int(unknown.sum())
-        scorer.tally.cached += len(rows[0]) - inputs
-        self.count = _Count(scorer, len(self._places), inputs)
+        scorer.tally.cached += len(unknown) - inputs
+        self.count = _Count(scorer, len(self._places), inputs - len(self._altered))
 
     @property
     def rows(self) -> Collection[Row]:
@@ -270,15 +335,32 @@ class PendingScores:
     def take(self, found: Sequence[tuple[Row, Float[Tensor, " C"], int]]) -> None:
         """Store the scores of some rows that were read in one batch, and count their tokens."""
         for row, numbers, _ in found:
-            for which, i in self._places.pop(row):
-                table = self._found[which]
-                table[i] = numbers[: table.shape[1]]
+            for which, i, part in self._places.pop(row):
+                self._found[which][i, part.start : part.stop] = part.of(numbers)
         self.count.add(len(found), sum(tokens for *_, tokens in found))
+
+    def read_altered(self, batches: Batches) -> None:
+        """Read the inputs that are read apart from the others."""
+        if not self._altered:
+            return
+        count = _Count(self.scorer, len(self._altered), len(self._altered))
+        count.begin()
+        readout, note = self.scorer.readout, self.scorer.tally.notes.append
+        while self._altered:  # after an error, what was read is not read again
+            some = next(chunks(self._altered, readout.inputs_at_once))
+            values, tokens = values_of_altered(
+                [self._altered[i] for i in some], readout, batches, self.scorer.score, note
+            )
+            self._found[0][some] = values
+            self._altered = {i: item for i, item in self._altered.items() if i not in some}
+            count.add(len(some), tokens)
 
     def values(self) -> Float[Tensor, "N K"]:
         """Values of all inputs, in order, after all rows have been read; float64 on the CPU."""
         if not self.shares:
             return self._found[0]
+        # If all rows were known, nothing was read that the reference prompt would have been read before.
+        self.scorer.readout.prepare(self.scorer.score)
         return self.scorer.readout.applied(*(Scores(log_probs=part) for part in self._found))
 
 
@@ -292,31 +374,37 @@ def read_together(pending: Sequence[PendingScores], batches: Batches) -> None:
         BatchTooLargeError: not even one row fits into memory. Scores read up to then have been stored.
     """
     for group in _alike([one for one in pending if one.rows]):
-        askers: dict[Row, list[PendingScores]] = {}
+        _read_group(group, batches)
+    for one in pending:
+        one.read_altered(batches)
+
+
+def _read_group(group: Sequence[PendingScores], batches: Batches) -> None:
+    """Read the rows of runs that can share them, or of a single run."""
+    askers: dict[Row, list[PendingScores]] = {}
+    for one in group:
+        one.count.begin()
+        for row in one.rows:
+            askers.setdefault(row, []).append(one)
+    rows = list(askers)
+
+    def read(batch: ScoringBatch) -> Tensor:
+        """Score the batch with the request of its first row's run."""
+        return askers[batch.rows[0]][0].scorer.score(batch)
+
+    def note(text: str) -> None:
         for one in group:
-            one.count.begin()
-            for row in one.rows:
-                askers.setdefault(row, []).append(one)
-        rows = list(askers)
+            one.scorer.tally.notes.append(text)
 
-        def read(batch: ScoringBatch, askers: dict[Row, list[PendingScores]] = askers) -> Tensor:
-            """Score the batch with the request of its first row's run."""
-            return askers[batch.rows[0]][0].scorer.score(batch)
-
-        score = read if len(group) > 1 else group[0].scorer.score
-
-        def note(text: str, group: Sequence[PendingScores] = group) -> None:
-            for one in group:
-                one.scorer.tally.notes.append(text)
-
-        for batch, found, costs in batches.run(rows, score, note, group[0].also):
-            shares: dict[int, list[tuple[Row, Tensor, int]]] = {}
-            for number, numbers, tokens in zip(batch.rows, found, costs, strict=True):
-                for place, one in enumerate(askers[rows[number]]):
-                    shares.setdefault(id(one), []).append((rows[number], numbers, 0 if place else tokens))
-            for one in group:
-                if id(one) in shares:
-                    one.take(shares[id(one)])
+    score = read if len(group) > 1 else group[0].scorer.score
+    for batch, found, costs in batches.run(rows, score, note, group[0].also):
+        shares: dict[int, list[tuple[Row, Tensor, int]]] = {}
+        for number, numbers, tokens in zip(batch.rows, found, costs, strict=True):
+            for place, one in enumerate(askers[rows[number]]):
+                shares.setdefault(id(one), []).append((rows[number], numbers, 0 if place else tokens))
+        for one in group:
+            if id(one) in shares:
+                one.take(shares[id(one)])
 
 
 def _alike(pending: Sequence[PendingScores]) -> Iterator[list[PendingScores]]:

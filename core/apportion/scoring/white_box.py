@@ -254,7 +254,7 @@ def _by_prompt(found: Tensor, rows: int, dim: int = 0) -> Tensor:
     size = found.shape[dim]
     if found.ndim != dim + 2 or size == rows or size % rows:
         return found
-    return found.reshape(*found.shape[:dim], rows, size // rows, -1)
+    return found.reshape(*found.shape[:dim], rows, size // rows, *found.shape[dim + 1 :])
 
 
 def _joined(parts: Sequence[Gradients]) -> Gradients:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from apportion.testing.target import TargetContract
     from apportion.testing.visualizer import VisualizerContract
     from apportion.testing.white_box import GradientTimesInput
+    from apportion.testing.white_box_method import WhiteBoxMethodContract
 
 _HOME_OF = {
     "BackendContract": "backend",
@@ -35,6 +36,7 @@ _HOME_OF = {
     "SamplerContract": "sampler",
     "TargetContract": "target",
     "VisualizerContract": "visualizer",
+    "WhiteBoxMethodContract": "white_box_method",
     "known_games": "games",
     "sample_results": "results",
     "tiny_explainer": "explainers",
@@ -42,8 +44,8 @@ _HOME_OF = {
 
 __all__ = [
     "BackendContract", "EchoBackend", "GradientTimesInput", "InputContract", "KnownGame", "MethodContract",
-    "MetricContract", "SamplerContract", "TargetContract", "VisualizerContract", "known_games", "sample_results",
-    "tiny_explainer",
+    "MetricContract", "SamplerContract", "TargetContract", "VisualizerContract", "WhiteBoxMethodContract",
+    "known_games", "sample_results", "tiny_explainer",
 ]  # fmt: skip
 
 

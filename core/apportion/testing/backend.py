@@ -284,6 +284,20 @@ class BackendContract(Contract):
                     f"A prompt of {len(row)} tokens scores {alone.tolist()} alone and {ours.tolist()} in a batch."
                 )
 
+    def test_targets_are_those_of_their_rows(self, backend: Backend, family: str, dtype: str) -> None:
+        """Rows with one prompt and several targets of any length, in one batch and in the next, each get their own."""
+        targets = (TARGET, (50, 51, 52, 53, 54), (60,))
+        with self.session(backend, family, dtype) as session:
+            for chosen in (targets, targets[::-1], targets[1:2]):
+                rows = [Row(prompt, target) for prompt in rows_of(0)[1:4] for target in chosen]
+                for row, ours in zip(rows, scored_rows(session, rows), strict=True):
+                    expected = self.expected(family, dtype, row.prompt, row.target)
+                    worst = float((ours[: len(row.target)].double() - expected).abs().max())
+                    assert worst <= self.tolerance(family, dtype), (
+                        f"One of several targets of a prompt, of {len(row.target)} tokens, is off by {worst:.3g} nats "
+                        f"on {family} in {dtype}."
+                    )
+
     def test_it_repeats_itself(self, backend: Backend, dtype: str) -> None:
         """The same batch gives the same bits twice, and global random generators are unchanged."""
         with self.session(backend, dtype=dtype) as session, only_its_own_generator():
@@ -355,8 +369,8 @@ class BackendContract(Contract):
             written = session.generate(ModelInput(prompt), {"max_new_tokens": 6}, 0)
             assert 1 <= len(written) <= 6
             for i, token in enumerate(written):
-                logits = self.expected_logits(self.families[0], self.dtypes[0], prompt + written[:i], (0,))
-                likeliest = int(logits[0].argmax())
+                logits = self.expected_logits(self.families[0], self.dtypes[0], prompt, written[: i + 1])
+                likeliest = int(logits[-1].argmax())
                 assert token == likeliest, f"Token {i} is {token}; the most likely one is {likeliest}."
             assert len(session.generate(ModelInput(prompt), {}, 0, room=2)) <= 2, "It generated more than `room`."
             check_stop_texts(session)
@@ -423,14 +437,19 @@ def rows_of(prefix: int) -> list[tuple[int, ...]]:
 
 def scored(session: Session, rows: Rows, prefix: int, target: tuple[int, ...]) -> Float[Tensor, "B T"]:
     """Score rows that share ``prefix`` tokens, in a layout that the session accepts."""
+    return scored_rows(session, [Row(tuple(row), target) for row in rows], prefix)
+
+
+def scored_rows(session: Session, rows: Sequence[Row], prefix: int = 0) -> Float[Tensor, "B T"]:
+    """Score rows whose prompts share ``prefix`` tokens, in a layout that the session accepts."""
     shared = prefix if session.layout.prefix_sharing else 0
     if session.layout.padding:
-        return session.log_probs(ScoringBatch.of(rows, target, prefix_length=shared))
-    found = torch.full((len(rows), len(target)), torch.nan, dtype=torch.float64)
-    for length in {len(row) for row in rows}:
-        alike = [i for i, row in enumerate(rows) if len(row) == length]
-        batch = ScoringBatch.of([rows[i] for i in alike], target, prefix_length=shared)
-        found[alike] = session.log_probs(batch).double()
+        return session.log_probs(ScoringBatch(tuple(rows), shared))
+    found = torch.full((len(rows), max(len(row.target) for row in rows)), torch.nan, dtype=torch.float64)
+    for shape in {(len(row.prompt), len(row.target)) for row in rows}:
+        alike = [i for i, row in enumerate(rows) if (len(row.prompt), len(row.target)) == shape]
+        scores = session.log_probs(ScoringBatch(tuple(rows[i] for i in alike), shared))
+        found[alike, : shape[1]] = scores.double()
     return found
 
 

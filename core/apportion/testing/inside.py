@@ -83,22 +83,40 @@ def _slopes(session: InsideSession, batch: EmbeddedBatch, *, recompute: bool = F
 
 def check_trace(session: InsideSession, capabilities: frozenset[Capability], prompt: Tokens, target: Tokens) -> None:
     """Hidden states have a row per token; attention weights sum to 1 and are causal; unknown modules are refused."""
-    read = len(prompt) + len(target) - 1 if session.layout.joint else len(target)
+    longer = (*target, target[0])
+    with pytest.raises(InputError, match="no-such-module"):
+        session.trace(prompt, target, modules=("no-such-module",))
     if Capability.HIDDEN_STATES in capabilities:
-        found = session.trace(prompt, target, hidden=True)
-        assert len(found.hidden) > 1
-        assert all(states.shape[0] == read for states in found.hidden)
+        found, more = (session.trace(prompt, ids, hidden=True) for ids in (target, longer))
+        _check_tokens(session, [states.shape[0] for states in found.hidden], prompt, target)
+        assert [len(states) for states in more.hidden] == [len(states) + 1 for states in found.hidden]
+        if not session.layout.joint:
+            _check_tokens(session, [states.shape[0] for states in found.encoder_hidden], prompt)
         assert not found.attentions and not found.modules, "A trace must contain only what was requested."
     if Capability.ATTENTIONS not in capabilities:
         with pytest.raises(CapabilityError):
             session.trace(prompt, target, attentions=True)
+        return
+    found = session.trace(prompt, target, attentions=True)
+    for weights in (*found.attentions, *found.encoder_attentions, *found.cross_attentions):
+        assert torch.allclose(weights.sum(-1).double(), torch.ones((), dtype=torch.float64), atol=1e-3)
+    for weights in found.attentions:
+        assert float(weights.triu(1).abs().max()) == 0.0, "A token attends to later tokens."
+    _check_tokens(session, [n for weights in found.attentions for n in weights.shape[-2:]], prompt, target)
+    if not session.layout.joint:
+        _check_tokens(session, [n for weights in found.encoder_attentions for n in weights.shape[-2:]], prompt)
+        _check_tokens(session, [weights.shape[-1] for weights in found.cross_attentions], prompt)
+        _check_tokens(session, [weights.shape[-2] for weights in found.cross_attentions], prompt, target)
+
+
+def _check_tokens(session: InsideSession, sizes: list[int], prompt: Tokens, target: Tokens = ()) -> None:
+    """There are such sizes, and all are the number of tokens that are read: of the encoder without a target."""
+    assert sizes, "The trace lacks what was requested."
+    assert len(set(sizes)) == 1, f"Layers of one trace have {sizes} tokens."
+    if not target or session.layout.joint:
+        assert sizes[0] == len(prompt) + max(0, len(target) - 1)
     else:
-        for weights in session.trace(prompt, target, attentions=True).attentions:
-            assert weights.shape[-2:] == (read, read)
-            assert torch.allclose(weights.sum(-1).double(), torch.ones((), dtype=torch.float64), atol=1e-3)
-            assert float(weights.triu(1).abs().max()) == 0.0, "A token attends to later tokens."
-    with pytest.raises(InputError, match="no-such-module"):
-        session.trace(prompt, target, modules=("no-such-module",))
+        assert sizes[0] >= len(target), "A decoder reads at least one token of its own, and the target but the last."
 
 
 def hooks_of(model: object) -> list[int]:

@@ -17,6 +17,7 @@ from apportion.game.game import Game
 from apportion.game.method_runner import check_estimate
 from apportion.hooks.object_check import object_faults
 from apportion.options import check_options
+from apportion.protocols.backend import WHITE_BOX
 from apportion.protocols.methods import Estimate, Method
 from apportion.testing import games
 from apportion.testing.contract import Contract
@@ -44,7 +45,7 @@ class MethodContract(Contract):
     The checks run it on games with known values. A method that samples is assessed by its mean over fixed seeds, so
     checks never fail by chance. If the games do not know its ``estimand`` (see ``apportion.testing.games.ESTIMANDS``),
     override ``truth``; without it, the other checks still run. A method that needs more than values of coalitions
-    (``requires``) is run only on a tiny model.
+    (``requires``) is run only on a tiny model; for one that looks inside the model, see ``WhiteBoxMethodContract``.
 
     Attributes:
         options: method options that all checks use.
@@ -106,6 +107,9 @@ class MethodContract(Contract):
         """Estimand, requirements, signature, and documentation of every option."""
         faults = object_faults("methods", method)
         assert not faults, f"{type(method).__name__} {' '.join(faults)}"
+        assert not method.requires & WHITE_BOX, (
+            "It looks inside the model, which games do not have: subclass WhiteBoxMethodContract instead."
+        )
 
     @pytest.mark.parametrize("known", _games(), ids=lambda game: game.name)
     def test_known_games(self, method: Method, known: KnownGame) -> None:

@@ -27,7 +27,8 @@ _WORDS = ("Dave", "lives", "in", "Palm", "Coast", "and", "plays", "golf")
 
 
 def sample_results() -> Mapping[str, Attribution]:
-    """Sample results by name: exact and sampled, one feature and many, zeros and extremes, any language, hostile names.
+    """Sample results by name: exact and sampled, one feature and many, zeros and extremes, any language, hostile names,
+    and magnitudes without signs.
 
     All have the ``extras`` of ``method="interactions"``, ``method="hierarchical"`` and methods at layers, which some
     views need.
@@ -46,6 +47,7 @@ def sample_results() -> Mapping[str, Attribution]:
         "any-language": _result(("我爱北京", "مرحبا", "👩‍👩‍👧", "é"), ("你好", "🙂"), draw),
         "hostile": _result(HOSTILE, HOSTILE[:2], draw),
         "bare": _result(_WORDS[:3], (" a",), draw, bare=True),
+        "magnitudes": _result(_WORDS, (" golf", " and"), draw, signed=False),
     }
 
 
@@ -57,8 +59,10 @@ def _result(
     scale: float = 1.0,
     errors: str = "",
     bare: bool = False,
+    signed: bool = True,
 ) -> Attribution:
     token_values = scale * draw.normal(size=(len(tokens), len(names)))
+    token_values = token_values if signed else np.abs(token_values)
     spread = {"known": np.abs(token_values) / 5, "unknown": np.full_like(token_values, np.nan)}.get(errors)
     segments: list[Segment] = []
     for i, name in enumerate(names):
@@ -69,9 +73,12 @@ def _result(
         target_tokens=tuple(tokens),
         values=values,
         token_values=token_values,
-        estimand="Shapley value",
+        estimand="Shapley value" if signed else "attention weight",
+        signed=signed,
         provenance=Provenance(
-            method="shapley",
+            method="shapley" if signed else "attention",
+            unit="nats" if signed else "weight",
+            score_unit="" if signed else "nats",
             evaluations=2 ** min(len(names), 10),
             forwarded_tokens=1234,
             seconds=1.5,

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from apportion.models.quiet import quiet_transformers
 from apportion.protocols.model import ModelSpec
 
-__all__ = ["FAMILIES", "VOCABULARY", "config", "model", "spec", "tokenizer"]
+__all__ = ["FAMILIES", "SEQ2SEQ_FAMILIES", "VOCABULARY", "config", "model", "spec", "tokenizer"]
 
 VOCABULARY = 260
 COMMON: Mapping[str, Any] = {"vocab_size": VOCABULARY, "bos_token_id": 256, "eos_token_id": 257, "pad_token_id": 257}
@@ -70,9 +70,44 @@ _CONFIGS: Mapping[str, Callable[[], tf.PretrainedConfig]] = {
     ),
 }
 
+PAD = 258
+DECODER: Mapping[str, Any] = {**COMMON, "pad_token_id": PAD, "decoder_start_token_id": 257}
+BEGINS_WITH_PAD: Mapping[str, Any] = {**DECODER, "decoder_start_token_id": PAD}
+HALVES: Mapping[str, Any] = {
+    "d_model": 32,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 48,
+    "decoder_ffn_dim": 48,
+    "max_position_embeddings": 512,
+    "init_std": 0.2,
+}
+
+_SEQ2SEQ_CONFIGS: Mapping[str, Callable[[], tf.PretrainedConfig]] = {
+    "t5": lambda: tf.T5Config(
+        **BEGINS_WITH_PAD,
+        d_model=32,
+        d_kv=12,
+        d_ff=48,
+        num_layers=2,
+        num_heads=4,
+        feed_forward_proj="gated-gelu",
+    ),
+    "bart": lambda: tf.BartConfig(**DECODER, **HALVES),
+    "marian": lambda: tf.MarianConfig(
+        **BEGINS_WITH_PAD, **HALVES, decoder_vocab_size=VOCABULARY + 1, share_encoder_decoder_embeddings=False
+    ),
+    "m2m_100": lambda: tf.M2M100Config(**DECODER, **HALVES, scale_embedding=True),
+}
+
 FAMILIES = tuple(_CONFIGS)
-"""Architectures that ``model`` builds: plain, learned positions, tied weights, ALiBi, state space, experts, sliding
-window, soft capping, fused projections, parallel blocks, multi-query attention."""
+"""Causal architectures that ``model`` builds: plain, learned positions, tied weights, ALiBi, state space, experts,
+sliding window, soft capping, fused projections, parallel blocks, multi-query attention."""
+SEQ2SEQ_FAMILIES = tuple(_SEQ2SEQ_CONFIGS)
+"""Encoder–decoder architectures that ``model`` builds: relative positions with scaled outputs, a forced first token and
+a bias of the output layer, two vocabularies, scaled embeddings."""
 
 
 @functools.cache
@@ -102,8 +137,8 @@ def tokenizer(*, adds_start: bool = False) -> PreTrainedTokenizerFast:
 
 
 def config(family: str) -> tf.PretrainedConfig:
-    """A tiny configuration of one of ``FAMILIES``."""
-    return _CONFIGS[family]()
+    """A tiny configuration of one of ``FAMILIES`` or ``SEQ2SEQ_FAMILIES``."""
+    return {**_CONFIGS, **_SEQ2SEQ_CONFIGS}[family]()
 
 
 @functools.cache
@@ -114,8 +149,13 @@ def model(family: str = "llama", dtype: torch.dtype = torch.float64) -> PreTrain
     """
     with torch.random.fork_rng(), quiet_transformers():
         torch.manual_seed(0)
-        # The grouped matrix products of experts have no float64 kernel.
-        built = tf.AutoModelForCausalLM.from_config(config(family), experts_implementation="eager").to(dtype)
+        if family in SEQ2SEQ_FAMILIES:
+            built = tf.AutoModelForSeq2SeqLM.from_config(config(family)).to(dtype)
+            if family == "bart":
+                built.generation_config.forced_bos_token_id = 256
+        else:
+            # The grouped matrix products of experts have no float64 kernel.
+            built = tf.AutoModelForCausalLM.from_config(config(family), experts_implementation="eager").to(dtype)
         with torch.no_grad():
             for parameter in built.parameters():
                 if parameter.ndim > 1:

@@ -12,19 +12,20 @@ __all__ = ["GradientTimesInput"]
 
 
 class GradientTimesInput:
-    """Gradient × input: the gradient at the prompt's embeddings times these, summed over each feature's tokens."""
+    """Gradient × input: the gradient at the embeddings times these, summed over each feature's tokens."""
 
     estimand, requires = "gradient × input", frozenset({Capability.GRADIENTS})
 
     def run(self, game: Game, *, budget: int | None, rng: torch.Generator) -> Estimate:
         """Run one evaluation, and one backward pass per output."""
         inside = game.inside()
-        point = inside.embeddings()[None].requires_grad_()
-        values = inside.values(point)[0]
+        point, after = inside.embeddings(), inside.following()
+        slopes = inside.gradients(point[None], following=after[None])
+        assert slopes.generated is not None
+        parts = [(slopes.prompt[:, 0] * point).sum(-1), (slopes.generated[:, 0] * after).sum(-1)]
+        scores = torch.cat(parts, dim=1).double().cpu()  # Float[K, P + N]
         found = torch.zeros(game.n_features, game.n_outputs, dtype=torch.float64)
-        for output, value in enumerate(values):
-            (gradient,) = torch.autograd.grad(value, point, retain_graph=True)
-            for feature, score in zip(inside.feature_of, (gradient * point)[0].sum(-1).tolist(), strict=True):
-                if feature is not None:
-                    found[feature, output] += score
+        for place, feature in enumerate((*inside.feature_of, *inside.generated_feature_of)):
+            if feature is not None:
+                found[feature] += scores[:, place]
         return Estimate(found)

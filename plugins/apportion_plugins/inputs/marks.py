@@ -11,7 +11,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 from apportion.protocols.features import Segment
 
-__all__ = ["Span", "json_spans", "marked", "segments", "unmarked"]
+__all__ = ["Span", "json_spans", "marked", "marked_spans", "segments", "unmarked"]
 
 OPEN, NUMBERED, CLOSE = "\ufdd0", "\ufdd1", "\ufdd2"
 MARK = re.compile(f"{OPEN}(\\d+){NUMBERED}|{CLOSE}")
@@ -38,6 +38,12 @@ def unmarked(text: str, plain: str, units: Sequence[str]) -> list[Span]:
             for in ``plain`` instead.
         units: texts of the units.
     """
+    found = marked_spans(text, plain)
+    return _in_order(plain, units) if found is None else found
+
+
+def marked_spans(text: str, plain: str) -> list[Span] | None:
+    """Spans of units in ``plain``, from the same prompt with marks; ``None`` if it differs in more than its marks."""
     spans: list[Span] = []
     shift = start = 0
     unit: int | None = None
@@ -47,7 +53,7 @@ def unmarked(text: str, plain: str, units: Sequence[str]) -> list[Span]:
             spans.append((start, here, unit))
         unit = None if mark[1] is None else int(mark[1])
         shift, start = shift + len(mark[0]), here
-    return spans if MARK.sub("", text) == plain else _in_order(plain, units)
+    return spans if MARK.sub("", text) == plain else None
 
 
 def json_spans(plain: str, wanted: Mapping[int, Sequence[object]]) -> list[Span]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from apportion.errors import InputError, counted, listing, shown, suggestion
 from apportion.functions import failures_of, wrong_answer
-from apportion.phrases import one_line
+from apportion.phrases import one_line, unique_names
 from apportion.prompts.common import Keep
 
 __all__ = ["kept_indices", "positions", "short", "unique_names"]
@@ -24,23 +23,6 @@ LONGEST = 60
 def short(text: str) -> str:
     """The text on one line, shortened."""
     return one_line(text, LONGEST)
-
-
-def unique_names(texts: Sequence[str]) -> list[str]:
-    """Unique names for texts: stripped, on one line, and numbered from the second occurrence on.
-
-    >>> unique_names(["the", " cat", " the"])
-    ['the', 'cat', 'the #2']
-    """
-    times: Counter[str] = Counter()
-    names: dict[str, None] = {}
-    for text in texts:
-        plain = name = " ".join(text.split()) or text
-        while name in names:
-            times[plain] += 1
-            name = f"{plain} #{times[plain] + 1}"
-        names[name] = None
-    return list(names)
 
 
 def positions(values: Iterable[T]) -> dict[T, list[int]]:

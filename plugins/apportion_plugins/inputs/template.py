@@ -18,6 +18,7 @@ from apportion.protocols.features import Feature, Segment
 from apportion.protocols.inputs import Alternatives
 from apportion.protocols.row import ModelInput
 from apportion.rendering.context import AdaptContext
+from apportion_plugins.inputs.marks import marked, marked_spans, segments
 
 __all__ = ["TemplateAdapter"]
 
@@ -86,11 +87,11 @@ class TemplateAdapter:
         )
 
     def _segments(self) -> tuple[Segment, ...]:
-        """The full prompt, split at the slots; a single segment if the template is a function."""
+        """The full prompt, split at the slots."""
         template = self._prompt.template
-        if not isinstance(template, str):
-            return (Segment(self._fill(self._values)),)
         of_slot = {slot: feature for feature, slots in enumerate(self._slots) for slot in slots}
+        if not isinstance(template, str):
+            return self._segments_of_function(of_slot)
         found: list[Segment] = []
         automatic = itertools.count()
         for literal, name, spec, conversion in string.Formatter().parse(template):
@@ -102,6 +103,23 @@ class TemplateAdapter:
             field = f"{{0{'!' + conversion if conversion else ''}{':' + spec if spec else ''}}}"
             found.append(Segment(field.format(self._values[slot]), of_slot[slot]))
         return tuple(found)
+
+    def _segments_of_function(self, of_slot: Mapping[str, int]) -> tuple[Segment, ...]:
+        """The prompt that a function writes, split where it shows its values; whole if it shows marked ones otherwise.
+
+        Only texts can be marked.
+        """
+        plain = self._fill(self._values)
+        values = {
+            slot: marked(value, number) if isinstance(value, str) else value
+            for number, (slot, value) in enumerate(self._values.items())
+        }
+        try:
+            with_marks = self._fill(values)
+        except InputError:  # a function that knows its values
+            return (Segment(plain),)
+        spans = marked_spans(with_marks, plain)
+        return (Segment(plain),) if spans is None else segments(plain, spans, [of_slot[slot] for slot in values])
 
 
 def _text_of(slot: str, value: object) -> str:

@@ -39,6 +39,7 @@ class PieceAdapter:
         self._context = context
         self._pieces: Pieces = cut(prompt.text, prompt.by)
         self._baseline = None if prompt.baseline is None else str(prompt.baseline)
+        self.baseline_ids = tokens_inside(context, self._baseline) if self._baseline else ()
         texts = self._pieces.pieces
         self._units = Units(texts, kept_indices(prompt.keep, texts), baseline=self._baseline or "")
         self.features = self._units.features
@@ -73,9 +74,9 @@ class TokenAdapter:
         plain = context.tokenizer(prompt.text, add_special_tokens=False)["input_ids"]
         special = _added_around(self._ids, tuple(plain))
         texts = token_texts(context.tokenizer, self._ids)
-        self._baseline = _baseline_ids(prompt, context)
+        self.baseline_ids = _baseline_ids(prompt, context)
         # Read after other tokens, because decoders leave out the space before the first one.
-        shown = "".join(token_texts(context.tokenizer, (*self._ids, *self._baseline), len(self._ids)))
+        shown = "".join(token_texts(context.tokenizer, (*self._ids, *self.baseline_ids), len(self._ids)))
         self._units = Units(texts, special | kept_indices(prompt.keep, texts), baseline=shown)
         self.features = self._units.features
         self.segments = tuple(
@@ -90,7 +91,7 @@ class TokenAdapter:
         """Render token ids, with absent tokens removed or replaced by the baseline."""
         inputs = []
         for row in self._units.present(mask).tolist():
-            parts = ((token,) if here else self._baseline for token, here in zip(self._ids, row, strict=True))
+            parts = ((token,) if here else self.baseline_ids for token, here in zip(self._ids, row, strict=True))
             inputs.append(ModelInput(tuple(token for part in parts for token in part)))
         return inputs
 

@@ -10,8 +10,8 @@ from apportion.hooks.registry import Register
 def apportion_register_methods(register: Register) -> None:
     """Register the methods of this package."""
     for name, factory, summary in (
-        ("ablation", "ablation:Ablation", "leave-one-out; F + 1 evaluations"),
-        ("shapley", "shapley:ExactShapley", "exact Shapley values; 2^F evaluations"),
+        ("ablation", "ablation:Ablation", "leave-one-out: the score that is lost without each feature"),
+        ("shapley", "shapley:ExactShapley", "exact Shapley values"),
         ("permutation", "permutation:PermutationShapley", "Shapley values from random orders, with standard errors"),
         ("kernel_shap", "kernel_shap:KernelShap", "Shapley values by regression, with standard errors"),
         ("gp_shap", "gp_shap:GaussianProcessShap", "Shapley values from a Gaussian process; the least error"),
@@ -26,6 +26,8 @@ def apportion_register_methods(register: Register) -> None:
         ("lime", "lime:Lime", "a sparse local linear model, with Captum's defaults for text"),
         ("context_cite", "context_cite:ContextCite", "a sparse linear model of the response's log-odds"),
         ("reagent", "reagent:Reagent", "importance from replacing tokens with plausible ones; Inseq's parameters"),
+        ("attention", "attention:Attention", "attention weights, by layer and head, or rolled out"),
+        ("value_zeroing", "value_zeroing:ValueZeroing", "what each layer loses without a token's value vector"),
         ("saliency", "saliency:Saliency", "norm of the gradient at the prompt's embeddings; one forward pass"),
         ("input_x_gradient", "saliency:InputXGradient", "gradient times embeddings; one forward pass"),
         (

@@ -20,6 +20,7 @@ class Ablation:
 
     estimand = "leave-one-out"
     requires: frozenset[Capability] = frozenset()
+    family, cost = "perturbation", "F + 1 evaluations"
 
     def run(self, game: Game, *, budget: int | None, rng: torch.Generator) -> Estimate:
         """Evaluate the full prompt and each prompt that lacks one feature: F + 1 evaluations.

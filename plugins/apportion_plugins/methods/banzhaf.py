@@ -26,6 +26,7 @@ class Banzhaf:
 
     estimand = "Banzhaf value"
     requires: frozenset[Capability] = frozenset()
+    family, cost = "perturbation", "budget (default max(64, 16 F))"
 
     def run(
         self, game: Game, *, budget: int | None, rng: torch.Generator, sampler: str | Sampler = "bernoulli"

@@ -36,6 +36,7 @@ class CaptumKernelShap:
 
     estimand = "Shapley value"
     requires: frozenset[Capability] = frozenset()
+    family, cost = "perturbation", "budget (default 25 draws)"
 
     def run(self, game: Game, *, budget: int | None, rng: torch.Generator, n_samples: int | None = None) -> Estimate:
         """Fit the regression for all outputs, with sandwich standard errors.
@@ -73,6 +74,7 @@ class CaptumLime:
 
     estimand = "LIME coefficient"
     requires: frozenset[Capability] = frozenset()
+    family, cost = "perturbation", "budget (default 25 draws)"
 
     def run(
         self,

@@ -38,6 +38,7 @@ class ContextCite:
 
     estimand = "ContextCite coefficient"
     requires: frozenset[Capability] = frozenset()
+    family, cost = "perturbation", "budget (default 64)"
 
     def run(
         self,

@@ -44,7 +44,7 @@ class DiscretizedIntegratedGradients:
         *,
         budget: int | None,
         rng: torch.Generator,
-        baseline: Baseline = "pad",
+        baseline: Baseline = "mean",
         steps: int = 30,
         strategy: str = "greedy",
         neighbors: int = 50,

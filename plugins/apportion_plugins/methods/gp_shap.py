@@ -70,6 +70,7 @@ class GaussianProcessShap:
 
     estimand = "Shapley value"
     requires: frozenset[Capability] = frozenset()
+    family, cost = "perturbation", "budget (default max(64, 16 F))"
 
     def run(
         self, game: Game, *, budget: int | None, rng: torch.Generator, sampler: str | Sampler = "informative"

@@ -46,6 +46,7 @@ class Hierarchical:
 
     estimand = "leave-one-out of nested groups"
     requires: frozenset[Capability] = frozenset()
+    family, cost = "perturbation", "budget (default 256)"
     adaptive = True
 
     def run(
@@ -219,7 +220,8 @@ def _estimate(root: Node, scorer: _Scorer, game: Game, more: int) -> Estimate:
         if any(child in scorer.values for child in node.children):
             continue
         members = list(node.members)
-        values[members] = scorer.values[node] / len(members)
+        sharing = game.possible[members]  # a token of the target takes no share of what comes before it
+        values[members] = sharing * (scorer.values[node] / sharing.sum(0).clamp_min(1))
         if len(members) > 1:
             # The error of the group's score says nothing about how it divides among the features.
             errors[members] = torch.nan

@@ -40,7 +40,7 @@ class IntegratedGradients:
         *,
         budget: int | None,
         rng: torch.Generator,
-        baseline: Baseline = "zero",
+        baseline: Baseline = "mean",
         steps: int = 50,
         rule: str = "gausslegendre",
         whole_prompt: bool = False,

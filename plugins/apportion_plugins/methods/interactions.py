@@ -56,6 +56,7 @@ class Interactions:
 
     estimand = "Shapley value"
     requires: frozenset[Capability] = frozenset()
+    family, cost = "interactions", "budget (default 2^F up to F = 12)"
 
     def run(self, game: Game, *, budget: int | None, rng: torch.Generator, index: str = "shapley") -> Estimate:
         """Compute first-order values, and symmetric interaction matrices in ``extras``.
@@ -87,15 +88,14 @@ class Interactions:
             return Estimate(
                 shapley_of_table(table) if index == "shapley" else banzhaf_of_table(table),
                 estimand=ESTIMANDS[index],
-                extras={"interaction_index": INDICES[index]} | _matrices(interactions_of_table(table, index), ""),
+                extras={"interaction_index": INDICES[index]} | _matrices(game, interactions_of_table(table, index), ""),
                 notes=(EXACT,),
             )
         half = _drawn(n, budget, rng, index)
         values, pairs = (_shapley if index == "shapley" else _banzhaf)(game, half)
         extras = {"interaction_index": INDICES[index]}
-        extras |= _matrices(_symmetric(pairs.coefficients, n), "") | _matrices(
-            _symmetric(pairs.std_error, n), "_std_error"
-        )
+        extras |= _matrices(game, _symmetric(pairs.coefficients, n), "")
+        extras |= _matrices(game, _symmetric(pairs.std_error, n), "_std_error")
         return Estimate(
             values.coefficients,
             values.std_error,
@@ -188,8 +188,9 @@ def _symmetric(pairs: Float[Tensor, "P K"], n: int) -> Float[Tensor, "F F K"]:
     return matrix
 
 
-def _matrices(matrix: Float[Tensor, "F F K"], suffix: str) -> dict[str, Any]:
-    """Matrices of the whole target and of its tokens, as read-only arrays."""
+def _matrices(game: Game, matrix: Float[Tensor, "F F K"], suffix: str) -> dict[str, Any]:
+    """Matrices of the whole target and of its tokens, as read-only arrays; 0 where a feature cannot affect a token."""
+    matrix = torch.where(game.possible[:, None] & game.possible[None], matrix, 0.0)
     found: dict[str, np.ndarray] = {
         f"interactions{suffix}": matrix[:, :, 0].numpy().copy(),
         f"token_interactions{suffix}": matrix[:, :, 1:].permute(2, 0, 1).numpy().copy(),

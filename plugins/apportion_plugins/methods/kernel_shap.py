@@ -28,6 +28,7 @@ class KernelShap:
 
     estimand = "Shapley value"
     requires: frozenset[Capability] = frozenset()
+    family, cost = "perturbation", "budget (default max(64, 16 F))"
 
     def run(
         self,

@@ -27,6 +27,7 @@ class Lime:
 
     estimand = "LIME coefficient"
     requires: frozenset[Capability] = frozenset()
+    family, cost = "perturbation", "budget (default max(64, 8 F))"
 
     def run(
         self,

@@ -22,6 +22,7 @@ class Occlusion:
 
     estimand = "windowed leave-one-out"
     requires: frozenset[Capability] = frozenset()
+    family, cost = "perturbation", "1 evaluation per window, and 1"
 
     def run(
         self, game: Game, *, budget: int | None, rng: torch.Generator, window: int = 2, stride: int = 1

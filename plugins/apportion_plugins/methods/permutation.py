@@ -35,6 +35,7 @@ class PermutationShapley:
 
     estimand = "Shapley value"
     requires: frozenset[Capability] = frozenset()
+    family, cost = "perturbation", "budget (default 26 orders of F)"
 
     def run(
         self,

@@ -45,6 +45,7 @@ class Reagent:
 
     estimand = "ReAGent importance"
     requires = frozenset({Capability.LOGITS})
+    family, cost = "perturbation", "budget (default 2048)"
     adaptive = True
 
     def run(
@@ -221,6 +222,7 @@ class _Probes:
             unit="importance",
             extras={"probe_steps": self._steps, "probes_ended": count},
             notes=tuple(notes),
+            signed=False,
         )
 
     def _move(self, going: Int[Tensor, " A"]) -> None:

@@ -40,7 +40,7 @@ class SequentialIntegratedGradients:
         *,
         budget: int | None,
         rng: torch.Generator,
-        baseline: Baseline = "zero",
+        baseline: Baseline = "mean",
         steps: int = 20,
         rule: str = "gausslegendre",
         aggregate: str = "sum",

@@ -28,6 +28,7 @@ class ExactShapley:
 
     estimand = "Shapley value"
     requires: frozenset[Capability] = frozenset()
+    family, cost = "perturbation", "2^F evaluations"
 
     def run(self, game: Game, *, budget: int | None, rng: torch.Generator) -> Estimate:
         """Evaluate all 2^F coalitions; fewer evaluations if some of them give the same prompt.

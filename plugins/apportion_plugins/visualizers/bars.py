@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -88,7 +89,7 @@ class Bars:
         axes.set_xlim(low - left * inch, high + right * inch)
         axes.set_ylim(len(self.values) - 0.5, -0.5)
         axes.xaxis.set_major_locator(MaxNLocator(max(2, int(width / 0.55)), steps=[1, 2, 5, 10]))
-        axes.xaxis.set_major_formatter(FuncFormatter(_tick))
+        axes.xaxis.set_major_formatter(FuncFormatter(partial(_tick, sign=self.numbers.plus)))
 
     def _number(self, page: Page, axes: Axes, width: float) -> None:
         low, high = axes.get_xlim()
@@ -99,6 +100,6 @@ class Bars:
             axes.text(x, row, texts[row], ha=side, va="center_baseline", **page.style(NUMBER_SIZE))
 
 
-def _tick(value: float, _position: int | None = None) -> str:
-    text = f"{value:+.4g}" if value else "0"
+def _tick(value: float, _position: int | None = None, *, sign: str) -> str:
+    text = f"{value:{sign}.4g}" if value else "0"
     return re.sub(r"e([+-])0*", r"e\1", text).replace("e+", "e").replace("-", "−")

@@ -42,20 +42,21 @@ class _TooSmallError(Exception):
         self.width, self.height = width, height
 
 
-def drawn(look: Look, lettering: Lettering, layout: Callable[[Page], None]) -> PlotFigure:
+def drawn(look: Look, lettering: Lettering, layout: Callable[[Page], None], *, signed: bool = True) -> PlotFigure:
     """Draw a figure, in print as large as its size allows.
 
     Args:
         look: the options of the user.
         lettering: fonts for all text.
         layout: lays out and draws the content.
+        signed: the values that it shows have a direction; ``False`` for magnitudes.
 
     Raises:
         InputError: the content does not fit the size.
     """
     least = _TooSmallError(0.0, 0.0)
     for scale in _SCALES:
-        page = Page(lettering, look, scale)
+        page = Page(lettering, look, scale, signed=signed)
         try:
             layout(page)
         except _TooSmallError as error:
@@ -92,14 +93,15 @@ class Page:
         lettering: fonts for all text.
         look: size, resolution and title.
         scale: size of everything, relative to the usual.
+        signed: the values that it shows have a direction; ``False`` for magnitudes.
     """
 
-    def __init__(self, lettering: Lettering, look: Look, scale: float = 1.0) -> None:
+    def __init__(self, lettering: Lettering, look: Look, scale: float = 1.0, *, signed: bool = True) -> None:
         self.figure = PlotFigure(dpi=look.dpi)
         # Everything is placed explicitly; a layout engine from the user's settings would move it.
         self.figure.set_layout_engine("none")
         FigureCanvasAgg(self.figure)
-        self.look = look
+        self.look, self.signed = look, signed
         self.room = None if look.width is None else look.width / scale
         """Width that the user chose; ``None`` for what the content needs."""
         self._tall = None if look.height is None else look.height / scale
@@ -111,7 +113,8 @@ class Page:
         """Colours that suit the background of the user's matplotlib style."""
         *background, alpha = to_rgba(self.figure.get_facecolor())
         red, green, blue = (round(255 * part) for part in background)
-        return DARK if alpha and text_on((red, green, blue)) == (255, 255, 255) else LIGHT
+        ramp = DARK if alpha and text_on((red, green, blue)) == (255, 255, 255) else LIGHT
+        return ramp if self.signed else ramp.of_magnitudes()
 
     def faded(self, colour: Any, share: float) -> str:
         """A colour mixed with the background; PostScript files know no transparency."""

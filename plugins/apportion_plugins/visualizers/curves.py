@@ -34,6 +34,8 @@ MOST_NAMED = 24
 RANDOM = "#7F7F7F"
 _SOLID_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Colours for several evaluations: the palette of Okabe and Ito, which colour-blind readers can tell apart."""
+_SOLID_STYLES = ("-", "--", ":")
+"""Styles of lines for as many evaluations as there are colours each."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ class Line:
         y: scores.
         area: value of the metric.
         colour: colour of the line.
-        style: style of the line: dashed for the order that is not the panel's own, dash-dotted for random orders.
+        style: style of the line: dash-dotted for random orders. Of a single evaluation, dashed for the order that is
+            not the panel's own; of several, another one once all colours are taken.
     """
 
     name: str
@@ -136,7 +139,7 @@ def _lines(page: Page, evaluations: Sequence[Evaluation], names: Sequence[str], 
                     y[::-1] if dashed else y,
                     found.value,
                     hex_of(ramp) if alone else _SOLID_COLOURS[i % len(_SOLID_COLOURS)],
-                    "--" if dashed else "-",
+                    "--" if dashed else _SOLID_STYLES[i // len(_SOLID_COLOURS) % len(_SOLID_STYLES)],
                 )
             )
     return [*lines, *_random_order(page, evaluations, own, numbers)] if lines else []
@@ -202,7 +205,7 @@ def _note(evaluations: Sequence[Evaluation], panels: Sequence[Panel], *, shared:
 
 def _score_label(page: Page, one: Evaluation, height: float) -> str:
     """Label of the vertical axis: what is scored, if its name fits the height in inches."""
-    label = f"{one_line(one.scored) or 'score of the target'} ({one.unit})"
+    label = f"{one_line(one.scored) if one.scored else 'score of the target'} ({one.unit})"
     return label if page.width_of([label], parts.LABEL) <= height else f"score ({one.unit})"
 
 

@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 ROUNDING = 1e-9
+SCORE = "the target's score"
 
 
 def summary(attribution: Attribution) -> list[tuple[str, str]]:
@@ -73,8 +74,12 @@ def target_text(attribution: Attribution) -> str:
 def meaning_of_signs(attribution: Attribution) -> str:
     """A sentence on positive and negative values: what they raise and lower, and what a rise means."""
     what, unit, rise = scored(attribution.provenance), attribution.unit, attribution.provenance.target_rise
+    if not attribution.signed:
+        return (
+            f"Magnitudes ({unit}): they do not say whether a feature raises or lowers {what and 'the '}{what or SCORE}."
+        )
     if not what:
-        return f"Above 0 raises the target's score ({unit}), below 0 lowers it."
+        return f"Above 0 raises {SCORE} ({unit}), below 0 lowers it."
     # Some units repeat the name: the perplexity of the target, in units of perplexity.
     measured = f"the {what}" if unit in what else f"the {what} ({unit})"
     then = f", which {rise}" if rise else ""
@@ -98,9 +103,9 @@ def score_line(attribution: Attribution) -> str:
     numbers = Numbers([v for v in (base, full) if v is not None], digits=4)
     if base is None or full is None:
         known = [("without features", base), ("full prompt", full)]
-        return ", ".join(f"{name} {numbers.plain(v)} {attribution.unit}" for name, v in known if v is not None)
+        return ", ".join(f"{name} {numbers.plain(v)} {attribution.score_unit}" for name, v in known if v is not None)
     ends = f"{numbers.plain(base)} without features → {numbers.plain(full)} full prompt"
-    line = f"{ends} ({numbers.signed(full - base)} {attribution.unit})"
+    line = f"{ends} ({numbers.signed(full - base)} {attribution.score_unit})"
     gap = attribution.efficiency_gap
     if gap is None:
         return line

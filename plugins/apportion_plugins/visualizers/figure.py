@@ -16,6 +16,7 @@ __all__ = [
     "LABEL",
     "MOST_ROWS",
     "draw_notes",
+    "draw_rule",
     "figure_texts",
     "fitted_labels",
     "label_rows",
@@ -100,6 +101,12 @@ def label_rows(page: Page, axes: Axes, labels: Sequence[str]) -> None:
     """Label the rows on the left of the axes."""
     axes.set_yticks(range(len(labels)), labels, **page.style(LABEL))
     axes.tick_params(axis="y", length=0, pad=page.points(4.0))
+
+
+def draw_rule(page: Page, axes: Axes, row: int | None) -> None:
+    """Draw a line above a row, which parts the prompt from the target; none for no row."""
+    if row is not None:
+        axes.axhline(row - 0.5, color=axes.spines["left"].get_edgecolor(), linewidth=page.points(0.8))
 
 
 def plain_axes(page: Page, axes: Axes, x_label: str) -> None:

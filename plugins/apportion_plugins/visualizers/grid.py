@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,8 +16,9 @@ from apportion_plugins.visualizers.drawing import Axes, Colormap, ListedColormap
 from apportion_plugins.visualizers.header import Header
 from apportion_plugins.visualizers.numbers import Numbers
 from apportion_plugins.visualizers.palette import Ramp, colour_limit, hex_of, text_on
+from apportion_plugins.visualizers.strips import NUMBER, Strip, draw_strips, strips_height
 
-__all__ = ["AXIS", "SCALE", "Cells", "Grid", "draw_cells", "draw_grid", "draw_scale"]
+__all__ = ["AXIS", "SCALE", "Cells", "Grid", "draw_cells", "draw_grid", "draw_scale", "label_columns"]
 
 ROW, LEAST_ROW = 0.27, 0.18
 AXIS = 0.52
@@ -25,11 +26,12 @@ BARS, LEAST_BARS, NARROW_BARS = 1.4, 0.6, 0.3
 LEAST_CELL = 0.18
 SPACE = 0.35
 WIDE = 0.95
-NUMBER = 7.0
 MOST_PRECISE = 12
 LEAST_WIDTH = 6.4
 SCALE = 2.2
 STEPS = 257
+HATCH = 0.25
+"""Strength of the lines of hatched cells."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,7 @@ class Cells:
         columns: labels of the columns.
         numbered: write values in the cells.
         blank: cells that have no meaning and stay empty.
+        hatched: blank cells are hatched, to be told from values of 0.
         strongest: magnitude that gets the strongest colour; ``None`` for the largest in the cells.
     """
 
@@ -50,6 +53,7 @@ class Cells:
     columns: list[str]
     numbered: bool
     blank: Bool[np.ndarray, "F T"] | None = None
+    hatched: bool = False
     strongest: float | None = None
 
     @property
@@ -60,7 +64,9 @@ class Cells:
     @property
     def texts(self) -> list[list[str]]:
         """Numbers in the cells."""
-        numbers = Numbers(self.cells.ravel(), digits=3 if len(self.columns) <= MOST_PRECISE else 2)
+        numbers = Numbers(
+            self.cells.ravel(), digits=3 if len(self.columns) <= MOST_PRECISE else 2, signed=self.page.signed
+        )
         texts = [[numbers.signed(value) for value in row] for row in self.cells]
         if self.blank is None:
             return texts
@@ -80,6 +86,8 @@ class Grid(Cells):
         scale_label: label below the colour scale.
         side: height of a row and minimum width of a column, in inches.
         scale_label_short: label below the colour scale of narrow figures; empty for the same.
+        rule: row above which a line is drawn, in bars and cells; ``None`` for no line.
+        strips: rows of other numbers between the labels of the columns and the cells.
     """
 
     rows: list[str]
@@ -89,17 +97,20 @@ class Grid(Cells):
     scale_label: str
     side: float = ROW
     scale_label_short: str = ""
+    rule: int | None = None
+    strips: Sequence[Strip] = ()
 
     @property
     def least_cell(self) -> float:
         """Least width of a cell: enough for its number."""
-        widest = sorted({text for row in self.texts for text in row}, key=len)[-3:]
+        rows = (*self.texts, *(strip.texts for strip in self.strips))
+        widest = sorted({text for row in rows for text in row}, key=len)[-3:]
         return self.page.width_of(widest, NUMBER) + 0.09 if self.numbered else LEAST_CELL
 
     def natural_cell(self, room: float) -> float:
         """Width of a cell: enough for its number, and more if the figure has ``room`` inches to fill."""
         least = self.least_cell if self.numbered else 0.0
-        return max(least, self.side, min(WIDE if self.blank is None else 0.0, room / len(self.columns)))
+        return max(least, self.side, min(WIDE if self.blank is None or self.hatched else 0.0, room / len(self.columns)))
 
 
 @dataclass(frozen=True)
@@ -146,7 +157,8 @@ def draw_grid(grid: Grid, header: Callable[[float], Header], notes: list[str]) -
     page = grid.page
     grid, at = _fitted(grid) if page.room is not None else (grid, _natural(grid))
     above, lines = header(at.width), parts.wrapped_notes(page, notes, at.width)
-    top = above.height + at.rise
+    labels = above.height + at.rise
+    top = labels + strips_height(grid.strips)
     rest, n = top + AXIS + parts.notes_height(lines), len(grid.rows)
     body = n * page.row_height(n, grid.side, LEAST_ROW, rest)
     page.resize(at.width, rest + body)
@@ -154,7 +166,13 @@ def draw_grid(grid: Grid, header: Callable[[float], Header], notes: list[str]) -
     grid.bars.draw(page, bar_axes, at.bars)
     parts.label_rows(page, bar_axes, at.labels)
     parts.plain_axes(page, bar_axes, grid.bars_label)
-    draw_cells(grid, page.axes(at.heat, top, at.cell * len(grid.columns), body), at.slanted)
+    across = at.cell * len(grid.columns)
+    strips = draw_strips(page, grid.strips, at.heat, labels, across, numbered=grid.numbered)
+    cells = page.axes(at.heat, top, across, body)
+    draw_cells(grid, cells)
+    label_columns(grid, [*strips, cells], at.slanted)
+    for axes in (bar_axes, cells):
+        parts.draw_rule(page, axes, grid.rule)
     scale_axes = page.axes(at.heat, top + body + 0.09, min(SCALE, at.width - at.heat - MARGIN - 0.15), 0.1)
     draw_scale(page, scale_axes, grid.limit, _scale_label(page, grid))
     above.draw(page)
@@ -228,41 +246,50 @@ def _overhang(longest: float, cell: float) -> float:
     return max(0.0, 0.75 * longest - cell / 2)
 
 
-def _colours(ramp: Ramp) -> Colormap:
-    steps = [hex_of(ramp.colour(float(s))) for s in np.linspace(-1, 1, STEPS)]
+def _least(page: Page) -> float:
+    """The lowest strength: 0 for magnitudes."""
+    return -1.0 if page.signed else 0.0
+
+
+def _colours(ramp: Ramp, least: float) -> Colormap:
+    """Colours for strengths from ``least`` to 1."""
+    steps = [hex_of(ramp.colour(float(s))) for s in np.linspace(least, 1, STEPS)]
     return ListedColormap(steps).with_extremes(bad=hex_of(ramp.colour(float("nan"))))
 
 
-def draw_cells(grid: Cells, axes: Axes, slanted: bool) -> None:
-    """Draw cells, and the labels of their columns, in axes.
+def label_columns(grid: Cells, axes: Sequence[Axes], slanted: bool) -> None:
+    """Label the columns above the first of the axes that share them."""
+    slant: dict[str, Any] = (
+        {"rotation": 48.0, "ha": "left", "va": "baseline", "rotation_mode": "anchor"} if slanted else {}
+    )
+    for other in axes[1:]:
+        other.set_xticks([])
+    axes[0].set_xticks(range(len(grid.columns)), grid.columns, **grid.page.style(parts.LABEL), **slant)
+    axes[0].tick_params(axis="x", top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
+    axes[0].tick_params(axis="x", pad=grid.page.points(3.0))
 
-    Args:
-        grid: the cells.
-        axes: the axes.
-        slanted: slant the labels.
-    """
+
+def draw_cells(grid: Cells, axes: Axes) -> None:
+    """Draw cells, with their numbers, in axes."""
     n_rows, n_columns = grid.cells.shape
     corners = np.arange(n_columns + 1) - 0.5, np.arange(n_rows + 1) - 0.5
     # Edges in the background colour separate the cells.
     style: dict[str, Any] = {
-        "norm": Normalize(-grid.limit, grid.limit),
+        "norm": Normalize(_least(grid.page) * grid.limit, grid.limit),
         "edgecolors": axes.get_facecolor(),
         "linewidth": 0.8,
     }
     blank = np.zeros(grid.cells.shape, bool) if grid.blank is None else grid.blank
     shown = np.ma.masked_invalid(np.where(blank, 0.0, grid.cells))
-    axes.pcolormesh(*corners, shown, cmap=_colours(grid.page.ramp), **style)
+    axes.pcolormesh(*corners, shown, cmap=_colours(grid.page.ramp, _least(grid.page)), **style)
     page_colour: dict[str, Any] = {"facecolor": axes.get_facecolor(), "edgecolor": axes.get_facecolor()}
+    if grid.hatched:
+        lines = grid.page.faded(axes.spines["left"].get_edgecolor(), HATCH)
+        page_colour |= {"edgecolor": lines, "hatch": "////", "linewidth": 0.0}
     for row, column in np.argwhere(blank):
         axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, **page_colour))
     axes.set_ylim(n_rows - 0.5, -0.5)
-    slant: dict[str, Any] = (
-        {"rotation": 48.0, "ha": "left", "va": "baseline", "rotation_mode": "anchor"} if slanted else {}
-    )
-    axes.set_xticks(range(n_columns), grid.columns, **grid.page.style(parts.LABEL), **slant)
     axes.set_yticks([])
-    axes.tick_params(axis="x", top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
-    axes.tick_params(axis="x", pad=grid.page.points(3.0))
     axes.spines[:].set_visible(False)
     if grid.numbered:
         _draw_numbers(grid, axes)
@@ -278,10 +305,11 @@ def _draw_numbers(grid: Cells, axes: Axes) -> None:
 
 def draw_scale(page: Page, axes: Axes, limit: float, label: str) -> None:
     """Draw the colour scale in axes of ``SCALE`` inches, whatever the width of the grid."""
-    source = ScalarMappable(Normalize(-limit, limit), _colours(page.ramp))
+    least = _least(page)
+    source = ScalarMappable(Normalize(least * limit, limit), _colours(page.ramp, least))
     bar = page.figure.colorbar(source, cax=axes, orientation="horizontal")
-    numbers = Numbers([limit], digits=2)
-    ticks = [-limit, 0.0, limit]
+    numbers = Numbers([limit], digits=2, signed=page.signed)
+    ticks = [-limit, 0.0, limit] if page.signed else [0.0, limit / 2, limit]
     bar.set_ticks(ticks, labels=[numbers.signed(tick) for tick in ticks], **page.style(NOTE))
     bar.ax.tick_params(length=page.points(2.0), pad=page.points(3.5))
     bar.outline.set_visible(False)

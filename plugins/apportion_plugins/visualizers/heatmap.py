@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float64
 
 from apportion.results.attribution import Attribution
 from apportion_plugins.visualizers import figure as parts
@@ -19,8 +19,11 @@ from apportion_plugins.visualizers.header import header_of
 from apportion_plugins.visualizers.labels import ellipsis, token_labels
 from apportion_plugins.visualizers.look import AUTO, Look
 from apportion_plugins.visualizers.numbers import DECIMALS, Numbers, half_widths
+from apportion_plugins.visualizers.own_target import HATCHED, first_of_target
 from apportion_plugins.visualizers.plot_figure import PlotFigure
 from apportion_plugins.visualizers.selection import check_limit, largest, left_out, repeats_the_whole
+from apportion_plugins.visualizers.steps import step_note, step_rows
+from apportion_plugins.visualizers.strips import Strip
 
 __all__ = ["Heatmap"]
 
@@ -44,6 +47,8 @@ class Heatmap:
         dpi: float | None = None,
     ) -> PlotFigure:
         """Draw the attribution of each target token, and of the whole target; of a single token, bars alone.
+
+        Step scores stand below the labels of the target tokens, in shades of grey, each on a scale of its own.
 
         Args:
             attribution: the result.
@@ -71,37 +76,47 @@ class Heatmap:
         fonts = lettering(parts.figure_texts(attribution, title))
         hidden, about = left_out(values, rows, "features", "max_features"), error_notes(attribution, "Whiskers")
         if repeats_the_whole(attribution):
-            return drawn(look, fonts, lambda page: draw_bars(page, attribution, rows, [*hidden, *about, *fonts.notes]))
+            notes = [*hidden, *about, *step_note(attribution), *fonts.notes]
+            return drawn(look, fonts, lambda page: draw_bars(page, attribution, rows, notes), signed=attribution.signed)
         weight = np.nansum(np.abs(cells), axis=0)
         columns = largest(weight, max_tokens)
         hidden += left_out(weight, columns, "target tokens", "max_tokens", "Σ|attribution|")
 
         def layout(page: Page) -> None:
             shown = [ellipsis(page.drawable(tokens[i]), TOKEN_COLUMNS) for i in columns]
-            grid = _grid(page, attribution, cells[np.ix_(rows, columns)], rows, shown, numbers)
-            draw_grid(grid, lambda width: header_of(attribution, page, width), [*hidden, *about, *fonts.notes])
+            steps = [replace(row, values=row.values[columns]) for row in step_rows(attribution)]
+            grid = _grid(page, attribution, rows, columns, shown, numbers)
+            grid = replace(grid, strips=[Strip(page.drawable(row.title), row.values, row.texts) for row in steps])
+            notes = [*hidden, *about, *([HATCHED] if grid.hatched else []), *fonts.notes]
+            draw_grid(grid, lambda width: header_of(attribution, page, width), notes)
 
-        return drawn(look, fonts, layout)
+        return drawn(look, fonts, layout, signed=attribution.signed)
 
 
 def _grid(
     page: Page,
     attribution: Attribution,
-    cells: Float64[np.ndarray, "F T"],
     rows: list[int],
-    columns: list[str],
+    columns: list[int],
+    names: list[str],
     numbers: bool | None,
 ) -> Grid:
     values, half = np.asarray(attribution.values)[rows], half_widths(attribution)
+    written = Numbers(values, decimals=DECIMALS, signed=attribution.signed)
+    place = np.ix_(columns, rows)
+    blank = ~attribution.possible[place].T
     return Grid(
         page=page,
-        cells=cells,
+        cells=np.asarray(attribution.token_values)[place].T,
         rows=parts.row_labels(attribution, rows, page),
-        columns=columns,
-        bars=Bars(values, None if half is None else half[rows], Numbers(values, decimals=DECIMALS)),
+        columns=names,
+        bars=Bars(values, None if half is None else half[rows], written),
         numbered=len(columns) <= MOST_NUMBERED if numbers is None else numbers,
         insists=numbers is True,
         bars_label=f"whole target ({attribution.unit})",
         scale_label=f"each target token ({attribution.unit})",
         scale_label_short=f"each token ({attribution.unit})",
+        blank=blank if blank.any() else None,
+        hatched=bool(blank.any()),
+        rule=first_of_target(attribution, rows),
     )

@@ -9,15 +9,24 @@ import numpy as np
 
 from apportion.results.attribution import Attribution
 from apportion.results.comparison import ResultComparison
+from apportion.results.context_reliance import ContextReliance
 from apportion.results.evaluation import Evaluation
 from apportion.results.html_view import HtmlView
 from apportion.results.scored import scored
 from apportion_plugins.visualizers import html_parts as parts
-from apportion_plugins.visualizers.facts import contrast_text, details, estimand_of, summary, target_text
+from apportion_plugins.visualizers.facts import (
+    contrast_text,
+    details,
+    estimand_of,
+    meaning_of_signs,
+    summary,
+    target_text,
+)
 from apportion_plugins.visualizers.groups import has_groups
 from apportion_plugins.visualizers.html_comparison import comparison_page
 from apportion_plugins.visualizers.html_evaluation import evaluation_page
 from apportion_plugins.visualizers.html_prompt import coloured_prompt
+from apportion_plugins.visualizers.html_reliance import reliance_page
 from apportion_plugins.visualizers.html_tables import feature_table, group_table, pair_table, token_table
 from apportion_plugins.visualizers.numbers import Numbers
 from apportion_plugins.visualizers.pairs import has_pairs
@@ -83,6 +92,14 @@ class Html:
         """
         return comparison_page(comparison)
 
+    def render_context_reliance(self, found: ContextReliance) -> HtmlView:
+        """Render the output, the context, and the cues of each sensitive token.
+
+        Args:
+            found: the result.
+        """
+        return reliance_page(found)
+
 
 def _header(attribution: Attribution) -> list[str]:
     limit = colour_limit(attribution.values)
@@ -94,12 +111,16 @@ def _header(attribution: Attribution) -> list[str]:
     what = f"the {scored(provenance)}" if scored(provenance) else "the target's score"
     rise = f", which {provenance.target_rise}" if provenance.target_rise else ""
     model = parts.piece(provenance.model or "?")
+    key = (
+        f'−{most} lowers {escape(what)} <span class="apn-key"></span> +{most} {unit} raises it{escape(rise)}'
+        if attribution.signed
+        else f'0 <span class="apn-key apn-m"></span> {most} {unit}<br>{escape(meaning_of_signs(attribution))}'
+    )
     return [
         f'<p class="apn-title">{escape(estimand_of(attribution))}</p>',
         f'<p><span class="apn-soft">Target</span> {parts.quotation(target_text(attribution))} {against}'
         f'<span class="apn-soft">· model</span> {model}</p>',
-        f'<p class="apn-soft">−{most} lowers {escape(what)} <span class="apn-key"></span> '
-        f"+{most} {unit} raises it{escape(rise)}</p>",
+        f'<p class="apn-soft">{key}</p>',
     ]
 
 

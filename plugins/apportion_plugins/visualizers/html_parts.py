@@ -83,15 +83,16 @@ def number(text: str, head: str = "", colour: str = "") -> str:
     return f'<td class="{f"apn-number {colour}".strip()}"{beside}>{escape(text)}</td>'
 
 
-def bar(strength: float) -> str:
-    """A cell with a bar for a strength from −1 to 1."""
+def bar(strength: float, *, signed: bool = True) -> str:
+    """A cell with a bar for a strength from −1 to 1; magnitudes (``signed=False``) begin on the left."""
     if np.isnan(strength):
         return '<td class="apn-bars"></td>'
-    width = 50 * abs(strength)
-    left = 50 - width if strength < 0 else 50.0
-    kind = colour_class(0.75 if strength > 0 else -0.75)
+    width = (50 if signed else 100) * abs(strength)
+    left = (50 - width if strength < 0 else 50.0) if signed else 0.0
+    kind = colour_class(0.75 if strength > 0 else -0.75, signed=signed)
+    line = "apn-bar" if signed else "apn-bar apn-from-left"
     drawn = f'<i class="{kind}" style="left: {left:.2f}%; width: {width:.2f}%"></i>'
-    return f'<td class="apn-bars" aria-hidden="true"><span class="apn-bar">{drawn}</span></td>'
+    return f'<td class="apn-bars" aria-hidden="true"><span class="{line}">{drawn}</span></td>'
 
 
 def column_heads(texts: Sequence[str], numbers: Sequence[str] = ()) -> str:

@@ -46,6 +46,7 @@ _LAYOUT = """
 .apn-view .apn-table .apn-bars { padding: 2px 0; direction: ltr; }
 .apn-view .apn-bar { display: block; position: relative; width: clamp(64px, 18vw, 180px); height: 1.05em;
   background: linear-gradient(var(--apn-soft), var(--apn-soft)) center / 1px 100% no-repeat; }
+.apn-view .apn-from-left { background-position: left; }
 .apn-view .apn-bar i { position: absolute; top: 0.1em; bottom: 0.1em; }
 .apn-view .apn-tokens th:first-child { position: sticky; left: 0; z-index: 1; max-width: min(16em, 34vw);
   background: var(--apn-paper); }
@@ -54,6 +55,9 @@ _LAYOUT = """
   min-width: 3.6em; font-variant-numeric: tabular-nums; }
 .apn-view .apn-tokens td:first-child { border: none; position: sticky; left: 0; background: var(--apn-paper); }
 .apn-view .apn-tokens td small { display: block; opacity: 0.85; font-size: 10px; white-space: nowrap; }
+.apn-view .apn-tokens .apn-none { background: repeating-linear-gradient(-45deg, var(--apn-line) 0 1px,
+  transparent 1px 6px); }
+.apn-view .apn-table .apn-step { color: var(--apn-soft); }
 .apn-view .apn-whole { white-space: nowrap; }
 .apn-view details { margin: 6px 0 0; }
 .apn-view summary { cursor: pointer; }
@@ -83,14 +87,18 @@ _LAYOUT = """
 _DARK = "--apn-paper: #17181a; --apn-ink: #e8e8e8; --apn-soft: #a2a2a2; --apn-line: #3a3b3e;"
 
 
-def colour_class(strength: float) -> str:
-    """CSS class for a strength from −1 to 1: ``apn-p1`` to ``apn-p20``, ``apn-n1`` …, or ``apn-z`` close to zero."""
+def colour_class(strength: float, *, signed: bool = True) -> str:
+    """CSS class for a strength from −1 to 1: ``apn-p1`` to ``apn-p20``, ``apn-n1`` …, or ``apn-z`` close to zero.
+
+    Magnitudes (``signed=False``) are ``apn-m1`` to ``apn-m20``.
+    """
     if math.isnan(strength):
         return "apn-x"
     step = round(min(1.0, abs(strength)) * STEPS)
     if step == 0:
         return "apn-z"
-    return f"apn-{'p' if strength > 0 else 'n'}{step}"
+    kind = ("p" if strength > 0 else "n") if signed else "m"
+    return f"apn-{kind}{step}"
 
 
 @functools.cache
@@ -101,16 +109,20 @@ def style_sheet() -> str:
 
 
 def _colours(ramp: Ramp) -> str:
-    shades = {"apn-z": 0.0, "apn-x": math.nan}
-    for step in range(1, STEPS + 1):
-        shades |= {f"apn-p{step}": step / STEPS, f"apn-n{step}": -step / STEPS}
+    sizes, magnitudes = {step: step / STEPS for step in range(1, STEPS + 1)}, ramp.of_magnitudes()
+    shades = {"apn-z": ramp.colour(0.0), "apn-x": ramp.colour(math.nan)}
+    for step, size in sizes.items():
+        shades |= {f"apn-p{step}": ramp.colour(size), f"apn-n{step}": ramp.colour(-size)}
+        shades[f"apn-m{step}"] = magnitudes.colour(size)
     rules = []
-    for name, strength in shades.items():
-        colour = ramp.colour(strength)
+    for name, colour in shades.items():
         ink = hex_of(text_on(colour))
         # As specific as the rules for cells, which come first.
         rules.append(
             f".apn-view .{name}, .apn-view .apn-table .{name} {{ background: {hex_of(colour)}; color: {ink}; }}"
         )
-    stops = ", ".join(hex_of(ramp.colour(i / 4)) for i in range(-4, 5))
-    return "\n".join([*rules, f".apn-view .apn-key {{ background: linear-gradient(to right, {stops}); }}\n"])
+    keys = {"": [ramp.colour(i / 4) for i in range(-4, 5)], ".apn-m": [magnitudes.colour(i / 4) for i in range(5)]}
+    for kind, colours in keys.items():
+        stops = ", ".join(map(hex_of, colours))
+        rules.append(f".apn-view .apn-key{kind} {{ background: linear-gradient(to right, {stops}); }}")
+    return "\n".join([*rules, ""])

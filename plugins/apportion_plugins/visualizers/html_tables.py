@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 
 from apportion.protocols.features import Feature
 from apportion.results.attribution import Attribution
@@ -14,11 +15,13 @@ from apportion_plugins.visualizers.groups import groups_of, half_widths_of, stro
 from apportion_plugins.visualizers.html_style import colour_class
 from apportion_plugins.visualizers.labels import SHORT_COLUMNS, text_is_name, token_labels
 from apportion_plugins.visualizers.numbers import DECIMALS, INTERVAL, Numbers, half_widths
+from apportion_plugins.visualizers.own_target import HATCHED
 from apportion_plugins.visualizers.pairs import interval_notes, pairs_of
 from apportion_plugins.visualizers.palette import colour_limit, strengths
 from apportion_plugins.visualizers.selection import left_out, ranked, repeats_the_whole
+from apportion_plugins.visualizers.steps import step_rows
 
-__all__ = ["feature_table", "group_table", "pair_table", "token_table"]
+__all__ = ["feature_table", "group_table", "pair_table", "step_table", "token_table"]
 
 TEXT_COLUMNS = 60
 MOST_PAIRS = 20
@@ -27,7 +30,8 @@ MOST_PAIRS = 20
 def feature_table(attribution: Attribution, rows: Sequence[int]) -> str:
     """Feature, text, replacement, attribution, error, bar."""
     features = [attribution.features[i] for i in rows]
-    numbers, strength = Numbers(attribution.values, decimals=DECIMALS), strengths(np.asarray(attribution.values))
+    numbers = Numbers(attribution.values, decimals=DECIMALS, signed=attribution.signed)
+    strength = strengths(np.asarray(attribution.values))
     half = half_widths(attribution)
     texts = not all(map(text_is_name, features))
     baselines = any(feature.baseline for feature in features)
@@ -41,7 +45,7 @@ def feature_table(attribution: Attribution, rows: Sequence[int]) -> str:
         if baselines:
             cells.append(parts.cell(parts.piece(feature.baseline or "(removed)")))
         cells += _figures(numbers, attribution.values[i], None if half is None else half[i])
-        lines.append("".join([*cells, parts.bar(float(strength[i]))]))
+        lines.append("".join([*cells, parts.bar(float(strength[i]), signed=attribution.signed)]))
     return parts.table(parts.column_heads(heads, _units(attribution)), lines)
 
 
@@ -50,7 +54,7 @@ def group_table(attribution: Attribution, limit: int | None) -> list[str]:
     groups = groups_of(attribution)
     rows, notes = strongest(groups, limit, "max_features")
     values, half = np.array([group.value for group in groups]), half_widths_of(groups)
-    numbers, strength = Numbers(values, decimals=DECIMALS), strengths(values)
+    numbers, strength = Numbers(values, decimals=DECIMALS, signed=attribution.signed), strengths(values)
     lines = []
     for i in rows:
         group = groups[i]
@@ -58,7 +62,8 @@ def group_table(attribution: Attribution, limit: int | None) -> list[str]:
         name = parts.label(group.label(TEXT_COLUMNS), TEXT_COLUMNS)
         note = f' <small class="apn-soft">{tag}</small>' if tag else ""
         figures = _figures(numbers, group.value, None if half is None else half[i])
-        lines.append("".join([parts.row_head(name + note, group.depth), *figures, parts.bar(float(strength[i]))]))
+        bar = parts.bar(float(strength[i]), signed=attribution.signed)
+        lines.append("".join([parts.row_head(name + note, group.depth), *figures, bar]))
     if any(groups[i].closed for i in rows):
         notes.append("Features of a group that was not expanded share its score.")
     heads = parts.column_heads(["group"], [attribution.unit, *([] if half is None else ["±"]), ""])
@@ -88,40 +93,72 @@ def pair_table(attribution: Attribution) -> list[str]:
 
 
 def token_table(attribution: Attribution, rows: Sequence[int], max_cells: int) -> list[str]:
-    """Features × target tokens, a note if there are too many, or nothing if it would repeat the other table."""
+    """Features × target tokens, with the step scores below; those alone if the rest has too many cells or no news."""
     labels = token_labels(attribution.target_tokens)
     size = len(labels) * len(rows)
     if repeats_the_whole(attribution) or not size:
-        return []
+        return step_table(attribution)
     if size > max_cells:
         return [
+            *step_table(attribution),
             parts.soft(
                 f"The table of {len(rows)} features × {len(labels)} target tokens is omitted: "
                 f"{size:,} cells exceed max_cells={max_cells:,}."
-            )
+            ),
         ]
-    cells = np.asarray(attribution.token_values).T[list(rows)]
-    limit, numbers = colour_limit(cells), Numbers(cells.ravel(), digits=2)
+    cells, possible = np.asarray(attribution.token_values).T[list(rows)], attribution.possible.T[list(rows)]
+    signed = attribution.signed
+    limit, numbers = colour_limit(cells), Numbers(cells.ravel(), digits=2, signed=signed)
     errors = attribution.token_std_error
     heads = "".join(f'<th scope="col">{parts.piece(token)}</th>' for token in labels)
     lines = []
-    for i, row in zip(rows, cells, strict=True):
+    for i, row, able in zip(rows, cells, possible, strict=True):
         half = None if errors is None else INTERVAL * np.asarray(errors)[:, i]
         name = parts.row_head(parts.label(attribution.features[i].name, SHORT_COLUMNS))
-        lines.append(name + _token_cells(row, half, limit, numbers))
+        colours = [colour_class(float(value) / limit, signed=signed) for value in row]
+        lines.append(name + _token_cells(row, able, half, colours, numbers))
+    lines += _step_lines(attribution)
     note = "" if errors is None else f"; ±: 95 % interval, {INTERVAL} standard errors"
-    most = Numbers([limit]).plain(limit)
-    caption = f"Each target token ({attribution.unit}; the strongest colours are ±{most}{note})"
-    return [parts.soft(caption), parts.table(f"<td></td>{heads}", lines, "apn-tokens")]
+    most = f"{'±' if signed else ''}{Numbers([limit]).plain(limit)}"
+    steps = "; below, its step scores" if attribution.step_scores else ""
+    caption = f"Each target token ({attribution.unit}; the strongest colours are {most}{note}){steps}"
+    notes = [] if possible.all() else [parts.soft(HATCHED)]
+    return [parts.soft(caption), parts.table(f"<td></td>{heads}", lines, "apn-tokens"), *notes]
+
+
+def step_table(attribution: Attribution) -> list[str]:
+    """Step scores × target tokens; nothing without step scores."""
+    if not attribution.step_scores:
+        return []
+    heads = "".join(f'<th scope="col">{parts.piece(token)}</th>' for token in token_labels(attribution.target_tokens))
+    table = parts.table(f"<td></td>{heads}", _step_lines(attribution), "apn-tokens")
+    return [parts.soft("Step scores of each target token"), table]
+
+
+def _step_lines(attribution: Attribution) -> list[str]:
+    """A row of the table of target tokens for each step score."""
+    lines = []
+    for row in step_rows(attribution):
+        tip = f' title="{escape(row.label)}"' if row.label else ""
+        name = f'<th scope="row" class="apn-step"{tip}>{parts.piece(row.title)}</th>'
+        lines.append(name + "".join(f'<td class="apn-step">{escape(text)}</td>' for text in row.texts))
+    return lines
 
 
 def _token_cells(
-    row: Float64[np.ndarray, " T"], half: Float64[np.ndarray, " T"] | None, limit: float, numbers: Numbers
+    row: Float64[np.ndarray, " T"],
+    possible: Bool[np.ndarray, " T"],
+    half: Float64[np.ndarray, " T"] | None,
+    colours: list[str],
+    numbers: Numbers,
 ) -> str:
     cells = []
     for t, value in enumerate(row):
+        if not possible[t]:
+            cells.append('<td class="apn-none"></td>')
+            continue
         error = "" if half is None else f" <small>±{numbers.plain(half[t])}</small>"
-        cells.append(f'<td class="{colour_class(float(value) / limit)}">{numbers.signed(value)}{error}</td>')
+        cells.append(f'<td class="{colours[t]}">{numbers.signed(value)}{error}</td>')
     return "".join(cells)
 
 

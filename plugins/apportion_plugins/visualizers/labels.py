@@ -123,8 +123,8 @@ def token_labels(tokens: Sequence[str]) -> list[str]:
 
 
 def text_is_name(feature: Feature) -> bool:
-    """True if the name is the text, as for words: ``cat``, or ``the #2``."""
-    return re.sub(r" #\d+$", "", feature.name).strip() == feature.text.strip()
+    """True if the name is the text, as for words: ``cat``, or ``the #2``, or ``→ cat`` for a token of the target."""
+    return feature.generated is not None or re.sub(r" #\d+$", "", feature.name).strip() == feature.text.strip()
 
 
 def feature_label(feature: Feature) -> str:

@@ -15,7 +15,7 @@ from apportion.results.modules import ModulePlace, module_values, place_of, shor
 from apportion_plugins.visualizers import figure as parts
 from apportion_plugins.visualizers.canvas import MARGIN, NOTE, Page, drawn
 from apportion_plugins.visualizers.fonts import lettering
-from apportion_plugins.visualizers.grid import AXIS, SCALE, Cells, draw_cells, draw_scale
+from apportion_plugins.visualizers.grid import AXIS, SCALE, Cells, draw_cells, draw_scale, label_columns
 from apportion_plugins.visualizers.header import header_of
 from apportion_plugins.visualizers.labels import ellipsis, short_label
 from apportion_plugins.visualizers.look import AUTO, Look
@@ -138,7 +138,11 @@ class Layers:
         part = part_of_target(attribution, token)
         fonts = lettering([*parts.figure_texts(attribution, title), *attribution.extras["modules"], part])
         numbered = any(panel.name for panel in panels_of(attribution.extras["modules"]))
-        notes = [*["Rows are layers."] * numbered, *left_out(weight, columns, "features", "max_features", "Σ|attribution|"), *fonts.notes]
+        notes = [
+            *["Rows are layers."] * numbered,
+            *left_out(weight, columns, "features", "max_features", "Σ|attribution|"),
+            *fonts.notes,
+        ]
 
         def layout(page: Page) -> None:
             names = [page.drawable(ellipsis(short_label(attribution.features[i]), COLUMN)) for i in columns]
@@ -203,7 +207,8 @@ class _Sheet:
         axes = page.axes(left, top, self._cell * len(self._columns), row * len(panel.rows))
         strongest = colour_limit(cells) if self._own else limit
         made = Cells(page=page, cells=cells, columns=self._columns, numbered=False, strongest=strongest)
-        draw_cells(made, axes, self._slanted)
+        draw_cells(made, axes)
+        label_columns(made, [axes], self._slanted)
         axes.set_yticks(range(len(panel.rows)), panel.labels, **page.style(NOTE))
         axes.tick_params(axis="y", length=0, pad=page.points(3.0))
         name = page.drawable(panel.name)

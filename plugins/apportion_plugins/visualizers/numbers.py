@@ -27,9 +27,12 @@ class Numbers:
         digits: number of digits for the largest.
         decimals: fewest decimals, so that one large value does not round the others to nothing; as far as five digits
             allow.
+        signed: write a plus sign before values above 0; ``False`` for magnitudes.
     """
 
-    def __init__(self, values: Iterable[float], digits: int = 3, decimals: int = 0) -> None:
+    def __init__(self, values: Iterable[float], digits: int = 3, decimals: int = 0, *, signed: bool = True) -> None:
+        self.plus = "+" if signed else "-"
+        """The sign that Python's format takes."""
         finite = [abs(v) for v in values if math.isfinite(v)]
         largest = max(finite, default=0.0)
         exponent = math.floor(math.log10(largest)) if largest > 0 else 0
@@ -38,8 +41,8 @@ class Numbers:
         self._decimals = max(0, digits - 1 - exponent, min(decimals, 4 - exponent))
 
     def signed(self, value: float) -> str:
-        """Format with a sign: ``+1.20``, ``−0.03``, ``0``, or ``n/a`` for NaN."""
-        return self._text(value, "+") if value else "0"
+        """Format with a sign, unless for a magnitude: ``+1.20``, ``−0.03``, ``0``, or ``n/a`` for NaN."""
+        return self._text(value, self.plus) if value else "0"
 
     def plain(self, value: float) -> str:
         """Format without a plus sign, as for errors and scores: ``1.20``, or ``?`` for NaN."""

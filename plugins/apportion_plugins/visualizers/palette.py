@@ -1,4 +1,4 @@
-"""Diverging colours that are safe for colour-blind readers: blue lowers, orange raises, neutral is zero.
+"""Colours that are safe for colour-blind readers: blue lowers, orange raises, neutral is zero; magnitudes are purple.
 
 The ramps are straight lines in OKLCH, a perceptually uniform colour space, so that +x and −x look equally strong.
 """
@@ -6,7 +6,7 @@ The ramps are straight lines in OKLCH, a perceptually uniform colour space, so t
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float64
@@ -21,6 +21,9 @@ _RGB = (
     (-1.2684380046, 2.6097574011, -0.3413193965),
     (-0.0041960863, -0.7034186147, 1.7076147010),
 )
+
+MAGNITUDES = 305.0
+"""Hue of magnitudes, in degrees: purple, far from both of the hues that stand for directions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,10 @@ class Ramp:
         amount = min(1.0, abs(strength))
         hue = self.raises if strength > 0 else self.lowers
         return _srgb(self.neutral + (self.strong - self.neutral) * amount, self.chroma * amount**0.8, hue)
+
+    def of_magnitudes(self) -> Ramp:
+        """The same lightness in one hue, which stands for no direction."""
+        return replace(self, raises=MAGNITUDES, lowers=MAGNITUDES)
 
 
 LIGHT = Ramp(neutral=0.97, strong=0.55)

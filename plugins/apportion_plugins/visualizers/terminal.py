@@ -12,18 +12,23 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from apportion.protocols.features import Segment
 from apportion.results.attribution import Attribution
 from apportion.results.comparison import ResultComparison
+from apportion.results.context_reliance import ContextReliance
 from apportion.results.evaluation import Evaluation
 from apportion.results.scored import scored
-from apportion_plugins.visualizers.facts import contrast_text, estimand_of, summary, target_text
+from apportion_plugins.visualizers.facts import contrast_text, estimand_of, meaning_of_signs, summary, target_text
 from apportion_plugins.visualizers.groups import Group, groups_of, has_groups, strongest
 from apportion_plugins.visualizers.labels import one_line, prose
+from apportion_plugins.visualizers.own_target import target_segments
 from apportion_plugins.visualizers.palette import strengths
 from apportion_plugins.visualizers.pen import Pen
 from apportion_plugins.visualizers.selection import table_rows
 from apportion_plugins.visualizers.terminal_comparison import ComparisonView
 from apportion_plugins.visualizers.terminal_evaluation import EvaluationView
+from apportion_plugins.visualizers.terminal_reliance import RelianceView
+from apportion_plugins.visualizers.terminal_steps import step_table
 from apportion_plugins.visualizers.terminal_table import group_table, value_table
 
 __all__ = ["Terminal", "TerminalView"]
@@ -72,6 +77,14 @@ class Terminal:
         """
         return ComparisonView(comparison)
 
+    def render_context_reliance(self, found: ContextReliance) -> RelianceView:
+        """Make a renderable of the output, the context, and the cues of each sensitive token.
+
+        Args:
+            found: the result.
+        """
+        return RelianceView(found)
+
 
 @dataclass(frozen=True)
 class TerminalView:
@@ -91,11 +104,16 @@ class TerminalView:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Header, prompt, table, footer."""
-        pen = Pen(ascii_only=options.ascii_only, coloured=bool(console.color_system) and not console.no_color)
+        coloured = bool(console.color_system) and not console.no_color
+        pen = Pen(ascii_only=options.ascii_only, coloured=coloured, signed=self.attribution.signed)
         yield self._header(pen)
         yield Text()
         if self.attribution.segments:
-            yield Padding(self._prompt(pen), (0, 2))
+            yield Padding(self._coloured(self.attribution.segments, pen), (0, 2))
+            yield Text()
+        own = target_segments(self.attribution)
+        if own:
+            yield Padding(self._coloured(own, pen), (0, 2))
             yield Text()
         if self.groups:
             yield group_table(self.attribution, self.groups, self.rows, pen, options.max_width)
@@ -103,6 +121,11 @@ class TerminalView:
             yield value_table(self.attribution, self.rows, pen, options.max_width)
         for note in self.notes:
             yield Text(pen.say(note), style="dim")
+        if self.attribution.step_scores:
+            steps, notes = step_table(self.attribution, pen)
+            yield Text()
+            yield steps
+            yield from (Text(pen.say(note), style="dim") for note in notes)
         yield Text()
         yield self._footer(pen)
 
@@ -120,6 +143,9 @@ class TerminalView:
         return grid
 
     def _legend(self, pen: Pen) -> Text:
+        if not self.attribution.signed:
+            strongest = "" if pen.coloured or not self.attribution.segments else " Largest where marked [+]."
+            return Text(pen.say(meaning_of_signs(self.attribution) + strongest))
         raises, lowers = ((pen.say(f" {sign} "), pen.background(s)) for sign, s in (("+", 1.0), ("−", -1.0)))
         provenance = self.attribution.provenance
         what = "the target's score" if not scored(provenance) else f"the {scored(provenance)}"
@@ -130,11 +156,11 @@ class TerminalView:
             legend.append(pen.say("; strongest where marked [+] [−]"))
         return legend
 
-    def _prompt(self, pen: Pen) -> Text:
-        """The prompt; all segments of a feature have its colour, other text is dim."""
+    def _coloured(self, segments: Sequence[Segment], pen: Pen) -> Text:
+        """Running text; all segments of a feature have its colour, other text is dim."""
         strength = strengths(np.asarray(self.attribution.values))
         text = Text(overflow="fold")
-        for segment in self.attribution.segments:
+        for segment in segments:
             shown = prose(segment.text)
             if segment.feature is None:
                 text.append(pen.say(shown), Style(dim=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -10,11 +10,22 @@ from rich.table import Table
 from rich.text import Text
 
 from apportion.results.evaluation import Evaluation
-from apportion_plugins.visualizers.evaluation_facts import estimands, evaluation_facts, metric_table
-from apportion_plugins.visualizers.labels import quotable
+from apportion_plugins.visualizers.evaluation_facts import (
+    cost_columns,
+    estimands,
+    evaluation_facts,
+    metric_columns,
+    metric_table,
+)
+from apportion_plugins.visualizers.labels import ellipsis, quotable
+from apportion_plugins.visualizers.names import evaluation_names
 from apportion_plugins.visualizers.pen import Pen
+from apportion_plugins.visualizers.terminal_blocks import Column, tables
 
 __all__ = ["EvaluationView"]
+
+LONGEST = 32
+"""Longest name of a result, in columns."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +42,9 @@ class EvaluationView:
         """Header, table, footer."""
         pen = Pen(ascii_only=options.ascii_only, coloured=bool(console.color_system) and not console.no_color)
         yield self._header(pen)
-        yield Text()
-        yield self._table(pen)
+        for table in [self._table(pen)] if len(self.evaluations) == 1 else self._tables(pen, options.max_width):
+            yield Text()
+            yield table
         yield Text()
         yield self._footer(pen)
 
@@ -50,8 +62,15 @@ class EvaluationView:
         grid.add_row(Text("target"), Text(pen.say(quoted)))
         return grid
 
+    def _tables(self, pen: Pen, room: int) -> Iterator[Table]:
+        """A row for each result: its cost, and then as many metrics as fit."""
+        names = [pen.cell(ellipsis(name, LONGEST)) for name in evaluation_names(self.evaluations)]
+        groups = [cost_columns(self.evaluations), *metric_columns(self.evaluations)]
+        columns = [[Column(pen.say(c.head), list(map(pen.say, c.cells))) for c in group] for group in groups if group]
+        return tables([Column("result", names, right=False)], columns, room)
+
     def _table(self, pen: Pen) -> Table:
-        found = metric_table(self.evaluations)
+        found = metric_table(self.evaluations[0])
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
         table.add_column("metric", no_wrap=True)
         table.add_column("better", no_wrap=True)

@@ -57,19 +57,20 @@ def _table(
     pen: Pen,
     width: int,
 ) -> Table:
-    numbers = Numbers(values, decimals=DECIMALS)
+    numbers = Numbers(values, decimals=DECIMALS, signed=pen.signed)
     figures = [(unit, [pen.say(numbers.signed(values[i])) for i in rows])]
     if half is not None:
         figures.append((pen.say("±"), [pen.say(numbers.plain(half[i])) for i in rows]))
     taken = sum(_widest(column) + GAP for column in figures)
     bar = max(SHORTEST, min(LONGEST, (width - taken) // 5))
-    columns = [(name, list(map(pen.say, texts))) for name, texts in _shortened(columns, width - taken - 2 * bar - 1)]
+    taken += (2 if pen.signed else 1) * bar + 1
+    columns = [(name, list(map(pen.say, texts))) for name, texts in _shortened(columns, width - taken)]
     table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="dim")
     for name, _ in columns:
         table.add_column(name, no_wrap=True)
     for name, _ in figures:
         table.add_column(name, no_wrap=True, justify="right")
-    table.add_column(Text(pen.say("−").rjust(bar) + " +"), no_wrap=True)
+    table.add_column(Text(pen.say("−").rjust(bar) + " +" if pen.signed else ""), no_wrap=True)
     strength = strengths(values)
     cells = zip(*(column for _, column in (*columns, *figures)), strict=True)
     for i, texts in zip(rows, cells, strict=True):

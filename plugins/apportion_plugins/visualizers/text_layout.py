@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from apportion.protocols.features import Segment
 from apportion.results.attribution import Attribution
 from apportion_plugins.visualizers.canvas import Page
 from apportion_plugins.visualizers.labels import ellipsis, has_right_to_left, one_line, short_label
+from apportion_plugins.visualizers.own_target import target_segments
 
 __all__ = ["Box", "first_boxes", "laid_out"]
 
@@ -79,10 +81,14 @@ def first_boxes(boxes: Sequence[Box]) -> dict[int, Box]:
 
 
 def _pieces(attribution: Attribution, *, short: bool) -> list[_Piece]:
-    """Pieces of the prompt: whole features, other text word by word, and at the end features without a segment."""
+    """Pieces of the prompt: whole features, other text word by word; then a target whose tokens are features.
+
+    At the end come features without a segment.
+    """
     pieces: list[_Piece] = []
     spaced, breaks = False, False
-    for segment in attribution.segments:
+    own = target_segments(attribution) if attribution.segments else ()
+    for segment in (*attribution.segments, *((Segment("\n"),) if own else ()), *own):
         text = segment.text
         if segment.feature is not None:
             feature = attribution.features[segment.feature]

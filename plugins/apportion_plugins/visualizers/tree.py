@@ -88,7 +88,7 @@ class Tree:
         shown = [groups[i] for i in rows]
         values, half = np.array([group.value for group in shown]), half_widths_of(shown)
         faint = np.array([any(groups[row].parent == i for row in rows) for i in rows])
-        bars = Bars(values, half, Numbers(values, digits=4), faint)
+        bars = Bars(values, half, Numbers(values, digits=4, signed=attribution.signed), faint)
         notes = [
             *hidden,
             *([_READING[attribution.estimand == "Owen value"]] if faint.any() else []),
@@ -99,7 +99,7 @@ class Tree:
         def layout(page: Page) -> None:
             _draw(page, attribution, part, [_line(page, groups, i, rows) for i in rows], bars, notes)
 
-        return drawn(look, fonts, layout)
+        return drawn(look, fonts, layout, signed=attribution.signed)
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from apportion.cli.options.command import in_panel
-from apportion.cli.parse import json_pairs, token_ids, usage_error
+from apportion.cli.options.command import NO_VALUE, in_panel
+from apportion.cli.parse import json_pairs, json_pairs_by_owner, token_ids, usage_error
 
 __all__ = ["TargetOptions"]
 
@@ -50,6 +50,29 @@ class TargetOptions:
             help="Option of the target function: top_k=20. Repeatable; see `apportion targets show NAME`.",
         ),
     ] = ()
+    attribute_generated: Annotated[
+        bool,
+        _option(
+            "--attribute-generated",
+            metavar=NO_VALUE,
+            help="Also score the target's own tokens, by what they do for the tokens after them.",
+        ),
+    ] = False
+    step_score: Annotated[
+        tuple[str, ...],
+        _option(
+            metavar="NAME",
+            help="Target function to record for each target token, beside the attributions: prob, entropy, … "
+            "Repeatable; see `apportion targets`.",
+        ),
+    ] = ()
+    step_score_option: Annotated[
+        tuple[str, ...],
+        _option(
+            metavar="NAME.OPTION=VALUE",
+            help="Option of a step score: kl_divergence.reference=empty. Repeatable.",
+        ),
+    ] = ()
     max_new_tokens: Annotated[
         int | None,
         _option(
@@ -86,7 +109,16 @@ class TargetOptions:
             "contrast": _text_or_ids("--contrast", self.contrast, self.contrast_ids),
             "target_options": json_pairs("--target-option", self.target_option, "top_k=20"),
             "generate": self._generation(),
+            "attribute_generated": self.attribute_generated,
+            "step_scores": self._step_scores(),
         }
+
+    def _step_scores(self) -> list[tuple[str, dict[str, Any]]] | None:
+        options = json_pairs_by_owner("--step-score-option", self.step_score_option, "kl_divergence.reference=empty")
+        for name in options:
+            if name not in self.step_score:
+                usage_error("--step-score-option", f"{name!r} is not among the step scores; add --step-score {name}.")
+        return [(name, options.get(name, {})) for name in self.step_score] or None
 
     def _generation(self) -> dict[str, Any] | None:
         options = json_pairs("--generate", self.generate, "do_sample=true")

@@ -17,7 +17,7 @@ from apportion.game.game import Game
 from apportion.game.method_runner import check_estimate
 from apportion.hooks.manager import Plugins
 from apportion.hooks.registry import Entry
-from apportion.protocols.backend import Backend, Capability, Unavailable
+from apportion.protocols.backend import WHITE_BOX, Backend, Capability, Unavailable
 from apportion.protocols.batch import ScoringBatch
 from apportion.protocols.methods import Coalitions, Method, Sampler
 from apportion.protocols.metrics import Measurement, Metric
@@ -25,6 +25,7 @@ from apportion.protocols.targets import TargetFunction
 from apportion.rendering.context import AdaptContext
 from apportion.runs.resolver import with_sampler
 from apportion.testing import reference, tiny
+from apportion.testing.explainers import tiny_explainer
 from apportion.testing.games import random_moebius
 from apportion.testing.results import sample_results
 from apportion.testing.scores import random_scores, random_target
@@ -70,6 +71,8 @@ def _game() -> Game:
 
 
 def _method(made: Method, plugins: Plugins) -> str:
+    if made.requires & WHITE_BOX:
+        return _white_box(made)
     if made.requires:
         return "not run: it needs more than values of coalitions"
     options = with_sampler(made.run, {}, plugins["samplers"])
@@ -83,6 +86,12 @@ def _method(made: Method, plugins: Plugins) -> str:
         estimate = made.run(game, budget=None, rng=_rng(), **options)
     check_estimate(type(made).__name__, estimate, FEATURES, 1)
     return f"run on a game of {counted(FEATURES, 'feature')}, {counted(game.evaluations, 'evaluation')}"
+
+
+def _white_box(made: Method) -> str:
+    with tiny_explainer() as explainer:
+        result = explainer.attribute("one two three", " four", method=made)
+    return f"run on a tiny model, {counted(result.provenance.evaluations, 'evaluation')}"
 
 
 def _sampler(made: Sampler, plugins: Plugins) -> str:
