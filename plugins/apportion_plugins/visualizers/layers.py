@@ -137,12 +137,9 @@ class Layers:
         columns = largest(weight, max_features)
         part = part_of_target(attribution, token)
         fonts = lettering([*parts.figure_texts(attribution, title), *attribution.extras["modules"], part])
+        hidden = left_out(weight, columns, "features", "max_features", "Σ|attribution|")
         numbered = any(panel.name for panel in panels_of(attribution.extras["modules"]))
-        notes = [
-            *["Rows are layers."] * numbered,
-            *left_out(weight, columns, "features", "max_features", "Σ|attribution|"),
-            *fonts.notes,
-        ]
+        notes = [*(["Rows are layers."] if numbered else []), *hidden, *fonts.notes]
 
         def layout(page: Page) -> None:
             names = [page.drawable(ellipsis(short_label(attribution.features[i]), COLUMN)) for i in columns]
@@ -150,7 +147,7 @@ class Layers:
             own = scale == "own" and len(panels) > 1
             _Sheet(page, panels, values[:, columns], names, own).draw(attribution, part, notes)
 
-        return drawn(look, fonts, layout)
+        return drawn(look, fonts, layout, signed=attribution.signed)
 
 
 class _Sheet:
