@@ -512,3 +512,58 @@ def test_the_model_stays_as_it_was(explainer: ap.Explainer) -> None:
         explainer.attribute(TEXT, TARGET, method=method)
     assert [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()] == before
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+# --- generated tokens, and models with an encoder and a decoder
+
+
+@pytest.mark.parametrize("method", [*METHODS, "deeplift"])
+def test_generated_tokens(explainer: ap.Explainer, method: str) -> None:
+    """Target positions get the scores that otherwise belong to no feature; a token depends on earlier ones only."""
+    layers = {} if method == "deeplift" else {"layers": ["model.layers.0.mlp", "model.layers.1.self_attn.k_proj"]}
+    options = {"method": method, "seed": 3, **layers}
+    found = explainer.attribute(TEXT, TARGET, attribute_generated=True, **options)
+    own = found.token_values[:, len(PROMPT) :]
+    assert own.shape == (4, 3)
+    assert not np.triu(own).any()
+    assert np.abs(np.tril(own, -1)).max() > 1e-4
+    if method == "layer_gradient_x_activation":
+        plainly = explainer.attribute(TEXT, TARGET, **options)
+        assert found.values[: len(PROMPT)] == pytest.approx(plainly.values, abs=1e-9)
+        assert own.sum() == pytest.approx(plainly.extras["target_positions"], abs=1e-9)
+        assert found.extras["target_positions"] == 0
+    if method == "layer_integrated_gradients":
+        change = found.full_value - found.extras["baseline_value"][0]
+        assert found.values.sum() == pytest.approx(change, abs=1e-5)
+
+
+@pytest.mark.parametrize("family", tiny.SEQ2SEQ_FAMILIES)
+@pytest.mark.parametrize("target", [" xy", " xyzabc"])
+def test_encoders_and_decoders(family: str, target: str) -> None:
+    """Also where prompt and target have the same length. Scores of a decoder are all at target positions."""
+    model = tiny.model(family)
+    names = [name for name, _ in model.named_modules()]
+    decoder = next(name for name in names if name.endswith(".0") and "decoder." in name)
+    crossing = next(name for name in names if name.endswith(("EncDecAttention.v", "encoder_attn.v_proj")))
+    with ap.Explainer((model, tiny.tokenizer()), progress=False) as explainer:
+        for layers, generated in ((None, False), (crossing, False), (decoder, True)):
+            found = explainer.attribute(
+                TEXT,
+                target,
+                method="layer_integrated_gradients",
+                layers=layers,
+                attribute_generated=generated,
+                steps=100,
+            )
+            total = found.values.sum() + found.extras["target_positions"]
+            change = found.full_value - found.extras["baseline_value"][0]
+            assert total == pytest.approx(change, abs=0.05 * np.abs(found.values).sum())
+            if generated:
+                assert not found.values[: len(PROMPT)].any()
+                assert np.abs(found.values[len(PROMPT) :]).min() > 0
+            else:
+                assert np.abs(found.values).min() > 0
+                assert found.extras["target_positions"] == 0
+        lift = explainer.attribute(TEXT, target, method="deeplift")
+        same = explainer.attribute(TEXT, target, method="layer_deeplift")
+        assert same.values == pytest.approx(lift.values, abs=1e-8)

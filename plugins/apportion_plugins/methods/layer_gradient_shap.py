@@ -51,7 +51,7 @@ class LayerGradientShap:
         layers: Layers = None,
         at: Side = "output",
         joint: bool = True,
-        baseline: Baseline = "zero",
+        baseline: Baseline = "mean",
         n_samples: int = 50,
         whole_prompt: bool = False,
         aggregate: str = "sum",

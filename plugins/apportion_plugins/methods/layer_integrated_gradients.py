@@ -54,7 +54,7 @@ class LayerIntegratedGradients:
         layers: Layers = None,
         at: Side = "output",
         joint: bool = True,
-        baseline: Baseline = "zero",
+        baseline: Baseline = "mean",
         steps: int = 50,
         rule: str = "gausslegendre",
         whole_prompt: bool = False,

@@ -17,9 +17,13 @@ from apportion.protocols.inside import Inside, ModuleGradients, Side
 from apportion.protocols.methods import Estimate
 from apportion_plugins.methods.completeness import Completeness
 from apportion_plugins.methods.module_names import checked_layers, matching
+from apportion_plugins.methods.points import check_finite
 from apportion_plugins.methods.token_scores import Summary, TokenScores
 
 __all__ = ["Chosen", "LayerScores", "LayerSettings", "Maps", "estimate", "stacked"]
+
+MOST_STARTS = 4
+"""Number of tokens that a decoder may read before the target."""
 
 Maps = Sequence[Mapping[str, Tensor]]
 """Tensors of modules by name, for the target and then for its contrast if it has one."""
@@ -83,11 +87,15 @@ class Chosen:
 
         Raises:
             InputError: what a module returns or reads has no axis for positions.
+            ScoreError: a gradient is not finite.
         """
         found = self.inside.module_gradients(points, self.names, side=self.at, **settings)
         for number, part in enumerate(found.activations):
             for name, one in part.items():
                 self._check(name, number, one, len(points))
+        for slopes in found.gradients:
+            for one in slopes.values():
+                check_finite(one)
         return found
 
     def spans(self, name: str, number: int, length: int) -> tuple[slice, slice] | None:
@@ -102,13 +110,14 @@ class Chosen:
             ``None`` if there is another number of positions than the model reads.
         """
         inside = self.inside
-        prompt, target = len(inside.prompt_ids), len(inside.targets[number])
+        prompt, read = len(inside.prompt_ids), len(inside.targets[number]) - 1
         if inside.joint:
-            return (slice(0, prompt), slice(prompt, length)) if length == prompt + target - 1 else None
-        if length == prompt and not (length == target and _of_decoder(name)):
-            return slice(0, prompt), slice(0, 0)
-        # A decoder reads its start token before the target.
-        return (slice(0, 0), slice(1, length)) if length == target else None
+            return (slice(0, prompt), slice(prompt, length)) if length == prompt + read else None
+        if _of_decoder(name):
+            # A decoder reads a few tokens before the target, such as a start token and one for the language.
+            before = length - read
+            return (slice(0, 0), slice(before, length)) if 0 < before <= MOST_STARTS else None
+        return (slice(0, prompt), slice(0, 0)) if length == prompt else None
 
     def _check(self, name: str, number: int, found: Tensor, rows: int) -> None:
         verb = "returns" if self.at == "output" else "reads"
@@ -202,10 +211,12 @@ class LayerScores:
         owned = any(feature is not None for feature in inside.generated_feature_of)
         for number, sums in enumerate(self._sums):
             for name, one in sums.items():
+                prompt, generated = self._spans(name, number)
+                rest = torch.ones(one.shape[1], dtype=torch.bool)
+                rest[prompt] = False
                 if number == 0 and owned:
-                    continue
-                prompt, _ = self._spans(name, number)
-                found += float(one[0].double().sum()) - float(one[0, prompt].double().sum())
+                    rest[generated] = False
+                found += float(one[0, rest].double().sum())
         return found
 
     def _spans(self, name: str, number: int) -> tuple[slice, slice]:

@@ -65,7 +65,8 @@ def input_embeddings(modules: Mapping[str, nn.Module]) -> str:
     Raises:
         InputError: the model does not say which one it is.
     """
-    for module in modules.values():
+    # Of an encoder–decoder model, the embeddings of the prompt.
+    for module in [*(module for name, module in modules.items() if _last(name) == "encoder"), *modules.values()]:
         ask = getattr(module, "get_input_embeddings", None)
         layer = ask() if callable(ask) else None
         if layer is not None:
@@ -73,6 +74,10 @@ def input_embeddings(modules: Mapping[str, nn.Module]) -> str:
     raise InputError(
         f"The model does not say which module embeds tokens. Name it: layers=…, one of {listing(modules)}."
     )
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
 
 
 def _matches(pattern: str, name: str) -> bool:

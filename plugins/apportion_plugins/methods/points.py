@@ -13,7 +13,7 @@ from apportion.errors import BudgetError, ScoreError, counted
 from apportion.protocols.inside import Inside
 from apportion_plugins.methods.token_scores import TokenScores
 
-__all__ = ["Points", "Slopes", "check_budget"]
+__all__ = ["Points", "Slopes", "check_budget", "check_finite"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +92,7 @@ class Points:
         found = self._inside.gradients(prompt, following=following, tokens=tokens)
         slopes = [found.prompt] if found.generated is None else [found.prompt, found.generated.to(found.prompt)]
         gradients = torch.cat(slopes, dim=2).to(self.own.dtype)
-        if not bool(torch.isfinite(gradients).all()):
-            raise ScoreError(
-                "A gradient is not finite. Some models have none where all embeddings are zero, and half precision "
-                "overflows: use another baseline, a rule that leaves out the ends of the path, or dtype='float32'."
-            )
+        check_finite(gradients)
         return Slopes(found.values, gradients)
 
     def scores(self, found: Float[Tensor, "O X D"]) -> TokenScores:
@@ -106,6 +102,19 @@ class Points:
 
     def _split(self, points: Float[Tensor, "B X D"]) -> tuple[Float[Tensor, "B P D"], Float[Tensor, "B N D"] | None]:
         return points[:, : self._prompt], points[:, self._prompt :] if self.generates else None
+
+
+def check_finite(gradients: Tensor) -> None:
+    """Refuse gradients that are not finite.
+
+    Raises:
+        ScoreError: a gradient is not finite.
+    """
+    if not bool(torch.isfinite(gradients).all()):
+        raise ScoreError(
+            "A gradient is not finite. Some models have none where all embeddings are zero, and half precision "
+            "overflows: use another baseline, a rule that leaves out the ends of the path, or dtype='float32'."
+        )
 
 
 def check_budget(budget: int | None, needed: int, what: str, advice: str) -> None:

@@ -25,9 +25,11 @@ from apportion_plugins.visualizers.facts import (
 from apportion_plugins.visualizers.groups import has_groups
 from apportion_plugins.visualizers.html_comparison import comparison_page
 from apportion_plugins.visualizers.html_evaluation import evaluation_page
+from apportion_plugins.visualizers.html_modules import module_tables
 from apportion_plugins.visualizers.html_prompt import coloured_prompt
 from apportion_plugins.visualizers.html_reliance import reliance_page
 from apportion_plugins.visualizers.html_tables import feature_table, group_table, pair_table, token_table
+from apportion_plugins.visualizers.module_panels import has_modules
 from apportion_plugins.visualizers.numbers import Numbers
 from apportion_plugins.visualizers.pairs import has_pairs
 from apportion_plugins.visualizers.palette import colour_limit
@@ -55,7 +57,8 @@ class Html:
                 method gave one).
             max_features: maximum number of table rows, by magnitude; a note says how many are omitted. ``None`` for
                 all. The prompt is always coloured in full.
-            max_cells: maximum number of cells in the table of target tokens; a larger table is omitted with a note.
+            max_cells: maximum number of cells in the table of target tokens, and in those of modules; larger tables are
+                omitted with a note.
 
         Returns:
             HTML that notebooks display. As a string it is a whole page, which ``save("x.html")`` writes to a file; its
@@ -73,6 +76,8 @@ class Html:
         if has_pairs(attribution):
             tables += pair_table(attribution)
         tables += token_table(attribution, rows, max_cells)
+        if has_modules(attribution):
+            tables += module_tables(attribution, rows, max_cells)
         title = f"{estimand_of(attribution)}: {target_text(attribution).strip()}"
         return parts.page(title, [*_header(attribution), coloured_prompt(attribution), *tables, *_footer(attribution)])
 

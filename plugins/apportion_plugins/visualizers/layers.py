@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from jaxtyping import Float64
 
 from apportion.errors import InputError, ResultError, shown
 from apportion.results.attribution import Attribution
-from apportion.results.modules import ModulePlace, module_values, place_of, short_parts
+from apportion.results.modules import module_values
 from apportion_plugins.visualizers import figure as parts
 from apportion_plugins.visualizers.canvas import MARGIN, NOTE, Page, drawn
 from apportion_plugins.visualizers.fonts import lettering
@@ -19,12 +18,13 @@ from apportion_plugins.visualizers.grid import AXIS, SCALE, Cells, draw_cells, d
 from apportion_plugins.visualizers.header import header_of
 from apportion_plugins.visualizers.labels import ellipsis, short_label
 from apportion_plugins.visualizers.look import AUTO, Look
+from apportion_plugins.visualizers.module_panels import Panel, has_modules, panels_of
 from apportion_plugins.visualizers.numbers import Numbers
 from apportion_plugins.visualizers.palette import colour_limit
 from apportion_plugins.visualizers.plot_figure import PlotFigure
 from apportion_plugins.visualizers.selection import check_limit, checked_token, largest, left_out, part_of_target
 
-__all__ = ["Layers", "panels_of"]
+__all__ = ["Layers"]
 
 MOST = 200
 """Maximum number of features; with more, a figure is too large to be saved as an image."""
@@ -37,48 +37,6 @@ GAP, NAME = 0.3, 0.3
 LEAST_WIDTH = 6.4
 USUAL = 10.5
 """Width in inches that panels fill before they go on below."""
-
-
-@dataclass(frozen=True)
-class Panel:
-    """A heat map of modules that do the same in different layers.
-
-    Attributes:
-        name: what they have in common.
-        rows: their places in the result.
-        labels: a label for each of them.
-    """
-
-    name: str
-    rows: tuple[int, ...]
-    labels: tuple[str, ...]
-
-
-def panels_of(names: Sequence[str]) -> list[Panel]:
-    """Panels for the modules of a result, in their order: one for each module that several layers have.
-
-    Modules that only one layer has, or that belong to no layer, share the last panel.
-    """
-    places = [place_of(name) for name in names]
-    by_part: dict[str, list[int]] = {}
-    for i, place in enumerate(places):
-        by_part.setdefault(place.part, []).append(i)
-    short = short_parts(list(by_part))
-    made, single = [], []
-    for part, rows in by_part.items():
-        if len(rows) == 1:
-            single += rows
-            continue
-        rows = sorted(rows, key=lambda i: places[i].layer or 0)
-        made.append(Panel(short[part], tuple(rows), tuple(str(places[i].layer) for i in rows)))
-    if single:
-        labels = tuple(_single(places[i], short) for i in single)
-        made.append(Panel("other modules" if made else "", tuple(single), labels))
-    return made
-
-
-def _single(place: ModulePlace, short: dict[str, str]) -> str:
-    return short[place.part] if place.layer is None else f"{short[place.part]} {place.layer}"
 
 
 class Layers:
@@ -121,7 +79,7 @@ class Layers:
         look = Look(title, labels, size, dpi)
         if scale not in ("shared", "own"):
             raise InputError(f"scale={shown(scale)} must be 'shared' or 'own'.")
-        if "modules" not in attribution.extras:
+        if not has_modules(attribution):
             raise ResultError(
                 f"This result of method {attribution.provenance.method!r} has no values of modules. Run attribute "
                 'again with a method at layers, such as method="layer_integrated_gradients".'
@@ -137,12 +95,9 @@ class Layers:
         columns = largest(weight, max_features)
         part = part_of_target(attribution, token)
         fonts = lettering([*parts.figure_texts(attribution, title), *attribution.extras["modules"], part])
+        hidden = left_out(weight, columns, "features", "max_features", "Σ|attribution|")
         numbered = any(panel.name for panel in panels_of(attribution.extras["modules"]))
-        notes = [
-            *["Rows are layers."] * numbered,
-            *left_out(weight, columns, "features", "max_features", "Σ|attribution|"),
-            *fonts.notes,
-        ]
+        notes = [*(["Rows are layers."] if numbered else []), *hidden, *fonts.notes]
 
         def layout(page: Page) -> None:
             names = [page.drawable(ellipsis(short_label(attribution.features[i]), COLUMN)) for i in columns]
