@@ -157,7 +157,7 @@ class WhiteBoxMethodContract(Contract):
             pytest.skip("this method does not claim completeness (`complete = False`)")
         model, text = planted.linear_model(), "linear?"
         prompt, target = (list(tiny.tokenizer()(one)["input_ids"]) for one in (text, TARGET))
-        points = model.get_input_embeddings().weight.detach()[prompt]
+        points = model.model.embed_tokens.weight.detach()[prompt]
         expected = planted.contributions(prompt, target, self.baseline(points))
         with self.opened(model) as explainer:
             results = [
@@ -325,9 +325,9 @@ class WhiteBoxMethodContract(Contract):
         watched = Watched(model)
         with self.opened(model) as explainer:
             self.run(explainer, method, WORDS, ANSWER)  # the backend has examined the model
-            watched.rows = rows = []
-            found = self.run(explainer, method, WORDS, ANSWER).provenance
             watched.rows = []
+            found = self.run(explainer, method, WORDS, ANSWER).provenance
+            rows, watched.rows = watched.rows, []
             cost = explainer.estimate(WORDS, ANSWER, method=method, **self.options)
         assert sum(rows) <= found.evaluations, (
             f"The model computed {sum(rows)} rows, and {found.evaluations} evaluations were counted. Ask "
