@@ -30,7 +30,7 @@ ready-oldest: pyproject.toml constraints-oldest.txt
 	    --disable-pip-version-check --constraint constraints-oldest.txt --editable ".[test]" && touch $(OLDEST)/ready; }
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-oldest test-models check bench bench-estimators bench-methods docs format clean
+.PHONY: help demo test test-fast test-oldest test-models check bench bench-estimators bench-gradients bench-methods docs format clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 18
@@ -63,6 +63,9 @@ bench: ready-bench ## time apportion beside its peers on the same model, in one 
 
 bench-estimators: ready-bench ## error against evaluations on ten real games, beside shap and Captum
 	@$(BIN)/python benchmarks/estimators.py --tables $(OUT)/estimators --out $(OUT)
+
+bench-gradients: ready-bench ## gradient methods beside Inseq and Captum
+	@$(BIN)/python -m benchmarks.gradients --out benchmarks/results
 
 bench-methods: ready-bench ## all methods on one prompt: values, cost and faithfulness side by side
 	@$(BIN)/python benchmarks/methods.py --out benchmarks/results

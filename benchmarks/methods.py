@@ -25,7 +25,7 @@ PERTURBATION = ("ablation", "occlusion", "permutation", "kernel_shap", "gp_shap"
 GRADIENT = ("saliency", "input_x_gradient", "integrated_gradients", "gradient_shap", "deeplift",
             "discretized_integrated_gradients", "sequential_integrated_gradients")  # fmt: skip
 LAYERS: Mapping[str, Mapping[str, object]] = {
-    name: {"layer": "model.embed_tokens"}
+    name: {"layers": "model.embed_tokens"}
     for name in ("layer_integrated_gradients", "layer_gradient_x_activation", "layer_gradient_shap", "layer_deeplift")
 }
 INTERNALS = ("attention", "value_zeroing")

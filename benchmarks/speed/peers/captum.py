@@ -16,7 +16,7 @@ from benchmarks.speed.peer import Peer, Run
 
 from apportion_backends.torch.session import TorchSession
 
-__all__ = ["slots", "tokens"]
+__all__ = ["integrated_gradients", "slots", "tokens"]
 
 WRONG = "its default path, which is wrong with transformers 5"
 
@@ -52,6 +52,27 @@ def slots(
         return _run(model, method, inputs, target, default_path, options, seed)
 
     return _peer(prepare, default_path)
+
+
+def integrated_gradients(text: str, target: str, steps: int) -> Peer:
+    """``LLMGradientAttribution`` of the embeddings, with token 0 as baseline; one row per target token."""
+
+    def prepare(model: TorchSession) -> Run:
+        from captum.attr import LayerIntegratedGradients, LLMGradientAttribution, TextTokenInput
+
+        layer = model.model.get_input_embeddings()
+        attribution = LLMGradientAttribution(LayerIntegratedGradients(model.model, layer), model.tokenizer)
+
+        def run() -> np.ndarray:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                found = attribution.attribute(TextTokenInput(text, model.tokenizer), target=target, n_steps=steps)
+            rows: np.ndarray = found.token_attr.detach().double().numpy()
+            return rows
+
+        return run
+
+    return _peer(prepare, default_path=False)
 
 
 def _peer(prepare: Any, default_path: bool) -> Peer:
