@@ -170,7 +170,8 @@ def test_every_extension_point_has_its_page(kind: str) -> None:
 
 def test_every_contract_and_hook_is_on_its_page() -> None:
     pages = {page.stem: page.read_text() for page in EXTEND.glob("*.md")}
-    contracts = {f"{kind[:-1].capitalize()}Contract" for kind in KINDS}
+    contracts = {f"{kind[:-1].capitalize()}Contract" for kind in KINDS} | {"WhiteBoxMethodContract"}
+    assert "<!-- reference: apportion.testing.WhiteBoxMethodContract -->\n" in pages["white-box-methods"]
     assert contracts == {name for name in apportion.testing.__all__ if name.endswith("Contract")}
     picture = (ROOT / "docs/images/lifecycle.svg").read_text()
     for hook in hook_names():

@@ -17,7 +17,7 @@ from forks import Forks
 
 
 def test_every_kind_of_extension_can_be_begun() -> None:
-    assert {f"{kind}s" for kind in KINDS} == set(REGISTRIES)
+    assert {f"{Distribution.of('new', kind).extension}s" for kind in KINDS} == set(REGISTRIES)
 
 
 @pytest.mark.slow
@@ -34,10 +34,11 @@ def test_the_tests_of_new_plugins_pass_at_once(tmp_path: Path, forks: Forks) -> 
 import importlib
 from apportion.hooks.manager import load_plugins
 from apportion.testing.check.report import examine
-plugins = load_plugins([importlib.import_module(f"apportion_my_{{kind}}") for kind in {KINDS}])
-for kind in {KINDS}:
-    entries = plugins.entries_of(f"apportion_my_{{kind}}")
-    assert [entry.name for entry in entries] == [f"my_{{kind}}"], entries
+names = [kind.replace("-", "_") for kind in {KINDS}]
+plugins = load_plugins([importlib.import_module(f"apportion_my_{{name}}") for name in names])
+for name in names:
+    entries = plugins.entries_of(f"apportion_my_{{name}}")
+    assert [entry.name for entry in entries] == [f"my_{{name}}"], entries
     for finding in examine(entries, plugins):
         assert not finding.faults, finding
         assert finding.tried and "not tried" not in finding.tried, finding

@@ -8,25 +8,18 @@ import torch
 import apportion as ap
 from apportion.testing import KnownGame, MethodContract, games
 from apportion_plugins.methods.ablation import Ablation
-from apportion_plugins.methods.attention import Attention
 from apportion_plugins.methods.banzhaf import Banzhaf
 from apportion_plugins.methods.captum import CaptumKernelShap, CaptumLime
 from apportion_plugins.methods.context_cite import ContextCite
-from apportion_plugins.methods.discretized_integrated_gradients import DiscretizedIntegratedGradients
 from apportion_plugins.methods.gp_shap import GaussianProcessShap
-from apportion_plugins.methods.gradient_shap import GradientShap
 from apportion_plugins.methods.hierarchical import Hierarchical
-from apportion_plugins.methods.integrated_gradients import IntegratedGradients
 from apportion_plugins.methods.interactions import Interactions
 from apportion_plugins.methods.kernel_shap import KernelShap
 from apportion_plugins.methods.lime import Lime
 from apportion_plugins.methods.occlusion import Occlusion
 from apportion_plugins.methods.permutation import PermutationShapley
 from apportion_plugins.methods.reagent import Reagent
-from apportion_plugins.methods.saliency import InputXGradient, Saliency
-from apportion_plugins.methods.sequential_integrated_gradients import SequentialIntegratedGradients
 from apportion_plugins.methods.shapley import ExactShapley
-from apportion_plugins.methods.value_zeroing import ValueZeroing
 from apportion_plugins.samplers.bernoulli import BernoulliSampler
 from apportion_plugins.samplers.informative import InformativeSampler
 from apportion_plugins.samplers.kernel import KernelSampler
@@ -241,86 +234,3 @@ class TestReagent(MethodContract):
     @pytest.fixture
     def method(self) -> Reagent:
         return Reagent()
-
-
-class GradientContract(MethodContract):
-    """Gradients come from a model, which known games are not; other tests compare them with finite differences."""
-
-    sampled = False
-
-
-class TestSaliency(GradientContract):
-    name = "saliency"
-    signed = False
-
-    @pytest.fixture
-    def method(self) -> Saliency:
-        return Saliency()
-
-
-class TestInputXGradient(GradientContract):
-    name = "input_x_gradient"
-
-    @pytest.fixture
-    def method(self) -> InputXGradient:
-        return InputXGradient()
-
-
-class TestIntegratedGradients(GradientContract):
-    name = "integrated_gradients"
-
-    @pytest.fixture
-    def method(self) -> IntegratedGradients:
-        return IntegratedGradients()
-
-
-class TestGradientShap(GradientContract):
-    name = "gradient_shap"
-    sampled = True
-    promises_errors = True
-
-    @pytest.fixture
-    def method(self) -> GradientShap:
-        return GradientShap()
-
-
-class TestDiscretizedIntegratedGradients(GradientContract):
-    name = "discretized_integrated_gradients"
-
-    @pytest.fixture
-    def method(self) -> DiscretizedIntegratedGradients:
-        return DiscretizedIntegratedGradients()
-
-
-class TestSequentialIntegratedGradients(GradientContract):
-    name = "sequential_integrated_gradients"
-
-    @pytest.fixture
-    def method(self) -> SequentialIntegratedGradients:
-        return SequentialIntegratedGradients()
-
-
-class TestAttention(MethodContract):
-    name = "attention"
-    sampled = signed = False
-
-    @pytest.fixture
-    def method(self) -> Attention:
-        return Attention()
-
-
-class TestAttentionRolledOut(TestAttention):
-    options = {"aggregate_layers": "rollout"}
-
-
-class TestValueZeroing(MethodContract):
-    name = "value_zeroing"
-    sampled = signed = False
-
-    @pytest.fixture
-    def method(self) -> ValueZeroing:
-        return ValueZeroing()
-
-
-class TestValueZeroingRolledOut(TestValueZeroing):
-    options = {"aggregate_layers": "rollout"}

@@ -240,8 +240,7 @@ class RefusesLate(Path):
     def run(self, game, *, budget, rng):
         inside = game.inside()
         inside.values(inside.embeddings()[None])
-        found = super().run(game, budget=budget and budget - 1, rng=rng)
-        return found
+        return super().run(game, budget=budget and budget - 1, rng=rng)
 
 
 class TestConductRefusesAfterAsking(white_box_contract(RefusesLate)):

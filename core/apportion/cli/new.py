@@ -54,10 +54,10 @@ def _refuse_taken(distribution: Distribution) -> None:
     Raises:
         PluginError: the name is taken; the message names the owner.
     """
-    registry = load_plugins()[f"{distribution.kind}s"]
+    registry = load_plugins()[f"{distribution.extension}s"]
     if distribution.name in registry:
         owner = registry.get(distribution.name).plugin
         raise PluginError(
-            f"There is a {distribution.kind} called {distribution.name!r} already, of the plugin {owner!r}; "
+            f"There is a {distribution.extension} called {distribution.name!r} already, of the plugin {owner!r}; "
             "choose another name."
         )

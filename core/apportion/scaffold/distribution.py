@@ -17,12 +17,13 @@ from apportion.hooks.hookspecs import API_VERSION
 
 __all__ = ["KINDS", "Distribution", "write_distribution"]
 
-KINDS = ("method", "sampler", "input", "target", "visualizer", "backend", "metric")
+KINDS = ("method", "white-box-method", "sampler", "input", "target", "visualizer", "backend", "metric")
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*")
 
 _USAGE: Mapping[str, str] = {
     "method": 'explainer.attribute("The capital of France is", " Paris", method="$name", budget=64)',
+    "white-box-method": 'explainer.attribute("The capital of France is", " Paris", method="$name")',
     "sampler": 'explainer.attribute("The capital of France is", " Paris", method=…, sampler="$name")',
     "input": 'from $module import $Class\n\nexplainer.attribute($Class("one\\ntwo\\nthree"), " four")',
     "target": 'explainer.attribute("The capital of France is", " Paris", target_fn="$name")',
@@ -71,6 +72,11 @@ class Distribution:
         return found
 
     @property
+    def extension(self) -> str:
+        """What it registers, such as ``"method"`` for methods of either kind."""
+        return self.kind.rpartition("-")[2]
+
+    @property
     def folder(self) -> str:
         """Name of the distribution and of its folder."""
         return f"apportion-{self.name.replace('_', '-')}"
@@ -88,10 +94,10 @@ class Distribution:
         used = any(re.search(rf"\b{camel}\b", _template(f"{file}.py")) for file in (self.kind, f"test_{self.kind}"))
         names = {
             "name": self.name,
-            "kind": self.kind,
+            "kind": self.kind.replace("white-box-", "white-box "),
             "module": self.module,
             "distribution": self.folder,
-            "Class": f"{camel}{self.kind.capitalize()}" if used else camel,
+            "Class": f"{camel}{self.extension.capitalize()}" if used else camel,
             "summary": f"{words[0].upper()}{words[1:]}",
             "api_version": str(API_VERSION),
             "version": __version__,

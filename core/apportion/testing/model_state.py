@@ -85,7 +85,7 @@ def _state(model: PreTrainedModel) -> dict[str, object]:
 def _logits(model: PreTrainedModel) -> torch.Tensor:
     training = model.training
     with torch.no_grad():
-        model.eval()
+        model.train(False)
         found: torch.Tensor = model(torch.tensor(PROBED), use_cache=False).logits
         model.train(training)
     return found

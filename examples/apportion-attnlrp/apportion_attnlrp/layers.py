@@ -24,10 +24,11 @@ NORMS_OF_HEADS = {"q_norm": "query", "q_layernorm": "query", "k_norm": "key", "k
 GATED = ({"gate_proj", "up_proj", "down_proj"}, {"gate_up_proj", "down_proj"})
 PLAIN = ({"up_proj", "down_proj"}, {"fc1", "fc2"}, {"c_fc", "c_proj"}, {"dense_h_to_4h", "dense_4h_to_h"})
 ROUTERS = ("gate", "router", "shared_expert_gate")
-ACTIVATIONS = frozenset(
-    "FastGELUActivation GELU GELUActivation GELUTanh LeakyReLU LinearActivation Mish MishActivation NewGELUActivation "
-    "QuickGELUActivation ReLU ReLU6 ReLUSquaredActivation SiLU SiLUActivation Tanh".split()
-)
+ACTIVATIONS = frozenset({
+    "FastGELUActivation", "GELU", "GELUActivation", "GELUTanh", "LeakyReLU", "LinearActivation", "Mish",
+    "MishActivation", "NewGELUActivation", "QuickGELUActivation", "ReLU", "ReLU6", "ReLUSquaredActivation", "SiLU",
+    "SiLUActivation", "Tanh",
+})  # fmt: skip
 """Classes of element-wise functions that are 0 at 0."""
 
 HARMLESS = (nn.Dropout, nn.Identity)

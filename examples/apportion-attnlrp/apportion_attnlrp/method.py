@@ -120,7 +120,7 @@ def _verdict(lost: float, *, precise: bool) -> tuple[str, ...]:
         return ()
     if precise:
         raise ap.CapabilityError(
-            f"The method 'attnlrp' cannot account for {lost:.2%} of the relevance: between its modules, this model does "
-            "something for which there is no rule. Use another method, such as 'input_x_gradient'."
+            f"The method 'attnlrp' cannot account for {lost:.2%} of the relevance: between its modules, this model "
+            "does something for which there is no rule. Use another method, such as 'input_x_gradient'."
         )
     return (f"{lost:.1%} of the relevance is lost by rounding; load the model with dtype='float32'",)
