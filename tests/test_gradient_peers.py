@@ -66,7 +66,7 @@ def test_captum(model: ap.Explainer, same_draws: None) -> None:
     (base,) = tokenizer(BASELINE)["input_ids"]
     (token,) = tokenizer(" ", add_special_tokens=False)["input_ids"]
     layer = net.get_input_embeddings()
-    own, start = layer(ids).detach(), layer(torch.full_like(ids, base)).detach()
+    own, start = layer(ids).detach().requires_grad_(), layer(torch.full_like(ids, base)).detach()
 
     def by_embedding(points: Tensor) -> Tensor:
         return net(inputs_embeds=points, use_cache=False).logits[:, -1].log_softmax(-1)[:, token]
