@@ -81,6 +81,7 @@ class TestDeepLift(WhiteBoxMethodContract):
     """The rescale rule shares out each module's change, but not those of the two products in attention."""
 
     name = "deeplift"
+    options = ZERO
     complete = True
     tolerance = 0.3
 
@@ -91,7 +92,7 @@ class TestDeepLift(WhiteBoxMethodContract):
 
 class TestLayerIntegratedGradients(WhiteBoxMethodContract):
     name = "layer_integrated_gradients"
-    options = {"steps": 16}
+    options = {**ZERO, "steps": 16}
     complete = True
 
     @pytest.fixture
@@ -109,7 +110,7 @@ class TestLayerGradientXActivation(WhiteBoxMethodContract):
 
 class TestLayerGradientShap(WhiteBoxMethodContract):
     name = "layer_gradient_shap"
-    options = {"samples": 16}
+    options = {**ZERO, "n_samples": 16}
     sampled = complete = True
     tolerance = 0.3
 
@@ -120,6 +121,7 @@ class TestLayerGradientShap(WhiteBoxMethodContract):
 
 class TestLayerDeepLift(WhiteBoxMethodContract):
     name = "layer_deeplift"
+    options = ZERO
     complete = True
     tolerance = 0.3
 
