@@ -15,6 +15,7 @@ import torch
 import apportion as ap
 from apportion.testing import (
     BackendContract,
+    GradientTimesInput,
     InputContract,
     MethodContract,
     MetricContract,
@@ -260,6 +261,10 @@ class Positional(Ablation):
 
 
 class TestOptionBeforeTheStar(method_contract(Positional, sampled=False)):
+    pass
+
+
+class TestLooksInsideUnderTheWrongContract(method_contract(GradientTimesInput, sampled=False)):
     pass
 
 

@@ -259,6 +259,45 @@ class TestConductMindsFrozenWeights(white_box_contract(NeedsWeightsThatLearn)):
     pass
 
 
+class OnlyWhatFits(Path):
+    """Takes fewer steps where memory is short."""
+
+    def run(self, game, *, budget, rng):
+        found = Path()
+        found.steps = min(self.steps, game.inside().batch_rows)
+        return found.run(game, budget=budget, rng=rng)
+
+
+class TestConductOnlyWhatFits(white_box_contract(OnlyWhatFits)):
+    pass
+
+
+class Remembers(Path):
+    """Each run changes the next one."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def after(self, game, estimate):
+        self.calls += 1
+        return ap.Estimate(estimate.values * (1 + 1e-3 * self.calls))
+
+
+class TestConductRemembersEarlierRuns(white_box_contract(Remembers)):
+    pass
+
+
+class SignsCalledMagnitudes(Path):
+    """Signed values that are called magnitudes."""
+
+    def after(self, game, estimate):
+        return ap.Estimate(estimate.values, signed=False)
+
+
+class TestScoresSignsCalledMagnitudes(white_box_contract(SignsCalledMagnitudes)):
+    pass
+
+
 class IgnoresTheContrast(Path):
     """Explains the target alone."""
 
