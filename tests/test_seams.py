@@ -519,7 +519,8 @@ def test_gradient_times_input_by_hand(llama: ap.Explainer) -> None:
     (gradient,) = torch.autograd.grad(value, embedded)
     scores = (gradient * embedded)[0].sum(-1)[: len(prompt)]
     found = llama.attribute(ap.Text(WORDS, by="tokens"), " x", **GRADIENT)
-    np.testing.assert_allclose(found.values, scores.detach().numpy(), atol=1e-12)
+    # The gradient of the target is the sum of those of its tokens, and norms are computed in fp32.
+    np.testing.assert_allclose(found.values, scores.detach().numpy(), atol=1e-7)
     assert reference.log_probs(model, prompt, target).sum() == pytest.approx(float(value))
 
 
