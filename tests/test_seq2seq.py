@@ -550,13 +550,26 @@ def test_the_inside_leaves_no_hooks_and_modes() -> None:
 # --- known answers ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["ablation", "kernel_shap"])
-def test_each_letter_of_a_reversal_comes_from_the_right_one(method: str, reversing: ap.Explainer) -> None:
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("ablation", {}),
+        ("kernel_shap", {}),
+        ("saliency", {}),
+        ("integrated_gradients", {"baseline": HIDDEN, "steps": 20}),
+        ("attention", {}),
+        ("value_zeroing", {}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_each_letter_of_a_reversal_comes_from_the_right_one(
+    method: str, options: dict[str, Any], reversing: ap.Explainer
+) -> None:
     """The letters that the model writes are known, and so is the letter of the prompt that each is read from."""
     right = []
     for prompt in reversal_prompts(20):
         text = ap.Text(prompt, by="tokens", baseline=HIDDEN)
-        result = reversing.attribute(text, prompt[::-1], method=method)
+        result = reversing.attribute(text, prompt[::-1], method=method, **options)
         right += (np.argmax(result.token_values, axis=1) == np.arange(5)[::-1]).tolist()
     assert np.mean(right) >= 0.95
 
