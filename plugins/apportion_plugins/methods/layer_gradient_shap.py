@@ -61,6 +61,9 @@ class LayerGradientShap:
     ) -> Estimate:
         """Run one evaluation per sample, with one backward pass per output, and two more.
 
+        ``extras`` gets ``modules``, ``module_values``, ``module_token_values`` and ``target_positions``; see
+        ``layer_integrated_gradients``.
+
         Standard errors come from the spread of the samples; with aggregators other than ``"sum"`` and ``"mean"`` they
         are unknown.
 
