@@ -181,7 +181,7 @@ def test_help_of_attribute_has_panels_and_defaults(run: Run) -> None:
 def test_light_commands_import_nothing_heavy(tmp_path: Path, attribute: Run) -> None:
     saved = tmp_path / "a.json"
     assert attribute("ab cd", "--target", "x", "--save", saved).code == 0
-    commands = [["--help"], ["attribute", "--help"], ["methods"], ["plugins", "list"], ["show", str(saved)]]
+    commands = [["--help"], ["attribute", "--help"], ["targets"], ["views"], ["plugins", "list"], ["show", str(saved)]]
     code = (
         "import sys\nfrom apportion.cli import main\n"
         f"for words in {commands!r}: assert main(words) == 0\n"
@@ -268,6 +268,7 @@ def test_flags_reach_the_library(run: Run, calls: list[dict[str, Any]], tmp_path
         "contrast_prob_diff",
     ]
     words += ["--contrast", " no", "--target-option", "top_k=3", "--until", "0.5", "--step-score", "prob"]
+    words += ["--attribute-generated"]
     words += ["--step-score", "kl_divergence", "--step-score-option", "kl_divergence.top_k=3"]
     words += ["--method", "permutation", "--option", "antithetic=false", "-o", "n-permutations=6"]
     words += ["--cache", "--run-log", str(tmp_path / "runs.jsonl"), "--backend-option", "compile=true"]
@@ -293,6 +294,7 @@ def test_flags_reach_the_library(run: Run, calls: list[dict[str, Any]], tmp_path
             "contrast": " no",
             "target_options": {"top_k": 3},
             "step_scores": [("prob", {}), ("kl_divergence", {"top_k": 3})],
+            "attribute_generated": True,
             "generate": None,
             "method": "permutation",
             "budget": 40,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -88,6 +88,7 @@ class Traits:
         return tuple(notes)
 
 
+@runtime_checkable
 class Case(Protocol):
     """Random tokens, and the logits that the model gives them."""
 

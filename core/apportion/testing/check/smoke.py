@@ -89,7 +89,7 @@ def _method(made: Method, plugins: Plugins) -> str:
 
 
 def _white_box(made: Method) -> str:
-    with tiny_explainer() as explainer:
+    with tiny_explainer(backend="torch") as explainer:  # not one of another plugin that may fail
         result = explainer.attribute("one two three", " four", method=made)
     return f"run on a tiny model, {counted(result.provenance.evaluations, 'evaluation')}"
 
