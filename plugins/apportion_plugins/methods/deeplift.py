@@ -114,8 +114,8 @@ class LayerDeepLift:
     the change of the score only if everything passes through it, as through a whole layer. A value is the sum over all
     modules.
 
-    ``extras`` has ``modules``, ``module_values`` (M × F), ``module_token_values`` (M × T × F) and ``target_positions``, the
-    sum of the scores at target positions; and ``baseline_value`` and ``convergence_delta``, with a row for
+    ``extras`` has ``modules``, ``module_values`` (M × F), ``module_token_values`` (M × T × F) and ``target_positions``,
+    the sum of the scores at target positions; and ``baseline_value`` and ``convergence_delta``, with a row for
     each module.
 
     Positive values raise the score; they are in its unit.

@@ -34,8 +34,8 @@ class LayerGradientShap:
     and modules move together or alone as there. Captum's ``LayerGradientShap`` scores the wrong target tokens, so there
     is nothing to compare it with. A value is the sum over all modules.
 
-    ``extras`` has ``modules``, ``module_values`` (M × F), ``module_token_values`` (M × T × F) and ``target_positions``, the
-    sum of the scores at target positions.
+    ``extras`` has ``modules``, ``module_values`` (M × F), ``module_token_values`` (M × T × F) and ``target_positions``,
+    the sum of the scores at target positions.
 
     Positive values raise the score; they are in its unit.
     """

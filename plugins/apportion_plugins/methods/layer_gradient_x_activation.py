@@ -25,8 +25,8 @@ class LayerGradientXActivation:
     all ways to the score, also those through later modules that are named, so the scores of several modules count some
     effects more than once. A value is the sum over all modules.
 
-    ``extras`` has ``modules``, ``module_values`` (M × F), ``module_token_values`` (M × T × F) and ``target_positions``, the
-    sum of the scores at target positions.
+    ``extras`` has ``modules``, ``module_values`` (M × F), ``module_token_values`` (M × T × F) and ``target_positions``,
+    the sum of the scores at target positions.
 
     Positive values raise the score; they are in its unit.
     """

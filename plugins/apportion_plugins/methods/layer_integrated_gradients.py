@@ -34,8 +34,8 @@ class LayerIntegratedGradients:
     the change of the score. With ``joint=False``, each module moves alone and gets its whole effect; each one's
     scores add up to the change of the score that it makes. A value is the sum over all modules.
 
-    ``extras`` has ``modules``, ``module_values`` (M × F), ``module_token_values`` (M × T × F) and ``target_positions``, the
-    sum of the scores at target positions; and ``baseline_value`` and ``convergence_delta``, the sum of all scores
+    ``extras`` has ``modules``, ``module_values`` (M × F), ``module_token_values`` (M × T × F) and ``target_positions``,
+    the sum of the scores at target positions; and ``baseline_value`` and ``convergence_delta``, the sum of all scores
     minus the change of the score.
 
     Positive values raise the score; they are in its unit.
