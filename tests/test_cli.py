@@ -670,6 +670,9 @@ def test_refusals_of_the_library_use_the_words_of_the_shell(attribute: Run) -> N
     assert in_shell_words("'budget=3' is a text; by=5 is not, nor is budget=3 (None or seed=).") == (
         "'budget=3' is a text; --features 5 is not, nor is --budget 3 (null or --seed)."
     )
+    assert in_shell_words(
+        "keep=True: f((1,), seed=1), tensor([[nan, 1]], dtype=torch.float64), dtype=torch.float16"
+    ) == ("--keep: f((1,), seed=1), tensor([[nan, 1]], dtype=torch.float64), dtype=torch.float16")
 
 
 def test_unknown_command(run: Run) -> None:

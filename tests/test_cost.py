@@ -73,6 +73,27 @@ def test_what_depends_on_what_is_found_is_an_upper_bound(explainer: ap.Explainer
     assert "tokens/s" in out
 
 
+def test_memory_of_gradients_and_time_of_traces() -> None:
+    prompt = "one two three four five six"
+    with ap.Explainer((tiny.model(), tiny.tokenizer()), progress=False) as explainer:
+        one = explainer.session.graph_bytes(len(tiny.tokenizer()(prompt)["input_ids"]), 4)
+        single = explainer.estimate(prompt, " yes", method="input_x_gradient").batch_bytes
+        path = explainer.estimate(prompt, " yes", method="integrated_gradients", steps=10)
+        layers = explainer.estimate(prompt, " yes", method="layer_gradient_x_activation", layers="**.mlp").batch_bytes
+        traced = explainer.estimate(prompt, " yes", method="attention")
+    assert single is not None and path.batch_bytes is not None and layers is not None
+    assert one < single < 1.5 * one
+    assert path.batch_bytes > 9 * one
+    assert layers > single
+    assert any("for the largest batch, at most" in text for name, text in path.lines() if name == "memory")
+    # What a trace takes is unknown; its time is that of the one that was made.
+    assert traced.batch_bytes is None
+    assert traced.tokens_per_second > 0
+    assert all("largest batch" not in text for _, text in traced.lines())
+    with ap.Explainer((tiny.model(), tiny.tokenizer()), progress=False, memory_budget=1000) as explainer:
+        assert explainer.estimate(prompt, " yes", method="input_x_gradient").batch_bytes is None
+
+
 def test_it_refuses_what_a_run_refuses(explainer: ap.Explainer) -> None:
     for asked, message in (
         ({"budget": 3}, "the budget of 3 evaluations is too small"),

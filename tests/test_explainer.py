@@ -479,7 +479,7 @@ def test_a_method_in_one_file() -> None:
     [
         (3, "returned int, not an apportion.Estimate"),
         (ap.Estimate(torch.zeros(2, 2)), r"values of shape \(2, 2\).*it must be \(3, 2\)"),
-        (ap.Estimate(torch.full((3, 2), torch.nan)), "not finite"),
+        (ap.Estimate(torch.full((3, 2), torch.nan)), "not finite: 3 of 3, such as nan of feature 0 for output 0"),
         (ap.Estimate(torch.zeros(3, 2), torch.full((3, 2), -1.0)), "negative or infinite standard error"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -326,7 +327,9 @@ def test_rules_of_integration(llama: ap.Explainer, rule: str, error: float) -> N
 def test_a_large_delta_is_pointed_out(llama: ap.Explainer) -> None:
     for method in PATHS[:1] + PATHS[2:]:
         rough = llama.attribute(WORDS, TARGET, method=method, baseline="_", steps=2)
-        assert any("(convergence_delta)" in note for note in rough.provenance.notes), method
+        assert any(
+            "convergence_delta" in note and "use more than 2 steps" in note for note in rough.provenance.notes
+        ), method
     fine = llama.attribute(WORDS, TARGET, method="integrated_gradients", baseline="_")
     assert not any("convergence" in note for note in fine.provenance.notes)
 
@@ -619,14 +622,38 @@ def test_embeddings_as_a_baseline_in_files_and_views(llama: ap.Explainer, tmp_pa
 
 
 def test_a_gradient_that_is_not_finite_is_an_error(llama: ap.Explainer, monkeypatch: pytest.MonkeyPatch) -> None:
-    from apportion.game.inside import GameInside
+    real = llama.session.forward
 
-    real = GameInside.gradients
+    @contextmanager
+    def broken(batch: ap.EmbeddedBatch, **options: Any) -> Iterator[Tensor]:
+        with real(batch, **options) as logits:
+            if logits.requires_grad:
+                logits.register_hook(lambda slope: slope * torch.nan)
+            yield logits
 
-    def broken(self: GameInside, *args: Any, **options: Any) -> ap.Gradients:
-        found = real(self, *args, **options)
-        return ap.Gradients(found.values, found.prompt * torch.nan)
+    monkeypatch.setattr(llama.session, "forward", broken)
+    for method in (*METHODS, "deeplift", "layer_deeplift", "layer_gradient_x_activation", "layer_gradient_shap"):
+        with pytest.raises(ap.ScoreError, match="A gradient is not finite"):
+            llama.attribute(WORDS, TARGET, method=method, **SMALL.get(method, {}))
 
-    monkeypatch.setattr(GameInside, "gradients", broken)
-    with pytest.raises(ap.ScoreError, match="A gradient is not finite"):
-        llama.attribute(WORDS, TARGET, method="saliency")
+
+def test_a_score_that_is_least_at_the_prompt_has_no_gradient_there(llama: ap.Explainer) -> None:
+    at_the_prompt = ("saliency", "input_x_gradient", "deeplift", "layer_deeplift", "layer_gradient_x_activation")
+    for method in at_the_prompt:
+        with pytest.raises(ap.CapabilityError, match="all gradients at the prompt are 0"):
+            llama.attribute(WORDS, TARGET, method=method, target_fn="kl_divergence")
+        for options in (
+            {"target_fn": "kl_divergence", "target_options": {"reference": "empty"}},
+            {"target_fn": "pcxmi", "target_options": {"reference": "full"}},
+        ):
+            assert np.abs(llama.attribute(WORDS, TARGET, method=method, **options).values).max() > 1e-4
+    path = llama.attribute(WORDS, TARGET, method="integrated_gradients", target_fn="kl_divergence", steps=6)
+    assert np.abs(path.values).max() > 1e-4
+
+
+@pytest.mark.parametrize("method", ["gradient_shap", "layer_gradient_shap"])
+def test_until_does_nothing_to_a_number_of_samples_and_says_so(llama: ap.Explainer, method: str) -> None:
+    found = llama.attribute(WORDS, TARGET, method=method, n_samples=3, until=1e-9, budget=100)
+    assert any(note.startswith("until=1e-09 had no effect") and "n_samples=" in note for note in found.provenance.notes)
+    without = llama.attribute(WORDS, TARGET, method=method, n_samples=3)
+    assert not any("until" in note for note in without.provenance.notes)

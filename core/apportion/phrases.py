@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-__all__ = ["duration", "memory", "one_line", "quoted", "sentence", "unique_names"]
+__all__ = ["duration", "memory", "memory_line", "one_line", "quoted", "sentence", "unique_names"]
 
 LONGEST = 48
 """Maximum length of a shortened text, in characters, if nothing else is asked for."""
@@ -68,3 +68,17 @@ def duration(seconds: float) -> str:
     if seconds < 100 * 60:
         return f"{seconds / 60:.2g} min"
     return f"{seconds / 3600:.2g} h" if seconds < 100 * 3600 else f"{seconds / 86400:.2g} days"
+
+
+def memory_line(weights: int | None, batch: int | None, what: str) -> list[tuple[str, str]]:
+    """A line on memory, as far as it is known; none if nothing is.
+
+    Args:
+        weights: bytes of the model's weights; ``None`` if unknown.
+        batch: upper estimate of the bytes of a batch; ``None`` if unknown.
+        what: names the batch.
+    """
+    parts = [] if weights is None else [f"{memory(weights)} weights"]
+    if batch is not None:
+        parts.append(f"{memory(batch)} for {what}, at most")
+    return [("memory", " + ".join(parts))] if parts else []

@@ -56,7 +56,7 @@ def editing(model: nn.Module, edits: Edits, here: Here) -> Iterator[Callable[[],
         return
     known = named_modules(model)
     _check_names(known, (*edits.outputs, *edits.inputs))
-    reached: set[str] = set()
+    reached: dict[str, bool] = {}
     with HOOKS_LOCK, ExitStack() as hooks:
         for name in {**edits.inputs, **edits.outputs}:
             module = known[name]
@@ -64,7 +64,7 @@ def editing(model: nn.Module, edits: Edits, here: Here) -> Iterator[Callable[[],
                 hooks.enter_context(_input_hook(module, name, edits.inputs[name], here, reached))
             if name in edits.outputs:
                 hooks.enter_context(_output_hook(module, name, edits.outputs[name], here, reached))
-        yield lambda: _check_reached((*edits.outputs, *edits.inputs), reached)
+        yield lambda: _check_reached(model, (*edits.outputs, *edits.inputs), reached)
 
 
 @contextmanager
@@ -90,13 +90,28 @@ def _check_names(known: Mapping[str, nn.Module], names: Iterable[str]) -> None:
             )
 
 
-def _check_reached(names: Iterable[str], reached: set[str]) -> None:
+def _check_reached(model: nn.Module, names: Iterable[str], reached: Mapping[str, bool]) -> None:
+    """Refuse modules without a tensor.
+
+    Args:
+        model: the model.
+        names: names of modules.
+        reached: true for each that had a tensor when it was called, false for each that had none.
+
+    Raises:
+        InputError: one of them was not called, or had no tensor.
+    """
+    ask = getattr(model, "get_output_embeddings", None)
+    head = ask() if callable(ask) else None
     for name in names:
-        if name not in reached:
-            raise InputError(
-                f"The module {name!r} gives no tensor: it is not called in a forward pass, or returns something else. "
-                "Name modules inside it."
-            )
+        if reached.get(name):
+            continue
+        why, advice = "it is not called in a forward pass", "Name modules inside it, or others"
+        if name in reached:
+            why, advice = "it reads or returns something else", "Name modules inside it"
+        elif head is not None and model.get_submodule(name) is head:
+            why, advice = "logits are computed from its weights, without a call", "Name the module before it"
+        raise InputError(f"The module {name!r} gives no tensor: {why}. {advice}.")
 
 
 @contextmanager
@@ -105,16 +120,16 @@ def _output_hook(
     name: str,
     edit: Callable[[nn.Module, Tensor | None, Tensor], Tensor],
     here: Here,
-    reached: set[str],
+    reached: dict[str, bool],
 ) -> Iterator[None]:
     def apply(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         if not here.active:
             return None
         several = isinstance(output, tuple) and output
         first = output[0] if several else output
+        reached[name] = isinstance(first, Tensor)
         if not isinstance(first, Tensor):
             return None
-        reached.add(name)
         read = _first_tensor(args, kwargs)
         new = _checked(name, edit(module, None if read is None else read[1], first), first)
         return (new, *output[1:]) if several else new
@@ -128,14 +143,16 @@ def _output_hook(
 
 @contextmanager
 def _input_hook(
-    module: nn.Module, name: str, edit: Callable[[nn.Module, Tensor], Tensor], here: Here, reached: set[str]
+    module: nn.Module, name: str, edit: Callable[[nn.Module, Tensor], Tensor], here: Here, reached: dict[str, bool]
 ) -> Iterator[None]:
     def apply(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        found = _first_tensor(args, kwargs) if here.active else None
+        if not here.active:
+            return None
+        found = _first_tensor(args, kwargs)
+        reached[name] = found is not None
         if found is None:
             return None
         where, first = found
-        reached.add(name)
         new = _checked(name, edit(module, first), first)
         if isinstance(where, int):
             return (*args[:where], new, *args[where + 1 :]), kwargs

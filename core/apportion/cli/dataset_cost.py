@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from apportion.cli.items import Item
 from apportion.cli.listing import print_facts
 from apportion.errors import ApportionError
-from apportion.phrases import duration, memory
+from apportion.phrases import duration, memory_line
 
 if TYPE_CHECKING:
     from apportion.explainer import Explainer
@@ -47,7 +47,7 @@ class DatasetCost:
         evaluations: distinct model inputs to score, cached ones included.
         forwarded_tokens: number of tokens that the model would read.
         seconds: duration in seconds, of rows one by one; rows at once share batches, and take less.
-        batch_bytes: upper estimate of the memory of the largest batch of a row, in bytes.
+        batch_bytes: upper estimate of the memory of the largest batch of a row, in bytes; ``None`` if unknown.
         model_bytes: memory of the weights in bytes; ``None`` if unknown.
         at_most: true if evaluations depend on values found during the run. They are then a maximum, and tokens and time
             those of a run that may well cost as much.
@@ -59,7 +59,7 @@ class DatasetCost:
     evaluations: Total
     forwarded_tokens: Total
     seconds: Total
-    batch_bytes: int
+    batch_bytes: int | None
     model_bytes: int | None
     at_most: bool
 
@@ -84,7 +84,6 @@ class DatasetCost:
             return [("rows", "none left to attribute"), *failing]
         every = self.estimated == self.rows
         how = "" if every else f", of which {self.estimated}, from the shortest to the longest, were estimated"
-        weights = "" if self.model_bytes is None else f"{memory(self.model_bytes)} weights + "
         return [
             ("rows", f"{self.rows:,} to attribute{how}"),
             *failing,
@@ -94,7 +93,7 @@ class DatasetCost:
                 "time",
                 self._text(self.seconds, duration) + " for one row after the other; less where rows share batches",
             ),
-            ("memory", f"{weights}{memory(self.batch_bytes)} for the largest batch of a row, at most"),
+            *memory_line(self.model_bytes, self.batch_bytes, "the largest batch of a row"),
         ]
 
     def _text(self, total: Total, form: Callable[[float], str], bound: str = "up to about") -> str:
@@ -154,6 +153,8 @@ def cost_of_rows(
         # Rows that fail cost nothing; the others of the sample stand for their neighbours.
         return _total({place: float(getattr(cost, name)) for place, cost in costs.items()}, len(items), failed)
 
+    batches = [cost.batch_bytes for cost in costs.values()]
+    known = [batch for batch in batches if batch is not None]
     return DatasetCost(
         rows=len(items),
         estimated=len(chosen),
@@ -161,7 +162,7 @@ def cost_of_rows(
         evaluations=total("evaluations"),
         forwarded_tokens=total("forwarded_tokens"),
         seconds=total("seconds"),
-        batch_bytes=max(cost.batch_bytes for cost in costs.values()),
+        batch_bytes=max(known) if len(known) == len(batches) else None,
         model_bytes=next(iter(costs.values())).model_bytes,
         at_most=any(cost.at_most for cost in costs.values()),
     )

@@ -49,14 +49,19 @@ PHRASES = {
 }
 WORDS = {"True": "true", "False": "false", "None": "null"}
 
-_QUOTED = re.compile(r"""((?<!\w)'(?:[^'\\]|\\.)*'(?!\w)|"(?:[^"\\]|\\.)*"|`[^`]*`)""")
-_ARGUMENT = re.compile(rf"(?<![\w.-])(?<!\w\()({'|'.join(FLAGS)})=(?:True\b)?(?=(\S?))")
+# Text between quotes, and calls such as tensor([nan], dtype=torch.float64), whose arguments are Python's.
+_QUOTED = re.compile(
+    r"""((?<!\w)'(?:[^'\\]|\\.)*'(?!\w)|"(?:[^"\\]|\\.)*"|`[^`]*`|\w+\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\))"""
+)
+_ARGUMENT = re.compile(rf"(?<![\w.-])(?<!\w\()({'|'.join(FLAGS)})=(?!torch\.)(?:True\b)?(?=(\S?))")
 # Not where they are words: at the beginning of a sentence, and in "None of …".
 _WORD = re.compile(rf"(?<!^)(?<![.!?] )\b({'|'.join(WORDS)})\b(?! of\b)")
 
 
 def in_shell_words(message: str) -> str:
-    """Rewrite arguments as flags, and values as JSON, as they are typed in the shell; quoted texts stay as they are.
+    """Rewrite arguments as flags, and values as JSON, as they are typed in the shell.
+
+    Quoted texts and calls stay as they are.
 
     >>> in_shell_words("budget=3 must be larger than 'budget=5'.")
     "--budget 3 must be larger than 'budget=5'."
@@ -64,6 +69,8 @@ def in_shell_words(message: str) -> str:
     'Give --budget (total evaluations) or --until.'
     >>> in_shell_words("keep=99 is out of range. None of these is True.")
     '--keep-index 99 is out of range. None of these is true.'
+    >>> in_shell_words("seed=1 gave tensor([nan], dtype=torch.float64).")
+    '--seed 1 gave tensor([nan], dtype=torch.float64).'
     """
     for phrase, other in PHRASES.items():
         message = message.replace(phrase, other)

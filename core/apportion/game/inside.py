@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from apportion.protocols.request import Request
     from apportion.scoring.readout import Readout
 
-__all__ = ["AskInside", "GameInside", "require_gradient"]
+__all__ = ["AskInside", "GameInside", "is_stationary", "require_gradient"]
+
+FLAT = 1e-4
+"""Slope of a target function, as a share of its slope elsewhere, below which only rounding errors are left."""
 
 
 class AskInside(Protocol):
@@ -49,7 +52,7 @@ class AskInside(Protocol):
         """Values, and gradients with respect to embeddings."""
         ...
 
-    def module_gradients(self, one: Pass, modules: ModulesToRead, *, tokens: bool) -> ModuleGradients:
+    def module_gradients(self, one: Pass, modules: ModulesToRead, *, tokens: bool, slopes: bool) -> ModuleGradients:
         """Values, and gradients with respect to what modules return or read."""
         ...
 
@@ -76,11 +79,15 @@ class GameInside:
         ask: takes questions to the session.
         charge: counts evaluations before they are made.
 
+        stationary: all gradients at the full prompt are 0.
+
     Raises:
         CapabilityError: tokens cannot be matched with features, or a feature has none.
     """
 
-    def __init__(self, request: Request, session: InsideSession, ask: AskInside, charge: Charge) -> None:
+    def __init__(
+        self, request: Request, session: InsideSession, ask: AskInside, charge: Charge, *, stationary: bool = False
+    ) -> None:
         tokenizer, adapter = session.tokenizer, request.adapter
         self.prompt_ids = text_only(request.renderer.full())
         self.feature_of = token_owners(request, tokenizer, self.prompt_ids)
@@ -97,6 +104,7 @@ class GameInside:
         self.unit = str(getattr(request.target_fn, "unit", request.target_fn_name))
         self.tokenizer = tokenizer
         self.vocabulary = min(len(tokenizer), session.info.vocabulary or len(tokenizer))
+        self.stationary = stationary
         self._session = session
         self._ask = ask
         self._charge = charge
@@ -147,6 +155,7 @@ class GameInside:
         one = self._pass("gradients", points, following, edits, together=together)
         found = self._ask.gradients(one, tokens=tokens)
         _finite(found.values)
+        _finite_slopes([found.prompt] if found.generated is None else [found.prompt, found.generated], together)
         return found
 
     def module_gradients(
@@ -160,6 +169,7 @@ class GameInside:
         edits: Edits = NO_EDITS,
         tokens: bool = True,
         together: bool = False,
+        slopes: bool = True,
     ) -> ModuleGradients:
         """Values, and gradients with respect to what modules return or read."""
         chosen = _names("names", names)
@@ -172,8 +182,9 @@ class GameInside:
             )
         modules = ModulesToRead(chosen, side, tuple(given))
         one = self._pass("module_gradients", points, following, edits, whole=True, together=together)
-        found = self._ask.module_gradients(one, modules, tokens=tokens)
+        found = self._ask.module_gradients(one, modules, tokens=tokens, slopes=slopes)
         _finite(found.values)
+        _finite_slopes([slope for part in found.gradients for slope in part.values()], together)
         return found
 
     def trace(
@@ -244,6 +255,19 @@ def _finite(values: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
     return values
 
 
+def _finite_slopes(slopes: Sequence[Float[Tensor, "O B ..."]], together: bool) -> None:
+    """Refuse gradients that are not finite; of prompts read together, the first one's alone are used.
+
+    Raises:
+        ScoreError: a gradient is not finite.
+    """
+    if not all(bool(torch.isfinite(one[:, :1] if together else one).all()) for one in slopes):
+        raise ScoreError(
+            "A gradient is not finite. Some models have none where all embeddings are zero, and half precision "
+            "overflows: use another baseline, a rule that leaves out the ends of the path, or dtype='float32'."
+        )
+
+
 def require_gradient(readout: Readout, name: str) -> None:
     """Reject a target function whose values have no gradient with respect to the logits, checked on random logits.
 
@@ -255,16 +279,8 @@ def require_gradient(readout: Readout, name: str) -> None:
         CapabilityError: the target function has no gradient.
         PluginError: it claims to be additive, and is not.
     """
-    with torch.inference_mode(False), torch.enable_grad():
-        draw = torch.Generator().manual_seed(0)
-        wide = readout.vocabulary
-        logits = [torch.randn(1, len(ids), wide, generator=draw, requires_grad=True) for ids in readout.targets]
-        scores = [readout.scores_of(part, ids) for part, ids in zip(logits, readout.targets, strict=True)]
-        other = torch.randn(logits[0].shape, generator=draw)
-        reference = readout.scores_of(other, readout.targets[0]) if readout.has_reference else None
-        values = readout.applied(*scores, reference=reference)
-        slopes = torch.autograd.grad(values.sum(), logits, allow_unused=True) if values.requires_grad else ()
-        found = any(slope is not None for slope in slopes)
+    values, slopes = _at_random_logits(readout, beside=True)
+    found = any(slope is not None for slope in slopes)
     whole, summed = float(values[0, 0].detach()), float(values[0, 1:].detach().sum())
     if readout.additive and abs(whole - summed) > 1e-6 + 1e-5 * abs(summed):
         raise PluginError(
@@ -277,3 +293,32 @@ def require_gradient(readout: Readout, name: str) -> None:
             "(detach, argmax, comparisons). Use a differentiable one such as 'log_prob' or 'prob', or a perturbation "
             "method."
         )
+
+
+def is_stationary(readout: Readout) -> bool:
+    """True if a target function has no slope where a prompt is its own reference, as divergences have none.
+
+    Args:
+        readout: readout with the target function.
+    """
+    if not readout.has_reference:
+        return False
+    here, elsewhere = (
+        max(float(slope.abs().max()) for slope in _at_random_logits(readout, beside=beside)[1] if slope is not None)
+        for beside in (False, True)
+    )
+    return here <= FLAT * elsewhere
+
+
+def _at_random_logits(readout: Readout, *, beside: bool) -> tuple[Float[Tensor, "1 K"], Sequence[Tensor | None]]:
+    """Values and slopes of a target function at random logits; the reference has others, or the same."""
+    with torch.inference_mode(False), torch.enable_grad():
+        draw = torch.Generator().manual_seed(0)
+        wide = readout.vocabulary
+        logits = [torch.randn(1, len(ids), wide, generator=draw, requires_grad=True) for ids in readout.targets]
+        scores = [readout.scores_of(part, ids) for part, ids in zip(logits, readout.targets, strict=True)]
+        other = torch.randn(logits[0].shape, generator=draw) if beside else logits[0].detach()
+        reference = readout.scores_of(other, readout.targets[0]) if readout.has_reference else None
+        values = readout.applied(*scores, reference=reference)
+        slopes = torch.autograd.grad(values.sum(), logits, allow_unused=True) if values.requires_grad else ()
+    return values, slopes

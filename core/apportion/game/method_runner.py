@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from apportion.protocols.request import Request
 
 __all__ = ["WatchedGenerator", "check_estimate", "rehearse", "run_method", "up_to_first_question"]
+
+SAMPLES = "n_samples"
+"""Option of white-box methods that sets how many samples are drawn."""
 
 
 class WatchedGenerator(torch.Generator):
@@ -124,7 +128,12 @@ def _check_finite(name: str, estimate: Estimate) -> None:
     tokens = estimate.values[:, 1:]
     scored = estimate.values[:, :1] if tokens.numel() and bool(tokens.isnan().all()) else estimate.values
     if not bool(torch.isfinite(scored).all()):
-        raise PluginError(f"The method {name!r} returned values that are not finite: {estimate.values}.")
+        bad = (~torch.isfinite(scored)).nonzero()
+        feature, output = bad[0].tolist()
+        raise PluginError(
+            f"The method {name!r} returned values that are not finite: {len(bad)} of {scored.numel()}, such as "
+            f"{float(scored[feature, output])} of feature {feature} for output {output}."
+        )
     full: object = estimate.full_value
     if full is not None and not (isinstance(full, int | float) and math.isfinite(full)):
         raise PluginError(f"The method {name!r} returned full_value={full!r:.40}; it must be a finite number or None.")
@@ -199,7 +208,7 @@ def run_method(
 def _judged(request: Request, estimate: Estimate, *, sampled: bool) -> Estimate:
     """The estimate of a whole run: exact if it has no standard errors, but of unknown error if it was sampled."""
     if estimate.std_error is not None:
-        return estimate
+        return _fixed_samples(request, estimate)
     why = "the values are exact"
     if sampled:
         why = f"the method {request.method_name!r} draws at random, but returns no standard errors"
@@ -207,6 +216,16 @@ def _judged(request: Request, estimate: Estimate, *, sampled: bool) -> Estimate:
     if request.until is not None:
         return replace(estimate, notes=(*estimate.notes, f"until={request.until:g} had no effect: {why}"))
     return replace(estimate, notes=(*estimate.notes, why)) if sampled else estimate
+
+
+def _fixed_samples(request: Request, estimate: Estimate) -> Estimate:
+    """The estimate, with a note if a method that looks inside the model draws no more samples to please ``until``."""
+    if request.until is None or not WHITE_BOX & request.method.requires:
+        return estimate
+    counts = [name for name in inspect.signature(request.method.run).parameters if name == SAMPLES]
+    how = f", which only {counts[0]}= changes" if counts else ""
+    note = f"until={request.until:g} had no effect: {request.method_name!r} draws a fixed number of samples{how}"
+    return replace(estimate, notes=(*estimate.notes, note))
 
 
 class _FirstQuestionError(Exception):

@@ -133,6 +133,7 @@ class ModuleGradients:
         activations: what each module returned or read, by name: one mapping for the target, and one for its contrast
             if it has one; ``Float[B, L, D]`` for most modules.
         gradients: gradient of each of the O outputs with respect to each of these; zero where a module has no effect.
+            Empty if none were asked for.
     """
 
     values: Float[Tensor, "B K"]
@@ -190,6 +191,11 @@ class Inside(Protocol):
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer that encoded the prompt."""
+        ...
+
+    @property
+    def stationary(self) -> bool:
+        """True if all gradients at the prompt are 0, because the score compares prompts with this very prompt."""
         ...
 
     @property
@@ -264,7 +270,12 @@ class Inside(Protocol):
             following: embeddings of the target tokens that are read, to get gradients for them too.
             edits: as in ``values``.
             tokens: compute gradients for each target token too, not only for the whole target.
-            together: read all prompts in one batch, even beyond the memory budget, because edits compare them.
+            together: read all prompts in one batch, even beyond the memory budget, because edits compare the first with
+                the others. Only the gradients of the first must be finite.
+
+        Raises:
+            InputError: shapes do not fit, or a module does not exist.
+            ScoreError: a value or a gradient is not finite.
         """
         ...
 
@@ -279,6 +290,7 @@ class Inside(Protocol):
         edits: Edits = NO_EDITS,
         tokens: bool = True,
         together: bool = False,
+        slopes: bool = True,
     ) -> ModuleGradients:
         """Compute values and their gradients with respect to what modules return or read.
 
@@ -292,9 +304,11 @@ class Inside(Protocol):
             edits: changes to what other modules return or read.
             tokens: compute gradients for each target token too, not only for the whole target.
             together: as in ``gradients``.
+            slopes: compute gradients; else ``gradients`` is empty, and only values and activations are found.
 
         Raises:
             InputError: a module does not exist, or is not called, or returns no tensor.
+            ScoreError: a value or a gradient is not finite.
         """
         ...
 

@@ -257,6 +257,8 @@ class Attribution:
     def load(cls, path: str | Path) -> Attribution:
         """Read a result that ``save`` wrote.
 
+        Values are equal. Arrays in ``extras`` come back as nested lists, for which ``np.array`` makes arrays again.
+
         Warns:
             UserWarning: the file was changed after it was saved; the result can be shown, but not evaluated or refined.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from apportion.errors import counted
 from apportion.game.game import Game
 from apportion.game.method_runner import run_method
-from apportion.phrases import duration, memory
+from apportion.phrases import duration, memory_line
 from apportion.protocols.backend import Session
 from apportion.protocols.targets import Needs
 from apportion.runs.rehearsal import Rehearsal
@@ -48,7 +48,7 @@ class Cost:
         batches: number of forward passes.
         seconds: estimated duration of the whole run in seconds.
         tokens_per_second: rate at which the model would read these tokens, estimated from short trials.
-        batch_bytes: upper estimate of the memory of the largest batch, in bytes.
+        batch_bytes: upper estimate of the memory of the largest batch, in bytes; ``None`` if unknown.
         model_bytes: memory of the weights in bytes; ``None`` if unknown.
         at_most: true if the evaluations depend on values found during the run. Then ``evaluations`` is the maximum, and
             tokens, batches and time are those of a run that makes all of them, in the steps that it would take.
@@ -67,7 +67,7 @@ class Cost:
     batches: int
     seconds: float
     tokens_per_second: float
-    batch_bytes: int
+    batch_bytes: int | None
     model_bytes: int | None
     at_most: bool = False
     measured: str = ""
@@ -117,16 +117,15 @@ class Cost:
         target = counted(self.target_tokens, "target token")
         if self.target_end is not None:
             target += ", written by the model" + (" and cut off" if self.target_end == "limit" else "")
-        weights = "" if self.model_bytes is None else f"{memory(self.model_bytes)} weights + "
-        most_memory = f"{weights}{memory(self.batch_bytes)} for the largest batch, at most"
+        rate = f" ({self.tokens_per_second:,.0f} tokens/s)" if self.tokens_per_second else ""
         return [
             ("method", f"{self.method} ({self.method_reason})" if self.method_reason else self.method),
             ("prompt", f"{counted(self.features, 'feature')}, {target}"),
             ("evaluations", f"{most}{counted(self.evaluations, 'distinct prompt')} in {batches}"),
             ("tokens", f"{about}{counted(self.forwarded_tokens, 'token')} to forward" + self._saved()),
-            ("time", f"{about or 'about '}{duration(self.seconds)} ({self.tokens_per_second:,.0f} tokens/s)"),
+            ("time", f"{about or 'about '}{duration(self.seconds)}{rate}"),
             *([("measured", self.measured)] if self.measured else []),
-            ("memory", most_memory),
+            *memory_line(self.model_bytes, self.batch_bytes, "the largest batch"),
         ]
 
 
@@ -151,7 +150,7 @@ def estimate_cost(request: Request, scorer: Scorer, game: Callable[[Ask], Game],
     until = None if request.until is None else UNREACHABLE
     played = game(rehearsal)
     run_method(replace(request, until=until), played)
-    host = before + time.perf_counter() - started
+    host = max(0.0, before + time.perf_counter() - started - rehearsal.spent)
     reading, measured = rehearsal.timed()
     tokens, evaluations = rehearsal.tokens, rehearsal.evaluations
     rate = tokens / reading if reading else 0.0
@@ -173,7 +172,7 @@ def estimate_cost(request: Request, scorer: Scorer, game: Callable[[Ask], Game],
         batches=rehearsal.batches + len(steps),
         seconds=host + reading + (more / rate if rate else 0.0),
         tokens_per_second=rate,
-        batch_bytes=max((_batch_bytes(plan, scorer.session, request) for plan in rehearsal.plans), default=0),
+        batch_bytes=rehearsal.batch_bytes(lambda plan: _batch_bytes(plan, scorer.session, request)),
         model_bytes=scorer.session.info.weights_bytes,
         at_most=adaptive or request.until is not None,
         measured=measured,

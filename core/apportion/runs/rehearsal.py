@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -66,6 +66,20 @@ class Rehearsal:
     def batches(self) -> int:
         """Number of forward passes over batches."""
         return sum(len(plan.batches) for plan in self.plans) + self._inside.forwards
+
+    @property
+    def spent(self) -> float:
+        """Seconds that the model has computed so far; ``timed`` counts them again as a part of the run."""
+        return self._inside.spent
+
+    def batch_bytes(self, of_plan: Callable[[Plan], int]) -> int | None:
+        """Upper estimate of the memory of the largest batch; ``None`` if it is unknown.
+
+        Args:
+            of_plan: returns that of the largest batch of a plan.
+        """
+        inside = self._inside.batch_bytes
+        return None if inside is None else max([inside, *map(of_plan, self.plans)])
 
     def timed(self) -> tuple[float, str]:
         """Estimate the time that the model takes to read everything, and describe how it was measured."""

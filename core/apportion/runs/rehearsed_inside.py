@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -26,14 +26,19 @@ class RehearsedInside:
     Attributes:
         tokens: number of tokens that the model would read.
         forwards: number of forward passes.
+        spent: seconds of the forward passes that were real; the run makes them too.
+        batch_bytes: upper estimate of the memory of the largest batch; ``None`` if it is unknown, as that of traces, of
+            edits, and of prompts that are computed layer by layer.
     """
 
     tokens: int = 0
     forwards: int = 0
+    spent: float = 0.0
+    batch_bytes: int | None = 0
     _work: Work = field(default_factory=Work)
     _question: Embedded | None = None
     _traces: dict[object, tuple[Trace, float]] = field(default_factory=dict)
-    _shapes: dict[object, tuple[tuple[Mapping[str, Tensor], ...], float]] = field(default_factory=dict)
+    _shapes: dict[object, tuple[Mapping[str, Tensor], ...]] = field(default_factory=dict)
     _other_seconds: float = 0.0
 
     def embedded(self, question: Embedded) -> Any:
@@ -41,15 +46,16 @@ class RehearsedInside:
         self.tokens += question.read
         self.forwards += len(question.scorer.readout.targets)
         if question.one.edits:  # its functions may expect tensors of the model
-            started = time.perf_counter()
-            found = question.compute()
-            self._other_seconds += time.perf_counter() - started
+            self.batch_bytes = None
+            found, seconds = self._real(question)
+            self._other_seconds += seconds
             return found
         self._question = self._question or question
         self._work += _work(question)
         values = _smooth(question)
         if question.modules is not None:
             return self._module_gradients(question, values.detach())
+        self._weigh(question)
         if not question.gradients:
             return values if question.differentiable else values.detach()
         outputs = values.shape[1] if question.tokens else 1
@@ -62,17 +68,13 @@ class RehearsedInside:
         self.tokens += question.read
         self.forwards += 1
         asked = None if question.edits else (question.hidden, question.attentions, question.modules, question.last)
+        self.batch_bytes = None
         known = self._traces.get(asked) if asked is not None else None
         if known is None:
-            started = time.perf_counter()
-            found = question.compute()
-            known = found, time.perf_counter() - started
-            if asked is None:
-                self._other_seconds += known[1]
-            else:
+            known = self._real(question)
+            if asked is not None:
                 self._traces[asked] = known
-        else:  # the run traces each of them; the first was traced just now
-            self._other_seconds += known[1]
+        self._other_seconds += known[1]
         return known[0]
 
     def timed(self) -> tuple[float, str]:
@@ -96,15 +98,39 @@ class RehearsedInside:
         assert modules is not None
         asked = modules.names, modules.side
         if asked not in self._shapes:
-            started = time.perf_counter()
             row = replace(question, one=question.one.rows(slice(1)), modules=replace(modules, given=()), tokens=False)
-            self._shapes[asked] = row.compute().activations, time.perf_counter() - started
+            self._shapes[asked] = self._real(row)[0].activations
         rows, outputs = len(question.one.points), values.shape[1] if question.tokens else 1
         activations = tuple(
-            {name: one.expand(rows, *one.shape[1:]) for name, one in part.items()} for part in self._shapes[asked][0]
+            {name: one.expand(rows, *one.shape[1:]) for name, one in part.items()} for part in self._shapes[asked]
         )
-        gradients = tuple({name: one.expand(outputs, *one.shape) for name, one in part.items()} for part in activations)
-        return ModuleGradients(values, activations, gradients)
+        slopes = tuple({name: one.expand(outputs, *one.shape) for name, one in part.items()} for part in activations)
+        self._weigh(question, activations)
+        return ModuleGradients(values, activations, slopes if question.gradients else ())
+
+    def _real(self, question: Embedded | Tracing) -> tuple[Any, float]:
+        """An answer of the model, and its time in seconds."""
+        started = time.perf_counter()
+        found = question.compute()
+        seconds = time.perf_counter() - started
+        self.spent += seconds
+        return found, seconds
+
+    def _weigh(self, question: Embedded, activations: Sequence[Mapping[str, Tensor]] = ()) -> None:
+        """Count the memory of a question: graphs of the prompts read at once, and what is found of all of them."""
+        points, readout = question.one.points, question.readout
+        prompt = len(question.one.prefix) + points.shape[1]
+        fits = readout.rows_at_once(prompt)
+        if self.batch_bytes is None or (question.gradients and not fits):
+            self.batch_bytes = None
+            return
+        rows = min(fits, len(points)) if question.gradients else len(points)
+        outputs = question.scorer.readout.n_outputs if question.tokens else 1
+        own = sum(one.nbytes for part in activations for one in part.values())
+        found = own * (1 + outputs) if question.modules else points.nbytes * outputs
+        self.batch_bytes = max(
+            self.batch_bytes, rows * readout.row_bytes(prompt) + (found if question.gradients else own)
+        )
 
 
 def _smooth(question: Embedded) -> Float[Tensor, "B K"]:

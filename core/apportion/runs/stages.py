@@ -15,9 +15,9 @@ from torch import Tensor
 from apportion.errors import InputError, PluginError
 from apportion.game.causal import require_causal
 from apportion.game.game import Game, Memory
-from apportion.game.inside import GameInside, require_gradient
+from apportion.game.inside import GameInside, is_stationary, require_gradient
 from apportion.game.possible import possible_features
-from apportion.game.token_view import Charge, TokenView, predictions, token_view
+from apportion.game.token_view import Charge, TokenView, predictions, text_only, token_view
 from apportion.protocols.backend import WHITE_BOX, Capability, Session
 from apportion.protocols.inside import Inside, InsideSession
 from apportion.protocols.progress import ProgressEvent, Report
@@ -335,9 +335,11 @@ class Stages:
             return None
 
         def inside(charge: Charge) -> Inside:
+            readout, at_reference = scorer.readout, False
             if Capability.GRADIENTS in request.method.requires:
-                require_gradient(scorer.readout, request.target_fn_name)
-            return GameInside(request, session, WhiteBox(session, scorer, put), charge)
+                require_gradient(readout, request.target_fn_name)
+                at_reference = readout.reference_ids == text_only(request.renderer.full()) and is_stationary(readout)
+            return GameInside(request, session, WhiteBox(session, scorer, put), charge, stationary=at_reference)
 
         return inside
 

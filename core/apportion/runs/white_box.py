@@ -55,7 +55,7 @@ class Embedded:
         """Compute them now, without counting."""
         self.scorer.readout.prepare(self.scorer.score)
         if self.modules is not None:
-            return self.readout.module_gradients(self.one, self.modules, tokens=self.tokens)
+            return self.readout.module_gradients(self.one, self.modules, tokens=self.tokens, slopes=self.gradients)
         if self.gradients:
             return self.readout.gradients(self.one, tokens=self.tokens)
         return self.readout.values(self.one, differentiable=self.differentiable)
@@ -140,9 +140,11 @@ class WhiteBox:
         found: Gradients = self.put(self._embedded(one, gradients=True, tokens=tokens))
         return found
 
-    def module_gradients(self, one: Pass, modules: ModulesToRead, *, tokens: bool) -> ModuleGradients:
+    def module_gradients(self, one: Pass, modules: ModulesToRead, *, tokens: bool, slopes: bool) -> ModuleGradients:
         """Values, and gradients with respect to what modules return or read."""
-        found: ModuleGradients = self.put(self._embedded(one, gradients=True, tokens=tokens, modules=modules))
+        found: ModuleGradients = self.put(
+            self._embedded(one, gradients=slopes, tokens=tokens, modules=modules, differentiable=slopes)
+        )
         return found
 
     def trace(

@@ -173,6 +173,11 @@ class Readout:
         """True if all prompts are compared with a reference prompt."""
         return self._reference_prompt is not None
 
+    @property
+    def reference_ids(self) -> tuple[int, ...] | None:
+        """Token ids of the reference prompt, if there is one."""
+        return None if self._reference_prompt is None else self._reference_prompt.ids
+
     def _logits(self, session: Session, batch: ScoringBatch) -> Iterator[tuple[Scores, ...]]:
         """Logits of the same rows for each target, a few rows at a time."""
         assert isinstance(session, LogitsSession)

@@ -101,9 +101,11 @@ class EmbeddedReadout:
             prompt: tokens of a prompt.
             extra: bytes that each prompt takes on top.
         """
-        session, targets = self._session, self._readout.targets
-        needed = sum(session.graph_bytes(prompt, len(ids)) for ids in targets)
-        return int(session.info.memory_budget // max(1, needed + extra))
+        return int(self._session.info.memory_budget // max(1, self.row_bytes(prompt) + extra))
+
+    def row_bytes(self, prompt: int) -> int:
+        """Upper estimate of the memory of one prompt of this length, with its backward passes, in bytes."""
+        return sum(self._session.graph_bytes(prompt, len(ids)) for ids in self._readout.targets)
 
     def gradients(self, one: Pass, *, tokens: bool) -> Gradients:
         """Values and gradients with respect to embeddings."""
@@ -120,19 +122,27 @@ class EmbeddedReadout:
 
         return _joined(self._in_parts(one, read))
 
-    def module_gradients(self, one: Pass, modules: ModulesToRead, *, tokens: bool) -> ModuleGradients:
-        """Values and gradients with respect to what modules return or read."""
+    def module_gradients(
+        self, one: Pass, modules: ModulesToRead, *, tokens: bool, slopes: bool = True
+    ) -> ModuleGradients:
+        """Values and gradients with respect to what modules return or read; without ``slopes``, no gradients."""
 
         def read(part: slice, recompute: bool) -> ModuleGradients:
             piece, chosen = one.rows(part), modules.rows(part)
             # The graph reaches all modules, even if the user has frozen the weights.
             leaf = replace(piece, points=piece.points.detach().requires_grad_())
             seen: list[dict[str, Tensor]] = [{} for _ in self._readout.targets]
-            edits = [_looking(chosen, found, number, piece.edits, again=recompute) for number, found in enumerate(seen)]
-            with self._read(leaf, recompute=recompute, edits=edits) as values:
+            edits = [
+                _looking(chosen, found, number, piece.edits, again=recompute and slopes)
+                for number, found in enumerate(seen)
+            ]
+            with (
+                torch.set_grad_enabled(slopes),
+                self._read(leaf, recompute=recompute and slopes, edits=edits) as values,
+            ):
                 leaves = [found[name] for found in seen for name in chosen.names]
-                slopes = iter(self._slopes(values, leaves, tokens=tokens))
-                gradients = tuple({name: next(slopes) for name in chosen.names} for _ in seen)
+                each = iter(self._slopes(values, leaves, tokens=tokens) if slopes else ())
+                gradients = tuple({name: next(each) for name in chosen.names} for _ in seen if slopes)
             activations = tuple({name: found[name].detach() for name in chosen.names} for found in seen)
             rows = len(piece.points)
             return ModuleGradients(

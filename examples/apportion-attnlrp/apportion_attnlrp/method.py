@@ -58,6 +58,11 @@ class AttnLRP:
             raise ap.CapabilityError(
                 "The method 'attnlrp' has rules for decoder-only models; this one has an encoder. Use another method."
             )
+        if inside.stationary:
+            raise ap.CapabilityError(
+                "The target function compares the prompt with itself, so all relevance is 0. Use another reference, "
+                "such as target_options={'reference': 'empty'}."
+            )
         balance = Balance()
         edits = edits_of(inside.modules(), balance, constant_weights=softmax == "constant")
         points, following = inside.embeddings(), inside.following()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["Completeness"]
+from apportion.errors import counted, listing
+
+__all__ = ["Completeness", "advice", "notes_on_modules"]
 
 LARGE = 0.05
 """Convergence delta, as a share of the change, from which on a note points it out."""
@@ -56,8 +58,40 @@ class Completeness:
         change, delta = (float(numbers[..., 0].abs().sum()) for numbers in (self.change, self.delta))
         if delta <= LARGE * change:
             return ()
-        share = f"{delta / change:.0%}" if change else f"{delta:.3g}"
+        if self.total.ndim > 1:
+            return (
+                f"the scores along {len(self.total)} paths should add up to changes of the score of {change:.3g} in "
+                f"all, and miss them by {delta:.3g} in all (convergence_delta): {advice}",
+            )
         return (
-            f"the scores miss the change of the target's score from the baseline to the prompt, {change:.3g}, by "
-            f"{share} (convergence_delta): {advice}",
+            f"the scores add up to {float(self.total[0]):.3g}, but the score changes by {float(self.change[0]):.3g} "
+            f"from the baseline to the prompt (convergence_delta {float(self.delta[0]):.3g}): {advice}",
         )
+
+
+def notes_on_modules(names: Sequence[str], complete: Sequence[Completeness], advice: str) -> tuple[str, ...]:
+    """A note if scores of modules miss the change of the score.
+
+    Args:
+        names: names of the modules.
+        complete: the completeness of each, or one of all of them together.
+        advice: what makes deltas smaller, or why they are large.
+    """
+    if len(complete) == 1:
+        return complete[0].notes(advice)
+    missing = [name for name, one in zip(names, complete, strict=True) if one.notes(advice)]
+    if not missing:
+        return ()
+    return (
+        f"the scores of {counted(len(missing), 'module')} ({listing(missing, limit=3)}) miss the change of the score "
+        f"that they explain by more than {LARGE:.0%} (convergence_delta): {advice}",
+    )
+
+
+def advice(steps: int) -> str:
+    """What makes the deltas of a path smaller.
+
+    Args:
+        steps: number of its points.
+    """
+    return f"use more than {counted(steps, 'step')}, or another baseline"

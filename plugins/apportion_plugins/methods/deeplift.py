@@ -9,11 +9,11 @@ from apportion.protocols.backend import Capability
 from apportion.protocols.inside import Side
 from apportion.protocols.methods import Estimate
 from apportion_plugins.methods.baselines import Baseline, check_baseline
-from apportion_plugins.methods.completeness import Completeness
+from apportion_plugins.methods.completeness import Completeness, notes_on_modules
 from apportion_plugins.methods.layer_path import Ends, Pair
 from apportion_plugins.methods.layer_scores import LayerSettings, estimate, stacked
 from apportion_plugins.methods.module_names import Layers
-from apportion_plugins.methods.points import check_budget
+from apportion_plugins.methods.points import check_budget, check_not_stationary
 from apportion_plugins.methods.rescale import Rescaling, checked_activations
 from apportion_plugins.methods.saliency import checked_flag
 from apportion_plugins.methods.token_scores import Summary
@@ -21,6 +21,7 @@ from apportion_plugins.methods.token_scores import Summary
 __all__ = ["DeepLift", "LayerDeepLift"]
 
 ADVICE = "attention, norms and products have their gradients at the prompt"
+ADVICE_FOR_MODULES = f"a module explains only what passes through it, and {ADVICE}"
 
 
 class DeepLift:
@@ -57,6 +58,9 @@ class DeepLift:
     ) -> Estimate:
         """Run two evaluations, with one backward pass per output.
 
+        ``extras`` gets ``convergence_delta``, the sum of all scores minus the change of the score, and
+        ``baseline_value``, the score of the baseline: of the whole target, then of each token.
+
         Args:
             game: the game to evaluate.
             budget: maximum number of evaluations; 2 are needed.
@@ -81,6 +85,7 @@ class DeepLift:
         check_baseline(baseline)
         check_budget(budget, 2, "DeepLIFT", "use another method")
         inside = game.inside()
+        check_not_stationary(inside)
         rescaling, pair = Rescaling(rule, inside), Pair.of(inside, baseline, whole_prompt=whole)
         found = inside.gradients(
             pair.prompt, following=pair.following, edits=rescaling.edits, tokens=tokens, together=True
@@ -109,6 +114,10 @@ class LayerDeepLift:
     the change of the score only if everything passes through it, as through a whole layer. A value is the sum over all
     modules.
 
+    ``extras`` has ``modules``, ``module_values`` (M × F), ``module_token_values`` (M × T × F) and ``target_positions``,
+    the sum of the scores at target positions; and ``baseline_value`` and ``convergence_delta``, with a row for
+    each module.
+
     Positive values raise the score; they are in its unit.
     """
 
@@ -135,8 +144,10 @@ class LayerDeepLift:
     ) -> Estimate:
         """Run two evaluations for all modules, with one backward pass per output.
 
-        ``extras`` gets, besides those of ``layer_integrated_gradients``, ``convergence_delta`` with a row for each
-        module: the sum of its scores minus the change of the score from the baseline to the prompt.
+        ``extras`` gets ``modules``, ``module_values``, ``module_token_values`` and ``target_positions`` as in
+        ``layer_integrated_gradients``; and, with a row for each module, ``baseline_value``, the score of the baseline,
+        and ``convergence_delta``, the sum of the module's scores minus the change of the score from the baseline to the
+        prompt.
 
         Args:
             game: the game to evaluate.
@@ -163,6 +174,7 @@ class LayerDeepLift:
         check_baseline(baseline)
         check_budget(budget, 2, "Layer DeepLIFT", "use another method")
         inside = game.inside()
+        check_not_stationary(inside)
         chosen, rescaling = settings.chosen(inside), Rescaling(rule, inside)
         pair = Pair.of(inside, baseline, whole_prompt=whole)
         found = chosen.gradients(
@@ -179,5 +191,5 @@ class LayerDeepLift:
             estimand=self.estimand,
             full_value=float(found.values[0, 0]),
             extras=stacked(complete),
-            notes=rescaling.notes(),
+            notes=(*notes_on_modules(chosen.names, complete, ADVICE_FOR_MODULES), *rescaling.notes()),
         )

@@ -13,7 +13,7 @@ from apportion.protocols.backend import Capability
 from apportion.protocols.inside import Inside
 from apportion.protocols.methods import Estimate
 from apportion_plugins.methods.baselines import Baseline, check_baseline, embedded_baseline, is_token, token_of
-from apportion_plugins.methods.completeness import Completeness
+from apportion_plugins.methods.completeness import Completeness, advice
 from apportion_plugins.methods.points import Points, check_budget
 from apportion_plugins.methods.saliency import checked_flag
 from apportion_plugins.methods.token_scores import Summary
@@ -97,7 +97,7 @@ class DiscretizedIntegratedGradients:
             estimand=self.estimand,
             full_value=float(end[0]),
             extras=complete.extras(),
-            notes=complete.notes(f"raise steps={steps}, or choose another baseline"),
+            notes=complete.notes(advice(steps)),
         )
 
 

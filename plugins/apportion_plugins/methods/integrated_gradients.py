@@ -10,7 +10,7 @@ from apportion.game.game import Game
 from apportion.protocols.backend import Capability
 from apportion.protocols.methods import Estimate
 from apportion_plugins.methods.baselines import Baseline, check_baseline, embedded_baseline
-from apportion_plugins.methods.completeness import Completeness
+from apportion_plugins.methods.completeness import Completeness, advice
 from apportion_plugins.methods.points import Points, check_budget
 from apportion_plugins.methods.rules import checked_rule, nodes
 from apportion_plugins.methods.saliency import checked_flag
@@ -93,7 +93,7 @@ class IntegratedGradients:
             estimand=self.estimand,
             full_value=float(ends[1, 0]),
             extras=complete.extras(),
-            notes=complete.notes(f"raise steps={steps}, or choose another baseline"),
+            notes=complete.notes(advice(steps)),
         )
 
 

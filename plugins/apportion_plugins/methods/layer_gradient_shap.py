@@ -34,6 +34,9 @@ class LayerGradientShap:
     and modules move together or alone as there. Captum's ``LayerGradientShap`` scores the wrong target tokens, so there
     is nothing to compare it with. A value is the sum over all modules.
 
+    ``extras`` has ``modules``, ``module_values`` (M × F), ``module_token_values`` (M × T × F) and ``target_positions``,
+    the sum of the scores at target positions.
+
     Positive values raise the score; they are in its unit.
     """
 
@@ -60,6 +63,9 @@ class LayerGradientShap:
         per_token: bool = True,
     ) -> Estimate:
         """Run one evaluation per sample, with one backward pass per output, and two more.
+
+        ``extras`` gets ``modules``, ``module_values``, ``module_token_values`` and ``target_positions``; see
+        ``layer_integrated_gradients``.
 
         Standard errors come from the spread of the samples; with aggregators other than ``"sum"`` and ``"mean"`` they
         are unknown.

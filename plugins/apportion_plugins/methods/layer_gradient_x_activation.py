@@ -10,7 +10,7 @@ from apportion.protocols.inside import Side
 from apportion.protocols.methods import Estimate
 from apportion_plugins.methods.layer_scores import LayerScores, LayerSettings, estimate
 from apportion_plugins.methods.module_names import Layers
-from apportion_plugins.methods.points import check_budget
+from apportion_plugins.methods.points import check_budget, check_not_stationary
 from apportion_plugins.methods.saliency import checked_flag
 from apportion_plugins.methods.token_scores import Summary
 
@@ -24,6 +24,9 @@ class LayerGradientXActivation:
     A first-order estimate of what setting the activations to zero takes from the score. The gradient of a module takes
     all ways to the score, also those through later modules that are named, so the scores of several modules count some
     effects more than once. A value is the sum over all modules.
+
+    ``extras`` has ``modules``, ``module_values`` (M × F), ``module_token_values`` (M × T × F) and ``target_positions``,
+    the sum of the scores at target positions.
 
     Positive values raise the score; they are in its unit.
     """
@@ -48,6 +51,9 @@ class LayerGradientXActivation:
     ) -> Estimate:
         """Run one evaluation for all modules, with one backward pass per output.
 
+        ``extras`` gets ``modules``, ``module_values``, ``module_token_values`` and ``target_positions``; see
+        ``layer_integrated_gradients``.
+
         Args:
             game: the game to evaluate.
             budget: maximum number of evaluations; 1 is needed.
@@ -66,6 +72,7 @@ class LayerGradientXActivation:
         tokens = checked_flag("per_token", per_token)
         check_budget(budget, 1, "Layer gradient × activation", "use another method")
         inside = game.inside()
+        check_not_stationary(inside)
         chosen = settings.chosen(inside)
         found = chosen.gradients(inside.embeddings()[None], tokens=tokens)
         own = [{name: one[0] for name, one in part.items()} for part in found.activations]

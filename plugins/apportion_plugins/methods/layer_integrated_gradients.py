@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 
-from apportion.errors import counted, listing
 from apportion.game.game import Game
 from apportion.protocols.backend import Capability
 from apportion.protocols.inside import Side
 from apportion.protocols.methods import Estimate
 from apportion_plugins.methods.baselines import Baseline, check_baseline
-from apportion_plugins.methods.completeness import LARGE, Completeness
+from apportion_plugins.methods.completeness import Completeness, advice, notes_on_modules
 from apportion_plugins.methods.layer_path import Ends, Pair
 from apportion_plugins.methods.layer_scores import LayerScores, LayerSettings, estimate, stacked
 from apportion_plugins.methods.module_names import Layers
@@ -36,6 +33,10 @@ class LayerIntegratedGradients:
     it adds to the score directly, not through the others that are named. The scores of all modules together add up to
     the change of the score. With ``joint=False``, each module moves alone and gets its whole effect; each one's
     scores add up to the change of the score that it makes. A value is the sum over all modules.
+
+    ``extras`` has ``modules``, ``module_values`` (M × F), ``module_token_values`` (M × T × F) and ``target_positions``,
+    the sum of the scores at target positions; and ``baseline_value`` and ``convergence_delta``, the sum of all scores
+    minus the change of the score.
 
     Positive values raise the score; they are in its unit.
     """
@@ -65,10 +66,18 @@ class LayerIntegratedGradients:
     ) -> Estimate:
         """Run one evaluation per step, with one backward pass per output, one at its start, and two more.
 
-        ``extras`` gets ``modules``, ``module_values`` and ``module_token_values``; ``convergence_delta``, the sum of
-        all scores minus the change of the score; ``baseline_value``, the score where modules return what they return
-        for the baseline; and ``target_positions``, the sum of the scores at target positions, which belong to no
-        feature. With ``joint=False``, the second and third have a row for each module.
+        ``extras`` gets:
+
+        - ``modules``: the names of the M modules;
+        - ``module_values``: Float[M, F], the values of each module for the whole target;
+        - ``module_token_values``: Float[M, T, F], the same for each target token, unless ``per_token`` is false;
+        - ``target_positions``: the sum of the scores for the whole target at target positions, which belong to no
+          feature;
+        - ``baseline_value``: Float[1 + T], the score where modules return what they return for the baseline, of the
+          whole target and then of each token;
+        - ``convergence_delta``: Float[1 + T], the sum of all scores minus the change of the score.
+
+        The last two have a row for each module with ``joint=False``, and only one number with ``per_token=False``.
 
         Args:
             game: the game to evaluate.
@@ -115,31 +124,13 @@ class LayerIntegratedGradients:
             estimand=self.estimand,
             full_value=float(ends.values[0, 0]),
             extras=complete[0].extras() if together else stacked(complete),
-            notes=(*_notes(chosen.names, complete, steps), *scores.idle_notes()),
+            notes=(*notes_on_modules(chosen.names, complete, advice(steps)), *scores.idle_notes()),
         )
 
 
 def _integrate(ends: Ends, scores: LayerScores, rule: str, steps: int, *, tokens: bool) -> Completeness:
-    """Add the scores along the path of some modules, which starts with a point for the value there."""
+    """Add the scores along the path of some modules."""
     places, weights = nodes(rule, steps, torch.zeros((), dtype=torch.float64))
-    start = torch.zeros(1, dtype=torch.float64)
-    first, weights = torch.cat([start, places]), torch.cat([start, weights])
-    low = ends.values[1]
-    for piece, found in ends.along(first, tokens=tokens):
-        low = found.values[0] if piece.start == 0 else low
+    for piece, found in ends.along(places, tokens=tokens):
         scores.add(found.gradients, weights[piece])
-    return Completeness(scores.total(ends.chosen.names), low, ends.values[0])
-
-
-def _notes(names: Sequence[str], complete: Sequence[Completeness], steps: int) -> tuple[str, ...]:
-    """A note if scores miss the change of the score."""
-    advice = f"raise steps={steps}, or choose another baseline"
-    if len(complete) == 1:
-        return complete[0].notes(advice)
-    missing = [name for name, one in zip(names, complete, strict=True) if one.notes(advice)]
-    if not missing:
-        return ()
-    return (
-        f"the scores of {counted(len(missing), 'module')} ({listing(missing, limit=3)}) miss the change of the score "
-        f"that they explain by more than {LARGE:.0%} (convergence_delta): {advice}",
-    )
+    return Completeness(scores.total(ends.chosen.names), ends.start(), ends.values[0])

@@ -79,8 +79,8 @@ class Ends:
 
     @classmethod
     def read(cls, chosen: Chosen, pair: Pair) -> Ends:
-        """Read the activations; two evaluations."""
-        found = chosen.gradients(pair.prompt, following=pair.following, tokens=False)
+        """Read the activations, without gradients, which may not exist at the baseline; two evaluations."""
+        found = chosen.gradients(pair.prompt, following=pair.following, slopes=False)
         return cls(chosen, pair.prompt[0], found.values, found.activations)
 
     def only(self, name: str) -> Ends:
@@ -107,16 +107,20 @@ class Ends:
         rows = self.chosen.inside.rows_beside(self._bytes(tokens))
         for start in range(0, len(shares), rows):
             part = slice(start, min(start + rows, len(shares)))
-            yield part, self._at(shares[part], tokens)
+            yield part, self._at(shares[part], tokens=tokens)
 
     def scores(self, *, whole: bool) -> LayerScores:
         """Empty sums of scores: gradients times changes from the baseline to the prompt, in fp32 or better."""
         changes = [{name: _wide(one)[0] - _wide(one)[1] for name, one in part.items()} for part in self.activations]
         return LayerScores(self.chosen, changes, whole)
 
-    def _at(self, shares: Float[Tensor, " B"], tokens: bool) -> ModuleGradients:
+    def start(self) -> Float[Tensor, " K"]:
+        """Values at the start of the path, where the modules have their activations of the baseline."""
+        return self._at(torch.zeros(1, dtype=torch.float64), slopes=False).values[0]
+
+    def _at(self, shares: Float[Tensor, " B"], **settings: bool) -> ModuleGradients:
         given = [{name: _between(one, shares) for name, one in part.items()} for part in self.activations]
-        return self.chosen.gradients(self.prompt.expand(len(shares), -1, -1), given=given, tokens=tokens)
+        return self.chosen.gradients(self.prompt.expand(len(shares), -1, -1), given=given, **settings)
 
     def _bytes(self, tokens: bool) -> int:
         """Bytes that a point takes besides the forward pass: its activations, and their gradients for each output."""

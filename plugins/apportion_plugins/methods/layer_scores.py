@@ -17,7 +17,6 @@ from apportion.protocols.inside import Inside, ModuleGradients, Side
 from apportion.protocols.methods import Estimate
 from apportion_plugins.methods.completeness import Completeness
 from apportion_plugins.methods.module_names import checked_layers, matching
-from apportion_plugins.methods.points import check_finite
 from apportion_plugins.methods.token_scores import Summary, TokenScores
 
 __all__ = ["Chosen", "LayerScores", "LayerSettings", "Maps", "estimate", "stacked"]
@@ -93,9 +92,6 @@ class Chosen:
         for number, part in enumerate(found.activations):
             for name, one in part.items():
                 self._check(name, number, one, len(points))
-        for slopes in found.gradients:
-            for one in slopes.values():
-                check_finite(one)
         return found
 
     def spans(self, name: str, number: int, length: int) -> tuple[slice, slice] | None:

@@ -31,9 +31,10 @@ def checked_layers(layers: object) -> tuple[str, ...] | None:
         return None
     names = [layers] if isinstance(layers, str) else layers
     if not isinstance(names, Sequence) or not names or not all(isinstance(name, str) and name for name in names):
+        number = next((one for one in (names if isinstance(names, Sequence) else [names]) if type(one) is int), 0)
         raise InputError(
-            f"layers={shown(layers)} must be the name of a module such as 'model.layers.0.mlp', a pattern such as "
-            "'model.layers.*.mlp', or a list of these."
+            f"layers={shown(layers)} must be the name of a module such as 'model.layers.{number}' or "
+            f"'model.layers.{number}.mlp', a pattern such as '**.mlp', or a list of these."
         )
     return tuple(names)
 
@@ -97,7 +98,12 @@ def _unmatched(pattern: str, modules: Mapping[str, nn.Module]) -> str:
     """A message for a name or pattern without a module; numbered modules are listed once, as a pattern."""
     general = dict.fromkeys(re.sub(r"(^|\.)\d+(?=\.|$)", r"\1*", name) for name in modules)
     numbered = re.search(r"(?:^|\.)\d+(?:\.|$)", pattern)
-    close = suggestion(pattern, modules if numbered else [*general, *modules])
+    inside = [name for name in modules if _matches(f"{MANY}.{pattern}", name)]
+    if inside:
+        meant = inside[0] if len(inside) == 1 else f"{MANY}.{pattern}"
+        close = f"Did you mean {meant!r}? "
+    else:
+        close = suggestion(pattern, modules if numbered else [*general, *modules])
     what = "matches no module" if re.search(r"[*?\[]", pattern) else "is not a module"
     return (
         f"layers: {pattern!r} {what} of this model, which has {counted(len(modules), 'module')}. {close}"

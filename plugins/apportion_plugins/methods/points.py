@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from apportion.errors import BudgetError, ScoreError, counted
+from apportion.errors import BudgetError, CapabilityError, counted
 from apportion.protocols.inside import Inside
 from apportion_plugins.methods.token_scores import TokenScores
 
-__all__ = ["Points", "Slopes", "check_budget", "check_finite"]
+__all__ = ["Points", "Slopes", "check_budget", "check_not_stationary"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,6 @@ class Points:
         found = self._inside.gradients(prompt, following=following, tokens=tokens)
         slopes = [found.prompt] if found.generated is None else [found.prompt, found.generated.to(found.prompt)]
         gradients = torch.cat(slopes, dim=2).to(self.own.dtype)
-        check_finite(gradients)
         return Slopes(found.values, gradients)
 
     def scores(self, found: Float[Tensor, "O X D"]) -> TokenScores:
@@ -104,16 +103,17 @@ class Points:
         return points[:, : self._prompt], points[:, self._prompt :] if self.generates else None
 
 
-def check_finite(gradients: Tensor) -> None:
-    """Refuse gradients that are not finite.
+def check_not_stationary(inside: Inside) -> None:
+    """Refuse a score whose gradients at the prompt are all 0: only rounding errors would be left of them.
 
     Raises:
-        ScoreError: a gradient is not finite.
+        CapabilityError: it is such a score.
     """
-    if not bool(torch.isfinite(gradients).all()):
-        raise ScoreError(
-            "A gradient is not finite. Some models have none where all embeddings are zero, and half precision "
-            "overflows: use another baseline, a rule that leaves out the ends of the path, or dtype='float32'."
+    if inside.stationary:
+        raise CapabilityError(
+            "The target function compares every prompt with this very prompt, where it has its minimum or maximum, so "
+            "all gradients at the prompt are 0. Use another reference, such as target_options={'reference': 'empty'}, "
+            "or a method that looks at other prompts: 'integrated_gradients', or a perturbation method."
         )
 
 

@@ -8,7 +8,7 @@ from apportion.errors import InputError, shown
 from apportion.game.game import Game
 from apportion.protocols.backend import Capability
 from apportion.protocols.methods import Estimate
-from apportion_plugins.methods.points import Points
+from apportion_plugins.methods.points import Points, check_not_stationary
 from apportion_plugins.methods.token_scores import Summary
 
 __all__ = ["InputXGradient", "Saliency", "checked_flag"]
@@ -115,6 +115,7 @@ def checked_flag(name: str, value: object) -> bool:
 
 def _at_the_prompt(game: Game, summary: Summary, *, tokens: bool, times_input: bool) -> Estimate:
     inside = game.inside()
+    check_not_stationary(inside)
     points = Points(inside, whole=True)
     found = points.gradients(points.own[None], tokens=tokens)
     gradients = found.gradients[:, 0]
