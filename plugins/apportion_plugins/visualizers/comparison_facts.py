@@ -10,7 +10,7 @@ from apportion.errors import counted, listing
 from apportion.results.attribution import Attribution
 from apportion.results.comparison import ResultComparison
 from apportion.results.ranking import TOP
-from apportion_plugins.visualizers.facts import estimand_of
+from apportion_plugins.visualizers.facts import quantity_of
 from apportion_plugins.visualizers.labels import one_line
 from apportion_plugins.visualizers.numbers import DECIMALS, INTERVAL, Numbers
 
@@ -41,8 +41,7 @@ def about(result: Attribution) -> str:
     """The estimand of a result, its unit, and what it cost."""
     made = result.provenance
     cost = counted(made.evaluations + made.cached, "evaluation")
-    kind = "" if result.signed else ", magnitudes"
-    return f"{estimand_of(result)} ({one_line(result.unit)}{kind}), {cost}"
+    return f"{quantity_of(result, magnitudes=True)}, {cost}"
 
 
 def comparison_title(comparison: ResultComparison) -> str:

@@ -23,6 +23,7 @@ __all__ = [
     "half_width_notes",
     "meaning_of_signs",
     "method_line",
+    "quantity_of",
     "ranking",
     "score_line",
     "summary",
@@ -92,6 +93,20 @@ def estimand_of(attribution: Attribution) -> str:
     """The estimand, and of what, unless that is the target's log-probability."""
     what, estimand = scored(attribution.provenance), one_line(attribution.estimand)
     return f"{estimand} of the {what}" if what else estimand
+
+
+def quantity_of(attribution: Attribution, *, magnitudes: bool = False) -> str:
+    """The estimand and its unit, unless the estimand names the unit already.
+
+    Args:
+        attribution: the result.
+        magnitudes: say so of values without signs.
+    """
+    estimand, unit = estimand_of(attribution), one_line(attribution.unit)
+    said = [] if unit in estimand.split() else [unit]
+    if magnitudes and not attribution.signed:
+        said.append("magnitudes")
+    return f"{estimand} ({', '.join(said)})" if said else estimand
 
 
 def contrast_text(attribution: Attribution) -> str:

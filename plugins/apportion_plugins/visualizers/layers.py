@@ -13,6 +13,7 @@ from apportion.results.attribution import Attribution
 from apportion.results.modules import module_values
 from apportion_plugins.visualizers import figure as parts
 from apportion_plugins.visualizers.canvas import MARGIN, NOTE, Page, drawn
+from apportion_plugins.visualizers.facts import quantity_of
 from apportion_plugins.visualizers.fonts import lettering
 from apportion_plugins.visualizers.grid import AXIS, SCALE, Cells, draw_cells, draw_scale, label_columns
 from apportion_plugins.visualizers.header import header_of
@@ -153,7 +154,7 @@ class _Sheet:
             top += self._rise + count * row + GAP / 2
         if not self._own:
             scale = page.axes(MARGIN + self._labels, top, min(SCALE, self._width - 2 * MARGIN - self._labels), 0.1)
-            draw_scale(page, scale, limit, f"attribution ({unit})")
+            draw_scale(page, scale, limit, quantity_of(attribution))
         header.draw(page)
         parts.draw_notes(page, lines, top + below - GAP / 2)
 
