@@ -294,7 +294,10 @@ def test_a_layout_that_is_not_the_models_is_refused() -> None:
         eos_token_id=257,
     )  # fmt: skip
     model = tf.AutoModelForCausalLM.from_config(config).double().eval()
-    with explain(model) as explainer, pytest.raises(ap.CapabilityError, match="does not seem to return this model's value vectors"):
+    with (
+        explain(model) as explainer,
+        pytest.raises(ap.CapabilityError, match="does not seem to return this model's value vectors"),
+    ):
         explainer.attribute(PROMPT, TARGET, **ZEROING)
 
 

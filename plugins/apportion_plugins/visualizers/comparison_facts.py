@@ -100,7 +100,7 @@ def comparison_notes(comparison: ResultComparison) -> list[str]:
         notes.append("The results estimate different quantities, so their values need not agree.")
     unsigned = [one_line(name) for name, one in zip(names, results, strict=True) if not one.signed]
     if len(unsigned) == len(results) > 1:
-        notes.append("All are magnitudes without signs.")
+        notes.append("All values are magnitudes, without signs.")
     elif unsigned:
         notes.append(f"Rank correlations with magnitudes ({listing(unsigned)}) compare the magnitudes of both results.")
     return notes

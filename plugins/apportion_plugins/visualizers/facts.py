@@ -74,17 +74,21 @@ def target_text(attribution: Attribution) -> str:
     return quotable(attribution.whole_target)
 
 
-def meaning_of_signs(attribution: Attribution) -> str:
-    """A sentence on positive and negative values: what they raise and lower, and what a rise means."""
-    what, unit, rise = scored(attribution.provenance), attribution.unit, attribution.provenance.target_rise
+def meaning_of_signs(attribution: Attribution, *, unit: bool = True) -> str:
+    """A sentence on positive and negative values: what they raise and lower, and what a rise means.
+
+    Args:
+        attribution: the result.
+        unit: name the unit of the values.
+    """
+    what, rise = scored(attribution.provenance), attribution.provenance.target_rise
+    said = f" ({attribution.unit})" if unit else ""
     if not attribution.signed:
-        return (
-            f"Magnitudes ({unit}): they do not say whether a feature raises or lowers {what and 'the '}{what or SCORE}."
-        )
+        return f"Magnitudes{said}: they do not say whether a feature raises or lowers {what and 'the '}{what or SCORE}."
     if not what:
-        return f"Above 0 raises {SCORE} ({unit}), below 0 lowers it."
+        return f"Above 0 raises {SCORE}{said}, below 0 lowers it."
     # Some units repeat the name: the perplexity of the target, in units of perplexity.
-    measured = f"the {what}" if unit in what else f"the {what} ({unit})"
+    measured = f"the {what}" if attribution.unit in what else f"the {what}{said}"
     then = f", which {rise}" if rise else ""
     return f"Above 0 raises {measured}{then}; below 0 does the opposite."
 

@@ -12,7 +12,6 @@ from apportion.results.comparison import ResultComparison
 from apportion.results.context_reliance import ContextReliance
 from apportion.results.evaluation import Evaluation
 from apportion.results.html_view import HtmlView
-from apportion.results.scored import scored
 from apportion_plugins.visualizers import html_parts as parts
 from apportion_plugins.visualizers.facts import (
     contrast_text,
@@ -113,13 +112,11 @@ def _header(attribution: Attribution) -> list[str]:
     if attribution.provenance.contrast is not None:
         against = f'<span class="apn-soft">against</span> {parts.quotation(contrast_text(attribution))} '
     provenance = attribution.provenance
-    what = f"the {scored(provenance)}" if scored(provenance) else "the target's score"
-    rise = f", which {provenance.target_rise}" if provenance.target_rise else ""
     model = parts.piece(provenance.model or "?")
+    least, highest, kind = (f"−{most}", f"+{most}", "") if attribution.signed else ("0", most, " apn-m")
     key = (
-        f'−{most} lowers {escape(what)} <span class="apn-key"></span> +{most} {unit} raises it{escape(rise)}'
-        if attribution.signed
-        else f'0 <span class="apn-key apn-m"></span> {most} {unit}<br>{escape(meaning_of_signs(attribution))}'
+        f'<span class="apn-whole">{least} <span class="apn-key{kind}"></span> {highest}</span> {unit}<br>'
+        f"{escape(meaning_of_signs(attribution))}"
     )
     return [
         f'<p class="apn-title">{escape(estimand_of(attribution))}</p>',
