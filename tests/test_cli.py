@@ -896,9 +896,8 @@ def test_methods_list(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_methods_list_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two or three lines for each, in 80 columns; a method of a plugin that fails does not spoil the list."""
     out = io.StringIO()
-    monkeypatch.setattr(
-        listing, "console", lambda **_: Console(file=out, width=80, force_terminal=True, color_system=None)
-    )
+    terminal = Console(file=out, width=80, force_terminal=True, color_system=None)
+    monkeypatch.setattr(listing, "console", lambda **_: terminal)
     monkeypatch.setattr(kinds, "load_plugins", lambda: load_plugins([Listed()]))
     kinds.kind_app("methods").registered_commands[0].callback(as_json=False)
     lines = out.getvalue().splitlines()

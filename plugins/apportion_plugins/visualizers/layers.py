@@ -125,10 +125,8 @@ class _Sheet:
         self, page: Page, panels: list[Panel], values: Float64[np.ndarray, "M F"], columns: list[str], own: bool
     ) -> None:
         self._page, self._values, self._columns, self._own = page, values, columns, own
-        labels = [label for panel in panels for label in panel.labels]
-        self._labels = (
-            page.width_of([*labels, *([ROWS] if any(panel.numbered for panel in panels) else [])], NOTE) + 0.1
-        )
+        labels = [label for panel in panels for label in (*panel.labels, *([ROWS] if panel.numbered else []))]
+        self._labels = page.width_of(labels, NOTE) + 0.1
         self._longest = page.width_of(columns, parts.LABEL)
         across, self._cell = self._arranged(len(panels))
         self._lines = [panels[start : start + across] for start in range(0, len(panels), across)]
@@ -147,7 +145,7 @@ class _Sheet:
         header = header_of(attribution, page, self._width, part=part)
         lines = parts.wrapped_notes(page, notes, self._width)
         counts = [max(len(panel.rows) for panel in line) for line in self._lines]
-        below = 0.0 if self._own else AXIS + GAP / 2
+        below = 0.0 if self._own else AXIS + (GAP / 2 if lines else 0.0)
         fixed = header.height + len(counts) * (self._rise + GAP / 2) + below + parts.notes_height(lines)
         row = page.row_height(sum(counts), ROW, LEAST_ROW, fixed)
         page.resize(self._width, fixed + sum(counts) * row)
