@@ -114,15 +114,13 @@ def _header(attribution: Attribution) -> list[str]:
     provenance = attribution.provenance
     model = parts.piece(provenance.model or "?")
     least, highest, kind = (f"−{most}", f"+{most}", "") if attribution.signed else ("0", most, " apn-m")
-    key = (
-        f'<span class="apn-whole">{least} <span class="apn-key{kind}"></span> {highest}</span> {unit}<br>'
-        f"{escape(meaning_of_signs(attribution))}"
-    )
+    key = f'<span class="apn-whole">{least} <span class="apn-key{kind}"></span> {highest}</span> {unit}'
     return [
         f'<p class="apn-title">{escape(estimand_of(attribution))}</p>',
         f'<p><span class="apn-soft">Target</span> {parts.quotation(target_text(attribution))} {against}'
         f'<span class="apn-soft">· model</span> {model}</p>',
         f'<p class="apn-soft">{key}</p>',
+        parts.soft(meaning_of_signs(attribution)),
     ]
 
 
