@@ -156,7 +156,7 @@ def test_only_layers_that_attend_are_counted() -> None:
     with explain(model) as explainer:
         result = explainer.attribute(WORDS, TARGET, **ATTENTION, layers=0)
         assert "Only layers 1 of this model attend; layers= counts these alone." in result.provenance.notes
-        with pytest.raises(ap.InputError, match="layers=1: there are 1, model.layers.1.self_attn; 1 is none of them"):
+        with pytest.raises(ap.InputError, match="layers=1: this model has one attention layer, 0"):
             explainer.attribute(WORDS, TARGET, **ATTENTION, layers=1)
 
 
@@ -279,7 +279,7 @@ def test_values_by_hand(family: str) -> None:
     expected = rows(family).mean((0, 1))
     np.testing.assert_allclose(result.token_values, expected, atol=2e-7)
     np.testing.assert_allclose(result.values, expected.mean(0), atol=2e-7)
-    assert (result.estimand, result.unit, result.signed) == ("attention weight", "attention", False)
+    assert (result.estimand, result.unit, result.signed) == ("attention weight", "weight", False)
     assert result.provenance.evaluations == 1
 
 
@@ -352,27 +352,57 @@ def test_a_sink_is_pointed_out() -> None:
     assert not any("falls on the first token" in note for note in plain.provenance.notes)
 
 
+def test_the_share_of_the_first_token_is_of_all_weights() -> None:
+    """A sum over layers, or largest weights, add up to more than 1 and are no shares themselves."""
+    with explain(copying_model(lambda position: 0, length=24)) as explainer:
+        mean, added, largest = (
+            explainer.attribute(PROMPT, TARGET, **ATTENTION, aggregate_layers=how) for how in ("mean", "sum", "max")
+        )
+    share = mean.extras["first_token_share"]
+    assert 0.5 < share < 1
+    assert added.extras["first_token_share"] == pytest.approx(share)
+    assert largest.extras["first_token_share"] < 1
+    for result in (mean, added):
+        assert any(note.startswith(f"{share:.0%} of the weight falls on") for note in result.provenance.notes)
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [("0-1", [0, 1]), ("1-1", [1]), ("0:1", [0]), ("1:2", [1]), ("-2:-1", [0]), (":", [0, 1])],
+)
+def test_a_range_may_be_a_text(llama: ap.Explainer, text: str, meant: list[int]) -> None:
+    """As the command line passes it on."""
+    expected = llama.attribute(PROMPT, TARGET, **ATTENTION, layers=meant, heads={0: [1, 2], 1: [1, 2]})
+    found = llama.attribute(PROMPT, TARGET, **ATTENTION, layers=text, heads={"0": "1-2", "1": "1:3"})
+    np.testing.assert_array_equal(found.values, expected.values)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"layers": 2}, "layers=2: there are 2, .*self_attn; 2 is none of them"),
+        ({"layers": 2}, "layers=2: this model has layers 0 to 1"),
         ({"layers": "last"}, "layers='last' must be 'all', a number"),
         ({"layers": []}, r"layers=\[\] must be 'all'"),
-        ({"layers": [0, -2]}, "names one of them twice"),
-        ({"layers": (1, 1)}, r"must be a tuple \(first, end\) with 0 ≤ first < end ≤ 2"),
+        ({"layers": [0, -2]}, "names layer 0 twice"),
+        ({"layers": (1, 1)}, r"layers=\(1, 1\) has none: the first must be before the end"),
+        ({"layers": (0, 3)}, r"layers=\(0, 3\): this model has layers 0 to 1"),
+        ({"layers": "0-2"}, "layers='0-2': this model has layers 0 to 1"),
+        ({"layers": "1-0"}, "layers='1-0' has none"),
         ({"layers": (0, 1, 2)}, r"must be a tuple \(first, end\), or a list"),
         ({"layers": True}, "layers=True must be 'all'"),
         ({"layers": np.arange(2)}, "must be 'all', a number"),
         ({"layers": {0: 1}}, "must be 'all', a number"),
-        ({"heads": 4}, "heads=4: there are 4, head 0 of .*; 4 is none of them"),
+        ({"heads": 4}, "heads=4: layer 0 has heads 0 to 3"),
         ({"heads": {0: 1}, "layers": [0, 1]}, "must name the heads of all chosen layers; it lacks 1"),
         ({"heads": {}}, "has no layers"),
+        ({"heads": {9: 0}}, "heads={9: 0}: this model has layers 0 to 1"),
         ({"heads": {"top": 1}}, "'top' is no number"),
         ({"heads": {0: 1, "-2": 1}}, "names layer 0 twice"),
         ({"aggregate_layers": "median"}, "No aggregator of layers is called 'median'.*rollout"),
         ({"aggregate_heads": "rollout"}, "No aggregator of heads is called 'rollout'"),
         ({"which": "self"}, "No kind of attention is called 'self'"),
         ({"which": "encoder"}, "which='encoder' is for encoder–decoder models"),
+        ({"which": "decoder"}, "which='decoder' is for encoder–decoder models"),
         ({"keep_heads": 1}, "keep_heads=1 must be True or False"),
     ],
 )

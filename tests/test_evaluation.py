@@ -240,6 +240,8 @@ def test_random_orders_are_a_yardstick() -> None:
     assert "random order" not in text([none])
     with pytest.raises(ap.InputError, match="random_orders=3 must be even"):
         measure_all(game(), RESULT, chosen("deletion"), random_orders=3)
+    with tiny_explainer() as explainer, pytest.raises(ap.InputError, match="random_orders=5 must be even"):
+        explainer.evaluate(RESULT, random_orders=5)  # before the model and the result are compared
 
 
 class Drawn:

@@ -45,6 +45,33 @@ class Clock:
         return self.now
 
 
+def test_what_is_done_at_once_has_no_rate() -> None:
+    """A method that counts its evaluations after they were made reports all of them in one event."""
+    clock, written = Clock(), []
+    lines = ProgressLines(written.append, ends=True, clock=clock)
+    lines.show(State("scoring", 23, 23))
+    clock.now = 1e-6
+    lines.show(State("scoring", 23, 23))
+    lines.remove()
+    assert written == ["scoring 23/23"]
+
+
+def test_an_estimate_shows_no_progress() -> None:
+    """Its values are made up, and its trials are none of the run's prompts."""
+    stream = io.StringIO()
+    with ap.Explainer((tiny.model(), tiny.tokenizer()), plugins=[_lines(stream)], progress=False) as explainer:
+        for method in ("kernel_shap", "integrated_gradients", "value_zeroing"):
+            explainer.estimate("a b c d", "x", method=method)
+        assert not stream.getvalue()
+        explainer.attribute("a b c d", "x", method="integrated_gradients", steps=4)
+    assert "scoring" in stream.getvalue()
+    assert "prompts/s" not in stream.getvalue()
+
+
+def _lines(stream: io.StringIO) -> ProgressBar:
+    return ProgressBar("always", console=Console(file=stream, width=100))
+
+
 def test_a_pipe_gets_a_line_every_few_seconds_and_fewer_later() -> None:
     clock, written = Clock(), []
     lines = ProgressLines(written.append, clock=clock)

@@ -283,7 +283,7 @@ def test_unknown_names_are_refused_unless_the_user_names_them() -> None:
 
 @pytest.mark.parametrize("wrong", ["k_proj", "q_proj", "o_proj"])
 def test_modules_that_are_not_values_are_refused(llama: ap.Explainer, wrong: str) -> None:
-    with pytest.raises(ap.CapabilityError, match=f"supposed to be in 'model.layers.0.self_attn.{wrong}' at zero"):
+    with pytest.raises(ap.CapabilityError, match=f"'model.layers.0.self_attn.{wrong}' does not seem to return"):
         llama.attribute(PROMPT, TARGET, **ZEROING, value_modules=f"model.layers.*.self_attn.{wrong}")
 
 
@@ -294,7 +294,10 @@ def test_a_layout_that_is_not_the_models_is_refused() -> None:
         eos_token_id=257,
     )  # fmt: skip
     model = tf.AutoModelForCausalLM.from_config(config).double().eval()
-    with explain(model) as explainer, pytest.raises(ap.CapabilityError, match="cannot be told"):
+    with (
+        explain(model) as explainer,
+        pytest.raises(ap.CapabilityError, match="does not seem to return"),
+    ):
         explainer.attribute(PROMPT, TARGET, **ZEROING)
 
 
@@ -306,7 +309,7 @@ def test_values_that_reach_another_layer_are_refused() -> None:
     first.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     second.register_forward_pre_hook(lambda module, args: (args[0] + 0.5 * seen.pop(),))
     with explain(model) as explainer:
-        with pytest.raises(ap.CapabilityError, match="supposed to be in 'model.layers.1.self_attn.v_proj' at zero"):
+        with pytest.raises(ap.CapabilityError, match="'model.layers.1.self_attn.v_proj' does not seem to return"):
             explainer.attribute(PROMPT, TARGET, **ZEROING)
         assert explainer.attribute(PROMPT, TARGET, **ZEROING, layers=0).values.any()
 
@@ -382,15 +385,31 @@ def test_half_precision_says_so() -> None:
     assert any("computes in bfloat16" in note for note in result.provenance.notes)
 
 
+@pytest.mark.parametrize("seed", [0, 4])
+def test_rounding_in_half_precision_is_no_disproof(seed: int) -> None:
+    """Values that are multiplied for the proof are rounded by more than the plain ones."""
+    config = tiny.config("llama")
+    config.num_hidden_layers = 24
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = tf.AutoModelForCausalLM.from_config(config).to(torch.bfloat16).eval()
+    with explain(model) as explainer:
+        assert explainer.attribute(PROMPT, TARGET, **ZEROING).values.all()
+        with pytest.raises(ap.CapabilityError, match="load the model with dtype='float32'"):
+            explainer.attribute(PROMPT, TARGET, **ZEROING, value_modules="model.layers.*.self_attn.k_proj")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"metric": "dot"}, "No metric is called 'dot'. Available: cosine, euclidean"),
-        ({"layers": 2}, "layers=2: there are 2, model.layers.0, model.layers.1; 2 is none of them"),
-        ({"heads": 2}, "heads=2: there are 2, head 0 of model.layers.0.self_attn"),
+        ({"layers": 2}, "layers=2: this model has layers 0 to 1"),
+        ({"heads": 2}, "heads=2: layer 0 has value heads 0 to 1"),
         ({"aggregate_layers": "median"}, "No aggregator of layers is called 'median'"),
         ({"which": "cross"}, "which='cross' is for encoder–decoder models"),
-        ({"value_modules": 3}, "3"),
+        ({"which": "decoder"}, "which='decoder' is for encoder–decoder models"),
+        ({"value_modules": 3}, "value_modules=3 must be the name of a module"),
+        ({"value_modules": "nope"}, "value_modules: 'nope' is not a module"),
     ],
 )
 def test_options_are_checked(llama: ap.Explainer, options: dict[str, Any], message: str) -> None:

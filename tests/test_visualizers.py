@@ -194,6 +194,13 @@ def test_html_is_well_formed_and_self_contained(result: ap.Attribution, page: bo
     html.encode()  # half characters would not
 
 
+def test_the_legend_of_html_stays_on_one_line_before_its_meaning() -> None:
+    html = sample_results()["exact"].plot("html").fragment
+    limit = re.search(r'<span class="apn-whole">−(\S+) <span class="apn-key"></span> \+(\S+)</span> nats</p>', html)
+    assert limit is not None and limit[1] == limit[2]
+    assert "Above 0 raises the target&#x27;s score (nats), below 0 lowers it." in html
+
+
 def test_html_escapes_and_isolates_directions() -> None:
     html = CASES["nasty"]().plot("html")
     assert "&lt;script&gt;" in html and "<U+202E>".replace("<", "&lt;").replace(">", "&gt;") in html

@@ -20,7 +20,7 @@ from apportion.runs.again import recipe_in, require_method
 from apportion.runs.concurrent import attributions
 from apportion.runs.context_prompt import TEMPLATE, ContextOf
 from apportion.runs.cost import Cost, estimate_cost
-from apportion.runs.evaluate import chosen_metrics, measure_all
+from apportion.runs.evaluate import checked_orders, chosen_metrics, measure_all
 from apportion.runs.opened import Opened
 from apportion.runs.reliance import ContextQuestion, Criteria, context_reliance
 from apportion.runs.together import check_one_game, checked_results
@@ -324,7 +324,7 @@ class Explainer(Opened):
             PluginError: a metric failed.
         """
         stages, alone = self._stages, isinstance(result, Attribution)
-        results = checked_results(result)
+        results, random_orders = checked_results(result), checked_orders(random_orders)
         with stages.run() as run:
             pasts = [stages.earlier(run, one) for one in results]
             chosen = chosen_metrics(self.plugins["metrics"], metrics, options or {})
@@ -408,7 +408,7 @@ class Explainer(Opened):
             InputError, BudgetError, CapabilityError: ``attribute`` would raise the same error.
         """
         stages = self._stages
-        with stages.run() as run:
+        with stages.run(silent=True) as run:
             draft = stages.resolve(run, {"prompt": prompt, "target": target, **arguments})
             request = stages.generate(run, draft)
             batches = stages.batches()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 from rich.text import Text
 
 from apportion.cli.listing import JsonFlag, console, print_json, print_table, sub_app
@@ -133,18 +135,10 @@ def _listed(kind: Kind, entry: Entry) -> Facts:
 
 
 def _print_list(kind: Kind, entries: Sequence[Entry], facts: Sequence[Facts]) -> None:
-    """Print a list with facts: in a terminal below each summary, and for programs in columns."""
-    if console().is_terminal:
-        rows = [(e.name, _below(e.summary, more)) for e, more in zip(entries, facts, strict=True)]
-        heads = ", ".join(HEADS.get(name, name) for name in kind.listed)
-        print_table((REQUESTED[kind.registry], f"summary; {heads}"), rows)
-        return
-    lines: list[Sequence[str]] = []
-    for entry, more in zip(entries, facts, strict=True):
-        cells = [more.get("error", "")] * len(kind.listed) if "error" in more else [_cell(more[n]) for n in kind.listed]
-        lines.append((entry.name, *cells, entry.plugin, entry.summary))
-    columns = [HEADS.get(name, name) for name in kind.listed]
-    print_table((REQUESTED[kind.registry], *columns, "plugin", "summary"), lines)
+    """Print a list with the facts below each summary."""
+    rows = [(e.name, _below(e.summary, more)) for e, more in zip(entries, facts, strict=True)]
+    heads = ", ".join(HEADS.get(name, name) for name in kind.listed)
+    print_table((REQUESTED[kind.registry], f"summary; {heads}"), rows, folded=True)
 
 
 def _below(summary: str, facts: Facts) -> Text:
@@ -153,10 +147,6 @@ def _below(summary: str, facts: Facts) -> Text:
         return Text.assemble(summary, ("\n" + facts["error"], "red"))
     said = [f"needs {', '.join(value)}" if name == "requires" else value for name, value in facts.items() if value]
     return Text.assemble(summary, ("\n" + "; ".join(said), "dim"))
-
-
-def _cell(value: object) -> str:
-    return ", ".join(value) if isinstance(value, list) else str(value)
 
 
 def facts_of(command: str, name: str) -> Facts:
@@ -182,18 +172,24 @@ def facts_of(command: str, name: str) -> Facts:
 
 
 def _print(facts: Facts) -> None:
-    out = console()
+    out = console(folded=True)
     out.print(Text.assemble((facts["name"], "bold"), " — ", facts["summary"]))
-    out.print(Text(f"\n{facts['description']}\n"))
+    out.print(Text(f"\n{_unfolded(facts['description'])}\n"))
     special = {k: v for k, v in facts.items() if k not in ("name", "summary", "description", "options", "plugin")}
     lines = {**special, "plugin": facts["plugin"]} | ({} if facts["options"] else {"options": []})
-    width = max(map(len, lines))
+    grid = Table.grid(padding=(0, 1, 0, 0))
     for fact, value in lines.items():
-        out.print(Text.assemble((f"{fact:{width}} ", "bold"), _words(fact, value)))
+        grid.add_row(Text(fact, "bold"), Text(_words(fact, value)))
+    out.print(grid)
     if facts["options"]:
         out.print()
         rows = [(o["name"], o["type"], _default(o), o["help"]) for o in facts["options"]]
-        print_table(("option", "type", "default", "meaning"), rows)
+        print_table(("option", "type", "default", "meaning"), rows, folded=True)
+
+
+def _unfolded(text: str) -> str:
+    """A text with a line for each paragraph, so that it can be folded to any width; indented lines stay."""
+    return re.sub(r"(?<=\S)\n(?=[^\s*-])", " ", text)
 
 
 def _words(fact: str, value: object) -> str:

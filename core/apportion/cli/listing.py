@@ -28,7 +28,7 @@ __all__ = [
 JsonFlag = Annotated[bool, typer.Option("--json", metavar=" ", help="Print JSON on stdout, and nothing else there.")]
 
 PIPED_WIDTH = 1000
-"""Columns when stdout is not a terminal: lines are for grep and are not wrapped."""
+"""Columns when stdout is not a terminal: lines are for grep and are not wrapped, unless they are sentences."""
 
 
 class Catalogue(TyperGroup):
@@ -52,20 +52,30 @@ def sub_app(help: str) -> typer.Typer:
     return typer.Typer(cls=Catalogue, help=help, rich_markup_mode="rich")
 
 
-def console() -> Console:
-    """A console on stdout."""
+def console(*, folded: bool = False) -> Console:
+    """A console on stdout.
+
+    Args:
+        folded: lines are as wide as a terminal in pipes too: ``COLUMNS``, or 80.
+    """
     plain = Console(highlight=False)
-    return plain if plain.is_terminal else Console(highlight=False, width=PIPED_WIDTH)
+    return plain if folded or plain.is_terminal else Console(highlight=False, width=PIPED_WIDTH)
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:
-    """Print a table without rules; the last column takes the remaining room."""
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, folded: bool = False) -> None:
+    """Print a table without rules; the last column takes the remaining room.
+
+    Args:
+        columns: heads of the columns.
+        rows: their cells.
+        folded: see ``console``.
+    """
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in rows:
         table.add_row(*[cell if isinstance(cell, Text) else Text(cell) for cell in row])
     for column in table.columns[:-1]:
         column.no_wrap = True
-    console().print(table)
+    console(folded=folded).print(table)
 
 
 def print_facts(facts: Iterable[tuple[str, str]]) -> None:

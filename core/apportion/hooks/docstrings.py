@@ -16,8 +16,10 @@ def description(thing: Any) -> str:
         found = parse(_text(thing))
     except ParseError:
         return _text(thing)
+    # The first line is called a short description even where its sentence goes on in the next one.
+    between = "\n\n" if found.blank_after_short_description else "\n"
     parts = (found.short_description, found.long_description)
-    return "\n\n".join(part for part in parts if part).strip()
+    return between.join(part for part in parts if part).strip()
 
 
 def parameter_notes(function: Any) -> dict[str, str]:

@@ -25,7 +25,7 @@ from apportion.results.attribution import Attribution
 from apportion.results.evaluation import Evaluation
 from apportion.results.scored import scored
 
-__all__ = ["check_measurement", "chosen_metrics", "generator_of", "measure_all"]
+__all__ = ["check_measurement", "checked_orders", "chosen_metrics", "generator_of", "measure_all"]
 
 
 def chosen_metrics(
@@ -94,6 +94,7 @@ def measure_all(
         InputError: there are no metrics, the number of features differs, or an option is unknown or out of range.
         PluginError: a metric breaks its protocol; the message names it.
     """
+    random_orders = checked_orders(random_orders)
     values = torch.tensor(attribution.values, dtype=torch.float64)
     if len(values) != game.n_features:
         raise InputError(
@@ -162,15 +163,24 @@ def generator_of(seed: int, name: str) -> WatchedGenerator:
     return WatchedGenerator(int.from_bytes(digest[:7], "big"))
 
 
+def checked_orders(count: object) -> int:
+    """Check the number of random orders.
+
+    Raises:
+        InputError: it is not a whole number, below 0, or odd.
+    """
+    checked = whole_number("random_orders", count, least=0)
+    if checked % 2:
+        raise InputError(f"random_orders={checked} must be even, because each order is followed by its reverse.")
+    return checked
+
+
 def _in_random_order(values: Float[Tensor, " F"], count: int, seed: int) -> list[Float[Tensor, " F"]]:
     """The same values, dealt to the features at random: in some orders, and in the reverse of each.
 
     Removing the highest first in one order scores what adding the highest first in its reverse does, so that deletion
     and insertion share their evaluations.
     """
-    count = whole_number("random_orders", count, least=0)
-    if count % 2:
-        raise InputError(f"random_orders={count} must be even, because each order is followed by its reverse.")
     rng = generator_of(seed, "random orders")
     ranked = values.sort(descending=True).values
     found = []

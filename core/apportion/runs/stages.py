@@ -83,12 +83,15 @@ class Stages:
         self.resolver = Resolver(plugins, session, self._targets)
 
     @contextmanager
-    def run(self) -> Iterator[Run]:
+    def run(self, *, silent: bool = False) -> Iterator[Run]:
         """Context of a single run; at its end, even after an error, prefixes are released and observers notified.
 
         They are released at the beginning too, because the model may have changed since.
+
+        Args:
+            silent: observers hear of nothing, because the run only estimates what another one costs.
         """
-        run = Run(self.report)
+        run = Run(_unheard if silent else self.report)
         self.release()
         try:
             yield run
@@ -346,3 +349,7 @@ class Stages:
 
 def _unwatched(event: ProgressEvent) -> None:
     """Ignore an event."""
+
+
+def _unheard(event: ProgressEvent) -> None:
+    """Take an event of a run that nobody follows."""

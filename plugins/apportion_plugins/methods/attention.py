@@ -25,7 +25,7 @@ from apportion_plugins.methods.mixing import (
     token_scores,
 )
 from apportion_plugins.methods.picking import Picked, checked_pick, heads_of, layers_left_out, per_layer
-from apportion_plugins.methods.token_scores import Summary, TokenScores
+from apportion_plugins.methods.token_scores import Summary
 from apportion_plugins.methods.which import Kind, before_targets, checked_kind, kind_of
 
 __all__ = ["Attention"]
@@ -76,8 +76,9 @@ class Attention:
             game: the game whose model attends.
             budget: maximum number of evaluations; one is needed.
             rng: unused, because nothing is drawn.
-            layers: the layers that count: ``"all"``, a number, a list of numbers, a range, or a tuple (first, end);
-                negative numbers count from the end. In hybrid models, only layers that attend are counted.
+            layers: the layers that count: ``"all"``, a number, a list of numbers, a range, a tuple (first, end), or a
+                text: ``"10-20"`` with both ends, ``"10:20"`` without the last, like a slice. Negative numbers count
+                from the end. In hybrid models, only layers that attend are counted.
             heads: the heads that count, likewise; or a mapping from layers to heads.
             aggregate_layers: how layers become one: ``"mean"``, ``"max"``, ``"min"``, ``"sum"`` or ``"rollout"``.
             aggregate_heads: how the heads of a layer become one: ``"mean"``, ``"max"``, ``"min"`` or ``"sum"``.
@@ -103,7 +104,7 @@ class Attention:
         found, by_head = _read(trace, kind, inside, options)
         prefix = _read(trace, "decoder", inside, options)[0].rows if kind == "cross" and trace.attentions else None
         scores = token_scores(found.rows, inside, source=found.source, prefix=prefix)
-        extras = found.extras(summary, inside, game.n_features) | {"first_token_share": float(scores.prompt[0, 0])}
+        extras = found.extras(summary, inside, game.n_features)
         if keep_heads:
             extras["attentions"] = _heads_kept(by_head, found, summary, inside, game.n_features)
         return summary.estimate(
@@ -113,9 +114,9 @@ class Attention:
             n_outputs=game.n_outputs,
             estimand=self.estimand,
             signed=False,
-            unit="attention",
+            unit="weight",
             extras=extras,
-            notes=(*layers_left_out(trace.attention_modules), *_notes(scores, by_head, inside, kind)),
+            notes=(*layers_left_out(trace.attention_modules), *_notes(found, by_head, inside, kind)),
         )
 
 
@@ -180,10 +181,10 @@ def _heads_kept(
     return read_only(torch.stack([torch.stack([of_features(rows) for rows in one]) for one in heads]))
 
 
-def _notes(scores: TokenScores, heads: Sequence[Float[Tensor, "H T S"]], inside: Inside, kind: Kind) -> list[str]:
+def _notes(found: LayerRows, heads: Sequence[Float[Tensor, "H T S"]], inside: Inside, kind: Kind) -> list[str]:
     """What a reader should know about the weights."""
     notes = []
-    first, kept = float(scores.prompt[0, 0]), float(torch.stack([rows.sum(-1).mean() for rows in heads]).mean())
+    first, kept = found.first_token_share, float(torch.stack([rows.sum(-1).mean() for rows in heads]).mean())
     apart = inside.special[0] or inside.feature_of[0] is None  # a note on special tokens says the same
     if first > SINK and not apart and kind == "decoder" and inside.joint:
         notes.append(

@@ -71,11 +71,20 @@ class LayerRows:
     rows: Float[Tensor, "T S"]
     source: bool = False
 
+    @property
+    def first_token_share(self) -> float:
+        """Share of all weights that falls on the first token of the prompt, or of the source.
+
+        Sums or extremes of layers are no shares themselves, so it is relative to all that the rows add up to.
+        """
+        total = float(self.rows.sum())
+        return float(self.rows[:, 0].sum()) / total if total else 0.0
+
     def extras(self, summary: Summary, inside: Inside, n_features: int) -> dict[str, Any]:
         """The values of each layer, in the form of methods at layers.
 
         These are ``modules``, the names; ``module_values``, Float[M, F], for the whole target; and
-        ``module_token_values``, Float[M, T, F].
+        ``module_token_values``, Float[M, T, F]. ``first_token_share`` is the share of the first token.
         """
         scores = [token_scores(rows, inside, source=self.source) for rows in self.layers]
         values = torch.stack([summary.values(one, inside, n_features).T for one in scores])
@@ -83,6 +92,7 @@ class LayerRows:
             "modules": list(self.names),
             "module_values": read_only(values[:, 0]),
             "module_token_values": read_only(values[:, 1:]),
+            "first_token_share": self.first_token_share,
         }
 
 

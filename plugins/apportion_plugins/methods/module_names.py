@@ -21,8 +21,8 @@ MANY = "**"
 """A part of a pattern that stands for any number of parts of a name."""
 
 
-def checked_layers(layers: object) -> tuple[str, ...] | None:
-    """Check the type of the option ``layers``; a single name becomes a tuple of one.
+def checked_layers(layers: object, option: str = "layers") -> tuple[str, ...] | None:
+    """Check the type of an option that names modules; a single name becomes a tuple of one.
 
     Raises:
         InputError: it is not a name, names, or ``None``.
@@ -33,18 +33,21 @@ def checked_layers(layers: object) -> tuple[str, ...] | None:
     if not isinstance(names, Sequence) or not names or not all(isinstance(name, str) and name for name in names):
         number = next((one for one in (names if isinstance(names, Sequence) else [names]) if type(one) is int), 0)
         raise InputError(
-            f"layers={shown(layers)} must be the name of a module such as 'model.layers.{number}' or "
+            f"{option}={shown(layers)} must be the name of a module such as 'model.layers.{number}' or "
             f"'model.layers.{number}.mlp', a pattern such as '**.mlp', or a list of these."
         )
     return tuple(names)
 
 
-def matching(layers: tuple[str, ...] | None, modules: Mapping[str, nn.Module]) -> tuple[str, ...]:
+def matching(
+    layers: tuple[str, ...] | None, modules: Mapping[str, nn.Module], option: str = "layers"
+) -> tuple[str, ...]:
     """The names of the modules that are meant: in the order given, and those of a pattern in the model's order.
 
     Args:
         layers: names and patterns, as ``checked_layers`` returns them; ``None`` for the input embeddings.
         modules: all modules of the model, by name.
+        option: name of the option that names them, for messages.
 
     Raises:
         InputError: a name or pattern matches no module.
@@ -55,7 +58,7 @@ def matching(layers: tuple[str, ...] | None, modules: Mapping[str, nn.Module]) -
     for pattern in layers:
         here = [pattern] if pattern in modules else [name for name in modules if _matches(pattern, name)]
         if not here:
-            raise InputError(_unmatched(pattern, modules))
+            raise InputError(_unmatched(pattern, modules, option))
         found |= dict.fromkeys(here)
     return tuple(found)
 
@@ -94,7 +97,7 @@ def _parts_match(pattern: list[str], name: list[str]) -> bool:
     return bool(name) and fnmatchcase(name[0], pattern[0]) and _parts_match(pattern[1:], name[1:])
 
 
-def _unmatched(pattern: str, modules: Mapping[str, nn.Module]) -> str:
+def _unmatched(pattern: str, modules: Mapping[str, nn.Module], option: str) -> str:
     """A message for a name or pattern without a module; numbered modules are listed once, as a pattern."""
     general = dict.fromkeys(re.sub(r"(^|\.)\d+(?=\.|$)", r"\1*", name) for name in modules)
     numbered = re.search(r"(?:^|\.)\d+(?:\.|$)", pattern)
@@ -106,6 +109,6 @@ def _unmatched(pattern: str, modules: Mapping[str, nn.Module]) -> str:
         close = suggestion(pattern, modules if numbered else [*general, *modules])
     what = "matches no module" if re.search(r"[*?\[]", pattern) else "is not a module"
     return (
-        f"layers: {pattern!r} {what} of this model, which has {counted(len(modules), 'module')}. {close}"
+        f"{option}: {pattern!r} {what} of this model, which has {counted(len(modules), 'module')}. {close}"
         f"Available: {listing(general)}."
     )

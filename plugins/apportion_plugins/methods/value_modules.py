@@ -16,7 +16,10 @@ from apportion_plugins.methods.module_names import Layers, checked_layers, match
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["LAYOUTS", "ValueModule", "columns", "value_modules"]
+__all__ = ["LAYOUTS", "VALUE_MODULES", "ValueModule", "columns", "value_modules"]
+
+VALUE_MODULES = "value_modules"
+"""Name of the option that names the modules."""
 
 SEPARATE = ("v_proj", "v", "value", "v_lin", "wv")
 """Names of projections of values alone."""
@@ -65,9 +68,9 @@ def value_modules(modules: Mapping[str, nn.Module], kind: str, given: Layers, *,
         InputError: a name or pattern matches no module, or a module that is in no layer.
         CapabilityError: no module has a known name, or there are several stacks of layers.
     """
-    chosen = checked_layers(given)
+    chosen = checked_layers(given, VALUE_MODULES)
     if chosen is not None:
-        names: Sequence[str] = matching(chosen, modules)
+        names: Sequence[str] = matching(chosen, modules, VALUE_MODULES)
     else:
         names = [name for name in modules if _last(name) in (*SEPARATE, *FUSED) and _layer(name)]
         names = names if joint else [name for name in names if _kind(name) == kind]

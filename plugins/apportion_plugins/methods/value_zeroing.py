@@ -22,6 +22,7 @@ from apportion_plugins.methods.mixing import (
 from apportion_plugins.methods.module_names import Layers, checked_layers
 from apportion_plugins.methods.picking import Picked, checked_pick, layers_left_out, per_layer
 from apportion_plugins.methods.token_scores import Summary
+from apportion_plugins.methods.value_modules import VALUE_MODULES
 from apportion_plugins.methods.value_modules import value_modules as found_modules
 from apportion_plugins.methods.which import Kind, before_targets, checked_kind, kind_of
 from apportion_plugins.methods.zeroing import METRICS, PROOF, ValueZeros
@@ -75,8 +76,9 @@ class ValueZeroing:
             budget: maximum number of evaluations; one per token that is read is needed, and four more.
             rng: unused, because nothing is drawn.
             metric: distance between states: ``"cosine"`` (1 − cosine similarity) or ``"euclidean"``.
-            layers: the layers that count: ``"all"``, a number, a list of numbers, a range, or a tuple (first, end);
-                negative numbers count from the end. In hybrid models, only layers that attend are counted.
+            layers: the layers that count: ``"all"``, a number, a list of numbers, a range, a tuple (first, end), or a
+                text: ``"10-20"`` with both ends, ``"10:20"`` without the last, like a slice. Negative numbers count
+                from the end. In hybrid models, only layers that attend are counted.
             heads: the value heads that are zeroed, likewise; or a mapping from layers to heads. In models with fewer
                 value heads than query heads, a value head serves a group of query heads.
             aggregate_layers: how layers become one: ``"mean"``, ``"max"``, ``"min"``, ``"sum"`` or ``"rollout"``.
@@ -98,7 +100,8 @@ class ValueZeroing:
         checked_pick("layers", layers)
         checked_pick("heads", heads, mapping=True)
         rollout = known_aggregator("layers", aggregate_layers, rollout=True) == ROLLOUT
-        summary, asked, named = Summary("sum", normalize), checked_kind(which), checked_layers(value_modules)
+        summary, asked = Summary("sum", normalize), checked_kind(which)
+        named = checked_layers(value_modules, VALUE_MODULES)
         inside = game.inside()
         kind = kind_of(asked, inside, rollout=rollout)
         modules = found_modules(inside.modules(), kind, named, joint=inside.joint)
@@ -108,7 +111,7 @@ class ValueZeroing:
         _check_budget(budget, inside, kind)
         found = _rows(zeros, inside, kind, aggregate_layers)
         scores = token_scores(found.rows, inside, source=found.source)
-        extras = found.extras(summary, inside, game.n_features) | {"first_token_share": float(scores.prompt[0, 0])}
+        extras = found.extras(summary, inside, game.n_features)
         return summary.estimate(
             scores,
             inside,

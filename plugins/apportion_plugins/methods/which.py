@@ -44,7 +44,7 @@ def kind_of(which: Kind | None, inside: Inside, *, rollout: bool) -> Kind:
         InputError: the model has none of this kind, no feature belongs to what it reads, or it cannot be multiplied.
     """
     if inside.joint:
-        if which in ("cross", "encoder"):
+        if which is not None:
             raise InputError(
                 f"which={which!r} is for encoder–decoder models; this model reads prompt and target as one sequence, "
                 "and has one kind of attention. Leave which out."

@@ -96,10 +96,15 @@ class ValueZeros:
                 return
         assert wrong is not None
         raise CapabilityError(
-            f"The value vectors of this model cannot be told: with those supposed to be in {wrong!r} at zero, "
-            "attention still returns something, or multiples of them do not multiply what it returns. Name the "
-            "projections of the values with value_modules=, or use method='attention'."
+            f"The module {wrong!r} does not seem to return this model's value vectors: when they are set to zero, "
+            "attention still returns something, or when they are multiplied, what it returns is not. Name the modules "
+            f"that return value vectors with value_modules=,{self._in_float32()} or use method='attention'."
         )
+
+    def _in_float32(self) -> str:
+        """Advice to a model of half precision, whose rounding may be the cause."""
+        half = self.inside.embeddings().dtype.itemsize < 4
+        return " or load the model with dtype='float32', in case rounding is the cause," if half else ""
 
     def changes(self, tokens: Sequence[int]) -> Float[Tensor, "M S I"]:
         """Changes of each layer at I positions, with the value vector of each of S tokens at zero."""
@@ -124,7 +129,7 @@ class ValueZeros:
     def picked(self, module: ValueModule, count: int) -> list[int]:
         """Numbers of the heads that are zeroed, among so many."""
         picked = next(picked for one, picked in zip(self.modules, self.heads, strict=True) if one is module)
-        return heads_of(picked, count, module.attention)
+        return heads_of(picked, count, module.attention, "value head")
 
     def clean(self, layer: str) -> Float[Tensor, "L D"]:
         """What a layer returns in the model as it is."""
@@ -216,7 +221,7 @@ class _Proof:
             plain, none, scaled, some = heads
             picked = torch.zeros(len(every), dtype=torch.bool, device=mixed.device)
             picked[self.zeros.picked(one, len(every))] = True
-            right = bool((none == 0).all()) and _close(scaled, self._factor(one) * plain, plain)
+            right = bool((none == 0).all()) and _close(scaled, self._factor(one) * _wide(plain), scaled)
             if not bool(picked.all()):
                 right = right and heads.shape[-2] == len(every) and _only(some, plain, picked)
             if not right:
@@ -229,7 +234,7 @@ class _Proof:
             self._seen.add(one.name)
             plain, none, scaled = output[0], output[1], output[2]
             alike = _close(none, none[:1].expand_as(none), plain)
-            right = _close(scaled - none, self._factor(one) * (plain - none), plain)
+            right = _close(_wide(scaled) - _wide(none), self._factor(one) * (_wide(plain) - _wide(none)), scaled)
             some = len(self.zeros.picked(one, len(self._every[one.name]))) < len(self._every[one.name])
             if some or not (alike and right and bool((plain != none).any())):
                 self._fail(one)
@@ -259,9 +264,15 @@ def _by_head(mixed: Float[Tensor, "B L W"], count: int) -> Float[Tensor, "B L G 
     return mixed.reshape(rows, tokens, count if width % count == 0 else 1, -1)
 
 
+def _wide(numbers: Tensor) -> Tensor:
+    """Numbers in a precision that rounds no product or difference of them noticeably."""
+    return numbers.to("cpu", torch.float64)
+
+
 def _close(found: Tensor, expected: Tensor, scale: Tensor) -> bool:
+    """True if numbers agree as far as the rounding of ``scale``, which has their magnitude and the model's dtype."""
     allowed = ROUNDING.get(scale.dtype, COARSE) * float(scale.abs().max())
-    return bool((found - expected).abs().max() <= allowed)
+    return bool((_wide(found) - _wide(expected)).abs().max() <= allowed)
 
 
 def _only(found: Float[Tensor, "L G D"], plain: Float[Tensor, "L G D"], picked: Bool[Tensor, " G"]) -> bool:

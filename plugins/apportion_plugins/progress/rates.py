@@ -64,7 +64,8 @@ class Timing:
         begins = not state.follows(self._state)
         self._state = state
         if begins:
-            self._began, self._free = self._clock(), 0.0
+            # What was done before the clock started took an unknown time.
+            self._began, self._free = self._clock(), state.done + state.share
         if not state.works:
             self._began, self._free = self._clock(), state.done + state.share
         return begins

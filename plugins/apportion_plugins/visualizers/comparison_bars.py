@@ -17,10 +17,14 @@ from apportion_plugins.visualizers.labels import one_line
 from apportion_plugins.visualizers.numbers import INTERVAL, Numbers
 from apportion_plugins.visualizers.palette import colour_limit, hex_of
 
-__all__ = ["BELOW", "ColumnsOfBars", "relative"]
+__all__ = ["ColumnsOfBars", "relative"]
 
-BELOW = 0.36
-"""Height of the two lines below a column: its largest magnitude, and the unit."""
+LINE = 0.165
+"""Height of a line below a column."""
+UNIT_LINES = 3
+"""Maximum number of lines of a unit."""
+BESIDE = 0.06
+"""Width by which a line may exceed its column."""
 STRIPE = 0.06
 LONGEST = 1.3
 """End of the longest whiskers, relative to the longest bar; one uncertain value must not flatten all others."""
@@ -36,7 +40,7 @@ class ColumnsOfBars:
         half_widths: half-widths of 95 % intervals, divided likewise; NaN where exact or unknown.
         limits: the value that the full length of a bar stands for, one per result.
         signed: for each result, whether its values have signs.
-        below: two lines below each column: its limit, and its unit.
+        below: two texts below each column: its limit, and its unit.
     """
 
     strength: Float64[np.ndarray, "R N"]
@@ -85,6 +89,16 @@ class ColumnsOfBars:
         found: np.ndarray = self.strength + side * np.nan_to_num(self.half_widths)
         return found
 
+    def height_below(self, page: Page, width: float) -> float:
+        """Height of the lines below columns of a width, in inches."""
+        return 0.03 + LINE * max(len(self._lines(page, i, width)) for i in range(len(self.below)))
+
+    def _lines(self, page: Page, i: int, width: float) -> list[str]:
+        """The lines below a column: its limit, and its unit in as many lines as it takes."""
+        limit, unit = (page.drawable(text) for text in self.below[i])
+        room = width + BESIDE
+        return [page.fitted(limit, room, NOTE), *page.wrapped(unit, room, NOTE, most=UNIT_LINES)]
+
     def draw(self, page: Page, lefts: Sequence[float], top: float, width: float, height: float) -> None:
         """Draw all columns.
 
@@ -125,12 +139,9 @@ class ColumnsOfBars:
         for side in axes.spines.values():
             side.set_visible(False)
         centre: dict[str, Any] = {"ha": "center", "va": "top", "transform": axes.transAxes}
-        line = 0.165 / axes.get_position().height / float(page.figure.get_size_inches()[1]) * page.points(1.0)
-        for row, text in enumerate(self.below[i]):
-            room = page.width_of_axes(axes) + 0.06
-            axes.text(
-                0.5, -(0.2 + row) * line, page.fitted(page.drawable(text), room, NOTE), **page.style(NOTE), **centre
-            )
+        line = LINE / axes.get_position().height / float(page.figure.get_size_inches()[1]) * page.points(1.0)
+        for row, text in enumerate(self._lines(page, i, page.width_of_axes(axes))):
+            axes.text(0.5, -(0.2 + row) * line, text, **page.style(NOTE), **centre)
 
 
 def limits_of(comparison: ResultComparison, *, by_unit: bool) -> Float64[np.ndarray, " R"]:

@@ -10,7 +10,7 @@ from apportion.errors import counted, listing
 from apportion.results.attribution import Attribution
 from apportion.results.comparison import ResultComparison
 from apportion.results.ranking import TOP
-from apportion_plugins.visualizers.facts import estimand_of
+from apportion_plugins.visualizers.facts import quantity_of
 from apportion_plugins.visualizers.labels import one_line
 from apportion_plugins.visualizers.numbers import DECIMALS, INTERVAL, Numbers
 
@@ -41,8 +41,7 @@ def about(result: Attribution) -> str:
     """The estimand of a result, its unit, and what it cost."""
     made = result.provenance
     cost = counted(made.evaluations + made.cached, "evaluation")
-    kind = "" if result.signed else ", magnitudes"
-    return f"{estimand_of(result)} ({one_line(result.unit)}{kind}), {cost}"
+    return f"{quantity_of(result, magnitudes=True)}, {cost}"
 
 
 def comparison_title(comparison: ResultComparison) -> str:
@@ -101,7 +100,7 @@ def comparison_notes(comparison: ResultComparison) -> list[str]:
         notes.append("The results estimate different quantities, so their values need not agree.")
     unsigned = [one_line(name) for name, one in zip(names, results, strict=True) if not one.signed]
     if len(unsigned) == len(results) > 1:
-        notes.append("All are magnitudes without signs.")
+        notes.append("All values are magnitudes, without signs.")
     elif unsigned:
         notes.append(f"Rank correlations with magnitudes ({listing(unsigned)}) compare the magnitudes of both results.")
     return notes

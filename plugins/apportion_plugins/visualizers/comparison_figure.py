@@ -11,7 +11,7 @@ from apportion.results.comparison import ResultComparison
 from apportion_plugins.visualizers import figure as parts
 from apportion_plugins.visualizers.agreement_panel import AgreementPanel, Matrix
 from apportion_plugins.visualizers.canvas import MARGIN, SUBTITLE, Page, drawn
-from apportion_plugins.visualizers.comparison_bars import BELOW, ColumnsOfBars, relative
+from apportion_plugins.visualizers.comparison_bars import ColumnsOfBars, relative
 from apportion_plugins.visualizers.comparison_facts import (
     about,
     comparison_notes,
@@ -136,8 +136,8 @@ def _draw(
     if not panel.described:
         notes = [f"{head}: {kind}." for head, kind in zip(heads, panel.kinds, strict=True)] + notes
     header, lines = _header(page, comparison, width), parts.wrapped_notes(page, notes, width)
-    top, n = header.height + at.rise, len(rows)
-    rest = top + BELOW + (SPACE + panel.height if panel.matrices else 0.0) + parts.notes_height(lines)
+    top, n, below = header.height + at.rise, len(rows), bars.height_below(page, at.width)
+    rest = top + below + (SPACE + panel.height if panel.matrices else 0.0) + parts.notes_height(lines)
     body = n * page.row_height(n, ROW if n <= MANY_ROWS else DENSE, LEAST_ROW, rest)
     page.resize(width, rest + body)
     bars.draw(page, at.lefts, top, at.width, body)
@@ -149,7 +149,7 @@ def _draw(
     parts.label_rows(page, labels, at.labels)
     _draw_heads(page, at, top)
     if panel.matrices:
-        panel.draw(top + body + BELOW + SPACE)
+        panel.draw(top + body + below + SPACE)
     header.draw(page)
     parts.draw_notes(page, lines, rest + body - parts.notes_height(lines))
 
@@ -196,11 +196,12 @@ def _header(page: Page, comparison: ResultComparison, width: float) -> Header:
         quoted += f" against “{isolated(contrast_text(one))}”"
     part = part_of_target(one, comparison.token)
     signed = next((each for each in comparison.results if each.signed), one)
+    alike = {each.unit for each in comparison.results if each.signed == signed.signed} == {signed.unit}
 
     def lines(inner: float) -> list[str]:
         return [
             *page.wrapped(f"{part}: {quoted}", inner, SUBTITLE, most=2),
-            *page.wrapped(meaning_of_signs(signed), inner, SUBTITLE),
+            *page.wrapped(meaning_of_signs(signed, unit=alike), inner, SUBTITLE),
             page.fitted(page.drawable(one_line(one.provenance.model or "?")), inner, SUBTITLE),
         ]
 

@@ -23,6 +23,7 @@ __all__ = [
     "half_width_notes",
     "meaning_of_signs",
     "method_line",
+    "quantity_of",
     "ranking",
     "score_line",
     "summary",
@@ -73,17 +74,21 @@ def target_text(attribution: Attribution) -> str:
     return quotable(attribution.whole_target)
 
 
-def meaning_of_signs(attribution: Attribution) -> str:
-    """A sentence on positive and negative values: what they raise and lower, and what a rise means."""
-    what, unit, rise = scored(attribution.provenance), attribution.unit, attribution.provenance.target_rise
+def meaning_of_signs(attribution: Attribution, *, unit: bool = True) -> str:
+    """A sentence on positive and negative values: what they raise and lower, and what a rise means.
+
+    Args:
+        attribution: the result.
+        unit: name the unit of the values.
+    """
+    what, rise = scored(attribution.provenance), attribution.provenance.target_rise
+    said = f" ({attribution.unit})" if unit else ""
     if not attribution.signed:
-        return (
-            f"Magnitudes ({unit}): they do not say whether a feature raises or lowers {what and 'the '}{what or SCORE}."
-        )
+        return f"Magnitudes{said}: they do not say whether a feature raises or lowers {what and 'the '}{what or SCORE}."
     if not what:
-        return f"Above 0 raises {SCORE} ({unit}), below 0 lowers it."
+        return f"Above 0 raises {SCORE}{said}, below 0 lowers it."
     # Some units repeat the name: the perplexity of the target, in units of perplexity.
-    measured = f"the {what}" if unit in what else f"the {what} ({unit})"
+    measured = f"the {what}" if attribution.unit in what else f"the {what}{said}"
     then = f", which {rise}" if rise else ""
     return f"Above 0 raises {measured}{then}; below 0 does the opposite."
 
@@ -92,6 +97,20 @@ def estimand_of(attribution: Attribution) -> str:
     """The estimand, and of what, unless that is the target's log-probability."""
     what, estimand = scored(attribution.provenance), one_line(attribution.estimand)
     return f"{estimand} of the {what}" if what else estimand
+
+
+def quantity_of(attribution: Attribution, *, magnitudes: bool = False) -> str:
+    """The estimand and its unit, unless the estimand names the unit already.
+
+    Args:
+        attribution: the result.
+        magnitudes: say so of values without signs.
+    """
+    estimand, unit = estimand_of(attribution), one_line(attribution.unit)
+    said = [] if unit in estimand.split() else [unit]
+    if magnitudes and not attribution.signed:
+        said.append("magnitudes")
+    return f"{estimand} ({', '.join(said)})" if said else estimand
 
 
 def contrast_text(attribution: Attribution) -> str:

@@ -12,7 +12,6 @@ from apportion.results.comparison import ResultComparison
 from apportion.results.context_reliance import ContextReliance
 from apportion.results.evaluation import Evaluation
 from apportion.results.html_view import HtmlView
-from apportion.results.scored import scored
 from apportion_plugins.visualizers import html_parts as parts
 from apportion_plugins.visualizers.facts import (
     contrast_text,
@@ -113,19 +112,15 @@ def _header(attribution: Attribution) -> list[str]:
     if attribution.provenance.contrast is not None:
         against = f'<span class="apn-soft">against</span> {parts.quotation(contrast_text(attribution))} '
     provenance = attribution.provenance
-    what = f"the {scored(provenance)}" if scored(provenance) else "the target's score"
-    rise = f", which {provenance.target_rise}" if provenance.target_rise else ""
     model = parts.piece(provenance.model or "?")
-    key = (
-        f'−{most} lowers {escape(what)} <span class="apn-key"></span> +{most} {unit} raises it{escape(rise)}'
-        if attribution.signed
-        else f'0 <span class="apn-key apn-m"></span> {most} {unit}<br>{escape(meaning_of_signs(attribution))}'
-    )
+    least, highest, kind = (f"−{most}", f"+{most}", "") if attribution.signed else ("0", most, " apn-m")
+    key = f'<span class="apn-whole">{least} <span class="apn-key{kind}"></span> {highest}</span> {unit}'
     return [
         f'<p class="apn-title">{escape(estimand_of(attribution))}</p>',
         f'<p><span class="apn-soft">Target</span> {parts.quotation(target_text(attribution))} {against}'
         f'<span class="apn-soft">· model</span> {model}</p>',
         f'<p class="apn-soft">{key}</p>',
+        parts.soft(meaning_of_signs(attribution)),
     ]
 
 

@@ -13,6 +13,7 @@ from apportion.results.attribution import Attribution
 from apportion.results.modules import module_values
 from apportion_plugins.visualizers import figure as parts
 from apportion_plugins.visualizers.canvas import MARGIN, NOTE, Page, drawn
+from apportion_plugins.visualizers.facts import quantity_of
 from apportion_plugins.visualizers.fonts import lettering
 from apportion_plugins.visualizers.grid import AXIS, SCALE, Cells, draw_cells, draw_scale, label_columns
 from apportion_plugins.visualizers.header import header_of
@@ -34,6 +35,8 @@ ROW, LEAST_ROW = 0.14, 0.1
 CELL, LEAST_CELL, WIDE = 0.19, 0.17, 0.9
 LEAST_PANEL = 2.6
 GAP, NAME = 0.3, 0.3
+ROWS = "layer"
+"""Head of the numbers of rows."""
 LEAST_WIDTH = 6.4
 USUAL = 10.5
 """Width in inches that panels fill before they go on below."""
@@ -96,8 +99,7 @@ class Layers:
         part = part_of_target(attribution, token)
         fonts = lettering([*parts.figure_texts(attribution, title), *attribution.extras["modules"], part])
         hidden = left_out(weight, columns, "features", "max_features", "Σ|attribution|")
-        numbered = any(panel.name for panel in panels_of(attribution.extras["modules"]))
-        notes = [*(["Rows are layers."] if numbered else []), *hidden, *fonts.notes]
+        notes = [*hidden, *fonts.notes]
 
         def layout(page: Page) -> None:
             names = [page.drawable(ellipsis(short_label(attribution.features[i]), COLUMN)) for i in columns]
@@ -123,7 +125,8 @@ class _Sheet:
         self, page: Page, panels: list[Panel], values: Float64[np.ndarray, "M F"], columns: list[str], own: bool
     ) -> None:
         self._page, self._values, self._columns, self._own = page, values, columns, own
-        self._labels = page.width_of([label for panel in panels for label in panel.labels], NOTE) + 0.1
+        labels = [label for panel in panels for label in (*panel.labels, *([ROWS] if panel.numbered else []))]
+        self._labels = page.width_of(labels, NOTE) + 0.1
         self._longest = page.width_of(columns, parts.LABEL)
         across, self._cell = self._arranged(len(panels))
         self._lines = [panels[start : start + across] for start in range(0, len(panels), across)]
@@ -142,7 +145,7 @@ class _Sheet:
         header = header_of(attribution, page, self._width, part=part)
         lines = parts.wrapped_notes(page, notes, self._width)
         counts = [max(len(panel.rows) for panel in line) for line in self._lines]
-        below = 0.0 if self._own else AXIS
+        below = 0.0 if self._own else AXIS + (GAP / 2 if lines else 0.0)
         fixed = header.height + len(counts) * (self._rise + GAP / 2) + below + parts.notes_height(lines)
         row = page.row_height(sum(counts), ROW, LEAST_ROW, fixed)
         page.resize(self._width, fixed + sum(counts) * row)
@@ -153,7 +156,7 @@ class _Sheet:
             top += self._rise + count * row + GAP / 2
         if not self._own:
             scale = page.axes(MARGIN + self._labels, top, min(SCALE, self._width - 2 * MARGIN - self._labels), 0.1)
-            draw_scale(page, scale, limit, f"attribution ({unit})")
+            draw_scale(page, scale, limit, quantity_of(attribution))
         header.draw(page)
         parts.draw_notes(page, lines, top + below - GAP / 2)
 
@@ -166,10 +169,13 @@ class _Sheet:
         label_columns(made, [axes], self._slanted)
         axes.set_yticks(range(len(panel.rows)), panel.labels, **page.style(NOTE))
         axes.tick_params(axis="y", length=0, pad=page.points(3.0))
+        place: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points"}
+        if panel.numbered:
+            beside = (page.points(-3.0), page.points(4.0))
+            axes.annotate(ROWS, (0, 1), beside, ha="right", **place, **page.style(NOTE))
         name = page.drawable(panel.name)
         if self._own:
             name = f"{name} ({Numbers([strongest], digits=2).plain(strongest)})".lstrip()
-        place: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points"}
         above = (0.0, page.points(72 * (self._rise - NAME) + 4))
         axes.annotate(name, (0, 1), above, weight="bold", **place, **page.style(parts.LABEL))
 

@@ -24,11 +24,13 @@ class Panel:
         name: what they have in common.
         rows: their places in the result.
         labels: a label for each of them.
+        numbered: the labels are numbers of layers.
     """
 
     name: str
     rows: tuple[int, ...]
     labels: tuple[str, ...]
+    numbered: bool = True
 
 
 def panels_of(names: Sequence[str]) -> list[Panel]:
@@ -50,7 +52,7 @@ def panels_of(names: Sequence[str]) -> list[Panel]:
         made.append(Panel(short[part], tuple(rows), tuple(str(places[i].layer) for i in rows)))
     if single:
         labels = tuple(_single(places[i], short) for i in single)
-        made.append(Panel("other modules" if made else "", tuple(single), labels))
+        made.append(Panel("other modules" if made else "", tuple(single), labels, numbered=False))
     return made
 
 
