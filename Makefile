@@ -8,9 +8,10 @@ OUT := out
 OLDEST := .venv-oldest
 OLDEST_TESTS := $(addprefix tests/test_,$(addsuffix .py,\
   bench cache explainer inputs loading methods packing run_command start torch_backend triton_kernels visualizers))
-# Packages that change models, in an environment of their own: they are large, and slow transformers down.
+# Packages that change models, and Inseq, in an environment of their own: they are large, and slow transformers down.
 MODELS := .venv-models
-MODELS_TESTS := $(addprefix tests/test_,$(addsuffix .py,inside live_models loading prepared_models))
+MODELS_TESTS := $(addprefix tests/test_,$(addsuffix .py,gradient_peers inside live_models loading prepared_models) \
+  attention.py::test_weights_are_inseqs seq2seq.py::test_lora_adapters_count)
 # Workers that wait must not spin, and nested runs read bytecode that is there; tests/conftest.py sets the rest.
 QUIETLY := OMP_WAIT_POLICY=passive OPENBLAS_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 PYTEST := $(QUIETLY) $(BIN)/python -m pytest -n 2 --dist worksteal
@@ -48,7 +49,7 @@ test-oldest: ready-oldest ## run the tests that meet the oldest versions allowed
 	@$(QUIETLY) $(OLDEST)/bin/python -m pytest -n 2 --dist worksteal -m "not slow and not demo" $(OLDEST_TESTS) \
 	  $(foreach kind,Deprecation Future PendingDeprecation,-W default::$(kind)Warning)
 
-test-models: ## run the tests of models that peft, bitsandbytes, torchao and accelerate have changed
+test-models: ## run the tests beside Inseq, and of models that peft, bitsandbytes, torchao and accelerate have changed
 	@$(MAKE) --no-print-directory VENV=$(MODELS) ready-test-models
 	@$(QUIETLY) $(MODELS)/bin/python -m pytest -n 2 --dist worksteal $(MODELS_TESTS)
 
