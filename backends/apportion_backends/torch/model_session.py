@@ -106,6 +106,11 @@ class ModelSession(ABC):
             raise BackendError("This session is closed; make a new Explainer.")
         return self._model
 
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """The tokens with which the model ends a generation; empty if its configuration names none."""
+        return end_ids(self.model)
+
     def modules(self) -> Mapping[str, nn.Module]:
         """All modules of the model, by name."""
         return named_modules(self.model)

@@ -43,6 +43,11 @@ class CueFunction:
         self._contrast: Target | None = None
 
     @property
+    def explained(self) -> Bool[Tensor, " T"] | None:
+        """The chosen tokens; ``None`` before they are chosen."""
+        return self._chosen
+
+    @property
     def contrasts(self) -> bool:
         """True if tokens are compared with alternatives."""
         return compares_with_contrast(self._function)

@@ -25,11 +25,13 @@ from apportion.protocols.request import Request
 from apportion.protocols.targets import EMPTY, Target, TargetFunction
 from apportion.rendering.token_texts import token_texts
 from apportion.results.context_reliance import ContextReliance
+from apportion.results.finding import finding
 from apportion.results.outliers import outliers
 from apportion.runs.context_prompt import ContextOf
 from apportion.runs.cue_function import CueFunction
 from apportion.runs.run import Run
 from apportion.runs.stages import Stages
+from apportion.runs.step_record import StepRecord
 from apportion.runs.step_scores import recorded_steps
 from apportion.runs.target_functions import check_logits, made_target_function
 
@@ -137,7 +139,7 @@ def context_reliance(
     cues = request.target_fn.at(torch.from_numpy(sensitive), alternatives, logits[1][None])
     run.request = request = replace(request, target_fn=cues)
     game = stages.game(run, batches)
-    estimate = run_method(request, game) if sensitive.any() else _nothing(game)
+    estimate = run_method(request, game) if sensitive.any() else _nothing(game, run.steps, step.name, criteria)
     stages.compare_spellings(run, game, batches)
     return ContextReliance(
         stages.finish(run, estimate, game),
@@ -237,7 +239,10 @@ def _probabilities(logits: Float[Tensor, "T V"], target: Target) -> np.ndarray:
     return array
 
 
-def _nothing(game: Game) -> Estimate:
-    """The attributions if no token depends on the context: what would be attributed is 0, whatever the context."""
+def _nothing(game: Game, steps: StepRecord, name: str, criteria: Criteria) -> Estimate:
+    """The attributions if no token stands out: what would be attributed is 0, whatever the context."""
     zeros = torch.zeros(game.n_features, game.n_outputs, dtype=torch.float64)
-    return Estimate(zeros, notes=("no output token depends on the context, so no run of the method was needed",))
+    scores = steps.values[name]
+    found = finding(scores, np.zeros(len(scores), dtype=bool), criteria.deviations, name, steps.about[name]["unit"])
+    lower = "; a lower threshold= marks more" if np.nan_to_num(scores).any() else ""
+    return Estimate(zeros, notes=(f"{found[0].lower()}{found[1:]}{lower}. Nothing was attributed",))
