@@ -268,6 +268,7 @@ class ContextReliance:
         return "\n".join(
             [
                 f"ContextReliance: {self.finding}",
+                *([] if found else ["  a lower threshold= marks more"]),
                 *lines,
                 *more,
                 f"  {made.method}: {counted(made.evaluations, 'evaluation')}, {made.seconds:.3g} s",

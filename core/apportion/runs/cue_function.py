@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from apportion.protocols.targets import Needs, Scores, Target, TargetFunction
+from apportion.results.recipe import CONTEXT_RELIANCE
 from apportion.runs.target_functions import compares_with_contrast
 
 __all__ = ["CueFunction"]
@@ -33,6 +34,7 @@ class CueFunction:
 
     needs = Needs.LOGITS
     additive = True
+    unsavable = CONTEXT_RELIANCE
 
     def __init__(self, name: str, function: TargetFunction) -> None:
         self.name = name

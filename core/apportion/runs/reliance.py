@@ -15,11 +15,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from apportion.errors import InputError, listing, shown
+from apportion.errors import CapabilityError, InputError, listing, shown
 from apportion.game.game import Game
 from apportion.game.method_runner import run_method
 from apportion.options import named_options, whole_number
-from apportion.protocols.backend import Session
+from apportion.protocols.backend import WHITE_BOX, Session
+from apportion.protocols.inside import EmbeddedBatch, InsideSession
 from apportion.protocols.methods import Estimate
 from apportion.protocols.request import Request
 from apportion.protocols.targets import EMPTY, Target, TargetFunction
@@ -38,6 +39,7 @@ from apportion.runs.target_functions import check_logits, made_target_function
 if TYPE_CHECKING:
     from apportion.hooks.manager import Plugins
     from apportion.hooks.registry import Registry
+    from apportion.runs.resolver import Draft
 
 __all__ = ["METHODS", "ContextQuestion", "Criteria", "context_reliance"]
 
@@ -189,12 +191,27 @@ def _resolved(stages: Stages, run: Run, plugins: Plugins, session: Session, ques
         "step_scores": {name: metric},
     }
     draft = stages.resolve(run, arguments)
+    if method is None and arguments["method"] != METHODS[-1] and not _reads_embeddings(session, draft):
+        draft = stages.resolve(run, {**arguments, "method": METHODS[-1]})
     (step,) = draft.parts["step_scores"]
     if step.reference == draft.prompt.input:
         raise InputError("The prompt reads the same with its context and without; check the context and contextless=.")
     request = stages.generate(run, draft)
     step = replace(step, target_fn_name=name, options=dict(question.metric_options))
     return replace(request, step_scores=(step,), target_options=dict(options))
+
+
+def _reads_embeddings(session: Session, draft: Draft) -> bool:
+    """False if the session refuses to read this prompt by its embeddings, as gradient methods do."""
+    if not WHITE_BOX & draft.parts["method"].requires or not isinstance(session, InsideSession):
+        return True
+    ids = draft.prompt.input.ids
+    target = ids[:1] if draft.target is None else draft.target.ids
+    try:
+        with torch.no_grad(), session.forward(EmbeddedBatch(session.embeddings(ids[:1])[None], target, ids=ids)):
+            return True
+    except CapabilityError:
+        return False
 
 
 def _metric(targets: Registry, given: object, options: Mapping[str, Any], reference: str) -> tuple[str, TargetFunction]:

@@ -20,6 +20,7 @@ from apportion.rendering.encoder import check_encodable
 from apportion.rendering.prompt_text import FullPrompt
 from apportion.rendering.spelling import Spelling, other_spelling
 from apportion.rendering.token_texts import token_texts
+from apportion.rendering.unknown import note_on_unknown
 from apportion.runs.generation import Generation, cut_at
 
 if TYPE_CHECKING:
@@ -93,7 +94,9 @@ class Targets:
         if not found.ids:
             raise InputError(f"The {name} {shown(given)} is empty: it adds no tokens to this prompt.")
         texts = token_texts(self._tokenizer, (*before, *found.ids), len(before))
-        return Target(found.ids, texts, given, notes=(found.note,) if found.note else ())
+        unknown = note_on_unknown(self._tokenizer, name, given, found.ids, as_target=not self._joint)
+        notes = tuple(note for note in (found.note, unknown) if note)
+        return Target(found.ids, texts, given, notes=notes)
 
     def spellings(
         self, texts: Iterable[tuple[str | tuple[int, ...] | None, Target | None]], prompt: FullPrompt

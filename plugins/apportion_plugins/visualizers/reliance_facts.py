@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from apportion.results.context_reliance import ContextReliance, SensitiveToken
 from apportion.results.outliers import FEW
-from apportion_plugins.visualizers.facts import summary
+from apportion_plugins.visualizers.facts import error_notes, summary
 from apportion_plugins.visualizers.labels import one_line
 from apportion_plugins.visualizers.numbers import Numbers
 
@@ -57,7 +57,9 @@ def facts_of(found: ContextReliance) -> Sequence[tuple[str, str]]:
     if found.cue_deviations is not None:
         rule = f"those whose magnitude is {_deviations(found.cue_deviations)} above the mean for a token"
     cues = f"{what} ({result.unit}); {rule}{most}"
-    return [("cues", cues), *(fact for fact in summary(found.attribution) if fact[0] != "score")]
+    # Cues are shown without the errors of their values.
+    hidden = {("note", note) for note in error_notes(result)}
+    return [("cues", cues), *(fact for fact in summary(result) if fact[0] != "score" and fact not in hidden)]
 
 
 def _deviations(number: float) -> str:
