@@ -131,8 +131,8 @@ def test_a_forced_first_token_comes_before_the_target() -> None:
     model = own("bart")
     with explain(model) as explainer:
         assert starts(explainer) == [
-            "Targets are scored, and written by the model, after </s> <s>, because the generation config forces the latter "
-            "(forced_bos_token_id)."
+            "Targets are scored, and written by the model, after </s> <s>, because the generation config forces the "
+            "latter (forced_bos_token_id)."
         ]
         before = explainer.attribute(PROMPT, TARGET, method="shapley").full_value
         model.generation_config.forced_bos_token_id = 100
@@ -219,7 +219,8 @@ def test_targets_have_the_vocabulary_and_language_of_the_target() -> None:
         assert "".join(result.target_tokens) == "hund"
         assert result.feature_names == ("d", "o", "g")
         assert starts(explainer) == [
-            "Targets are scored, and written by the model, after <pad> __de__, because the tokenizer begins every target like this."
+            "Targets are scored, and written by the model, after <pad> __de__, because the tokenizer begins every "
+            "target like this."
         ]
         with torch.no_grad():
             source, read = torch.tensor([[4, 9, 20, 12, 1]]), torch.tensor([[2, 5, 107, 120, 113]])

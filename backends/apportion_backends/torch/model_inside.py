@@ -121,10 +121,10 @@ class ModelInside(ABC):
             self._checked = True
         if batch.ids and (found := self._uneven.intersection((*batch.ids, *batch.target[:-1]))):
             raise CapabilityError(
-                f"The prompt or target contains a padding token (id {listing(map(str, sorted(found)))}), and this model "
-                "counts positions by what is not padding, which embeddings do not show. Methods that read embeddings, "
-                "such as gradient methods and value zeroing, would explain another prediction. Leave the token out, or "
-                "use a perturbation method."
+                f"The prompt or target contains a padding token (id {listing(map(str, sorted(found)))}), and this "
+                "model counts positions by what is not padding, which embeddings do not show. Methods that read "
+                "embeddings, such as gradient methods and value zeroing, would explain another prediction. Leave the "
+                "token out, or use a perturbation method."
             )
 
     def _reads_alike(self, prompt: tuple[int, ...], after: tuple[int, ...] = ()) -> bool:

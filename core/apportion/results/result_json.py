@@ -24,8 +24,8 @@ __all__ = ["SCHEMA", "SCHEMA_VERSION", "dumps", "fields_of", "plain", "read", "t
 SCHEMA = "apportion.attribution"
 SCHEMA_VERSION = 2
 OTHERS = {
-    "apportion.context_reliance": "a saved context reliance. Read it with ContextReliance.load; its .attribution is the "
-    "attribution",
+    "apportion.context_reliance": "a saved context reliance. Read it with ContextReliance.load; it holds an "
+    "attribution, as its .attribution",
     "apportion.evaluation": "a saved evaluation, which holds no attribution. Read it with Evaluation.load",
 }
 """Other files of apportion, by their schema."""

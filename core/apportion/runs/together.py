@@ -10,8 +10,8 @@ from apportion.errors import InputError, shown
 from apportion.game.game import Memory
 from apportion.protocols.request import Request
 from apportion.results.attribution import Attribution
-from apportion.results.context_reliance import ContextReliance
 from apportion.results.comparison import ResultComparison
+from apportion.results.context_reliance import ContextReliance
 from apportion.runs.run import Past
 
 __all__ = ["check_one_game", "checked_results", "share_scores"]
