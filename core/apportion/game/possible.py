@@ -65,8 +65,10 @@ def within_possible(estimate: Estimate, possible: Bool[Tensor, "F K"], estimand:
     if bool(adding_up(values, rounding=SOLVED, scale=float(values.abs().max())).all()):
         moved[:, 0] = moved[:, 1:].sum(1)
     errors = None if estimate.std_error is None else torch.where(possible, estimate.std_error, 0.0)
-    replicates = None if estimate.replicates is None else estimate.replicates + moved[:, 0]
-    return replace(estimate, values=values + moved, std_error=errors, replicates=replicates)
+    replicates = estimate.replicates
+    if replicates is not None:
+        replicates = torch.where(possible[:, 0], replicates + moved[:, 0], 0.0)
+    return replace(estimate, values=torch.where(possible, values + moved, 0.0), std_error=errors, replicates=replicates)
 
 
 def adding_up(

@@ -18,8 +18,8 @@ def outlier_threshold(scores: Float64[np.ndarray, " N"], deviations: float | Non
 
     The deviation is that of a sample, as in Inseq (divided by N − 1). Of two scores, none could ever be one such
     deviation above their mean, so theirs is that of a population (divided by N): the larger one is just that far
-    above. A single score is its own threshold. Inseq takes the mean of signed scores, which for scores of both signs has no
-    meaning as a bound on magnitudes; for scores that are all positive, as divergences are, the two are the same.
+    above. A single score is its own threshold. Inseq takes the mean of signed scores, which for scores of both signs
+    has no meaning as a bound on magnitudes; for scores that are all positive, as divergences are, the two are the same.
 
     Args:
         scores: the scores, of any sign.
