@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -127,6 +129,9 @@ def test_a_refusal_is_one_sentence(save: Callable[..., Path], caplog: pytest.Log
         assert not caplog.text
     finally:
         logger.removeHandler(caplog.handler)
+    words = [sys.executable, "-m", "apportion", "attribute", "a", "--target", "b", "--model", str(folder)]
+    ended = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert ended.returncode and ended.stderr.startswith("error: ") and "standalone" not in ended.stderr
 
 
 def test_backends_for_causal_models_leave_them_to_others() -> None:

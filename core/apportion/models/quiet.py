@@ -31,6 +31,9 @@ def quiet_refusal() -> Iterator[None]:
 
     After a ``ModelError``, which says what is wrong in plain words, they are dropped; otherwise they are logged.
     """
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.get_verbosity()  # its handler is made when it is first needed
     handlers = logging.getLogger("transformers").handlers
     held: list[tuple[logging.Handler, logging.LogRecord]] = []
 
