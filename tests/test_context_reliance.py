@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -266,6 +267,7 @@ def test_the_default_method_is_one_that_the_model_allows(explainer: ap.Explainer
         ({"context": " "}, "The context must be a text and must not be blank"),
         ({"context": None}, "The context must be a text"),
         ({"prompt": ap.Text("x")}, "The input must be a text.*holds its own context"),
+        ({"prompt": " "}, "The input must be a text and must not be blank; it is ' '\\.$"),
         ({"template": "{context}"}, "must contain the placeholder {input}"),
         ({"template": "{context} {inpt}"}, "unknown placeholder {inpt}"),
         ({"template": "{context} {context} {input}"}, "must contain {context} exactly once"),
@@ -324,7 +326,87 @@ def test_views_link_tokens_with_their_cues(explainer: ap.Explainer, capsys: pyte
     assert found._repr_html_() in page and "<script" not in page
     none = explainer.context_reliance(INPUT, OUTPUT, context=CONTEXT, method="ablation", threshold=1e6)
     none.show()
-    assert "None of" in capsys.readouterr().out and "None of" in str(none.to_html())
+    shown = " ".join(capsys.readouterr().out.split())
+    score = f"{none.scores.max():.3g}"
+    largest = f"None of {T} output tokens stands out by the threshold: the largest kl_divergence is {score}"
+    (note,) = (one for one in none.attribution.provenance.notes if "stands out" in one)
+    assert "threshold=" in note and "threshold=" in repr(none)
+    for text in (shown, str(none.to_html()), repr(none), note, none.finding):
+        assert largest in text and "No output token" not in text
+    assert "cues of all marked tokens" not in str(none.to_html()) and "cues of all marked tokens" in page
+
+
+def test_short_outputs_have_sensitive_tokens(explainer: ap.Explainer) -> None:
+    """Of one or two tokens, none can be a sample's deviation above the mean; so too for features."""
+    for size in (1, 2):
+        output = list(ids_of(OUTPUT))[:size]
+        found = explainer.context_reliance(INPUT, output, context="ab cd", method="ablation")
+        assert np.flatnonzero(found.sensitive).tolist() == [int(found.scores.argmax())]
+        assert found.finding == repr(found).splitlines()[0].removeprefix("ContextReliance: ")
+        assert found.finding == f"1 of {size} output token{'s' * (size - 1)} depends on the context"
+        (token,) = found.sensitive_tokens
+        row = np.abs(found.attribution.token_values[token.position])
+        assert [cue.index for cue in token.cues] == [int(row.argmax())]
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_numbers_of_the_table_are_not_broken(
+    explainer: ap.Explainer, columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    found = explainer.context_reliance(
+        INPUT, OUTPUT, context=CONTEXT, method="kernel_shap", budget=40, threshold=None, top_tokens=3, features="tokens"
+    )
+    found.show()
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(bool(re.search(r"\d → 0\.\d", line)) for line in lines) == 3
+    assert any("kl_divergence" in line and "probability" in line for line in lines)
+    assert "±" not in "".join(lines) + str(found.to_html()), "no errors are shown, so none are explained"
+    assert 'data-head="cues (probability)"' in str(found.to_html())
+
+
+def test_what_cannot_differ_from_0_has_no_error(explainer: ap.Explainer) -> None:
+    """Tokens of the output after the last explained one, whatever the method draws."""
+    found = explainer.context_reliance(
+        INPUT, OUTPUT, context=CONTEXT, method="kernel_shap", budget=40, attribute_generated=True, top_tokens=1
+    )
+    (position,) = np.flatnonzero(found.sensitive)
+    result = found.attribution
+    later = [i for i, one in enumerate(result.features) if one.generated is not None and one.generated >= position]
+    assert later and result.std_error is not None and result.token_std_error is not None
+    assert result.std_error.any() and not result.std_error[later].any() and not result.values[later].any()
+    assert not result.token_std_error[~found.sensitive].any()
+
+
+def test_the_default_method_reads_no_embeddings_that_the_session_refuses(
+    explainer: ap.Explainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **options: object) -> None:
+        raise ap.CapabilityError("no gradients")
+
+    ask = functools.partial(explainer.context_reliance, INPUT, OUTPUT, context=CONTEXT)
+    assert ask().attribution.provenance.method == "saliency"
+    monkeypatch.setattr(explainer.session, "forward", refuse)
+    assert ask().attribution.provenance.method == "shapley"
+    with pytest.raises(ap.CapabilityError, match="no gradients"):
+        ask(method="saliency")
+
+
+def test_files_and_results_of_context_reliance_are_named(
+    explainer: ap.Explainer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = explainer.context_reliance(INPUT, OUTPUT, context=CONTEXT, method="ablation")
+    saved = found.save(tmp_path / "one.json")
+    with pytest.raises(ap.ResultError, match=r"is a saved context reliance.*\.attribution"):
+        ap.Attribution.load(saved)
+    code, _, err = _run(capsys, "evaluate", "--result", str(saved))
+    assert code and "is a saved context reliance" in " ".join(err.replace("│", " ").split())
+    for ask in (explainer.evaluate, functools.partial(explainer.refine, budget=99)):
+        with pytest.raises(ap.InputError, match=r"ContextReliance.*\.attribution"):
+            ask(found)
+        with pytest.raises(ap.InputError, match=r"run context_reliance\(\) again"):
+            ask(ap.ContextReliance.load(saved).attribution)
+    assert explainer.evaluate(found.attribution, ["deletion"])
 
 
 def test_texts_are_escaped_in_pages(explainer: ap.Explainer) -> None:
@@ -355,6 +437,8 @@ def test_the_command(tiny_model_dir: Path, tmp_path: Path, capsys: pytest.Captur
         (["--context", CONTEXT, "--context-file", str(saved)], "--context is given too"),
         (["--context", CONTEXT, "--html", "x.png"], "should end in .html"),
         (["--document", str(saved), "--context-template", "{input}"], "there is no --context"),
+        (["--context", CONTEXT, "--context-template", "{input}"], "--context-template '{input}' must contain"),
+        (["--context", CONTEXT, "--metric", "entropy"], "--metric 'entropy' does not compare"),
     ):
         code, _, err = run(*words, *wrong)
         assert code and message in " ".join(err.replace("│", " ").split()), (wrong, err)

@@ -17,7 +17,7 @@ from scripted import Scripted, Session, ids_of, scripted
 from small_tokenizers import KINDS
 
 FEW_SHOT = "Review: great film.\nLabel: positive\nReview: a waste.\nLabel: negative\nReview: I loved it.\nLabel:"
-END = tiny.tokenizer().eos_token_id
+END, START = tiny.tokenizer().eos_token_id, tiny.tokenizer().bos_token_id
 
 
 def writes(text: str, *more: int) -> ap.Explainer:
@@ -46,6 +46,7 @@ def by_model(result: ap.Attribution) -> str:
         (" ok. Go", {"stop": ["Go", ". "]}, " ok", "stop", "up to the stop text '. '"),
         (" a\nb", {"stop": "\n"}, " a", "stop", "up to the stop text '\\n'"),
         (" a\nb", {}, " a\nb</s>", "model", "and ended it with </s>"),
+        (" ok", {"eos_token_id": [5]}, " ok</s>", "limit", "which was cut off after 4 tokens"),
     ],
 )
 def test_the_result_says_where_the_target_ends(
@@ -55,6 +56,12 @@ def test_the_result_says_where_the_target_ends(
     assert (result.target_text, result.provenance.target_end, by_model(result)) == (target, end, note)
     assert result.to_dict()["provenance"]["target_end"] == end
     assert note in html.unescape(result.plot("html"))
+
+
+def test_other_control_tokens_end_nothing() -> None:
+    """Such as padding: only the tokens that the generation stops at are an end."""
+    result = explained(writes(" ok", START))
+    assert result.provenance.target_end == "limit" and by_model(result) == "which was cut off after 4 tokens"
 
 
 def test_a_given_target_was_not_written_by_the_model() -> None:

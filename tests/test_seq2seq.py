@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import logging
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -112,6 +115,25 @@ def test_models_that_write_no_text_are_refused(
             ap.Explainer(save(model), progress=False)
 
 
+def test_a_refusal_is_one_sentence(save: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:
+    """Warnings of transformers come with a model that is opened, but not with one that is refused."""
+    folder = save(tf.BertForMaskedLM(tf.BertConfig(**BERT)))
+    logger = logging.getLogger("transformers")
+    logger.addHandler(caplog.handler)
+    try:
+        tf.AutoModelForCausalLM.from_pretrained(folder)
+        assert "standalone" in caplog.text
+        caplog.clear()
+        with pytest.raises(ap.ModelError, match="is not a causal"):
+            ap.Explainer(folder, progress=False)
+        assert not caplog.text
+    finally:
+        logger.removeHandler(caplog.handler)
+    words = [sys.executable, "-m", "apportion", "attribute", "a", "--target", "b", "--model", str(folder)]
+    ended = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert ended.returncode and ended.stderr.startswith("error: ") and "standalone" not in ended.stderr
+
+
 def test_backends_for_causal_models_leave_them_to_others() -> None:
     with pytest.raises(ap.BackendError, match="Triton kernels are for causal models.*backend='torch'"):
         TritonBackend().load(tiny.spec("t5"))
@@ -131,7 +153,8 @@ def test_a_forced_first_token_comes_before_the_target() -> None:
     model = own("bart")
     with explain(model) as explainer:
         assert starts(explainer) == [
-            "Targets are scored after </s> <s>, because the generation config forces the latter (forced_bos_token_id)."
+            "Targets are scored, and written by the model, after </s> <s>, because the generation config forces the "
+            "latter (forced_bos_token_id)."
         ]
         before = explainer.attribute(PROMPT, TARGET, method="shapley").full_value
         model.generation_config.forced_bos_token_id = 100
@@ -162,8 +185,42 @@ def test_a_model_without_a_start_is_refused() -> None:
     model = own()
     model.generation_config.decoder_start_token_id = model.generation_config.bos_token_id = None
     model.config.decoder_start_token_id = model.config.bos_token_id = None
-    with pytest.raises(ap.ModelError, match="decoder_start_token_id.*Set model.generation_config"):
+    with pytest.raises(ap.ModelError, match="Set decoder_start_token_id in its generation_config.json"):
         explain(model)
+
+
+def test_positions_that_padding_decides() -> None:
+    """As in M2M-100, whose token 1 is padding: embeddings of other tokens are read as these are, but not its own."""
+    config = tiny.config("m2m_100")
+    config.pad_token_id = 1
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = tf.M2M100ForConditionalGeneration(config).double().eval()
+    (padding,) = (text for text in map(chr, range(33, 127)) if ids(text) == [1])
+    method = Ask(lambda inside: float(inside.values(inside.embeddings()[None])[0, 0].detach()))
+    with explain(model) as explainer:
+        explainer.attribute(ap.Text(PROMPT, by="tokens"), TARGET, method=method)
+        assert method.found == pytest.approx(log_prob(model), abs=1e-6)
+        assert explainer.attribute(PROMPT, TARGET, method="saliency").values.all()
+        for prompt, target in ((f"{padding}{PROMPT}", TARGET), (PROMPT, f"{padding}{TARGET}")):
+            for name in ("saliency", "value_zeroing"):
+                with pytest.raises(ap.CapabilityError, match=r"contains a padding token \(id 1\)"):
+                    explainer.attribute(prompt, target, method=name)
+        found = explainer.attribute(f"{padding}{PROMPT}", TARGET, method="shapley")
+        assert found.full_value == pytest.approx(log_prob(model, f"{padding}{PROMPT}"), abs=1e-6)
+        reliance = explainer.context_reliance(PROMPT, TARGET, context=f"a {padding} b")
+        assert reliance.attribution.provenance.method == "shapley"
+
+
+def test_unknown_texts_are_named() -> None:
+    for family, make in (("t5", KINDS["wordpiece"]), ("llama", KINDS["wordpiece"])):
+        with explain(tiny.model(family), make()) as explainer:
+            notes = explainer.attribute("a 日本 b", "a 🙂", method="ablation").provenance.notes
+            (prompt, target) = (note for note in notes if "does not know parts" in note)
+            assert "of the prompt" in prompt and "'日" in prompt
+            assert "of the target" in target and "'🙂'" in target
+            notes = explainer.attribute("a b", "b", method="ablation").provenance.notes
+            assert not any("does not know" in note for note in notes)
 
 
 class TwoTongues(PreTrainedTokenizer):
@@ -218,7 +275,8 @@ def test_targets_have_the_vocabulary_and_language_of_the_target() -> None:
         assert "".join(result.target_tokens) == "hund"
         assert result.feature_names == ("d", "o", "g")
         assert starts(explainer) == [
-            "Targets are scored after <pad> __de__, because the tokenizer begins every target like this."
+            "Targets are scored, and written by the model, after <pad> __de__, because the tokenizer begins every "
+            "target like this."
         ]
         with torch.no_grad():
             source, read = torch.tensor([[4, 9, 20, 12, 1]]), torch.tensor([[2, 5, 107, 120, 113]])

@@ -208,7 +208,7 @@ def test_any_function_of_logits_is_one(explainer: ap.Explainer) -> None:
         ({"step_scores": [("kl_divergence", 3)]}, "must be a target function, or a pair"),
         ({"step_scores": ["prob", "prob"]}, "has 'prob' twice. Name them in a dict"),
         ({"step_scores": 3}, "step_scores=3 must be a list of target functions"),
-        ({"step_scores": [3]}, "a step score=3 must be a name"),
+        ({"step_scores": [3]}, "step_scores= contains 3, which is neither the name"),
         ({"step_scores": {1: "prob"}}, "must have names as keys"),
         ({"step_scores": [(Huge(), {"x": 1})]}, "requires the name of a target function"),
     ],
@@ -279,6 +279,7 @@ def test_the_command_line_records_them(tiny_model_dir: Path, capsys: pytest.Capt
     assert data["provenance"]["step_scores"]["kl_divergence"]["options"] == {"reference": "empty"}
     for wrong, message in (
         (["--step-score", "prop"], "Did you mean 'prob'"),
+        (["--step-score", "prob", "--step-score", "prob"], "'prob' is given twice"),
         (["--step-score", "contrast_prob"], "give it as --contrast"),
         (["--step-score-option", "prob.x=1"], "is not among the step scores"),
         (["--step-score", "prob", "--step-score-option", "x=1"], "does not name an option"),

@@ -12,6 +12,7 @@ import torch
 
 from apportion.errors import BackendError, shown
 from apportion.models.dtypes import torch_dtype
+from apportion.models.quiet import quiet_refusal
 from apportion.models.spec import is_url
 from apportion.protocols.backend import Available, BackendInfo, Capability, Unavailable
 from apportion.protocols.model import ModelSpec
@@ -61,6 +62,7 @@ class TorchBackend:
 
         return is_transformers_pair(spec)
 
+    @quiet_refusal()
     def load(
         self,
         spec: ModelSpec,

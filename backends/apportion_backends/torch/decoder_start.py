@@ -45,7 +45,8 @@ def decoder_start(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
     if first is None:
         raise ModelError(
             f"The configuration of this {type(model).__name__} has no decoder_start_token_id, so the token that its "
-            "decoder begins with is unknown. Set model.generation_config.decoder_start_token_id."
+            "decoder begins with is unknown. Set decoder_start_token_id in its generation_config.json, or in "
+            "model.generation_config of a model that is loaded."
         )
     forced = _configured(model, "forced_bos_token_id")
     if forced is not None:
@@ -68,7 +69,7 @@ def decoder_start(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
 
 def _with_note(tokenizer: PreTrainedTokenizerBase, ids: tuple[int, ...], why: str) -> DecoderStart:
     names = " ".join(map(str, tokenizer.convert_ids_to_tokens(list(ids))))
-    return DecoderStart(ids, (f"targets are scored after {names}, because {why}",))
+    return DecoderStart(ids, (f"targets are scored, and written by the model, after {names}, because {why}",))
 
 
 def _configured(model: Any, name: str) -> int | None:

@@ -17,7 +17,7 @@ from apportion_backends.torch.stopping import StopAtText
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["GREEDY", "generated"]
+__all__ = ["GREEDY", "end_ids", "generated"]
 
 GREEDY: Mapping[str, object] = {
     "max_new_tokens": 25,
@@ -34,6 +34,13 @@ GREEDY: Mapping[str, object] = {
     "top_k": None,
 }
 """Options of generation if the user gives no target: greedy, whatever the model's own settings are."""
+
+
+def end_ids(model: PreTrainedModel) -> tuple[int, ...]:
+    """The tokens with which a model ends a generation; empty if its generation configuration names none."""
+    found: object = getattr(model.generation_config, "eos_token_id", None)
+    listed = found if isinstance(found, list | tuple) else (found,)
+    return tuple(token for token in listed if isinstance(token, int))
 
 
 def generated(

@@ -62,10 +62,14 @@ class DecoderInside(ModelInside):
         layer: nn.Module = self._model.get_input_embeddings()
         return layer
 
-    def _last(self, points: Float[Tensor, "B P D"] | None, ids: tuple[int, ...]) -> Float[Tensor, "B V"]:
-        read: dict[str, Any] = {"inputs_embeds": points}
+    def _last(
+        self, points: Float[Tensor, "B P D"] | None, ids: tuple[int, ...], after: tuple[int, ...] = ()
+    ) -> Float[Tensor, "B V"]:
         if points is None:
-            read = {"input_ids": torch.tensor([ids], device=input_device(self._model))}
+            read: dict[str, Any] = {"input_ids": torch.tensor([(*ids, *after)], device=input_device(self._model))}
+        else:
+            following = self.embeddings(after, target=True).to(points).expand(len(points), -1, -1)
+            read = {"inputs_embeds": torch.cat([points, following], dim=1)}
         logits: Tensor = self._model(**read, use_cache=False, return_dict=True).logits
         return logits[:, -1]
 

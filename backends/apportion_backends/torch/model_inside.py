@@ -12,13 +12,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from apportion.errors import CapabilityError, InputError
+from apportion.errors import CapabilityError, InputError, listing
 from apportion.protocols.inside import Edits, EmbeddedBatch
 from apportion_backends.torch.comparing import Traits
 from apportion_backends.torch.edits import Here, editing, named_modules
 from apportion_backends.torch.gradient_check import computed_by_torch, gradient_is_right
 from apportion_backends.torch.head import Head, upcast
-from apportion_backends.torch.inputs import input_device
+from apportion_backends.torch.inputs import input_device, ordinary_ids, padding_ids
 from apportion_backends.torch.memory import translate_out_of_memory
 from apportion_backends.torch.modes import evaluating
 from apportion_backends.torch.recompute import recomputing
@@ -29,8 +29,8 @@ LEAST_ROWS = 4
 """Rows of a product with the output layer. With fewer, the products of its backward pass, which add up as many numbers
 as there are tokens, had ten times the rounding error on a CPU in fp32, and took longer."""
 
-PROBED = (1, 2, 3, 4)
-"""Tokens on which embeddings are compared with token ids."""
+PROBED = 4
+"""Number of tokens on which embeddings are compared with token ids."""
 
 Edited = Callable[[nn.Module, Tensor], Tensor]
 """What an embedding layer returns after edits, from the layer and what it returned."""
@@ -48,6 +48,7 @@ class ModelInside(ABC):
         self._model = model
         self._traits = traits
         self._checked = False
+        self._uneven: frozenset[int] = frozenset()
         self._recomputes: dict[nn.Module, bool] = {}
 
     @abstractmethod
@@ -74,8 +75,16 @@ class ModelInside(ABC):
         """
 
     @abstractmethod
-    def _last(self, points: Float[Tensor, "B P D"] | None, ids: tuple[int, ...]) -> Float[Tensor, "B V"]:
-        """Logits of the first token of a target, after prompts given by their embeddings, or after token ids."""
+    def _last(
+        self, points: Float[Tensor, "B P D"] | None, ids: tuple[int, ...], after: tuple[int, ...] = ()
+    ) -> Float[Tensor, "B V"]:
+        """Logits of the next token of a target, after prompts and tokens of the target.
+
+        Args:
+            points: embeddings of prompts; ``None`` to read everything by token ids.
+            ids: the prompt, read if there are no embeddings.
+            after: tokens of the target, read by their embeddings if the prompts are.
+        """
 
     def embeddings(self, ids: tuple[int, ...], *, target: bool = False) -> Float[Tensor, "L D"]:
         """Embeddings of the tokens of a prompt or target, detached."""
@@ -101,7 +110,7 @@ class ModelInside(ABC):
 
         Raises:
             InputError: the embeddings do not have the model's width.
-            CapabilityError: the model reads more than embeddings.
+            CapabilityError: the model reads more than embeddings, in general or of this prompt and target.
         """
         width = self.embeddings(batch.target[:1], target=True).shape[-1]
         if batch.prompts.shape[-1] != width:
@@ -110,6 +119,20 @@ class ModelInside(ABC):
             with torch.inference_mode(False), torch.enable_grad():
                 self._check_model()
             self._checked = True
+        if batch.ids and (found := self._uneven.intersection((*batch.ids, *batch.target[:-1]))):
+            raise CapabilityError(
+                f"The prompt or target contains a padding token (id {listing(map(str, sorted(found)))}), and this "
+                "model counts positions by what is not padding, which embeddings do not show. Methods that read "
+                "embeddings, such as gradient methods and value zeroing, would explain another prediction. Leave the "
+                "token out, or use a perturbation method."
+            )
+
+    def _reads_alike(self, prompt: tuple[int, ...], after: tuple[int, ...] = ()) -> bool:
+        """True if token ids and their embeddings give the same logits."""
+        with torch.no_grad():
+            by_id = upcast(self._last(None, prompt, after))
+            found = upcast(self._last(self.embeddings(prompt)[None], prompt, after))
+            return torch.allclose(by_id, found, rtol=1e-3, atol=1e-3 * float(by_id.abs().max()))
 
     def _check_model(self) -> None:
         """Refuse a model that reads more than embeddings, or whose gradients are wrong.
@@ -117,19 +140,23 @@ class ModelInside(ABC):
         Raises:
             CapabilityError: the model is such a one.
         """
-        point = self.embeddings(PROBED)[None]
+        ids = ordinary_ids(self._model, PROBED)
+        point = self.embeddings(ids)[None]
 
         def compute(points: Float[Tensor, "B P D"]) -> Float[Tensor, "B V"]:
-            return upcast(self._last(points.to(point), PROBED))
+            return upcast(self._last(points.to(point), ids))
 
-        with torch.no_grad():
-            by_id = upcast(self._last(None, PROBED))
-            same = torch.allclose(by_id, compute(point), rtol=1e-3, atol=1e-3 * float(by_id.abs().max()))
-        if not same:
+        if not self._reads_alike(ids):
             raise CapabilityError(
-                "This model reads more of a token than its input embedding, so gradients with respect to embeddings "
-                "are not those of its tokens. Use a perturbation method."
+                "This model reads more of a token than its input embedding, so what is computed from embeddings, such "
+                "as gradients, does not belong to its tokens. Use a perturbation method."
             )
+        first, second, *rest = ids
+        self._uneven = frozenset(
+            pad
+            for pad in padding_ids(self._model)
+            if not self._reads_alike((first, pad, second, *rest), (first, pad, second))
+        )
         if not computed_by_torch(self._model) and not gradient_is_right(compute, point, self._model.dtype):
             raise CapabilityError(
                 "The gradients of this model differ from finite differences of its scores: an operation of its "

@@ -18,6 +18,7 @@ from apportion_backends.torch.checksum import model_checksum
 from apportion_backends.torch.comparing import Traits
 from apportion_backends.torch.edits import named_modules
 from apportion_backends.torch.fingerprint import fingerprint, weights_bytes
+from apportion_backends.torch.generating import end_ids
 from apportion_backends.torch.guard import Guard
 from apportion_backends.torch.head import Head, all_logits, at_targets, log_probs_of_logits, target_log_probs, upcast
 from apportion_backends.torch.inputs import input_device
@@ -105,6 +106,11 @@ class ModelSession(ABC):
         if self._model is None:
             raise BackendError("This session is closed; make a new Explainer.")
         return self._model
+
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """The tokens with which the model ends a generation; empty if its configuration names none."""
+        return end_ids(self.model)
 
     def modules(self) -> Mapping[str, nn.Module]:
         """All modules of the model, by name."""

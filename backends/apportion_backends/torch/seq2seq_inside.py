@@ -80,15 +80,17 @@ class Seq2SeqInside(ModelInside):
         layer: nn.Module = half.get_input_embeddings()
         return layer
 
-    def _last(self, points: Float[Tensor, "B P D"] | None, ids: tuple[int, ...]) -> Float[Tensor, "B V"]:
+    def _last(
+        self, points: Float[Tensor, "B P D"] | None, ids: tuple[int, ...], after: tuple[int, ...] = ()
+    ) -> Float[Tensor, "B V"]:
         rows = 1 if points is None else len(points)
         device = input_device(self._model)
-        start = torch.tensor(self.start, device=device).expand(rows, -1)
+        start = torch.tensor((*self.start, *after), device=device).expand(rows, -1)
         if points is None:
             # All by token ids, as batches are read; the decoder reads embeddings below.
             read: dict[str, Any] = {"input_ids": torch.tensor([ids], device=device), "decoder_input_ids": start}
         else:
-            begun = self.embeddings(self.start, target=True).expand(rows, -1, -1)
+            begun = self.embeddings((*self.start, *after), target=True).expand(rows, -1, -1)
             read = {"inputs_embeds": points, "decoder_inputs_embeds": begun}
         logits: Tensor = self._model(**read, use_cache=False, return_dict=True).logits
         return logits[:, -1]

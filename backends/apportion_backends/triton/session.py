@@ -110,6 +110,11 @@ class TritonSession:
         self._notes["logits for the target function were computed by PyTorch"] = None
         return self._inner.logits(batch, rows)
 
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """The tokens with which the model ends a generation."""
+        return self._inner.end_ids
+
     def generate(
         self,
         prompt: ModelInput,

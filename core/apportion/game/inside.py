@@ -226,7 +226,7 @@ class GameInside:
             if len(target) != len(given):
                 raise InputError(f"There are {len(given)} prompts, but following= has {len(target)} rows.")
         self._charge(len(given))
-        return Pass(given, self.prompt_ids[: tokens - given.shape[1]], target, edits, together)
+        return Pass(given, self.prompt_ids[: tokens - given.shape[1]], target, edits, together, self.prompt_ids)
 
 
 def _embeddings(what: str, found: object, lengths: set[int]) -> Float[Tensor, "B P D"]:

@@ -22,15 +22,24 @@ SOLVED = 1e-6
 """The same for the output of a method, which may have solved equations."""
 
 
-def possible_features(features: Sequence[Feature], n_tokens: int) -> Bool[Tensor, "F K"]:
-    """Mask of the features that can affect each output: all of them the whole target, and each token those before it.
+def possible_features(
+    features: Sequence[Feature], n_tokens: int, explained: Bool[Tensor, " T"] | None = None
+) -> Bool[Tensor, "F K"]:
+    """Mask of the features that can affect each output: each token those before it, and the whole target all of them.
+
+    If the values of some tokens are 0 by definition, no feature can affect these, nor the whole target through them.
 
     Args:
         features: the features, of the prompt and perhaps of the target.
         n_tokens: number of target tokens.
+        explained: the tokens whose values are not 0 by definition; ``None`` for all.
     """
-    rows = [[True, *(feature.precedes(t) for t in range(n_tokens))] for feature in features]
-    return torch.tensor(rows, dtype=torch.bool).reshape(len(features), 1 + n_tokens)
+    rows = [[feature.precedes(t) for t in range(n_tokens)] for feature in features]
+    tokens = torch.tensor(rows, dtype=torch.bool).reshape(len(features), n_tokens)
+    if explained is None:
+        return torch.cat([torch.ones(len(features), 1, dtype=torch.bool), tokens], dim=1)
+    tokens &= explained
+    return torch.cat([tokens.any(1, keepdim=True), tokens], dim=1)
 
 
 def within_possible(estimate: Estimate, possible: Bool[Tensor, "F K"], estimand: str) -> Estimate:
@@ -44,20 +53,22 @@ def within_possible(estimate: Estimate, possible: Bool[Tensor, "F K"], estimand:
 
     Args:
         estimate: the estimate of a method.
-        possible: which features can affect each output; all of them the first.
+        possible: which features can affect each output.
         estimand: name of the quantity that the values estimate.
     """
     if bool(possible.all()):
         return estimate
     values = estimate.values
     wrong = torch.where(possible, 0.0, values)
-    given = wrong.sum(0) / possible.sum(0) if estimand in EFFICIENT else torch.zeros_like(wrong[0])
+    given = wrong.sum(0) / possible.sum(0).clamp(min=1) if estimand in EFFICIENT else torch.zeros_like(wrong[0])
     moved = torch.where(possible, given, -values)
     if bool(adding_up(values, rounding=SOLVED, scale=float(values.abs().max())).all()):
         moved[:, 0] = moved[:, 1:].sum(1)
     errors = None if estimate.std_error is None else torch.where(possible, estimate.std_error, 0.0)
-    replicates = None if estimate.replicates is None else estimate.replicates + moved[:, 0]
-    return replace(estimate, values=values + moved, std_error=errors, replicates=replicates)
+    replicates = estimate.replicates
+    if replicates is not None:
+        replicates = torch.where(possible[:, 0], replicates + moved[:, 0], 0.0)
+    return replace(estimate, values=torch.where(possible, values + moved, 0.0), std_error=errors, replicates=replicates)
 
 
 def adding_up(

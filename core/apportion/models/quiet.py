@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["quiet_transformers", "without_load_report"]
+from apportion.errors import ModelError
+
+__all__ = ["quiet_refusal", "quiet_transformers", "without_load_report"]
 
 
 @contextmanager
@@ -21,6 +23,41 @@ def quiet_transformers() -> Iterator[None]:
     finally:
         if was_on:
             transformers_logging.enable_progress_bar()
+
+
+@contextmanager
+def quiet_refusal() -> Iterator[None]:
+    """Context in which warnings of transformers about a model are held until it is accepted.
+
+    After a ``ModelError``, which says what is wrong in plain words, they are dropped; otherwise they are logged.
+    """
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.get_verbosity()  # its handler is made when it is first needed
+    handlers = logging.getLogger("transformers").handlers
+    held: list[tuple[logging.Handler, logging.LogRecord]] = []
+
+    def holder(handler: logging.Handler) -> Callable[[logging.LogRecord], bool]:
+        def hold(record: logging.LogRecord) -> bool:
+            held.append((handler, record))
+            return False
+
+        return hold
+
+    filters = [(handler, holder(handler)) for handler in handlers]
+    for handler, hold in filters:
+        handler.addFilter(hold)
+    refused = False
+    try:
+        yield
+    except ModelError:
+        refused = True
+        raise
+    finally:
+        for handler, hold in filters:
+            handler.removeFilter(hold)
+        for handler, record in () if refused else held:
+            handler.handle(record)
 
 
 @contextmanager

@@ -263,7 +263,11 @@ class LogitsSession(Session, Protocol):
 
 @runtime_checkable
 class GenerateSession(Session, Protocol):
-    """A session with the capability ``GENERATE``."""
+    """A session with the capability ``GENERATE``.
+
+    Optional attribute: ``end_ids``, the tokens with which the model ends a generation; without it, the end-of-text
+    token of the tokenizer.
+    """
 
     def generate(
         self,

@@ -67,6 +67,8 @@ class EmbeddedBatch:
         prefix: tokens before each prompt. They need no gradient, so a session may read them once.
         following: embeddings of the T − 1 target tokens that are read; ``None`` for the target's own.
         edits: changes to what modules return or read.
+        ids: tokens of the full prompt that the embeddings stand for, with the prefix, by which a session can check that
+            it reads them alike; empty if there is no such prompt.
     """
 
     prompts: Float[Tensor, "B P D"]
@@ -74,6 +76,7 @@ class EmbeddedBatch:
     prefix: tuple[int, ...] = ()
     following: Float[Tensor, "B N D"] | None = None
     edits: Edits = NO_EDITS
+    ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

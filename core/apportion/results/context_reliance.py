@@ -18,6 +18,7 @@ from apportion.protocols.features import Feature
 from apportion.results import result_json
 from apportion.results.attribution import Attribution
 from apportion.results.display import as_html, print_view
+from apportion.results.finding import finding
 from apportion.results.html_view import HtmlView
 from apportion.results.outliers import outlier_threshold, outliers
 from apportion.results.result_json import plain
@@ -130,6 +131,11 @@ class ContextReliance:
     def threshold(self) -> float:
         """The magnitude of ``scores`` from which a token counts as sensitive."""
         return outlier_threshold(np.nan_to_num(self.scores), self.deviations)
+
+    @property
+    def finding(self) -> str:
+        """How many tokens depend on the context; if none stands out, the largest score and the threshold."""
+        return finding(self.scores, self.sensitive, self.deviations, self.metric, self.unit)
 
     @property
     def sensitive_tokens(self) -> tuple[SensitiveToken, ...]:
@@ -261,7 +267,8 @@ class ContextReliance:
         made = self.attribution.provenance
         return "\n".join(
             [
-                f"ContextReliance: {len(found)} of {counted(len(self.tokens), 'output token')} depend on the context",
+                f"ContextReliance: {self.finding}",
+                *([] if found else ["  a lower threshold= marks more"]),
                 *lines,
                 *more,
                 f"  {made.method}: {counted(made.evaluations, 'evaluation')}, {made.seconds:.3g} s",

@@ -5,17 +5,21 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float64
 
-__all__ = ["outlier_threshold", "outliers"]
+__all__ = ["FEW", "outlier_threshold", "outliers"]
 
 ROUNDING = 1e-9
+
+FEW = 2
+"""Number of scores up to which the standard deviation is that of a population."""
 
 
 def outlier_threshold(scores: Float64[np.ndarray, " N"], deviations: float | None) -> float:
     """The least magnitude that stands out: mean + ``deviations`` × standard deviation of the magnitudes.
 
-    The deviation is that of a sample, as in Inseq (divided by N − 1); a single score is its own threshold. Inseq takes
-    the mean of signed scores, which for scores of both signs has no meaning as a bound on magnitudes; for scores that
-    are all positive, as divergences are, the two are the same.
+    The deviation is that of a sample, as in Inseq (divided by N − 1). Of two scores, none could ever be one such
+    deviation above their mean, so theirs is that of a population (divided by N): the larger one is just that far
+    above. A single score is its own threshold. Inseq takes the mean of signed scores, which for scores of both signs
+    has no meaning as a bound on magnitudes; for scores that are all positive, as divergences are, the two are the same.
 
     Args:
         scores: the scores, of any sign.
@@ -24,7 +28,7 @@ def outlier_threshold(scores: Float64[np.ndarray, " N"], deviations: float | Non
     size = np.abs(scores)
     if deviations is None or not len(size):
         return 0.0
-    spread = float(size.std(ddof=1)) if len(size) > 1 else 0.0
+    spread = float(size.std(ddof=1 if len(size) > FEW else 0))
     return float(size.mean()) + deviations * spread
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from apportion.protocols.targets import Target
 
 __all__ = [
+    "CONTEXT_RELIANCE",
     "METHOD",
     "PROMPT",
     "TARGET_FN",
@@ -32,6 +33,12 @@ __all__ = [
 ]
 
 PROMPT, TARGET_FN, METHOD = "prompt", "target_fn", "method"
+
+CONTEXT_RELIANCE = (
+    "the attribution of a context reliance, which compares tokens with predictions that a file does not hold; run "
+    "context_reliance() again, and evaluate its .attribution"
+)
+"""Why the target function of a context reliance is missing."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,8 @@ class Recipe:
             InputError: one of them is missing; the message says why.
         """
         lacking = [f"{name} ({self.missing[name]})" for name in needed if name in self.missing]
+        if CONTEXT_RELIANCE in (self.missing.get(name) for name in needed):
+            raise InputError(f"The result cannot be evaluated or refined after it was read: it is {CONTEXT_RELIANCE}.")
         if lacking:
             raise InputError(
                 f"The result lacks arguments that a file cannot hold: {listing(lacking)}. Run attribute() again; with "
@@ -222,6 +231,8 @@ def _kept(name: str, make: Any, missing: dict[str, str]) -> Any:
 
 def _name(given: object) -> str:
     if not isinstance(given, str):
+        if (why := getattr(given, "unsavable", None)) is not None:
+            raise _UnsavableError(why)
         raise _UnsavableError(f"an object of the class {type(given).__name__}, not a name")
     return given
 

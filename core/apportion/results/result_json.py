@@ -23,6 +23,12 @@ __all__ = ["SCHEMA", "SCHEMA_VERSION", "dumps", "fields_of", "plain", "read", "t
 
 SCHEMA = "apportion.attribution"
 SCHEMA_VERSION = 2
+OTHERS = {
+    "apportion.context_reliance": "a saved context reliance. Read it with ContextReliance.load; it holds an "
+    "attribution, as its .attribution",
+    "apportion.evaluation": "a saved evaluation, which holds no attribution. Read it with Evaluation.load",
+}
+"""Other files of apportion, by their schema."""
 READABLE = (1, 2)
 """Versions that can be read; version 1 has no recipe."""
 
@@ -113,6 +119,8 @@ def fields_of(data: object, place: str) -> dict[str, Any]:
     Raises:
         ResultError: the schema or version is another one, or fields are missing or unknown.
     """
+    if isinstance(data, dict) and data.get("schema") in OTHERS:
+        raise ResultError(f"{place} is {OTHERS[data['schema']]}.")
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         raise ResultError(f'{place} is not a saved attribution: it has no "schema": "{SCHEMA}".')
     if data.get("version") not in READABLE or isinstance(data.get("version"), bool):

@@ -12,6 +12,7 @@ from apportion.protocols.backend import Capability
 from apportion.protocols.methods import Estimate
 from apportion.rendering.chat_hint import chat_hint
 from apportion.results.attribution import Attribution
+from apportion.results.context_reliance import ContextReliance
 from apportion.results.recipe import METHOD, PROMPT, TARGET_FN, Recipe, decoded_options, digest_of, prompt_of, target_of
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ def recipe_in(result: Attribution) -> Recipe:
         InputError: it is something else, it was changed in its file, or it is an older result, or one that was made by
             hand, and holds none.
     """
+    if isinstance(result, ContextReliance):
+        raise InputError("The result must be an Attribution, and this is a ContextReliance: take its .attribution.")
     if not isinstance(result, Attribution):
         raise InputError(f"The result must be an Attribution, not {type(result).__name__}: {shown(result)}.")
     if result.changed:

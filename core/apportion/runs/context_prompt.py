@@ -83,7 +83,9 @@ class ContextOf:
         text, context = self.prompt, self.context
         for name, given in ((INPUT, text), (CONTEXT, context)):
             if not isinstance(given, str) or not given.strip():
-                hint = " A prompt of another type holds its own context: its features." if name == INPUT else ""
+                hint = ""
+                if name == INPUT and not isinstance(given, str):
+                    hint = " A prompt of another type holds its own context, its features; leave context= out."
                 raise InputError(f"The {name} must be a text and must not be blank; it is {shown(given)}.{hint}")
         assert isinstance(text, str) and isinstance(context, str)
         by: Any = "words" if self.features is None else self.features

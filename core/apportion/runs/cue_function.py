@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from apportion.protocols.targets import Needs, Scores, Target, TargetFunction
+from apportion.results.recipe import CONTEXT_RELIANCE
 from apportion.runs.target_functions import compares_with_contrast
 
 __all__ = ["CueFunction"]
@@ -33,6 +34,7 @@ class CueFunction:
 
     needs = Needs.LOGITS
     additive = True
+    unsavable = CONTEXT_RELIANCE
 
     def __init__(self, name: str, function: TargetFunction) -> None:
         self.name = name
@@ -41,6 +43,11 @@ class CueFunction:
         self._chosen: Bool[Tensor, " T"] | None = None
         self._without: Float[Tensor, "1 T V"] | None = None
         self._contrast: Target | None = None
+
+    @property
+    def explained(self) -> Bool[Tensor, " T"] | None:
+        """The chosen tokens; ``None`` before they are chosen."""
+        return self._chosen
 
     @property
     def contrasts(self) -> bool:

@@ -15,27 +15,31 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from apportion.errors import InputError, listing, shown
+from apportion.errors import CapabilityError, InputError, listing, shown
 from apportion.game.game import Game
 from apportion.game.method_runner import run_method
 from apportion.options import named_options, whole_number
-from apportion.protocols.backend import Session
+from apportion.protocols.backend import WHITE_BOX, Session
+from apportion.protocols.inside import EmbeddedBatch, InsideSession
 from apportion.protocols.methods import Estimate
 from apportion.protocols.request import Request
 from apportion.protocols.targets import EMPTY, Target, TargetFunction
 from apportion.rendering.token_texts import token_texts
 from apportion.results.context_reliance import ContextReliance
+from apportion.results.finding import finding
 from apportion.results.outliers import outliers
 from apportion.runs.context_prompt import ContextOf
 from apportion.runs.cue_function import CueFunction
 from apportion.runs.run import Run
 from apportion.runs.stages import Stages
+from apportion.runs.step_record import StepRecord
 from apportion.runs.step_scores import recorded_steps
 from apportion.runs.target_functions import check_logits, made_target_function
 
 if TYPE_CHECKING:
     from apportion.hooks.manager import Plugins
     from apportion.hooks.registry import Registry
+    from apportion.runs.resolver import Draft
 
 __all__ = ["METHODS", "ContextQuestion", "Criteria", "context_reliance"]
 
@@ -137,7 +141,7 @@ def context_reliance(
     cues = request.target_fn.at(torch.from_numpy(sensitive), alternatives, logits[1][None])
     run.request = request = replace(request, target_fn=cues)
     game = stages.game(run, batches)
-    estimate = run_method(request, game) if sensitive.any() else _nothing(game)
+    estimate = run_method(request, game) if sensitive.any() else _nothing(game, run.steps, step.name, criteria)
     stages.compare_spellings(run, game, batches)
     return ContextReliance(
         stages.finish(run, estimate, game),
@@ -187,12 +191,27 @@ def _resolved(stages: Stages, run: Run, plugins: Plugins, session: Session, ques
         "step_scores": {name: metric},
     }
     draft = stages.resolve(run, arguments)
+    if method is None and arguments["method"] != METHODS[-1] and not _reads_embeddings(session, draft):
+        draft = stages.resolve(run, {**arguments, "method": METHODS[-1]})
     (step,) = draft.parts["step_scores"]
     if step.reference == draft.prompt.input:
         raise InputError("The prompt reads the same with its context and without; check the context and contextless=.")
     request = stages.generate(run, draft)
     step = replace(step, target_fn_name=name, options=dict(question.metric_options))
     return replace(request, step_scores=(step,), target_options=dict(options))
+
+
+def _reads_embeddings(session: Session, draft: Draft) -> bool:
+    """False if the session refuses to read this prompt by its embeddings, as gradient methods do."""
+    if not WHITE_BOX & draft.parts["method"].requires or not isinstance(session, InsideSession):
+        return True
+    ids = draft.prompt.input.ids
+    target = ids[:1] if draft.target is None else draft.target.ids
+    try:
+        with torch.no_grad(), session.forward(EmbeddedBatch(session.embeddings(ids[:1])[None], target, ids=ids)):
+            return True
+    except CapabilityError:
+        return False
 
 
 def _metric(targets: Registry, given: object, options: Mapping[str, Any], reference: str) -> tuple[str, TargetFunction]:
@@ -237,7 +256,10 @@ def _probabilities(logits: Float[Tensor, "T V"], target: Target) -> np.ndarray:
     return array
 
 
-def _nothing(game: Game) -> Estimate:
-    """The attributions if no token depends on the context: what would be attributed is 0, whatever the context."""
+def _nothing(game: Game, steps: StepRecord, name: str, criteria: Criteria) -> Estimate:
+    """The attributions if no token stands out: what would be attributed is 0, whatever the context."""
     zeros = torch.zeros(game.n_features, game.n_outputs, dtype=torch.float64)
-    return Estimate(zeros, notes=("no output token depends on the context, so no run of the method was needed",))
+    scores = steps.values[name]
+    found = finding(scores, np.zeros(len(scores), dtype=bool), criteria.deviations, name, steps.about[name]["unit"])
+    lower = "; a lower threshold= marks more" if np.nan_to_num(scores).any() else ""
+    return Estimate(zeros, notes=(f"{found[0].lower()}{found[1:]}{lower}. Nothing was attributed",))

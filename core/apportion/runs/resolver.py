@@ -36,6 +36,7 @@ from apportion.rendering.generated import GeneratedAdapter
 from apportion.rendering.prompt_text import FullPrompt
 from apportion.rendering.renderer import Renderer
 from apportion.rendering.spelling import Spelling
+from apportion.rendering.unknown import note_on_unknown
 from apportion.runs.advice import advice_on_prompt, check_arguments
 from apportion.runs.auto import UNTIL_BUDGET, Choice, choose_method
 from apportion.runs.generation import Generation, generation_of
@@ -172,6 +173,8 @@ class Resolver:
         text = None if full.text is None else full.text.text
         generation = generation_of(generate, text) if target is None else None
         renderer.note(chat_hint(prompt, full, generated=target is None))
+        if text is not None:
+            renderer.note(note_on_unknown(self._session.tokenizer, "prompt", text, full.input.ids))
         parts |= {
             "id": request_id,
             "model": self._session.info.model,

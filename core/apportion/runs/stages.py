@@ -217,7 +217,8 @@ class Stages:
         scorer, put = self.scorer(run, request, batches), ask or answered
         possible, features = None, request.adapter.features
         if any(feature.generated is not None for feature in features):
-            possible = possible_features(features, len(request.target.ids))
+            explained = getattr(request.target_fn, "explained", None)
+            possible = possible_features(features, len(request.target.ids), explained)
             require_causal(scorer.readout, request.target_fn_name, session.info.device)
 
         def score_tokens(prompts: Sequence[tuple[int, ...]], target_fn: TargetFunction) -> Float[Tensor, "N K"]:

@@ -57,6 +57,11 @@ def step_functions(given: object, targets: Registry, session: Session) -> StepFu
     found: dict[str, StepFunction] = {}
     for own_name, entry in _entries(given):
         function, options = _pair(entry)
+        if not isinstance(function, str) and not callable(function):
+            raise InputError(
+                f"step_scores= contains {shown(function)}, which is neither the name of a target function nor a "
+                f"function. Write a list such as {EXAMPLE}."
+            )
         name, made = made_target_function(
             targets, function, options, name="a step score", options_name="options of a step score"
         )

@@ -19,7 +19,8 @@ from apportion.rendering.continuation import Continuation, continuation
 from apportion.rendering.encoder import check_encodable
 from apportion.rendering.prompt_text import FullPrompt
 from apportion.rendering.spelling import Spelling, other_spelling
-from apportion.rendering.token_texts import control_ids, token_texts
+from apportion.rendering.token_texts import token_texts
+from apportion.rendering.unknown import note_on_unknown
 from apportion.runs.generation import Generation, cut_at
 
 if TYPE_CHECKING:
@@ -93,7 +94,9 @@ class Targets:
         if not found.ids:
             raise InputError(f"The {name} {shown(given)} is empty: it adds no tokens to this prompt.")
         texts = token_texts(self._tokenizer, (*before, *found.ids), len(before))
-        return Target(found.ids, texts, given, notes=(found.note,) if found.note else ())
+        unknown = note_on_unknown(self._tokenizer, name, given, found.ids, as_target=not self._joint)
+        notes = tuple(note for note in (found.note, unknown) if note)
+        return Target(found.ids, texts, given, notes=notes)
 
     def spellings(
         self, texts: Iterable[tuple[str | tuple[int, ...] | None, Target | None]], prompt: FullPrompt
@@ -141,10 +144,18 @@ class Targets:
         if cut is not None:  # answers take a line, but this one does not begin on it
             generation = Generation(generation.options)
             ids = self._generated(prompt.input, generation.options, seed, ())
-        if ids[-1] in control_ids(self._tokenizer):
+        if ids[-1] in self._ends(generation.options):
             why = f"and ended it with {self._tokenizer.convert_ids_to_tokens(ids[-1])}"
             return self._by_model(ids, "model", why), generation
         return self._by_model(ids, "limit", f"which was cut off after {counted(len(ids), 'token')}"), generation
+
+    def _ends(self, options: Mapping[str, object]) -> frozenset[int]:
+        """The tokens that end a generation; no other control token does, such as padding, after which it goes on."""
+        found: object = options.get("eos_token_id")
+        if found is None:
+            found = getattr(self._session, "end_ids", self._tokenizer.eos_token_id)
+        listed = found if isinstance(found, Iterable) else (found,)
+        return frozenset(token for token in listed if isinstance(token, int))
 
     def _by_model(self, ids: tuple[int, ...], end: str, why: str) -> Target:
         return replace(self.of_ids(ids), generated=True, end=end, notes=(f"the model wrote the target, {why}",))

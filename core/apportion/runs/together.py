@@ -11,6 +11,7 @@ from apportion.game.game import Memory
 from apportion.protocols.request import Request
 from apportion.results.attribution import Attribution
 from apportion.results.comparison import ResultComparison
+from apportion.results.context_reliance import ContextReliance
 from apportion.runs.run import Past
 
 __all__ = ["check_one_game", "checked_results", "share_scores"]
@@ -24,6 +25,8 @@ def checked_results(given: object) -> list[Attribution]:
     """
     listed = list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [given]
     wrong = next((one for one in listed if not isinstance(one, Attribution)), None)
+    if isinstance(wrong, ContextReliance):
+        raise InputError("evaluate takes attributions, and this is a ContextReliance: evaluate its .attribution.")
     if wrong is not None:
         raise InputError(
             f"evaluate takes a result or a list of results; this is {type(wrong).__name__}: {shown(wrong)}."

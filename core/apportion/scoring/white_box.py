@@ -39,6 +39,7 @@ class Pass:
         following: embeddings of the target tokens that are read; ``None`` for the target's own.
         edits: changes to what modules return or read.
         together: edits compare the prompts, so that all are read in one batch.
+        ids: tokens of the full prompt, with the prefix.
     """
 
     points: Float[Tensor, "B P D"]
@@ -46,6 +47,7 @@ class Pass:
     following: Float[Tensor, "B N D"] | None = None
     edits: Edits = NO_EDITS
     together: bool = False
+    ids: tuple[int, ...] = ()
 
     def rows(self, part: slice) -> Pass:
         """The same pass over some of the prompts."""
@@ -55,7 +57,8 @@ class Pass:
     def batch(self, target: tuple[int, ...], *, main: bool, edits: Edits | None = None) -> EmbeddedBatch:
         """The batch of a target; ``following`` belongs to the main one, not to its contrast."""
         following = self.following if main else None
-        return EmbeddedBatch(self.points, target, self.prefix, following, self.edits if edits is None else edits)
+        edits = self.edits if edits is None else edits
+        return EmbeddedBatch(self.points, target, self.prefix, following, edits, self.ids)
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ def reliance_page(found: ContextReliance) -> HtmlView:
         _style(len(linked)),
         f'<p class="apn-title">{escape(findings(found))}</p>',
         f'<p><span class="apn-soft">Model</span> {parts.piece(found.attribution.provenance.model or "?")}</p>',
-        parts.soft("Prompt, with the cues of all marked tokens of the output"),
+        parts.soft("Prompt, with the cues of all marked tokens of the output" if linked else "Prompt"),
         _prompt(found),
         parts.soft(reading(found) + hint),
         _output(found),
@@ -66,7 +66,8 @@ def _style(linked: int) -> str:
     own = (
         ".apn-view .apn-prompt span.apn-plain { cursor: auto; }\n"
         ".apn-view .apn-token:hover, .apn-view .apn-token:focus { outline: 2px solid var(--apn-ink); }\n"
-        ".apn-view .apn-cues bdi { white-space: nowrap; }"
+        ".apn-view .apn-cues bdi { white-space: nowrap; }\n"
+        "@media (max-width: 520px) { .apn-view .apn-cues > span { text-align: right; } }"
     )
     return f"<style>\n{own}\n{chr(10).join(rules)}\n</style>"
 
@@ -136,7 +137,7 @@ def _table(found: ContextReliance) -> str:
             parts.number(scores.plain(token.score), metric),
             parts.number(" → ".join(probabilities(token)), "probability without → with"),
             f'<td data-head="without context">{alternative}</td>',
-            f'<td class="apn-cues">{_cues(found, token)}</td>',
+            f'<td class="apn-cues" data-head="{escape(texts[-1])}"><span>{_cues(found, token)}</span></td>',
         ]
         lines.append("".join(cells))
     return parts.table(heads, lines, parts.STACKED)

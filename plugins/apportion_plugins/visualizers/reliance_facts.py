@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from apportion.errors import counted
 from apportion.results.context_reliance import ContextReliance, SensitiveToken
-from apportion_plugins.visualizers.facts import summary
+from apportion.results.outliers import FEW
+from apportion_plugins.visualizers.facts import error_notes, summary
 from apportion_plugins.visualizers.labels import one_line
 from apportion_plugins.visualizers.numbers import Numbers
 
@@ -15,10 +15,7 @@ __all__ = ["cue_numbers", "facts_of", "findings", "probabilities", "reading", "s
 
 def findings(found: ContextReliance) -> str:
     """The result in a few words."""
-    sensitive, tokens = int(found.sensitive.sum()), counted(len(found.tokens), "output token")
-    if not sensitive:
-        return f"None of {tokens} stands out as dependent on the context"
-    return f"{sensitive} of {tokens} {'depends' if sensitive == 1 else 'depend'} on the context"
+    return one_line(found.finding)
 
 
 def reading(found: ContextReliance) -> str:
@@ -32,7 +29,8 @@ def reading(found: ContextReliance) -> str:
             f"{_deviations(found.deviations)} above the mean"
         )
     most = "" if found.most_tokens is None else f", at most {found.most_tokens}"
-    return f"Marked in the output are tokens {rule}{most}"
+    few = "; the largest of so few always is" if found.deviations and len(found.tokens) <= FEW else ""
+    return f"Marked in the output are tokens {rule}{few}{most}"
 
 
 def score_numbers(found: ContextReliance) -> Numbers:
@@ -59,7 +57,9 @@ def facts_of(found: ContextReliance) -> Sequence[tuple[str, str]]:
     if found.cue_deviations is not None:
         rule = f"those whose magnitude is {_deviations(found.cue_deviations)} above the mean for a token"
     cues = f"{what} ({result.unit}); {rule}{most}"
-    return [("cues", cues), *(fact for fact in summary(found.attribution) if fact[0] != "score")]
+    # Cues are shown without the errors of their values.
+    hidden = {("note", note) for note in error_notes(result)}
+    return [("cues", cues), *(fact for fact in summary(result) if fact[0] != "score" and fact not in hidden)]
 
 
 def _deviations(number: float) -> str:

@@ -26,7 +26,9 @@ from apportion_plugins.visualizers.reliance_facts import (
 
 __all__ = ["RelianceView"]
 
-LABEL = 24
+LABEL, SHORT_LABEL = 24, 14
+WIDE = 110
+"""Columns of the terminal from which labels have their full length."""
 MOST_CUES = 8
 
 
@@ -51,7 +53,7 @@ class RelianceView:
             yield Padding(text, (0, 2))
             yield Text()
         if self.found.sensitive.any():
-            yield self._table(pen)
+            yield self._table(pen, LABEL if options.max_width >= WIDE else SHORT_LABEL)
             yield Text()
         grid = Table.grid(padding=(0, 2))
         grid.add_column(no_wrap=True)
@@ -92,24 +94,24 @@ class RelianceView:
             text.append(pen.say(body if pen.coloured else f"[{body}]"), pen.background(float(strength[i])))
         return text
 
-    def _table(self, pen: Pen) -> Table:
+    def _table(self, pen: Pen, label: int) -> Table:
         """A row for each sensitive token."""
         scores = score_numbers(self.found)
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
         table.add_column("token", no_wrap=True)
-        heads = [f"{one_line(self.found.metric)} ({self.found.unit})", pen.say("probability without → with context")]
+        heads = [f"{one_line(self.found.metric)}\n({self.found.unit})", pen.say("probability\nwithout → with")]
         for head in heads:
-            table.add_column(Text(head), justify="right", overflow="fold")
-        table.add_column(Text("without context"), no_wrap=True)
-        table.add_column(Text(pen.say(f"cues ({self.found.attribution.unit})")), overflow="fold")
+            table.add_column(Text(head, justify="right"), justify="right", no_wrap=True)
+        table.add_column(Text("without\ncontext"), no_wrap=True)
+        table.add_column(Text(pen.say(f"cues\n({self.found.attribution.unit})")), overflow="fold")
         for token in self.found.sensitive_tokens:
             before, after = probabilities(token)
             alternative = "(the same)" if token.contextless == token.text else one_line(token.contextless)
             table.add_row(
-                Text(pen.cell(ellipsis(one_line(token.text), LABEL))),
+                Text(pen.cell(ellipsis(one_line(token.text), label))),
                 Text(pen.say(scores.plain(token.score))),
                 Text(pen.say(f"{before} → {after}")),
-                Text(pen.cell(ellipsis(alternative, LABEL))),
+                Text(pen.cell(ellipsis(alternative, label))),
                 Text(self._cues(token, pen)),
             )
         return table

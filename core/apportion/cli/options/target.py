@@ -118,6 +118,9 @@ class TargetOptions:
         for name in options:
             if name not in self.step_score:
                 usage_error("--step-score-option", f"{name!r} is not among the step scores; add --step-score {name}.")
+        twice = next((name for name in self.step_score if self.step_score.count(name) > 1), None)
+        if twice is not None:
+            usage_error("--step-score", f"{twice!r} is given twice.")
         return [(name, options.get(name, {})) for name in self.step_score] or None
 
     def _generation(self) -> dict[str, Any] | None:
