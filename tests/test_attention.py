@@ -396,7 +396,7 @@ def test_a_range_may_be_a_text(llama: ap.Explainer, text: str, meant: list[int])
         ({"heads": {0: 1}, "layers": [0, 1]}, "must name the heads of all chosen layers; it lacks 1"),
         ({"heads": {}}, "has no layers"),
         ({"heads": {9: 0}}, "heads={9: 0}: this model has layers 0 to 1"),
-        ({"heads": {"top": 1}}, "'top' is no number"),
+        ({"heads": {"top": 1}}, "'top' is not a number"),
         ({"heads": {0: 1, "-2": 1}}, "names layer 0 twice"),
         ({"aggregate_layers": "median"}, "No aggregator of layers is called 'median'.*rollout"),
         ({"aggregate_heads": "rollout"}, "No aggregator of heads is called 'rollout'"),

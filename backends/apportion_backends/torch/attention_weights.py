@@ -194,7 +194,7 @@ def _naming(model: nn.Module, running: list[str]) -> Iterator[None]:
 
 
 def implementation_of(model: PreTrainedModel) -> str:
-    """How a model attends, such as ``"sdpa"`` or ``"eager"``."""
+    """Implementation of a model's attention, such as ``"sdpa"`` or ``"eager"``."""
     return str(getattr(model.config.get_text_config(), "_attn_implementation", None) or "eager")
 
 
@@ -281,7 +281,7 @@ def _checked(one: Attended) -> Float[Tensor, "H L M"]:
     slack = 10 * torch.finfo(one.weights.dtype).eps + 1e-6
     if least < 0 or not most <= 1 + slack:
         raise CapabilityError(
-            f"What the module {one.module!r} attends with are no shares: the least is {least:.3g}, and a row adds up "
+            f"What the module {one.module!r} attends with are not shares: the least is {least:.3g}, and a row adds up "
             f"to {most:.4g}. {NOT_PROVEN}"
         )
     return weights.detach()

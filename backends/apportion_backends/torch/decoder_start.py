@@ -16,7 +16,7 @@ __all__ = ["DecoderStart", "decoder_start"]
 
 @dataclass(frozen=True, slots=True)
 class DecoderStart:
-    """What a decoder reads before the target.
+    """Tokens that a decoder reads before the target.
 
     Attributes:
         ids: token ids, at least one.

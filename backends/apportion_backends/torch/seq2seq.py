@@ -89,7 +89,7 @@ class Seq2SeqSession(ModelSession):
         room: int | None = None,
         stop: Sequence[str] = (),
     ) -> Ids:
-        """What the decoder writes after its start; greedy with 25 new tokens unless ``options`` say otherwise.
+        """Tokens that the decoder writes after its start; greedy with 25 new tokens unless ``options`` say otherwise.
 
         Args:
             prompt: prompt that the encoder reads.

@@ -109,7 +109,7 @@ class Seq2SeqInside(ModelInside):
         return self._logits_in_fp32(self._halves.scaled(decoded[:, first:]))
 
     def _embedded(self, batch: EmbeddedBatch, edited: Edited) -> tuple[Float[Tensor, "B P D"], Float[Tensor, "B Q D"]]:
-        """What the encoder and the decoder read, after edits."""
+        """Embeddings that the encoder and the decoder read, after edits."""
         rows = len(batch.prompts)
         before = self.embeddings(batch.prefix).expand(rows, -1, -1)
         start = self.embeddings(self.start, target=True).expand(rows, -1, -1)

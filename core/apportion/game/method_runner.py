@@ -278,7 +278,7 @@ def up_to_first_question(
 ) -> None:
     """Call a function that queries a game, and end it at its first query; errors before that are raised.
 
-    A look at the model's ``modules``, if they are given, is no query.
+    A look at the model's ``modules``, if they are given, is not a query.
     """
     asked = False
 

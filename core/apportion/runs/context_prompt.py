@@ -52,7 +52,7 @@ class ContextOf:
         """Text of the prompt without its context; ``None`` for the prompt without any features.
 
         Raises:
-            InputError: ``contextless`` is no text, or has other placeholders than the input.
+            InputError: ``contextless`` is not a text, or has other placeholders than the input.
         """
         template = INPUT_ALONE if self.contextless is None and self.apart else self.contextless
         if template is None:
@@ -72,7 +72,7 @@ class ContextOf:
             session: session with the tokenizer.
 
         Raises:
-            InputError: a text is no text or blank, or the template lacks a placeholder.
+            InputError: a text is not a text or is blank, or the template lacks a placeholder.
         """
         if not self.apart:
             return {"prompt": self.prompt, "features": self.features}

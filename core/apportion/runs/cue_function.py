@@ -68,7 +68,7 @@ class CueFunction:
 
     @property
     def rise(self) -> str:
-        """What a higher value means."""
+        """Meaning of a higher value."""
         return str(getattr(self._function, "rise", ""))
 
     def at(self, chosen: Bool[Tensor, " T"], alternatives: Target, without: Float[Tensor, "1 T V"]) -> CueFunction:

@@ -1,4 +1,4 @@
-"""What the model predicts at each target token after single prompts; each prompt is read once."""
+"""Predictions of the model at each target token after single prompts; each prompt is read once."""
 
 from __future__ import annotations
 

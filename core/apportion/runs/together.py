@@ -64,7 +64,7 @@ def share_scores(pasts: Sequence[Past]) -> Memory:
 
 
 def _without_features(request: Request) -> object:
-    """What is read without features; with several draws of baselines, in each of them."""
+    """Prompts without features, one for each draw of baselines."""
     (item,) = request.renderer(torch.zeros(1, len(request.adapter.features), dtype=torch.bool))
     return item
 

@@ -73,7 +73,7 @@ class Distribution:
 
     @property
     def extension(self) -> str:
-        """What it registers, such as ``"method"`` for methods of either kind."""
+        """Kind of its extension, such as ``"method"`` for methods of either kind."""
         return self.kind.rpartition("-")[2]
 
     @property

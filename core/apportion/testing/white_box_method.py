@@ -111,7 +111,7 @@ class WhiteBoxMethodContract(Contract):
 
     @pytest.mark.parametrize("prompt", ARRANGEMENTS)
     def test_the_tokens_that_matter_score_highest(self, method: Method, prompt: str) -> None:
-        """Where the model reads two characters, or one, their values are the largest, and move with them.
+        """The values of the characters that the model reads, two or one, are the largest, and move with them.
 
         The last token is left out: a model reads it directly, too.
         """
@@ -125,7 +125,7 @@ class WhiteBoxMethodContract(Contract):
             )
 
     def test_positive_raises_the_score(self, method: Method) -> None:
-        """What raises the score gets the highest value, and what lowers it the lowest, below 0."""
+        """The character that raises the score gets the highest value, and the one that lowers it the lowest, below 0."""
         prompt = ARRANGEMENTS[1]
         recorded, estimates = _recorded(method)
         self.on(planted.marked_model(), recorded, prompt, TARGET[0])

@@ -182,7 +182,7 @@ def _heads_kept(
 
 
 def _notes(found: LayerRows, heads: Sequence[Float[Tensor, "H T S"]], inside: Inside, kind: Kind) -> list[str]:
-    """What a reader should know about the weights."""
+    """Notes on the weights."""
     notes = []
     first, kept = found.first_token_share, float(torch.stack([rows.sum(-1).mean() for rows in heads]).mean())
     apart = inside.special[0] or inside.feature_of[0] is None  # a note on special tokens says the same

@@ -89,7 +89,7 @@ def notes_on_modules(names: Sequence[str], complete: Sequence[Completeness], adv
 
 
 def advice(steps: int) -> str:
-    """What makes the deltas of a path smaller.
+    """Advice on how the deltas of a path become smaller.
 
     Args:
         steps: number of its points.

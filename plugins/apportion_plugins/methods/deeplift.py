@@ -29,7 +29,7 @@ class DeepLift:
     baseline times multipliers, summed over the tokens and dimensions of each feature.
 
     A multiplier is a gradient in which activation functions have the slope between baseline and prompt. Attention,
-    norms and products are no activation functions: they have their gradients at the prompt, as in Captum, so in a
+    norms and products are not activation functions: they have their gradients at the prompt, as in Captum, so in a
     transformer values need not add up to the change of the score; ``convergence_delta`` in ``extras`` says by how much
     they miss it. Captum rescales ReLU, Sigmoid, Tanh and a few others, but neither SiLU nor GELU: ``rule="captum"``
     reproduces its numbers.

@@ -1,4 +1,4 @@
-"""What modules return or read for the prompt and for a baseline, and gradients at points between the two."""
+"""Activations of modules for the prompt and for a baseline, and gradients at points between the two."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Ends:
-    """What modules return or read for the prompt and for a baseline.
+    """Activations of modules for the prompt and for a baseline.
 
     Attributes:
         chosen: the modules.

@@ -279,7 +279,7 @@ def estimate(
 
 
 def stacked(complete: Sequence[Completeness]) -> Mapping[str, np.ndarray]:
-    """What results keep of the completeness of several modules: a row for each."""
+    """Extras on the completeness of several modules: a row for each."""
     rows = [one.extras() for one in complete]
     return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
 

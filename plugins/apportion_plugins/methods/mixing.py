@@ -75,7 +75,7 @@ class LayerRows:
     def first_token_share(self) -> float:
         """Share of all weights that falls on the first token of the prompt, or of the source.
 
-        Sums or extremes of layers are no shares themselves, so it is relative to all that the rows add up to.
+        Sums or extremes of layers are not shares themselves, so it is relative to all that the rows add up to.
         """
         total = float(self.rows.sum())
         return float(self.rows[:, 0].sum()) / total if total else 0.0

@@ -123,7 +123,7 @@ def _layer_number(name: str, layer: object) -> int:
         return int(layer)  # type: ignore[call-overload, no-any-return]
     if isinstance(layer, str) and layer.lstrip("-").isdecimal():
         return int(layer)
-    raise InputError(f"{name} must map numbers of layers to heads; {shown(layer)} is no number.")
+    raise InputError(f"{name} must map numbers of layers to heads; {shown(layer)} is not a number.")
 
 
 def heads_of(picked: Picked, count: int, layer: str, noun: str = "head") -> list[int]:

@@ -18,7 +18,7 @@ __all__ = ["Points", "Slopes", "check_budget", "check_not_stationary"]
 
 @dataclass(frozen=True, slots=True)
 class Slopes:
-    """What was found at B points.
+    """Values and gradients at B points.
 
     Attributes:
         values: value of each output.

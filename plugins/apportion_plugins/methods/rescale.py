@@ -81,7 +81,7 @@ class Rescaling:
         return Edits(outputs={name: partial(self._rescale, name) for name in self._names})
 
     def notes(self) -> tuple[str, ...]:
-        """What a reader should know: activation functions that kept their gradients."""
+        """Note on activation functions that kept their gradients."""
         if not self._names:
             return (
                 "this model has no activation function that is rescaled, so values are gradients times differences "

@@ -193,7 +193,7 @@ class Summary:
         return self.aggregator.combine(numbers.detach().to("cpu", torch.float64)).abs()
 
     def _total(self, values: Float[Tensor, "F O"], other: Float[Tensor, "O X D"]) -> Float[Tensor, " O"] | None:
-        """What values are divided by, for each output."""
+        """Divisors of the values, for each output."""
         if self.normalize == "none":
             return None
         total = values.abs().sum(0)

@@ -1,4 +1,4 @@
-"""Where the value vectors of attention are: modules, and columns of what they return."""
+"""Places of the value vectors of attention: modules, and columns of what they return."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ class ValueZeros:
         return heads_of(picked, count, module.attention, "value head")
 
     def clean(self, layer: str) -> Float[Tensor, "L D"]:
-        """What a layer returns in the model as it is."""
+        """Output of a layer in the model as it is."""
         return self._clean[layer]
 
     def _read(self, rows: int, edits: Edits) -> None:

@@ -45,7 +45,7 @@ def about(result: Attribution) -> str:
 
 
 def comparison_title(comparison: ResultComparison) -> str:
-    """How many results are compared."""
+    """Number of results that are compared."""
     return counted(len(comparison.results), "attribution") + " compared"
 
 

@@ -209,7 +209,7 @@ def _header(page: Page, comparison: ResultComparison, width: float) -> Header:
 
 
 def _scale_note(comparison: ResultComparison, scale: str) -> str:
-    """How the bars of a column are scaled."""
+    """Scale of the bars of a column."""
     if len(comparison.results) == 1:
         return "The number below the column is what its longest bar can stand for."
     if scale == OWN:

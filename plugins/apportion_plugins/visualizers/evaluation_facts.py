@@ -44,7 +44,7 @@ class MetricTable:
 
 @dataclass(frozen=True)
 class MetricColumn:
-    """What several results have of one kind.
+    """Facts of one kind about several results.
 
     Attributes:
         head: name of a metric and its better direction, or of a cost.

@@ -19,7 +19,7 @@ def findings(found: ContextReliance) -> str:
 
 
 def reading(found: ContextReliance) -> str:
-    """How tokens were chosen."""
+    """Choice of the tokens."""
     metric, numbers = one_line(found.metric), score_numbers(found)
     if found.deviations is None:
         rule = f"whose {metric} is not 0"
