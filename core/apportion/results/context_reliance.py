@@ -134,7 +134,7 @@ class ContextReliance:
 
     @property
     def finding(self) -> str:
-        """How many tokens depend on the context; if none stands out, the largest score and the threshold."""
+        """Number of tokens that depend on the context; if none stands out, the largest score and the threshold."""
         return finding(self.scores, self.sensitive, self.deviations, self.metric, self.unit)
 
     @property
