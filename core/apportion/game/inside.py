@@ -314,7 +314,7 @@ def _at_random_logits(readout: Readout, *, beside: bool) -> tuple[Float[Tensor, 
     """Values and slopes of a target function at random logits; the reference has others, or the same."""
     with torch.inference_mode(False), torch.enable_grad():
         draw = torch.Generator().manual_seed(0)
-        wide = readout.vocabulary
+        wide = max(readout.vocabulary, 1 + max(map(max, readout.targets)))
         logits = [torch.randn(1, len(ids), wide, generator=draw, requires_grad=True) for ids in readout.targets]
         scores = [readout.scores_of(part, ids) for part, ids in zip(logits, readout.targets, strict=True)]
         other = torch.randn(logits[0].shape, generator=draw) if beside else logits[0].detach()

@@ -125,7 +125,7 @@ class WhiteBoxMethodContract(Contract):
             )
 
     def test_positive_raises_the_score(self, method: Method) -> None:
-        """The character that raises the score gets the highest value, and the one that lowers it the lowest, below 0."""
+        """A character that raises the score gets the highest value; one that lowers it, the lowest, below 0."""
         prompt = ARRANGEMENTS[1]
         recorded, estimates = _recorded(method)
         self.on(planted.marked_model(), recorded, prompt, TARGET[0])

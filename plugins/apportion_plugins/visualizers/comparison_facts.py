@@ -89,7 +89,7 @@ def overlap_text(share: float, top: int) -> str:
 
 
 def comparison_notes(comparison: ResultComparison) -> list[str]:
-    """What a reader must know of the quantities that stand side by side."""
+    """Warnings about quantities that stand side by side."""
     results, names = comparison.results, comparison.names
     notes = []
     units = list(dict.fromkeys(one_line(one.unit) for one in results))

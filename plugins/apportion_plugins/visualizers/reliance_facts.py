@@ -50,7 +50,7 @@ def probabilities(token: SensitiveToken) -> tuple[str, str]:
 
 
 def facts_of(found: ContextReliance) -> Sequence[tuple[str, str]]:
-    """How cues were chosen, then method, cost and notes."""
+    """The choice of cues, then method, cost and notes."""
     result, most = found.attribution, "" if found.most_cues is None else f", at most {found.most_cues}"
     what = f"{one_line(result.estimand)} of {one_line(result.provenance.target_fn)}"
     rule = "all that are not 0"
