@@ -414,3 +414,6 @@ class Explainer(Opened):
             batches = stages.batches()
             scorer, game = stages.scorer(run, request, batches), partial(stages.game, run, batches)
             return estimate_cost(request, scorer, game, before=run.seconds)
+
+    def __enter__(self) -> Explainer:
+        return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -28,6 +28,7 @@ FLAT = 1e-4
 """Slope of a target function, as a share of its slope elsewhere, below which only rounding errors are left."""
 
 
+@runtime_checkable
 class AskInside(Protocol):
     """Takes the questions of a white-box method to the session."""
 

@@ -56,8 +56,8 @@ def within_possible(estimate: Estimate, possible: Bool[Tensor, "F K"], estimand:
         possible: which features can affect each output.
         estimand: name of the quantity that the values estimate.
     """
-    if bool(possible.all()):
-        return estimate
+    if bool(possible.all()) or bool(estimate.values[:, 1:].isnan().all()):
+        return estimate  # the whole target alone was scored, which all features can affect
     values = estimate.values
     wrong = torch.where(possible, 0.0, values)
     given = wrong.sum(0) / possible.sum(0).clamp(min=1) if estimand in EFFICIENT else torch.zeros_like(wrong[0])

@@ -144,6 +144,7 @@ class ModuleGradients:
     gradients: tuple[Mapping[str, Float[Tensor, "O B ..."]], ...]
 
 
+@runtime_checkable
 class Inside(Protocol):
     """Access to the model's internals for one prompt and target, as white-box methods get it: ``game.inside()``.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from apportion.errors import InputError, shown
 from apportion.hooks.manager import load_plugins
@@ -76,9 +76,6 @@ class Opened:
     def close(self) -> None:
         """Close the session and release the model; idempotent. ``with Explainer(…) as explainer:`` closes it too."""
         self.session.close()
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()

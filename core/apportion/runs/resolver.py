@@ -36,7 +36,7 @@ from apportion.rendering.generated import GeneratedAdapter
 from apportion.rendering.prompt_text import FullPrompt
 from apportion.rendering.renderer import Renderer
 from apportion.rendering.spelling import Spelling
-from apportion.rendering.unknown import note_on_unknown
+from apportion.rendering.token_texts import note_on_unknown
 from apportion.runs.advice import advice_on_prompt, check_arguments
 from apportion.runs.auto import UNTIL_BUDGET, Choice, choose_method
 from apportion.runs.generation import Generation, generation_of

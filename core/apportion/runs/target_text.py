@@ -19,8 +19,7 @@ from apportion.rendering.continuation import Continuation, continuation
 from apportion.rendering.encoder import check_encodable
 from apportion.rendering.prompt_text import FullPrompt
 from apportion.rendering.spelling import Spelling, other_spelling
-from apportion.rendering.token_texts import token_texts
-from apportion.rendering.unknown import note_on_unknown
+from apportion.rendering.token_texts import note_on_unknown, token_texts
 from apportion.runs.generation import Generation, cut_at
 
 if TYPE_CHECKING:

@@ -141,12 +141,16 @@ def config(family: str) -> tf.PretrainedConfig:
     return {**_CONFIGS, **_SEQ2SEQ_CONFIGS}[family]()
 
 
-@functools.cache
 def model(family: str = "llama", dtype: torch.dtype = torch.float64) -> PreTrainedModel:
     """A random model of this family, the same in every run, with weights large enough that context matters.
 
     It is cached and shared; copy it before you modify it.
     """
+    return _built(family, dtype)
+
+
+@functools.cache
+def _built(family: str, dtype: torch.dtype) -> PreTrainedModel:
     with torch.random.fork_rng(), quiet_transformers():
         torch.manual_seed(0)
         if family in SEQ2SEQ_FAMILIES:
