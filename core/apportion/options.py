@@ -9,7 +9,16 @@ from typing import Any
 
 from apportion.errors import InputError, listing, shown, shown_number, suggestion
 
-__all__ = ["PLACEMENT", "check_instance", "check_options", "checked_seed", "name_of", "named_options", "whole_number"]
+__all__ = [
+    "PLACEMENT",
+    "check_instance",
+    "check_options",
+    "checked_seed",
+    "name_of",
+    "named_options",
+    "true_or_false",
+    "whole_number",
+]
 
 PLACEMENT = frozenset({"device", "dtype", "memory_budget"})
 """Arguments that every backend's ``load`` takes; they are arguments of ``Explainer``, not options of a backend."""
@@ -31,6 +40,17 @@ def whole_number(name: str, value: object, *, least: int) -> int:
     if number >= 2**63:
         raise InputError(f"{name}={shown_number(number)} must be below 2^63.")
     return number
+
+
+def true_or_false(name: str, value: object) -> bool:
+    """Check an argument or option that is either true or false.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if not isinstance(value, bool):
+        raise InputError(f"{name}={shown(value)} must be True or False.")
+    return value
 
 
 def checked_seed(seed: object) -> int:

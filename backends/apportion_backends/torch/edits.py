@@ -49,7 +49,7 @@ def editing(model: nn.Module, edits: Edits, here: Here) -> Iterator[Callable[[],
         A function that checks, after the forward pass, that every named module was called and has a tensor.
 
     Raises:
-        InputError: the model has no module of this name.
+        InputError: the model does not have a module that is named.
     """
     if not edits:
         yield lambda: None

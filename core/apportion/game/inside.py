@@ -79,7 +79,6 @@ class GameInside:
         session: session whose tokenizer encoded the prompt.
         ask: takes questions to the session.
         charge: counts evaluations before they are made.
-
         stationary: all gradients at the full prompt are 0.
 
     Raises:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from apportion.errors import InputError, listing, shown
+from apportion.options import true_or_false
 from apportion.prompts.common import CHATML, PIECES, Keep, Splitter, check_baseline, check_by, check_keep, repeated
 
 __all__ = ["CHAT_CUTS", "Chat", "check_chat_options"]
@@ -88,8 +89,7 @@ class Chat:
             raise InputError(f"Two tools are called {twice!r}; rename one of them.")
         check_chat_options(self.chat_template, self.template_options)
         for name in ("add_generation_prompt", "allow_control_tokens"):
-            if not isinstance(getattr(self, name), bool):
-                raise InputError(f"{name}={getattr(self, name)!r} must be True or False.")
+            true_or_false(name, getattr(self, name))
 
     @classmethod
     def example(cls) -> Chat:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 
 from apportion.errors import InputError, listing, shown, suggestion
+from apportion.options import true_or_false
 from apportion.prompts.chat import check_chat_options
 from apportion.prompts.common import CHATML, PIECES, Keep, Splitter, check_baseline, check_by, check_keep
 from apportion.prompts.template import placeholders
@@ -94,8 +95,7 @@ class Documents:
         check_keep(self.keep)
         check_chat_options(self.chat_template, self.template_options)
         for name in ("as_chat", "allow_control_tokens"):
-            if not isinstance(getattr(self, name), bool):
-                raise InputError(f"{name}={getattr(self, name)!r} must be True or False.")
+            true_or_false(name, getattr(self, name))
         if not self.as_chat and (self.chat_template is not None or self.template_options or self.allow_control_tokens):
             raise InputError(
                 "chat_template, template_options and allow_control_tokens apply to chats only; add as_chat=True, or "

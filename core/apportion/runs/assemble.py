@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -60,40 +61,15 @@ def assemble(
     values = _array(estimate.values)
     errors = None if estimate.std_error is None else _array(estimate.std_error)
     replicates = None if estimate.replicates is None else _array(estimate.replicates)
-    score_unit = str(getattr(request.target_fn, "unit", request.target_fn_name))
     full = _known(game, present=True)
     agreement = top_agreement(values[:, 0], None if errors is None else errors[:, 0], replicates)
-    provenance = Provenance(
-        method=request.method_name,
-        method_reason=request.method_reason,
-        options=plain_options(request.all_options),
-        generation=dict(request.generation) if request.target.generated else None,
-        target_fn=request.target_fn_name,
-        target_label=str(getattr(request.target_fn, "label", "")),
-        target_rise=str(getattr(request.target_fn, "rise", "")),
-        target_options=plain_options(request.target_options),
-        contrast=None if request.target.contrast is None else request.target.contrast.text,
-        unit=estimate.unit or score_unit,
-        score_unit=score_unit if estimate.unit not in (None, score_unit) else "",
-        budget=request.budget,
-        until=request.until,
-        seed=request.seed,
-        # Inputs that another run over the same memory had scored count too: this result needed them.
-        evaluations=max(tally.evaluations, game.evaluations - tally.cached) + steps.tally.evaluations,
-        cached=tally.cached + steps.tally.cached,
-        forwarded_tokens=tally.forwarded_tokens + steps.tally.forwarded_tokens,
+    provenance = _provenance(request, estimate, game, tally, steps, info)
+    provenance = replace(
+        provenance,
         seconds=round(seconds, 3),
-        model=info.model,
         fingerprint=fingerprint,
-        backend=info.backend,
-        device=info.device,
-        dtype=info.dtype,
         versions=versions,
         notes=tuple(map(sentence, _notes(request, notes, info, tally, steps, estimate))),
-        target_end=request.target.end,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        step_scores=steps.about,
-        step_evaluations=steps.tally.evaluations + steps.tally.cached,
     )
     return Attribution(
         features=request.adapter.features,
@@ -114,6 +90,41 @@ def assemble(
         recipe=recipe_of(request, plugins["inputs"], (*tally.notes, *steps.tally.notes)),
         plugins=plugins,
         signed=estimate.signed,
+    )
+
+
+def _provenance(
+    request: Request, estimate: Estimate, game: Game, tally: Tally, steps: StepRecord, info: SessionInfo
+) -> Provenance:
+    """The arguments of a run, its cost, and the session that it used."""
+    score_unit = str(getattr(request.target_fn, "unit", request.target_fn_name))
+    return Provenance(
+        method=request.method_name,
+        method_reason=request.method_reason,
+        options=plain_options(request.all_options),
+        generation=dict(request.generation) if request.target.generated else None,
+        target_fn=request.target_fn_name,
+        target_label=str(getattr(request.target_fn, "label", "")),
+        target_rise=str(getattr(request.target_fn, "rise", "")),
+        target_options=plain_options(request.target_options),
+        contrast=None if request.target.contrast is None else request.target.contrast.text,
+        unit=estimate.unit or score_unit,
+        score_unit=score_unit if estimate.unit not in (None, score_unit) else "",
+        budget=request.budget,
+        until=request.until,
+        seed=request.seed,
+        # Inputs that another run over the same memory had scored count too: this result needed them.
+        evaluations=max(tally.evaluations, game.evaluations - tally.cached) + steps.tally.evaluations,
+        cached=tally.cached + steps.tally.cached,
+        forwarded_tokens=tally.forwarded_tokens + steps.tally.forwarded_tokens,
+        model=info.model,
+        backend=info.backend,
+        device=info.device,
+        dtype=info.dtype,
+        target_end=request.target.end,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        step_scores=steps.about,
+        step_evaluations=steps.tally.evaluations + steps.tally.cached,
     )
 
 

@@ -10,6 +10,7 @@ from apportion.errors import InputError, shown
 from apportion.hooks.manager import load_plugins
 from apportion.models.select_backend import check_memory_budget, named_backend, open_session
 from apportion.models.spec import model_spec
+from apportion.options import true_or_false
 from apportion.phrases import quoted
 from apportion.protocols.progress import ALWAYS, AUTO, NEVER
 from apportion.runs.stages import Stages
@@ -46,10 +47,8 @@ class Opened:
         cache: bool | str | Path = False,
         run_log: str | Path | None = None,
     ) -> None:
-        switches = {"allow_missing": allow_missing, "share_prefixes": share_prefixes}
-        for name, value in switches.items():
-            if not isinstance(value, bool):
-                raise InputError(f"{name}={shown(value)} must be True or False.")
+        true_or_false("allow_missing", allow_missing)
+        true_or_false("share_prefixes", share_prefixes)
         if not isinstance(progress, bool) and progress not in (AUTO, ALWAYS, NEVER):
             raise InputError(f"progress={shown(progress)} must be True, False, {AUTO!r}, {ALWAYS!r} or {NEVER!r}.")
         self.plugins = load_plugins(

@@ -22,14 +22,22 @@ from apportion.errors import (
 from apportion.failures import failures_of_plugin
 from apportion.game.method_runner import rehearse
 from apportion.hooks.object_check import protocol_faults
-from apportion.options import check_instance, check_options, checked_seed, name_of, named_options, whole_number
+from apportion.options import (
+    check_instance,
+    check_options,
+    checked_seed,
+    name_of,
+    named_options,
+    true_or_false,
+    whole_number,
+)
 from apportion.prompts.text import Text
 from apportion.protocols.backend import Capability, Session
 from apportion.protocols.inputs import InputAdapter, PromptRenderer
 from apportion.protocols.inside import InsideSession
 from apportion.protocols.methods import Method
 from apportion.protocols.request import Request
-from apportion.protocols.targets import Target
+from apportion.protocols.targets import Target, TargetFunction
 from apportion.rendering.chat_hint import chat_hint
 from apportion.rendering.context import AdaptContext
 from apportion.rendering.generated import GeneratedAdapter
@@ -40,7 +48,7 @@ from apportion.rendering.token_texts import note_on_unknown
 from apportion.runs.advice import advice_on_prompt, check_arguments
 from apportion.runs.auto import UNTIL_BUDGET, Choice, choose_method
 from apportion.runs.generation import Generation, generation_of
-from apportion.runs.step_functions import step_functions
+from apportion.runs.step_functions import StepFunctions, step_functions
 from apportion.runs.target_functions import check_contrast, compares_with_contrast, made_target_function
 from apportion.runs.target_text import Targets
 
@@ -135,18 +143,12 @@ class Resolver:
         """
         budget, until = _limits(budget, until, max_std_error)
         seed = checked_seed(seed)
-        if not isinstance(attribute_generated, bool):
-            raise InputError(f"attribute_generated={shown(attribute_generated)} must be True or False.")
+        true_or_false("attribute_generated", attribute_generated)
         if target is not None and generate is not None:
             raise InputError("generate= applies only if the model writes the target; omit generate= or target=.")
         if target is None:
             generation_of(generate, None)  # only to refuse mistakes before the prompt is read
-        functions = self._plugins["targets"]
-        target_fn_name, target_fn_object = made_target_function(
-            functions, target_fn, {} if target_options is None else target_options
-        )
-        steps = None if step_scores is None else step_functions(step_scores, functions, self._session)
-        check_contrast(functions, {target_fn_name: target_fn_object, **(steps.by_function if steps else {})}, contrast)
+        target_fn_name, target_fn_object, steps = self._functions(target_fn, target_options, step_scores, contrast)
         other = None if contrast is None else self._targets.checked("contrast", contrast)
         given = None if target is None else self._targets.checked("target", target)
         context = AdaptContext(self._session.tokenizer, seed, request_id, closed=not self._session.layout.joint)
@@ -168,13 +170,10 @@ class Resolver:
             parts = of_features(adapter, renderer)
         if target is None:
             self._rehearse(parts, seed)
-        full = renderer.full_prompt()
-        self._targets.check_prompt(full.input)
-        text = None if full.text is None else full.text.text
-        generation = generation_of(generate, text) if target is None else None
-        renderer.note(chat_hint(prompt, full, generated=target is None))
-        if text is not None:
-            renderer.note(note_on_unknown(self._session.tokenizer, "prompt", text, full.input.ids))
+        full = self._full_prompt(prompt, renderer, generated=target is None)
+        generation = None
+        if target is None:
+            generation = generation_of(generate, None if full.text is None else full.text.text)
         parts |= {
             "id": request_id,
             "model": self._session.info.model,
@@ -332,6 +331,25 @@ class Resolver:
             "budget": limit,
             "coalition_budget": None if limit is None else max(1, limit // renderer.draws),
         }
+
+    def _functions(
+        self, target_fn: object, options: Mapping[str, Any] | None, step_scores: object, contrast: object
+    ) -> tuple[str, TargetFunction, StepFunctions | None]:
+        """The explained target function with its name, and those of the step scores, all fit for the contrast."""
+        functions = self._plugins["targets"]
+        name, made = made_target_function(functions, target_fn, {} if options is None else options)
+        steps = None if step_scores is None else step_functions(step_scores, functions, self._session)
+        check_contrast(functions, {name: made, **(steps.by_function if steps else {})}, contrast)
+        return name, made, steps
+
+    def _full_prompt(self, prompt: object, renderer: Renderer, *, generated: bool) -> FullPrompt:
+        """The prompt with all features, checked; the renderer gets notes about it."""
+        full = renderer.full_prompt()
+        self._targets.check_prompt(full.input)
+        renderer.note(chat_hint(prompt, full, generated=generated))
+        if full.text is not None:
+            renderer.note(note_on_unknown(self._session.tokenizer, "prompt", full.text.text, full.input.ids))
+        return full
 
     def _rehearse(self, parts: Mapping[str, Any], seed: int) -> None:
         """Refuse what the method refuses before it asks anything, before the model has to write a target."""

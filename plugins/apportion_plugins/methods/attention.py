@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from apportion.errors import InputError, shown
+from apportion.errors import InputError
 from apportion.game.game import Game
+from apportion.options import true_or_false
 from apportion.protocols.backend import Capability
 from apportion.protocols.inside import Inside, Trace
 from apportion.protocols.methods import Estimate
@@ -95,8 +96,7 @@ class Attention:
         """
         options = _Options(layers, heads, aggregate_layers, aggregate_heads)
         summary, asked = Summary("sum", normalize), checked_kind(which)
-        if not isinstance(keep_heads, bool):
-            raise InputError(f"keep_heads={shown(keep_heads)} must be True or False.")
+        true_or_false("keep_heads", keep_heads)
         inside = game.inside()
         kind = kind_of(asked, inside, rollout=options.rollout)
         # A rollout multiplies the rows of all tokens.

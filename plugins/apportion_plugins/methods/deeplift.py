@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from apportion.game.game import Game
+from apportion.options import true_or_false
 from apportion.protocols.backend import Capability
 from apportion.protocols.inside import Side
 from apportion.protocols.methods import Estimate
@@ -15,7 +16,6 @@ from apportion_plugins.methods.layer_scores import LayerSettings, estimate, stac
 from apportion_plugins.methods.module_names import Layers
 from apportion_plugins.methods.points import check_budget, check_not_stationary
 from apportion_plugins.methods.rescale import Rescaling, checked_activations
-from apportion_plugins.methods.saliency import checked_flag
 from apportion_plugins.methods.token_scores import Summary
 
 __all__ = ["DeepLift", "LayerDeepLift"]
@@ -80,8 +80,8 @@ class DeepLift:
             BudgetError: the budget is smaller.
             CapabilityError: an activation function cannot be rescaled.
         """
-        summary, tokens = Summary(aggregate, normalize, keep_dims), checked_flag("per_token", per_token)
-        whole, rule = checked_flag("whole_prompt", whole_prompt), checked_activations(rule)
+        summary, tokens = Summary(aggregate, normalize, keep_dims), true_or_false("per_token", per_token)
+        whole, rule = true_or_false("whole_prompt", whole_prompt), checked_activations(rule)
         check_baseline(baseline)
         check_budget(budget, 2, "DeepLIFT", "use another method")
         inside = game.inside()
@@ -169,7 +169,7 @@ class LayerDeepLift:
             CapabilityError: an activation function cannot be rescaled.
         """
         settings = LayerSettings.checked(layers, at, Summary(aggregate, normalize, keep_dims))
-        tokens, whole = checked_flag("per_token", per_token), checked_flag("whole_prompt", whole_prompt)
+        tokens, whole = true_or_false("per_token", per_token), true_or_false("whole_prompt", whole_prompt)
         rule = checked_activations(rule)
         check_baseline(baseline)
         check_budget(budget, 2, "Layer DeepLIFT", "use another method")

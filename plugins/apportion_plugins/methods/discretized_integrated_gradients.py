@@ -8,14 +8,13 @@ from torch import Tensor
 
 from apportion.errors import shown, unknown_name
 from apportion.game.game import Game
-from apportion.options import whole_number
+from apportion.options import true_or_false, whole_number
 from apportion.protocols.backend import Capability
 from apportion.protocols.inside import Inside
 from apportion.protocols.methods import Estimate
 from apportion_plugins.methods.baselines import Baseline, check_baseline, embedded_baseline, is_token, token_of
 from apportion_plugins.methods.completeness import Completeness, advice
 from apportion_plugins.methods.points import Points, check_budget
-from apportion_plugins.methods.saliency import checked_flag
 from apportion_plugins.methods.token_scores import Summary
 from apportion_plugins.methods.vocabulary_paths import STRATEGIES, VocabularyPaths
 
@@ -77,7 +76,7 @@ class DiscretizedIntegratedGradients:
             InputError: an option is unknown or out of range, or the tokenizer has no such baseline.
             BudgetError: the budget is smaller than the number of steps.
         """
-        summary, tokens = Summary(aggregate, normalize, keep_dims), checked_flag("per_token", per_token)
+        summary, tokens = Summary(aggregate, normalize, keep_dims), true_or_false("per_token", per_token)
         steps, neighbors = whole_number("steps", steps, least=2), whole_number("neighbors", neighbors, least=1)
         if not isinstance(strategy, str) or strategy not in STRATEGIES:
             raise unknown_name("strategy", strategy if isinstance(strategy, str) else shown(strategy), STRATEGIES)

@@ -12,14 +12,13 @@ from torch import Tensor
 
 from apportion.errors import InputError, shown
 from apportion.game.game import Game
-from apportion.options import whole_number
+from apportion.options import true_or_false, whole_number
 from apportion.protocols.backend import Capability
 from apportion.protocols.inside import Inside
 from apportion.protocols.methods import Estimate
 from apportion_plugins.methods.baselines import Baseline, check_baseline, embedded_baseline
 from apportion_plugins.methods.bootstrap import replicates_of
 from apportion_plugins.methods.points import Points, check_budget
-from apportion_plugins.methods.saliency import checked_flag
 from apportion_plugins.methods.spread import error_of_mean, moves_of_mean
 from apportion_plugins.methods.token_scores import Summary
 
@@ -80,8 +79,8 @@ class GradientShap:
             InputError: an option is unknown or out of range, or the tokenizer has no such baseline.
             BudgetError: the budget is smaller than the number of samples.
         """
-        summary, tokens = Summary(aggregate, normalize, keep_dims), checked_flag("per_token", per_token)
-        whole, baselines = checked_flag("whole_prompt", whole_prompt), _checked_baselines(baseline)
+        summary, tokens = Summary(aggregate, normalize, keep_dims), true_or_false("per_token", per_token)
+        whole, baselines = true_or_false("whole_prompt", whole_prompt), _checked_baselines(baseline)
         count, noise = whole_number("n_samples", n_samples, least=1), _checked_noise(stdevs)
         check_budget(budget, count, f"GradientSHAP with {count} samples", "use fewer samples")
         inside = game.inside()

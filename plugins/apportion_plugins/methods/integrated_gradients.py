@@ -7,13 +7,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from apportion.game.game import Game
+from apportion.options import true_or_false
 from apportion.protocols.backend import Capability
 from apportion.protocols.methods import Estimate
 from apportion_plugins.methods.baselines import Baseline, check_baseline, embedded_baseline
 from apportion_plugins.methods.completeness import Completeness, advice
 from apportion_plugins.methods.points import Points, check_budget
 from apportion_plugins.methods.rules import checked_rule, nodes
-from apportion_plugins.methods.saliency import checked_flag
 from apportion_plugins.methods.token_scores import Summary
 
 __all__ = ["IntegratedGradients"]
@@ -74,8 +74,8 @@ class IntegratedGradients:
             InputError: an option is unknown, or the tokenizer has no such baseline.
             BudgetError: the budget is smaller.
         """
-        summary, tokens = Summary(aggregate, normalize, keep_dims), checked_flag("per_token", per_token)
-        whole, steps = checked_flag("whole_prompt", whole_prompt), checked_rule(rule, steps)
+        summary, tokens = Summary(aggregate, normalize, keep_dims), true_or_false("per_token", per_token)
+        whole, steps = true_or_false("whole_prompt", whole_prompt), checked_rule(rule, steps)
         check_baseline(baseline)
         check_budget(budget, steps + 2, f"Integrated gradients in {steps} steps", "use fewer steps")
         inside = game.inside()

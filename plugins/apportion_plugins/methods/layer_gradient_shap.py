@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from apportion.game.game import Game
-from apportion.options import whole_number
+from apportion.options import true_or_false, whole_number
 from apportion.protocols.backend import Capability
 from apportion.protocols.inside import Side
 from apportion.protocols.methods import Estimate
@@ -19,7 +19,6 @@ from apportion_plugins.methods.layer_path import Ends, Pair
 from apportion_plugins.methods.layer_scores import LayerScores, LayerSettings, estimate
 from apportion_plugins.methods.module_names import Layers
 from apportion_plugins.methods.points import check_budget
-from apportion_plugins.methods.saliency import checked_flag
 from apportion_plugins.methods.token_scores import Summary
 
 __all__ = ["LayerGradientShap"]
@@ -91,8 +90,8 @@ class LayerGradientShap:
             BudgetError: the budget is smaller.
         """
         settings = LayerSettings.checked(layers, at, Summary(aggregate, normalize, keep_dims))
-        tokens, whole = checked_flag("per_token", per_token), checked_flag("whole_prompt", whole_prompt)
-        together, samples = checked_flag("joint", joint), whole_number("n_samples", n_samples, least=1)
+        tokens, whole = true_or_false("per_token", per_token), true_or_false("whole_prompt", whole_prompt)
+        together, samples = true_or_false("joint", joint), whole_number("n_samples", n_samples, least=1)
         check_baseline(baseline)
         inside = game.inside()
         chosen = settings.chosen(inside)

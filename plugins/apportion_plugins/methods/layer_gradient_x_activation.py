@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 
 from apportion.game.game import Game
+from apportion.options import true_or_false
 from apportion.protocols.backend import Capability
 from apportion.protocols.inside import Side
 from apportion.protocols.methods import Estimate
 from apportion_plugins.methods.layer_scores import LayerScores, LayerSettings, estimate
 from apportion_plugins.methods.module_names import Layers
 from apportion_plugins.methods.points import check_budget, check_not_stationary
-from apportion_plugins.methods.saliency import checked_flag
 from apportion_plugins.methods.token_scores import Summary
 
 __all__ = ["LayerGradientXActivation"]
@@ -69,7 +69,7 @@ class LayerGradientXActivation:
             InputError: an option is unknown, no module has such a name, or a module has no positions.
         """
         settings = LayerSettings.checked(layers, at, Summary(aggregate, normalize, keep_dims))
-        tokens = checked_flag("per_token", per_token)
+        tokens = true_or_false("per_token", per_token)
         check_budget(budget, 1, "Layer gradient × activation", "use another method")
         inside = game.inside()
         check_not_stationary(inside)

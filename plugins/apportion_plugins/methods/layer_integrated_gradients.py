@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from apportion.game.game import Game
+from apportion.options import true_or_false
 from apportion.protocols.backend import Capability
 from apportion.protocols.inside import Side
 from apportion.protocols.methods import Estimate
@@ -15,7 +16,6 @@ from apportion_plugins.methods.layer_scores import LayerScores, LayerSettings, e
 from apportion_plugins.methods.module_names import Layers
 from apportion_plugins.methods.points import check_budget
 from apportion_plugins.methods.rules import checked_rule, nodes
-from apportion_plugins.methods.saliency import checked_flag
 from apportion_plugins.methods.token_scores import Summary
 
 __all__ = ["LayerIntegratedGradients"]
@@ -105,8 +105,8 @@ class LayerIntegratedGradients:
             BudgetError: the budget is smaller.
         """
         settings = LayerSettings.checked(layers, at, Summary(aggregate, normalize, keep_dims))
-        tokens, whole = checked_flag("per_token", per_token), checked_flag("whole_prompt", whole_prompt)
-        together, steps = checked_flag("joint", joint), checked_rule(rule, steps)
+        tokens, whole = true_or_false("per_token", per_token), true_or_false("whole_prompt", whole_prompt)
+        together, steps = true_or_false("joint", joint), checked_rule(rule, steps)
         check_baseline(baseline)
         inside = game.inside()
         chosen = settings.chosen(inside)

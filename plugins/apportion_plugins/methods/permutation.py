@@ -8,6 +8,7 @@ from torch import Tensor
 
 from apportion.errors import InputError, counted, shown_number
 from apportion.game.game import Game
+from apportion.options import true_or_false
 from apportion.protocols.backend import Capability
 from apportion.protocols.methods import Estimate
 from apportion_plugins.methods.bootstrap import replicates_of
@@ -64,8 +65,7 @@ class PermutationShapley:
             InputError: ``n_permutations`` is not positive, or is odd although ``antithetic`` is set.
         """
         n = game.n_features
-        if not isinstance(antithetic, bool):
-            raise InputError(f"antithetic={antithetic!r} must be True or False.")
+        true_or_false("antithetic", antithetic)
         _check_count(n_permutations, antithetic, n)
         if budget is not None and n_permutations is None and 2**n <= budget:
             return exact_estimate(game, shapley_of_table)

@@ -12,7 +12,7 @@ from torch import Tensor
 from apportion.errors import BudgetError, InputError, counted
 from apportion.game.game import Game
 from apportion.game.token_view import TokenView
-from apportion.options import whole_number
+from apportion.options import true_or_false, whole_number
 from apportion.protocols.backend import Capability
 from apportion.protocols.methods import Estimate
 from apportion.protocols.targets import Needs, Scores, Target
@@ -125,8 +125,7 @@ class _Settings:
             ("num_probes", self.probes, 1),
         ):
             whole_number(name, value, least=least)
-        if not isinstance(self.invert_keep, bool):
-            raise InputError(f"invert_keep={self.invert_keep!r} must be True or False.")
+        true_or_false("invert_keep", self.invert_keep)
         if not self.keep_top_n and self.keep_ratio is None:
             raise InputError("keep_top_n=0 requires keep_ratio, the share of features to keep.")
         shares = {"replacing_ratio": self.replacing_ratio}

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from apportion.errors import InputError, shown
 from apportion.game.game import Game
+from apportion.options import true_or_false
 from apportion.protocols.backend import Capability
 from apportion.protocols.methods import Estimate
 from apportion_plugins.methods.points import Points, check_not_stationary
 from apportion_plugins.methods.token_scores import Summary
 
-__all__ = ["InputXGradient", "Saliency", "checked_flag"]
+__all__ = ["InputXGradient", "Saliency"]
 
 
 class Saliency:
@@ -56,7 +56,7 @@ class Saliency:
         Raises:
             InputError: an option is unknown.
         """
-        summary, tokens = Summary(aggregate, normalize, keep_dims), checked_flag("per_token", per_token)
+        summary, tokens = Summary(aggregate, normalize, keep_dims), true_or_false("per_token", per_token)
         return _at_the_prompt(game, summary, tokens=tokens, times_input=False)
 
 
@@ -98,19 +98,8 @@ class InputXGradient:
         Raises:
             InputError: an option is unknown.
         """
-        summary, tokens = Summary(aggregate, normalize, keep_dims), checked_flag("per_token", per_token)
+        summary, tokens = Summary(aggregate, normalize, keep_dims), true_or_false("per_token", per_token)
         return _at_the_prompt(game, summary, tokens=tokens, times_input=True)
-
-
-def checked_flag(name: str, value: object) -> bool:
-    """Check an option that is either true or false.
-
-    Raises:
-        InputError: it is neither.
-    """
-    if not isinstance(value, bool):
-        raise InputError(f"{name}={shown(value)} must be True or False.")
-    return value
 
 
 def _at_the_prompt(game: Game, summary: Summary, *, tokens: bool, times_input: bool) -> Estimate:

@@ -7,13 +7,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from apportion.game.game import Game
+from apportion.options import true_or_false
 from apportion.protocols.backend import Capability
 from apportion.protocols.methods import Estimate
 from apportion_plugins.methods.baselines import Baseline, check_baseline, embedded_baseline
 from apportion_plugins.methods.completeness import Completeness, advice
 from apportion_plugins.methods.points import Points, check_budget
 from apportion_plugins.methods.rules import checked_rule, nodes
-from apportion_plugins.methods.saliency import checked_flag
 from apportion_plugins.methods.token_scores import Summary
 
 __all__ = ["SequentialIntegratedGradients"]
@@ -70,7 +70,7 @@ class SequentialIntegratedGradients:
             InputError: an option is unknown, or the tokenizer has no such baseline.
             BudgetError: the budget is smaller.
         """
-        summary, tokens = Summary(aggregate, normalize, keep_dims), checked_flag("per_token", per_token)
+        summary, tokens = Summary(aggregate, normalize, keep_dims), true_or_false("per_token", per_token)
         steps, n = checked_rule(rule, steps), game.n_features
         check_baseline(baseline)
         needed = n * (steps + 1) + 1

@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from apportion.errors import InputError, shown, unknown_name
+from apportion.errors import shown, unknown_name
+from apportion.options import true_or_false
 from apportion.protocols.inside import Inside
 from apportion.protocols.methods import Estimate
 
@@ -111,8 +112,7 @@ class Summary:
         ):
             if not isinstance(name, str) or name not in known:
                 raise unknown_name(kind, shown(name) if not isinstance(name, str) else name, known)
-        if not isinstance(self.keep_dims, bool):
-            raise InputError(f"keep_dims={shown(self.keep_dims)} must be True or False.")
+        true_or_false("keep_dims", self.keep_dims)
 
     @property
     def aggregator(self) -> Aggregator:
