@@ -17,6 +17,7 @@ __all__ = [
     "name_of",
     "named_options",
     "true_or_false",
+    "unit_of",
     "whole_number",
 ]
 
@@ -77,6 +78,11 @@ def check_instance(name: str, given: object) -> None:
 def name_of(thing: object) -> str:
     """The name of an object that was passed in place of a registered name: its own, or that of its class."""
     return str(getattr(thing, "name", None) or type(thing).__name__)
+
+
+def unit_of(function: object, name: str) -> str:
+    """Unit of the values of a target function: what it states, or else its name."""
+    return str(getattr(function, "unit", name))
 
 
 def named_options(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:

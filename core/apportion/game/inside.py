@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from apportion.errors import CapabilityError, InputError, PluginError, ScoreError, shown
 from apportion.game.token_features import token_owners
 from apportion.game.token_view import Charge, text_only
-from apportion.options import whole_number
+from apportion.options import unit_of, whole_number
 from apportion.protocols.inside import NO_EDITS, Edits, Gradients, ModuleGradients, Side, Trace
 from apportion.scoring.white_box import ModulesToRead, Pass
 
@@ -101,7 +101,7 @@ class GameInside:
         # An encoder reads all tokens together, so none of them can be read before the others.
         before = len(list(takewhile(lambda feature: feature is None, self.feature_of))) if self.joint else 0
         self.fixed = before if before < len(self.prompt_ids) else 0
-        self.unit = str(getattr(request.target_fn, "unit", request.target_fn_name))
+        self.unit = unit_of(request.target_fn, request.target_fn_name)
         self.tokenizer = tokenizer
         self.vocabulary = min(len(tokenizer), session.info.vocabulary or len(tokenizer))
         self.stationary = stationary

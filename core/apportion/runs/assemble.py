@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from apportion.options import name_of
+from apportion.options import name_of, unit_of
 from apportion.phrases import sentence
 from apportion.protocols.methods import Estimate
 from apportion.results.attribution import Attribution
@@ -97,7 +97,7 @@ def _provenance(
     request: Request, estimate: Estimate, game: Game, tally: Tally, steps: StepRecord, info: SessionInfo
 ) -> Provenance:
     """The arguments of a run, its cost, and the session that it used."""
-    score_unit = str(getattr(request.target_fn, "unit", request.target_fn_name))
+    score_unit = unit_of(request.target_fn, request.target_fn_name)
     return Provenance(
         method=request.method_name,
         method_reason=request.method_reason,

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+from apportion.options import unit_of
 from apportion.protocols.targets import Needs, Scores, Target, TargetFunction
 from apportion.results.recipe import CONTEXT_RELIANCE
 from apportion.runs.target_functions import compares_with_contrast
+from apportion.scoring.readout import log_probs_of
 
 __all__ = ["CueFunction"]
 
@@ -38,7 +39,7 @@ class CueFunction:
 
     def __init__(self, name: str, function: TargetFunction) -> None:
         self.name = name
-        self.unit = str(getattr(function, "unit", name))
+        self.unit = unit_of(function, name)
         self._function = function
         self._chosen: Bool[Tensor, " T"] | None = None
         self._without: Float[Tensor, "1 T V"] | None = None
@@ -115,7 +116,4 @@ class CueFunction:
         """The scores that the function needs."""
         if self._function.needs is Needs.LOGITS:
             return Scores(logits=logits)
-        chosen: Int[Tensor, "1 T 1"] = torch.tensor(ids, device=logits.device)[None, :, None]
-        at_least_single: Any = torch.promote_types(logits.dtype, torch.float32)
-        log_probs = logits.to(at_least_single).log_softmax(-1)
-        return Scores(log_probs=log_probs.gather(2, chosen.expand(len(logits), -1, 1))[:, :, 0])
+        return Scores(log_probs=log_probs_of(logits, ids))

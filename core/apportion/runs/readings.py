@@ -14,7 +14,7 @@ from apportion.protocols.request import Request
 from apportion.protocols.row import ModelInput
 from apportion.protocols.targets import Needs, Scores, Target, TargetFunction
 from apportion.runs.run import Ask, Reading, Scoring
-from apportion.scoring.readout import Readout
+from apportion.scoring.readout import Readout, log_probs_of
 from apportion.scoring.scorer import Scorer, Tally
 
 __all__ = ["Readings"]
@@ -98,9 +98,7 @@ class Readings:
             return Scores(logits=self._logits[place])
         if place in self._log_probs:
             return Scores(log_probs=self._log_probs[place])
-        logits = self._logits[place]
-        chosen = torch.tensor(ids, device=logits.device)[None, :, None]
-        return Scores(log_probs=logits.log_softmax(-1).gather(2, chosen)[:, :, 0])
+        return Scores(log_probs=log_probs_of(self._logits[place], ids))
 
     def _alone(self, target: Target) -> Request:
         """The request for log-probabilities of one target, without contrast or reference."""

@@ -12,6 +12,7 @@ from jaxtyping import Float64
 
 from apportion.errors import counted
 from apportion.game.game import Memory
+from apportion.options import unit_of
 from apportion.protocols.request import Request, StepFunction
 from apportion.protocols.row import ModelInput, Row
 from apportion.protocols.targets import Needs, Target
@@ -118,6 +119,6 @@ def _about(one: StepFunction, request: Request) -> dict[str, Any]:
         "target_fn": one.target_fn_name,
         "options": plain_options(one.options),
         "contrast": None if contrast is None else contrast.text,
-        "unit": str(getattr(one.target_fn, "unit", one.target_fn_name)),
+        "unit": unit_of(one.target_fn, one.target_fn_name),
         "label": str(getattr(one.target_fn, "label", "")),
     }

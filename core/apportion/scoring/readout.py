@@ -160,8 +160,7 @@ class Readout:
         """Scores that the target function needs, from the logits before each target token; differentiable."""
         if self.needs is Needs.LOGITS:
             return Scores(logits=logits)
-        log_probs = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
-        return Scores(log_probs=log_probs[:, torch.arange(len(target)), torch.tensor(target)])
+        return Scores(log_probs=log_probs_of(logits, target))
 
     @property
     def additive(self) -> bool:
@@ -202,6 +201,12 @@ class Readout:
     def vocabulary(self) -> int:
         """Number of logits at each position; if it is not known, as many as the targets need."""
         return self._session.info.written_vocabulary or 1 + max(map(max, self.targets))
+
+
+def log_probs_of(logits: Float[Tensor, "B T V"], ids: tuple[int, ...]) -> Float[Tensor, "B T"]:
+    """Log-probability of one token at each position, in fp32 or better; differentiable."""
+    found = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
+    return found[:, torch.arange(len(ids)), torch.tensor(ids)]
 
 
 class FlatLogits:
