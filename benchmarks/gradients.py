@@ -30,6 +30,7 @@ from benchmarks.speed.peers import captum, inseq
 
 import apportion as ap
 from apportion.benchmarking import texts
+from apportion.errors import counted
 
 STEPS = 20
 LONG, BUDGET = 1000, 512 * 2**20
@@ -125,7 +126,8 @@ def compared(case: Case, explainer: ap.Explainer) -> list[str]:
     ours = statistics.median(seconds)
     cost = result.provenance
     outputs = 1 + len(result.target_tokens) if result.has_token_values else 1
-    first = f"| {case.name} | apportion | {ours:.2f} s | | {cost.evaluations} rows, {outputs} outputs |"
+    first = f"| {case.name} | apportion | {ours:.2f} s | | "
+    first += f"{counted(cost.evaluations, 'row')}, {counted(outputs, 'output')} |"
     for who, peer, times, off in theirs:
         ratio = statistics.median(times) / ours
         aim = f" (aim {case.aims[who]:g})" if who in case.aims else ""

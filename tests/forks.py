@@ -108,9 +108,9 @@ class Forks:
         words = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:hypothesispytest", *map(str, arguments)]
         return self.run("import pytest, sys\nsys.exit(pytest.main(sys.argv[1:]))", *words, env=env, cwd=cwd)
 
-    def command(self, *, packages: Path) -> str:
-        """Begins a line of the shell that runs Python with these packages besides."""
-        return f'{SITE}="{packages}" exec "{sys.executable}" -SE "{__file__}" ask "{self.socket}"'
+    def command(self, *, packages: Path | None = None) -> str:
+        """Begins a line of the shell that runs Python, with these packages besides."""
+        return f'{SITE}="{packages or ""}" exec "{sys.executable}" -SE "{__file__}" ask "{self.socket}"'
 
     def close(self) -> None:
         """End what waits for programs; those under way go on."""

@@ -85,12 +85,12 @@ def test_the_code_runs(
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="bash")
-def test_the_shell_on_many_prompts_runs(tmp_path: Path, tiny_model_dir: Path) -> None:
+def test_the_shell_on_many_prompts_runs(tmp_path: Path, tiny_model_dir: Path, forks: Forks) -> None:
     """From top to bottom in one folder, with a small model."""
     page = (ROOT / "docs/how-to/many-prompts.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```sh\n(.*?)^```", page, flags=re.S | re.M)
     model = f'case $1 in run|evaluate) set -- "$@" --model "{tiny_model_dir}";; esac'
-    script = "".join([f'apportion() {{ {model}; "{sys.executable}" -m apportion "$@"; }}\n', *blocks])
+    script = "".join([f'apportion() ( {model}; {forks.command()} -m apportion "$@"; )\n', *blocks])
     ended = subprocess.run(["bash", "-ec", script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     assert (tmp_path / "row.png").stat().st_size > 10_000

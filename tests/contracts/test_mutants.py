@@ -26,7 +26,7 @@ def test_every_mutant_is_caught(
     file: str, telling: str, least: int, controls: int, tmp_path: Path, forks: Forks
 ) -> None:
     report = tmp_path / "report.xml"
-    options = ["-k", telling, "--tb=no", f"--junitxml={report}"]
+    options = ["-p", "first_failure", "-k", telling, "--tb=no", f"--junitxml={report}"]
     done = forks.pytest(HERE / f"{file}.py", *options, cwd=HERE.parent.parent)
     assert done.returncode == 1, done.stdout[-2000:]
     caught: dict[str, list[str]] = {}

@@ -111,8 +111,7 @@ class _Walk:
 
     def text(self, *parts: object) -> None:
         """Names and plain values; their length keeps them apart from what follows."""
-        encoded = repr(parts).encode("utf-8", "backslashreplace")
-        self.digest.update(len(encoded).to_bytes(8, "little") + encoded)
+        self.digest.update(_encoded(parts))
 
     def first_time(self, thing: object) -> bool:
         """True when an object is met for the first time; its number represents it from then on."""
@@ -252,11 +251,7 @@ class _Walk:
 
     def code(self, code: CodeType) -> None:
         """Instructions, names and constants of a function and of those defined inside it."""
-        for part in _nested(code):
-            self.text(part.co_code, part.co_names)
-            for constant in part.co_consts:
-                if isinstance(constant, (*ATOMS, tuple)):
-                    self.text(stable(repr(constant)))
+        self.digest.update(_encoded_code(code))
 
 
 def _refuse_hooks(name: str, module: nn.Module) -> None:
@@ -305,10 +300,29 @@ def _nested(code: CodeType) -> Iterator[CodeType]:
             yield from _nested(constant)
 
 
-def _global_names(code: CodeType) -> set[str]:
+def _encoded(parts: tuple[object, ...]) -> bytes:
+    text = repr(parts).encode("utf-8", "backslashreplace")
+    return len(text).to_bytes(8, "little") + text
+
+
+# Code cannot change, and a run meets that of all of a model's modules again.
+@functools.lru_cache(maxsize=8192)
+def _encoded_code(code: CodeType) -> bytes:
+    """Instructions, names and constants of a function and of those defined inside it."""
+    found = bytearray()
+    for part in _nested(code):
+        found += _encoded((part.co_code, part.co_names))
+        for constant in part.co_consts:
+            if isinstance(constant, (*ATOMS, tuple)):
+                found += _encoded((stable(repr(constant)),))
+    return bytes(found)
+
+
+@functools.lru_cache(maxsize=8192)
+def _global_names(code: CodeType) -> frozenset[str]:
     """Global names that a function refers to."""
     steps = (step for part in _nested(code) for step in dis.get_instructions(part))
-    return {step.argval for step in steps if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    return frozenset(step.argval for step in steps if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"))
 
 
 def _content(cell: Any) -> object:
