@@ -47,15 +47,18 @@ def lasso(
         alpha: strength of the penalty.
         tolerance: tolerance of coordinate descent, scikit-learn's ``tol``.
     """
+    from sklearn import config_context
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import Lasso
 
-    with warnings.catch_warnings():
+    # Half of the time of a fit would be checks of its arguments, which are finite numbers.
+    with warnings.catch_warnings(), config_context(assume_finite=True, skip_parameter_validation=True):
         # A constant response triggers this warning; the coefficients are correctly 0.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        # ``random_state`` is fixed so that NumPy's global state is not read.
-        model = Lasso(alpha=alpha, tol=tolerance, max_iter=MOST_ROUNDS, random_state=0).fit(
-            design.numpy(), response.numpy(), sample_weight=weight.numpy()
+        # Any fixed ``random_state``, so that NumPy's global state is not read; nothing is drawn.
+        state = np.random.RandomState(0)
+        model = Lasso(alpha=alpha, tol=tolerance, max_iter=MOST_ROUNDS, random_state=state).fit(
+            np.asfortranarray(design), np.asfortranarray(response), sample_weight=weight.numpy(), check_input=False
         )
     found = np.asarray(model.coef_).reshape(response.shape[1], design.shape[1])
     return torch.from_numpy(found.T.copy())
