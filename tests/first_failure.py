@@ -1,4 +1,4 @@
-"""A pytest plugin: what is left of a class is skipped once one of its tests has failed, as a mutant is caught by one."""
+"""A pytest plugin: once a test of a class has failed, the rest of the class is skipped, as a mutant is caught by one."""
 
 from __future__ import annotations
 

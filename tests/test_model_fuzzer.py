@@ -15,45 +15,12 @@ from transformers import PreTrainedModel
 import apportion as ap
 from apportion.protocols.row import Row
 from apportion.testing import reference, tiny
-from checked import PROMPT, TARGET, Checked, with_states
+from changes import Adapted, Scaled, times
+from checked import PROMPT, TARGET, Checked
 
 FAMILIES = ("llama", "gpt2", "qwen3", "mixtral", "gemma3", "bloom")
 SEQUENCES, CHANGES = 84, 2
 """Sequences of changes for each family (504 in all), and changes in a sequence."""
-
-
-class Scaled:
-    """A hook with a state: it scales what stands at some places of a module's output."""
-
-    def __init__(self, factor: float, place: slice) -> None:
-        self.factor, self.place = factor, place
-
-    def __call__(self, module: nn.Module, args: object, output: Any) -> Any:
-        def scaled(states: torch.Tensor) -> torch.Tensor:
-            states = states.clone()
-            states[..., self.place, :] *= self.factor
-            return states
-
-        return with_states(output, scaled)
-
-
-class Adapted(nn.Module):
-    """Adds one of two adapters to a layer, as packages for fine-tuning do."""
-
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner, self.active = inner, 0
-        self.adapters = nn.ParameterList([torch.tensor(0.7), torch.tensor(1.2)])
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(super().__getattr__("inner"), name)
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        found = self.inner(*args, **kwargs)
-        return found * self.adapters[self.active].to(found.dtype)
 
 
 class Fuzzer:
@@ -107,12 +74,7 @@ class Fuzzer:
         if "forward" in vars(layer):
             del layer.forward
             return
-        old, factor = layer.forward, self.random.choice([0.5, 1.5])
-
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            return with_states(old(*args, **kwargs), lambda states: states * factor)
-
-        layer.forward = forward
+        layer.forward = times(layer.forward, self.random.choice([0.5, 1.5]))
 
     def hook_added(self) -> None:
         parent, name = self.layer()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from apportion_backends.torch.backend import TorchBackend
 from apportion_backends.torch.encoder_decoder import EncoderDecoder
 from apportion_backends.torch.loading import open_model
 from apportion_backends.triton.backend import TritonBackend
+from forks import Forks
 from reversal import HIDDEN, reversal_prompts
 from small_tokenizers import KINDS
 
@@ -115,7 +114,7 @@ def test_models_that_write_no_text_are_refused(
             ap.Explainer(save(model), progress=False)
 
 
-def test_a_refusal_is_one_sentence(save: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:
+def test_a_refusal_is_one_sentence(save: Callable[..., Path], caplog: pytest.LogCaptureFixture, forks: Forks) -> None:
     """Warnings of transformers come with a model that is opened, but not with one that is refused."""
     folder = save(tf.BertForMaskedLM(tf.BertConfig(**BERT)))
     logger = logging.getLogger("transformers")
@@ -129,8 +128,8 @@ def test_a_refusal_is_one_sentence(save: Callable[..., Path], caplog: pytest.Log
         assert not caplog.text
     finally:
         logger.removeHandler(caplog.handler)
-    words = [sys.executable, "-m", "apportion", "attribute", "a", "--target", "b", "--model", str(folder)]
-    ended = subprocess.run(words, capture_output=True, text=True, check=False)
+    words = ["attribute", "a", "--target", "b", "--model", str(folder)]
+    ended = forks.run("import sys\nfrom apportion.cli import main\nsys.exit(main(sys.argv[1:]))", *words)
     assert ended.returncode and ended.stderr.startswith("error: ") and "standalone" not in ended.stderr
 
 

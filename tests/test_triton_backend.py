@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +12,7 @@ import torch
 
 import apportion as ap
 from apportion.testing import tiny
+from forks import Forks
 
 pytest.importorskip("triton", reason="triton is not installed")
 
@@ -183,19 +182,16 @@ def test_an_unknown_choice_of_kernels_is_refused() -> None:
         explainer(kernels="some").attribute("one", " x")
 
 
-def program(code: str, **environment: str) -> str:
-    """The output of a separate Python process."""
-    known = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    path = os.pathsep.join(sys.path)
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=known | {"PYTHONPATH": path} | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
+@pytest.fixture
+def program(forks: Forks) -> Callable[..., str]:
+    """Runs a program in a process whose kernels are not interpreted; returns what it prints."""
+
+    def run(code: str, **environment: str) -> str:
+        done = forks.run(code, env={"TRITON_INTERPRET": "0"} | environment)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stdout
+
+    return run
 
 
 NAMED = """
@@ -212,7 +208,7 @@ print("auto:", result.provenance.backend)
 
 
 @NO_GPU
-def test_without_a_gpu_it_says_why_and_auto_goes_on() -> None:
+def test_without_a_gpu_it_says_why_and_auto_goes_on(program: Callable[..., str]) -> None:
     said = program(NAMED)
     assert "refused:" in said
     assert "finds no CUDA device" in said
@@ -228,7 +224,7 @@ def test_auto_never_takes_the_interpreter() -> None:
 
 
 @NO_GPU
-def test_the_list_of_backends_says_why_not() -> None:
+def test_the_list_of_backends_says_why_not(program: Callable[..., str]) -> None:
     said = program("from apportion.cli import main; main(['backends'])", COLUMNS="200", TERM="dumb")
     (line,) = [line for line in said.splitlines() if "triton" in line and "cuda" in line]
     assert "no" in line

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
 import pytest
 
 import apportion as ap
@@ -66,6 +69,25 @@ class TestTriton(BackendContract):
     @pytest.fixture
     def backend(self) -> TritonBackend:
         return EveryKernel()
+
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def opened(cls) -> Iterator[None]:
+        """Numbers of one model are checked in one session: to open one takes a trial of the kernels."""
+        with ExitStack() as cls.stack:
+            cls.sessions: dict[tuple[str, str], ap.Session] = {}
+            yield
+
+    @contextmanager
+    def session(self, backend: TritonBackend, family: str = "", dtype: str = "") -> Iterator[ap.Session]:
+        if not dtype:
+            with super().session(backend, family) as session:
+                yield session
+            return
+        key = family or self.families[0], dtype
+        if key not in self.sessions:
+            self.sessions[key] = self.stack.enter_context(super().session(backend, *key))
+        yield self.sessions[key]
 
 
 class TestTritonWherePays(TestTriton):
