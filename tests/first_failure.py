@@ -1,4 +1,4 @@
-"""A pytest plugin: once a test of a class has failed, the rest of the class is skipped, as a mutant is caught by one."""
+"""A pytest plugin: once a test of a class has failed, the rest are skipped, as a mutant is caught by one of them."""
 
 from __future__ import annotations
 
