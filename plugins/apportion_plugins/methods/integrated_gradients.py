@@ -7,13 +7,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from apportion.game.game import Game
+from apportion.game.integration import checked_rule, nodes
 from apportion.options import true_or_false
 from apportion.protocols.backend import Capability
 from apportion.protocols.methods import Estimate
 from apportion_plugins.methods.baselines import Baseline, check_baseline, embedded_baseline
 from apportion_plugins.methods.completeness import Completeness, advice
 from apportion_plugins.methods.points import Points, check_budget
-from apportion_plugins.methods.rules import checked_rule, nodes
 from apportion_plugins.methods.token_scores import Summary
 
 __all__ = ["IntegratedGradients"]

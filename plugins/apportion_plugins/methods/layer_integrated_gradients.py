@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from apportion.game.game import Game
+from apportion.game.integration import checked_rule, nodes
 from apportion.options import true_or_false
 from apportion.protocols.backend import Capability
 from apportion.protocols.inside import Side
@@ -15,7 +16,6 @@ from apportion_plugins.methods.layer_path import Ends, Pair
 from apportion_plugins.methods.layer_scores import LayerScores, LayerSettings, estimate, stacked
 from apportion_plugins.methods.module_names import Layers
 from apportion_plugins.methods.points import check_budget
-from apportion_plugins.methods.rules import checked_rule, nodes
 from apportion_plugins.methods.token_scores import Summary
 
 __all__ = ["LayerIntegratedGradients"]

@@ -1,0 +1,38 @@
+"""Baselines that are drawn from a product of alternatives."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+__all__ = ["ProductBaselines"]
+
+
+class ProductBaselines:
+    """Draws a baseline for each slot of a template, with Python's ``random``.
+
+    Args:
+        baseline_values: the alternatives of each slot, as a list of lists, or a dict of lists by the slot's name. A
+            tuple of names as a key groups slots: its alternatives are tuples, which are drawn together.
+    """
+
+    def __init__(self, baseline_values: list[list[Any]] | dict[str | tuple[str, ...], list[Any]]) -> None:
+        named = isinstance(baseline_values, dict)
+        self.dict_keys: list[str | tuple[str, ...]] = list(baseline_values) if named else []
+        self.baseline_values: list[list[Any]] = (
+            list(baseline_values.values()) if isinstance(baseline_values, dict) else baseline_values
+        )
+
+    def sample(self) -> list[Any] | dict[str, Any]:
+        """Draw one alternative for each slot or group."""
+        found = [random.choice(alternatives) for alternatives in self.baseline_values]
+        if not self.dict_keys:
+            return found
+        slots: dict[str, Any] = {}
+        for key, value in zip(self.dict_keys, found, strict=True):
+            slots.update(zip(key, value, strict=True) if isinstance(key, tuple) else [(key, value)])
+        return slots
+
+    def __call__(self) -> list[Any] | dict[str, Any]:
+        """Draw one alternative for each slot or group."""
+        return self.sample()

@@ -1,0 +1,137 @@
+"""Values of perturbed inputs: in batches by an ``Explainer`` where that is exact, else row by row as Captum does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from apportion.captum.draws import GlobalDraws, Known
+from apportion.captum.inputs import InterpretableInput
+from apportion.captum.perturbations import Perturbations
+from apportion.captum.prompt import PerturbedPrompt
+from apportion.game.game import Game
+from apportion.hooks.manager import load_plugins
+
+if TYPE_CHECKING:
+    from apportion.captum.llm_attribution import LLMAttribution
+    from apportion.protocols.methods import Method
+
+__all__ = ["Question", "Scorer", "named_method"]
+
+Inspect = Callable[[str, str, list[float]], None]
+
+
+@dataclass(frozen=True)
+class Question:
+    """The input and target of one trial.
+
+    Attributes:
+        inp: the input, with baselines that stay as they are.
+        target: token ids.
+        cached: passed on to ``_forward_func``.
+        inspect: called with the prompt, the response and the probabilities of each input that is scored.
+        in_tokens: passed on to ``_forward_func``.
+        known: values of coalitions, for further trials with the same input.
+    """
+
+    inp: InterpretableInput
+    target: Int[Tensor, " T"]
+    cached: bool = True
+    inspect: Inspect | None = None
+    in_tokens: bool = True
+    known: Known = field(default_factory=dict, compare=False)
+
+
+def named_method(name: str) -> Method:
+    """A method that comes with apportion."""
+    found: Method = load_plugins()["methods"].get(name).make()
+    return found
+
+
+class Scorer:
+    """Answers questions about the inputs of one ``LLMAttribution``.
+
+    Models of transformers are scored in batches, all target tokens in one pass. Anything else, and whatever a subclass
+    computes by a ``_forward_func`` of its own, is scored by the forward function, one coalition at a time.
+
+    Args:
+        owner: gives the model, the tokenizer and the forward function.
+    """
+
+    def __init__(self, owner: LLMAttribution) -> None:
+        self._owner = owner
+
+    def estimate(
+        self,
+        question: Question,
+        perturbations: Perturbations,
+        method: Method,
+        options: Mapping[str, Any],
+        *,
+        show_progress: bool = False,
+    ) -> Float[Tensor, "F K"]:
+        """Run a method, which draws from PyTorch's generator; K is 1 + T, or 1 if there are no scores of tokens."""
+        draws = GlobalDraws(method, options, question.known, self._observer(question, perturbations))
+        values = self._in_batches(question, perturbations, draws, show_progress=show_progress)
+        if values is None:
+            values = self._by_row(question, perturbations, draws)
+        torch.set_rng_state(draws.end)
+        return values
+
+    def _in_batches(
+        self, question: Question, perturbations: Perturbations, method: GlobalDraws, *, show_progress: bool
+    ) -> Float[Tensor, "F K"] | None:
+        owner, inp = self._owner, question.inp
+        if not owner.scores_in_batches() or not isinstance(inp.to_model_input(), str | Tensor):
+            return None
+        explainer = owner.explainers.get(show_progress=show_progress)
+        if explainer is None:
+            return None
+
+        def encode(tensor: Tensor) -> tuple[int, ...]:
+            (ids,) = owner._format_model_input(inp.to_model_input(tensor))["input_ids"].tolist()
+            return tuple(ids)
+
+        result = explainer.attribute(
+            PerturbedPrompt(perturbations, inp.values, encode),
+            question.target.tolist(),
+            method=method,
+            target_fn=owner.attr_target,
+        )
+        return torch.cat([torch.tensor(result.values)[None], torch.tensor(result.token_values)]).T
+
+    def _by_row(self, question: Question, perturbations: Perturbations, method: GlobalDraws) -> Float[Tensor, "F K"]:
+        forward = self._owner._forward_func
+
+        def values(mask: Bool[Tensor, "S F"]) -> Float[Tensor, "S K"]:
+            rows = [
+                forward(one, question.inp, question.target, question.cached, None, question.in_tokens)
+                for one in perturbations.tensors(mask)
+            ]
+            return torch.stack([row.detach().double().cpu().flatten() for row in rows])
+
+        outputs = 1 + len(question.target) if self._owner.include_per_token_attr else 1
+        game = Game.from_function(values, perturbations.count, n_outputs=outputs)
+        with torch.no_grad():
+            return method.run(game, budget=None, rng=torch.Generator()).values
+
+    def _observer(
+        self, question: Question, perturbations: Perturbations
+    ) -> Callable[[Bool[Tensor, "S F"], Float[Tensor, "S K"]], None]:
+        inspect, owner = question.inspect, self._owner
+
+        def observe(mask: Bool[Tensor, "S F"], values: Float[Tensor, "S K"]) -> None:
+            if inspect is None:
+                return
+            response = owner.tokenizer.decode(question.target)
+            outputs = values if owner.include_per_token_attr else values[:, :1]
+            probs = outputs if owner.attr_target == "prob" else outputs.exp()
+            for tensor, row in zip(perturbations.tensors(mask), probs.tolist(), strict=True):
+                inspect(owner.prompt_text(question.inp.to_model_input(tensor)), response, row)
+
+        return observe
