@@ -17,11 +17,10 @@ class ProductBaselines:
     """
 
     def __init__(self, baseline_values: list[list[Any]] | dict[str | tuple[str, ...], list[Any]]) -> None:
-        named = isinstance(baseline_values, dict)
-        self.dict_keys: list[str | tuple[str, ...]] = list(baseline_values) if named else []
-        self.baseline_values: list[list[Any]] = (
-            list(baseline_values.values()) if isinstance(baseline_values, dict) else baseline_values
-        )
+        self.dict_keys: list[str | tuple[str, ...]] = []
+        if isinstance(baseline_values, dict):
+            self.dict_keys, baseline_values = list(baseline_values), list(baseline_values.values())
+        self.baseline_values = baseline_values
 
     def sample(self) -> list[Any] | dict[str, Any]:
         """Draw one alternative for each slot or group."""

@@ -110,8 +110,9 @@ def integrated(
     total = [torch.zeros_like(own) for own in present]
     places, weights = path.points()
     at_once = min(path.at_once or AT_ONCE, len(places))
-    for place, weight in zip(places.split(at_once), weights.split(at_once), strict=True):
-        points = [start + _along(place, change) * change for start, change in zip(absent, changes, strict=True)]
+    for start in range(0, len(places), at_once):
+        place, weight = places[start : start + at_once], weights[start : start + at_once]
+        points = [own + _along(place, change) * change for own, change in zip(absent, changes, strict=True)]
         found = _gradients_at(question, layers, points, at_input=at_input, options=options)
         for sum_, slope in zip(total, found, strict=True):
             sum_ += (_along(weight, slope) * slope).sum(0, keepdim=True)
@@ -135,8 +136,8 @@ def expected(
     points = [rows + _along(shares, change) * change for rows, change in zip(absent, changes, strict=True)]
     found = _gradients_at(question, layers, points, at_input=at_input, options=None)
     products = [slope * change for slope, change in zip(found, changes, strict=True)]
-    means = ([part.mean(0, keepdim=True) for part in parts] for parts in (found, products))
-    return Scores(*means, _totals(products), value - other[chosen])
+    gradients, scores = ([part.mean(0, keepdim=True) for part in parts] for parts in (found, products))
+    return Scores(gradients, scores, _totals(products), value - other[chosen])
 
 
 def _activations(
@@ -194,7 +195,9 @@ def _hooks(layers: Sequence[nn.Module], change: Callable[[int, Tensor], Tensor],
     def changed(number: int, whole: Any) -> Any:
         if isinstance(whole, tuple):
             return (changed(number, whole[0]), *whole[1:])
-        require(isinstance(whole, Tensor), f"layer {number} returns {type(whole).__name__}, not a tensor")
+        verb = "reads" if at_input else "returns"
+        require(isinstance(whole, Tensor), f"layer {number} {verb} {type(whole).__name__}, not a tensor")
+        require(whole.is_floating_point(), f"layer {number} {verb} {whole.dtype}, which has no gradient")
         return change(number, whole)
 
     with ExitStack() as stack:

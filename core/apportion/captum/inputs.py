@@ -197,6 +197,7 @@ def drawn(inp: InterpretableInput) -> InterpretableInput:
     """The same input with one draw of its baselines, which all of its perturbations share."""
     if not draws_baselines(inp):
         return inp
-    found: Any = copy(inp)
-    found.baselines = found.drawn_baselines() if isinstance(inp, TextTemplateInput) else found.baselines()
+    found = copy(inp)
+    one: Any = found
+    one.baselines = one.drawn_baselines() if isinstance(inp, TextTemplateInput) else one.baselines()
     return found

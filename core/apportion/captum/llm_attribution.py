@@ -29,7 +29,7 @@ from apportion.captum.perturbation_methods import (
     ShapleyValueSampling,
 )
 from apportion.captum.pretty_tokens import pretty_tokens
-from apportion.captum.refusals import WrongTypeError, positive, require
+from apportion.captum.refusals import RefusedError, WrongTypeError, positive, require
 from apportion.captum.result import LLMAttributionResult
 from apportion.captum.scoring import Inspect, Question, Scorer
 
@@ -117,7 +117,8 @@ class BaseLLMAttribution:
                 raise WrongTypeError(f"target must either be str or Tensor, but the type of target is {type(target)}")
             found = found[~torch.isin(found.cpu(), skipped).to(found.device)] if len(skipped) else found
         require(found.ndim == 1 and len(found) > 0, f"the target has no tokens: {target!r:.60}")
-        return found
+        tokens: Tensor = found
+        return tokens
 
     def _check_input(self, inp: object) -> None:
         require(
@@ -136,7 +137,8 @@ class BaseLLMAttribution:
             model_input = self.tokenizer.encode(model_input, return_tensors="pt")
         if isinstance(model_input, Tensor):
             return {"input_ids": model_input.to(self.device)}
-        require(isinstance(model_input, Mapping), f"Invalid model input. {type(model_input)}")
+        if not isinstance(model_input, Mapping):
+            raise RefusedError(f"Invalid model input. {type(model_input)}")
         return {**model_input}
 
 

@@ -62,13 +62,13 @@ class PerturbationAttribution:
         """Return the name in words, such as ``"Feature Ablation"``."""
         return "".join(f" {letter}" if letter.isupper() else letter for letter in cls.__name__).strip()
 
-    def _asked(self, arguments: object) -> tuple[LLMAttribution, Question]:
+    def _asked(self, arguments: Any) -> tuple[LLMAttribution, Question]:
         """The wrapper, and its question.
 
         Raises:
             AssertionError: the method is not wrapped.
         """
-        owner = getattr(self.forward_func, "__self__", None)
+        owner: Any = getattr(self.forward_func, "__self__", None)
         if not hasattr(owner, "scorer"):
             raise RefusedError(
                 f"This {type(self).__name__} explains language models: wrap it as LLMAttribution(method, tokenizer), "

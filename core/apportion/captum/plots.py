@@ -63,7 +63,7 @@ def draw_tokens(result: LLMAttributionResult, *, show: bool) -> tuple[Figure, Ax
         for row, column in np.ndindex(rows, columns):
             strong = abs(values[row, column]) > 0.6 * limit
             ax.text(
-                column, row, number(values[row, column], limit), ha="center", va="center", fontsize=8,
+                column, row, number(float(values[row, column]), limit), ha="center", va="center", fontsize=8,
                 color="white" if strong else INK,
             )  # fmt: skip
     return shown(fig, ax, show=show)

@@ -42,7 +42,7 @@ class VLLMProvider(RemoteLLMProvider):
 
     def __init__(self, api_url: str, model_name: str | None = None) -> None:
         try:
-            from openai import OpenAI
+            from openai import OpenAI  # type: ignore[import-not-found, unused-ignore]
         except ImportError as error:
             raise ImportError(
                 "The 'openai' package is required to use the VLLMProvider. Install it: pip install openai"
@@ -62,7 +62,7 @@ class VLLMProvider(RemoteLLMProvider):
         models = self.client.models.list().data
         if not models:
             raise ValueError("No models available from the vLLM API")
-        return models[0].id
+        return str(models[0].id)
 
     def generate(self, prompt: str, **gen_args: Any) -> str:
         """Return the text that continues a prompt.
