@@ -81,8 +81,8 @@ def token_scores(
         return None
     parameter = next(wrapper.model.parameters())
     like = parameter if parameter.is_floating_point() else torch.empty(0, device=wrapper.device)
-    scores = [torch.as_tensor(part).to(like) for part in result.extras["module_token_values"]]
-    found = torch.as_tensor(result.extras["convergence_delta"])[1:].to(like) if deltas else None
+    scores = [torch.tensor(part).to(like) for part in result.extras["module_token_values"]]
+    found = torch.tensor(result.extras["convergence_delta"])[1:].to(like) if deltas else None
     return TokenScores(scores, found)
 
 
