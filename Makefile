@@ -31,7 +31,7 @@ ready-oldest: pyproject.toml constraints-oldest.txt
 	    --disable-pip-version-check --constraint constraints-oldest.txt --editable ".[test]" && touch $(OLDEST)/ready; }
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-oldest test-models check bench bench-estimators bench-gradients bench-methods docs format clean
+.PHONY: help demo test test-fast test-oldest test-models check bench bench-captum bench-estimators bench-gradients bench-methods docs format clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 18
@@ -61,6 +61,9 @@ check: ready-check ready-test ## lint, formatting, types and layers
 
 bench: ready-bench ## time apportion beside its peers on the same model, in one run; BENCH="--readme --long" for more
 	@$(BIN)/python -m benchmarks.speed --out benchmarks/results $(BENCH)
+
+bench-captum: ready-bench ## the cells of Captum's tutorial, with Captum and with apportion.captum
+	@$(BIN)/python -m benchmarks.captum_cells --out benchmarks/results
 
 bench-estimators: ready-bench ## error against evaluations on ten real games, beside shap and Captum
 	@$(BIN)/python benchmarks/estimators.py --tables $(OUT)/estimators --out $(OUT)

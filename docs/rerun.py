@@ -14,7 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 DOCS = Path(__file__).parent
-PAGES = ("tutorials/model-associations.md", "tutorials/few-shot-examples.md", "tutorials/layers.md")
+PAGES = tuple(
+    f"tutorials/{name}.md"
+    for name in ("model-associations", "few-shot-examples", "layers", "captum-notebook", "captum-bias")
+)
 BLOCK = re.compile(r"^```python\n(?P<code>.*?)^```\n(?:\n```text\n(?P<output>.*?)^```\n)?", flags=re.S | re.M)
 IMAGE = re.compile(r"\]\(\.\./images/([^)]+\.png)\)")
 NUMBER = re.compile(r"[+−-]?\d+(?:\.\d+)?")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from apportion.game.game import Game
 from apportion.protocols.backend import Capability
 from apportion.protocols.methods import Estimate, Method
 
-__all__ = ["GlobalDraws", "Known"]
+__all__ = ["GlobalDraws", "Known", "game_of"]
 
 Known = dict[tuple[bool, ...], Float[Tensor, " K"]]
 """Values of coalitions that were scored before."""
@@ -62,7 +62,19 @@ class GlobalDraws:
                 self._known.update(zip(unknown, found, strict=True))
             return torch.stack([self._known[row] for row in rows])
 
-        queried = Game.from_function(values, game.n_features, n_outputs=game.n_outputs)
+        queried = game_of(values, game.n_features, game.n_outputs)
         estimate = self._inner.run(queried, budget=budget, rng=generator, **self._options)
         self.end = drawn[0] if drawn else generator.get_state()
         return estimate
+
+
+def game_of(values: Callable[[Bool[Tensor, "S F"]], Float[Tensor, "S K"]], features: int, outputs: int) -> Game:
+    """A game of a function of coalitions, whose errors are raised as they are."""
+
+    def render(mask: Bool[Tensor, "S F"]) -> Sequence[tuple[bool, ...]]:
+        return [tuple(row) for row in mask.tolist()]
+
+    def score(rows: Sequence[Any]) -> Float[Tensor, "N K"]:
+        return values(torch.tensor(rows, dtype=torch.bool).reshape(len(rows), features))
+
+    return Game([str(number) for number in range(features)], outputs, render, score)

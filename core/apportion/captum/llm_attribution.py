@@ -106,7 +106,9 @@ class BaseLLMAttribution:
             )
             model_inp = self._format_model_input(inp.to_model_input())
             generated = self.model.generate(**model_inp, **(gen_args or DEFAULT_GEN_ARGS))
-            found = generated[0][model_inp["input_ids"].size(1) :]
+            # What an encoder–decoder returns begins with a start token instead of the prompt.
+            prompt = 1 if self.reads_apart() else model_inp["input_ids"].size(1)
+            found = generated[0][prompt:]
         else:
             require(gen_args is None, "gen_args must be None when target is given")
             if isinstance(target, str):
@@ -119,6 +121,10 @@ class BaseLLMAttribution:
         require(found.ndim == 1 and len(found) > 0, f"the target has no tokens: {target!r:.60}")
         tokens: Tensor = found
         return tokens
+
+    def reads_apart(self) -> bool:
+        """Return whether the model reads the target apart from the prompt, as encoder–decoders do."""
+        return bool(getattr(getattr(self.model, "config", None), "is_encoder_decoder", False))
 
     def _check_input(self, inp: object) -> None:
         require(
@@ -285,6 +291,7 @@ class LLMAttribution(BaseLLMAttribution):
 
     def _logits(self, arguments: Mapping[str, Any], ids: Int[Tensor, "1 L"]) -> Tensor:
         """Logits ``[L, V]`` of a sequence, with the other arguments of the model as they are."""
+        require(not self.reads_apart(), "an encoder–decoder is scored in batches only, and not by a forward function")
         attended = torch.ones(1, ids.shape[1], dtype=torch.long, device=ids.device)
         given = {**arguments, "input_ids": ids, "attention_mask": attended}
         with torch.no_grad():

@@ -42,6 +42,7 @@ class GradientForward(nn.Module):
         self, perturbed_tensor: Tensor, inp: InterpretableInput, target_tokens: Tensor, cur_target_idx: int
     ) -> Float[Tensor, " B"]:
         """Log-probability of a target token after those before it, for each row."""
+        require(not self.wrapper.reads_apart(), "layers of an encoder–decoder are not scored token by token")
         ids = self.wrapper._format_model_input(inp.to_model_input(perturbed_tensor))["input_ids"]
         before = target_tokens[:cur_target_idx].to(ids).expand(len(ids), -1)
         logits = self.model(torch.cat([ids, before], dim=1)).logits[:, -1]

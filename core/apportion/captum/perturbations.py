@@ -37,6 +37,7 @@ class Perturbations:
         )
         self.inputs = inputs
         width = inputs.shape[1]
+        require(width > 0, "the input has no features")
         if feature_mask is None:
             feature_mask = torch.arange(width)
         require(

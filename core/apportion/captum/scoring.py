@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -10,12 +11,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from apportion.captum.draws import GlobalDraws, Known
+from apportion.captum.draws import GlobalDraws, Known, game_of
 from apportion.captum.inputs import InterpretableInput
 from apportion.captum.perturbations import Perturbations
 from apportion.captum.prompt import PerturbedPrompt
-from apportion.game.game import Game
 from apportion.hooks.manager import load_plugins
+from apportion.protocols.progress import ALWAYS, ProgressEvent
 
 if TYPE_CHECKING:
     from apportion.captum.llm_attribution import LLMAttribution
@@ -79,7 +80,7 @@ class Scorer:
         draws: Any = GlobalDraws(method, options, question.known, self._observer(question, perturbations))
         values = self._in_batches(question, perturbations, draws, show_progress=show_progress)
         if values is None:
-            values = self._by_row(question, perturbations, draws)
+            values = self._by_row(question, perturbations, draws, show_progress=show_progress)
         torch.set_rng_state(draws.end)
         return values
 
@@ -105,20 +106,29 @@ class Scorer:
         )
         return torch.cat([torch.tensor(result.values)[None], torch.tensor(result.token_values)]).T
 
-    def _by_row(self, question: Question, perturbations: Perturbations, method: GlobalDraws) -> Float[Tensor, "F K"]:
+    def _by_row(
+        self, question: Question, perturbations: Perturbations, method: GlobalDraws, *, show_progress: bool
+    ) -> Float[Tensor, "F K"]:
         forward = self._owner._forward_func
+        plugins = load_plugins(switches={"progress": ALWAYS if show_progress else False})
+        started = time.perf_counter()
 
         def values(mask: Bool[Tensor, "S F"]) -> Float[Tensor, "S K"]:
-            rows = [
-                forward(one, question.inp, question.target, question.cached, None, question.in_tokens)
-                for one in perturbations.tensors(mask)
-            ]
-            return torch.stack([row.detach().double().cpu().flatten() for row in rows])
+            rows: list[Tensor] = []
+            for tensor in perturbations.tensors(mask):
+                plugins.report(ProgressEvent("score", len(rows), len(mask)))
+                found = forward(tensor, question.inp, question.target, question.cached, None, question.in_tokens)
+                rows.append(found.detach().double().cpu().flatten())
+            plugins.report(ProgressEvent("score", len(rows), len(mask), evaluations=len(rows)))
+            return torch.stack(rows)
 
         outputs = 1 + len(question.target) if self._owner.include_per_token_attr else 1
-        game = Game.from_function(values, perturbations.count, n_outputs=outputs)
-        with torch.no_grad():
-            return method.run(game, budget=None, rng=torch.Generator()).values
+        try:
+            with torch.no_grad():
+                game = game_of(values, perturbations.count, outputs)
+                return method.run(game, budget=None, rng=torch.Generator()).values
+        finally:
+            plugins.report(ProgressEvent("end", seconds=time.perf_counter() - started))
 
     def _observer(
         self, question: Question, perturbations: Perturbations
