@@ -94,8 +94,7 @@ class TorchBackend:
         from apportion_backends.torch.encoder_decoder import is_encoder_decoder
         from apportion_backends.torch.inputs import input_device
         from apportion_backends.torch.loading import open_model
-        from apportion_backends.torch.probe import probe
-        from apportion_backends.torch.remembered import remembered_traits
+        from apportion_backends.torch.remembered import remembered_traits, traits_of_object
         from apportion_backends.torch.seq2seq import Seq2SeqSession
         from apportion_backends.torch.session import TorchSession
 
@@ -119,7 +118,7 @@ class TorchBackend:
             ) from error
         if memory_budget is None:
             memory_budget = _default_memory_budget(input_device(module))
-        traits = remembered_traits(module) if model.owned else probe(module)
+        traits = remembered_traits(module) if model.owned else traits_of_object(module)
         opened = replace(model, model=module)
         if not is_encoder_decoder(module):
             return TorchSession(opened, traits, memory_budget, compiled=compile)

@@ -1,8 +1,10 @@
-"""A file cache of what the probe found, so that the next start need not try the model again.
+"""What the probe found, so that a model need not be tried again.
 
-Only models that apportion loaded from files are cached: a user may have changed an object in ways that no fingerprint
-shows. The key covers everything that the findings may depend on: configuration, weights and code of the model,
-attention functions, versions, device, dtype, the machine's instruction set, and the code of the probe.
+In a file, for models that apportion loaded from files: a user may have changed an object in ways that no fingerprint
+shows to the next process. The key covers everything that the findings may depend on: configuration, weights and code of
+the model, attention functions, versions, device, dtype, the machine's instruction set, and the code of the probe.
+
+In memory, for a user's model object: for as long as it lives and looks the same, as within a session.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import hashlib
 import os
 from dataclasses import asdict, fields
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import torch
 import transformers
@@ -24,8 +27,27 @@ from apportion_backends.torch.checksum import model_checksum
 from apportion_backends.torch.comparing import Traits
 from apportion_backends.torch.inputs import input_device
 from apportion_backends.torch.probe import probe
+from apportion_backends.torch.structure import ModelState, observe
 
-__all__ = ["remembered_traits"]
+__all__ = ["remembered_traits", "traits_of_object"]
+
+_FOUND: WeakKeyDictionary[PreTrainedModel, tuple[ModelState, Traits]] = WeakKeyDictionary()
+"""Traits of model objects, and the structure that they were found for."""
+
+
+def traits_of_object(model: PreTrainedModel) -> Traits:
+    """The traits of a user's model: those that another session found, if nothing was seen to change; else by probing.
+
+    Raises:
+        ModelError: the model is not causal, or gives numbers that are not finite.
+    """
+    state = observe(model)
+    known = _FOUND.get(model)
+    if known is not None and known[0] == state and not state.opaque:
+        return known[1]
+    found = probe(model)
+    _FOUND[model] = state, found
+    return found
 
 
 def remembered_traits(model: PreTrainedModel) -> Traits:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from apportion.captum import hooked
+from apportion.captum.attribution import Attribution
 from apportion.captum.refusals import RefusedError, positive, require
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class LayerAttributions(list[Tensor]):
         return LayerAttributions(one.sum(dim) for one in self)
 
 
-class LayerMethod:
+class LayerMethod(Attribution):
     """A gradient method at one or more modules; it is wrapped by ``LLMGradientAttribution``.
 
     Args:
@@ -58,7 +59,8 @@ class LayerMethod:
         device_ids: list[int] | None = None,
         multiply_by_inputs: bool = True,
     ) -> None:
-        self.forward_func, self.layer, self.device_ids = forward_func, layer, device_ids
+        super().__init__(forward_func)
+        self.layer, self.device_ids = layer, device_ids
         self._multiply_by_inputs = multiply_by_inputs
         require(bool(self.layers) and all(isinstance(one, nn.Module) for one in self.layers), "layer must be a module")
 
@@ -71,23 +73,6 @@ class LayerMethod:
     def multiplies_by_inputs(self) -> bool:
         """Whether gradients are multiplied by activations."""
         return self._multiply_by_inputs
-
-    def has_convergence_delta(self) -> bool:
-        """Return whether the method integrates."""
-        return False
-
-    @classmethod
-    def get_name(cls) -> str:
-        """Return the name in words, such as ``"Layer Integrated Gradients"``."""
-        return "".join(f" {letter}" if letter.isupper() else letter for letter in cls.__name__).strip()
-
-    def attribute_future(self, *args: Any, **kwargs: Any) -> Any:
-        """Not implemented.
-
-        Raises:
-            NotImplementedError: always.
-        """
-        raise NotImplementedError(f"attribute_future is not implemented for {type(self).__name__}")
 
     def _forward(self) -> GradientForward:
         """The forward function of the wrapper.
@@ -147,7 +132,7 @@ class LayerIntegratedGradients(LayerMethod):
         Raises:
             AssertionError: an argument is not allowed.
         """
-        require(target is None, "target indexes outputs of a classifier; give the text to LLMGradientAttribution")
+        require(target is None, "target is for classifiers; give the text to LLMGradientAttribution")
         path = hooked.Path(n_steps, method, internal_batch_size)
         question = self._forward().asked(inputs, baselines, additional_forward_args)
         found = hooked.integrated(question, self.layers, path, at_input=attribute_to_layer_input, options=grad_kwargs)
@@ -196,7 +181,7 @@ class LayerGradientXActivation(LayerMethod):
         Raises:
             AssertionError: an argument is not allowed.
         """
-        require(target is None, "target indexes outputs of a classifier; give the text to LLMGradientAttribution")
+        require(target is None, "target is for classifiers; give the text to LLMGradientAttribution")
         question = self._forward().asked(inputs, None, additional_forward_args)
         found = hooked.slopes(question, self.layers, at_input=attribute_to_layer_input, options=grad_kwargs)
         return self._shaped(found.scores(multiplied=self.multiplies_by_inputs))
@@ -239,7 +224,7 @@ class LayerGradientShap(LayerMethod):
         Raises:
             AssertionError: an argument is not allowed.
         """
-        require(target is None, "target indexes outputs of a classifier; give the text to LLMGradientAttribution")
+        require(target is None, "target is for classifiers; give the text to LLMGradientAttribution")
         positive("n_samples", n_samples)
         require(
             not any(stdevs if isinstance(stdevs, tuple) else (stdevs,)),

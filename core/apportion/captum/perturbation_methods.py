@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from apportion.captum.attribution import Attribution
 from apportion.captum.perturbations import Perturbations
 from apportion.captum.refusals import RefusedError, positive, require
 from apportion.captum.scoring import Question, named_method
@@ -28,11 +30,36 @@ if TYPE_CHECKING:
 
 __all__ = ["FeatureAblation", "KernelShap", "Lime", "PerturbationAttribution", "ShapleyValueSampling", "ShapleyValues"]
 
-MANY_FEATURES = 10
-"""From so many features on, Captum warns of exact Shapley values."""
+
+@dataclass(frozen=True)
+class Call:
+    """One call of ``attribute``.
+
+    Attributes:
+        owner: the wrapper of the method.
+        question: the input and the target.
+        perturbations: the tensors of coalitions.
+        show_progress: show a progress bar.
+    """
+
+    owner: LLMAttribution
+    question: Question
+    perturbations: Perturbations
+    show_progress: bool
+
+    def values(self, method: Any, **options: Any) -> Float[Tensor, "F K"]:
+        """Scores of features by a method of apportion, or one by its name."""
+        chosen = named_method(method) if isinstance(method, str) else method
+        return self.owner.scorer.estimate(
+            self.question, self.perturbations, chosen, options, show_progress=self.show_progress
+        )
+
+    def scores(self, method: str, **options: Any) -> Float[Tensor, "K E"]:
+        """Scores of elements."""
+        return self.perturbations.by_element(self.values(method, **options))
 
 
-class PerturbationAttribution:
+class PerturbationAttribution(Attribution):
     """A method that scores perturbed inputs; it is wrapped by ``LLMAttribution``.
 
     Args:
@@ -42,32 +69,27 @@ class PerturbationAttribution:
     random = False
     """True for methods that draw coalitions, so that trials differ."""
 
-    def __init__(self, forward_func: Callable[..., Any]) -> None:
-        self.forward_func = forward_func
-
-    def attribute_future(self, *args: Any, **kwargs: Any) -> Any:
-        """Not implemented.
-
-        Raises:
-            NotImplementedError: always.
-        """
-        raise NotImplementedError(f"attribute_future is not implemented for {type(self).__name__}")
-
-    def has_convergence_delta(self) -> bool:
-        """Return ``False``: these methods do not integrate."""
-        return False
-
-    @classmethod
-    def get_name(cls) -> str:
-        """Return the name in words, such as ``"Feature Ablation"``."""
-        return "".join(f" {letter}" if letter.isupper() else letter for letter in cls.__name__).strip()
-
-    def _asked(self, arguments: Any) -> tuple[LLMAttribution, Question]:
-        """The wrapper, and its question.
+    def _called(
+        self,
+        inputs: Tensor,
+        baselines: object,
+        target: object,
+        arguments: Any,
+        feature_mask: Tensor | None,
+        perturbations_per_eval: object,
+        show_progress: bool,
+        *,
+        from_zero: bool = False,
+    ) -> Call:
+        """The arguments of ``attribute``, checked.
 
         Raises:
-            AssertionError: the method is not wrapped.
+            AssertionError: the method is not wrapped, or an argument is not allowed.
         """
+        require(
+            target is None, f"target={target!r:.40} indexes outputs of a classifier; give the text to LLMAttribution"
+        )
+        positive("perturbations_per_eval", perturbations_per_eval)
         owner: Any = getattr(self.forward_func, "__self__", None)
         if not hasattr(owner, "scorer"):
             raise RefusedError(
@@ -78,19 +100,10 @@ class PerturbationAttribution:
             isinstance(arguments, tuple) and len(arguments) >= 2,
             f"additional_forward_args must hold the input and the target's tokens, not {arguments!r:.80}",
         )
-        if len(arguments) == 3 and isinstance(arguments[2], Question):
-            return owner, arguments[2]
-        return owner, Question(*arguments)
-
-
-def check_common(target: object, perturbations_per_eval: object) -> None:
-    """Refuse arguments that have no meaning here.
-
-    Raises:
-        AssertionError: ``target`` is given, or ``perturbations_per_eval`` is not a whole number from 1.
-    """
-    require(target is None, f"target={target!r:.40} indexes outputs of a classifier; give the text to LLMAttribution")
-    positive("perturbations_per_eval", perturbations_per_eval)
+        own = len(arguments) == 3 and isinstance(arguments[2], Question)
+        question = arguments[2] if own else Question(*arguments)
+        perturbations = Perturbations(inputs, baselines, feature_mask, from_zero=from_zero)
+        return Call(owner, question, perturbations, show_progress)
 
 
 class FeatureAblation(PerturbationAttribution):
@@ -123,11 +136,10 @@ class FeatureAblation(PerturbationAttribution):
             AssertionError: an argument is not allowed.
         """
         require(not kwargs, f"FeatureAblation has no such arguments: {', '.join(kwargs)}")
-        check_common(target, perturbations_per_eval)
-        owner, question = self._asked(additional_forward_args)
-        found = Perturbations(inputs, baselines, feature_mask)
-        method = named_method("ablation")
-        return found.by_element(owner.scorer.estimate(question, found, method, {}, show_progress=show_progress))
+        call = self._called(
+            inputs, baselines, target, additional_forward_args, feature_mask, perturbations_per_eval, show_progress
+        )
+        return call.scores("ablation")
 
 
 class ShapleyValueSampling(PerturbationAttribution):
@@ -161,28 +173,10 @@ class ShapleyValueSampling(PerturbationAttribution):
         Raises:
             AssertionError: an argument is not allowed.
         """
-        options = {"antithetic": False, "n_permutations": positive("n_samples", n_samples)}
-        arguments = (inputs, baselines, target, additional_forward_args, feature_mask, perturbations_per_eval)
-        return self._shapley("permutation", options, *arguments, show_progress=show_progress)
-
-    def _shapley(
-        self,
-        name: str,
-        options: Mapping[str, Any],
-        inputs: Tensor,
-        baselines: object,
-        target: object,
-        additional_forward_args: object,
-        feature_mask: Tensor | None,
-        perturbations_per_eval: int,
-        *,
-        show_progress: bool,
-    ) -> Float[Tensor, "1 K E"]:
-        check_common(target, perturbations_per_eval)
-        owner, question = self._asked(additional_forward_args)
-        found = Perturbations(inputs, baselines, feature_mask)
-        values = owner.scorer.estimate(question, found, named_method(name), options, show_progress=show_progress)
-        return found.by_element(values)[None]
+        call = self._called(
+            inputs, baselines, target, additional_forward_args, feature_mask, perturbations_per_eval, show_progress
+        )
+        return call.scores("permutation", antithetic=False, n_permutations=positive("n_samples", n_samples))[None]
 
 
 class ShapleyValues(ShapleyValueSampling):
@@ -215,8 +209,10 @@ class ShapleyValues(ShapleyValueSampling):
             AssertionError: an argument is not allowed.
             BudgetError: there are more than 20 features.
         """
-        arguments = (inputs, baselines, target, additional_forward_args, feature_mask, perturbations_per_eval)
-        return self._shapley("shapley", {}, *arguments, show_progress=show_progress)
+        call = self._called(
+            inputs, baselines, target, additional_forward_args, feature_mask, perturbations_per_eval, show_progress
+        )
+        return call.scores("shapley")[None]
 
 
 class Lime(PerturbationAttribution):
@@ -274,38 +270,27 @@ class Lime(PerturbationAttribution):
             AssertionError: an argument is not allowed.
         """
         positive("n_samples", n_samples)
-        check_common(target, perturbations_per_eval)
-        owner, question = self._asked(additional_forward_args)
         if feature_mask is not None and feature_mask.numel() and int(feature_mask.min()) > 0:
             warnings.warn("Minimum element in feature mask is not 0, shifting indices to start at 0.", stacklevel=2)
-        found = Perturbations(inputs, baselines, feature_mask, from_zero=True)
-        coefficients = self._coefficients(owner, question, found, n_samples, show_progress=show_progress)
-        return (found.by_element(coefficients) if return_input_shape else coefficients.T).float()
+        call = self._called(
+            inputs, baselines, target, additional_forward_args, feature_mask, perturbations_per_eval, show_progress,
+            from_zero=True,
+        )  # fmt: skip
+        coefficients = self._coefficients(call, n_samples)
+        return (call.perturbations.by_element(coefficients) if return_input_shape else coefficients.T).float()
 
-    def _coefficients(
-        self, owner: LLMAttribution, question: Question, found: Perturbations, n_samples: int, *, show_progress: bool
-    ) -> Float[Tensor, "F 1"]:
+    def _coefficients(self, call: Call, n_samples: int) -> Float[Tensor, "F 1"]:
         if self.interpretable_model is None and self.similarity_func is None and self.perturb_func is None:
-            return self._by_method("captum_lime", owner, question, found, n_samples, show_progress=show_progress)
-        samples = perturbed_samples(self.perturb_func, found, n_samples)
+            return self._drawn("captum_lime", call, n_samples)
+        samples = perturbed_samples(self.perturb_func, call.perturbations, n_samples)
         weights = torch.tensor([kernel_of(self.similarity_func)(*one) for one in samples.compared()])
         method = FixedCoalitions(samples.rows.bool())
-        owner.scorer.estimate(question, found, method, {}, show_progress=show_progress)
+        call.values(method)
         return trained(self.interpretable_model, samples.rows, method.values[:, 0], weights)[:, None]
 
-    def _by_method(
-        self,
-        name: str,
-        owner: LLMAttribution,
-        question: Question,
-        found: Perturbations,
-        n_samples: int,
-        *,
-        show_progress: bool,
-    ) -> Float[Tensor, "F 1"]:
-        options = {"n_samples": n_samples}
-        values = owner.scorer.estimate(question, found, named_method(name), options, show_progress=show_progress)
-        draw_as_training(found.count)
+    def _drawn(self, name: str, call: Call, n_samples: int) -> Float[Tensor, "F 1"]:
+        values = call.values(name, n_samples=n_samples)
+        draw_as_training(call.perturbations.count)
         return values[:, :1]
 
 
@@ -319,7 +304,5 @@ class KernelShap(Lime):
     def __init__(self, forward_func: Callable[..., Any]) -> None:
         super().__init__(forward_func)
 
-    def _coefficients(
-        self, owner: LLMAttribution, question: Question, found: Perturbations, n_samples: int, *, show_progress: bool
-    ) -> Float[Tensor, "F 1"]:
-        return self._by_method("captum_kernel_shap", owner, question, found, n_samples, show_progress=show_progress)
+    def _coefficients(self, call: Call, n_samples: int) -> Float[Tensor, "F 1"]:
+        return self._drawn("captum_kernel_shap", call, n_samples)

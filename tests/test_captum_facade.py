@@ -1,0 +1,241 @@
+"""``apportion.captum`` beside Captum with the same seeds: scores, labels, types, and the state of the generator."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+import apportion as ap
+import apportion.captum as ours
+from apportion.captum import llm_gradient
+from apportion.testing import tiny
+from captum_doubles import SmallModel, WordTokenizer
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import captum.attr as theirs
+
+TEMPLATE = "{name} in {city}, a {job}: {pronoun} hobby is"
+VALUES = {"name": "Dave", "city": "Miami", "job": "lawyer", "pronoun": "His"}
+BASELINES = {"name": "Sue", "city": "Rome", "job": "doctor", "pronoun": "Her"}
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "ablation": ("FeatureAblation", {}),
+    "shapley": ("ShapleyValues", {}),
+    "sampling": ("ShapleyValueSampling", {"n_samples": 5}),
+    "lime": ("Lime", {"n_samples": 30}),
+    "kernel": ("KernelShap", {"n_samples": 30}),
+    "sampling, trials": ("ShapleyValueSampling", {"n_samples": 3, "num_trials": 2}),
+    "lime, trials": ("Lime", {"n_samples": 20, "num_trials": 2}),
+    "ablation, mask": ("FeatureAblation", {"feature_mask": torch.tensor([[0, 0, 1, 2]])}),
+    "lime, mask": ("Lime", {"n_samples": 20, "feature_mask": torch.tensor([[1, 1, 2, 4]])}),
+}
+INPUTS: dict[str, Callable[[ModuleType, Any], Any]] = {
+    "template": lambda lib, tok: lib.TextTemplateInput(TEMPLATE, VALUES, BASELINES),
+    "removed": lambda lib, tok: lib.TextTemplateInput(TEMPLATE, VALUES),
+    "groups": lambda lib, tok: lib.TextTemplateInput(
+        TEMPLATE, VALUES, BASELINES, mask={"name": 5, "city": 2, "job": 2, "pronoun": 5}
+    ),
+    "function": lambda lib, tok: lib.TextTemplateInput(
+        lambda *words: "say " + " ".join(filter(None, words)), ["a1", "b2", "c3", "d4"]
+    ),
+    "tokens": lambda lib, tok: lib.TextTokenInput("seven", tok),
+    "skipped": lambda lib, tok: lib.TextTokenInput("seven", tok, baselines=3, skip_tokens=[tok.encode("s")[0]]),
+}
+
+
+def run(lib: ModuleType, model: Any, tok: Any, method: str, kind: str, attr_target: str = "log_prob") -> Any:
+    name, options = METHODS[method]
+    torch.manual_seed(3)
+    random.seed(3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        wrapper = lib.LLMAttribution(getattr(lib, name)(model), tok, attr_target=attr_target)
+        found = wrapper.attribute(INPUTS[kind](lib, tok), target=" golf", forward_in_tokens=False, **options)
+    return found, torch.get_rng_state()
+
+
+def assert_alike(found: Any, expected: Any, tolerance: float = 1e-5) -> None:
+    assert (found.input_tokens, found.output_tokens) == (expected.input_tokens, expected.output_tokens)
+    for part in ("seq_attr", "token_attr"):
+        one, other = getattr(found, part), getattr(expected, part)
+        if other is None:
+            assert one is None
+        else:
+            assert (one.shape, one.dtype, one.device) == (other.shape, other.dtype, other.device)
+            assert torch.allclose(one, other, atol=tolerance, rtol=0), (one - other).abs().max()
+
+
+@pytest.mark.parametrize("kind", INPUTS)
+@pytest.mark.parametrize("method", METHODS)
+def test_perturbations(method: str, kind: str) -> None:
+    if "mask" in method and kind not in ("template", "removed", "function"):
+        pytest.skip("the mask is for four features")
+    model, tok = tiny.model(), tiny.tokenizer()
+    for attr_target in ("log_prob", "prob"):
+        found, after = run(ours, model, tok, method, kind, attr_target)
+        expected, then = run(theirs, model, tok, method, kind, attr_target)
+        assert_alike(found, expected)
+        assert torch.equal(after, then), "further draws would differ"
+
+
+@pytest.mark.demo
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("method", "kind"), [("ablation", "template"), ("lime", "template"), ("ablation", "tokens")])
+def test_perturbations_of_a_real_model(smollm2: ap.Explainer, method: str, kind: str) -> None:
+    model, tok = smollm2.session.model, smollm2.session.tokenizer
+    assert_alike(run(ours, model, tok, method, kind)[0], run(theirs, model, tok, method, kind)[0])
+
+
+@pytest.mark.parametrize("in_tokens", [True, False])
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("method", ["ablation", "shapley", "sampling", "lime", "kernel"])
+def test_any_module(method: str, causal: bool, in_tokens: bool) -> None:
+    """In fewer forwards, because each distinct prompt is scored once."""
+    tok = WordTokenizer(["Dave", "Sue", "lives", "in", "Rome", "Miami", "likes", "golf", "and", "tennis"])
+    model = SmallModel(len(tok.words), causal=causal)
+    results, forwards = [], []
+    for lib in (ours, theirs):
+        torch.manual_seed(1)
+        before = model.forwards
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            wrapper = lib.LLMAttribution(getattr(lib, METHODS[method][0])(model), tok)
+            inp = lib.TextTemplateInput("{} lives in {} likes", ["Dave", "Rome"], ["Sue", "Miami"])
+            options = {"forward_in_tokens": in_tokens, "use_cached_outputs": False, **METHODS[method][1]}
+            results.append(wrapper.attribute(inp, target="golf and tennis", **options))
+        forwards.append(model.forwards - before)
+    assert_alike(*results)
+    prompts = 3 if method == "ablation" else 4
+    assert forwards[0] == prompts * (3 if in_tokens else 1) <= forwards[1]
+
+
+LAYERS: dict[str, Callable[[Any], Any]] = {
+    "embeddings": lambda model: model.model.embed_tokens,
+    "queries": lambda model: model.model.layers[0].self_attn.q_proj,
+    "mlp": lambda model: model.model.layers[1].mlp,
+    "layer": lambda model: model.model.layers[0],
+}
+GRADIENTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "integrated": ("LayerIntegratedGradients", {}),
+    "few steps": ("LayerIntegratedGradients", {"n_steps": 7, "internal_batch_size": 3}),
+    "left": ("LayerIntegratedGradients", {"n_steps": 7, "method": "riemann_left"}),
+    "input": ("LayerIntegratedGradients", {"n_steps": 7, "attribute_to_layer_input": True}),
+    "activation": ("LayerGradientXActivation", {}),
+    "activation at the input": ("LayerGradientXActivation", {"attribute_to_layer_input": True}),
+}
+
+
+@pytest.mark.parametrize("fast", [True, False], ids=["at once", "token by token"])
+@pytest.mark.parametrize("multiplied", [True, False], ids=["multiplied", "gradients"])
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("method", GRADIENTS)
+def test_gradients(method: str, layer: str, multiplied: bool, fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if layer == "embeddings" and "attribute_to_layer_input" in GRADIENTS[method][1]:
+        pytest.skip("token ids have no gradient")
+    if not fast:
+        monkeypatch.setattr(llm_gradient, "token_scores", lambda *_: None)
+    model, tok = tiny.model(), tiny.tokenizer()
+    name, options = GRADIENTS[method]
+    results = []
+    for lib in (ours, theirs):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            chosen = getattr(lib, name)(model, LAYERS[layer](model), multiply_by_inputs=multiplied)
+            inp = lib.TextTokenInput("seven", tok, baselines=3, skip_tokens=[tok.encode("s")[0]])
+            results.append(lib.LLMGradientAttribution(chosen, tok).attribute(inp, target=" go", **options))
+    assert_alike(*results, tolerance=1e-4 * float(results[1].token_attr.abs().max()) + 1e-12)
+
+
+def test_several_layers_are_scored_as_by_captums_method() -> None:
+    """Captum's method takes a list, and only its wrapper for language models does not."""
+    model, tok = tiny.model(), tiny.tokenizer()
+    layers = [LAYERS["embeddings"](model), LAYERS["queries"](model)]
+    found = ours.LLMGradientAttribution(ours.LayerIntegratedGradients(model, layers), tok).attribute(
+        ours.TextTokenInput("seven", tok), target="g"
+    )
+    wrapper = theirs.LLMGradientAttribution(theirs.LayerIntegratedGradients(model, layers), tok)
+    inp, target = theirs.TextTokenInput("seven", tok), torch.tensor(tok.encode("g"))
+    expected = wrapper.attr_method.attribute(inp.to_tensor(), additional_forward_args=(inp, target, 0))
+    for one, other in zip(found, expected, strict=True):
+        assert torch.allclose(one.seq_attr, other[0].sum(-1), atol=1e-7)
+
+
+def test_what_runs_in_batches_is_counted() -> None:
+    """Seven features take 2⁷ evaluations, not 7 · 7! forwards; trials of the same input none at all."""
+    model, tok = tiny.model(), tiny.tokenizer()
+    wrapper = ours.LLMAttribution(ours.ShapleyValues(model), tok)
+    seen: list[str] = []
+    values = [f"{number}" for number in range(7)]
+    for trials in (1, 3):
+        seen.clear()
+        wrapper.attribute(
+            ours.TextTemplateInput("{}" * 7, values, ["x"] * 7),
+            target="g",
+            num_trials=trials,
+            _inspect_forward=lambda prompt, response, probs: seen.append(prompt),
+        )
+        assert len(seen) == len(set(seen)) == 2**7
+
+
+def test_methods_that_are_not_wrapped_say_what_to_do() -> None:
+    model = tiny.model()
+    with pytest.raises(AssertionError, match="wrap it as LLMAttribution"):
+        ours.FeatureAblation(model).attribute(torch.ones(1, 2))
+    with pytest.raises(AssertionError, match="wrap it as LLMGradientAttribution"):
+        ours.LayerIntegratedGradients(model, model.model.embed_tokens).attribute(torch.ones(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_trials": 0}, "num_trials=0 must be a whole number of at least 1"),
+        ({"perturbations_per_eval": 0}, "perturbations_per_eval=0 must be"),
+        ({"feature_mask": torch.tensor([[0, 1]])}, "the feature mask must be a tensor of 4 numbers"),
+        ({"feature_mask": torch.tensor([[0.0, 1, 2, 3]])}, "whole numbers from 0"),
+        ({"baselines": torch.zeros(1, 3)}, r"baselines must be a number, or a tensor of shape \[1, 4\]"),
+        ({"typo": 1}, "FeatureAblation has no such arguments: typo"),
+    ],
+)
+def test_mistakes_are_named_before_the_model_runs(options: dict[str, Any], message: str) -> None:
+    wrapper = ours.LLMAttribution(ours.FeatureAblation(tiny.model()), tiny.tokenizer())
+    with pytest.raises(ap.InputError, match=message):
+        wrapper.attribute(ours.TextTemplateInput(TEMPLATE, VALUES, BASELINES), target="g", **options)
+
+
+def test_an_encoder_decoder_is_scored_by_its_decoder() -> None:
+    """Captum appends the target to the source."""
+    model, tok = tiny.model("t5"), tiny.tokenizer()
+    explainer = ap.Explainer((model, tok), progress=False)
+    expected = explainer.attribute(ap.Text("abc", by="tokens", baseline=0), tuple(tok.encode("go")), method="ablation")
+    found = ours.LLMAttribution(ours.FeatureAblation(model), tok).attribute(
+        ours.TextTokenInput("abc", tok), target="go"
+    )
+    count = len(expected.values)
+    assert torch.allclose(found.token_attr[:, :count], torch.tensor(expected.token_values).float(), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_scores_of_half_precision_are_single(dtype: torch.dtype) -> None:
+    model, tok = tiny.model("llama", dtype), tiny.tokenizer()
+    found = ours.LLMAttribution(ours.FeatureAblation(model), tok).attribute(
+        ours.TextTemplateInput(TEMPLATE, VALUES, BASELINES), target=" golf"
+    )
+    assert found.token_attr.dtype == torch.float32
+    exact, _ = run(ours, tiny.model("llama", torch.float64), tok, "ablation", "template")
+    assert float((found.token_attr - exact.token_attr).abs().max()) < 0.05
+
+
+def test_a_model_in_training_is_left_so() -> None:
+    model, tok = tiny.model().train(), tiny.tokenizer()
+    try:
+        run(ours, model, tok, "ablation", "template")
+        assert model.training
+    finally:
+        model.eval()
