@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import warnings
 from collections.abc import Callable
@@ -84,13 +85,18 @@ def test_perturbations(method: str, kind: str) -> None:
         assert torch.equal(after, then), "further draws would differ"
 
 
+@pytest.fixture(scope="module")
+def double(smollm2: ap.Explainer) -> tuple[Any, Any]:
+    return copy.deepcopy(smollm2.session.model).double(), smollm2.session.tokenizer
+
+
 @pytest.mark.demo
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("method", "kind"), [("ablation", "template"), ("lime", "template"), ("ablation", "tokens")])
-def test_perturbations_of_a_real_model(smollm2: ap.Explainer, method: str, kind: str) -> None:
-    model, tok = smollm2.session.model, smollm2.session.tokenizer
-    assert_alike(run(ours, model, tok, method, kind)[0], run(theirs, model, tok, method, kind)[0])
+def test_perturbations_of_a_real_model(double: Any, method: str, kind: str) -> None:
+    """In double precision: in single, rounding differs by 2e-5 nats from batch to batch."""
+    assert_alike(run(ours, *double, method, kind)[0], run(theirs, *double, method, kind)[0])
 
 
 @pytest.mark.parametrize("in_tokens", [True, False])
