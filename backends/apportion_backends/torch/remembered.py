@@ -1,4 +1,4 @@
-"""What the probe found, so that a model need not be tried again.
+"""Memory of what the probe found, so that a model need not be tried again.
 
 In a file, for models that apportion loaded from files: a user may have changed an object in ways that no fingerprint
 shows to the next process. The key covers everything that the findings may depend on: configuration, weights and code of

@@ -1,4 +1,4 @@
-"""What all methods have."""
+"""The base of all methods."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from apportion.captum.refusals import positive, require
 from apportion.game.integration import RULES, checked_rule, nodes
 
-__all__ = ["Path", "Question", "Scores", "expected", "integrated", "slopes"]
+__all__ = ["Path", "Scores", "TokenFunction", "TokenFunctions", "expected", "integrated", "slopes"]
 
 Grad = Mapping[str, Any] | None
 """Further arguments of ``torch.autograd.grad``."""
@@ -23,7 +23,7 @@ AT_ONCE = 16
 
 
 @dataclass(frozen=True)
-class Question:
+class TokenFunction:
     """One target token, as a function of perturbed inputs.
 
     Attributes:
@@ -35,6 +35,13 @@ class Question:
     forward: Callable[[Tensor], Float[Tensor, " B"]]
     present: Tensor
     absent: Tensor
+
+
+class TokenFunctions(Protocol):
+    """Makes the function of a target token."""
+
+    def function_of(self, inputs: Tensor, baselines: object, arguments: object) -> TokenFunction:
+        """The function that ``attribute`` of a method differentiates."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,7 @@ class Path:
 
 @dataclass(frozen=True)
 class Scores:
-    """What was found at modules.
+    """Gradients and scores at modules.
 
     Attributes:
         gradients: mean gradient at each module, ``[1, L, D]``.
@@ -89,10 +96,10 @@ class Scores:
         return self.each - self.gained
 
 
-def slopes(question: Question, layers: Sequence[nn.Module], *, at_input: bool, options: Grad = None) -> Scores:
+def slopes(function: TokenFunction, layers: Sequence[nn.Module], *, at_input: bool, options: Grad = None) -> Scores:
     """Gradients at the input, times activations."""
     with torch.enable_grad(), _seen(layers, at_input=at_input) as seen:
-        value = question.forward(question.present)
+        value = function.forward(function.present)
         activations = _in_order(seen, layers)
         found = _gradients(value, activations, options)
     products = [slope * own.detach() for slope, own in zip(found, activations, strict=True)]
@@ -100,12 +107,12 @@ def slopes(question: Question, layers: Sequence[nn.Module], *, at_input: bool, o
 
 
 def integrated(
-    question: Question, layers: Sequence[nn.Module], path: Path, *, at_input: bool, options: Grad = None
+    function: TokenFunction, layers: Sequence[nn.Module], path: Path, *, at_input: bool, options: Grad = None
 ) -> Scores:
     """Mean gradients on the path from the baseline's activations to those of the input, times the difference."""
-    require(len(question.absent) == 1, f"integrated gradients take one baseline, not {len(question.absent)}")
-    value, present = _activations(question, question.present, layers, at_input=at_input)
-    other, absent = _activations(question, question.absent, layers, at_input=at_input)
+    require(len(function.absent) == 1, f"integrated gradients take one baseline, not {len(function.absent)}")
+    value, present = _activations(function, function.present, layers, at_input=at_input)
+    other, absent = _activations(function, function.absent, layers, at_input=at_input)
     changes = [own - start for own, start in zip(present, absent, strict=True)]
     total = [torch.zeros_like(own) for own in present]
     places, weights = path.points()
@@ -113,7 +120,7 @@ def integrated(
     for start in range(0, len(places), at_once):
         place, weight = places[start : start + at_once], weights[start : start + at_once]
         points = [own + _along(place, change) * change for own, change in zip(absent, changes, strict=True)]
-        found = _gradients_at(question, layers, points, at_input=at_input, options=options)
+        found = _gradients_at(function, layers, points, at_input=at_input, options=options)
         for sum_, slope in zip(total, found, strict=True):
             sum_ += (_along(weight, slope) * slope).sum(0, keepdim=True)
     products = [slope * change for slope, change in zip(total, changes, strict=True)]
@@ -121,7 +128,7 @@ def integrated(
 
 
 def expected(
-    question: Question,
+    function: TokenFunction,
     layers: Sequence[nn.Module],
     shares: Float[Tensor, " N"],
     chosen: Int[Tensor, " N"],
@@ -129,33 +136,33 @@ def expected(
     at_input: bool,
 ) -> Scores:
     """Mean gradients at points a share of the way from a chosen baseline to the input, times the difference."""
-    value, present = _activations(question, question.present, layers, at_input=at_input)
-    other, absent = _activations(question, question.absent, layers, at_input=at_input)
+    value, present = _activations(function, function.present, layers, at_input=at_input)
+    other, absent = _activations(function, function.absent, layers, at_input=at_input)
     absent = [rows[chosen] for rows in absent]
     changes = [own - rows for own, rows in zip(present, absent, strict=True)]
     points = [rows + _along(shares, change) * change for rows, change in zip(absent, changes, strict=True)]
-    found = _gradients_at(question, layers, points, at_input=at_input, options=None)
+    found = _gradients_at(function, layers, points, at_input=at_input, options=None)
     products = [slope * change for slope, change in zip(found, changes, strict=True)]
     gradients, scores = ([part.mean(0, keepdim=True) for part in parts] for parts in (found, products))
     return Scores(gradients, scores, _totals(products), value - other[chosen])
 
 
 def _activations(
-    question: Question, rows: Tensor, layers: Sequence[nn.Module], *, at_input: bool
+    function: TokenFunction, rows: Tensor, layers: Sequence[nn.Module], *, at_input: bool
 ) -> tuple[Float[Tensor, " B"], list[Tensor]]:
     with torch.no_grad(), _seen(layers, at_input=at_input) as seen:
-        values = question.forward(rows)
+        values = function.forward(rows)
         return values, [own.detach() for own in _in_order(seen, layers)]
 
 
 def _gradients_at(
-    question: Question, layers: Sequence[nn.Module], points: Sequence[Tensor], *, at_input: bool, options: Grad
+    function: TokenFunction, layers: Sequence[nn.Module], points: Sequence[Tensor], *, at_input: bool, options: Grad
 ) -> list[Tensor]:
     """Gradients where modules have these activations, ``[B, L, D]``, whatever they read."""
     given = [point.detach().requires_grad_() for point in points]
-    rows = question.present.expand(len(points[0]), -1)
+    rows = function.present.expand(len(points[0]), -1)
     with torch.enable_grad(), _hooks(layers, lambda number, own: given[number].to(own.dtype), at_input=at_input):
-        return _gradients(question.forward(rows), given, options)
+        return _gradients(function.forward(rows), given, options)
 
 
 def _gradients(values: Float[Tensor, " B"], at: Sequence[Tensor], options: Grad) -> list[Tensor]:
@@ -165,7 +172,7 @@ def _gradients(values: Float[Tensor, " B"], at: Sequence[Tensor], options: Grad)
 
 @contextmanager
 def _seen(layers: Sequence[nn.Module], *, at_input: bool) -> Iterator[Mapping[int, Tensor]]:
-    """What modules return or read, by number, once the model has run; with gradients if these are enabled."""
+    """Collect what modules return or read, by number, once the model has run; with gradients if these are enabled."""
     seen: dict[int, Tensor] = {}
 
     def keep(number: int, own: Tensor) -> Tensor:

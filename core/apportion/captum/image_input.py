@@ -86,6 +86,11 @@ class ImageMaskInput(InterpretableInput):
         """Return a mask ``Bool[H, W]`` for each feature."""
         return self.mask_list or [self.mask == number for number in self.mask_id_to_idx]
 
+    @property
+    def segments(self) -> dict[int, Tensor]:
+        """The mask of each feature by its number."""
+        return dict(zip(self.mask_id_to_idx, self.get_mask_list(), strict=True))
+
     def format_pixel_attr(self, itp_attr: Tensor) -> Tensor:
         """Return a score for each pixel ``[..., H, W]``: the sum of those of the segments that it belongs to."""
         masks = torch.stack([one.bool() for one in self.get_mask_list()]).to(itp_attr)
@@ -103,4 +108,4 @@ class ImageMaskInput(InterpretableInput):
         """
         from apportion.captum.plots import draw_segments
 
-        return draw_segments(self, show=show, border_width=border_width, show_legends=show_legends)
+        return draw_segments(self.image, self.segments, show=show, border_width=border_width, show_legends=show_legends)

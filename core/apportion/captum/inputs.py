@@ -189,15 +189,14 @@ def token_ids(tokens: Sequence[int] | Sequence[str] | None, tokenizer: Any) -> l
 
 
 def draws_baselines(inp: InterpretableInput) -> bool:
-    """True if an input's baselines are drawn by a function."""
-    return callable(getattr(inp, "baselines", None))
+    """True for a template whose baselines are drawn by a function."""
+    return isinstance(inp, TextTemplateInput) and callable(inp.baselines)
 
 
 def drawn(inp: InterpretableInput) -> InterpretableInput:
     """The same input with one draw of its baselines, which all of its perturbations share."""
-    if not draws_baselines(inp):
+    if not isinstance(inp, TextTemplateInput) or not callable(inp.baselines):
         return inp
     found = copy(inp)
-    one: Any = found
-    one.baselines = one.drawn_baselines() if isinstance(inp, TextTemplateInput) else one.baselines()
+    found.baselines = inp.drawn_baselines()
     return found

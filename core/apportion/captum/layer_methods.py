@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +11,6 @@ from torch import Tensor, nn
 from apportion.captum import hooked
 from apportion.captum.attribution import Attribution
 from apportion.captum.refusals import RefusedError, positive, require
-
-if TYPE_CHECKING:
-    from apportion.captum.llm_gradient import GradientForward
 
 __all__ = [
     "LayerAttributions",
@@ -71,10 +68,10 @@ class LayerMethod(Attribution):
 
     @property
     def multiplies_by_inputs(self) -> bool:
-        """Whether gradients are multiplied by activations."""
+        """True if gradients are multiplied by activations."""
         return self._multiply_by_inputs
 
-    def _forward(self) -> GradientForward:
+    def _forward(self) -> hooked.TokenFunctions:
         """The forward function of the wrapper.
 
         Raises:
@@ -134,8 +131,8 @@ class LayerIntegratedGradients(LayerMethod):
         """
         require(target is None, "target is for classifiers; give the text to LLMGradientAttribution")
         path = hooked.Path(n_steps, method, internal_batch_size)
-        question = self._forward().asked(inputs, baselines, additional_forward_args)
-        found = hooked.integrated(question, self.layers, path, at_input=attribute_to_layer_input, options=grad_kwargs)
+        function = self._forward().function_of(inputs, baselines, additional_forward_args)
+        found = hooked.integrated(function, self.layers, path, at_input=attribute_to_layer_input, options=grad_kwargs)
         shaped = self._shaped(found.scores(multiplied=self.multiplies_by_inputs))
         return (shaped, found.delta()) if return_convergence_delta else shaped
 
@@ -182,8 +179,8 @@ class LayerGradientXActivation(LayerMethod):
             AssertionError: an argument is not allowed.
         """
         require(target is None, "target is for classifiers; give the text to LLMGradientAttribution")
-        question = self._forward().asked(inputs, None, additional_forward_args)
-        found = hooked.slopes(question, self.layers, at_input=attribute_to_layer_input, options=grad_kwargs)
+        function = self._forward().function_of(inputs, None, additional_forward_args)
+        found = hooked.slopes(function, self.layers, at_input=attribute_to_layer_input, options=grad_kwargs)
         return self._shaped(found.scores(multiplied=self.multiplies_by_inputs))
 
 
@@ -235,9 +232,9 @@ class LayerGradientShap(LayerMethod):
             rows is None or isinstance(rows, int | float | Tensor),
             f"baselines must be a tensor, a function or None, not {rows!r:.60}",
         )
-        question = self._forward().asked(inputs, rows, additional_forward_args)
+        function = self._forward().function_of(inputs, rows, additional_forward_args)
         shares = torch.rand(n_samples)
-        chosen = torch.randint(len(question.absent), (n_samples,))
-        found = hooked.expected(question, self.layers, shares, chosen, at_input=attribute_to_layer_input)
+        chosen = torch.randint(len(function.absent), (n_samples,))
+        found = hooked.expected(function, self.layers, shares, chosen, at_input=attribute_to_layer_input)
         shaped = self._shaped(found.scores(multiplied=self.multiplies_by_inputs))
         return (shaped, found.delta()) if return_convergence_delta else shaped

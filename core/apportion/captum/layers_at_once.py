@@ -17,7 +17,7 @@ from apportion.captum.prompt import PerturbedPrompt
 from apportion.errors import CapabilityError
 
 if TYPE_CHECKING:
-    from apportion.captum.llm_gradient import LLMGradientAttribution
+    from apportion.captum.wrappers import Wrapper
 
 __all__ = ["TokenScores", "token_scores"]
 
@@ -45,12 +45,13 @@ COMMON = ("internal_batch_size", "return_convergence_delta", "attribute_to_layer
 
 
 def token_scores(
-    wrapper: LLMGradientAttribution, inp: TextTokenInput, target: Int[Tensor, " T"], options: Mapping[str, Any]
+    wrapper: Wrapper, inp: TextTokenInput, target: Int[Tensor, " T"], options: Mapping[str, Any]
 ) -> TokenScores | None:
     """Scores of the tokens of an input; ``None`` if the model, the method or an option needs the slow way."""
     method = wrapper.attr_method
     names = _names(wrapper.model, method.layers)
-    if type(method) not in NAMES or not method.multiplies_by_inputs or names is None:
+    plain = type(method) in NAMES and type(inp) is TextTokenInput
+    if not plain or not method.multiplies_by_inputs or names is None:
         return None
     name, known = NAMES[type(method)]
     allowed = {*known, *COMMON}
@@ -100,10 +101,10 @@ def _prompt(inp: TextTokenInput) -> PerturbedPrompt:
 
 
 def _names(model: nn.Module, layers: list[nn.Module]) -> list[str] | None:
-    """Names of modules; ``None`` if one of them is not in the model."""
+    """Names of modules; ``None`` if one of them is not in the model, or is the model itself."""
     known = {id(module): name for name, module in model.named_modules()}
     found = [known.get(id(layer)) for layer in layers]
-    return None if None in found or len(set(found)) < len(found) else [str(name) for name in found]
+    return [str(name) for name in found] if all(found) and len(set(found)) == len(found) else None
 
 
 def _absent(baselines: object) -> bool:

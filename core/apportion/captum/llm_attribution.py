@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -36,6 +37,7 @@ from apportion.captum.scoring import Inspect, Question, Scorer
 __all__ = ["DEFAULT_GEN_ARGS", "BaseLLMAttribution", "LLMAttribution"]
 
 DEFAULT_GEN_ARGS: dict[str, Any] = {"max_new_tokens": 25, "do_sample": False, "temperature": None, "top_p": None}
+PLAIN_INPUTS = (TextTemplateInput, TextTokenInput, ImageMaskInput)
 FORWARD_FUNCTIONS = ("_forward_func", "_forward_func_by_seq", "_forward_func_by_tokens")
 
 
@@ -209,13 +211,15 @@ class LLMAttribution(BaseLLMAttribution):
         """
         positive("num_trials", num_trials)
         target_tokens = self._get_target_tokens(inp, target, gen_args, skip_tokens)
-        alike = not (draws_baselines(inp) or self.attr_method_draws())
-        trials = 1 if alike and _inspect_forward is None else num_trials
-        one = Question(inp, target_tokens, use_cached_outputs, _inspect_forward, forward_in_tokens)
+        # Inputs of a user's class may draw in ways of their own.
+        draws = draws_baselines(inp) or type(inp) not in PLAIN_INPUTS
+        alike = not draws and not getattr(self.attr_method, "random", True) and _inspect_forward is None
+        trials = 1 if alike else num_trials
+        one = Question(drawn(inp), target_tokens, use_cached_outputs, _inspect_forward, forward_in_tokens)
         total: Any = 0.0
-        for _ in range(trials):
-            if draws_baselines(inp):
-                one = Question(drawn(inp), target_tokens, use_cached_outputs, _inspect_forward, forward_in_tokens)
+        for number in range(trials):
+            if draws and number:
+                one = replace(one, inp=drawn(inp), known={})
             found = self.attr_method.attribute(
                 one.inp.to_tensor().to(self.device), additional_forward_args=(one.inp, target_tokens, one), **kwargs
             )
@@ -228,10 +232,6 @@ class LLMAttribution(BaseLLMAttribution):
             output_tokens=pretty_tokens(target_tokens, self.tokenizer),
             inp=inp,
         )
-
-    def attr_method_draws(self) -> bool:
-        """Return whether the method draws coalitions, so that trials differ."""
-        return bool(getattr(self.attr_method, "random", True))
 
     def scores_in_batches(self) -> bool:
         """Return whether the forward functions are those of this class, which batches reproduce."""

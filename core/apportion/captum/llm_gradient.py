@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from apportion.captum.hooked import Question
+from apportion.captum.hooked import TokenFunction
 from apportion.captum.inputs import InterpretableInput, TextTokenInput
 from apportion.captum.layer_methods import (
     LayerGradientShap,
@@ -49,8 +49,8 @@ class GradientForward(nn.Module):
         wide = logits if logits.dtype == torch.double else logits.float()
         return torch.log_softmax(wide, dim=-1)[:, target_tokens[cur_target_idx]]
 
-    def asked(self, inputs: Tensor, baselines: object, arguments: object) -> Question:
-        """The question that ``attribute`` of a method asks.
+    def function_of(self, inputs: Tensor, baselines: object, arguments: object) -> TokenFunction:
+        """The function that ``attribute`` of a method differentiates.
 
         Raises:
             AssertionError: an argument is not allowed.
@@ -62,7 +62,7 @@ class GradientForward(nn.Module):
         given = 0 if baselines is None else baselines
         absent = given if isinstance(given, Tensor) and given.ndim == 2 else torch.as_tensor(given).expand_as(inputs)
         require(absent.shape[-1] == inputs.shape[-1], f"baselines have shape {tuple(absent.shape)}")
-        return Question(lambda rows: self(rows, *arguments), inputs, absent.to(inputs))  # type: ignore[misc]
+        return TokenFunction(lambda rows: self(rows, *arguments), inputs, absent.to(inputs))  # type: ignore[misc]
 
 
 class LLMGradientAttribution(BaseLLMAttribution):

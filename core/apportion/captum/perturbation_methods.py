@@ -26,7 +26,7 @@ from apportion.captum.surrogate import (
 )
 
 if TYPE_CHECKING:
-    from apportion.captum.llm_attribution import LLMAttribution
+    from apportion.captum.scoring import Scorer
 
 __all__ = ["FeatureAblation", "KernelShap", "Lime", "PerturbationAttribution", "ShapleyValueSampling", "ShapleyValues"]
 
@@ -36,13 +36,13 @@ class Call:
     """One call of ``attribute``.
 
     Attributes:
-        owner: the wrapper of the method.
+        scorer: the wrapper's.
         question: the input and the target.
         perturbations: the tensors of coalitions.
         show_progress: show a progress bar.
     """
 
-    owner: LLMAttribution
+    scorer: Scorer
     question: Question
     perturbations: Perturbations
     show_progress: bool
@@ -50,7 +50,7 @@ class Call:
     def values(self, method: Any, **options: Any) -> Float[Tensor, "F K"]:
         """Scores of features by a method of apportion, or one by its name."""
         chosen = named_method(method) if isinstance(method, str) else method
-        return self.owner.scorer.estimate(
+        return self.scorer.estimate(
             self.question, self.perturbations, chosen, options, show_progress=self.show_progress
         )
 
@@ -103,7 +103,7 @@ class PerturbationAttribution(Attribution):
         own = len(arguments) == 3 and isinstance(arguments[2], Question)
         question = arguments[2] if own else Question(*arguments)
         perturbations = Perturbations(inputs, baselines, feature_mask, from_zero=from_zero)
-        return Call(owner, question, perturbations, show_progress)
+        return Call(owner.scorer, question, perturbations, show_progress)
 
 
 class FeatureAblation(PerturbationAttribution):

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Float
 from torch import Tensor
-
-from apportion.captum.image_input import ImageMaskInput
-from apportion.captum.refusals import RefusedError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
-
-    from apportion.captum.result import LLMAttributionResult
+    from PIL.Image import Image
 
 __all__ = ["draw_heatmap", "draw_segments", "draw_sequence", "draw_tokens"]
 
+Segments = Mapping[int, Tensor]
+"""Masks ``Bool[H, W]`` of features, by number."""
 LOWERS, NEUTRAL, RAISES = "#2f6fab", "#f7f7f5", "#c8590b"
 """Colours that colour-blind readers can tell apart."""
 INK, FAINT = "#222222", "#8a8a8a"
@@ -30,19 +29,16 @@ CELL = (0.72, 0.34)
 MOST_CELLS_WITH_NUMBERS = 2_000
 
 
-def draw_tokens(result: LLMAttributionResult, *, show: bool) -> tuple[Figure, Axes] | None:
+def draw_tokens(
+    scores: Float[Tensor, "T F"], input_tokens: Sequence[str], output_tokens: Sequence[str], *, show: bool
+) -> tuple[Figure, Axes] | None:
     """The heat map of ``plot_token_attr``."""
-    if result.token_attr is None:
-        raise RefusedError(
-            "token_attr is None (no token-level attribution was performed), please use plot_seq_attr instead for the "
-            "sequence-level attribution plot"
-        )
     import matplotlib.pyplot as plt
 
-    values = result.token_attr.detach().float().cpu().numpy()
+    values = scores.detach().float().cpu().numpy()
     rows, columns = values.shape
     limit = float(np.abs(values).max()) or 1.0
-    above, beside = labels(result.input_tokens), labels(result.output_tokens)
+    above, beside = labels(input_tokens), labels(output_tokens)
     size = (max(6.4, columns * CELL[0] + 2.4), max(3.2, rows * CELL[1] + 1.6))
     fig, ax = plt.subplots(figsize=size, facecolor="white", layout="constrained")
     image = ax.imshow(values, cmap=colours(), vmin=-limit, vmax=limit, aspect="auto")
@@ -69,12 +65,14 @@ def draw_tokens(result: LLMAttributionResult, *, show: bool) -> tuple[Figure, Ax
     return shown(fig, ax, show=show)
 
 
-def draw_sequence(result: LLMAttributionResult, *, show: bool) -> tuple[Figure, Axes] | None:
+def draw_sequence(
+    scores: Float[Tensor, " F"], input_tokens: Sequence[str], *, show: bool
+) -> tuple[Figure, Axes] | None:
     """The bars of ``plot_seq_attr``."""
     import matplotlib.pyplot as plt
 
-    values = result.seq_attr.detach().float().cpu().numpy()
-    names = labels(result.input_tokens)
+    values = scores.detach().float().cpu().numpy()
+    names = labels(input_tokens)
     size = (max(6.4, len(values) * 0.5), 4.8)
     fig, ax = plt.subplots(figsize=size, facecolor="white", layout="constrained")
     ax.bar(range(len(values)), values, color=[RAISES if value > 0 else LOWERS for value in values], width=0.7)
@@ -91,80 +89,65 @@ def draw_sequence(result: LLMAttributionResult, *, show: bool) -> tuple[Figure, 
 
 
 def draw_heatmap(
-    result: LLMAttributionResult,
+    image: Image,
+    scores: Float[Tensor, "H W"],
+    segments: Segments,
     *,
     show: bool,
-    target_token_pos: int | tuple[int, int] | None,
     border_width: int,
     show_legends: bool,
 ) -> tuple[Figure, Axes] | None:
     """The image with its scores of ``plot_image_heatmap``."""
-    inp = result.inp
-    if not isinstance(inp, ImageMaskInput):
-        raise RefusedError("plot_image_heatmap is only available for ImageMaskInput")
     import matplotlib.pyplot as plt
 
-    scores = scores_at(result, target_token_pos).detach().float().cpu()
-    pixels = inp.format_pixel_attr(scores[None])[0].numpy()
+    pixels = scores.detach().float().cpu().numpy()
     limit = float(np.abs(pixels).max()) or 1.0
     fig, ax = plt.subplots(facecolor="white", layout="constrained")
-    grey = np.array(inp.image.convert("L"))
+    grey = np.array(image.convert("L"))
     ax.imshow(grey, cmap="gray", vmin=0, vmax=255)
     heat = ax.imshow(pixels, cmap=colours(), vmin=-limit, vmax=limit, alpha=0.7)
     bar = fig.colorbar(heat, ax=ax, pad=0.015, aspect=30)
     bar.ax.set_ylabel("Attribution", rotation=-90, va="bottom", color=INK)
     bar.outline.set_visible(False)
-    outline(ax, inp, border_width, show_legends=show_legends, color=INK)
+    outline(ax, segments, border_width, show_legends=show_legends)
     return shown(fig, ax, show=show)
 
 
 def draw_segments(
-    inp: ImageMaskInput, *, show: bool, border_width: int, show_legends: bool
+    image: Image, segments: Segments, *, show: bool, border_width: int, show_legends: bool
 ) -> tuple[Figure, Axes] | None:
     """The segments of ``plot_mask_overlay``."""
     import matplotlib as mpl
     import matplotlib.pyplot as plt
 
     fig, ax = plt.subplots(facecolor="white", layout="constrained")
-    ax.imshow(inp.image)
+    ax.imshow(image)
     palette = mpl.colormaps["tab10"].colors  # type: ignore[attr-defined]
-    for index, mask in enumerate(inp.get_mask_list()):
+    for index, mask in enumerate(segments.values()):
         layer = np.zeros((*mask.shape, 4))
         layer[mask.bool().cpu().numpy()] = (*palette[index % len(palette)], 0.5)
         ax.imshow(layer)
-    outline(ax, inp, border_width, show_legends=show_legends, color=INK)
+    outline(ax, segments, border_width, show_legends=show_legends)
     return shown(fig, ax, show=show)
 
 
-def scores_at(result: LLMAttributionResult, position: int | tuple[int, int] | None) -> Tensor:
-    """Scores for a target token, for a range of them, or for the whole target."""
-    if position is None:
-        return result.seq_attr
-    if result.token_attr is None:
-        raise RefusedError(
-            "token_attr is None (no token-level attribution was performed), please use target_token_pos=None for "
-            "sequence-level attribution"
-        )
-    return result.token_attr[position] if isinstance(position, int) else result.token_attr[slice(*position)].sum(0)
-
-
-def outline(ax: Axes, inp: ImageMaskInput, border_width: int, *, show_legends: bool, color: str) -> None:
+def outline(ax: Axes, segments: Segments, border_width: int, *, show_legends: bool) -> None:
     """Draw borders and numbers of segments, and no axes."""
-    for segment, mask in zip(inp.mask_id_to_idx, inp.get_mask_list(), strict=True):
+    for segment, mask in segments.items():
         inside = mask.bool().cpu().numpy()
         if not inside.any():
             continue
         if border_width > 0 and not inside.all():
-            ax.contour(inside, levels=[0.5], colors=[color], linewidths=border_width, alpha=0.8)
+            ax.contour(inside, levels=[0.5], colors=[INK], linewidths=border_width, alpha=0.8)
         if show_legends:
             rows, columns = np.nonzero(inside)
             box = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "boxstyle": "round,pad=0.2"}
-            ax.text(columns.mean(), rows.mean(), str(segment), ha="center", va="center", color=color, bbox=box)
+            ax.text(columns.mean(), rows.mean(), str(segment), ha="center", va="center", color=INK, bbox=box)
     ax.axis("off")
 
 
 def labels(texts: Sequence[Any]) -> list[str]:
-    """Labels of one line, with line breaks and the like as escapes; dollar signs are no mathematics."""
+    """Labels of one line, with escapes for line breaks and the like; dollar signs do not start mathematics."""
     one_line = (
         str(text).encode("unicode_escape").decode() if not str(text).isprintable() else str(text) for text in texts
     )

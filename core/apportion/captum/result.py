@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from apportion.captum.image_input import ImageMaskInput
 from apportion.captum.inputs import InterpretableInput
-from apportion.captum.refusals import require
+from apportion.captum.refusals import RefusedError, require
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -106,7 +107,12 @@ class LLMAttributionResult:
         """
         from apportion.captum.plots import draw_tokens
 
-        return draw_tokens(self, show=show)
+        if self.token_attr is None:
+            raise RefusedError(
+                "token_attr is None (no token-level attribution was performed), please use plot_seq_attr instead for "
+                "the sequence-level attribution plot"
+            )
+        return draw_tokens(self.token_attr, self.input_tokens, self.output_tokens, show=show)
 
     def plot_seq_attr(self, show: bool = False) -> tuple[Figure, Axes] | None:
         """Draw the scores for the whole target as bars.
@@ -116,7 +122,7 @@ class LLMAttributionResult:
         """
         from apportion.captum.plots import draw_sequence
 
-        return draw_sequence(self, show=show)
+        return draw_sequence(self.seq_attr, self.input_tokens, show=show)
 
     def plot_image_heatmap(
         self,
@@ -139,10 +145,21 @@ class LLMAttributionResult:
         """
         from apportion.captum.plots import draw_heatmap
 
+        inp = self.inp
+        if not isinstance(inp, ImageMaskInput):
+            raise RefusedError("plot_image_heatmap is only available for ImageMaskInput")
+        pixels = inp.format_pixel_attr(self._scores_at(target_token_pos)[None])[0]
         return draw_heatmap(
-            self,
-            show=show,
-            target_token_pos=target_token_pos,
-            border_width=border_width,
-            show_legends=show_legends,
+            inp.image, pixels, inp.segments, show=show, border_width=border_width, show_legends=show_legends
         )
+
+    def _scores_at(self, position: int | tuple[int, int] | None) -> Tensor:
+        """Scores for a target token, for a range of them, or for the whole target."""
+        if position is None:
+            return self.seq_attr
+        if self.token_attr is None:
+            raise RefusedError(
+                "token_attr is None (no token-level attribution was performed), please use target_token_pos=None for "
+                "sequence-level attribution"
+            )
+        return self.token_attr[position] if isinstance(position, int) else self.token_attr[slice(*position)].sum(0)

@@ -19,7 +19,7 @@ from apportion.hooks.manager import load_plugins
 from apportion.protocols.progress import ALWAYS, ProgressEvent
 
 if TYPE_CHECKING:
-    from apportion.captum.llm_attribution import LLMAttribution
+    from apportion.captum.wrappers import PerturbationWrapper
     from apportion.protocols.methods import Method
 
 __all__ = ["Question", "Scorer", "named_method"]
@@ -64,7 +64,7 @@ class Scorer:
         owner: gives the model, the tokenizer and the forward function.
     """
 
-    def __init__(self, owner: LLMAttribution) -> None:
+    def __init__(self, owner: PerturbationWrapper) -> None:
         self._owner = owner
 
     def estimate(
