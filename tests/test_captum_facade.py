@@ -173,6 +173,33 @@ def test_several_layers_are_scored_as_by_captums_method() -> None:
         assert torch.allclose(one.seq_attr, other[0].sum(-1), atol=1e-7)
 
 
+def test_gradient_shap_at_a_layer_by_hand() -> None:
+    """With the same draws: the gradient at each point, times the difference from its baseline, averaged."""
+    tok = WordTokenizer(["Dave", "Sue", "likes", "golf", "and"])
+    model, inp = SmallModel(len(tok.words)), ours.TextTokenInput("Dave likes", tok, baselines="Sue")
+    baselines = torch.tensor([[0, 0, 0], [1, 0, 1], [1, 1, 0]])
+    target = torch.tensor(tok.encode("golf and", add_special_tokens=False))
+    wrapper = ours.LLMGradientAttribution(ours.LayerGradientShap(model, model.mix), tok)
+    torch.manual_seed(2)
+    found = wrapper.attribute(inp, target=target, baselines=baselines, n_samples=4)
+    torch.manual_seed(2)
+    for number in range(len(target)):
+        shares, chosen = torch.rand(4), torch.randint(3, (4,))
+        expected = torch.zeros(3)
+        for share, row in zip(shares, baselines[chosen], strict=True):
+            read = [
+                torch.cat([inp.to_model_input(one[None])[0], target[:number]]) for one in (torch.ones_like(row), row)
+            ]
+            present, absent = (model.mix(model.embed(ids)).detach() for ids in read)
+            point = (absent + share * (present - absent)).requires_grad_()
+            states = torch.tanh(point)
+            mixed = states.cumsum(0) / torch.arange(1, len(states) + 1)[:, None]
+            score = model.head(mixed * 4)[-1].log_softmax(-1)[target[number]]
+            (slope,) = torch.autograd.grad(score, point)
+            expected += (slope * (present - absent)).sum(-1)[:3] / 4
+        assert torch.allclose(found.token_attr[number], expected, atol=1e-6)
+
+
 def test_what_runs_in_batches_is_counted() -> None:
     """Seven features take 2⁷ evaluations, not 7 · 7! forwards; trials of the same input none at all."""
     model, tok = tiny.model(), tiny.tokenizer()
