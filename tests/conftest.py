@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import os
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from apportion.testing import tiny
 from forks import Forks
 from reversal import reversal_model, reversal_tokenizer
 
+LAYERS_KEPT = 6
 THREADS = max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 """This process's share of the machine. Threads that wait for cores taken by another worker make runs twice as long."""
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -48,8 +50,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Keep the garbage collector from looking at half a million objects that stay, again and again."""
+    """Keep the garbage collector from looking at half a million objects that stay, and from looking all the time."""
     gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def pytest_unconfigure() -> None:
@@ -73,6 +76,17 @@ def explainer() -> ap.Explainer:
 def smollm2() -> ap.Explainer:
     """The demo model in fp32."""
     return ap.Explainer("smollm2")
+
+
+@pytest.fixture(scope="session")
+def few_layers(smollm2: ap.Explainer) -> ap.Explainer:
+    """The demo model's first layers and its tokenizer, for code that has to run, whatever the numbers."""
+    model = smollm2.session.model
+    config = copy.deepcopy(model.config)
+    config.num_hidden_layers, config.layer_types = LAYERS_KEPT, None
+    short = type(model)(config).eval()
+    short.load_state_dict(model.state_dict(), strict=False)
+    return ap.Explainer((short, smollm2.session.tokenizer))
 
 
 @pytest.fixture(scope="session")

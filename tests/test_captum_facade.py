@@ -35,6 +35,9 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "lime, trials": ("Lime", {"n_samples": 20, "num_trials": 2}),
     "ablation, mask": ("FeatureAblation", {"feature_mask": torch.tensor([[0, 0, 1, 2]])}),
     "lime, mask": ("Lime", {"n_samples": 20, "feature_mask": torch.tensor([[1, 1, 2, 4]])}),
+    "lime, baselines": ("Lime", {"n_samples": 20, "baselines": torch.tensor([[0, 0, 1, 0]])}),
+    "kernel, mask": ("KernelShap", {"n_samples": 20, "feature_mask": torch.tensor([[0, 3, 3, 1]])}),
+    "shapley, baselines": ("ShapleyValues", {"baselines": torch.tensor([[0, 1, 0, 0]])}),
 }
 INPUTS: dict[str, Callable[[ModuleType, Any], Any]] = {
     "template": lambda lib, tok: lib.TextTemplateInput(TEMPLATE, VALUES, BASELINES),
@@ -75,7 +78,7 @@ def assert_alike(found: Any, expected: Any, tolerance: float = 1e-5) -> None:
 @pytest.mark.parametrize("kind", INPUTS)
 @pytest.mark.parametrize("method", METHODS)
 def test_perturbations(method: str, kind: str) -> None:
-    if "mask" in method and kind not in ("template", "removed", "function"):
+    if ("mask" in method or "baselines" in method) and kind not in ("template", "removed", "function"):
         pytest.skip("the mask is for four features")
     model, tok = tiny.model(), tiny.tokenizer()
     for attr_target in ("log_prob", "prob"):
@@ -171,6 +174,101 @@ def test_several_layers_are_scored_as_by_captums_method() -> None:
     expected = wrapper.attr_method.attribute(inp.to_tensor(), additional_forward_args=(inp, target, 0))
     for one, other in zip(found, expected, strict=True):
         assert torch.allclose(one.seq_attr, other[0].sum(-1), atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", ["model input", "input"])
+def test_overrides_count_for_gradients(kind: str) -> None:
+    model, tok = tiny.model(), tiny.tokenizer()
+    results = []
+    for lib in (ours, theirs):
+
+        class Shifted(lib.LLMGradientAttribution):
+            def _format_model_input(self, model_input: Any) -> Any:
+                found = super()._format_model_input(model_input)
+                return {**found, "input_ids": found["input_ids"] + 1}
+
+        class Other(lib.TextTokenInput):
+            def to_model_input(self, perturbed_tensor: torch.Tensor | None = None) -> torch.Tensor:
+                return super().to_model_input(perturbed_tensor) + 1
+
+        wrapper = Shifted if kind == "model input" else lib.LLMGradientAttribution
+        inp = (Other if kind == "input" else lib.TextTokenInput)("abc", tok, baselines=5)
+        method = lib.LayerGradientXActivation(model, LAYERS["layer"](model))
+        results.append(wrapper(method, tok).attribute(inp, target=" go"))
+    assert_alike(*results, tolerance=1e-7)
+
+
+def test_an_input_of_another_length_is_refused() -> None:
+    class Longer(ours.TextTokenInput):
+        def to_model_input(self, perturbed_tensor: torch.Tensor | None = None) -> torch.Tensor:
+            found = super().to_model_input(perturbed_tensor)
+            return torch.cat([found[:, :1], found], dim=1)
+
+    model, tok = tiny.model(), tiny.tokenizer()
+    wrapper = ours.LLMGradientAttribution(ours.LayerGradientXActivation(model, model.model.embed_tokens), tok)
+    with pytest.raises(AssertionError, match="the layer has 4 positions, and the input 3 tokens"):
+        wrapper.attribute(Longer("abc", tok), target=" go")
+
+
+def test_layers_that_cut_others_off_are_refused() -> None:
+    model, tok = tiny.model(), tiny.tokenizer()
+    layers = [model.model.layers[0], model.model.embed_tokens]
+    wrapper = ours.LLMGradientAttribution(ours.LayerIntegratedGradients(model, layers), tok)
+    with pytest.raises(AssertionError, match=r"does not depend on the layers \[1\] of the list"):
+        wrapper.attribute(ours.TextTokenInput("abc", tok, baselines=5), target="g", n_steps=3)
+
+
+@pytest.mark.parametrize("where", ["lm_head", "model"])
+def test_backward_hooks_see_gradients(where: str) -> None:
+    model, tok = copy.deepcopy(tiny.model()), tiny.tokenizer()
+    module = model.lm_head if where == "lm_head" else model.model.layers[1]
+    handle = module.register_full_backward_hook(lambda module, read, wrote: (read[0] * 3, *read[1:]))
+    results = []
+    for lib in (ours, theirs):
+        method = lib.LayerGradientXActivation(model, model.model.embed_tokens)
+        results.append(lib.LLMGradientAttribution(method, tok).attribute(lib.TextTokenInput("abc", tok), target="go"))
+    handle.remove()
+    assert_alike(*results, tolerance=1e-6 * float(results[1].token_attr.abs().max()))
+
+
+def test_the_head_may_be_a_layer() -> None:
+    model, tok = tiny.model(), tiny.tokenizer()
+    results = [
+        lib.LLMGradientAttribution(lib.LayerGradientXActivation(model, model.lm_head), tok).attribute(
+            lib.TextTokenInput("abc", tok), target="g"
+        )
+        for lib in (ours, theirs)
+    ]
+    assert_alike(*results, tolerance=1e-9)
+
+
+def test_an_error_of_a_template_is_its_own() -> None:
+    def template(name: str) -> str:
+        return name + " likes"[: 1 // len(name)]
+
+    wrapper = ours.LLMAttribution(ours.FeatureAblation(tiny.model()), tiny.tokenizer())
+    with pytest.raises(ZeroDivisionError):
+        wrapper.attribute(ours.TextTemplateInput(template, ["Dave"]), target="g")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_steps": 0}, "n_steps=0 must be"),
+        ({"n_steps": 2.5}, "n_steps=2.5 must be"),
+        ({"method": "foo"}, "Given method 'foo' is not one of"),
+        ({"internal_batch_size": -1}, "internal_batch_size=-1 must be"),
+    ],
+)
+def test_mistakes_in_gradients_are_named_before_the_model_runs(options: dict[str, Any], message: str) -> None:
+    model, runs = copy.deepcopy(tiny.model()), []
+    model.model.layers[0].register_forward_hook(lambda *_: runs.append(1))
+    wrapper = ours.LLMGradientAttribution(
+        ours.LayerIntegratedGradients(model, model.model.embed_tokens), tiny.tokenizer()
+    )
+    with pytest.raises(AssertionError, match=message):
+        wrapper.attribute(ours.TextTokenInput("abc", tiny.tokenizer()), target="g", **options)
+    assert not runs
 
 
 def test_gradient_shap_at_a_layer_by_hand() -> None:
@@ -272,3 +370,16 @@ def test_a_model_in_training_is_left_so() -> None:
         assert model.training
     finally:
         model.eval()
+
+
+def test_embeddings_are_read_in_batches() -> None:
+    """A hook on the embeddings sees a batch, as in a forward pass."""
+    model, tok = copy.deepcopy(tiny.model()), tiny.tokenizer()
+    model.model.embed_tokens.register_forward_hook(
+        lambda module, read, out: out * (1 + out.shape[0] * out.shape[2] / 99)
+    )
+    results = []
+    for lib in (ours, theirs):
+        method = lib.LayerGradientXActivation(model, model.model.layers[0])
+        results.append(lib.LLMGradientAttribution(method, tok).attribute(lib.TextTokenInput("abc", tok), target="g"))
+    assert_alike(*results, tolerance=1e-9)

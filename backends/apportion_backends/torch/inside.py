@@ -48,7 +48,7 @@ class DecoderInside(ModelInside):
         return self._size(prompt + target - 1) + 4 * 4 * target * vocabulary
 
     def _measured(self) -> GraphSize:
-        base: nn.Module = self._model.base_model if self._traits.linear_head else self._model
+        base: nn.Module = self._model.base_model if self._linear_head else self._model
 
         def compute(length: int) -> Tensor:
             point = self.embeddings((0,) * length)[None].requires_grad_()
@@ -82,7 +82,7 @@ class DecoderInside(ModelInside):
             "inputs_embeds": edited(self._layer(target=False), read),
             "use_cache": bool(cache), "return_dict": True, **cache,
         }  # fmt: skip
-        if self._traits.linear_head:
+        if self._linear_head:
             states = self._states(model.base_model, arguments, here, recompute=recompute)
             return self._logits_in_fp32(states[:, start:])
         if self._traits.supports_logits_to_keep:

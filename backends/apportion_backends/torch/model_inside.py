@@ -86,11 +86,18 @@ class ModelInside(ABC):
             after: tokens of the target, read by their embeddings if the prompts are.
         """
 
+    @property
+    def _linear_head(self) -> bool:
+        """True if logits are computed from the head's weights; not if a user's hook is to see their gradients."""
+        called = (self._model, self._model.get_output_embeddings())
+        hooked = any(module._backward_hooks or module._backward_pre_hooks for module in called if module is not None)
+        return self._traits.linear_head and not hooked
+
     def embeddings(self, ids: tuple[int, ...], *, target: bool = False) -> Float[Tensor, "L D"]:
         """Embeddings of the tokens of a prompt or target, detached."""
         with evaluating(self._model), torch.inference_mode(False), torch.no_grad():
-            read = torch.tensor(ids, dtype=torch.long, device=input_device(self._model))
-            found: Tensor = self._layer(target=target)(read)
+            read = torch.tensor([ids], dtype=torch.long, device=input_device(self._model))
+            found: Tensor = self._layer(target=target)(read)[0]
             return found.detach().clone()
 
     @contextmanager

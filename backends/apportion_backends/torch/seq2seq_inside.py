@@ -98,7 +98,7 @@ class Seq2SeqInside(ModelInside):
     def _logits(self, batch: EmbeddedBatch, edited: Edited, here: Here, *, recompute: bool) -> Float[Tensor, "B T V"]:
         prompts, read = self._embedded(batch, edited)
         first = len(self.start) - 1
-        if not self._traits.linear_head:
+        if not self._linear_head:
             given = {"inputs_embeds": prompts, "decoder_inputs_embeds": read}
             logits: Tensor = self._model(**given, use_cache=False, return_dict=True).logits
             return upcast(logits[:, first:])

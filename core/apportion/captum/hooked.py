@@ -167,7 +167,13 @@ def _gradients_at(
 
 def _gradients(values: Float[Tensor, " B"], at: Sequence[Tensor], options: Grad) -> list[Tensor]:
     found = torch.autograd.grad(values.sum(), list(at), **{"allow_unused": True, **(options or {})})
-    return [torch.zeros_like(own) if slope is None else slope for slope, own in zip(found, at, strict=True)]
+    unused = [number for number, slope in enumerate(found) if slope is None]
+    require(
+        not unused,
+        f"the output does not depend on the layers {unused} of the list, because everything passes through the others, "
+        "whose activations are given. Score them alone",
+    )
+    return list(found)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from apportion.captum.refusals import require
+from apportion.captum.refusals import WrongTypeError, require
 
 __all__ = ["InterpretableInput", "TextTemplateInput", "TextTokenInput", "drawn", "draws_baselines"]
 
@@ -96,12 +96,12 @@ class TextTemplateInput(InterpretableInput):
             require(isinstance(given, list), f"if values is a list, the {name} must also be a list, not {type(given)}")
             require(
                 not hasattr(self, "n_features") or len(given) == self.n_features,
-                f"the {name} has {len(given)} items, and there are {getattr(self, 'n_features', 0)} values",
+                f"there are {getattr(self, 'n_features', 0)} values, and {len(given)} items of the {name}",
             )
             return list(given)
         require(isinstance(given, dict), f"if values is a dict, the {name} must also be a dict, not {type(given)}")
         missing = [key for key in self.dict_keys if key not in given]
-        require(not missing, f"the {name} lacks {missing}")
+        require(not missing, f"there is no item of the {name} for {', '.join(map(repr, missing))}")
         return [given[key] for key in self.dict_keys]
 
     def to_tensor(self) -> Tensor:
@@ -159,7 +159,11 @@ class TextTokenInput(InterpretableInput):
             self.itp_tensor = self.inp_tensor[self.itp_mask][None]
         self.values = tokenizer.convert_ids_to_tokens(self.itp_tensor[0].tolist())
         self.n_itp_features = len(self.values)
-        self.baselines: int = baselines if isinstance(baselines, int) else token_ids([baselines], tokenizer)[0]
+        found = baselines if isinstance(baselines, int) else token_ids([baselines], tokenizer)[0]
+        if not isinstance(found, int):
+            raise WrongTypeError(f"the baseline {baselines!r:.40} is not a token of the tokenizer")
+        require(found >= 0, f"the baseline {found} is not a token id")
+        self.baselines: int = found
 
     def to_tensor(self) -> Tensor:
         """Return ones, ``Int[1, F]``."""

@@ -10,14 +10,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from apportion.captum.hooked import Path
 from apportion.captum.inputs import TextTokenInput
 from apportion.captum.layer_methods import LayerGradientShap, LayerGradientXActivation, LayerIntegratedGradients
 from apportion.captum.perturbations import Perturbations
 from apportion.captum.prompt import PerturbedPrompt
+from apportion.captum.refusals import positive
 from apportion.errors import CapabilityError
 
 if TYPE_CHECKING:
-    from apportion.captum.wrappers import Wrapper
+    from apportion.captum.wrappers import GradientWrapper
 
 __all__ = ["TokenScores", "token_scores"]
 
@@ -45,12 +47,13 @@ COMMON = ("internal_batch_size", "return_convergence_delta", "attribute_to_layer
 
 
 def token_scores(
-    wrapper: Wrapper, inp: TextTokenInput, target: Int[Tensor, " T"], options: Mapping[str, Any]
+    wrapper: GradientWrapper, inp: TextTokenInput, target: Int[Tensor, " T"], options: Mapping[str, Any]
 ) -> TokenScores | None:
     """Scores of the tokens of an input; ``None`` if the model, the method or an option needs the slow way."""
     method = wrapper.attr_method
     names = _names(wrapper.model, method.layers)
-    plain = type(method) in NAMES and type(inp) is TextTokenInput
+    _check(method, options)
+    plain = type(method) in NAMES and type(inp) is TextTokenInput and wrapper.scores_at_once()
     if not plain or not method.multiplies_by_inputs or names is None:
         return None
     name, known = NAMES[type(method)]
@@ -83,8 +86,24 @@ def token_scores(
     parameter = next(wrapper.model.parameters())
     like = parameter if parameter.is_floating_point() else torch.empty(0, device=wrapper.device)
     scores = [torch.tensor(part).to(like) for part in result.extras["module_token_values"]]
+    if len(scores) > 1 and not all(bool(part.any()) for part in scores):
+        # Another layer of the list may cut one off, which the slow way refuses.
+        return None
     found = torch.tensor(result.extras["convergence_delta"])[1:].to(like) if deltas else None
     return TokenScores(scores, found)
+
+
+def _check(method: Any, options: Mapping[str, Any]) -> None:
+    """Refuse options before the model runs.
+
+    Raises:
+        RefusedError: a number is below 1, or the rule is unknown.
+    """
+    if isinstance(method, LayerIntegratedGradients):
+        rule, at_once = options.get("method", "gausslegendre"), options.get("internal_batch_size")
+        Path(options.get("n_steps", 50), rule, at_once)
+    if isinstance(method, LayerGradientShap):
+        positive("n_samples", options.get("n_samples", 5))
 
 
 def _prompt(inp: TextTokenInput) -> PerturbedPrompt:
@@ -103,7 +122,9 @@ def _prompt(inp: TextTokenInput) -> PerturbedPrompt:
 def _names(model: nn.Module, layers: list[nn.Module]) -> list[str] | None:
     """Names of modules; ``None`` if one of them is not in the model, or is the model itself."""
     known = {id(module): name for name, module in model.named_modules()}
-    found = [known.get(id(layer)) for layer in layers]
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    # Logits are computed from the head's weights, without a call.
+    found = [None if layer is head else known.get(id(layer)) for layer in layers]
     return [str(name) for name in found] if all(found) and len(set(found)) == len(found) else None
 
 

@@ -120,7 +120,10 @@ class BaseLLMAttribution:
             else:
                 raise WrongTypeError(f"target must either be str or Tensor, but the type of target is {type(target)}")
             found = found[~torch.isin(found.cpu(), skipped).to(found.device)] if len(skipped) else found
-        require(found.ndim == 1 and len(found) > 0, f"the target has no tokens: {target!r:.60}")
+        require(
+            found.ndim == 1, f"the target must be a 1D tensor of token ids, not {tuple(found.shape)}: {target!r:.60}"
+        )
+        require(len(found) > 0, f"the target has no tokens: {target!r:.60}")
         tokens: Tensor = found
         return tokens
 

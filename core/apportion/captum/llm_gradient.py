@@ -122,6 +122,10 @@ class LLMGradientAttribution(BaseLLMAttribution):
         shaped = results[0] if isinstance(self.attr_method.layer, nn.Module) else results
         return (shaped, found.deltas) if kwargs.get("return_convergence_delta") else shaped
 
+    def scores_at_once(self) -> bool:
+        """Return whether the model reads token ids as this class passes them on."""
+        return type(self)._format_model_input is BaseLLMAttribution._format_model_input
+
     def _by_token(self, inp: TextTokenInput, target_tokens: Tensor, options: Mapping[str, Any]) -> TokenScores:
         """Scores by the method's own ``attribute``, one target token after the other."""
         tensor = inp.to_tensor().to(self.device)
@@ -133,11 +137,20 @@ class LLMGradientAttribution(BaseLLMAttribution):
                 found, delta = found
                 deltas.append(delta.mean())
             parts = [found] if isinstance(found, Tensor) else found
-            rows.append([self._of_prompt(inp, part) for part in parts])
+            rows.append([self._of_prompt(inp, part, number) for part in parts])
         scores = [torch.cat(part) for part in zip(*rows, strict=True)]
         return TokenScores(scores, torch.stack(deltas) if deltas else None)
 
-    def _of_prompt(self, inp: TextTokenInput, found: Tensor) -> Float[Tensor, "1 F"]:
-        """Scores of the prompt's features, summed over dimensions, without those of the target before the token."""
-        scores = found.detach()[:, : inp.inp_tensor.shape[1]].sum(-1)
-        return scores if inp.itp_mask is None else scores[inp.itp_mask.to(scores.device)][None]
+    def _of_prompt(self, inp: TextTokenInput, found: Tensor, before: int) -> Float[Tensor, "1 F"]:
+        """Scores of the prompt's features, summed over dimensions, without those of the target before the token.
+
+        Raises:
+            AssertionError: the model read another number of tokens than the input has.
+        """
+        scores = found.detach()[:, : found.shape[1] - before].sum(-1)
+        mask = torch.ones_like(inp.inp_tensor, dtype=torch.bool) if inp.itp_mask is None else inp.itp_mask
+        require(
+            scores.shape == mask.shape,
+            f"the layer has {scores.shape[1]} positions, and the input {mask.shape[1]} tokens",
+        )
+        return scores[mask.to(scores.device)][None]

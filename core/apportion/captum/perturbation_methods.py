@@ -280,7 +280,9 @@ class Lime(PerturbationAttribution):
         return (call.perturbations.by_element(coefficients) if return_input_shape else coefficients.T).float()
 
     def _coefficients(self, call: Call, n_samples: int) -> Float[Tensor, "F 1"]:
-        if self.interpretable_model is None and self.similarity_func is None and self.perturb_func is None:
+        given = (self.interpretable_model, self.similarity_func, self.perturb_func)
+        # The kernel compares elements; with groups or baselines, these are not features that are there or not.
+        if given == (None, None, None) and call.perturbations.binary:
             return self._drawn("captum_lime", call, n_samples)
         samples = perturbed_samples(self.perturb_func, call.perturbations, n_samples)
         weights = torch.tensor([kernel_of(self.similarity_func)(*one) for one in samples.compared()])

@@ -59,6 +59,12 @@ class Perturbations:
         )
         self.absent = torch.as_tensor(given, device=inputs.device).expand_as(inputs)
 
+    @property
+    def binary(self) -> bool:
+        """True if elements are features that are equally far from 0, and 0 when absent."""
+        alike = bool((self.inputs == self.inputs[0, 0]).all()) and bool(self.inputs[0, 0] != 0)
+        return alike and not bool(self.absent.any()) and self.feature_of.tolist() == list(range(self.count))
+
     def tensors(self, mask: Bool[Tensor, "S F"]) -> list[Tensor]:
         """The perturbed tensor ``[1, E]`` of each coalition."""
         present = mask[:, self.feature_of].to(self.inputs.device)

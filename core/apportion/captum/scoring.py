@@ -15,6 +15,7 @@ from apportion.captum.draws import GlobalDraws, Known, game_of
 from apportion.captum.inputs import InterpretableInput
 from apportion.captum.perturbations import Perturbations
 from apportion.captum.prompt import PerturbedPrompt
+from apportion.errors import PluginError
 from apportion.hooks.manager import load_plugins
 from apportion.protocols.progress import ALWAYS, ProgressEvent
 
@@ -94,16 +95,22 @@ class Scorer:
         if explainer is None:
             return None
 
+        failed: list[Exception] = []
+
         def encode(tensor: Tensor) -> tuple[int, ...]:
-            (ids,) = owner._format_model_input(inp.to_model_input(tensor))["input_ids"].tolist()
+            try:
+                (ids,) = owner._format_model_input(inp.to_model_input(tensor))["input_ids"].tolist()
+            except Exception as error:
+                failed.append(error)
+                raise
             return tuple(ids)
 
-        result = explainer.attribute(
-            PerturbedPrompt(perturbations, inp.values, encode),
-            question.target.tolist(),
-            method=method,
-            target_fn=owner.attr_target,
-        )
+        prompt = PerturbedPrompt(perturbations, inp.values, encode)
+        try:
+            result = explainer.attribute(prompt, question.target.tolist(), method=method, target_fn=owner.attr_target)
+        except PluginError as error:
+            # A user's template or tokenizer failed, and not apportion.
+            raise (failed[0] if failed else error) from None
         return torch.cat([torch.tensor(result.values)[None], torch.tensor(result.token_values)]).T
 
     def _by_row(

@@ -10,7 +10,7 @@ from torch import Tensor
 from apportion.captum.explainers import Explainers
 from apportion.captum.inputs import InterpretableInput
 
-__all__ = ["PerturbationWrapper", "Wrapper"]
+__all__ = ["GradientWrapper", "PerturbationWrapper", "Wrapper"]
 
 
 class Wrapper(Protocol):
@@ -59,3 +59,10 @@ class PerturbationWrapper(Wrapper, Protocol):
         _inspect_forward: Any = ...,
         forward_in_tokens: bool = ...,
     ) -> Tensor: ...
+
+
+class GradientWrapper(Wrapper, Protocol):
+    """A wrapper that differentiates."""
+
+    def scores_at_once(self) -> bool:
+        """Return whether the model reads token ids as this class passes them on."""
