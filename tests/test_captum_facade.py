@@ -198,6 +198,22 @@ def test_overrides_count_for_gradients(kind: str) -> None:
     assert_alike(*results, tolerance=1e-7)
 
 
+def test_further_arguments_of_the_model_count() -> None:
+    """Token ids are then not all that it reads, and it is called as Captum calls it."""
+    model, tok = tiny.model(), tiny.tokenizer()
+    results = []
+    for lib in (ours, theirs):
+
+        class Placed(lib.LLMAttribution):
+            def _format_model_input(self, model_input: Any) -> Any:
+                return {**super()._format_model_input(model_input), "logits_to_keep": 0, "output_attentions": False}
+
+        inp = lib.TextTemplateInput(TEMPLATE, VALUES, BASELINES)
+        wrapper = Placed(lib.FeatureAblation(model), tok)
+        results.append(wrapper.attribute(inp, target=" golf", forward_in_tokens=False))
+    assert_alike(*results)
+
+
 def test_an_input_of_another_length_is_refused() -> None:
     class Longer(ours.TextTokenInput):
         def to_model_input(self, perturbed_tensor: torch.Tensor | None = None) -> torch.Tensor:

@@ -15,6 +15,7 @@ from apportion.captum.draws import GlobalDraws, Known, game_of
 from apportion.captum.inputs import InterpretableInput
 from apportion.captum.perturbations import Perturbations
 from apportion.captum.prompt import PerturbedPrompt
+from apportion.captum.refusals import require
 from apportion.errors import PluginError
 from apportion.hooks.manager import load_plugins
 from apportion.protocols.progress import ALWAYS, ProgressEvent
@@ -55,6 +56,13 @@ def named_method(name: str) -> Method:
     return found
 
 
+def only_ids(arguments: Mapping[str, Any]) -> bool:
+    """True if token ids are all that a model is given, beside a mask that hides none."""
+    mask = arguments.get("attention_mask")
+    hides = isinstance(mask, Tensor) and not bool(mask.all())
+    return arguments.keys() <= {"input_ids", "attention_mask"} and not hides
+
+
 class Scorer:
     """Answers questions about the inputs of one ``LLMAttribution``.
 
@@ -89,7 +97,7 @@ class Scorer:
         self, question: Question, perturbations: Perturbations, method: Any, *, show_progress: bool
     ) -> Float[Tensor, "F K"] | None:
         owner, inp = self._owner, question.inp
-        if not owner.scores_in_batches() or not isinstance(inp.to_model_input(), str | Tensor):
+        if not owner.scores_in_batches() or not only_ids(owner._format_model_input(inp.to_model_input())):
             return None
         explainer = owner.explainers.get(show_progress=show_progress)
         if explainer is None:
@@ -99,10 +107,12 @@ class Scorer:
 
         def encode(tensor: Tensor) -> tuple[int, ...]:
             try:
-                (ids,) = owner._format_model_input(inp.to_model_input(tensor))["input_ids"].tolist()
+                arguments = owner._format_model_input(inp.to_model_input(tensor))
+                (ids,) = arguments["input_ids"].tolist()
             except Exception as error:
                 failed.append(error)
                 raise
+            require(only_ids(arguments), "some prompts are more than token ids, and the full one is not")
             return tuple(ids)
 
         prompt = PerturbedPrompt(perturbations, inp.values, encode)
