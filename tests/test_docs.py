@@ -245,8 +245,11 @@ def protocol_methods(protocol: type) -> dict[str, inspect.Signature]:
     methods = {name: member for name, member in vars(protocol).items() if inspect.isfunction(member)}
     public = [name for name in methods if name == "__call__" or not name.startswith("_")]
     found = {name: without_self(inspect.signature(methods[name])) for name in public}
-    for name in inspect.get_annotations(protocol):
-        found[name] = parsed(re.search(rf"``({name}[(][^`]*)``", inspect.getdoc(protocol))[1])
+    for name, member in vars(protocol).items():
+        if isinstance(member, property) and str(inspect.signature(member.fget).return_annotation).startswith(
+            "Callable"
+        ):
+            found[name] = parsed(re.search(rf"``({name}[(][^`]*)``", inspect.getdoc(protocol))[1])
     return found
 
 

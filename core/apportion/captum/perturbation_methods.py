@@ -27,6 +27,7 @@ from apportion.captum.surrogate import (
 
 if TYPE_CHECKING:
     from apportion.captum.scoring import Scorer
+    from apportion.protocols.methods import Method
 
 __all__ = ["FeatureAblation", "KernelShap", "Lime", "PerturbationAttribution", "ShapleyValueSampling", "ShapleyValues"]
 
@@ -47,7 +48,7 @@ class Call:
     perturbations: Perturbations
     show_progress: bool
 
-    def values(self, method: Any, **options: Any) -> Float[Tensor, "F K"]:
+    def values(self, method: str | Method, **options: Any) -> Float[Tensor, "F K"]:
         """Scores of features by a method of apportion, or one by its name."""
         chosen = named_method(method) if isinstance(method, str) else method
         return self.scorer.estimate(

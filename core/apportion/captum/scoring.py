@@ -80,13 +80,13 @@ class Scorer:
         self,
         question: Question,
         perturbations: Perturbations,
-        method: Any,
+        method: Method,
         options: Mapping[str, Any],
         *,
         show_progress: bool = False,
     ) -> Float[Tensor, "F K"]:
         """Run a method, which draws from PyTorch's generator; K is 1 + T, or 1 if there are no scores of tokens."""
-        draws: Any = GlobalDraws(method, options, question.known, self._observer(question, perturbations))
+        draws = GlobalDraws(method, options, question.known, self._observer(question, perturbations))
         values = self._in_batches(question, perturbations, draws, show_progress=show_progress)
         if values is None:
             values = self._by_row(question, perturbations, draws, show_progress=show_progress)
@@ -94,7 +94,7 @@ class Scorer:
         return values
 
     def _in_batches(
-        self, question: Question, perturbations: Perturbations, method: Any, *, show_progress: bool
+        self, question: Question, perturbations: Perturbations, method: GlobalDraws, *, show_progress: bool
     ) -> Float[Tensor, "F K"] | None:
         owner, inp = self._owner, question.inp
         if not owner.scores_in_batches() or not only_ids(owner._format_model_input(inp.to_model_input())):

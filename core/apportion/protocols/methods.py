@@ -93,9 +93,12 @@ class Method(Protocol):
         """Capabilities that the session must have, in addition to log-probabilities."""
         ...
 
-    # Not a method with ``**options: Any``: mypy would then require that of every method.
-    run: Callable[..., Estimate]
-    """Query at most ``budget`` coalitions (``None``: as many as the method chooses), drawing only from ``rng``."""
+    # Not a method with ``**options: Any``: mypy would then require that of every method. And not a variable, which the
+    # method of a class is not.
+    @property
+    def run(self) -> Callable[..., Estimate]:
+        """Query at most ``budget`` coalitions (``None``: as many as the method chooses), drawing only from ``rng``."""
+        ...
 
 
 @runtime_checkable

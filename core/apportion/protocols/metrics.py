@@ -49,6 +49,8 @@ class Metric(Protocol):
         """True if a larger value means a more faithful attribution."""
         ...
 
-    # Not a method with ``**options: Any``: mypy would then require that of every metric.
-    measure: Callable[..., Measurement]
-    """Measure one value per feature by querying the game."""
+    # A property, as ``Method.run`` is.
+    @property
+    def measure(self) -> Callable[..., Measurement]:
+        """Measure one value per feature by querying the game."""
+        ...

@@ -24,5 +24,8 @@ class Visualizer(Protocol):
     its options.
     """
 
-    render: Callable[..., Any]
-    """``render(attribution, **options)`` returns the view, which the caller shows or saves."""
+    # As in ``Method.run``.
+    @property
+    def render(self) -> Callable[..., Any]:
+        """``render(attribution, **options)`` returns the view, which the caller shows or saves."""
+        ...

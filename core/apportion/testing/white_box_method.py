@@ -385,7 +385,8 @@ def _random() -> PreTrainedModel:
 
 def _recorded(method: Method) -> tuple[Method, list[Estimate]]:
     """The same method, and the estimates that it returns."""
-    other, found = copy.copy(method), list[Estimate]()
+    found = list[Estimate]()
+    other: Any = copy.copy(method)
 
     @functools.wraps(method.run)
     def run(game: Game, **arguments: Any) -> Estimate:
