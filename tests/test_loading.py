@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 import json
 import logging
 import os
@@ -9,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,8 @@ from transformers.utils import import_utils
 
 import apportion as ap
 from apportion.testing import tiny
+from apportion_backends.torch import remembered
+from apportion_backends.torch.probe import probe
 
 Weights = dict[str, torch.Tensor]
 
@@ -426,3 +431,31 @@ def test_a_hub_that_does_not_answer_is_asked_once(tmp_path: Path) -> None:
 def test_a_hub_id_without_a_hub() -> None:
     with pytest.raises(ap.ModelError, match="because HF_HUB_OFFLINE is set. Connect, or give a folder"):
         ap.Explainer("no-such-org/no-such-model", progress=False)
+
+
+def test_a_model_object_is_probed_once_while_it_stays_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And is not kept alive by what was found."""
+    probed: list[int] = []
+    monkeypatch.setattr(remembered, "probe", lambda model: probed.append(1) or probe(model))
+    model = copy.deepcopy(tiny.model())
+
+    def opened(times: int) -> int:
+        probed.clear()
+        for _ in range(times):
+            ap.Explainer((model, tiny.tokenizer()), progress=False).close()
+        return len(probed)
+
+    assert opened(3) == 1
+    with torch.no_grad():
+        model.lm_head.weight.mul_(2)
+    assert opened(2) == 1
+    model.model.layers[0].mlp = copy.deepcopy(model.model.layers[0].mlp)
+    assert opened(2) == 1
+    handle = model.model.norm.register_forward_hook(lambda module, read, out: out * 2)
+    assert opened(2) == 2, "a user's code may change in ways that nobody sees"
+    handle.remove()
+    assert opened(2) == 1
+    alive = weakref.ref(model)
+    del model
+    gc.collect()
+    assert alive() is None
