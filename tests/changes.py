@@ -9,7 +9,7 @@ from torch import nn
 
 from checked import with_states
 
-__all__ = ["Adapted", "Scaled", "times"]
+__all__ = ["Adapted", "Around", "Scaled", "times"]
 
 
 def times(forward: Any, factor: float) -> Any:
@@ -36,19 +36,27 @@ class Scaled:
         return with_states(output, scaled)
 
 
-class Adapted(nn.Module):
-    """Adds one of two adapters to a layer, as packages for fine-tuning do."""
+class Around(nn.Module):
+    """A module around a layer, which has the layer's attributes."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
-        self.inner, self.active = inner, 0
-        self.adapters = nn.ParameterList([torch.tensor(0.7), torch.tensor(1.2)])
+        self.inner = inner
 
     def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)
         except AttributeError:
             return getattr(super().__getattr__("inner"), name)
+
+
+class Adapted(Around):
+    """Adds one of two adapters to a layer, as packages for fine-tuning do."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__(inner)
+        self.active = 0
+        self.adapters = nn.ParameterList([torch.tensor(0.7), torch.tensor(1.2)])
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         found = self.inner(*args, **kwargs)

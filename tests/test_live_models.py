@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 
 import apportion as ap
 from apportion.testing import tiny
+from changes import Around
 from checked import PROMPT, TARGET, Checked, with_states
 
 
@@ -47,19 +48,12 @@ class Steering:
         return with_states(output, steered)
 
 
-class SteeringWrapper(nn.Module):
+class SteeringWrapper(Around):
     """A module around a layer, with an attribute."""
 
     def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner, self.settings = inner, SimpleNamespace(strength=0.0)
-        self.plain = 1.0
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(super().__getattr__("inner"), name)
+        super().__init__(inner)
+        self.settings, self.plain = SimpleNamespace(strength=0.0), 1.0
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         found = self.inner(*args, **kwargs)

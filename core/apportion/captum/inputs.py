@@ -96,12 +96,12 @@ class TextTemplateInput(InterpretableInput):
             require(isinstance(given, list), f"if values is a list, the {name} must also be a list, not {type(given)}")
             require(
                 not hasattr(self, "n_features") or len(given) == self.n_features,
-                f"there are {getattr(self, 'n_features', 0)} values, and {len(given)} items of the {name}",
+                f"there are {getattr(self, 'n_features', 0)} values, but {len(given)} entries in the {name}",
             )
             return list(given)
         require(isinstance(given, dict), f"if values is a dict, the {name} must also be a dict, not {type(given)}")
         missing = [key for key in self.dict_keys if key not in given]
-        require(not missing, f"there is no item of the {name} for {', '.join(map(repr, missing))}")
+        require(not missing, f"no entry in the {name} for {', '.join(map(repr, missing))}")
         return [given[key] for key in self.dict_keys]
 
     def to_tensor(self) -> Tensor:

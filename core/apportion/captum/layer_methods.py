@@ -71,18 +71,20 @@ class LayerMethod(Attribution):
         """True if gradients are multiplied by activations."""
         return self._multiply_by_inputs
 
-    def _forward(self) -> hooked.TokenFunctions:
-        """The forward function of the wrapper.
+    def _function(self, inputs: Tensor, baselines: object, target: object, arguments: object) -> hooked.TokenFunction:
+        """The function that ``attribute`` differentiates.
 
         Raises:
-            AssertionError: the method is not wrapped.
+            AssertionError: the method is not wrapped, or an argument is not allowed.
         """
+        require(target is None, "target is for classifiers; give the text to LLMGradientAttribution")
         if not hasattr(self.forward_func, "wrapper"):
             raise RefusedError(
                 f"This {type(self).__name__} explains language models: wrap it as LLMGradientAttribution(method, "
                 "tokenizer) and call attribute of that. For other models, use the class of that name in captum.attr."
             )
-        return self.forward_func  # type: ignore[return-value]
+        wrapped: hooked.TokenFunctions = self.forward_func  # type: ignore[assignment]
+        return wrapped.function_of(inputs, baselines, arguments)
 
     def _shaped(self, found: list[Tensor]) -> Tensor | LayerAttributions:
         return found[0] if isinstance(self.layer, nn.Module) else LayerAttributions(found)
@@ -129,9 +131,8 @@ class LayerIntegratedGradients(LayerMethod):
         Raises:
             AssertionError: an argument is not allowed.
         """
-        require(target is None, "target is for classifiers; give the text to LLMGradientAttribution")
         path = hooked.Path(n_steps, method, internal_batch_size)
-        function = self._forward().function_of(inputs, baselines, additional_forward_args)
+        function = self._function(inputs, baselines, target, additional_forward_args)
         found = hooked.integrated(function, self.layers, path, at_input=attribute_to_layer_input, options=grad_kwargs)
         shaped = self._shaped(found.scores(multiplied=self.multiplies_by_inputs))
         return (shaped, found.delta()) if return_convergence_delta else shaped
@@ -178,8 +179,7 @@ class LayerGradientXActivation(LayerMethod):
         Raises:
             AssertionError: an argument is not allowed.
         """
-        require(target is None, "target is for classifiers; give the text to LLMGradientAttribution")
-        function = self._forward().function_of(inputs, None, additional_forward_args)
+        function = self._function(inputs, None, target, additional_forward_args)
         found = hooked.slopes(function, self.layers, at_input=attribute_to_layer_input, options=grad_kwargs)
         return self._shaped(found.scores(multiplied=self.multiplies_by_inputs))
 
@@ -221,7 +221,6 @@ class LayerGradientShap(LayerMethod):
         Raises:
             AssertionError: an argument is not allowed.
         """
-        require(target is None, "target is for classifiers; give the text to LLMGradientAttribution")
         positive("n_samples", n_samples)
         require(
             not any(stdevs if isinstance(stdevs, tuple) else (stdevs,)),
@@ -232,7 +231,7 @@ class LayerGradientShap(LayerMethod):
             rows is None or isinstance(rows, int | float | Tensor),
             f"baselines must be a tensor, a function or None, not {rows!r:.60}",
         )
-        function = self._forward().function_of(inputs, rows, additional_forward_args)
+        function = self._function(inputs, rows, target, additional_forward_args)
         shares = torch.rand(n_samples)
         chosen = torch.randint(len(function.absent), (n_samples,))
         found = hooked.expected(function, self.layers, shares, chosen, at_input=attribute_to_layer_input)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from apportion.captum.explainers import Explainers
@@ -33,6 +33,7 @@ from apportion.captum.pretty_tokens import pretty_tokens
 from apportion.captum.refusals import RefusedError, WrongTypeError, positive, require
 from apportion.captum.result import LLMAttributionResult
 from apportion.captum.scoring import Inspect, Question, Scorer
+from apportion.scoring.readout import log_probs_of
 
 __all__ = ["DEFAULT_GEN_ARGS", "BaseLLMAttribution", "LLMAttribution"]
 
@@ -288,8 +289,7 @@ class LLMAttribution(BaseLLMAttribution):
             ids = torch.cat([ids, token.reshape(1, 1).to(ids)], dim=1)
         found = self._scored(torch.stack(rows), target_tokens)
         if _inspect_forward is not None:
-            probs = (found if self.attr_target == "prob" else found.exp()).flatten().tolist()
-            _inspect_forward(self.tokenizer.decode(start[0]), self.tokenizer.decode(target_tokens), probs)
+            self._tell(_inspect_forward, self.tokenizer.decode(start[0]), target_tokens, found)
         return found
 
     def _logits(self, arguments: Mapping[str, Any], ids: Int[Tensor, "1 L"]) -> Tensor:
@@ -304,7 +304,14 @@ class LLMAttribution(BaseLLMAttribution):
 
     def _scored(self, logits: Tensor, target_tokens: Tensor) -> Tensor:
         """Scores of the target and its tokens, from the logits ``[T, V]`` that predict them."""
-        log_probs = torch.log_softmax(logits.float() if logits.dtype != torch.double else logits, dim=-1)
-        each = log_probs.gather(1, target_tokens.to(log_probs.device)[:, None])[:, 0]
+        return self._totalled(log_probs_of(logits[None], tuple(target_tokens.tolist()))[0])
+
+    def _totalled(self, each: Float[Tensor, " T"]) -> Tensor:
+        """Scores of the target and its tokens, from the log-probabilities of the tokens."""
         found = torch.cat([each.sum()[None], each])[None] if self.include_per_token_attr else each.sum()
         return found.exp() if self.attr_target == "prob" else found
+
+    def _tell(self, inspect: Inspect, prompt: str, target_tokens: Tensor, scores: Tensor) -> None:
+        """Call ``_inspect_forward`` with the probabilities behind scores."""
+        probs = scores if self.attr_target == "prob" else scores.exp()
+        inspect(prompt, self.tokenizer.decode(target_tokens), probs.flatten().tolist())

@@ -22,6 +22,7 @@ from apportion.captum.llm_attribution import BaseLLMAttribution
 from apportion.captum.pretty_tokens import pretty_tokens
 from apportion.captum.refusals import require
 from apportion.captum.result import LLMAttributionResult
+from apportion.scoring.readout import log_probs_of
 
 __all__ = ["GradientForward", "LLMGradientAttribution"]
 
@@ -45,9 +46,8 @@ class GradientForward(nn.Module):
         require(not self.wrapper.reads_apart(), "layers of an encoder–decoder are not scored token by token")
         ids = self.wrapper._format_model_input(inp.to_model_input(perturbed_tensor))["input_ids"]
         before = target_tokens[:cur_target_idx].to(ids).expand(len(ids), -1)
-        logits = self.model(torch.cat([ids, before], dim=1)).logits[:, -1]
-        wide = logits if logits.dtype == torch.double else logits.float()
-        return torch.log_softmax(wide, dim=-1)[:, target_tokens[cur_target_idx]]
+        logits = self.model(torch.cat([ids, before], dim=1)).logits[:, -1:]
+        return log_probs_of(logits, (int(target_tokens[cur_target_idx]),))[:, 0]
 
     def function_of(self, inputs: Tensor, baselines: object, arguments: object) -> TokenFunction:
         """The function that ``attribute`` of a method differentiates.

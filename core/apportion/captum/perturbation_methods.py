@@ -87,9 +87,7 @@ class PerturbationAttribution(Attribution):
         Raises:
             AssertionError: the method is not wrapped, or an argument is not allowed.
         """
-        require(
-            target is None, f"target={target!r:.40} indexes outputs of a classifier; give the text to LLMAttribution"
-        )
+        require(target is None, "target is for classifiers; give the text to LLMAttribution")
         positive("perturbations_per_eval", perturbations_per_eval)
         owner: Any = getattr(self.forward_func, "__self__", None)
         if not hasattr(owner, "scorer"):

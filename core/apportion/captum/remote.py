@@ -103,9 +103,7 @@ class RemoteLLMAttribution(LLMAttribution):
                 f"Number of token logprobs from provider ({len(found)}) does not match expected target token length "
                 f"({len(target_tokens)})"
             )
-        each = torch.tensor([float(one) for one in found])
-        both = torch.cat([each.sum()[None], each])[None] if self.include_per_token_attr else each.sum()
-        values = both.exp() if self.attr_target == "prob" else both
+        values = self._totalled(torch.tensor([float(one) for one in found]))
         if _inspect_forward is not None:
-            _inspect_forward(prompt, self.tokenizer.decode(target_tokens), both.exp().flatten().tolist())
+            self._tell(_inspect_forward, prompt, target_tokens, values)
         return values

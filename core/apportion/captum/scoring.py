@@ -17,7 +17,7 @@ from apportion.captum.perturbations import Perturbations
 from apportion.captum.prompt import PerturbedPrompt
 from apportion.captum.refusals import require
 from apportion.errors import PluginError
-from apportion.hooks.manager import load_plugins
+from apportion.hooks.manager import installed_plugins, load_plugins
 from apportion.protocols.progress import ALWAYS, ProgressEvent
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Question:
 
 def named_method(name: str) -> Method:
     """A method that comes with apportion."""
-    found: Method = load_plugins()["methods"].get(name).make()
+    found: Method = installed_plugins()["methods"].get(name).make()
     return found
 
 
