@@ -16,10 +16,11 @@ from apportion.protocols.row import ModelInput, Row
 from apportion.scoring.plan import plan
 from apportion.scoring.prefix_tree import minimum_tokens, reused_tokens
 from apportion.testing import reference, tiny
-from apportion_backends.torch import packing
+from apportion_backends import packing
+from apportion_backends.packing import lay_out
 from apportion_backends.torch.backend import TorchBackend
+from apportion_backends.torch.pack_tensors import PackTensors
 from apportion_backends.torch.packed_attention import Packing, merges_attention, packed_attention
-from apportion_backends.torch.packing import lay_out
 from checked import WINDOWS_HAVE_MASKS
 
 HEADS, GROUPS, SIZE = 4, 2, 8
@@ -53,15 +54,15 @@ def by_hand(read: tuple[int, ...]) -> torch.Tensor:
 
 @settings(max_examples=60, deadline=None)
 @given(rows=many_rows, kept=st.one_of(st.just(()), long), least=st.sampled_from([None, 1, 4, 32]))
-@pytest.mark.parametrize(("overhead", "step"), [(0, 1), (50, 8), (10**6, 1)])
+@pytest.mark.parametrize(("overhead", "step", "piece"), [(0, 1, None), (50, 8, None), (10**6, 1, None), (0, 1, 3)])
 def test_every_node_attends_along_its_path(
-    overhead: int, step: int, rows: list[Row], kept: tuple[int, ...], least: int | None
+    overhead: int, step: int, piece: int | None, rows: list[Row], kept: tuple[int, ...], least: int | None
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(packing, "GROUP_OVERHEAD", overhead)
         rows = sorted(rows, key=lambda row: row.read)
-        pack = lay_out(rows, kept, least_trunk=least, size=lambda n: -(-n // step) * step)
-        pack = pack.to(torch.device("cpu"), torch.float64)
+        laid_out = lay_out(rows, kept, least_trunk=least, size=lambda n: -(-n // step) * step, piece=piece)
+        pack = PackTensors.of(laid_out, torch.device("cpu"), torch.float64)
     of_node: dict[int, tuple[int, ...]] = {}
     for row, places in zip(rows, pack.predicts.tolist(), strict=True):
         for n, place in enumerate(places[: len(row.target)]):

@@ -19,7 +19,9 @@ from transformers import Cache, DynamicCache, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from apportion.protocols.row import Row
+from apportion_backends.packing import LEAST_TRUNK, lay_out
 from apportion_backends.torch.inputs import cache_argument, input_device
+from apportion_backends.torch.pack_tensors import PackTensors
 from apportion_backends.torch.packed_attention import (
     KeysAndValues,
     Packing,
@@ -27,7 +29,6 @@ from apportion_backends.torch.packed_attention import (
     merges_attention,
     packed_attention,
 )
-from apportion_backends.torch.packing import LEAST_TRUNK, Pack, lay_out
 from apportion_backends.torch.products import FusedProducts, Partners, few_sizes, is_watched, multiplies
 
 __all__ = ["PackedModel", "longest_packed_row"]
@@ -106,13 +107,14 @@ class PackedModel:
 
     def _forward(
         self, rows: Sequence[Row], kept: _Kept, *, learns: bool = False
-    ) -> tuple[Pack, Packing, Float[Tensor, "S D"]]:
+    ) -> tuple[PackTensors, Packing, Float[Tensor, "S D"]]:
         """The batch, what is found of its last row's path, and the last hidden states of all its nodes."""
         device, dtype = input_device(self._model), self._model.dtype
         # Kernels for GPUs that return the sums want masks of their own shapes, or have none.
         masks = device.type == "cpu" and self._fused is None
         size = few_sizes if self._partners is not None else None
-        pack = lay_out(rows, kept[0], least_trunk=self._least_trunk, masks=masks, size=size).to(device, dtype)
+        laid_out = lay_out(rows, kept[0], least_trunk=self._least_trunk, masks=masks, size=size)
+        pack = PackTensors.of(laid_out, device, dtype)
         packing = Packing(pack, kept[1], self._fused)
         # Rows are no longer than the window, so that it hides nothing, whatever the number of nodes.
         length = len(pack.ids) if self._window is None else pack.longest

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from apportion_backends.torch.packing import Group, Pack
+from apportion_backends.torch.pack_tensors import GroupTensors, PackTensors
 
 __all__ = ["KeysAndValues", "Packing", "TrunkAttention", "merges_attention", "packed_attention"]
 
@@ -43,7 +43,7 @@ class Packing:
         found: keys and values of the last row's path, by layer; filled by the forward.
     """
 
-    pack: Pack
+    pack: PackTensors
     kept: dict[int, KeysAndValues]
     fused: TrunkAttention | None = None
     found: dict[int, KeysAndValues] = field(default_factory=dict)
@@ -78,7 +78,7 @@ def packed_attention(
 
 
 def _of_group(
-    group: Group,
+    group: GroupTensors,
     queries: Float[Tensor, "S H D"],
     keys: Float[Tensor, "P G D"],
     values: Tensor,

@@ -1,20 +1,19 @@
 """Layout of a packed batch: rows in the order of their prefix tree, each distinct token once.
 
 A row adds what is new of it, a segment, to one long row of nodes. Its path (all its tokens, from the first to the
-last) runs through kept tokens, segments of rows before it, and its own. This module only computes indices.
+last) runs through kept tokens, segments of rows before it, and its own. This module only computes indices, with NumPy,
+so that backends of any kind can use it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import overload
 
 import numpy as np
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Bool, Int
 
 from apportion.protocols.row import ModelInput, Row
 from apportion.scoring.prefix_tree import reused_tokens
@@ -40,24 +39,22 @@ class Group:
         queries: nodes that attend to them. Without a mask those of the whole ``paths`` (any node where the place is
             that of a kept token), so that attention is causal; with a mask those of the segments alone, padded with
             any node.
-        mask: summand of the scores: 0, or -inf where a place is not on the path to a node.
+        seen: number of places, from the first of each path, that a query attends to; at least 1. ``None`` without a
+            mask.
         where: place of each node of the segments in the flattened ``queries``.
     """
 
     nodes: tuple[int, int]
-    trunk: Int[Tensor, " C"]
-    paths: Int[Tensor, "B L"]
-    queries: Int[Tensor, "B Q"]
-    mask: Float[Tensor, "B 1 Q L"] | None
-    where: Int[Tensor, " S"]
+    trunk: Int[np.ndarray, " C"]
+    paths: Int[np.ndarray, "B L"]
+    queries: Int[np.ndarray, "B Q"]
+    seen: Int[np.ndarray, "B Q"] | None
+    where: Int[np.ndarray, " S"]
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> Group:
-        """Move to a device, with the mask in the dtype of the scores."""
-        trunk, paths, queries, where = (
-            t.to(device, non_blocking=True) for t in (self.trunk, self.paths, self.queries, self.where)
-        )
-        mask = None if self.mask is None else self.mask.to(device, dtype, non_blocking=True)
-        return Group(self.nodes, trunk, paths, queries, mask, where)
+    @property
+    def hidden(self) -> Bool[np.ndarray, "B Q L"] | None:
+        """True where a place is not on the path to a query; ``None`` if attention is causal."""
+        return None if self.seen is None else np.arange(self.paths.shape[1]) >= self.seen[:, :, None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,18 +73,11 @@ class Pack:
 
     reused: int
     longest: int
-    ids: Int[Tensor, " S"]
-    positions: Int[Tensor, " S"]
+    ids: Int[np.ndarray, " S"]
+    positions: Int[np.ndarray, " S"]
     groups: tuple[Group, ...]
-    predicts: Int[Tensor, "B T"]
-    last: Int[Tensor, " L"]
-
-    def to(self, device: torch.device, dtype: torch.dtype) -> Pack:
-        """Move to a device, for scores of a dtype."""
-        moved = {
-            name: getattr(self, name).to(device, non_blocking=True) for name in ("ids", "positions", "predicts", "last")
-        }
-        return replace(self, groups=tuple(group.to(device, dtype) for group in self.groups), **moved)
+    predicts: Int[np.ndarray, "B T"]
+    last: Int[np.ndarray, " L"]
 
 
 def lay_out(
@@ -97,6 +87,8 @@ def lay_out(
     least_trunk: int | None = LEAST_TRUNK,
     masks: bool = True,
     size: Callable[[int], int] | None = None,
+    piece: int | None = None,
+    share: bool = True,
 ) -> Pack:
     """Lay rows out.
 
@@ -106,38 +98,43 @@ def lay_out(
         least_trunk: tokens that rows share before attention to them is computed apart; ``None`` if it never is.
         masks: allow attention with a mask.
         size: maps the number of nodes that are needed to the number to lay out; the rest are unused.
+        piece: make a single group with a mask, whose segments are cut into pieces of at most so many queries, so that
+            a long segment does not widen all others.
+        share: read what rows share once. Otherwise each row is read whole, after ``kept``, which all begin with.
     """
-    depths = reused_tokens(rows, ModelInput(kept) if kept else None)
+    before = ModelInput(kept) if kept else None
+    depths = reused_tokens(rows, before) if share else [len(kept)] * len(rows)
     reads = [row.read for row in rows]
     reused = depths[0]
     paths: list[np.ndarray] = []
-    before = np.arange(reused)
+    path = np.arange(reused)
     nodes = 0
     starts = []
     for read, depth in zip(reads, depths, strict=True):
         starts.append(nodes)
         new = len(read) - depth
-        before = np.concatenate([before[:depth], np.arange(reused + nodes, reused + nodes + new)])
-        paths.append(before)
+        path = np.concatenate([path[:depth], np.arange(reused + nodes, reused + nodes + new)])
+        paths.append(path)
         nodes += new
     starts.append(nodes)
     ids = [token for read, depth in zip(reads, depths, strict=True) for token in read[depth:]]
     positions = [np.arange(depth, len(read)) for read, depth in zip(reads, depths, strict=True)]
-    groups = [
-        _group(paths[i:j], depths[i:j], starts[i : j + 1], trunk, reused, masks)
-        for i, j, trunk in _groups(depths, [len(read) for read in reads], starts, least_trunk, masks)
-    ]
+    if piece is None:
+        cuts = _groups(depths, [len(read) for read in reads], starts, least_trunk, masks)
+    else:
+        cuts = [(0, len(rows), _shared(depths, starts, least_trunk))]
+    groups = [_group(paths[i:j], depths[i:j], starts[i : j + 1], trunk, reused, masks, piece) for i, j, trunk in cuts]
     beyond = 0 if size is None else size(nodes) - nodes
     if beyond:
         groups[-1] = _with_any(groups[-1], beyond)
     return Pack(
         reused=reused,
         longest=max(map(len, reads)),
-        ids=torch.tensor(ids + ids[-1:] * beyond),
-        positions=torch.from_numpy(np.concatenate([*positions, np.zeros(beyond, dtype=np.int64)])),
+        ids=np.array(ids + ids[-1:] * beyond),
+        positions=np.concatenate([*positions, np.zeros(beyond, dtype=np.int64)]),
         groups=tuple(groups),
-        predicts=torch.from_numpy(_predicting(rows, paths)) - reused,
-        last=torch.from_numpy(paths[-1]),
+        predicts=_predicting(rows, paths) - reused,
+        last=paths[-1],
     )
 
 
@@ -198,14 +195,29 @@ def _causal(length: int | np.ndarray) -> int | np.ndarray:
     return length * (length + CAUSAL_BLOCK) // 2
 
 
+def _shared(depths: Sequence[int], starts: Sequence[int], least_trunk: int | None) -> int:
+    """Tokens that all rows which add any share, if they are enough to be a trunk."""
+    adding = np.flatnonzero(np.diff(starts))
+    shared = min(depths[i] for i in adding)
+    return 0 if least_trunk is None or shared < least_trunk else shared
+
+
 def _group(
-    paths: Sequence[np.ndarray], depths: Sequence[int], starts: Sequence[int], trunk: int, reused: int, masks: bool
+    paths: Sequence[np.ndarray],
+    depths: Sequence[int],
+    starts: Sequence[int],
+    trunk: int,
+    reused: int,
+    masks: bool,
+    piece: int | None,
 ) -> Group:
     # Rows that add nothing have no queries.
     adding = [(path[trunk:], len(path) - depth) for path, depth in zip(paths, depths, strict=True) if len(path) > depth]
+    if piece is not None:
+        adding = [part for path, new in adding for part in _pieces(path, new, piece)]
     longest = max(len(path) for path, _ in adding)
     most = max(new for _, new in adding)
-    masked = masks and most * longest < _causal(longest)
+    masked = piece is not None or (masks and most * longest < _causal(longest))
     width = most if masked else longest
     places = np.full((len(adding), longest), reused, dtype=np.int64)
     queries = np.full((len(adding), width), reused, dtype=np.int64)
@@ -217,23 +229,28 @@ def _group(
         where.append(np.arange(i * width + len(asking) - new, i * width + len(asking)))
     return Group(
         nodes=(starts[0], starts[-1]),
-        trunk=torch.from_numpy(paths[0][:trunk].copy()),
-        paths=torch.from_numpy(places),
-        queries=torch.from_numpy(np.maximum(queries - reused, 0)),
-        mask=_mask(adding, width, longest) if masked else None,
-        where=torch.from_numpy(np.concatenate(where)),
+        trunk=paths[0][:trunk],
+        paths=places,
+        queries=np.maximum(queries - reused, 0),
+        seen=_seen(adding, width) if masked else None,
+        where=np.concatenate(where),
     )
+
+
+def _pieces(path: np.ndarray, new: int, most: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Pieces of a segment, each with the path to its last node."""
+    for start in range(len(path) - new, len(path), most):
+        end = min(start + most, len(path))
+        yield path[:end], end - start
 
 
 def _with_any(group: Group, count: int) -> Group:
     """More nodes, whose attention is that of the first one of the group: nobody reads it."""
     first, after = group.nodes
-    return replace(group, nodes=(first, after + count), where=torch.cat([group.where, group.where[:1].expand(count)]))
+    return replace(group, nodes=(first, after + count), where=np.append(group.where, np.repeat(group.where[:1], count)))
 
 
-def _mask(adding: Sequence[tuple[np.ndarray, int]], width: int, longest: int) -> Float[Tensor, "B 1 Q L"]:
+def _seen(adding: Sequence[tuple[np.ndarray, int]], width: int) -> Int[np.ndarray, "B Q"]:
     """A path's last nodes see what is before them on it; queries that are padding see more, so that they are finite."""
-    depths = torch.tensor([len(path) - new for path, new in adding])
-    last_seen = depths[:, None] + torch.arange(width)
-    hidden = torch.arange(longest) > last_seen[:, :, None]
-    return torch.zeros(hidden.shape).masked_fill_(hidden, -torch.inf)[:, None]
+    depths = np.array([len(path) - new for path, new in adding])
+    return depths[:, None] + 1 + np.arange(width)
