@@ -23,6 +23,7 @@ if not torch.cuda.is_available():
 
 import apportion as ap
 from apportion.testing import tiny
+from exports import Exports
 from forks import Forks
 from reversal import reversal_model, reversal_tokenizer
 
@@ -102,6 +103,15 @@ def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny.model().save_pretrained(folder)
     tiny.tokenizer().save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> Exports:
+    """ONNX exports of tiny models, by family and precision."""
+    base = tmp_path_factory.getbasetemp()
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "exports"
+    root.mkdir(exist_ok=True)
+    return Exports(root)
 
 
 @pytest.fixture(scope="session")

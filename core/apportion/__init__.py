@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from apportion.game.game import Game
     from apportion.hooks.hookspecs import Settings, hookimpl
     from apportion.hooks.registry import Register
+    from apportion.models.export import export
     from apportion.prompts.chat import Chat
     from apportion.prompts.documents import Documents
     from apportion.prompts.template import Template
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
         Unavailable,
     )
     from apportion.protocols.batch import PaddedBatch, ScoringBatch
+    from apportion.protocols.exports import Export, ExportBackend
     from apportion.protocols.features import Feature, Level, Segment
     from apportion.protocols.inputs import Alternatives, InputAdapter
     from apportion.protocols.inside import (
@@ -117,6 +119,8 @@ _HOMES = {
     "prompts.text": ("Text",),
     "results.provenance": ("Provenance",),
     "hooks.registry": ("Register",),
+    "models.export": ("export",),
+    "protocols.exports": ("Export", "ExportBackend"),
     "protocols.read": ("Read",),
     "protocols.request": ("Request",),
     "results.run_folder": ("load_results",),
@@ -150,6 +154,8 @@ __all__ = [
     "Estimate",
     "Evaluation",
     "Explainer",
+    "Export",
+    "ExportBackend",
     "Feature",
     "Game",
     "GenerateSession",
@@ -200,6 +206,7 @@ __all__ = [
     "Visualizer",
     "__version__",
     "compare",
+    "export",
     "hookimpl",
     "load_results",
 ]  # fmt: skip

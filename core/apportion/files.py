@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import hashlib
 import json
 import os
 import shlex
@@ -20,6 +21,7 @@ __all__ = [
     "cached_json",
     "checked_path",
     "decoded",
+    "file_digest",
     "file_to_write",
     "keep_json",
     "read_text",
@@ -59,6 +61,24 @@ def keep_json(folder: str, key: str, value: object) -> None:
         write_atomically(path, json.dumps(value).encode())
     except OSError:
         pass
+
+
+def file_digest(path: Path) -> str:
+    """A hash of a file's content, remembered by path, size and time of change.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    state = path.stat()
+    about = repr((str(path.resolve()), state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns))
+    name = hashlib.blake2b(about.encode(), digest_size=16).hexdigest()
+    known = cached_json("models/digests", name)
+    if isinstance(known, str) and len(known) == 32:
+        return known
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    keep_json("models/digests", name, found)
+    return found
 
 
 def _cache_file(folder: str, key: str) -> Path:

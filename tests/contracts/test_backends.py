@@ -10,8 +10,10 @@ import pytest
 import apportion as ap
 from apportion.testing import BackendContract, tiny
 from apportion.testing.echo import EchoBackend, echo_logits, echo_spec
+from apportion_backends.onnxruntime.backend import OnnxRuntimeBackend
 from apportion_backends.torch.backend import TorchBackend
 from apportion_backends.triton.backend import TritonBackend
+from exports import Exports
 
 # BLOOM and Gemma 2 compute their softmax and Mamba its scan in float32 whatever the dtype.
 FLOAT32_PARTS = {"bloom", "gemma2", "mamba"}
@@ -102,6 +104,24 @@ class TestTritonWherePays(TestTriton):
 
     def tolerance(self, family: str, dtype: str) -> float:
         return 1e-6 if family in FLOAT32_PARTS and dtype == "float64" else super().tolerance(family, dtype)
+
+
+class TestOnnxRuntime(BackendContract):
+    """Exports of tiny models."""
+
+    name = "onnxruntime"
+    families = ("llama", "gpt2", "qwen3", "gemma3", "opt")
+
+    @pytest.fixture
+    def backend(self) -> OnnxRuntimeBackend:
+        return OnnxRuntimeBackend()
+
+    @pytest.fixture(autouse=True)
+    def _exports(self, exports: Exports) -> None:
+        self.exports = exports
+
+    def spec(self, family: str, dtype: str) -> ap.ModelSpec:
+        return ap.ModelSpec(str(self.exports(family)))
 
 
 class TestEcho(BackendContract):

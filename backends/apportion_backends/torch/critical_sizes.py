@@ -10,7 +10,7 @@ __all__ = ["critical_sizes"]
 
 NAMES = re.compile(r"window|chunk|top_?k|block_size|bucket|local|sparse|hash")
 """Parts of the names of windows, chunks and numbers of keys that are attended to."""
-OTHER_NAMES = re.compile(r"expert|group|router|feed_forward|rope|token_id|moe|image|vision|audio|layer")
+OTHER_NAMES = re.compile(r"expert|group|router|feed_forward|rope|token_id|moe|image|vision|audio|layer|pattern")
 """Parts of the names of sizes that do not depend on the number of tokens."""
 
 

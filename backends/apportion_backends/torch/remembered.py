@@ -9,7 +9,6 @@ In memory, for a user's model object: for as long as it lives and looks the same
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
 from dataclasses import asdict, fields
@@ -23,6 +22,7 @@ from transformers import PreTrainedModel
 from apportion._version import __version__
 from apportion.errors import CapabilityError
 from apportion.files import cached_json, keep_json
+from apportion_backends.own_code import code_hash
 from apportion_backends.torch.checksum import model_checksum
 from apportion_backends.torch.comparing import Traits
 from apportion_backends.torch.inputs import input_device
@@ -90,15 +90,6 @@ def _key(model: PreTrainedModel) -> str:
         (str(model.dtype), device.type, torch.cuda.get_device_name(device) if device.type == "cuda" else ""),
         (torch.backends.cpu.get_cpu_capability(), torch.get_num_threads(), torch.get_float32_matmul_precision()),
         sorted((name, value) for name, value in os.environ.items() if name.startswith(("ONEDNN_", "DNNL_", "MKL_"))),
-        _code(),
+        code_hash(Path(__file__).parent, Path(__file__).parent.parent),
     )
     return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
-
-
-@functools.cache
-def _code() -> str:
-    """A hash of this package's own code."""
-    digest = hashlib.blake2b(digest_size=16)
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()

@@ -33,6 +33,7 @@ __all__ = ["FailedPlugin", "LoadedPlugin", "Plugins", "installed_plugins", "load
 BUILT_INS = (
     "apportion_backends.torch",
     "apportion_backends.triton",
+    "apportion_backends.onnxruntime",
     "apportion_plugins.inputs",
     "apportion_plugins.samplers",
     "apportion_plugins.methods",

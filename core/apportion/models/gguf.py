@@ -7,7 +7,6 @@ it gives the logits and token ids of the file itself.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import shutil
 import sys
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from apportion.errors import ModelError
-from apportion.files import cache_dir, cached_json, keep_json
+from apportion.files import cache_dir
 from apportion.models.coverage import open_causal_model
 from apportion.models.quiet import quiet_transformers
 
@@ -42,7 +41,7 @@ def converted(path: Path) -> Path | None:
         ModelError: a package needed to read GGUF files is missing, or this is not one, or is damaged.
     """
     _check_magic(path)
-    target = cache_dir() / "models" / f"gguf-{_digest(path)}"
+    target = cache_dir() / "models" / f"gguf-{file_digest(path)}"
     if (target / "config.json").is_file():
         return target
     from rich.console import Console
@@ -188,17 +187,3 @@ def _check_same_tokens(original: PreTrainedTokenizerBase, other: PreTrainedToken
     for text in (SAMPLE, SAMPLE.strip(), f" {SAMPLE}"):
         if original(text)["input_ids"] != other(text)["input_ids"]:
             raise ValueError("the converted tokenizer gives other token ids")
-
-
-def _digest(path: Path) -> str:
-    """A hash of the file's content, remembered by path, size and time of change."""
-    state = path.stat()
-    about = repr((str(path.resolve()), state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns))
-    name = hashlib.blake2b(about.encode(), digest_size=16).hexdigest()
-    known = cached_json("models/gguf-digests", name)
-    if isinstance(known, str) and len(known) == 32:
-        return known
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-    keep_json("models/gguf-digests", name, found)
-    return found

@@ -1,0 +1,207 @@
+"""The module that is traced: a decoder that reads a prefix tree as one row of nodes, written for export.
+
+Attention is plain products, because a graph has no variable number of groups: every node attends to the trunk, whose
+keys are not copied, and to its own path, whose keys are gathered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import AttentionInterface, PreTrainedModel
+
+__all__ = ["INPUTS", "OUTPUTS", "PackedDecoder", "example_inputs", "packed_attention_of"]
+
+IMPLEMENTATION = "apportion_packed"
+"""Name of this attention among those of ``transformers``."""
+HIDDEN = -1e30
+"""Summand of the score of a key that is not seen. Finite, so that queries that are padding give numbers, too."""
+INPUTS = (
+    "ids", "positions", "paths", "queries", "seen", "where", "trunk", "keys", "values", "last", "predicts", "reads",
+)  # fmt: skip
+OUTPUTS = ("predicting", "states", "new_keys", "new_values")
+
+
+@dataclass(slots=True)
+class Nodes:
+    """Shared state of the attention of all layers in one forward pass; names are those of ``packing.Group``.
+
+    Attributes:
+        paths: places of each row's path, ``Int[B, L]``.
+        queries: nodes that attend to it, ``Int[B, Q]``.
+        seen: number of places that a query sees, ``Int[B, Q]``.
+        where: place of each node in the flattened queries, ``Int[S]``.
+        trunk: places of the tokens with which all paths begin, ``Int[C]``.
+        keys: kept keys of all layers, ``Float[N, P, G, D]``.
+        values: kept values of all layers.
+        last: places of the last row's path.
+        positions: positions of the nodes, ``Int[S]``.
+        found: keys and values of the last row's path, by layer.
+        masks: summands of the scores, by window.
+    """
+
+    paths: Tensor
+    queries: Tensor
+    seen: Tensor
+    where: Tensor
+    trunk: Tensor
+    keys: Tensor
+    values: Tensor
+    last: Tensor
+    positions: Tensor
+    found: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    masks: dict[int | None, tuple[Tensor | None, Tensor]] = field(default_factory=dict)
+
+    def mask(self, window: int | None) -> tuple[Tensor | None, Tensor]:
+        """Summands of the scores of the trunk ``[B, Q, C]`` (``None`` if all is seen) and of the paths ``[B, Q, L]``.
+
+        Args:
+            window: number of tokens that a query sees, itself included.
+        """
+        if window not in self.masks:
+            places = torch.arange(self.paths.shape[1])
+            hidden = places >= self.seen[:, :, None]
+            far = None
+            if window is not None:
+                # Paths begin behind the trunk, and the trunk with the first token.
+                trunk = self.trunk.shape[0]
+                first = (self.positions[self.queries] - window + 1)[:, :, None]
+                hidden = hidden | (trunk + places < first)
+                far = torch.where(torch.arange(trunk) < first, HIDDEN, 0.0)
+            self.masks[window] = far, torch.where(hidden, HIDDEN, 0.0)
+        return self.masks[window]
+
+
+_NODES: ContextVar[Nodes] = ContextVar("nodes")
+
+
+def _attend(
+    module: Any,
+    query: Float[Tensor, "1 H S D"],
+    key: Float[Tensor, "1 G S D"],
+    value: Float[Tensor, "1 G S E"],
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    **_: object,
+) -> tuple[Float[Tensor, "1 S H E"], None]:
+    """Attention of every node to its path, in the form that ``AttentionInterface`` wants."""
+    nodes, layer = _NODES.get(), int(module.layer_idx)
+    queries, keys, values = (part[0].transpose(0, 1) for part in (query, key, value))
+    keys, values = torch.cat([nodes.keys[layer], keys]), torch.cat([nodes.values[layer], values])
+    nodes.found[layer] = keys[nodes.last], values[nodes.last]
+    heads, groups, size = queries.shape[1], keys.shape[1], queries.shape[2]
+    shared, width = heads // groups, values.shape[2]
+    asking = queries[nodes.queries] * (size**-0.5 if scaling is None else scaling)
+    rows, columns = nodes.queries.shape[0], nodes.queries.shape[1]
+    asking = asking.reshape(rows, columns, groups, shared, size).permute(0, 2, 3, 1, 4)
+    far_mask, near_mask = nodes.mask(sliding_window)
+    near = asking @ keys[nodes.paths].permute(0, 2, 3, 1)[:, :, None]
+    flat = asking.permute(1, 0, 2, 3, 4).reshape(groups, -1, size)
+    far = flat @ keys[nodes.trunk].permute(1, 2, 0)
+    far = far.reshape(groups, rows, shared, columns, -1).permute(1, 0, 2, 3, 4)
+    if softcap is not None:
+        near, far = (softcap * torch.tanh(part / softcap) for part in (near, far))
+    near = near + near_mask[:, None, None]
+    if far_mask is not None:
+        far = far + far_mask[:, None, None]
+    weights = torch.softmax(torch.cat([far, near], -1), -1)
+    trunk = nodes.trunk.shape[0]
+    found = weights[..., trunk:] @ values[nodes.paths].transpose(1, 2)[:, :, None]
+    to_trunk = weights[..., :trunk].permute(1, 0, 2, 3, 4).reshape(groups, rows * shared * columns, trunk)
+    to_trunk = to_trunk @ values[nodes.trunk].transpose(0, 1)
+    found = found + to_trunk.reshape(groups, rows, shared, columns, width).permute(1, 0, 2, 3, 4)
+    found = found.permute(0, 3, 1, 2, 4).reshape(-1, heads, width)[nodes.where]
+    return found[None], None
+
+
+@contextmanager
+def packed_attention_of(model: PreTrainedModel) -> Iterator[None]:
+    """Context in which a model attends along the paths of a packed batch."""
+    AttentionInterface.register(IMPLEMENTATION, _attend)
+    before = model.config._attn_implementation
+    model.set_attn_implementation(IMPLEMENTATION)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+class PackedDecoder(nn.Module):
+    """A decoder without its head, from the indices of a packed batch to last hidden states.
+
+    Args:
+        model: model in ``packed_attention_of``.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model.base_model
+
+    def forward(
+        self,
+        ids: Int[Tensor, " S"],
+        positions: Int[Tensor, " S"],
+        paths: Int[Tensor, "B L"],
+        queries: Int[Tensor, "B Q"],
+        seen: Int[Tensor, "B Q"],
+        where: Int[Tensor, " S"],
+        trunk: Int[Tensor, " C"],
+        keys: Float[Tensor, "N P G D"],
+        values: Float[Tensor, "N P G E"],
+        last: Int[Tensor, " M"],
+        predicts: Int[Tensor, " R"],
+        reads: Int[Tensor, " O"],
+    ) -> tuple[Float[Tensor, "R W"], Float[Tensor, "O W"], Tensor, Tensor]:
+        """Hidden states at the nodes ``predicts`` and ``reads``, and keys and values of the last row's path."""
+        nodes = Nodes(paths, queries, seen, where, trunk, keys, values, last, positions)
+        token = _NODES.set(nodes)
+        try:
+            states = self.model(ids[None], position_ids=positions[None], use_cache=False, return_dict=True)[0][0]
+        finally:
+            _NODES.reset(token)
+        layers = [nodes.found[layer] for layer in sorted(nodes.found)]
+        new_keys, new_values = (torch.stack(parts) for parts in zip(*layers, strict=True))
+        return states[predicts], states[reads], new_keys, new_values
+
+
+def example_inputs(
+    layers: int, key: tuple[int, int], value: tuple[int, int], vocabulary: int, device: torch.device
+) -> dict[str, Tensor]:
+    """Inputs to trace with: every size is another one, and none is 0 or 1, so that none is taken for a constant.
+
+    Args:
+        layers: number of layers.
+        key: number of key heads, and their size.
+        value: the same of values.
+        vocabulary: number of token ids.
+        device: device of the model.
+    """
+    kept, nodes, rows, width, longest, trunk, path, targets, read = 5, 11, 3, 4, 7, 6, 8, 9, 10
+    draw = torch.Generator().manual_seed(0)
+
+    def indices(below: int, *shape: int) -> Tensor:
+        return torch.randint(0, below, shape, generator=draw).to(device)
+
+    return {
+        "ids": indices(vocabulary, nodes),
+        "positions": torch.arange(nodes, device=device),
+        "paths": indices(kept + nodes, rows, longest),
+        "queries": indices(nodes, rows, width),
+        "seen": 1 + indices(longest, rows, width),
+        "where": indices(rows * width, nodes),
+        "trunk": indices(kept + nodes, trunk),
+        "keys": torch.zeros(layers, kept, *key, device=device),
+        "values": torch.zeros(layers, kept, *value, device=device),
+        "last": indices(nodes, path),
+        "predicts": indices(nodes, targets),
+        "reads": indices(nodes, read),
+    }

@@ -1,0 +1,116 @@
+"""Checks that a model can be exported, and its sizes, before PyTorch's exporter spends a minute on it."""
+
+from __future__ import annotations
+
+import torch
+from transformers import DynamicCache, PreTrainedModel
+
+from apportion.errors import ModelError
+from apportion.protocols.row import Row
+from apportion_backends.onnxruntime.export.packed_module import PackedDecoder, packed_attention_of
+from apportion_backends.onnxruntime.manifest import Sizes
+from apportion_backends.packing import lay_out
+from apportion_backends.torch.comparing import REFUSALS, random_tokens
+from apportion_backends.torch.critical_sizes import critical_sizes
+from apportion_backends.torch.inputs import cache_argument
+from apportion_backends.torch.memory import ActivationSize
+
+__all__ = ["check_support", "longest_certain"]
+
+INSTEAD = "Score it with backend='torch'."
+TOLERANCE = 1e-3
+"""Largest difference of hidden states, in units of their standard deviation."""
+
+
+def check_support(model: PreTrainedModel) -> Sizes:
+    """Try a packed batch in PyTorch, with the attention that is exported.
+
+    Args:
+        model: causal model in fp32, in ``scoring_mode``.
+
+    Returns:
+        The sizes of the model.
+
+    Raises:
+        ModelError: the model does not attend by the functions of ``transformers``, keeps a state other than keys and
+            values, or gives other numbers in a packed batch.
+    """
+    name = type(model).__name__
+    can_set = getattr(model, "_can_set_attn_implementation", None)
+    if can_set is None or not can_set():
+        raise ModelError(
+            f"{name} cannot be exported: its attention is code of its own, and not one that transformers lets others "
+            f"exchange (AttentionInterface). {INSTEAD}"
+        )
+    sizes = _sizes(model, name)
+    vocabulary = model.config.get_text_config().vocab_size
+    a, b = (tuple(ids.tolist()) for ids in random_tokens(vocabulary, 2, 21))
+    rows = sorted([Row(a[:18], a[18:]), Row(a[:9] + b[9:18], b[18:]), Row(b[:7], b[7:9])])
+    try:
+        found = _packed_states(model, sizes, rows)
+        alone = [model.base_model(torch.tensor([row.read]), use_cache=False, return_dict=True)[0][0] for row in rows]
+    except REFUSALS as error:
+        raise ModelError(
+            f"{name} cannot be exported: it fails on a packed batch ({type(error).__name__}: "
+            f"{' '.join(str(error).split()):.150}). {INSTEAD}"
+        ) from error
+    for row, ours, states in zip(rows, found, alone, strict=True):
+        states = states[len(row.prompt) - 1 :]
+        if not bool(((ours[: len(states)] - states).abs() <= TOLERANCE * alone[0].std()).all()):
+            raise ModelError(
+                f"{name} cannot be exported: in a packed batch, with attention along the paths of a prefix tree, it "
+                f"gives other numbers than alone. {INSTEAD}"
+            )
+    return sizes
+
+
+def longest_certain(model: PreTrainedModel) -> int | None:
+    """The longest row for which the trial is certain; ``None`` for any length.
+
+    Beyond the size of a chunk or a sparse attention, a model attends in another way, which the graph has not. A sliding
+    window is a part of it.
+    """
+    config = model.config.get_text_config()
+    windows = {getattr(config, "sliding_window", None)}
+    return min((size for size in critical_sizes(config) if size not in windows), default=None)
+
+
+def _sizes(model: PreTrainedModel, name: str) -> Sizes:
+    """Sizes of a model; those of keys and values from what it keeps of two tokens."""
+    config = model.config.get_text_config()
+    cache = DynamicCache(config=model.config)
+    try:
+        model.base_model(torch.tensor([[1, 2]]), use_cache=True, **{cache_argument(model.base_model): cache})
+        shapes = {(tuple(layer.keys.shape), tuple(layer.values.shape)) for layer in cache.layers}  # type: ignore[union-attr]
+    except REFUSALS as error:
+        raise ModelError(
+            f"{name} cannot be exported: it keeps a state other than keys and values. {INSTEAD}"
+        ) from error
+    if len(shapes) != 1 or any(len(shape) != 4 or shape[0] != 1 or shape[2] != 2 for pair in shapes for shape in pair):
+        raise ModelError(
+            f"{name} cannot be exported: its layers do not all keep keys and values of the same shape. {INSTEAD}"
+        )
+    ((keys, values),) = shapes
+    memory = ActivationSize(model, linear_head=True, supports_logits_to_keep=True)
+    return Sizes(
+        layers=len(cache.layers),
+        heads=max(1, memory.heads),
+        key=(keys[1], keys[3]),
+        value=(values[1], values[3]),
+        hidden=memory.hidden,
+        inner=memory.inner,
+    )
+
+
+def _packed_states(model: PreTrainedModel, sizes: Sizes, rows: list[Row]) -> torch.Tensor:
+    pack = lay_out(rows, least_trunk=1, piece=4)
+    (group,) = pack.groups
+    arrays = [pack.ids, pack.positions, group.paths, group.queries, group.seen, group.where, group.trunk]
+    indices = [torch.from_numpy(array) for array in arrays if array is not None]
+    nothing = [torch.zeros(sizes.layers, 0, *shape) for shape in (sizes.key, sizes.value)]
+    predicts = torch.from_numpy(pack.predicts)
+    with packed_attention_of(model):
+        decoder = PackedDecoder(model)
+        states, *_ = decoder(*indices, *nothing, torch.from_numpy(pack.last), predicts.ravel(), predicts[:, 0])
+    found: torch.Tensor = states.unflatten(0, predicts.shape)
+    return found

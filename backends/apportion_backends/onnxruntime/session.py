@@ -1,0 +1,237 @@
+"""The session of an export."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from apportion.errors import BackendError, BatchTooLargeError, ScoreError
+from apportion.protocols.backend import Capability, Layout, SessionInfo
+from apportion.protocols.batch import ScoringBatch
+from apportion.protocols.row import ModelInput, Row
+from apportion_backends.onnxruntime.greedy import continued
+from apportion_backends.onnxruntime.manifest import Manifest
+from apportion_backends.onnxruntime.packed_graph import CHUNK, PIECE, PackedGraph
+from apportion_backends.onnxruntime.providers import Provider
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = ["ExportSession"]
+
+MEMORY_BUDGET = 512 * 2**20
+"""Bytes that a batch may take; larger batches are no faster on a CPU."""
+BATCH_TOKENS = {"cpu": 1024}
+MANY_TOKENS = 16384
+"""Not measured: tokens of a batch on a GPU."""
+BATCH_OVERHEAD = 40
+"""Tokens' worth of time of one more forward pass, which reads all weights, as in the torch backend."""
+SAME = 1e-3
+"""Largest difference in nats from what the graph gave when it was exported."""
+NOTICEABLE = 1e-4
+"""Difference that results mention."""
+NO_MEMORY = ("allocate memory", "bad allocation", "out of memory", "bad_alloc")
+
+
+class ExportSession:
+    """An export in ONNX Runtime.
+
+    Args:
+        graph: the graph.
+        manifest: its manifest.
+        folder: its folder.
+        tokenizer: the model's tokenizer.
+        provider: the execution provider.
+        memory_budget: bytes that a batch may take.
+        notes: sentences for results.
+
+    Raises:
+        BackendError: the graph gives other numbers here than where it was exported.
+    """
+
+    capabilities = frozenset({Capability.LOG_PROBS, Capability.LOGITS, Capability.PREFIX_CACHE, Capability.GENERATE})
+
+    def __init__(
+        self,
+        graph: PackedGraph,
+        manifest: Manifest,
+        folder: Path,
+        tokenizer: PreTrainedTokenizerBase,
+        provider: Provider,
+        memory_budget: int | None,
+        notes: tuple[str, ...] = (),
+    ) -> None:
+        self._graph: PackedGraph | None = graph
+        self._manifest = manifest
+        self._provider = provider
+        # One batch continues from another: two threads must not be in between.
+        self._lock = threading.Lock()
+        self.tokenizer = tokenizer
+        self.end_ids = manifest.end_ids
+        self.layout = Layout(
+            padding=True,
+            prefix_sharing=True,
+            batch_tokens=BATCH_TOKENS.get(provider.device, MANY_TOKENS),
+            batch_overhead=BATCH_OVERHEAD,
+            packing=True,
+        )
+        self._info = SessionInfo(
+            backend="onnxruntime",
+            device=provider.where,
+            dtype="float32" if manifest.precision == "fp32" else manifest.precision,
+            context_length=manifest.context_length,
+            memory_budget=memory_budget or MEMORY_BUDGET,
+            vocabulary=manifest.vocabulary,
+            notes=(*notes, *manifest.notes),
+            model=manifest.model,
+            weights_bytes=manifest.weights_bytes,
+        )
+        self._check(folder)
+
+    @property
+    def info(self) -> SessionInfo:
+        """Device, precision and limits."""
+        return self._info
+
+    @property
+    def kept(self) -> ModelInput | None:
+        """The last packed row or the prefix, from which the next batch continues."""
+        kept = self._graph.kept if self._graph is not None else ()
+        return ModelInput(kept) if kept else None
+
+    def row_bytes(self, prefix: int, suffix: int, targets: int) -> int:
+        """Upper estimate of the memory of a row, in bytes."""
+        sizes, read = self._manifest.sizes, suffix + targets
+        kept = sum(heads * size for heads, size in (sizes.key, sizes.value))
+        # Two planes of 8-bit numbers are computed from three copies in fp32.
+        copies = 1 if self._manifest.precision == "fp32" else 3
+        layer = copies * read * (8 * sizes.hidden + 4 * sizes.inner)
+        scores = 4 * sizes.heads * min(read, CHUNK) * (prefix + read)
+        gathered = -(-read // PIECE) * min(prefix + read, 4 * CHUNK) * kept
+        past = 2 * sizes.layers * (prefix + read) * kept
+        return 4 * (layer + scores + gathered + past + targets * 4 * 8192)
+
+    def log_probs(self, batch: ScoringBatch) -> Float[Tensor, "B T"]:
+        """Log-probabilities of the target in every row, in fp32.
+
+        Raises:
+            BatchTooLargeError: memory ran out.
+        """
+        with self._running() as graph:
+            if batch.packed:
+                found = graph.log_probs(batch.rows)
+            else:
+                found = graph.plain_log_probs(batch.rows, batch.prefix_length)
+        return torch.from_numpy(found)
+
+    def logits(self, batch: ScoringBatch, rows: int) -> Iterator[Float[Tensor, "b T V"]]:
+        """Logits before each target token, in fp32, a few rows at a time; one forward pass for the whole batch.
+
+        Raises:
+            BatchTooLargeError: memory ran out.
+        """
+        with self._running() as graph:
+            states = graph.states(batch.rows)
+        for first in range(0, len(states), rows):
+            yield torch.from_numpy(graph.logits(states[first : first + rows]))
+
+    def generate(
+        self,
+        prompt: ModelInput,
+        options: Mapping[str, object],
+        seed: int,
+        room: int | None = None,
+        stop: Sequence[str] = (),
+    ) -> tuple[int, ...]:
+        """The most likely continuation, token by token; 25 tokens unless ``options`` say otherwise.
+
+        Raises:
+            InputError: an option other than ``max_new_tokens``, or one that would sample.
+        """
+        with self._running() as graph:
+
+            def logits(ids: tuple[int, ...]) -> np.ndarray:
+                found: np.ndarray = graph.logits(graph.states([Row(ids, ids[-1:])])[0, 0])
+                return found
+
+            return continued(logits, prompt.ids, options, self.end_ids, self.tokenizer, room, stop)
+
+    def fingerprint(self) -> str:
+        """A hash of the files."""
+        return self._manifest.digest
+
+    def checksum(self) -> str:
+        """A hash of the files, and what runs them."""
+        import onnxruntime as ort
+
+        return f"onnxruntime {ort.__version__} {self._provider.name} {self._manifest.digest}"
+
+    def release(self) -> None:
+        """Discard the keys and values that are kept."""
+        if self._graph is not None:
+            self._graph.release()
+
+    def close(self) -> None:
+        """Release the graph; idempotent."""
+        self._graph = None
+
+    def _check(self, folder: Path) -> None:
+        """Score the manifest's check rows once more.
+
+        Other providers and instruction sets may compute otherwise: 8-bit products saturate on CPUs without VNNI.
+        """
+        checks = self._manifest.checks
+        with self._running() as graph:
+            found = graph.log_probs([Row(check.prompt, check.target) for check in checks])
+            graph.release()
+        worst = 0.0
+        for check, scores in zip(checks, found, strict=True):
+            difference = float(np.abs(scores[: len(check.target)] - np.array(check.log_probs)).max())
+            worst = difference if np.isnan(difference) else max(worst, difference)
+        if not worst <= SAME:
+            raise BackendError(
+                f"The export {str(folder)!r} gives other numbers here than where it was made: up to {worst:.2g} nats "
+                f"apart, with the execution provider {self._provider.name!r}. Export the model on this machine, or use "
+                "another provider."
+            )
+        if worst > NOTICEABLE:
+            note = f"scores differ by up to {worst:.1e} nats from those on the machine where the model was exported"
+            self._info = replace(self._info, notes=(*self._info.notes, note))
+
+    @contextmanager
+    def _running(self) -> Iterator[PackedGraph]:
+        """The graph, for one thread at a time; its errors in words of apportion.
+
+        Raises:
+            BackendError: the session is closed.
+            BatchTooLargeError: memory ran out.
+            ScoreError: the graph fails.
+        """
+        graph = self._graph
+        if graph is None:
+            raise BackendError("This session is closed; make a new Explainer.")
+        with self._lock, translated():
+            yield graph
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Context in which errors of ONNX Runtime become those of apportion."""
+    try:
+        yield
+    except Exception as error:
+        if not type(error).__module__.startswith("onnxruntime"):
+            raise
+        text = " ".join(str(error).split())
+        if any(words in text.lower() for words in NO_MEMORY):
+            raise BatchTooLargeError(f"ONNX Runtime has no memory left: {text:.200}") from error
+        raise ScoreError(f"The graph fails in ONNX Runtime: {text:.300}") from error
