@@ -166,7 +166,7 @@ def _open_export(
         tokenizer = tokenizer_of(spec, folder)
         checked.result()
     _check_tokenizer(tokenizer, manifest, folder)
-    graph = PackedGraph(folder, manifest, provider, threads)
+    graph = PackedGraph(folder, manifest.sizes, manifest.head, provider, threads)
     return ExportSession(graph, manifest, folder, tokenizer, provider, memory_budget)
 
 
@@ -177,6 +177,6 @@ def _check_tokenizer(tokenizer: object, manifest: Manifest, folder: Path) -> Non
     if vocabulary_hash(tokenizer) != manifest.tokenizer:  # type: ignore[arg-type]
         raise ModelError(
             f"The tokenizer ({type(tokenizer).__name__}, {len(tokenizer):,} tokens) is of another model: "  # type: ignore[arg-type]
-            f"its vocabulary is not the one that {manifest.model!r} was exported with. Leave tokenizer= out; the export "
+            f"its vocabulary is not the one that {manifest.model!r} was exported with. Leave tokenizer= out: the export "
             f"{str(folder)!r} has its own."
         )

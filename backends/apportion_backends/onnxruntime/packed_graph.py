@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from apportion.protocols.row import ModelInput, Row
 from apportion.scoring.prefix_tree import common_prefix, reused_tokens, shared_prompt
-from apportion_backends.onnxruntime.manifest import GRAPH, WEIGHTS, Manifest
+from apportion_backends.onnxruntime.manifest import GRAPH, WEIGHTS, Head, Sizes
 from apportion_backends.onnxruntime.providers import Provider, open_graph
 from apportion_backends.packing import LEAST_TRUNK, Pack, lay_out
 
@@ -45,7 +45,8 @@ class PackedGraph:
 
     Args:
         folder: folder of the export.
-        manifest: its manifest.
+        sizes: sizes of the model.
+        head: its output layer.
         provider: the execution provider.
         threads: threads for one operation; ``None`` leaves the choice to ONNX Runtime.
 
@@ -54,9 +55,9 @@ class PackedGraph:
         BackendError: the provider cannot be used.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, provider: Provider, threads: int | None) -> None:
+    def __init__(self, folder: Path, sizes: Sizes, head: Head, provider: Provider, threads: int | None) -> None:
         self._session = open_graph(folder / GRAPH, provider, threads)
-        self._sizes, self._head = manifest.sizes, manifest.head
+        self._sizes, self._head = sizes, head
         self._device = (provider.device if provider.device in ("cuda", "dml") else "cpu", provider.index)
         self._weights = folder / WEIGHTS
         self._kept: _Kept | None = None
@@ -99,7 +100,7 @@ class PackedGraph:
         widest, found = max(len(row.target) for row in rows), []
         for part in self._calls(rows):
             pack = self._next(part)
-            out = self._run(pack, reads=pack.predicts.ravel(), outputs=("states", *NEW))
+            out = self.run(pack, reads=pack.predicts.ravel(), outputs=("states", *NEW))
             self._keep(part, out)
             states = out["states"].numpy().reshape(*pack.predicts.shape, -1)
             found.append(np.pad(states, ((0, 0), (0, widest - states.shape[1]), (0, 0)), mode="edge"))
@@ -137,7 +138,7 @@ class PackedGraph:
         known = min(common_prefix(self.kept, ids), len(ids) - 1)
         for end in (*range(known + CHUNK, len(ids), CHUNK), len(ids)):
             part = [Row(ids[:end], ids[-1:])]
-            self._keep(part, self._run(lay_out(part, self.kept, least_trunk=1, piece=CHUNK), outputs=NEW))
+            self._keep(part, self.run(lay_out(part, self.kept, least_trunk=1, piece=CHUNK), outputs=NEW))
 
     def _next(self, rows: Sequence[Row]) -> Pack:
         """Layout of rows that continue from the kept tokens."""
@@ -163,7 +164,7 @@ class PackedGraph:
         there = np.arange(widest) < lengths
         targets = np.array([token for row in rows for token in row.target])
         predicts = pack.predicts[there[:, : pack.predicts.shape[1]]]
-        out = self._run(pack, predicts=predicts, targets=targets, outputs=("log_probs", *NEW))
+        out = self.run(pack, predicts=predicts, targets=targets, outputs=("log_probs", *NEW))
         if keep:
             self._keep(rows, out)
         found = np.zeros(there.shape, dtype=np.float32)
@@ -173,7 +174,7 @@ class PackedGraph:
     def _keep(self, rows: Sequence[Row], out: Mapping[str, Any]) -> None:
         self._kept = _Kept(rows[-1].read, out["new_keys"], out["new_values"])
 
-    def _run(
+    def run(
         self,
         pack: Pack,
         *,
@@ -182,7 +183,18 @@ class PackedGraph:
         targets: np.ndarray = NONE,
         reads: np.ndarray = NONE,
     ) -> dict[str, Any]:
-        """Run the graph; keys and values stay where they are."""
+        """Run the graph on a packed batch that continues from the kept tokens; keys and values stay on their device.
+
+        Args:
+            pack: layout of the batch, as a single group with a mask.
+            outputs: names of outputs.
+            predicts: nodes whose next token is scored.
+            targets: these tokens.
+            reads: nodes whose last hidden states are returned as ``states``.
+
+        Returns:
+            The ``OrtValue`` of each output.
+        """
         (group,) = pack.groups
         assert group.seen is not None
         kept = self._kept if pack.reused else None

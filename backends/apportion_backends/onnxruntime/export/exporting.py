@@ -16,15 +16,18 @@ import torch
 from transformers import PreTrainedModel
 
 from apportion._version import __version__
+from apportion.benchmarking import texts
 from apportion.errors import InputError, ModelError, shown
 from apportion.protocols.exports import Export
 from apportion.protocols.model import ModelSpec
+from apportion_backends.onnxruntime.export.calibration import second_moments
 from apportion_backends.onnxruntime.export.comparing import compare, rows_to_compare
 from apportion_backends.onnxruntime.export.fidelity import fidelity
-from apportion_backends.onnxruntime.export.head import BIAS, add_head
-from apportion_backends.onnxruntime.export.planes import to_two_planes
+from apportion_backends.onnxruntime.export.head import BIAS, PREFIX, add_head
+from apportion_backends.onnxruntime.export.planes import products, round_weights, to_two_planes
 from apportion_backends.onnxruntime.export.support import check_support, longest_certain
 from apportion_backends.onnxruntime.export.trace import OPSET, traced
+from apportion_backends.onnxruntime.export.weights import Weights
 from apportion_backends.onnxruntime.manifest import GRAPH, MANIFEST, WEIGHTS, Check, Head, Manifest, Sizes, file_hash
 from apportion_backends.onnxruntime.packed_graph import PackedGraph
 from apportion_backends.onnxruntime.providers import choose_provider
@@ -41,6 +44,11 @@ __all__ = ["PRECISIONS", "export_model"]
 PRECISIONS = ("fp32", "int8")
 TOLERANCE = 1e-3
 """Largest difference from PyTorch in nats for which an fp32 export is accepted. SmolLM2 differs by 3e-5."""
+CALIBRATION = f"{texts.document()}\n\n{texts.FEW_SHOT}"
+"""Text on which weights are rounded. It has no sentence of the prompts on which fidelity is measured."""
+CALIBRATION_TOKENS = 4096
+WIDEST = 16384
+"""Width of an activation above which weights are rounded one by one, because its moments would take gigabytes."""
 CHECKED_ROWS = 3
 """Rows whose scores are kept in the manifest."""
 PACKAGES = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime")
@@ -141,8 +149,8 @@ def _write(opened: _Model, folder: Path, precision: str, say: Say) -> Manifest:
     head = TorchHead.of(model)
     weight = add_head(graph, weights, head)
     if precision == "int8":
-        say("Quantise the matrix products")
-        to_two_planes(graph, weights, head="head.")
+        say("Round the weights to 8 bits")
+        _quantise(graph, weights, opened)
     say("Write the files")
     offsets = weights.write(graph.graph, folder / WEIGHTS)
     onnx.save(graph, folder / GRAPH)
@@ -176,6 +184,14 @@ def _write(opened: _Model, folder: Path, precision: str, say: Say) -> Manifest:
     return _compared(manifest, opened, folder, precision, say)
 
 
+def _quantise(graph: onnx.ModelProto, weights: Weights, opened: _Model) -> None:
+    found = products(graph, weights, head=PREFIX)
+    widths = {source: len(matrix) for source, matrix in found.values() if len(matrix) <= WIDEST}
+    ids = tuple(opened.session.tokenizer(CALIBRATION)["input_ids"])[:CALIBRATION_TOKENS]
+    round_weights(found, weights, second_moments(graph, weights, widths, ids, opened.sizes))
+    to_two_planes(graph, weights, found)
+
+
 def _compared(manifest: Manifest, opened: _Model, folder: Path, precision: str, say: Say) -> Manifest:
     """The manifest with what comparisons found.
 
@@ -184,7 +200,7 @@ def _compared(manifest: Manifest, opened: _Model, folder: Path, precision: str, 
     """
     say("Compare the graph with PyTorch")
     session = opened.session
-    graph = PackedGraph(folder, manifest, choose_provider("cpu", None), None)
+    graph = PackedGraph(folder, manifest.sizes, manifest.head, choose_provider("cpu", None), None)
     rows = rows_to_compare(manifest.vocabulary, manifest.context_length)
     worst, scores = compare(graph, session, rows)
     if precision == "fp32" and not worst <= TOLERANCE:

@@ -9,10 +9,12 @@ from onnx import TensorProto, helper
 from apportion_backends.onnxruntime.export.weights import Weights
 from apportion_backends.torch.head import Head
 
-__all__ = ["WEIGHT", "add_head"]
+__all__ = ["BIAS", "PREFIX", "WEIGHT", "add_head"]
 
 SLICE = 8192
 """Columns of the vocabulary that are computed at once."""
+PREFIX = "head."
+"""Beginning of the names of everything in the head."""
 WEIGHT = "head.weight"
 BIAS = "head.bias"
 STATES = "predicting"

@@ -1,41 +1,78 @@
 """Quantisation of matrix products to int8, so that a row's scores do not depend on its neighbours.
 
-Weights have one scale for each column. Activations have one for each row, and two planes: the row rounded to 8 bits, and
-8 bits of what rounding left. Both planes are multiplied by the same weights, so that activations have 16 bits in effect.
-A single scale for all rows, as in ONNX Runtime's ``quantize_dynamic``, would make a row depend on the batch that it is in.
+Weights have one scale for each column. Activations have one for each row, and two planes: the row rounded to 8 bits,
+and 8 bits of what rounding left. Both planes are multiplied by the same weights, so that activations have 16 bits in
+effect. A single scale for all rows, as in ONNX Runtime's ``quantize_dynamic``, would make a row depend on the batch that
+it is in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import onnx
 from onnx import helper
 
+from apportion_backends.onnxruntime.export.rounding import LEVELS, rounded
 from apportion_backends.onnxruntime.export.weights import Weights
 
-__all__ = ["to_two_planes"]
+__all__ = ["products", "round_weights", "to_two_planes"]
 
-LEVELS = 127
-"""Largest magnitude of a rounded number."""
 DOMAIN = "com.microsoft"
+Moments = Iterable[tuple[str, np.ndarray]]
 LEAST = 1e-12
-"""Smallest maximum of a row or column, so that rows of zeros can be divided by it."""
+"""Smallest maximum of a row, so that rows of zeros can be divided by it."""
 
 
-def to_two_planes(model: onnx.ModelProto, weights: Weights, *, head: str) -> int:
-    """Replace the products of the decoder by products of 8-bit numbers.
+def products(model: onnx.ModelProto, weights: Weights, *, head: str) -> dict[str, tuple[str, np.ndarray]]:
+    """The products of a graph with a weight ``[in, out]``: by their output, the activation that they read, and it.
+
+    Args:
+        model: a graph.
+        weights: its weights.
+        head: beginning of the names of nodes to leave out.
+    """
+    found = {}
+    for node in model.graph.node:
+        matrix = None if node.name.startswith(head) else _matrix(node, weights)
+        if matrix is not None:
+            found[node.output[0]] = node.input[0], matrix
+    return found
+
+
+def round_weights(found: Mapping[str, tuple[str, np.ndarray]], weights: Weights, moments: Moments) -> None:
+    """Round the weights of products, and add the rounded ones to the weights.
+
+    Args:
+        found: the products.
+        weights: the weights; changed in place.
+        moments: second moments of the activations that are known, one after the other.
+    """
+    left = dict(found)
+    for source, square in moments:
+        for out, (name, matrix) in list(left.items()):
+            if name == source:
+                _add_rounded(out, matrix, square, weights)
+                del left[out]
+    for out, (_, matrix) in left.items():
+        _add_rounded(out, matrix, None, weights)
+
+
+def _add_rounded(out: str, matrix: np.ndarray, moments: np.ndarray | None, weights: Weights) -> None:
+    numbers, scale = rounded(matrix, moments)
+    weights.add(f"{out}.int8", numbers)
+    weights.add(f"{out}.scale", scale)
+
+
+def to_two_planes(model: onnx.ModelProto, weights: Weights, found: Mapping[str, tuple[str, np.ndarray]]) -> None:
+    """Replace products by products of 8-bit numbers.
 
     Args:
         model: a graph; changed in place.
-        weights: its weights; those that are quantised replace the others.
-        head: beginning of the names of nodes that stay as they are.
-
-    Returns:
-        The number of products that were replaced.
+        weights: its weights, with the rounded ones.
+        found: the products.
     """
-    graph = model.graph
     weights.add("planes.scale", np.float32(1 / LEVELS))
     weights.add("planes.fine_scale", np.float32(1 / LEVELS / 254))
     weights.add("planes.zero", np.uint8(128))
@@ -43,23 +80,19 @@ def to_two_planes(model: onnx.ModelProto, weights: Weights, *, head: str) -> int
     weights.add("planes.axis", np.array([-1]))
     nodes: list[onnx.NodeProto] = []
     split: set[str] = set()
-    replaced = 0
-    for node in graph.node:
-        matrix = None if node.name.startswith(head) else _matrix(node, weights)
-        if matrix is None:
+    for node in model.graph.node:
+        if node.output[0] not in found:
             nodes.append(node)
             continue
         source = node.input[0]
         if source not in split:
             nodes += _planes_of(source)
             split.add(source)
-        nodes += _product(node, matrix, weights)
-        replaced += 1
-    del graph.node[:]
-    graph.node.extend(nodes)
+        nodes += _product(node)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
     if not any(opset.domain == DOMAIN for opset in model.opset_import):
         model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
-    return replaced
 
 
 def _matrix(node: onnx.NodeProto, weights: Weights) -> np.ndarray | None:
@@ -88,16 +121,13 @@ def _planes_of(source: str) -> Iterator[onnx.NodeProto]:
     yield helper.make_node("QuantizeLinear", [f"{name}.left", "planes.fine_scale", "planes.zero"], [f"{name}.fine"])
 
 
-def _product(node: onnx.NodeProto, matrix: np.ndarray, weights: Weights) -> Iterator[onnx.NodeProto]:
+def _product(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
     """Nodes that multiply both planes by a weight, add the products, and undo the scale of the rows."""
-    planes, weight, out = f"{node.input[0]}.planes", f"{node.input[1]}.int8", node.output[0]
-    scale = np.maximum(np.abs(matrix).max(0), LEAST) / LEVELS
-    weights.add(weight, np.rint(matrix / scale).astype(np.int8))
-    weights.add(f"{weight}.scale", scale.astype(np.float32))
+    planes, out = f"{node.input[0]}.planes", node.output[0]
     for plane, step in (("coarse", "planes.scale"), ("fine", "planes.fine_scale")):
         yield helper.make_node(
             "MatMulIntegerToFloat",
-            [f"{planes}.{plane}", weight, step, f"{weight}.scale", "planes.zero"],
+            [f"{planes}.{plane}", f"{out}.int8", step, f"{out}.scale", "planes.zero"],
             [f"{out}.{plane}"],
             domain=DOMAIN,
         )
