@@ -14,6 +14,7 @@ from apportion.options import whole_number
 from apportion.protocols.backend import Available, BackendInfo, Capability, Session, Unavailable
 from apportion.protocols.exports import Export
 from apportion.protocols.model import ModelSpec
+from apportion_backends.onnxruntime.decoders.files import find_decoder, may_hold_decoder
 from apportion_backends.onnxruntime.manifest import MANIFEST, Manifest, read_manifest
 
 if TYPE_CHECKING:
@@ -60,11 +61,7 @@ class OnnxRuntimeBackend:
         """Folders with an export or another ONNX file; other models are exported only if the backend is named."""
         if spec.objects is not None or is_url(spec.source):
             return False
-        folder = Path(spec.source).expanduser()
-        try:
-            return (folder / MANIFEST).is_file()
-        except OSError:  # no permission, or a name that no path can have
-            return False
+        return _is_export(spec) or may_hold_decoder(spec.source)
 
     def load(
         self,
@@ -77,10 +74,11 @@ class OnnxRuntimeBackend:
         threads: int | None = None,
         precision: str | None = None,
     ) -> Session:
-        """Open an export, or export a model first if that was not done before.
+        """Open an export or a decoder of others, or export a model first if that was not done before.
 
         Args:
-            spec: a folder with an export, or a model that the torch backend opens too.
+            spec: a folder with an export, a decoder of others (an ``.onnx`` file, or a folder with one), or a model
+                that the torch backend opens too.
             device: ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"dml"``; ``None`` for a GPU if ONNX Runtime has a provider
                 for it.
             dtype: ``None`` or ``"float32"``; the precision is that of the export.
@@ -106,12 +104,18 @@ class OnnxRuntimeBackend:
             threads = whole_number("threads", threads, least=1)
         _check_precision(precision)
         chosen = choose_provider(provider, device)
-        if self.claims(spec):
-            folder = Path(spec.source).expanduser()
-        else:
-            from apportion_backends.onnxruntime.cached_export import cached_export
+        if _is_export(spec):
+            return _open_export(spec, Path(spec.source).expanduser(), chosen, threads, memory_budget, precision)
+        files = find_decoder(spec.source) if spec.objects is None and not is_url(spec.source) else None
+        if files is not None:
+            from apportion_backends.onnxruntime.decoders.opening import open_decoder
 
-            folder = cached_export(spec, precision or "fp32")
+            if precision is not None:
+                raise InputError(f"precision={precision!r} is of exports; {str(files.graph)!r} is run as it is.")
+            return open_decoder(spec, files, chosen, threads, memory_budget)
+        from apportion_backends.onnxruntime.cached_export import cached_export
+
+        folder = cached_export(spec, precision or "fp32")
         return _open_export(spec, folder, chosen, threads, memory_budget, precision)
 
     def export(self, spec: ModelSpec, out: Path, *, say: Callable[[str], None], precision: str = "fp32") -> Export:
@@ -134,6 +138,16 @@ class OnnxRuntimeBackend:
         from apportion_backends.onnxruntime.export.exporting import export_model
 
         return export_model(spec, out, precision, say)
+
+
+def _is_export(spec: ModelSpec) -> bool:
+    """True if a spec names the folder of an export."""
+    if spec.objects is not None or is_url(spec.source):
+        return False
+    try:
+        return (Path(spec.source).expanduser() / MANIFEST).is_file()
+    except OSError:  # no permission, or a name that no path can have
+        return False
 
 
 def _check_precision(precision: object) -> None:
@@ -177,6 +191,6 @@ def _check_tokenizer(tokenizer: object, manifest: Manifest, folder: Path) -> Non
     if vocabulary_hash(tokenizer) != manifest.tokenizer:  # type: ignore[arg-type]
         raise ModelError(
             f"The tokenizer ({type(tokenizer).__name__}, {len(tokenizer):,} tokens) is of another model: "  # type: ignore[arg-type]
-            f"its vocabulary is not the one that {manifest.model!r} was exported with. Leave tokenizer= out: the export "
-            f"{str(folder)!r} has its own."
+            f"its vocabulary is not the one that {manifest.model!r} was exported with. Leave tokenizer= out: the "
+            f"export {str(folder)!r} has its own."
         )

@@ -131,7 +131,7 @@ def open_graph(
     # A thread that spins while it waits takes its core from others: two runs at once would take three times as long.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # errors are raised, too
     if threads is not None:
         options.intra_op_num_threads = threads
     if folder is not None:

@@ -14,32 +14,26 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from apportion.errors import BackendError, BatchTooLargeError, ScoreError
+from apportion.errors import BackendError
 from apportion.protocols.backend import Capability, Layout, SessionInfo
 from apportion.protocols.batch import ScoringBatch
 from apportion.protocols.row import ModelInput, Row
+from apportion_backends.onnxruntime.failures import translated
 from apportion_backends.onnxruntime.greedy import continued
 from apportion_backends.onnxruntime.manifest import Manifest
 from apportion_backends.onnxruntime.packed_graph import CHUNK, PIECE, PackedGraph
 from apportion_backends.onnxruntime.providers import Provider
+from apportion_backends.onnxruntime.sizes import BATCH_OVERHEAD, batch_tokens, memory_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 __all__ = ["ExportSession"]
 
-MEMORY_BUDGET = 512 * 2**20
-"""Bytes that a batch may take; larger batches are no faster on a CPU."""
-BATCH_TOKENS = {"cpu": 1024}
-MANY_TOKENS = 16384
-"""Not measured: tokens of a batch on a GPU."""
-BATCH_OVERHEAD = 40
-"""Tokens' worth of time of one more forward pass, which reads all weights, as in the torch backend."""
 SAME = 1e-3
 """Largest difference in nats from what the graph gave when it was exported."""
 NOTICEABLE = 1e-4
 """Difference that results mention."""
-NO_MEMORY = ("allocate memory", "bad allocation", "out of memory", "bad_alloc")
 
 
 class ExportSession:
@@ -80,7 +74,7 @@ class ExportSession:
         self.layout = Layout(
             padding=True,
             prefix_sharing=True,
-            batch_tokens=BATCH_TOKENS.get(provider.device, MANY_TOKENS),
+            batch_tokens=batch_tokens(provider),
             batch_overhead=BATCH_OVERHEAD,
             packing=True,
         )
@@ -89,7 +83,7 @@ class ExportSession:
             device=provider.where,
             dtype="float32" if manifest.precision == "fp32" else manifest.precision,
             context_length=manifest.context_length,
-            memory_budget=memory_budget or MEMORY_BUDGET,
+            memory_budget=memory_of(memory_budget),
             vocabulary=manifest.vocabulary,
             notes=(*notes, *manifest.notes),
             model=manifest.model,
@@ -221,17 +215,3 @@ class ExportSession:
             raise BackendError("This session is closed; make a new Explainer.")
         with self._lock, translated():
             yield graph
-
-
-@contextmanager
-def translated() -> Iterator[None]:
-    """Context in which errors of ONNX Runtime become those of apportion."""
-    try:
-        yield
-    except Exception as error:
-        if not type(error).__module__.startswith("onnxruntime"):
-            raise
-        text = " ".join(str(error).split())
-        if any(words in text.lower() for words in NO_MEMORY):
-            raise BatchTooLargeError(f"ONNX Runtime has no memory left: {text:.200}") from error
-        raise ScoreError(f"The graph fails in ONNX Runtime: {text:.300}") from error

@@ -45,6 +45,8 @@ def _faults(session: Session) -> Iterator[str]:
         yield f"layout is {layout!r:.60}; it must be a Layout"
     elif type(layout.lanes) is not int or layout.lanes < 1:
         yield f"layout has lanes={layout.lanes!r}; it must be a whole number of at least 1"
+    elif layout.prefix_rows is not None and (type(layout.prefix_rows) is not int or layout.prefix_rows < 1):
+        yield f"layout has prefix_rows={layout.prefix_rows!r}; it must be a whole number of at least 1, or None"
     elif not layout.joint and (layout.packing or layout.prefix_sharing):
         yield "layout shares prefixes of rows whose targets are read apart (joint=False)"
     elif layout.joint and layout.source_sharing:

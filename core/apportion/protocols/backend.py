@@ -95,6 +95,7 @@ class Layout:
         padding: rows of different lengths may share a batch, padded on the right; otherwise all prompts of a batch must
             have the same length, and so must all targets.
         prefix_sharing: a prefix may be encoded once for all rows.
+        prefix_rows: number of rows that a batch with a prefix should have at most; ``None`` for any number.
         batch_tokens: number of tokens in a batch that keeps the device busy; a larger batch costs memory and is no
             faster.
         batch_overhead: cost of one more forward pass, in tokens; a prefix is shared if that saves more.
@@ -121,6 +122,7 @@ class Layout:
     joint: bool = True
     source_sharing: bool = False
     lanes: int = 1
+    prefix_rows: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

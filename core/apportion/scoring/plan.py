@@ -206,7 +206,10 @@ class _Room:
         """Maximum number of rows in a batch with this longest prompt and target."""
         suffix = len(longest.prompt) - prefix
         by_memory = self.memory_budget // max(1, self.row_bytes(prefix, suffix, targets))
-        return max(1, min(by_memory, self.layout.batch_tokens // (suffix + targets)))
+        rows = min(by_memory, self.layout.batch_tokens // (suffix + targets))
+        if prefix and self.layout.prefix_rows is not None:
+            rows = min(rows, self.layout.prefix_rows)
+        return max(1, rows)
 
 
 def _padded_batches(rows: Sequence[Row], groups: Iterable[tuple[list[int], int]], room: _Room) -> list[Batch]:

@@ -128,8 +128,8 @@ def _opened(spec: ModelSpec) -> _Model:
     traits = probe(module)
     if not traits.linear_head:
         raise ModelError(
-            f"{type(module).__name__} cannot be exported: its logits are more than a product with its output embedding. "
-            "Score it with backend='torch'."
+            f"{type(module).__name__} cannot be exported: its logits are more than a product with its output "
+            "embedding. Score it with backend='torch'."
         )
     if not traits.padding:
         raise ModelError(

@@ -2,8 +2,8 @@
 
 Weights have one scale for each column. Activations have one for each row, and two planes: the row rounded to 8 bits,
 and 8 bits of what rounding left. Both planes are multiplied by the same weights, so that activations have 16 bits in
-effect. A single scale for all rows, as in ONNX Runtime's ``quantize_dynamic``, would make a row depend on the batch that
-it is in.
+effect. A single scale for all rows, as in ONNX Runtime's ``quantize_dynamic``, would make a row depend on the batch
+that it is in.
 """
 
 from __future__ import annotations

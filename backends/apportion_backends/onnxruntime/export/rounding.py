@@ -13,8 +13,8 @@ LEVELS = 127
 LEAST = 1e-12
 """Smallest maximum of a column, so that columns of zeros can be divided by it."""
 DAMPING = 0.1
-"""Added to the diagonal of the moments, relative to its mean. On SmolLM2, 0.1 gave a rank correlation of attributions of
-0.9923, 0.01 one of 0.9919, and rounding to the nearest number one of 0.9889."""
+"""Added to the diagonal of the moments, relative to its mean. On SmolLM2, 0.1 gave a rank correlation of attributions
+of 0.9923, 0.01 one of 0.9919, and rounding to the nearest number one of 0.9889."""
 BLOCK = 128
 
 

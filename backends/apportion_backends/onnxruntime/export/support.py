@@ -77,7 +77,6 @@ def longest_certain(model: PreTrainedModel) -> int | None:
 
 def _sizes(model: PreTrainedModel, name: str) -> Sizes:
     """Sizes of a model; those of keys and values from what it keeps of two tokens."""
-    config = model.config.get_text_config()
     cache = DynamicCache(config=model.config)
     try:
         model.base_model(torch.tensor([[1, 2]]), use_cache=True, **{cache_argument(model.base_model): cache})
