@@ -198,7 +198,7 @@ def _causal(length: int | np.ndarray) -> int | np.ndarray:
 def _shared(depths: Sequence[int], starts: Sequence[int], least_trunk: int | None) -> int:
     """Tokens that all rows which add any share, if they are enough to be a trunk."""
     adding = np.flatnonzero(np.diff(starts))
-    shared = min(depths[i] for i in adding)
+    shared = min(depths[i] for i in adding.tolist())
     return 0 if least_trunk is None or shared < least_trunk else shared
 
 

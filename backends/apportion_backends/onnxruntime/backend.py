@@ -83,7 +83,7 @@ class OnnxRuntimeBackend:
                 for it.
             dtype: ``None`` or ``"float32"``; the precision is that of the export.
             memory_budget: bytes that a batch may take; ``None`` for 512 MiB.
-            provider: execution provider: ``"cpu"``, ``"cuda"``, ``"tensorrt"``, ``"directml"`` or ``"openvino"``.
+            provider: execution provider: ``"cpu"``, ``"cuda"``, ``"tensorrt"`` or ``"directml"``.
             threads: threads of one operation; ``None`` for one for each core.
             precision: ``"fp32"`` or ``"int8"``: of a model that is exported into the cache (``None`` for fp32), or the
                 one that a folder must have.

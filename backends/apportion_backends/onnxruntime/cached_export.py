@@ -78,7 +78,8 @@ def _content(source: str, options: Mapping[str, Any], spec: ModelSpec) -> object
         raise ModelError(f"The files of {spec.source!r} cannot be read: {error.strerror or error}.") from error
     try:
         # The folder that it is downloaded to has the name of the commit.
-        file = hf_hub_download(source, "config.json", revision=spec.config.get("revision"), **options)  # type: ignore[arg-type]
+        settings: dict[str, Any] = {**options, "revision": spec.config.get("revision")}
+        file: str = hf_hub_download(source, "config.json", **settings)
     except Exception as error:  # whatever the client raises
         raise ModelError(f"The model {spec.source!r} cannot be found: {' '.join(str(error).split()):.200}") from error
     return source, Path(file).parent.name

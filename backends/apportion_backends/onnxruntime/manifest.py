@@ -177,7 +177,9 @@ def _manifest(data: dict[str, Any]) -> Manifest:
     unknown = set(data) ^ {one.name for one in fields(Manifest)}
     if unknown:
         raise ValueError(f"it should have other entries: {sorted(unknown)}")
-    sizes = {name: tuple(value) if isinstance(value, list) else value for name, value in data["sizes"].items()}
+    sizes: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in data["sizes"].items()
+    }
     return Manifest(
         **{
             **data,

@@ -108,11 +108,13 @@ class PackedGraph:
 
     def logits(self, states: Float[np.ndarray, "*R D"]) -> Float[np.ndarray, "*R V"]:
         """Logits of last hidden states, by the head in the file of weights."""
-        found = states @ self._read(self._head.offset, (self._head.rows, self._sizes.hidden)).T
+        found: np.ndarray = states @ self._read(self._head.offset, (self._head.rows, self._sizes.hidden)).T
         if self._head.bias is not None:
             found += self._read(self._head.bias, (self._head.rows,))
         cap = self._head.soft_cap
-        return found if cap is None else np.float32(cap) * np.tanh(found / np.float32(cap))
+        if cap is not None:
+            found = np.float32(cap) * np.tanh(found / np.float32(cap))
+        return found
 
     def _read(self, offset: int, shape: tuple[int, ...]) -> np.ndarray:
         return np.memmap(self._weights, dtype="<f4", mode="r", offset=offset, shape=shape)
@@ -202,7 +204,8 @@ class PackedGraph:
         beyond = (len(kept.ids) if kept else 0) - pack.reused
 
         def places(indices: np.ndarray) -> np.ndarray:
-            return indices + beyond * (indices >= pack.reused)
+            moved: np.ndarray = indices + beyond * (indices >= pack.reused)
+            return moved
 
         feeds = {
             "ids": pack.ids, "positions": pack.positions, "paths": places(group.paths), "queries": group.queries,

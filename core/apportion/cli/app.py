@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from apportion._version import __version__
-from apportion.cli import attribute, backends, bench, context, evaluate, new, plugins, run, show
+from apportion.cli import attribute, backends, bench, context, evaluate, export, new, plugins, run, show
 from apportion.cli.kinds import KINDS, kind_app
 from apportion.cli.options.command import add_command
 
@@ -49,6 +49,7 @@ add_command(app, run.run, panel=RUN, epilog=run.EXAMPLES)
 add_command(app, evaluate.evaluate, panel=RUN, epilog=evaluate.EXAMPLES)
 add_command(app, context.context, panel=RUN, epilog=context.EXAMPLES)
 add_command(app, show.show, panel=RUN, epilog=show.EXAMPLES)
+add_command(app, export.export, panel=RUN, epilog=export.EXAMPLES)
 add_command(app, bench.bench, panel=INSTALLED, epilog=bench.EXAMPLES)
 for command in KINDS:
     app.add_typer(kind_app(command), name=command, rich_help_panel=INSTALLED)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from apportion.errors import ModelError
-from apportion.files import cache_dir
+from apportion.files import cache_dir, file_digest
 from apportion.models.coverage import open_causal_model
 from apportion.models.quiet import quiet_transformers
 

@@ -95,7 +95,7 @@ def _head_of(graph: onnx.GraphProto) -> onnx.NodeProto | None:
 
     name = "logits"
     while name in makers:
-        node = makers[name]
+        node: onnx.NodeProto = makers[name]
         moving = [one for one in node.input if not fixed(one)]
         if moving != [node.input[0]]:
             return None

@@ -85,9 +85,11 @@ class DecoderGraph:
     def next_logits(self, ids: Tokens) -> Float[np.ndarray, " V"]:
         """Logits of the token after these; what was read for the call before is not read again."""
         if not self.signature.past:
-            return self.logits([ids], [[len(ids) - 1]])[0][0]
-        known = self._known(ids[:-1])
-        return self._extend(ids, known)[-1]
+            (found,) = self.logits([ids], [[len(ids) - 1]])
+        else:
+            found = self._extend(ids, self._known(ids[:-1]))
+        last: np.ndarray = found[-1]
+        return last
 
     def _past_of(self, prefix: Tokens, rows: int) -> Mapping[str, Any]:
         """Keys and values of a prefix for each row; made and bound once."""

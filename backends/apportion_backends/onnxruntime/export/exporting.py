@@ -144,7 +144,7 @@ def _opened(spec: ModelSpec) -> _Model:
 def _write(opened: _Model, folder: Path, precision: str, say: Say) -> Manifest:
     """Write graph, weights, tokenizer and manifest, and compare the graph with PyTorch."""
     model, session = opened.model, opened.session
-    say("Trace the graph with PyTorch's exporter")
+    say(f"Trace the graph with PyTorch's exporter: {opened.sizes.layers} layers, about 2 seconds each")
     graph, weights = traced(model, opened.sizes)
     head = TorchHead.of(model)
     weight = add_head(graph, weights, head)

@@ -43,8 +43,8 @@ def add_head(model: onnx.ModelProto, weights: Weights, head: Head) -> str:
     axis = weights.add("head.axis", np.array([1]))
     nodes: list[onnx.NodeProto] = []
 
-    def node(kind: str, inputs: list[str], name: str, **attributes: object) -> str:
-        nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
+    def node(kind: str, inputs: list[str], name: str, **attributes: int) -> str:
+        nodes.append(helper.make_node(kind, inputs, [name], name, None, None, None, **attributes))
         return name
 
     def capped(logits: str, name: str) -> str:

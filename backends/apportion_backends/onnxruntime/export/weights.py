@@ -29,7 +29,7 @@ class Weights:
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     rows: dict[str, tuple[str, int, int]] = field(default_factory=dict)
 
-    def add(self, name: str, array: np.ndarray | float | int) -> str:
+    def add(self, name: str, array: np.ndarray | np.generic) -> str:
         """Add an array, and return its name."""
         self.arrays[name] = np.asarray(array)
         return name
