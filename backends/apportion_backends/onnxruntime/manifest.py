@@ -41,6 +41,11 @@ class Sizes:
     hidden: int
     inner: int
 
+    @property
+    def past(self) -> dict[str, tuple[int, int]]:
+        """Number and size of the heads of what is kept, by the graph's inputs."""
+        return {"keys": self.key, "values": self.value}
+
 
 @dataclass(frozen=True, slots=True)
 class Head:

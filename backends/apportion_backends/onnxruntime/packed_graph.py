@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from apportion.protocols.row import ModelInput, Row
 from apportion.scoring.prefix_tree import common_prefix, reused_tokens, shared_prompt
+from apportion_backends.onnxruntime.feeds import NOTHING, feeds_of
 from apportion_backends.onnxruntime.manifest import GRAPH, WEIGHTS, Head, Sizes
 from apportion_backends.onnxruntime.providers import Provider, open_graph
 from apportion_backends.packing import LEAST_TRUNK, Pack, lay_out
@@ -26,7 +27,8 @@ PIECE = 16
 """Queries in a piece of a segment. Every piece gathers the keys of its path; padding grows with its size."""
 NEW = ("new_keys", "new_values")
 """Outputs that the next call reads."""
-NONE = np.empty(0, dtype=np.int64)
+ANY = np.zeros(1, dtype=np.int64)
+"""A node or token whose scores nobody reads."""
 GATHERED_BYTES = 32 * 2**20
 """Keys and values of one layer that may be gathered before pieces get larger."""
 
@@ -181,9 +183,9 @@ class PackedGraph:
         pack: Pack,
         *,
         outputs: Sequence[str],
-        predicts: np.ndarray = NONE,
-        targets: np.ndarray = NONE,
-        reads: np.ndarray = NONE,
+        predicts: np.ndarray = ANY,
+        targets: np.ndarray = ANY,
+        reads: np.ndarray = ANY,
     ) -> dict[str, Any]:
         """Run the graph on a packed batch that continues from the kept tokens; keys and values stay on their device.
 
@@ -197,26 +199,14 @@ class PackedGraph:
         Returns:
             The ``OrtValue`` of each output.
         """
-        (group,) = pack.groups
-        assert group.seen is not None
         kept = self._kept if pack.reused else None
-        # Indices count the kept tokens that are read; the graph has all of them.
-        beyond = (len(kept.ids) if kept else 0) - pack.reused
-
-        def places(indices: np.ndarray) -> np.ndarray:
-            moved: np.ndarray = indices + beyond * (indices >= pack.reused)
-            return moved
-
-        feeds = {
-            "ids": pack.ids, "positions": pack.positions, "paths": places(group.paths), "queries": group.queries,
-            "seen": group.seen, "where": group.where, "trunk": places(group.trunk), "last": places(pack.last),
-            "predicts": predicts, "targets": targets, "reads": reads,
-        }  # fmt: skip
+        feeds = feeds_of(pack, NOTHING + len(kept.ids) if kept else NOTHING)
+        feeds |= {"predicts": predicts, "targets": targets, "reads": reads}
         # The binding holds addresses only, so the arrays must live until the end of the run.
         arrays = {name: np.ascontiguousarray(indices, dtype=np.int64) for name, indices in feeds.items()}
         if kept is None:
-            for name, (heads, size) in (("keys", self._sizes.key), ("values", self._sizes.value)):
-                arrays[name] = np.empty((self._sizes.layers, 0, heads, size), dtype=np.float32)
+            for name, (heads, size) in self._sizes.past.items():
+                arrays[name] = np.zeros((self._sizes.layers, NOTHING, heads, size), dtype=np.float32)
         binding = self._session.io_binding()
         for name, array in arrays.items():
             binding.bind_cpu_input(name, array)

@@ -1,7 +1,8 @@
 """The module that is traced: a decoder that reads a prefix tree as one row of nodes, written for export.
 
 Attention is plain products, because a graph has no variable number of groups: every node attends to the trunk, whose
-keys are not copied, and to its own path, whose keys are gathered.
+keys are not copied, and to its own path, whose keys are gathered. Place 0 holds no token, so that no input needs to be
+empty: several execution providers, and ONNX Runtime up to 1.24, fail on products of empty matrices.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ class Nodes:
         queries: nodes that attend to it, ``Int[B, Q]``.
         seen: number of places that a query sees, ``Int[B, Q]``.
         where: place of each node in the flattened queries, ``Int[S]``.
-        trunk: places of the tokens with which all paths begin, ``Int[C]``.
-        keys: kept keys of all layers, ``Float[N, P, G, D]``.
+        trunk: places of the tokens with which all paths begin, ``Int[C]``; place 0 is hidden.
+        keys: kept keys of all layers, ``Float[N, P, G, D]``; those of place 0 are any.
         values: kept values of all layers.
         last: places of the last row's path.
         positions: positions of the nodes, ``Int[S]``.
@@ -57,25 +58,23 @@ class Nodes:
     last: Tensor
     positions: Tensor
     found: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    masks: dict[int | None, tuple[Tensor | None, Tensor]] = field(default_factory=dict)
+    masks: dict[int | None, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
-    def mask(self, window: int | None) -> tuple[Tensor | None, Tensor]:
-        """Summands of the scores of the trunk ``[B, Q, C]`` (``None`` if all is seen) and of the paths ``[B, Q, L]``.
+    def mask(self, window: int | None) -> tuple[Tensor, Tensor]:
+        """Summands of the scores of the trunk (``[C]`` or ``[B, Q, C]``) and of the paths ``[B, Q, L]``.
 
         Args:
             window: number of tokens that a query sees, itself included.
         """
         if window not in self.masks:
-            places = torch.arange(self.paths.shape[1])
+            places, missing = torch.arange(self.paths.shape[1]), self.trunk == 0
             hidden = places >= self.seen[:, :, None]
-            far = None
             if window is not None:
                 # Paths begin behind the trunk, and the trunk with the first token.
-                trunk = self.trunk.shape[0]
                 first = (self.positions[self.queries] - window + 1)[:, :, None]
-                hidden = hidden | (trunk + places < first)
-                far = torch.where(torch.arange(trunk) < first, HIDDEN, 0.0)
-            self.masks[window] = far, torch.where(hidden, HIDDEN, 0.0)
+                hidden = hidden | ((~missing).sum() + places < first)
+                missing = missing | (torch.arange(self.trunk.shape[0]) < first)
+            self.masks[window] = torch.where(missing, HIDDEN, 0.0), torch.where(hidden, HIDDEN, 0.0)
         return self.masks[window]
 
 
@@ -111,8 +110,7 @@ def _attend(
     if softcap is not None:
         near, far = (softcap * torch.tanh(part / softcap) for part in (near, far))
     near = near + near_mask[:, None, None]
-    if far_mask is not None:
-        far = far + far_mask[:, None, None]
+    far = far + (far_mask if far_mask.ndim == 1 else far_mask[:, None, None])
     weights = torch.softmax(torch.cat([far, near], -1), -1)
     trunk = nodes.trunk.shape[0]
     found = weights[..., trunk:] @ values[nodes.paths].transpose(1, 2)[:, :, None]

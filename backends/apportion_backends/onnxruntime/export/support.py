@@ -8,6 +8,7 @@ from transformers import DynamicCache, PreTrainedModel
 from apportion.errors import ModelError
 from apportion.protocols.row import Row
 from apportion_backends.onnxruntime.export.packed_module import PackedDecoder, packed_attention_of
+from apportion_backends.onnxruntime.feeds import feeds_of
 from apportion_backends.onnxruntime.manifest import Sizes
 from apportion_backends.packing import lay_out
 from apportion_backends.torch.comparing import REFUSALS, random_tokens
@@ -103,13 +104,10 @@ def _sizes(model: PreTrainedModel, name: str) -> Sizes:
 
 def _packed_states(model: PreTrainedModel, sizes: Sizes, rows: list[Row]) -> torch.Tensor:
     pack = lay_out(rows, least_trunk=1, piece=4)
-    (group,) = pack.groups
-    arrays = [pack.ids, pack.positions, group.paths, group.queries, group.seen, group.where, group.trunk]
-    indices = [torch.from_numpy(array) for array in arrays if array is not None]
-    nothing = [torch.zeros(sizes.layers, 0, *shape) for shape in (sizes.key, sizes.value)]
-    predicts = torch.from_numpy(pack.predicts)
+    indices = {name: torch.from_numpy(array) for name, array in feeds_of(pack, 1).items()}
+    indices |= {"predicts": torch.from_numpy(pack.predicts.ravel()), "reads": torch.zeros(1, dtype=torch.long)}
+    nothing = {name: torch.zeros(sizes.layers, 1, *shape) for name, shape in sizes.past.items()}
     with packed_attention_of(model):
-        decoder = PackedDecoder(model)
-        states, *_ = decoder(*indices, *nothing, torch.from_numpy(pack.last), predicts.ravel(), predicts[:, 0])
-    found: torch.Tensor = states.unflatten(0, predicts.shape)
+        states, *_ = PackedDecoder(model)(**indices, **nothing)
+    found: torch.Tensor = states.unflatten(0, pack.predicts.shape)
     return found
