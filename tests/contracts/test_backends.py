@@ -8,12 +8,12 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 import apportion as ap
-from apportion.testing import BackendContract, tiny
+from apportion.testing import BackendContract, reference, tiny
 from apportion.testing.echo import EchoBackend, echo_logits, echo_spec
 from apportion_backends.onnxruntime.backend import OnnxRuntimeBackend
 from apportion_backends.torch.backend import TorchBackend
 from apportion_backends.triton.backend import TritonBackend
-from exports import Exports
+from exports import Exports, genai_model
 
 # BLOOM and Gemma 2 compute their softmax and Mamba its scan in float32 whatever the dtype.
 FLOAT32_PARTS = {"bloom", "gemma2", "mamba"}
@@ -122,6 +122,20 @@ class TestOnnxRuntime(BackendContract):
 
     def spec(self, family: str, dtype: str) -> ap.ModelSpec:
         return ap.ModelSpec(str(self.exports(family)))
+
+
+class TestDecodersOfOthers(TestOnnxRuntime):
+    """In the layout of optimum, and as ONNX Runtime GenAI builds them."""
+
+    families = ("llama", "gpt2", "genai")
+
+    def spec(self, family: str, dtype: str) -> ap.ModelSpec:
+        return ap.ModelSpec(str(self.exports.genai() if family == "genai" else self.exports.optimum(family)))
+
+    def expected_logits(self, family: str, dtype: str, prompt, target, media=()):
+        if family == "genai":
+            return reference.logits(genai_model(), prompt, target)
+        return super().expected_logits(family, dtype, prompt, target, media)
 
 
 class TestEcho(BackendContract):

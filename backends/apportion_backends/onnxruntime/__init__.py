@@ -12,5 +12,5 @@ def apportion_register_backends(register: Register) -> None:
     register(
         "onnxruntime",
         "apportion_backends.onnxruntime.backend:OnnxRuntimeBackend",
-        summary="ONNX files in ONNX Runtime, without PyTorch in the scoring path (CPU, CUDA, DirectML)",
+        summary="ONNX files in ONNX Runtime, without PyTorch in the scoring path (CPU, CUDA, DirectML, OpenVINO)",
     )

@@ -81,9 +81,9 @@ class OnnxRuntimeBackend:
                 that the torch backend opens too.
             device: ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"dml"``; ``None`` for a GPU if ONNX Runtime has a provider
                 for it.
-            dtype: ``None`` or ``"float32"``; the precision is that of the export.
+            dtype: ``None`` or ``"float32"``, or ``"bfloat16"`` for an execution provider that computes in bf16.
             memory_budget: bytes that a batch may take; ``None`` for 512 MiB.
-            provider: execution provider: ``"cpu"``, ``"cuda"``, ``"tensorrt"`` or ``"directml"``.
+            provider: execution provider: ``"cpu"``, ``"cuda"``, ``"tensorrt"``, ``"directml"`` or ``"openvino"``.
             threads: threads of one operation; ``None`` for one for each core.
             precision: ``"fp32"`` or ``"int8"``: of a model that is exported into the cache (``None`` for fp32), or the
                 one that a folder must have.
@@ -95,15 +95,10 @@ class OnnxRuntimeBackend:
         """
         from apportion_backends.onnxruntime.providers import choose_provider
 
-        if dtype not in (None, "float32"):
-            raise BackendError(
-                f"The backend 'onnxruntime' has no dtype {shown(dtype)}: an export has the precision that it was made "
-                "with. Available: 'float32'. For 8-bit numbers, export with precision='int8'."
-            )
         if threads is not None:
             threads = whole_number("threads", threads, least=1)
         _check_precision(precision)
-        chosen = choose_provider(provider, device)
+        chosen = choose_provider(provider, device, dtype)
         if _is_export(spec):
             return _open_export(spec, Path(spec.source).expanduser(), chosen, threads, memory_budget, precision)
         files = find_decoder(spec.source) if spec.objects is None and not is_url(spec.source) else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,9 @@ class Provider:
         device: type of device that it runs on.
         package: the package of ONNX Runtime that has it.
         options: options for the precision of fp32.
+        bf16: options with which it computes in bf16; empty if it cannot.
         index: number of the device.
+        dtype: what it computes with.
     """
 
     name: str
@@ -33,7 +35,16 @@ class Provider:
     device: str
     package: str
     options: tuple[tuple[str, str], ...] = ()
+    bf16: tuple[tuple[str, str], ...] = ()
     index: int = 0
+    dtype: str = "float32"
+
+    @property
+    def identity(self) -> str:
+        """Everything about the runtime that may change scores."""
+        import onnxruntime as ort
+
+        return f"onnxruntime {ort.__version__} {self.name} {self.dtype}"
 
     @property
     def where(self) -> str:
@@ -43,26 +54,40 @@ class Provider:
     def settings(self) -> tuple[str, dict[str, str]]:
         """Name and options, as ONNX Runtime takes them."""
         number = {} if self.device == "cpu" else {"device_id": str(self.index)}
-        return self.full_name, {**dict(self.options), **number}
+        return self.full_name, {**dict(self.options if self.dtype == "float32" else self.bf16), **number}
 
 
-# OpenVINO's (1.24.1) is not among them: it ends the process with a floating point exception where a graph has no past.
 PROVIDERS = (
     # TF32 rounds products of fp32 numbers to 10 bits.
     Provider("cuda", "CUDAExecutionProvider", "cuda", "onnxruntime-gpu", (("use_tf32", "0"),)),
     Provider("tensorrt", "TensorrtExecutionProvider", "cuda", "onnxruntime-gpu"),
     Provider("directml", "DmlExecutionProvider", "dml", "onnxruntime-directml"),
+    Provider(
+        "openvino",
+        "OpenVINOExecutionProvider",
+        "cpu",
+        "onnxruntime-openvino",
+        (("precision", "FP32"),),
+        (("load_config", '{"CPU": {"INFERENCE_PRECISION_HINT": "bf16"}}'),),
+    ),
     Provider("cpu", "CPUExecutionProvider", "cpu", "onnxruntime"),
 )
+EXTRAS = {"onnxruntime-gpu": "onnx-gpu", "onnxruntime-openvino": "onnx-openvino"}
+"""Extras of apportion with which packages are installed."""
 BY_AVAILABILITY = ("cuda", "directml", "cpu")
 """Providers that are used without being named; others compile a graph for minutes, or for each shape."""
 
 
-def choose_provider(name: str | None, device: str | None) -> Provider:
+def choose_provider(name: str | None, device: str | None, dtype: str | None = None) -> Provider:
     """The provider of this name, or the best that is installed for a device.
 
+    Args:
+        name: name of a provider; ``None`` for one that fits the device.
+        device: type of device, and its number; ``None`` for any.
+        dtype: what it computes with: ``"float32"`` (or ``None``), or ``"bfloat16"`` where it can.
+
     Raises:
-        BackendError: there is no such provider or device, it is not installed, or the two do not fit together.
+        BackendError: there is no such provider, device or dtype, it is not installed, or they do not fit together.
     """
     import onnxruntime as ort
 
@@ -87,11 +112,24 @@ def choose_provider(name: str | None, device: str | None) -> Provider:
             f"The execution provider {chosen.name!r} is not in the installed ONNX Runtime {ort.__version__}, which has "
             f"{have}. Install {_package(chosen)} in place of onnxruntime, or use provider='cpu'."
         )
-    return Provider(chosen.name, chosen.full_name, chosen.device, chosen.package, chosen.options, index)
+    return replace(chosen, index=index, dtype=_dtype(chosen, dtype))
+
+
+def _dtype(provider: Provider, dtype: str | None) -> str:
+    if dtype in (None, "float32"):
+        return "float32"
+    if dtype == "bfloat16" and provider.bf16:
+        return dtype
+    able = listing([one.name for one in PROVIDERS if one.bf16])
+    raise BackendError(
+        f"The backend 'onnxruntime' has no dtype {shown(dtype)} with the execution provider {provider.name!r}. "
+        f"Available: 'float32', and 'bfloat16' with {able}. For 8-bit numbers, export with precision='int8'."
+    )
 
 
 def _package(provider: Provider) -> str:
-    return f"{provider.package} (pip install 'apportion[onnx-gpu]')" if provider.device == "cuda" else provider.package
+    extra = EXTRAS.get(provider.package)
+    return f"{provider.package} (pip install 'apportion[{extra}]')" if extra else provider.package
 
 
 def _device(device: str | None) -> tuple[str | None, int]:

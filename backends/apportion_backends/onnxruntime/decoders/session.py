@@ -156,9 +156,7 @@ class DecoderSession:
 
     def checksum(self) -> str:
         """A hash of the files, and what runs them."""
-        import onnxruntime as ort
-
-        return f"onnxruntime {ort.__version__} {self._provider.name} {self.fingerprint()}"
+        return f"{self._provider.identity} {self.fingerprint()}"
 
     def release(self) -> None:
         """Discard the prefix that is kept."""

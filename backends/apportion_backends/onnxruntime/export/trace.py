@@ -25,7 +25,7 @@ from apportion_backends.onnxruntime.export.weights import Weights
 from apportion_backends.onnxruntime.manifest import Sizes
 from apportion_backends.torch.inputs import input_device
 
-__all__ = ["OPSET", "traced"]
+__all__ = ["OPSET", "quiet_exporter", "traced"]
 
 OPSET = 20
 AXES = {
@@ -52,7 +52,7 @@ def traced(model: PreTrainedModel, sizes: Sizes) -> tuple[onnx.ModelProto, Weigh
         name: {axis: torch.export.Dim.AUTO for axis, letter in enumerate(axes) if letter != " "}
         for name, axes in AXES.items()
     }
-    with packed_attention_of(model), torch.no_grad(), _quiet():
+    with packed_attention_of(model), torch.no_grad(), quiet_exporter():
         try:
             program = torch.onnx.export(
                 PackedDecoder(model).eval(),
@@ -107,7 +107,7 @@ def _reason(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_exporter() -> Iterator[None]:
     """Context without the exporter's warnings about packages that it does not need, and about its own code."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
