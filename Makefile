@@ -31,7 +31,7 @@ ready-oldest: pyproject.toml constraints-oldest.txt
 	    --disable-pip-version-check --constraint constraints-oldest.txt --editable ".[test]" && touch $(OLDEST)/ready; }
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-oldest test-models check bench bench-captum bench-estimators bench-gradients bench-methods docs format clean
+.PHONY: help demo test test-fast test-oldest test-models check bench bench-captum bench-estimators bench-gradients bench-methods bench-onnx docs format clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 18
@@ -70,6 +70,9 @@ bench-estimators: ready-bench ## error against evaluations on ten real games, be
 
 bench-gradients: ready-bench ## gradient methods beside Inseq and Captum
 	@$(BIN)/python -m benchmarks.gradients --out benchmarks/results
+
+bench-onnx: ready-bench ## ONNX Runtime beside PyTorch: times, start, memory, and fidelity of 8-bit numbers
+	@$(BIN)/python -m benchmarks.onnx_runtime --out benchmarks/results
 
 bench-methods: ready-bench ## all methods on one prompt: values, cost and faithfulness side by side
 	@$(BIN)/python benchmarks/methods.py --out benchmarks/results

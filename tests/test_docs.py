@@ -105,6 +105,16 @@ def test_the_shell_on_many_prompts_runs(tmp_path: Path, tiny_model_dir: Path, fo
     assert found == {"france": " Paris", "italy": " Rome", "3": " Paris"}
 
 
+def test_the_page_on_onnx_runs(tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(tiny_model_dir, tmp_path / "my-model")
+    monkeypatch.chdir(tmp_path)
+    ((_, code),) = python_blocks(ROOT / "docs/how-to/onnx.md")
+    namespace: dict[str, object] = {}
+    exec(compile(code, "onnx.md", "exec"), namespace)
+    result = namespace["result"]
+    assert isinstance(result, ap.Attribution) and result.provenance.backend == "onnxruntime"
+
+
 # --- the pages on extending --------------------------------------------------------------------------------------
 
 EXAMPLES = [page for page in sorted(EXTEND.glob("*.md")) if python_blocks(page)]

@@ -167,8 +167,8 @@ def test_which_of_several_files_is_asked(exports: Exports, tmp_path: Path) -> No
 
 def test_a_tokenizer_of_another_model_is_refused(exports: Exports) -> None:
     other = tiny.tokenizer().__class__.from_pretrained(exports.genai())
-    other.add_tokens(["one more", "another"])
-    with pytest.raises(ap.ModelError, match="is of another model: it has token ids up to 260"):
+    other.add_tokens(["one more", "another", "a third", "a fourth"])
+    with pytest.raises(ap.ModelError, match="is of another model: it has token ids up to 261"):
         ap.Explainer(str(exports.genai()), tokenizer=other)
 
 

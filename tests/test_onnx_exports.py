@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import apportion as ap
+from apportion.cli import main
 from apportion.models.spec import model_spec
 from apportion.protocols.row import Row
 from apportion.scoring.plan import plan
@@ -352,3 +353,26 @@ def test_attributions_need_no_code_of_a_model(exports: Exports) -> None:
     with ap.Explainer(str(exports("llama")), progress=False) as explainer:
         expected = explainer.attribute("one two three", " x", method="shapley").values
     np.testing.assert_allclose([float(one) for one in done.stdout.splitlines()[0].split()], expected, atol=1e-6)
+
+
+def test_the_command_line_exports(tiny_model_dir: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A folder, a summary, the steps on stderr; then the folder is a model like any other."""
+    folder = tmp_path / "out"
+    assert main(["export", str(tiny_model_dir), "--out", str(folder), "--json", "--progress", "always"]) == 0
+    ended = capfd.readouterr()
+    summary = json.loads(ended.out)
+    assert summary["folder"] == str(folder) and summary["largest_difference"] < NATS and summary["fidelity"] == {}
+    assert [line.split(" s  ")[1].split(":")[0] for line in ended.err.splitlines()][::3] == [
+        "Open the model in PyTorch",
+        "Compare the graph with PyTorch",
+    ]
+    assert main(["attribute", "one two", "--target", " x", "--model", str(folder), "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["provenance"]["backend"] == "onnxruntime"
+    for arguments, message in (
+        (["--out", str(folder)], "already holds an export"),
+        (["--out", str(tmp_path / "a"), "--precision", "int4"], "must be 'fp32' or 'int8'"),
+        (["--out", str(tmp_path / "a"), "--backend", "torch"], "does not export models"),
+        ([], "Missing option '--out'"),
+    ):
+        assert main(["export", str(tiny_model_dir), *arguments]) != 0
+        assert message in " ".join(capfd.readouterr().err.split())

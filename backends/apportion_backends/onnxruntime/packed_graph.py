@@ -129,7 +129,9 @@ class PackedGraph:
                 continue
             if i > first:
                 yield rows[first:i]
-            self._advance(row.read[: min(len(row.prompt) - 1, len(row.read) - CHUNK)])
+            beginning = row.read[: min(len(row.prompt) - 1, len(row.read) - CHUNK)]
+            if len(beginning) > common_prefix(self.kept, beginning):
+                self._advance(beginning)
             first = i
         rest = rows[first:]
         shared = min((shared_prompt(rest[0], row) for row in rest[1:]), default=0)
@@ -206,7 +208,7 @@ class PackedGraph:
         arrays = {name: np.ascontiguousarray(indices, dtype=np.int64) for name, indices in feeds.items()}
         if kept is None:
             for name, (heads, size) in self._sizes.past.items():
-                arrays[name] = np.zeros((self._sizes.layers, NOTHING, heads, size), dtype=np.float32)
+                arrays[name] = np.zeros((self._sizes.layers, heads, NOTHING, size), dtype=np.float32)
         binding = self._session.io_binding()
         for name, array in arrays.items():
             binding.bind_cpu_input(name, array)

@@ -53,18 +53,21 @@ def add_head(model: onnx.ModelProto, weights: Weights, head: Head) -> str:
         tanh = node("Tanh", [node("Div", [logits, cap], f"{name}.scaled")], f"{name}.tanh")
         return node("Mul", [tanh, cap], f"{name}.capped")
 
+    def log_sum(logits: str, name: str) -> str:
+        most = node("ReduceMax", [logits, axis], f"{name}.most", keepdims=1)
+        exp = node("Exp", [node("Sub", [logits, most], f"{name}.below")], f"{name}.exp")
+        total = node("Log", [node("ReduceSum", [exp, axis], f"{name}.sum", keepdims=1)], f"{name}.log")
+        return node("Add", [most, total], f"{name}.total")
+
     sums = []
     for first in range(0, len(array), SLICE):
         after, name = min(first + SLICE, len(array)), f"head.{first}"
         offset = [] if bias is None else [weights.add_rows(f"{name}.bias", BIAS, first, after)]
         part = weights.add_rows(f"{name}.weight", whole, first, after)
         logits = capped(node("Gemm", [STATES, part, *offset], f"{name}.logits", transB=1), name)
-        most = node("ReduceMax", [logits, axis], f"{name}.most", keepdims=1)
-        exp = node("Exp", [node("Sub", [logits, most], f"{name}.below")], f"{name}.exp")
-        total = node("Log", [node("ReduceSum", [exp, axis], f"{name}.sum", keepdims=1)], f"{name}.log")
-        sums.append(node("Add", [most, total], f"{name}.total"))
-    every = node("Concat", sums, "head.totals", axis=1)
-    total = node("ReduceLogSumExp", [every, axis], "head.total", keepdims=0)
+        sums.append(log_sum(logits, name))
+    total = log_sum(node("Concat", sums, "head.totals", axis=1), "head.all")
+    total = node("Squeeze", [total, axis], "head.total")
     rows = node("Gather", [whole, "targets"], "head.rows", axis=0)
     chosen = node("ReduceSum", [node("Mul", [STATES, rows], "head.products"), axis], "head.product", keepdims=0)
     if bias is not None:

@@ -40,7 +40,7 @@ class Nodes:
         seen: number of places that a query sees, ``Int[B, Q]``.
         where: place of each node in the flattened queries, ``Int[S]``.
         trunk: places of the tokens with which all paths begin, ``Int[C]``; place 0 is hidden.
-        keys: kept keys of all layers, ``Float[N, P, G, D]``; those of place 0 are any.
+        keys: kept keys of all layers, ``Float[N, G, P, D]``; those of place 0 are any.
         values: kept values of all layers.
         last: places of the last row's path.
         positions: positions of the nodes, ``Int[S]``.
@@ -94,31 +94,35 @@ def _attend(
 ) -> tuple[Float[Tensor, "1 S H E"], None]:
     """Attention of every node to its path, in the form that ``AttentionInterface`` wants."""
     nodes, layer = _NODES.get(), int(module.layer_idx)
-    queries, keys, values = (part[0].transpose(0, 1) for part in (query, key, value))
-    keys, values = torch.cat([nodes.keys[layer], keys]), torch.cat([nodes.values[layer], values])
-    nodes.found[layer] = keys[nodes.last], values[nodes.last]
-    heads, groups, size = queries.shape[1], keys.shape[1], queries.shape[2]
-    shared, width = heads // groups, values.shape[2]
-    asking = queries[nodes.queries] * (size**-0.5 if scaling is None else scaling)
-    rows, columns = nodes.queries.shape[0], nodes.queries.shape[1]
-    asking = asking.reshape(rows, columns, groups, shared, size).permute(0, 2, 3, 1, 4)
-    far_mask, near_mask = nodes.mask(sliding_window)
-    near = asking @ keys[nodes.paths].permute(0, 2, 3, 1)[:, :, None]
-    flat = asking.permute(1, 0, 2, 3, 4).reshape(groups, -1, size)
-    far = flat @ keys[nodes.trunk].permute(1, 2, 0)
-    far = far.reshape(groups, rows, shared, columns, -1).permute(1, 0, 2, 3, 4)
+    keys, values = torch.cat([nodes.keys[layer], key[0]], 1), torch.cat([nodes.values[layer], value[0]], 1)
+    nodes.found[layer] = keys.index_select(1, nodes.last), values.index_select(1, nodes.last)
+    groups, size, width = keys.shape[0], keys.shape[2], values.shape[2]
+    shared = query.shape[1] // groups
+    rows, columns = nodes.queries.shape
+    # Groups of heads come first everywhere, so that keys and values are gathered, and never transposed.
+    asking = query[0].index_select(1, nodes.queries.reshape(-1)) * (size**-0.5 if scaling is None else scaling)
+    asking = asking.reshape(groups, shared, rows, columns, size).transpose(1, 2)
+    path, length = nodes.paths.reshape(-1), nodes.paths.shape[1]
+    near_keys = keys.index_select(1, path).reshape(groups, rows, length, size)
+    near = asking.reshape(groups, rows, shared * columns, size) @ near_keys.transpose(2, 3)
+    far = asking.reshape(groups, rows * shared * columns, size) @ keys.index_select(1, nodes.trunk).transpose(1, 2)
+    near = near.reshape(groups, rows, shared, columns, length)
+    far = far.reshape(groups, rows, shared, columns, nodes.trunk.shape[0])
     if softcap is not None:
         near, far = (softcap * torch.tanh(part / softcap) for part in (near, far))
-    near = near + near_mask[:, None, None]
-    far = far + (far_mask if far_mask.ndim == 1 else far_mask[:, None, None])
+    far_mask, near_mask = nodes.mask(sliding_window)
+    near = near + near_mask[:, None]
+    far = far + (far_mask if far_mask.ndim == 1 else far_mask[:, None])
     weights = torch.softmax(torch.cat([far, near], -1), -1)
     trunk = nodes.trunk.shape[0]
-    found = weights[..., trunk:] @ values[nodes.paths].transpose(1, 2)[:, :, None]
-    to_trunk = weights[..., :trunk].permute(1, 0, 2, 3, 4).reshape(groups, rows * shared * columns, trunk)
-    to_trunk = to_trunk @ values[nodes.trunk].transpose(0, 1)
-    found = found + to_trunk.reshape(groups, rows, shared, columns, width).permute(1, 0, 2, 3, 4)
-    found = found.permute(0, 3, 1, 2, 4).reshape(-1, heads, width)[nodes.where]
-    return found[None], None
+    to_trunk = weights[..., :trunk].reshape(groups, rows * shared * columns, trunk)
+    to_path = weights[..., trunk:].reshape(groups, rows, shared * columns, length)
+    found = to_path @ values.index_select(1, path).reshape(groups, rows, length, width)
+    found = found.reshape(groups, rows, shared, columns, width)
+    far_found = to_trunk @ values.index_select(1, nodes.trunk)
+    found = found + far_found.reshape(groups, rows, shared, columns, width)
+    found = found.permute(1, 3, 0, 2, 4).reshape(rows * columns, groups * shared, width)
+    return found.index_select(0, nodes.where)[None], None
 
 
 @contextmanager
@@ -153,8 +157,8 @@ class PackedDecoder(nn.Module):
         seen: Int[Tensor, "B Q"],
         where: Int[Tensor, " S"],
         trunk: Int[Tensor, " C"],
-        keys: Float[Tensor, "N P G D"],
-        values: Float[Tensor, "N P G E"],
+        keys: Float[Tensor, "N G P D"],
+        values: Float[Tensor, "N G P E"],
         last: Int[Tensor, " M"],
         predicts: Int[Tensor, " R"],
         reads: Int[Tensor, " O"],
@@ -197,8 +201,8 @@ def example_inputs(
         "seen": 1 + indices(longest, rows, width),
         "where": indices(rows * width, nodes),
         "trunk": indices(kept + nodes, trunk),
-        "keys": torch.zeros(layers, kept, *key, device=device),
-        "values": torch.zeros(layers, kept, *value, device=device),
+        "keys": torch.zeros(layers, key[0], kept, key[1], device=device),
+        "values": torch.zeros(layers, value[0], kept, value[1], device=device),
         "last": indices(nodes, path),
         "predicts": indices(nodes, targets),
         "reads": indices(nodes, read),

@@ -106,7 +106,7 @@ def _packed_states(model: PreTrainedModel, sizes: Sizes, rows: list[Row]) -> tor
     pack = lay_out(rows, least_trunk=1, piece=4)
     indices = {name: torch.from_numpy(array) for name, array in feeds_of(pack, 1).items()}
     indices |= {"predicts": torch.from_numpy(pack.predicts.ravel()), "reads": torch.zeros(1, dtype=torch.long)}
-    nothing = {name: torch.zeros(sizes.layers, 1, *shape) for name, shape in sizes.past.items()}
+    nothing = {name: torch.zeros(sizes.layers, heads, 1, size) for name, (heads, size) in sizes.past.items()}
     with packed_attention_of(model):
         states, *_ = PackedDecoder(model)(**indices, **nothing)
     found: torch.Tensor = states.unflatten(0, pack.predicts.shape)

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from apportion.errors import ModelError
+from apportion_backends.onnxruntime.export.norms import divide_by_roots
 from apportion_backends.onnxruntime.export.packed_module import (
     INPUTS,
     OUTPUTS,
@@ -30,7 +31,7 @@ __all__ = ["OPSET", "quiet_exporter", "traced"]
 OPSET = 20
 AXES = {
     "ids": "S", "positions": "S", "paths": "BL", "queries": "BQ", "seen": "BQ", "where": "S", "trunk": "C",
-    "keys": " P", "values": " P", "last": "M", "predicts": "R", "reads": "O",
+    "keys": "  P", "values": "  P", "last": "M", "predicts": "R", "reads": "O",
 }  # fmt: skip
 """Names of the axes that may have any length; a space stands for one that may not."""
 
@@ -71,7 +72,9 @@ def traced(model: PreTrainedModel, sizes: Sizes) -> tuple[onnx.ModelProto, Weigh
                 "backend='torch'."
             ) from error
     assert program is not None
-    return _split(program)
+    graph, weights = _split(program)
+    divide_by_roots(graph.graph)
+    return graph, weights
 
 
 def _split(program: torch.onnx.ONNXProgram) -> tuple[onnx.ModelProto, Weights]:
