@@ -31,7 +31,7 @@ ready-oldest: pyproject.toml constraints-oldest.txt
 	    --disable-pip-version-check --constraint constraints-oldest.txt --editable ".[test]" && touch $(OLDEST)/ready; }
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-oldest test-models check bench bench-captum bench-estimators bench-gradients bench-methods bench-onnx docs format clean
+.PHONY: help demo test test-fast test-long test-oldest test-models check bench bench-captum bench-estimators bench-gradients bench-methods bench-onnx docs format clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 18
@@ -39,8 +39,11 @@ help: ## list the targets
 demo: ready-demo ## explain a real model's answer: a picture in the terminal, out/dave.png and out/dave.json
 	@$(BIN)/python examples/demo.py --out $(OUT)
 
-test: ready-test ## run all tests
-	@$(PYTEST)
+test: ready-test ## run all tests but the long ones
+	@$(PYTEST) -m "not long"
+
+test-long: ready-test ## run the tests that take more than a minute: the export of a real model
+	@$(PYTEST) -m long tests
 
 test-fast: ready-test ## run the quick tests only
 	@$(PYTEST) -m "not slow"

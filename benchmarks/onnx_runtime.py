@@ -65,8 +65,9 @@ def timed(explainers: Mapping[str, Any], case: str, seconds: float) -> dict[str,
 
 def fidelity(explainers: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """Agreement with PyTorch in fp32: rank correlation, same three strongest words, largest difference in nats."""
-    from apportion_backends.onnxruntime.export.prompts import PROMPTS
     from scipy.stats import spearmanr
+
+    from apportion_backends.onnxruntime.export.prompts import PROMPTS
 
     found: dict[str, list[tuple[float, bool, float]]] = {name: [] for name in explainers}
     for text, target in PROMPTS:
@@ -100,9 +101,11 @@ def peak_mib() -> float:
 
 def start(name: str) -> dict[str, float]:
     """Seconds from imports to an open session and to the first result, and peak memory, in this process."""
-    import apportion as ap
-    from apportion.explainer import Explainer  # noqa: F401 imports everything that any session needs
+    # Everything that any session needs is imported before the clock starts.
     from transformers import PreTrainedTokenizerFast  # noqa: F401
+
+    import apportion as ap
+    from apportion.explainer import Explainer  # noqa: F401
 
     before, begun = peak_mib(), time.perf_counter()
     explainer = opened(name)
@@ -137,16 +140,17 @@ def page(times: Mapping[str, Any], starts: Mapping[str, Any], agreement: Mapping
     medians = "; ".join(f"{n} {ratios[n]:.2f} × (aim {AIMS[n]})" for n in AIMS)
     table = [
         f"| {n} | {starts[n]['open']:.2f} s | {starts[n]['first']:.2f} s | {starts[n]['peak']:.0f} MiB | "
-        f"{starts[n]['peak'] / starts[n]['weights']:.2f} × {starts[n]['weights']:.0f} MiB | {agreement[n]['mean']:.4f} | "
-        f"{agreement[n]['least']:.3f} | {agreement[n]['top']:.1%} | {agreement[n]['nats']:.1e} |"
+        f"{starts[n]['peak'] / starts[n]['weights']:.2f} × {starts[n]['weights']:.0f} MiB | "
+        f"{agreement[n]['mean']:.4f} | {agreement[n]['least']:.3f} | {agreement[n]['top']:.1%} | "
+        f"{agreement[n]['nats']:.1e} |"
         for n in NAMES
     ]
     return "\n".join(
         [
             "# ONNX Runtime beside PyTorch",
             "",
-            f"Measured by `make bench-onnx` on {platform.machine()}, {threads} threads, {versions}; SmolLM2-135M. Medians "
-            "of runs that took turns; in brackets, the ratio of CPU times.",
+            f"Measured by `make bench-onnx` on {platform.machine()}, {threads} threads, {versions}; SmolLM2-135M. "
+            "Medians of runs that took turns; in brackets, the ratio of CPU times.",
             "",
             f"| case | {header} |",
             "|---|" + "---:|" * len(NAMES),

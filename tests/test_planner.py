@@ -155,6 +155,15 @@ def test_a_prefix_is_shared_where_it_saves_more_than_a_batch_costs() -> None:
     assert planned([(1, 2, 3)]).batches[0].prefix == 0
 
 
+def test_few_rows_may_share_a_batch_behind_a_prefix() -> None:
+    """A model may read one row at a time there; then sharing has to pay for as many forward passes."""
+    sequences = [(*range(40), last) for last in range(50, 58)]
+    for overhead, size, prefix in ((4, 1, 40), (4, 3, 40), (60, 1, 0), (60, 8, 40)):
+        made = planned(sequences, batch_overhead=overhead, prefix_rows=size)
+        assert {batch.prefix for batch in made.batches} == {prefix}
+        assert max(len(batch.rows) for batch in made.batches) == (size if prefix else 8)
+
+
 def test_a_row_that_begins_another_keeps_its_last_token() -> None:
     made = planned([(1, 2), (1, 2, 4), (1, 2, 4, 5)])
     assert all(len(made.rows[r].prompt) > b.prefix for b in made.batches for r in b.rows)
