@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from enum import Enum
 
 SECTIONS = {
-    "Explaining": ("Explainer", "Text", "Template", "Chat", "Documents", "Cost", "load_results"),
+    "Explaining": ("Explainer", "Text", "Template", "Chat", "Documents", "Cost", "load_results", "export", "Export"),
     "Results": ("Attribution", "Provenance", "HtmlView", "Feature", "Segment", "Level"),
     "Context reliance": ("ContextReliance", "SensitiveToken", "ContextualCue"),
     "Evaluations and comparisons": ("Evaluation", "Comparison", "ResultComparison", "compare", "Metric", "Measurement"),
@@ -26,7 +26,7 @@ SECTIONS = {
     "Targets": ("TargetFunction", "Needs", "Scores", "Target"),
     "Visualizers": ("Visualizer",),
     "Backends": (
-        "Backend", "BackendInfo", "Available", "Unavailable", "Session", "LogitsSession", "GenerateSession",
+        "Backend", "BackendInfo", "ExportBackend", "Available", "Unavailable", "Session", "LogitsSession", "GenerateSession",
         "SessionInfo", "Capability", "Layout", "ScoringBatch", "PaddedBatch", "Row", "ModelSpec", "InsideSession",
         "EmbeddedBatch",
     ),

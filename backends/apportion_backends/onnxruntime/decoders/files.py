@@ -17,7 +17,7 @@ PLACES = (".", "onnx")
 SUFFIX = ".onnx"
 GENAI = "genai_config.json"
 TEXT = (".json", ".txt", ".md", ".jinja", ".model", ".safetensors", ".lock")
-"""Endings of files that are no part of a graph."""
+"""Endings of files that do not belong to a graph."""
 
 
 class DecoderFiles:

@@ -87,7 +87,7 @@ def _cut(
 
 
 def _computed_with(files: DecoderFiles, signature: Signature) -> tuple[str, tuple[str, ...]]:
-    """What a graph computes with, and a note on it."""
+    """The numbers that a graph computes with, and a note on them."""
     import numpy as np
 
     found = operators(files.graph)

@@ -18,7 +18,7 @@ PREFIX = "head."
 WEIGHT = "head.weight"
 BIAS = "head.bias"
 STATES = "predicting"
-"""Output of the decoder that the head reads; it is no output of the graph."""
+"""Output of the decoder that the head reads, and that the graph does not return."""
 
 
 def add_head(model: onnx.ModelProto, weights: Weights, head: Head) -> str:
