@@ -26,9 +26,9 @@ SECTIONS = {
     "Targets": ("TargetFunction", "Needs", "Scores", "Target"),
     "Visualizers": ("Visualizer",),
     "Backends": (
-        "Backend", "BackendInfo", "ExportBackend", "Available", "Unavailable", "Session", "LogitsSession", "GenerateSession",
-        "SessionInfo", "Capability", "Layout", "ScoringBatch", "PaddedBatch", "Row", "ModelSpec", "InsideSession",
-        "EmbeddedBatch",
+        "Backend", "BackendInfo", "ExportBackend", "Available", "Unavailable", "Session", "LogitsSession",
+        "GenerateSession", "SessionInfo", "Capability", "Layout", "ScoringBatch", "PaddedBatch", "Row", "ModelSpec",
+        "InsideSession", "EmbeddedBatch",
     ),
     "Plugins": ("Settings", "Request", "ProgressEvent", "Read"),
     "Errors": (

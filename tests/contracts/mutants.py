@@ -6,6 +6,7 @@ defect, and must pass: they show that a mutant fails for its defect.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import html
 
@@ -602,6 +603,43 @@ class TestBackendWritesBeyondStopTexts(BackendMutant):
     }
 
 
+class ExportMutant(BackendMutant):
+    """Exports a model by saving it."""
+
+    def saved(self, model, folder):
+        if folder.exists():
+            raise ap.InputError(f"{folder} exists.")
+        model.save_pretrained(folder)
+
+    @pytest.fixture
+    def backend(self):
+        outer = self
+
+        class Mutant(TorchBackend):
+            """Exports."""
+
+            def export(self, spec, out, *, say, precision="fp32"):
+                say("save")
+                outer.saved(spec.objects, out)
+                spec.tokenizer.save_pretrained(out)
+                size = sum(path.stat().st_size for path in out.iterdir())
+                return ap.Export(out, precision, size, 0.0, 1)
+
+        return Mutant()
+
+
+class TestBackendExportsOtherWeights(ExportMutant):
+    def saved(self, model, folder):
+        other = copy.deepcopy(model)
+        other.lm_head.weight.data.mul_(1.01)
+        super().saved(other, folder)
+
+
+class TestBackendWritesOverExports(ExportMutant):
+    def saved(self, model, folder):
+        model.save_pretrained(folder)
+
+
 class ApartMutant(BackendMutant):
     """A session of an encoder–decoder model whose answers are changed."""
 
@@ -871,6 +909,10 @@ class TestControlInput(InputMutant):
 
 
 class TestControlBackend(BackendMutant):
+    pass
+
+
+class TestControlExport(ExportMutant):
     pass
 
 

@@ -70,6 +70,14 @@ class ExportOptions(ProgressOptions):
         ),
     ] = None
     backend: Annotated[str, typer.Option(metavar="NAME", help="Backend that the export is for.")] = "onnxruntime"
+    allow_missing: Annotated[
+        bool,
+        typer.Option(
+            "--allow-missing",
+            metavar=NO_VALUE,
+            help="Export a model whose files lack some of its weights, and fill these with random numbers.",
+        ),
+    ] = False
     as_json: Annotated[
         bool,
         typer.Option("--json", metavar=NO_VALUE, help="Print a summary as JSON on stdout, and nothing else there."),
@@ -91,6 +99,7 @@ def export(model: ExportedModel, options: ExportOptions) -> None:
             precision=options.precision,
             tokenizer=options.tokenizer,
             backend=options.backend,
+            allow_missing=options.allow_missing,
             say=say,
         )
     if options.as_json:

@@ -23,6 +23,7 @@ def export(
     precision: str = "fp32",
     tokenizer: object = None,
     backend: str = "onnxruntime",
+    allow_missing: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> Export:
     """Export a model to a folder that ``Explainer`` opens without PyTorch's code of the model.
@@ -33,6 +34,7 @@ def export(
         precision: ``"fp32"``, or ``"int8"`` for weights and activations of 8 bits, whose fidelity is measured.
         tokenizer: the tokenizer, if it does not come with the model.
         backend: name of the backend that the export is for.
+        allow_missing: export a model whose files lack some of its weights, filled with random numbers.
         say: called with a sentence at the beginning of each step; ``print``, for example.
 
     Returns:
@@ -55,7 +57,7 @@ def export(
     state = availability_of(chosen)
     if isinstance(state, Unavailable):
         raise BackendError(f"The backend {backend!r} is not available: {state.reason}. {state.hint}".rstrip())
-    spec = model_spec(model, tokenizer)
+    spec = model_spec(model, tokenizer, allow_missing=allow_missing)
     return chosen.export(spec, folder, say=say or _silent, precision=precision)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -27,12 +28,14 @@ from apportion.protocols.backend import (
     Unavailable,
 )
 from apportion.protocols.batch import ScoringBatch
+from apportion.protocols.exports import ExportBackend
 from apportion.protocols.inside import InsideSession
 from apportion.protocols.model import ModelSpec
 from apportion.protocols.row import Media, ModelInput, Row
 from apportion.scoring.batches import Batches
 from apportion.testing import reference, tiny
 from apportion.testing.contract import Contract
+from apportion.testing.exporting import check_export
 from apportion.testing.generating import check_stop_texts
 from apportion.testing.inside import check_gradient, check_logits_of_embeddings, check_trace, hooks_of
 from apportion.testing.randomness import only_its_own_generator
@@ -371,6 +374,20 @@ class BackendContract(Contract):
                 assert token == likeliest, f"Token {i} is {token}; the most likely one is {likeliest}."
             assert len(session.generate(ModelInput(prompt), {}, 0, room=2)) <= 2, "It generated more than `room`."
             check_stop_texts(session)
+
+    def test_an_export_is_the_model(self, backend: Backend, tmp_path: Path) -> None:
+        """If the backend exports: the folder is opened, gives the numbers of the model, and is not written over."""
+        if not isinstance(backend, ExportBackend):
+            pytest.skip("it does not export models")
+        with self.session(backend):
+            pass  # skips if the backend is unavailable
+        spec = tiny.spec("llama", DTYPES["float32"])
+        model = tiny.model("llama", DTYPES["float32"])
+
+        def expected(prompt: Sequence[int], target: Sequence[int]) -> Float[Tensor, " T"]:
+            return reference.log_probs(model, prompt, target)
+
+        check_export(backend, spec, tmp_path / "export", expected, TARGET, self.tolerances["float32"])
 
     def test_the_inside_is_the_model(self, backend: Backend, family: str) -> None:
         """If there are gradients: embeddings give the logits of their tokens, and gradients are correct.
