@@ -18,6 +18,7 @@ from apportion.protocols.row import Row
 from apportion.testing import reference, tiny
 from apportion_backends.onnxruntime.backend import OnnxRuntimeBackend
 from apportion_backends.onnxruntime.decoders import opening
+from apportion_backends.onnxruntime.export.trace import quiet_exporter
 from exports import Exports, genai_model
 
 
@@ -105,6 +106,47 @@ def test_a_model_that_sees_later_tokens_is_refused(exports: Exports, tmp_path: P
     quantize_dynamic(exports.optimum("gpt2") / "model.onnx", folder / "model.onnx", weight_type=QuantType.QUInt8)
     with pytest.raises(ap.ModelError, match="its logits depend on later tokens.*quantize_dynamic"):
         opened(folder)
+
+
+class Stretched(torch.nn.Module):
+    """A decoder without past, whose scores depend on the length of the longest row, as dynamic rotary embeddings do."""
+
+    def __init__(self, longest: int) -> None:
+        super().__init__()
+        self.model, self.longest = tiny.model("gpt2", torch.float32), longest
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        logits = self.model(input_ids, use_cache=False).logits
+        tokens = torch.ones_like(input_ids).sum(-1)[:, None, None]
+        return torch.where(tokens > self.longest, 2 * logits, logits)
+
+
+def exported(module: torch.nn.Module, folder: Path) -> Path:
+    folder.mkdir()
+    ids = torch.ones(2, 7, dtype=torch.long)
+    some = torch.export.Dim.AUTO
+    with torch.no_grad(), quiet_exporter():
+        program = torch.onnx.export(
+            module.eval(), (ids, ids), dynamo=True, dynamic_shapes=({0: some, 1: some},) * 2, verbose=False,
+            input_names=["input_ids", "attention_mask"], output_names=["logits"],
+        )  # fmt: skip
+    program.save(folder / "model.onnx")
+    tiny.tokenizer().save_pretrained(folder)
+    return folder
+
+
+def test_batches_that_change_with_their_longest_row_are_given_up(tmp_path: Path) -> None:
+    """What opening cannot show is seen in the first batch with longer rows; that batch is scored again, row by row."""
+    session = opened(exported(Stretched(30), tmp_path / "stretched"))
+    assert session.layout.padding
+    short, long = Row((1, 2, 3), (5, 6)), Row(tuple(range(1, 60)), (5, 6))
+    (alone,) = session.log_probs(ap.ScoringBatch((short,)))
+    together = session.log_probs(ap.ScoringBatch((short, long)))
+    assert torch.equal(together[0], alone)
+    assert not session.layout.padding and session.layout.batch_tokens == 1
+    assert any("other numbers in a batch with a row of 60 tokens" in note for note in session.info.notes)
+    expected = reference.log_probs(tiny.model("gpt2", torch.float32), short.prompt, short.target)
+    assert float((alone.double() - expected).abs().max()) < 1e-4
 
 
 def graph(path: Path, inputs: dict[str, int], outputs: dict[str, int], nodes: list[Any]) -> Path:

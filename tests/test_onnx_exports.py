@@ -18,6 +18,7 @@ import apportion as ap
 from apportion.cli import main
 from apportion.models.spec import model_spec
 from apportion.protocols.row import Row
+from apportion.results.seal import SEAL, seal_of
 from apportion.scoring.plan import plan
 from apportion.scoring.prefix_tree import in_tree_order, minimum_tokens
 from apportion.testing import reference, tiny
@@ -152,9 +153,11 @@ def copied(exports: Exports, tmp_path: Path) -> Path:
     return Path(shutil.copytree(exports("llama"), tmp_path / "export"))
 
 
-def changed(copied: Path, **entries: Any) -> None:
-    manifest = json.loads((copied / MANIFEST).read_text())
-    (copied / MANIFEST).write_text(json.dumps({**manifest, **entries}))
+def changed(copied: Path, *, sealed: bool = True, **entries: Any) -> None:
+    manifest = {**json.loads((copied / MANIFEST).read_text()), **entries}
+    if sealed:
+        manifest[SEAL] = seal_of(manifest)
+    (copied / MANIFEST).write_text(json.dumps(manifest))
 
 
 def test_a_changed_file_is_refused(copied: Path) -> None:
@@ -192,6 +195,11 @@ def test_a_manifest_that_does_not_fit_is_refused(copied: Path) -> None:
         with pytest.raises(error, match=message):
             opened(copied)
         (copied / MANIFEST).write_text(good)
+    for entries in ({"context_length": None}, {"precision": "int8"}, {"head": {**data["head"], "soft_cap": 0.1}}):
+        changed(copied, sealed=False, **entries)
+        with pytest.raises(ap.ModelError, match="is not the one that was written with the export"):
+            opened(copied)
+        (copied / MANIFEST).write_text(good)
     (copied / MANIFEST).write_text("[]")
     with pytest.raises(ap.ModelError, match="is damaged"):
         opened(copied)
@@ -227,7 +235,7 @@ def test_what_is_missing_is_named(exports: Exports, options: dict[str, Any], mes
     [
         ("bloom", "its attention is code of its own|in a packed batch"),
         ("mamba", "cannot be exported"),
-        ("mixtral", "cannot export"),
+        ("mixtral", "it is a mixture of experts"),
         ("t5", "encoder–decoder"),
     ],
 )
@@ -238,20 +246,49 @@ def test_architectures_that_cannot_be_exported_are_refused(family: str, message:
     assert not [*tmp_path.iterdir()], "a refused export leaves nothing behind"
 
 
+def test_methods_that_look_inside_name_another_backend(exports: Exports) -> None:
+    with (
+        ap.Explainer(str(exports("llama")), progress=False) as explainer,
+        pytest.raises(ap.CapabilityError, match="gradients, .* Use backend='torch', if it opens the model"),
+    ):
+        explainer.attribute("one two", " x", method="saliency")
+
+
+def test_a_folder_of_an_export_says_so_to_other_backends(exports: Exports, tmp_path: Path) -> None:
+    for open_again in (
+        lambda: ap.Explainer(str(exports("llama")), backend="torch"),
+        lambda: ap.export(str(exports("llama")), tmp_path / "out"),
+    ):
+        with pytest.raises(ap.ModelError, match="holds an ONNX file .* Open it with backend='onnxruntime'"):
+            open_again()
+    with pytest.raises(ap.ModelError, match="the graph of an export by apportion. Give the folder"):
+        opened(exports("llama") / "model.onnx")
+
+
+def test_a_model_in_half_precision_is_exported_in_fp32_with_a_note(tmp_path: Path) -> None:
+    ap.export((tiny.model("gpt2", torch.bfloat16), tiny.tokenizer()), tmp_path / "out")
+    assert opened(tmp_path / "out").info.notes == ("the model has bfloat16 weights, and its export computes in fp32",)
+
+
 def test_an_export_does_not_change_the_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nor does one that is interrupted, which leaves nothing behind."""
     model = tiny.model("llama", torch.float32)
     session = TorchBackend().load(model_spec((model, tiny.tokenizer())))
     before = session.checksum(), model.config.to_dict(), model.config._attn_implementation
 
-    def interrupted(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("torch.onnx.export", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        ap.export((model, tiny.tokenizer()), tmp_path / "out")
+    for error in (KeyboardInterrupt(), RuntimeError("Unhandled FakeTensor: KeyboardInterrupt: <EMPTY MESSAGE>")):
+        monkeypatch.setattr("torch.onnx.export", raising(error))
+        with pytest.raises(KeyboardInterrupt):
+            ap.export((model, tiny.tokenizer()), tmp_path / "out")
     assert (session.checksum(), model.config.to_dict(), model.config._attn_implementation) == before
     assert not [*tmp_path.iterdir()]
+
+
+def raising(error: BaseException) -> Any:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    return fail
 
 
 def test_places_that_cannot_be_written_to_are_refused(tmp_path: Path, exports: Exports) -> None:
@@ -262,6 +299,7 @@ def test_places_that_cannot_be_written_to_are_refused(tmp_path: Path, exports: E
         (pair, tmp_path / "file", "is a file. Name a folder"),
         (pair, exports("llama"), "already holds an export"),
         (pair, "", "give the path"),
+        (pair, tmp_path / "file" / "out", "Nothing can be written to"),
         ("no-such-folder/model", tmp_path / "out", "no-such-folder"),
     ):
         with pytest.raises(ap.ApportionError, match=message):
@@ -284,6 +322,10 @@ def test_a_named_model_is_exported_once(
             values.append(explainer.attribute("one two", " x", method="shapley").values)
         assert ("to ONNX once, into" in capfd.readouterr().err) == told
     np.testing.assert_array_equal(*values)
+    (graph,) = (tmp_path / "onnx").glob("*-fp32/model.onnx")
+    graph.write_bytes(graph.read_bytes()[:-3])
+    with pytest.warns(RuntimeWarning, match="The export in the cache is made again: .*model.onnx"):
+        OnnxRuntimeBackend().load(model_spec(str(tiny_model_dir)))
     with pytest.raises(ap.InputError, match="opens folders and names, and not model objects"):
         ap.Explainer((tiny.model(), tiny.tokenizer()), backend="onnxruntime")
     assert not OnnxRuntimeBackend().claims(model_spec(str(tiny_model_dir))), "'auto' would export without being asked"
@@ -300,13 +342,15 @@ class Blocked:
 sys.meta_path.insert(0, Blocked())
 from pathlib import Path
 from apportion.protocols.row import Row
+from apportion.results.seal import SEAL, seal_of
 from apportion_backends.onnxruntime.manifest import read_manifest
 from apportion_backends.onnxruntime.packed_graph import PackedGraph
 from apportion_backends.onnxruntime.providers import choose_provider
 
 folder = Path(sys.argv[1])
 manifest = read_manifest(folder)
-manifest.check_files(folder)
+manifest.check_sizes(folder)
+manifest.check_hashes(folder)
 graph = PackedGraph(folder, manifest.sizes, manifest.head, choose_provider(None, None), 1)
 rows = [Row((1, 2, 3), (4, 5)), Row((1, 2, 6), (4, 5))]
 print(*graph.log_probs(rows).sum(1))

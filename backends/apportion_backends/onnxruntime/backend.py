@@ -108,8 +108,13 @@ class OnnxRuntimeBackend:
             if precision is not None:
                 raise InputError(f"precision={precision!r} is of exports; {str(files.graph)!r} is run as it is.")
             return open_decoder(spec, files, chosen, threads, memory_budget)
-        from apportion_backends.onnxruntime.cached_export import cached_export
+        from apportion_backends.onnxruntime.cached_export import cached_export, discard
 
+        folder = cached_export(spec, precision or "fp32")
+        try:
+            return _open_export(spec, folder, chosen, threads, memory_budget, precision)
+        except ModelError as error:  # a file in the cache is damaged; nobody else wrote it
+            discard(folder, str(error))
         folder = cached_export(spec, precision or "fp32")
         return _open_export(spec, folder, chosen, threads, memory_budget, precision)
 
@@ -169,9 +174,10 @@ def _open_export(
             f"The export {str(folder)!r} has the precision {manifest.precision!r}, not {precision!r}. Leave precision= "
             "out, or export the model again."
         )
+    manifest.check_sizes(folder)
     # Hashing takes about as long as opening, and needs one core.
     with ThreadPoolExecutor(1, thread_name_prefix="apportion-hash") as pool:
-        checked = pool.submit(manifest.check_files, folder)
+        checked = pool.submit(manifest.check_hashes, folder)
         tokenizer = tokenizer_of(spec, folder)
         checked.result()
     _check_tokenizer(tokenizer, manifest, folder)

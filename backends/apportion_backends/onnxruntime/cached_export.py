@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +22,7 @@ from apportion_backends.onnxruntime.manifest import MANIFEST
 from apportion_backends.onnxruntime.tokenizer import vocabulary_hash
 from apportion_backends.own_code import code_hash
 
-__all__ = ["cached_export"]
+__all__ = ["cached_export", "discard"]
 
 READ = ("*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.jinja", "*.py")
 """Files of a folder that decide what a model is."""
@@ -49,13 +51,24 @@ def cached_export(spec: ModelSpec, precision: str) -> Path:
     folder = cache_dir() / "onnx" / f"{_key(spec, source, options)}-{precision}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Two processes at once would export twice.
-    with FileLock(f"{folder}.lock"):
+    lock = Path(f"{folder}.lock")
+    with FileLock(lock):
         if not (folder / MANIFEST).is_file():
             from apportion_backends.onnxruntime.backend import OnnxRuntimeBackend
 
-            with _telling(spec.source, folder) as say:
-                OnnxRuntimeBackend().export(spec, folder, say=say, precision=precision)
+            try:
+                with _telling(spec.source, folder) as say:
+                    OnnxRuntimeBackend().export(spec, folder, say=say, precision=precision)
+            except ModelError:
+                lock.unlink(missing_ok=True)
+                raise
     return folder
+
+
+def discard(folder: Path, why: str) -> None:
+    """Delete an export from the cache, with a warning that says why."""
+    warnings.warn(f"The export in the cache is made again: {why}", RuntimeWarning, stacklevel=2)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _key(spec: ModelSpec, source: str, options: Mapping[str, Any]) -> str:

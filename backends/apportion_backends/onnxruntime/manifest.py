@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from apportion.errors import ModelError
+from apportion.results.seal import SEAL, intact, seal_of
 
 __all__ = ["GRAPH", "MANIFEST", "WEIGHTS", "Check", "Head", "Manifest", "Sizes", "file_hash", "read_manifest"]
 
 MANIFEST = "apportion-export.json"
 GRAPH = "model.onnx"
 WEIGHTS = "model.onnx.data"
+SLICE = 8192
+"""Columns of the vocabulary that the graph's head computes at once."""
 FORMAT = 1
 """Version of the manifest and of the inputs of the graph."""
 AGAIN = "Export the model again with `apportion export`."
@@ -128,13 +131,14 @@ class Manifest:
     def write(self, folder: Path) -> None:
         """Write the manifest into a folder."""
         data = {"format": FORMAT, **asdict(self)}
+        data[SEAL] = seal_of(data)
         (folder / MANIFEST).write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
 
-    def check_files(self, folder: Path) -> None:
-        """Compare every file with its size and hash.
+    def check_sizes(self, folder: Path) -> None:
+        """Check that every file is there, and has its size.
 
         Raises:
-            ModelError: a file is missing, or it is not the one that was exported.
+            ModelError: a file is missing, or has another size.
         """
         for name, known in self.files.items():
             path = folder / name
@@ -146,7 +150,15 @@ class Manifest:
                     f"The file {name} of the export {str(folder)!r} has {size:,} bytes instead of {known['bytes']:,}: "
                     f"it is damaged, incomplete, or of another export. {AGAIN}"
                 )
-            if file_hash(path) != known["sha256"]:
+
+    def check_hashes(self, folder: Path) -> None:
+        """Compare the content of every file with its hash.
+
+        Raises:
+            ModelError: a file is not the one that was exported.
+        """
+        for name, known in self.files.items():
+            if file_hash(folder / name) != known["sha256"]:
                 raise ModelError(
                     f"The file {name} of the export {str(folder)!r} is not the one that its manifest describes: its "
                     f"hash is another. {AGAIN}"
@@ -162,7 +174,9 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     try:
         data = json.loads(path.read_bytes())
+        whole = intact(data)
         version = data.pop("format")
+        data.pop(SEAL, None)
     except OSError as error:
         raise ModelError(f"The manifest {str(path)!r} cannot be read: {error.strerror or error}.") from error
     except (ValueError, KeyError, AttributeError, TypeError) as error:
@@ -171,6 +185,11 @@ def read_manifest(folder: Path) -> Manifest:
         raise ModelError(
             f"The export {str(folder)!r} has the format {version!r}, and this version of apportion reads {FORMAT}. "
             f"{AGAIN}"
+        )
+    if not whole:
+        raise ModelError(
+            f"The manifest {str(path)!r} is not the one that was written with the export: it was changed, or is "
+            f"damaged. {AGAIN}"
         )
     try:
         return _manifest(data)

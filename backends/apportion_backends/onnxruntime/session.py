@@ -20,7 +20,7 @@ from apportion.protocols.batch import ScoringBatch
 from apportion.protocols.row import ModelInput, Row
 from apportion_backends.onnxruntime.failures import translated
 from apportion_backends.onnxruntime.greedy import continued
-from apportion_backends.onnxruntime.manifest import Manifest
+from apportion_backends.onnxruntime.manifest import SLICE, Manifest
 from apportion_backends.onnxruntime.packed_graph import CHUNK, PIECE, PackedGraph
 from apportion_backends.onnxruntime.providers import Provider
 from apportion_backends.onnxruntime.sizes import BATCH_OVERHEAD, batch_tokens, memory_of
@@ -114,7 +114,8 @@ class ExportSession:
         scores = 4 * sizes.heads * min(read, CHUNK) * (prefix + read)
         gathered = -(-read // PIECE) * min(prefix + read, 4 * CHUNK) * kept
         past = 2 * sizes.layers * (prefix + read) * kept
-        return 4 * (layer + scores + gathered + past + targets * 4 * 8192)
+        slices = 4 * targets * min(self._manifest.head.rows, SLICE)
+        return 4 * (layer + scores + gathered + past + slices)
 
     def log_probs(self, batch: ScoringBatch) -> Float[Tensor, "B T"]:
         """Log-probabilities of the target in every row, in fp32.

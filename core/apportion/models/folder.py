@@ -29,6 +29,11 @@ def check_folder(name: str, path: Path) -> None:
     if not (path / "config.json").is_file():
         names = sorted(file.name for file in path.iterdir())
         held = listing(names, limit=6) if names else "nothing"
+        if any(one.endswith(".onnx") for one in names):
+            raise ModelError(
+                f"The folder {name!r} holds an ONNX file and no model of transformers. Open it with "
+                "backend='onnxruntime', or give the model that it was exported from."
+            )
         raise ModelError(
             f"The folder {name!r} has no config.json, so it is not a saved model; it holds {held}. Give the folder to "
             "which save_pretrained() wrote."

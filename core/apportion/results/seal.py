@@ -1,4 +1,4 @@
-"""The hash of a saved result, by which a file that was changed after it was saved is recognised."""
+"""The hash of a saved result or manifest, by which a file that was changed after it was saved is recognised."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SEAL = "seal"
 
 
 def seal_of(data: Mapping[str, Any]) -> str:
-    """Hash of all other fields of a saved result, whatever their order and layout; empty if JSON cannot hold them."""
+    """Hash of all other fields of saved data, whatever their order and layout; empty if JSON cannot hold them."""
     content = {name: value for name, value in data.items() if name != SEAL}
     try:
         # Through JSON once, because it makes all keys strings, which can be sorted.
@@ -25,6 +25,6 @@ def seal_of(data: Mapping[str, Any]) -> str:
 
 
 def intact(data: Mapping[str, Any]) -> bool:
-    """True if a result is as it was saved."""
+    """True if data are as they were saved."""
     found = data.get(SEAL)
     return bool(found) and found == seal_of(data)

@@ -303,9 +303,18 @@ class Resolver:
                 f"The method {name!r} needs {listing(sorted(c.value for c in missing))}, which the backend "
                 f"{self._session.info.backend!r} does not provide for this model. It provides: "
                 f"{listing(sorted(c.value for c in self._session.capabilities))}."
-                + (ATTENDING if Capability.ATTENTIONS in missing else "")
+                + self._remedy(made.requires, missing)
             )
         return name, made
+
+    def _remedy(self, required: frozenset[Capability], missing: frozenset[Capability]) -> str:
+        """A sentence on another backend, or another setting of this one; empty if neither would help."""
+        infos = {entry.name: entry.make().info for entry in self._plugins["backends"]}
+        own = infos.pop(self._session.info.backend, None)
+        if own is not None and required <= own.capabilities:
+            return ATTENDING if Capability.ATTENTIONS in missing else ""
+        able = [name for name, info in infos.items() if required <= info.capabilities]
+        return f" Use backend={' or '.join(map(repr, able))}, if it opens the model." if able else ""
 
     def _chosen(
         self,

@@ -97,10 +97,10 @@ def _head_of(graph: onnx.GraphProto) -> onnx.NodeProto | None:
     while name in makers:
         node: onnx.NodeProto = makers[name]
         moving = [one for one in node.input if not fixed(one)]
-        if moving != [node.input[0]]:
+        if len(moving) != 1:
             return None
         if node.op_type in HEADS:
-            return node
+            return node if moving[0] == node.input[0] else None
         if node.op_type not in AFTER:
             return None
         name = moving[0]

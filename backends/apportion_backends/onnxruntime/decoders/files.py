@@ -26,6 +26,9 @@ class DecoderFiles:
     Args:
         graph: the ``.onnx`` file.
         folder: folder of the tokenizer and the settings.
+
+    Raises:
+        ModelError: a file of settings is damaged.
     """
 
     def __init__(self, graph: Path, folder: Path) -> None:
@@ -89,7 +92,7 @@ def find_decoder(source: str) -> DecoderFiles | None:
     """The decoder that a source names; ``None`` if it is neither an ``.onnx`` file nor a folder with one.
 
     Raises:
-        ModelError: it is not clear which of several files is the decoder.
+        ModelError: it is not clear which of several files is the decoder, or a file beside it is damaged.
     """
     path = Path(source).expanduser()
     if path.suffix == SUFFIX and path.is_file():
@@ -118,9 +121,17 @@ def find_decoder(source: str) -> DecoderFiles | None:
 
 
 def _json(path: Path) -> Mapping[str, Any]:
-    """The object in a JSON file; empty if there is none."""
+    """The object in a JSON file; empty if there is no file.
+
+    Raises:
+        ModelError: the file is damaged.
+    """
+    if not path.is_file():
+        return {}
     try:
         found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{str(path)!r}, beside a model file, cannot be read as JSON: {error!s:.100}") from error
+    if not isinstance(found, dict):
+        raise ModelError(f"{str(path)!r}, beside a model file, holds a {type(found).__name__} instead of an object.")
+    return found

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from apportion.errors import ModelError
 from apportion.scoring.prefix_tree import common_prefix
 from apportion_backends.onnxruntime.decoders.signature import ROWS, Signature
 
@@ -154,6 +155,11 @@ class DecoderGraph:
         names = ["logits", *(signature.past.values() if keep else ())]
         values = {name: _value(array) for name, array in feeds.items()}
         logits, *present = (one.numpy() for one in self._session.run_with_ort_values(names, values))
+        if not self.cut and logits.shape[:2] != ids.shape:
+            raise ModelError(
+                f"The decoder returns logits of the shape {list(logits.shape)} for {ids.shape[0]} × {ids.shape[1]} "
+                "tokens. Logits of every position are needed; export it without keeping only the last."
+            )
         found = logits[0] if self.cut else logits[rows[:, 0], rows[:, 1]]
         return found.astype(np.float32, copy=False), dict(zip(signature.past, present, strict=False))
 

@@ -7,6 +7,7 @@ from apportion.protocols.model import ModelSpec
 from apportion_backends.onnxruntime.decoders.cut_logits import operators, with_cut_logits
 from apportion_backends.onnxruntime.decoders.files import DecoderFiles
 from apportion_backends.onnxruntime.decoders.graph import DecoderGraph
+from apportion_backends.onnxruntime.decoders.guard import GuardedDecoder
 from apportion_backends.onnxruntime.decoders.probe import probe_decoder, same_when_cut
 from apportion_backends.onnxruntime.decoders.session import DecoderSession
 from apportion_backends.onnxruntime.decoders.signature import Signature, signature_of
@@ -57,7 +58,7 @@ def open_decoder(
     graph = graph.varied(past_in_batches=traits.past_in_batches)
     dtype, notes = _computed_with(files, signature)
     return DecoderSession(
-        graph,
+        GuardedDecoder(graph),
         files,
         traits,
         vocabulary,

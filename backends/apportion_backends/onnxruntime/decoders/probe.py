@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from apportion.errors import ModelError
+from apportion.errors import ModelError, counted
 from apportion_backends.onnxruntime.decoders.graph import DecoderGraph, Tokens
 
-__all__ = ["DecoderTraits", "probe_decoder", "same_when_cut"]
+__all__ = ["LENGTH", "DecoderTraits", "allowed_difference", "probe_decoder", "same_logits", "same_when_cut"]
 
 ROWS = 3
 LENGTH = 9
+"""Tokens of the rows that are tried; batches with longer ones are watched."""
 FP32, FP16 = 1e-3, 0.05
 """Largest difference between two ways to compute the same logits, in units of their standard deviation."""
 
@@ -61,11 +62,16 @@ def probe_decoder(graph: DecoderGraph, vocabulary: int, name: str) -> DecoderTra
     ]
     rows = [rows[0], rows[0][:4] + rows[1][4:], rows[2]]
     alone = [_logits(graph, [row], 0, name)[0] for row in rows]
-    allowed = _allowed(graph, alone[0])
+    allowed = allowed_difference(graph, alone[0])
     if not all(np.isfinite(one).any(-1).all() for one in alone):
         raise ModelError(f"The logits of {name!r} are not finite on random tokens. The file may be damaged.")
+    if all((one >= 0).all() and np.allclose(one.sum(-1), 1, atol=1e-3) for one in alone):
+        raise ModelError(
+            f"The output 'logits' of {name!r} holds probabilities: they are not negative and add up to 1. Export the "
+            "model without its softmax."
+        )
     other = (*rows[0][:-1], rows[2][0])
-    if not _same(_logits(graph, [other], 0, name)[0][:-1], alone[0][:-1], allowed):
+    if not same_logits(_logits(graph, [other], 0, name)[0][:-1], alone[0][:-1], allowed):
         raise ModelError(
             f"{name!r} is not a causal language model: its logits depend on later tokens, so a target scored in one "
             "pass would see itself. Models whose activations are quantised by one scale (quantize_dynamic) are of this "
@@ -79,7 +85,7 @@ def probe_decoder(graph: DecoderGraph, vocabulary: int, name: str) -> DecoderTra
         except ModelError:  # an operator takes no such batch
             return False
         expected = [one[shared : len(row)] for one, row in zip(alone, batch, strict=False)]
-        return all(_same(ours, one, allowed) for ours, one in zip(found, expected, strict=True))
+        return all(same_logits(ours, one, allowed) for ours, one in zip(found, expected, strict=True))
 
     long, short = LENGTH, LENGTH - 3
     batching = holds((long, long, long))
@@ -99,27 +105,32 @@ def same_when_cut(cut: DecoderGraph, whole: DecoderGraph, vocabulary: int, name:
         expected, found = (graph.logits(rows, [[4, 1], [2]]) for graph in (whole, cut))
     except Exception:  # the graph computes with the shape of its logits
         return False
-    return all(_same(a, b, _allowed(whole, b)) for a, b in zip(found, expected, strict=True))
+    return all(same_logits(a, b, allowed_difference(whole, b)) for a, b in zip(found, expected, strict=True))
 
 
 def _logits(graph: DecoderGraph, rows: list[Tokens], shared: int, name: str) -> list[np.ndarray]:
     """Logits at all positions behind the shared ones."""
     try:
         return graph.logits(rows, [range(shared, len(row)) for row in rows], rows[0][:shared])
+    except ModelError:
+        raise
     except Exception as error:  # ONNX Runtime has an exception class for each of its codes
         raise ModelError(
-            f"{name!r} cannot be scored: it fails on {len(rows)} rows of up to {max(map(len, rows))} tokens: "
+            f"{name!r} cannot be scored: it fails on {counted(len(rows), 'row')} of up to "
+            f"{counted(max(map(len, rows)), 'token')}: "
             f"{' '.join(str(error).split()):.200}"
         ) from error
 
 
-def _allowed(graph: DecoderGraph, logits: np.ndarray) -> float:
+def allowed_difference(graph: DecoderGraph, logits: np.ndarray) -> float:
+    """Largest difference between two ways to compute such logits."""
     finite = logits[np.isfinite(logits)]
     half = np.float16 in (graph.signature.logits, graph.signature.past_dtype)
     return float((FP16 if half else FP32) * (finite.std() or 1.0))
 
 
-def _same(ours: np.ndarray, reference: np.ndarray, allowed: float) -> bool:
+def same_logits(ours: np.ndarray, reference: np.ndarray, allowed: float) -> bool:
+    """True if logits differ by no more than is allowed; equal infinities do not differ."""
     if ours.shape != reference.shape:
         return False
     with np.errstate(invalid="ignore"):

@@ -6,6 +6,7 @@ import hashlib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +20,7 @@ from apportion.protocols.backend import Capability, Layout, SessionInfo
 from apportion.protocols.batch import ScoringBatch
 from apportion.protocols.row import ModelInput, Row
 from apportion_backends.onnxruntime.decoders.files import DecoderFiles
-from apportion_backends.onnxruntime.decoders.graph import DecoderGraph
+from apportion_backends.onnxruntime.decoders.guard import GuardedDecoder
 from apportion_backends.onnxruntime.decoders.probe import DecoderTraits
 from apportion_backends.onnxruntime.failures import translated
 from apportion_backends.onnxruntime.greedy import continued
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DecoderSession"]
 
+ALWAYS = frozenset({Capability.LOG_PROBS, Capability.LOGITS, Capability.GENERATE})
 SUMMED = 2**24
 """Logits whose exponentials are in memory at once."""
 
@@ -52,7 +54,7 @@ class DecoderSession:
 
     def __init__(
         self,
-        graph: DecoderGraph,
+        graph: GuardedDecoder,
         files: DecoderFiles,
         traits: DecoderTraits,
         vocabulary: int,
@@ -62,23 +64,21 @@ class DecoderSession:
         dtype: str,
         notes: tuple[str, ...],
     ) -> None:
-        self._graph: DecoderGraph | None = graph
+        self._graph: GuardedDecoder | None = graph
         self._files, self._provider, self._vocabulary = files, provider, vocabulary
-        self._signature, self._cut = graph.signature, graph.cut
+        self._signature, self._cut = graph.graph.signature, graph.graph.cut
         self._lock = threading.Lock()
         self._digest: str | None = None
         self.tokenizer = tokenizer
         self.end_ids = files.end_ids
-        self.layout = Layout(
+        self._layout = Layout(
             padding=traits.padding,
             prefix_sharing=traits.prefix_sharing,
             batch_tokens=batch_tokens(provider) if traits.batching else 1,
             batch_overhead=BATCH_OVERHEAD,
             prefix_rows=None if traits.past_in_batches else 1,
         )
-        shares = {Capability.PREFIX_CACHE} if traits.prefix_sharing else set()
-        self.capabilities = frozenset({Capability.LOG_PROBS, Capability.LOGITS, Capability.GENERATE, *shares})
-        self.info = SessionInfo(
+        self._info = SessionInfo(
             backend="onnxruntime",
             device=provider.where,
             dtype=dtype,
@@ -91,9 +91,28 @@ class DecoderSession:
         )
 
     @property
+    def info(self) -> SessionInfo:
+        """Device, precision and limits; notes say whether rows had to be scored one at a time."""
+        if self._graph is not None and self._graph.notes:
+            self._info = replace(self._info, notes=tuple(dict.fromkeys((*self._info.notes, *self._graph.notes))))
+        return self._info
+
+    @property
+    def layout(self) -> Layout:
+        """The layouts that give the numbers of rows alone, as far as it is known."""
+        if self._graph is not None and self._graph.apart:
+            return replace(self._layout, padding=False, prefix_sharing=False, batch_tokens=1)
+        return self._layout
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """Scores, logits, greedy generation, and shared prefixes where they give the numbers of rows alone."""
+        return ALWAYS | ({Capability.PREFIX_CACHE} if self.layout.prefix_sharing else set())
+
+    @property
     def kept(self) -> ModelInput | None:
         """The prefix from which the next batch continues."""
-        kept = self._graph.kept if self._graph is not None and self.layout.prefix_sharing else ()
+        kept = self._graph.graph.kept if self._graph is not None and self.layout.prefix_sharing else ()
         return ModelInput(kept) if kept else None
 
     def row_bytes(self, prefix: int, suffix: int, targets: int) -> int:
@@ -145,7 +164,7 @@ class DecoderSession:
             InputError: an option other than ``max_new_tokens``, or one that would sample.
         """
         with self._running() as graph:
-            return continued(graph.next_logits, prompt.ids, options, self.end_ids, self.tokenizer, room, stop)
+            return continued(graph.graph.next_logits, prompt.ids, options, self.end_ids, self.tokenizer, room, stop)
 
     def fingerprint(self) -> str:
         """A hash of the files."""
@@ -161,7 +180,7 @@ class DecoderSession:
     def release(self) -> None:
         """Discard the prefix that is kept."""
         if self._graph is not None:
-            self._graph.release()
+            self._graph.graph.release()
 
     def close(self) -> None:
         """Release the graph; idempotent."""
@@ -176,7 +195,7 @@ class DecoderSession:
             return graph.logits([row.read for row in rows], wanted, batch.prefix)
 
     @contextmanager
-    def _running(self) -> Iterator[DecoderGraph]:
+    def _running(self) -> Iterator[GuardedDecoder]:
         """The graph, for one thread at a time; its errors in words of apportion.
 
         Raises:

@@ -68,6 +68,11 @@ def signature_of(session: ort.InferenceSession, files: DecoderFiles) -> Signatur
         ModelError: it is not that of a decoder.
     """
     inputs = {one.name: one for one in session.get_inputs()}
+    if {"paths", "trunk"} <= set(inputs):
+        raise ModelError(
+            f"{str(files.graph)!r} is the graph of an export by apportion. Give the folder that it was exported to, "
+            "with its apportion-export.json; if that is lost, export the model again."
+        )
     outputs = {one.name: one for one in session.get_outputs()}
     name = str(files.graph)
     for needed, there in (("input_ids", inputs), ("logits", outputs)):
@@ -76,6 +81,12 @@ def signature_of(session: ort.InferenceSession, files: DecoderFiles) -> Signatur
                 f"{name!r} is not a decoder: it has no {'input' if there is inputs else 'output'} {needed!r}. Its "
                 f"inputs are {listing(inputs)}, its outputs {listing(outputs)}."
             )
+    fixed = inputs["input_ids"].shape
+    if any(isinstance(size, int) for size in fixed[1:]) or (fixed and isinstance(fixed[0], int) and fixed[0] > 1):
+        raise ModelError(
+            f"{name!r} cannot be scored: its graph takes {' × '.join(map(str, fixed))} tokens and no other number. "
+            "Export it with dynamic axes."
+        )
     past = {one: _layer(PAST, one) for one in inputs if _layer(PAST, one)}
     present = {_layer(PRESENT, one): one for one in outputs if _layer(PRESENT, one)}
     known = {"input_ids", "attention_mask", "position_ids", *past}

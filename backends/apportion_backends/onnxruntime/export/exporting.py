@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -54,7 +55,8 @@ CHECKED_ROWS = 3
 PACKAGES = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime")
 INT8_NOTE = (
     "weights and activations are 8-bit numbers in two planes; on built-in prompts, attributions had a rank correlation "
-    "of {spearman:.3f} with those in fp32 and the same top 3 in {top:.0%}"
+    "of {spearman:.3f} with those in fp32 and the same top 3 in {top:.0%}, and a score changed by up to {jitter:.1g} "
+    "nats with the batch that its row was in"
 )
 
 Say = Callable[[str], None]
@@ -66,6 +68,7 @@ class _Model:
 
     session: TorchSession
     sizes: Sizes
+    notes: tuple[str, ...]
 
     @property
     def model(self) -> PreTrainedModel:
@@ -90,11 +93,8 @@ def export_model(spec: ModelSpec, out: Path, precision: str, say: Say) -> Export
     _check_folder(out)
     say("Open the model in PyTorch")
     opened = _opened(spec)
-    out.parent.mkdir(parents=True, exist_ok=True)
     # Beside its place, so that it can be moved there at once, and is never seen half-written.
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as work:
-        folder = Path(work) / "export"
-        folder.mkdir()
+    with _workplace(out) as folder:
         manifest = _write(opened, folder, precision, say)
         opened.session.close()
         if out.exists():
@@ -102,6 +102,24 @@ def export_model(spec: ModelSpec, out: Path, precision: str, say: Say) -> Export
         shutil.move(folder, out)
     size = sum(path.stat().st_size for path in out.iterdir())
     return Export(out, precision, size, manifest.largest_difference, manifest.compared_rows, manifest.fidelity)
+
+
+@contextmanager
+def _workplace(out: Path) -> Iterator[Path]:
+    """A new folder beside a place, which is deleted with all that is left in it.
+
+    Raises:
+        InputError: the place cannot be written to.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        work = tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.")
+    except OSError as error:
+        raise InputError(f"Nothing can be written to {str(out.parent)!r}: {error.strerror or error}.") from error
+    with work as path:
+        folder = Path(path) / "export"
+        folder.mkdir()
+        yield folder
 
 
 def _check_folder(out: Path) -> None:
@@ -119,6 +137,7 @@ def _opened(spec: ModelSpec) -> _Model:
 
     found = open_model(spec, "float32")
     module = found.model if found.owned else copy.deepcopy(found.model)
+    dtype = module.dtype
     try:
         module = module.to("cpu", torch.float32).eval()  # type: ignore[arg-type]
     except (RuntimeError, ValueError, TypeError) as error:
@@ -133,12 +152,15 @@ def _opened(spec: ModelSpec) -> _Model:
         )
     if not traits.padding:
         raise ModelError(
-            f"{type(module).__name__} cannot be exported: its numbers change with the rows beside a row. Score it with "
-            "backend='torch'."
+            f"{type(module).__name__} cannot be exported: a row's numbers change with the longest row of its batch, as "
+            "with rotary embeddings of the types 'dynamic' and 'longrope'. Score it with backend='torch'."
         )
     with scoring_mode(module):
         sizes = check_support(module)
-    return _Model(TorchSession(replace(found, model=module), traits, 512 * 2**20), sizes)
+    notes = found.notes
+    if dtype != torch.float32:
+        notes += (f"the model has {str(dtype).removeprefix('torch.')} weights, and its export computes in fp32",)
+    return _Model(TorchSession(replace(found, model=module), traits, 512 * 2**20), sizes, notes)
 
 
 def _write(opened: _Model, folder: Path, precision: str, say: Say) -> Manifest:
@@ -179,7 +201,7 @@ def _write(opened: _Model, folder: Path, precision: str, say: Say) -> Manifest:
         versions={"apportion": __version__, **{name: metadata.version(name) for name in PACKAGES}},
         opset=OPSET,
         inputs={one.name: _shape(one) for one in graph.graph.input},
-        notes=info.notes,
+        notes=opened.notes,
     )
     return _compared(manifest, opened, folder, precision, say)
 
@@ -212,7 +234,7 @@ def _compared(manifest: Manifest, opened: _Model, folder: Path, precision: str, 
     if precision == "int8":
         say("Measure the fidelity of attributions")
         measured = fidelity(graph, session)
-        notes += (INT8_NOTE.format(spearman=measured["spearman"], top=measured["same_top_3"]),)
+        notes += (INT8_NOTE.format(top=measured["same_top_3"], **measured),)
     checks = tuple(
         Check(row.prompt, row.target, tuple(scored))
         for row, scored in list(zip(rows, scores, strict=True))[:CHECKED_ROWS]

@@ -27,15 +27,19 @@ def fidelity(graph: PackedGraph, session: TorchSession) -> dict[str, float]:
     Returns:
         ``spearman`` and ``spearman_least``, mean and least rank correlation of the effects in a prompt; ``same_top_3``,
         the share of prompts whose three strongest words are the same; ``largest_error``, the largest difference of a
-        target's log-probability in nats; and ``prompts``, their number.
+        target's log-probability in nats; ``jitter``, the largest difference of a target's log-probability between a
+        prompt in a batch and alone, which is rounding that 8-bit numbers amplify; and ``prompts``, their number.
     """
     limit = session.info.context_length
-    correlations, same, worst = [], 0, 0.0
+    correlations, same, worst, jitter = [], 0, 0.0, 0.0
     for text, target in PROMPTS:
         rows = _ablated(session, text, target)
         if limit is not None and max(len(row.prompt) + len(row.target) for row in rows) > limit:
             continue
         ours = _in_tree_order(rows, graph.log_probs)
+        graph.release()
+        # The full prompt once more, with no other row beside it.
+        jitter = max(jitter, abs(float(graph.log_probs(rows[:1]).sum()) - float(ours[0])))
         graph.release()
         theirs = _in_tree_order(
             rows, lambda part: session.log_probs(ScoringBatch(tuple(part), packed=_packs(session))).numpy()
@@ -50,6 +54,7 @@ def fidelity(graph: PackedGraph, session: TorchSession) -> dict[str, float]:
         "spearman_least": float(np.min(correlations)),
         "same_top_3": same / len(correlations),
         "largest_error": worst,
+        "jitter": jitter,
         "prompts": float(len(correlations)),
     }
 

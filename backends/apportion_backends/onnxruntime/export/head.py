@@ -7,12 +7,11 @@ import onnx
 from onnx import TensorProto, helper
 
 from apportion_backends.onnxruntime.export.weights import Weights
+from apportion_backends.onnxruntime.manifest import SLICE
 from apportion_backends.torch.head import Head
 
 __all__ = ["BIAS", "PREFIX", "WEIGHT", "add_head"]
 
-SLICE = 8192
-"""Columns of the vocabulary that are computed at once."""
 PREFIX = "head."
 """Beginning of the names of everything in the head."""
 WEIGHT = "head.weight"

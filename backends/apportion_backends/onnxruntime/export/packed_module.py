@@ -90,9 +90,16 @@ def _attend(
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
+    s_aux: Tensor | None = None,
     **_: object,
 ) -> tuple[Float[Tensor, "1 S H E"], None]:
-    """Attention of every node to its path, in the form that ``AttentionInterface`` wants."""
+    """Attention of every node to its path, in the form that ``AttentionInterface`` wants.
+
+    Raises:
+        ValueError: the attention has sinks.
+    """
+    if s_aux is not None:
+        raise ValueError("its attention has sinks, which the exported graph does not have")
     nodes, layer = _NODES.get(), int(module.layer_idx)
     keys, values = torch.cat([nodes.keys[layer], key[0]], 1), torch.cat([nodes.values[layer], value[0]], 1)
     nodes.found[layer] = keys.index_select(1, nodes.last), values.index_select(1, nodes.last)

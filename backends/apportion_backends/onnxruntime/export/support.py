@@ -19,6 +19,8 @@ from apportion_backends.torch.memory import ActivationSize
 __all__ = ["check_support", "longest_certain"]
 
 INSTEAD = "Score it with backend='torch'."
+EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+"""Names by which configurations declare mixtures of experts."""
 TOLERANCE = 1e-3
 """Largest difference of hidden states, in units of their standard deviation."""
 
@@ -37,6 +39,12 @@ def check_support(model: PreTrainedModel) -> Sizes:
             values, or gives other numbers in a packed batch.
     """
     name = type(model).__name__
+    config = model.config.get_text_config()
+    if any((getattr(config, one, None) or 0) > 1 for one in EXPERTS):
+        raise ModelError(
+            f"{name} cannot be exported: it is a mixture of experts, and which of them compute depends on the tokens, "
+            f"which PyTorch's exporter cannot follow. {INSTEAD}"
+        )
     can_set = getattr(model, "_can_set_attn_implementation", None)
     if can_set is None or not can_set():
         raise ModelError(
@@ -44,7 +52,7 @@ def check_support(model: PreTrainedModel) -> Sizes:
             f"exchange (AttentionInterface). {INSTEAD}"
         )
     sizes = _sizes(model, name)
-    vocabulary = model.config.get_text_config().vocab_size
+    vocabulary = config.vocab_size
     a, b = (tuple(ids.tolist()) for ids in random_tokens(vocabulary, 2, 21))
     rows = sorted([Row(a[:18], a[18:]), Row(a[:9] + b[9:18], b[18:]), Row(b[:7], b[7:9])])
     try:
@@ -59,8 +67,8 @@ def check_support(model: PreTrainedModel) -> Sizes:
         states = states[len(row.prompt) - 1 :]
         if not bool(((ours[: len(states)] - states).abs() <= TOLERANCE * alone[0].std()).all()):
             raise ModelError(
-                f"{name} cannot be exported: in a packed batch, with attention along the paths of a prefix tree, it "
-                f"gives other numbers than alone. {INSTEAD}"
+                f"{name} cannot be exported: with the attention of the exported graph it gives other numbers than with "
+                f"its own. It attends in a way that the graph does not have. {INSTEAD}"
             )
     return sizes
 

@@ -29,6 +29,8 @@ from apportion_backends.torch.inputs import input_device
 __all__ = ["OPSET", "quiet_exporter", "traced"]
 
 OPSET = 20
+LOGGERS = ("torch", "torch.onnx", "torch.export", "torch._export", "torch.fx", "torch._subclasses.fake_tensor")
+"""Loggers of the exporter; a failure prints the whole graph."""
 AXES = {
     "ids": "S", "positions": "S", "paths": "BL", "queries": "BQ", "seen": "BQ", "where": "S", "trunk": "C",
     "keys": "  P", "values": "  P", "last": "M", "predicts": "R", "reads": "O",
@@ -67,6 +69,8 @@ def traced(model: PreTrainedModel, sizes: Sizes) -> tuple[onnx.ModelProto, Weigh
                 verbose=False,
             )
         except Exception as error:  # the exporter fails in many ways
+            if "KeyboardInterrupt" in str(error):  # it wraps even that
+                raise KeyboardInterrupt from error
             raise ModelError(
                 f"PyTorch cannot export this {type(model).__name__} as an ONNX graph: {_reason(error)} Score it with "
                 "backend='torch'."
@@ -111,13 +115,15 @@ def _reason(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def quiet_exporter() -> Iterator[None]:
-    """Context without the exporter's warnings about packages that it does not need, and about its own code."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Context without the exporter's warnings about packages that it does not need, and its reports on failures."""
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
