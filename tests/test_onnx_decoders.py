@@ -116,7 +116,8 @@ class Stretched(torch.nn.Module):
         self.model, self.longest = tiny.model("gpt2", torch.float32), longest
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        logits = self.model(input_ids, use_cache=False).logits
+        places = torch.ones_like(input_ids).cumsum(-1) - 1
+        logits = self.model(input_ids, attention_mask=attention_mask, position_ids=places, use_cache=False).logits
         tokens = torch.ones_like(input_ids).sum(-1)[:, None, None]
         return torch.where(tokens > self.longest, 2 * logits, logits)
 
@@ -127,7 +128,7 @@ def exported(module: torch.nn.Module, folder: Path) -> Path:
     some = torch.export.Dim.AUTO
     with torch.no_grad(), quiet_exporter():
         program = torch.onnx.export(
-            module.eval(), (ids, ids), dynamo=True, dynamic_shapes=({0: some, 1: some},) * 2, verbose=False,
+            module.eval(), (ids, ids.clone()), dynamo=True, dynamic_shapes=({0: some, 1: some},) * 2, verbose=False,
             input_names=["input_ids", "attention_mask"], output_names=["logits"],
         )  # fmt: skip
     program.save(folder / "model.onnx")
