@@ -19,8 +19,7 @@ from apportion.testing import reference, tiny
 from apportion_backends import packing
 from apportion_backends.packing import lay_out
 from apportion_backends.torch.backend import TorchBackend
-from apportion_backends.torch.pack_tensors import PackTensors
-from apportion_backends.torch.packed_attention import Packing, merges_attention, packed_attention
+from apportion_backends.torch.packed_attention import Packing, PackTensors, merges_attention, packed_attention
 from checked import WINDOWS_HAVE_MASKS
 
 HEADS, GROUPS, SIZE = 4, 2, 8

@@ -21,10 +21,10 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from apportion.protocols.row import Row
 from apportion_backends.packing import LEAST_TRUNK, lay_out
 from apportion_backends.torch.inputs import cache_argument, input_device
-from apportion_backends.torch.pack_tensors import PackTensors
 from apportion_backends.torch.packed_attention import (
     KeysAndValues,
     Packing,
+    PackTensors,
     TrunkAttention,
     merges_attention,
     packed_attention,
