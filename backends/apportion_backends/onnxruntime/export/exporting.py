@@ -56,7 +56,7 @@ PACKAGES = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime")
 INT8_NOTE = (
     "weights and activations are 8-bit numbers in two planes; on built-in prompts, attributions had a rank correlation "
     "of {spearman:.3f} with those in fp32 and the same top 3 in {top:.0%}, and a score changed by up to {jitter:.1g} "
-    "nats with the batch that its row was in"
+    "nats with the division of rows into batches"
 )
 
 Say = Callable[[str], None]

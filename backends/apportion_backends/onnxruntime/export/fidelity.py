@@ -18,6 +18,10 @@ from apportion_backends.torch.session import TorchSession
 __all__ = ["fidelity"]
 
 TOP = 3
+LONG = 8
+"""Prompts that make a long one."""
+ROWS, PART = 24, 3
+"""Rows of it that are scored together, and then so many at a time."""
 ScoreRows = Callable[[list[Row]], np.ndarray]
 
 
@@ -28,18 +32,15 @@ def fidelity(graph: PackedGraph, session: TorchSession) -> dict[str, float]:
         ``spearman`` and ``spearman_least``, mean and least rank correlation of the effects in a prompt; ``same_top_3``,
         the share of prompts whose three strongest words are the same; ``largest_error``, the largest difference of a
         target's log-probability in nats; ``jitter``, the largest difference of a target's log-probability between a
-        prompt in a batch and alone, which is rounding that 8-bit numbers amplify; and ``prompts``, their number.
+        large batch and small ones, which is rounding that 8-bit numbers amplify; and ``prompts``, their number.
     """
     limit = session.info.context_length
-    correlations, same, worst, jitter = [], 0, 0.0, 0.0
+    correlations, same, worst = [], 0, 0.0
     for text, target in PROMPTS:
         rows = _ablated(session, text, target)
         if limit is not None and max(len(row.prompt) + len(row.target) for row in rows) > limit:
             continue
         ours = _in_tree_order(rows, graph.log_probs)
-        graph.release()
-        # The full prompt once more, with no other row beside it.
-        jitter = max(jitter, abs(float(graph.log_probs(rows[:1]).sum()) - float(ours[0])))
         graph.release()
         theirs = _in_tree_order(
             rows, lambda part: session.log_probs(ScoringBatch(tuple(part), packed=_packs(session))).numpy()
@@ -54,9 +55,27 @@ def fidelity(graph: PackedGraph, session: TorchSession) -> dict[str, float]:
         "spearman_least": float(np.min(correlations)),
         "same_top_3": same / len(correlations),
         "largest_error": worst,
-        "jitter": jitter,
+        "jitter": _jitter(graph, session),
         "prompts": float(len(correlations)),
     }
+
+
+def _jitter(graph: PackedGraph, session: TorchSession) -> float:
+    """Largest difference between scores of long prompts in one batch, and in small ones that continue from one another."""
+    text = " ".join(text + target for text, target in PROMPTS[:LONG])
+    rows = _ablated(session, text, PROMPTS[LONG][1])[:ROWS]
+    limit = session.info.context_length
+    if limit is not None:
+        rows = [Row(row.prompt[: limit - len(row.target)], row.target) for row in rows]
+
+    def in_parts(part: list[Row]) -> np.ndarray:
+        return np.concatenate([graph.log_probs(part[i : i + PART]) for i in range(0, len(part), PART)])
+
+    together = _in_tree_order(rows, graph.log_probs)
+    graph.release()
+    apart = _in_tree_order(rows, in_parts)
+    graph.release()
+    return float(np.abs(together - apart).max())
 
 
 def _packs(session: TorchSession) -> bool:
