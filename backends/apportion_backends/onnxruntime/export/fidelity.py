@@ -21,7 +21,7 @@ TOP = 3
 LONG = 8
 """Prompts that make a long one."""
 ROWS, PART = 24, 3
-"""Rows of it that are scored together, and then so many at a time."""
+"""About so many rows of it are scored together, and then so many at a time."""
 ScoreRows = Callable[[list[Row]], np.ndarray]
 
 
@@ -61,9 +61,10 @@ def fidelity(graph: PackedGraph, session: TorchSession) -> dict[str, float]:
 
 
 def _jitter(graph: PackedGraph, session: TorchSession) -> float:
-    """Largest difference between scores of long prompts in one batch, and in small ones that continue from one another."""
+    """Largest difference between scores of long prompts in one batch, and in small ones that continue each other."""
     text = " ".join(text + target for text, target in PROMPTS[:LONG])
-    rows = _ablated(session, text, PROMPTS[LONG][1])[:ROWS]
+    rows = _ablated(session, text, PROMPTS[LONG][1])
+    rows = rows[:: max(1, len(rows) // ROWS)]
     limit = session.info.context_length
     if limit is not None:
         rows = [Row(row.prompt[: limit - len(row.target)], row.target) for row in rows]
