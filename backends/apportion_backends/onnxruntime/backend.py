@@ -8,14 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from apportion.errors import BackendError, InputError, ModelError, shown
+from apportion.errors import BackendError, InputError, ModelError
 from apportion.models.spec import is_url
 from apportion.options import whole_number
 from apportion.protocols.backend import Available, BackendInfo, Capability, Session, Unavailable
 from apportion.protocols.exports import Export
 from apportion.protocols.model import ModelSpec
 from apportion_backends.onnxruntime.decoders.files import find_decoder, may_hold_decoder
-from apportion_backends.onnxruntime.manifest import MANIFEST, Manifest, read_manifest
+from apportion_backends.onnxruntime.manifest import MANIFEST, Manifest, check_precision, read_manifest
 
 if TYPE_CHECKING:
     from apportion_backends.onnxruntime.providers import Provider
@@ -59,9 +59,7 @@ class OnnxRuntimeBackend:
 
     def claims(self, spec: ModelSpec) -> bool:
         """Folders with an export or another ONNX file; other models are exported only if the backend is named."""
-        if spec.objects is not None or is_url(spec.source):
-            return False
-        return _is_export(spec) or may_hold_decoder(spec.source)
+        return _is_export(spec) or (_names_files(spec) and may_hold_decoder(spec.source))
 
     def load(
         self,
@@ -97,11 +95,12 @@ class OnnxRuntimeBackend:
 
         if threads is not None:
             threads = whole_number("threads", threads, least=1)
-        _check_precision(precision)
+        if precision is not None:
+            check_precision(precision)
         chosen = choose_provider(provider, device, dtype)
         if _is_export(spec):
             return _open_export(spec, Path(spec.source).expanduser(), chosen, threads, memory_budget, precision)
-        files = find_decoder(spec.source) if spec.objects is None and not is_url(spec.source) else None
+        files = find_decoder(spec.source) if _names_files(spec) else None
         if files is not None:
             from apportion_backends.onnxruntime.decoders.opening import open_decoder
 
@@ -140,19 +139,17 @@ class OnnxRuntimeBackend:
         return export_model(spec, out, precision, say)
 
 
+def _names_files(spec: ModelSpec) -> bool:
+    """True if a spec may name a file or folder: it is not an object or an address."""
+    return spec.objects is None and not is_url(spec.source)
+
+
 def _is_export(spec: ModelSpec) -> bool:
     """True if a spec names the folder of an export."""
-    if spec.objects is not None or is_url(spec.source):
-        return False
     try:
-        return (Path(spec.source).expanduser() / MANIFEST).is_file()
+        return _names_files(spec) and (Path(spec.source).expanduser() / MANIFEST).is_file()
     except OSError:  # no permission, or a name that no path can have
         return False
-
-
-def _check_precision(precision: object) -> None:
-    if precision not in (None, "fp32", "int8"):
-        raise InputError(f"precision={shown(precision)} must be 'fp32' or 'int8'.")
 
 
 def _open_export(

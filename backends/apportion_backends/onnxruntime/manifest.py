@@ -9,14 +9,26 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from apportion.errors import ModelError
+from apportion.errors import InputError, ModelError, shown
 from apportion.results.seal import SEAL, intact, seal_of
 
-__all__ = ["GRAPH", "MANIFEST", "WEIGHTS", "Check", "Head", "Manifest", "Sizes", "file_hash", "read_manifest"]
+__all__ = [
+    "GRAPH",
+    "MANIFEST",
+    "WEIGHTS",
+    "Check",
+    "Head",
+    "Manifest",
+    "Sizes",
+    "check_precision",
+    "file_hash",
+    "read_manifest",
+]
 
 MANIFEST = "apportion-export.json"
 GRAPH = "model.onnx"
 WEIGHTS = "model.onnx.data"
+PRECISIONS = ("fp32", "int8")
 SLICE = 8192
 """Columns of the vocabulary that the graph's head computes at once."""
 FORMAT = 1
@@ -230,6 +242,16 @@ def _check(one: Mapping[str, Any]) -> Check:
     if not check.prompt or not len(check.target) == len(check.log_probs) > 0:
         raise ValueError("its check rows")
     return check
+
+
+def check_precision(precision: object) -> None:
+    """Check the name of a precision.
+
+    Raises:
+        InputError: it is unknown.
+    """
+    if precision not in PRECISIONS:
+        raise InputError(f"precision={shown(precision)} must be 'fp32' or 'int8'.")
 
 
 def file_hash(path: Path) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,9 +16,9 @@ from apportion.errors import BackendError
 from apportion.protocols.backend import Capability, Layout, SessionInfo
 from apportion.protocols.batch import ScoringBatch
 from apportion.protocols.row import ModelInput, Row
-from apportion_backends.onnxruntime.failures import translated
 from apportion_backends.onnxruntime.greedy import continued
 from apportion_backends.onnxruntime.manifest import SLICE, Manifest
+from apportion_backends.onnxruntime.open_graph import OpenGraph
 from apportion_backends.onnxruntime.packed_graph import CHUNK, PIECE, PackedGraph
 from apportion_backends.onnxruntime.providers import Provider
 from apportion_backends.onnxruntime.sizes import BATCH_OVERHEAD, batch_tokens, memory_of
@@ -48,7 +46,6 @@ class ExportSession:
         tokenizer: the model's tokenizer.
         provider: the execution provider.
         memory_budget: bytes that a batch may take.
-        notes: sentences for results.
 
     Raises:
         BackendError: the graph gives other numbers here than where it was exported.
@@ -64,13 +61,10 @@ class ExportSession:
         tokenizer: PreTrainedTokenizerBase,
         provider: Provider,
         memory_budget: int | None,
-        notes: tuple[str, ...] = (),
     ) -> None:
-        self._graph: PackedGraph | None = graph
+        self._graph = OpenGraph(graph)
         self._manifest = manifest
         self._provider = provider
-        # One batch continues from another: two threads must not be in between.
-        self._lock = threading.Lock()
         self.tokenizer = tokenizer
         self.end_ids = manifest.end_ids
         self.layout = Layout(
@@ -87,7 +81,7 @@ class ExportSession:
             context_length=manifest.context_length,
             memory_budget=memory_of(memory_budget),
             vocabulary=manifest.vocabulary,
-            notes=(*notes, *manifest.notes),
+            notes=manifest.notes,
             model=manifest.model,
             weights_bytes=manifest.weights_bytes,
         )
@@ -101,8 +95,8 @@ class ExportSession:
     @property
     def kept(self) -> ModelInput | None:
         """The last packed row or the prefix, from which the next batch continues."""
-        kept = self._graph.kept if self._graph is not None else ()
-        return ModelInput(kept) if kept else None
+        graph = self._graph.now
+        return ModelInput(graph.kept) if graph is not None and graph.kept else None
 
     def row_bytes(self, prefix: int, suffix: int, targets: int) -> int:
         """Upper estimate of the memory of a row, in bytes."""
@@ -123,7 +117,7 @@ class ExportSession:
         Raises:
             BatchTooLargeError: memory ran out.
         """
-        with self._running() as graph:
+        with self._graph.running() as graph:
             if batch.packed:
                 found = graph.log_probs(batch.rows)
             else:
@@ -136,7 +130,7 @@ class ExportSession:
         Raises:
             BatchTooLargeError: memory ran out.
         """
-        with self._running() as graph:
+        with self._graph.running() as graph:
             states = graph.states(batch.rows)
         for first in range(0, len(states), rows):
             yield torch.from_numpy(graph.logits(states[first : first + rows]))
@@ -154,7 +148,7 @@ class ExportSession:
         Raises:
             InputError: an option other than ``max_new_tokens``, or one that would sample.
         """
-        with self._running() as graph:
+        with self._graph.running() as graph:
 
             def logits(ids: tuple[int, ...]) -> np.ndarray:
                 found: np.ndarray = graph.logits(graph.states([Row(ids, ids[-1:])])[0, 0])
@@ -172,12 +166,13 @@ class ExportSession:
 
     def release(self) -> None:
         """Discard the keys and values that are kept."""
-        if self._graph is not None:
-            self._graph.release()
+        graph = self._graph.now
+        if graph is not None:
+            graph.release()
 
     def close(self) -> None:
         """Release the graph; idempotent."""
-        self._graph = None
+        self._graph.close()
 
     def _check(self, folder: Path) -> None:
         """Score the manifest's check rows once more.
@@ -185,7 +180,7 @@ class ExportSession:
         Other providers and instruction sets may compute otherwise: 8-bit products saturate on CPUs without VNNI.
         """
         checks = self._manifest.checks
-        with self._running() as graph:
+        with self._graph.running() as graph:
             found = graph.log_probs([Row(check.prompt, check.target) for check in checks])
             graph.release()
         worst = 0.0
@@ -205,18 +200,3 @@ class ExportSession:
                 f"scores differ by up to {worst:.1e} nats from those on the machine where the model was exported{how}"
             )
             self._info = replace(self._info, notes=(*self._info.notes, note))
-
-    @contextmanager
-    def _running(self) -> Iterator[PackedGraph]:
-        """The graph, for one thread at a time; its errors in words of apportion.
-
-        Raises:
-            BackendError: the session is closed.
-            BatchTooLargeError: memory ran out.
-            ScoreError: the graph fails.
-        """
-        graph = self._graph
-        if graph is None:
-            raise BackendError("This session is closed; make a new Explainer.")
-        with self._lock, translated():
-            yield graph

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from apportion.errors import ModelError
 from apportion.protocols.model import ModelSpec
 from apportion_backends.onnxruntime.decoders.cut_logits import operators, with_cut_logits
@@ -82,15 +84,13 @@ def _cut(
             session = None
         if session is not None:
             cut = DecoderGraph(session, whole.signature, cut=True)
-            if same_when_cut(cut, whole, vocabulary, str(files.graph)):
+            if same_when_cut(cut, whole, vocabulary):
                 return cut, ()
     return whole, ("the head of this model file computes the logits of all positions, which takes memory and time",)
 
 
 def _computed_with(files: DecoderFiles, signature: Signature) -> tuple[str, tuple[str, ...]]:
     """The numbers that a graph computes with, and a note on them."""
-    import numpy as np
-
     found = operators(files.graph)
     bits = sorted(name.removeprefix("MatMulNBits") for name in found if name.startswith("MatMulNBits"))
     if bits:

@@ -97,7 +97,7 @@ def probe_decoder(graph: DecoderGraph, vocabulary: int, name: str) -> DecoderTra
     return DecoderTraits(batching, padding, together or apart, past_in_batches=together)
 
 
-def same_when_cut(cut: DecoderGraph, whole: DecoderGraph, vocabulary: int, name: str) -> bool:
+def same_when_cut(cut: DecoderGraph, whole: DecoderGraph, vocabulary: int) -> bool:
     """True if a graph whose head was cut gives the logits of the whole graph."""
     draw = np.random.default_rng(1)
     rows = [tuple(draw.integers(vocabulary, size=5).tolist()) for _ in range(2)]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,7 +12,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from apportion.errors import BackendError
 from apportion.files import file_digest
 from apportion.protocols.backend import Capability, Layout, SessionInfo
 from apportion.protocols.batch import ScoringBatch
@@ -22,8 +19,8 @@ from apportion.protocols.row import ModelInput, Row
 from apportion_backends.onnxruntime.decoders.files import DecoderFiles
 from apportion_backends.onnxruntime.decoders.guard import GuardedDecoder
 from apportion_backends.onnxruntime.decoders.probe import DecoderTraits
-from apportion_backends.onnxruntime.failures import translated
 from apportion_backends.onnxruntime.greedy import continued
+from apportion_backends.onnxruntime.open_graph import OpenGraph
 from apportion_backends.onnxruntime.providers import Provider
 from apportion_backends.onnxruntime.sizes import BATCH_OVERHEAD, batch_tokens, memory_of
 
@@ -64,10 +61,9 @@ class DecoderSession:
         dtype: str,
         notes: tuple[str, ...],
     ) -> None:
-        self._graph: GuardedDecoder | None = graph
+        self._graph = OpenGraph(graph)
         self._files, self._provider, self._vocabulary = files, provider, vocabulary
         self._signature, self._cut = graph.graph.signature, graph.graph.cut
-        self._lock = threading.Lock()
         self._digest: str | None = None
         self.tokenizer = tokenizer
         self.end_ids = files.end_ids
@@ -93,14 +89,16 @@ class DecoderSession:
     @property
     def info(self) -> SessionInfo:
         """Device, precision and limits; notes say whether rows had to be scored one at a time."""
-        if self._graph is not None and self._graph.notes:
-            self._info = replace(self._info, notes=tuple(dict.fromkeys((*self._info.notes, *self._graph.notes))))
+        graph = self._graph.now
+        if graph is not None and graph.notes:
+            self._info = replace(self._info, notes=tuple(dict.fromkeys((*self._info.notes, *graph.notes))))
         return self._info
 
     @property
     def layout(self) -> Layout:
         """The layouts that give the numbers of rows alone, as far as it is known."""
-        if self._graph is not None and self._graph.apart:
+        graph = self._graph.now
+        if graph is not None and graph.apart:
             return replace(self._layout, padding=False, prefix_sharing=False, batch_tokens=1)
         return self._layout
 
@@ -112,7 +110,8 @@ class DecoderSession:
     @property
     def kept(self) -> ModelInput | None:
         """The prefix from which the next batch continues."""
-        kept = self._graph.graph.kept if self._graph is not None and self.layout.prefix_sharing else ()
+        graph = self._graph.now
+        kept = graph.graph.kept if graph is not None and self.layout.prefix_sharing else ()
         return ModelInput(kept) if kept else None
 
     def row_bytes(self, prefix: int, suffix: int, targets: int) -> int:
@@ -163,7 +162,7 @@ class DecoderSession:
         Raises:
             InputError: an option other than ``max_new_tokens``, or one that would sample.
         """
-        with self._running() as graph:
+        with self._graph.running() as graph:
             return continued(graph.graph.next_logits, prompt.ids, options, self.end_ids, self.tokenizer, room, stop)
 
     def fingerprint(self) -> str:
@@ -179,33 +178,21 @@ class DecoderSession:
 
     def release(self) -> None:
         """Discard the prefix that is kept."""
-        if self._graph is not None:
-            self._graph.graph.release()
+        graph = self._graph.now
+        if graph is not None:
+            graph.graph.release()
 
     def close(self) -> None:
         """Release the graph; idempotent."""
-        self._graph = None
+        self._graph.close()
 
     def _logits(self, batch: ScoringBatch) -> list[Float[np.ndarray, "T V"]]:
         """Logits of each row before its target tokens."""
         rows: Sequence[Row] = batch.rows
         wanted = [range(len(row.prompt) - 1, len(row.read)) for row in rows]
         # The last token of a prompt predicts, so it is read with its row.
-        with self._running() as graph:
+        with self._graph.running() as graph:
             return graph.logits([row.read for row in rows], wanted, batch.prefix)
-
-    @contextmanager
-    def _running(self) -> Iterator[GuardedDecoder]:
-        """The graph, for one thread at a time; its errors in words of apportion.
-
-        Raises:
-            BackendError: the session is closed.
-        """
-        graph = self._graph
-        if graph is None:
-            raise BackendError("This session is closed; make a new Explainer.")
-        with self._lock, translated():
-            yield graph
 
 
 def _log_probs(logits: Float[np.ndarray, "T V"], target: np.ndarray) -> Float[np.ndarray, " T"]:

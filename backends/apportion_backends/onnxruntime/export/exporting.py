@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from apportion._version import __version__
 from apportion.benchmarking import texts
-from apportion.errors import InputError, ModelError, shown
+from apportion.errors import InputError, ModelError
 from apportion.protocols.exports import Export
 from apportion.protocols.model import ModelSpec
 from apportion_backends.onnxruntime.export.calibration import second_moments
@@ -29,24 +29,35 @@ from apportion_backends.onnxruntime.export.planes import products, round_weights
 from apportion_backends.onnxruntime.export.support import check_support, longest_certain
 from apportion_backends.onnxruntime.export.trace import OPSET, traced
 from apportion_backends.onnxruntime.export.weights import Weights
-from apportion_backends.onnxruntime.manifest import GRAPH, MANIFEST, WEIGHTS, Check, Head, Manifest, Sizes, file_hash
+from apportion_backends.onnxruntime.manifest import (
+    GRAPH,
+    MANIFEST,
+    WEIGHTS,
+    Check,
+    Head,
+    Manifest,
+    Sizes,
+    check_precision,
+    file_hash,
+)
 from apportion_backends.onnxruntime.packed_graph import PackedGraph
 from apportion_backends.onnxruntime.providers import choose_provider
 from apportion_backends.onnxruntime.tokenizer import vocabulary_hash
 from apportion_backends.torch.head import Head as TorchHead
+from apportion_backends.torch.loading import open_model
 from apportion_backends.torch.modes import scoring_mode
+from apportion_backends.torch.probe import probe
 from apportion_backends.torch.session import TorchSession
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["PRECISIONS", "export_model"]
+__all__ = ["export_model"]
 
-PRECISIONS = ("fp32", "int8")
 TOLERANCE = 1e-3
 """Largest difference from PyTorch in nats for which an fp32 export is accepted. SmolLM2 differs by 3e-5."""
 CALIBRATION = f"{texts.document()}\n\n{texts.FEW_SHOT}"
-"""Text on which weights are rounded. It has no sentence of the prompts on which fidelity is measured."""
+"""Text on which weights are rounded. It shares no sentence with the prompts on which fidelity is measured."""
 CALIBRATION_TOKENS = 4096
 WIDEST = 16384
 """Width of an activation above which weights are rounded one by one, because its moments would take gigabytes."""
@@ -88,8 +99,7 @@ def export_model(spec: ModelSpec, out: Path, precision: str, say: Say) -> Export
         ModelError: the model cannot be exported, or its graph gives other numbers.
         InputError: the precision is unknown, or the folder holds something.
     """
-    if precision not in PRECISIONS:
-        raise InputError(f"precision={shown(precision)} must be 'fp32' or 'int8'.")
+    check_precision(precision)
     _check_folder(out)
     say("Open the model in PyTorch")
     opened = _opened(spec)
@@ -132,9 +142,6 @@ def _check_folder(out: Path) -> None:
 
 def _opened(spec: ModelSpec) -> _Model:
     """The model in fp32 on the CPU; a user's object is copied, because tracing changes its attention."""
-    from apportion_backends.torch.loading import open_model
-    from apportion_backends.torch.probe import probe
-
     found = open_model(spec, "float32")
     module = found.model if found.owned else copy.deepcopy(found.model)
     dtype = module.dtype
