@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from apportion.models.export import export
     from apportion.prompts.chat import Chat
     from apportion.prompts.documents import Documents
+    from apportion.prompts.image_text import ImageText
     from apportion.prompts.template import Template
     from apportion.prompts.text import Text
     from apportion.protocols.backend import (
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from apportion.protocols.methods import Coalitions, Estimate, Method, Sampler
     from apportion.protocols.metrics import Measurement, Metric
     from apportion.protocols.model import ModelSpec
+    from apportion.protocols.pictures import Fill, Picture, Region, Segmenter
     from apportion.protocols.progress import ProgressEvent
     from apportion.protocols.read import Read
     from apportion.protocols.request import Request
@@ -112,9 +114,11 @@ _HOMES = {
         "ModuleGradients",
         "Trace",
     ),
+    "protocols.pictures": ("Fill", "Picture", "Region", "Segmenter"),
     "protocols.progress": ("ProgressEvent",),
     "prompts.chat": ("Chat",),
     "prompts.documents": ("Documents",),
+    "prompts.image_text": ("ImageText",),
     "prompts.template": ("Template",),
     "prompts.text": ("Text",),
     "results.provenance": ("Provenance",),
@@ -157,10 +161,12 @@ __all__ = [
     "Export",
     "ExportBackend",
     "Feature",
+    "Fill",
     "Game",
     "GenerateSession",
     "Gradients",
     "HtmlView",
+    "ImageText",
     "InputAdapter",
     "InputError",
     "Inside",
@@ -178,10 +184,12 @@ __all__ = [
     "ModuleGradients",
     "Needs",
     "PaddedBatch",
+    "Picture",
     "PluginError",
     "ProgressEvent",
     "Provenance",
     "Read",
+    "Region",
     "Register",
     "Request",
     "ResultComparison",
@@ -192,6 +200,7 @@ __all__ = [
     "Scores",
     "ScoringBatch",
     "Segment",
+    "Segmenter",
     "SensitiveToken",
     "Session",
     "SessionInfo",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import numbers
-from collections.abc import Callable, Mapping, Set
+import re
+from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Any
 
 from apportion.errors import InputError, listing, shown, shown_number, suggestion
@@ -16,6 +17,7 @@ __all__ = [
     "checked_seed",
     "name_of",
     "named_options",
+    "short_form",
     "true_or_false",
     "unit_of",
     "whole_number",
@@ -112,3 +114,40 @@ def check_options(
                 f"The {owner} has no option {option!r}. {suggestion(option, known)}"
                 f"Its options: {listing(known) or 'none'}."
             )
+
+
+def short_form(text: str, options_of: Callable[[str], Iterable[str]]) -> tuple[str, dict[str, Any]]:
+    """Split the short form of a name and its options: ``"grid:4x6"``, ``"slic:40,compactness=20"``, ``"patches"``.
+
+    Args:
+        text: the short form. Values after the colon are those of the options in order, unless they are named.
+        options_of: returns the names of the options of a name.
+
+    Raises:
+        InputError: there are more values than options, or an option is given twice.
+    """
+    name, _, given = text.strip().partition(":")
+    if not given:
+        return name, {}
+    known = list(options_of(name))
+    found: dict[str, Any] = {}
+    for place, part in enumerate(re.split(r",|(?<=\d)x(?=\d)", given)):
+        option, equals, value = part.partition("=")
+        if not equals:
+            if place >= len(known):
+                raise InputError(f"{text!r} has more values than {name!r} has options ({listing(known) or 'none'}).")
+            option, value = known[place], part
+        if option.strip() in found:
+            raise InputError(f"{text!r} gives the option {option.strip()!r} twice.")
+        found[option.strip()] = _plain_value(value.strip())
+    return name, found
+
+
+def _plain_value(text: str) -> object:
+    """A number, if the text is one, or else the text."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

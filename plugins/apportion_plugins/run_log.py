@@ -145,6 +145,7 @@ def _record(run: _Run, end: ProgressEvent) -> dict[str, Any]:
         "evaluations": run.evaluations,
         "cached": provenance.cached if provenance else None,
         "forwarded_tokens": provenance.forwarded_tokens if provenance else None,
+        "encoded_media": provenance.encoded_media if provenance else None,
         "batches": run.batches,
         "seconds": _seconds(run, end.seconds),
         "model": run.request.model if run.request else None,

@@ -41,6 +41,7 @@ class TorchBackend:
                 Capability.HIDDEN_STATES,
                 Capability.ATTENTIONS,
                 Capability.PREFIX_CACHE,
+                Capability.IMAGES,
             }
         ),
         priority=0,
@@ -94,6 +95,7 @@ class TorchBackend:
         from apportion_backends.torch.encoder_decoder import is_encoder_decoder
         from apportion_backends.torch.inputs import input_device
         from apportion_backends.torch.loading import open_model
+        from apportion_backends.torch.pictures.session import ImageTextSession
         from apportion_backends.torch.remembered import remembered_traits, traits_of_object
         from apportion_backends.torch.seq2seq import Seq2SeqSession
         from apportion_backends.torch.session import TorchSession
@@ -120,6 +122,10 @@ class TorchBackend:
             memory_budget = _default_memory_budget(input_device(module))
         traits = remembered_traits(module) if model.owned else traits_of_object(module)
         opened = replace(model, model=module)
+        if opened.processor is not None:
+            if compile:
+                raise BackendError("compile=True fuses the layers of models of text only. Leave it out.")
+            return ImageTextSession(opened, traits, memory_budget)
         if not is_encoder_decoder(module):
             return TorchSession(opened, traits, memory_budget, compiled=compile)
         if compile:

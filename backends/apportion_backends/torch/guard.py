@@ -45,11 +45,14 @@ class Guard:
         probed_length: the length of rows beyond which batches are compared once for each shortcut, whatever ``doubt``
             says; ``None`` for none.
         joint: prompt and target are read as one row, so that only the length of both counts.
+
+    Attributes:
+        doubt: frequency of comparing a batch with some of its rows read alone.
     """
 
     def __init__(self, read: ReadStates, doubt: Doubt, probed_length: int | None = None, *, joint: bool = True) -> None:
+        self.doubt = doubt
         self._read = read
-        self._doubt = doubt
         self._probed_length = probed_length
         self._joint = joint
         self._proven: set[tuple[Shortcut, bool]] = set()
@@ -104,10 +107,10 @@ class Guard:
         return "batching" if len(shapes) == 1 else "padding"
 
     def _doubts(self, shortcut: Shortcut, batch: ScoringBatch) -> bool:
-        if self._doubt == "always":
+        if self.doubt == "always":
             return True
         long = self._is_long(batch)
-        return (self._doubt == "once" or long) and (shortcut, long) not in self._proven
+        return (self.doubt == "once" or long) and (shortcut, long) not in self._proven
 
     def _is_long(self, batch: ScoringBatch) -> bool:
         limit = self._probed_length

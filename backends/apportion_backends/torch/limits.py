@@ -22,7 +22,9 @@ def context_length(model: PreTrainedModel) -> int | None:
 
     ``None`` if it has no limit.
     """
-    return _least(model.config.get_text_config(), model, DECLARED)
+    text = model.config.get_text_config()
+    # The tables of an encoder of pictures count patches.
+    return _least(text, model if text is model.config else model.get_decoder(), DECLARED)
 
 
 def encoder_length(model: PreTrainedModel) -> int | None:

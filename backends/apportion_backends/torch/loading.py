@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from apportion.errors import InputError, ModelError, listing, suggestion
 from apportion.files import cache_dir
-from apportion.models.coverage import Coverage, open_language_model, reads_apart, undisturbed
+from apportion.models.coverage import (
+    Coverage,
+    continues_text,
+    open_image_text_model,
+    open_language_model,
+    reads_apart,
+    reads_pictures,
+    undisturbed,
+)
 from apportion.models.dtypes import torch_dtype
 from apportion.models.folder import check_folder, has_tokenizer
 from apportion.models.hub import hub_options
@@ -21,6 +29,7 @@ from apportion.models.spec import ALIASES, files_of, is_url
 from apportion.models.tokenizer import open_tokenizer
 from apportion_backends.torch.adapter import Adapter, adapter_of
 from apportion_backends.torch.encoder_decoder import is_encoder_decoder
+from apportion_backends.torch.pictures.opening import is_processor, named_processor, open_processor
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -45,6 +54,7 @@ class OpenModel:
         owned: apportion loaded it, so it may be moved or cast; a user's objects stay as they are unless the user names
             a device or dtype.
         notes: sentences for results, on weights that are random and weights of the checkpoint that are left out.
+        processor: the model's processor, if it reads pictures.
     """
 
     model: PreTrainedModel
@@ -52,15 +62,15 @@ class OpenModel:
     name: str
     owned: bool
     notes: tuple[str, ...] = ()
+    processor: Any = None
 
 
 def is_transformers_pair(spec: ModelSpec) -> bool:
-    """True if a spec holds a model and a tokenizer of transformers."""
+    """True if a spec holds a model of transformers, and a tokenizer or processor."""
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    return isinstance(_without_wrapper(spec.objects), PreTrainedModel) and isinstance(
-        spec.tokenizer, PreTrainedTokenizerBase
-    )
+    text = isinstance(spec.tokenizer, PreTrainedTokenizerBase) or is_processor(spec.tokenizer)
+    return isinstance(_without_wrapper(spec.objects), PreTrainedModel) and (text or is_processor(spec.processor))
 
 
 def open_model(spec: ModelSpec, dtype: str | None = None, *, encoder_decoders: bool = False) -> OpenModel:
@@ -86,11 +96,23 @@ def open_model(spec: ModelSpec, dtype: str | None = None, *, encoder_decoders: b
         return _from_pretrained(spec, dtype)
     if not is_transformers_pair(spec):
         raise InputError(
-            "A pair of objects must be (model, tokenizer) of transformers, in this order; these are "
-            f"({type(spec.objects).__name__}, {type(spec.tokenizer).__name__})."
+            "A pair of objects must be (model, tokenizer) or (model, processor) of transformers, in this order; these "
+            f"are ({type(spec.objects).__name__}, {type(spec.tokenizer).__name__})."
         )
     _refuse_adapters(spec.objects)
-    return OpenModel(_without_wrapper(spec.objects), spec.tokenizer, spec.source, owned=False)  # type: ignore[arg-type]
+    model: Any = _without_wrapper(spec.objects)
+    processor = _processor_of_objects(spec)
+    if processor is not None and is_encoder_decoder(model):
+        raise ModelError(f"{type(model).__name__} is an encoder–decoder model, whose pictures cannot be explained yet.")
+    tokenizer: Any = processor.tokenizer if spec.tokenizer is None or is_processor(spec.tokenizer) else spec.tokenizer
+    return OpenModel(model, tokenizer, spec.source, owned=False, processor=processor)
+
+
+def _processor_of_objects(spec: ModelSpec) -> Any:
+    """The processor beside a model object; ``None`` if there is only a tokenizer."""
+    if spec.processor is not None:
+        return named_processor(spec.processor)
+    return spec.tokenizer if is_processor(spec.tokenizer) else None
 
 
 def holds_encoder_decoder(spec: ModelSpec) -> bool:
@@ -132,8 +154,6 @@ def _from_pretrained(spec: ModelSpec, dtype: str | None) -> OpenModel:
     name = spec.source
     if is_url(name):
         raise ModelError(f"{name} is the address of a server; this backend loads models from files.")
-    if spec.processor is not None:
-        raise ModelError("This backend reads text only; leave processor= out.")
     weights = torch_dtype(dtype or "float32")
     source, options = files_of(name)
     if spec.tokenizer is not None:
@@ -144,22 +164,47 @@ def _from_pretrained(spec: ModelSpec, dtype: str | None) -> OpenModel:
             raise adapter.refusal(name)
         if adapter is None and "gguf_file" not in options and Path(source).exists():
             check_folder(name, Path(source))
-        if spec.tokenizer is None:
+        where = source if adapter is None else adapter.base
+        processor = _processor_of_files(spec, where, options)
+        if spec.tokenizer is None and processor is not None:
+            tokenizer = processor.tokenizer
+        elif spec.tokenizer is None:
             if "gguf_file" not in options:
                 _check_tokenizer_files(name, Path(source))
             with _tokenizer_errors(name, source), quiet_transformers():
                 tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        where = source if adapter is None else adapter.base
         settings = dict(spec.config)
         if adapter is not None:
             # transformers would load it too, and report on the adapter instead of the model.
             settings["adapter_kwargs"] = {"subfolder": NOWHERE}
             options = {**options, **hub_options(where)}
-        model, coverage = open_language_model(where, fill=spec.allow_missing, dtype=weights, **options, **settings)
+        opening = open_language_model if processor is None else open_image_text_model
+        model, coverage = opening(where, fill=spec.allow_missing, dtype=weights, **options, **settings)
     notes = _checked(coverage, name if where == source else where, allow_missing=spec.allow_missing)
     if adapter is not None:
         notes += _with_adapter(model, adapter, source, spec)
-    return OpenModel(model.eval(), tokenizer, name, owned=True, notes=notes)
+    return OpenModel(model.eval(), tokenizer, name, owned=True, notes=notes, processor=processor)
+
+
+def _processor_of_files(spec: ModelSpec, source: str, options: Mapping[str, Any]) -> Any:
+    """The processor of a model that reads pictures; ``None`` for models of text, and where files hold none.
+
+    Raises:
+        ModelError: one is named for a model of text; or the model reads nothing but text with pictures, and its files
+            hold no processor.
+    """
+    if not reads_pictures(source, {**options, **spec.config}):
+        if spec.processor is not None:
+            raise ModelError(f"{spec.source} reads text only; leave processor= out.")
+        return None
+    if spec.processor is not None:
+        return named_processor(spec.processor)
+    try:
+        return open_processor(source, options)
+    except ModelError:
+        if continues_text(source, {**options, **spec.config}):
+            return None
+        raise
 
 
 def _checked(coverage: Coverage, name: str, *, allow_missing: bool) -> tuple[str, ...]:

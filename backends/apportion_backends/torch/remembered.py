@@ -29,7 +29,7 @@ from apportion_backends.torch.inputs import input_device
 from apportion_backends.torch.probe import probe
 from apportion_backends.torch.structure import ModelState, observe
 
-__all__ = ["remembered_traits", "traits_of_object"]
+__all__ = ["remembered_traits", "traits_key", "traits_of_object"]
 
 _FOUND: WeakKeyDictionary[PreTrainedModel, tuple[ModelState, Traits]] = WeakKeyDictionary()
 """Traits of model objects, and the structure that they were found for."""
@@ -57,7 +57,7 @@ def remembered_traits(model: PreTrainedModel) -> Traits:
         ModelError: the model is not causal, or gives numbers that are not finite.
     """
     try:
-        key = _key(model)
+        key = traits_key(model)
     except CapabilityError:  # hooks, or replaced functions: nobody can tell what the model is
         return probe(model)
     known = _traits(cached_json("traits", key))
@@ -81,8 +81,16 @@ def _traits(data: object) -> Traits | None:
     return Traits(**data)
 
 
-def _key(model: PreTrainedModel) -> str:
-    """A hash of everything that decides what a probe finds."""
+def traits_key(model: PreTrainedModel, *more: str) -> str:
+    """A hash of everything that decides what a probe finds.
+
+    Args:
+        model: the model.
+        *more: other texts that it depends on.
+
+    Raises:
+        CapabilityError: hooks, or replaced functions: nobody can tell what the model is.
+    """
     device = input_device(model)
     parts = (
         model_checksum(model),
@@ -90,6 +98,7 @@ def _key(model: PreTrainedModel) -> str:
         (str(model.dtype), device.type, torch.cuda.get_device_name(device) if device.type == "cuda" else ""),
         (torch.backends.cpu.get_cpu_capability(), torch.get_num_threads(), torch.get_float32_matmul_precision()),
         sorted((name, value) for name, value in os.environ.items() if name.startswith(("ONEDNN_", "DNNL_", "MKL_"))),
-        code_hash(Path(__file__).parent, Path(__file__).parent.parent),
+        code_hash(Path(__file__).parent, Path(__file__).parent / "pictures", Path(__file__).parent.parent),
+        more,
     )
     return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()

@@ -119,6 +119,24 @@ def apportion_register_metrics(register: Register) -> None:
     """
 
 
+@hookspec
+def apportion_register_segmenters(register: Register) -> None:
+    """Called once at loading: add segmenters of pictures (``ImageText(…, segments=NAME)``).
+
+    ``register(name, factory, *, summary)``; the factory returns a ``Segmenter``, and its keyword-only parameters are
+    the options. Returns nothing.
+    """
+
+
+@hookspec
+def apportion_register_fills(register: Register) -> None:
+    """Called once at loading: add fills of absent regions of pictures (``ImageText(…, fill=NAME)``).
+
+    ``register(name, factory, *, summary)``; the factory returns a ``Fill``, and its keyword-only parameters are the
+    options. Returns nothing.
+    """
+
+
 @hookspec(firstresult=True)
 def apportion_adapt_input(prompt: object, context: AdaptContext) -> InputAdapter | None:
     """Called once per run: turn a prompt into features and a renderer.

@@ -25,7 +25,7 @@ from apportion.hooks.api_version import check_api_version
 from apportion.hooks.hookspecs import API_VERSION, PROJECT, Settings
 from apportion.hooks.registry import KINDS, Entry, Registry, checked_entry
 from apportion.hooks.validation import blamed, check_plugin
-from apportion.options import check_options
+from apportion.options import check_options, named_options, short_form
 from apportion.protocols.progress import ProgressEvent
 
 __all__ = ["FailedPlugin", "LoadedPlugin", "Plugins", "installed_plugins", "load_plugins", "switched"]
@@ -35,6 +35,7 @@ BUILT_INS = (
     "apportion_backends.triton",
     "apportion_backends.onnxruntime",
     "apportion_plugins.inputs",
+    "apportion_plugins.pictures",
     "apportion_plugins.samplers",
     "apportion_plugins.methods",
     "apportion_plugins.targets",
@@ -194,6 +195,16 @@ class Plugins:
         """A hook of one plugin only, to try it out."""
         others = [other for other in self._manager.get_plugins() if self._manager.get_name(other) != plugin]
         return self._manager.subset_hook_caller(hook, remove_plugins=others)
+
+    def make(self, kind: str, text: str) -> Any:
+        """Make a registered object from its short form, such as ``make("fills", "blur:20")``.
+
+        Raises:
+            UnknownNameError: nothing of this kind has the name.
+            InputError: an option is unknown or has a wrong value.
+        """
+        name, options = short_form(text, lambda name: named_options(self[kind].get(name).load()))
+        return self[kind].get(name).make(**options)
 
     def visualize(self, view: str, attribution: object, options: Mapping[str, Any]) -> Any:
         """Draw a view of a result, with the visualizer of this name.

@@ -18,6 +18,8 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "visualizers": ("render",),
     "backends": ("info", "availability", "load"),
     "metrics": ("higher_is_better", "measure"),
+    "segmenters": ("segment",),
+    "fills": ("once", "fill"),
 }
 """Attributes that an object of each kind must have."""
 
@@ -31,6 +33,8 @@ _CALLS: Mapping[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "visualizers": ("render", ("attribution",), ()),
     "backends": ("load", ("model",), ("device", "dtype", "memory_budget")),
     "metrics": ("measure", ("game", "values"), ("rng",)),
+    "segmenters": ("segment", ("pixels", "processor"), ()),
+    "fills": ("fill", ("pixels", "absent", "seed"), ()),
 }
 """The call that apportion makes to each kind: function, positional arguments, keyword arguments."""
 
@@ -105,6 +109,8 @@ def _attribute_faults(kind: str, made: Any) -> Iterator[str]:
         yield from _texts_expected(made, ("label", "rise"))
     elif kind == "metrics" and not isinstance(made.higher_is_better, bool):
         yield f"must have True or False as higher_is_better; it is {made.higher_is_better!r}."
+    elif kind == "fills" and not isinstance(made.once, bool):
+        yield f"must have True or False as once; it is {made.once!r}."
     elif kind == "backends" and not isinstance(made.info, BackendInfo):
         yield f"must have a BackendInfo as info; it is {made.info!r}."
 

@@ -20,6 +20,8 @@ NOUNS: Mapping[str, str] = {
     "visualizers": "visualizer",
     "backends": "backend",
     "metrics": "metric",
+    "segmenters": "segmenter",
+    "fills": "fill",
 }
 """The singular of each kind, for messages to plugin authors."""
 

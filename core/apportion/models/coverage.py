@@ -20,7 +20,16 @@ from apportion.models.quiet import quiet_transformers, without_load_report
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["Coverage", "open_causal_model", "open_language_model", "reads_apart", "undisturbed"]
+__all__ = [
+    "Coverage",
+    "continues_text",
+    "open_causal_model",
+    "open_image_text_model",
+    "open_language_model",
+    "reads_apart",
+    "reads_pictures",
+    "undisturbed",
+]
 
 SEED = 0
 """Seed of the random numbers that fill gaps, so that two starts give equal scores."""
@@ -192,6 +201,22 @@ def open_causal_model(source: str, *, fill: bool = False, **options: Any) -> tup
     return _opened(AutoModelForCausalLM, source, fill, options)
 
 
+def open_image_text_model(source: str, *, fill: bool = False, **options: Any) -> tuple[PreTrainedModel, Coverage]:
+    """Open a model that continues text with pictures, and compare it with its checkpoint.
+
+    Args:
+        source: folder or hub id.
+        fill: gaps are meant to be filled, with the same random numbers in every start.
+        **options: options of ``from_pretrained``.
+
+    Raises:
+        Exception: whatever transformers raises for files that cannot be read.
+    """
+    from transformers import AutoModelForImageTextToText
+
+    return _opened(AutoModelForImageTextToText, source, fill, options)
+
+
 def open_language_model(source: str, *, fill: bool = False, **options: Any) -> tuple[PreTrainedModel, Coverage]:
     """Open a causal or encoder–decoder language model, as its configuration says, and compare it with its checkpoint.
 
@@ -233,6 +258,38 @@ def reads_apart(source: str, options: Mapping[str, Any]) -> bool:
     if "gguf_file" in options:  # these are converted as causal models
         return False
     return bool(getattr(_config(source, options), "is_encoder_decoder", False))
+
+
+def reads_pictures(source: str, options: Mapping[str, Any]) -> bool:
+    """True if a folder or hub id holds a model that continues text with pictures, as its configuration says.
+
+    Args:
+        source: folder or hub id.
+        options: options of ``from_pretrained``.
+
+    Raises:
+        Exception: whatever transformers raises for a configuration that cannot be read.
+    """
+    from transformers import AutoModelForImageTextToText
+
+    if reads_apart(source, options) or "gguf_file" in options:
+        return False
+    return type(_config(source, options)) in AutoModelForImageTextToText._model_mapping
+
+
+def continues_text(source: str, options: Mapping[str, Any]) -> bool:
+    """True if a folder or hub id holds a model that can be opened as a causal language model of text.
+
+    Args:
+        source: folder or hub id.
+        options: options of ``from_pretrained``.
+
+    Raises:
+        Exception: whatever transformers raises for a configuration that cannot be read.
+    """
+    from transformers import AutoModelForCausalLM
+
+    return type(_config(source, options)) in AutoModelForCausalLM._model_mapping
 
 
 def _config(source: str, options: Mapping[str, Any]) -> Any:

@@ -12,8 +12,8 @@ from apportion.protocols.model import ModelSpec
 
 __all__ = ["ALIASES", "files_of", "is_url", "model_spec"]
 
-ALIASES = ("smollm2",)
-"""Names of models that apportion fetches by itself."""
+ALIASES = ("smollm2", "shapes")
+"""Names of models that apportion fetches, or brings along."""
 
 
 def model_spec(
@@ -65,7 +65,7 @@ def model_spec(
         if not str(model):
             raise InputError("The name of the model is an empty string. Write 'smollm2' for the demo model.")
         return ModelSpec(str(model), tokenizer, processor, allow_missing=allow_missing)
-    if tokenizer is not None and model is not None:
+    if (tokenizer is not None or processor is not None) and model is not None:
         return ModelSpec(_name_of(model), tokenizer, processor, objects=model)
     what = "None" if model is None else f"this {type(model).__name__}: {' '.join(shown(model, 60).split())}"
     raise InputError(
@@ -87,6 +87,10 @@ def files_of(source: str) -> tuple[str, Mapping[str, Any]]:
     Raises:
         ModelError: there is no such file or folder, or the model cannot be fetched.
     """
+    if source == "shapes":
+        from apportion.models.shapes import shapes_model_path
+
+        return str(shapes_model_path()), {}
     if source in ALIASES:
         from apportion.models.demo import demo_model_path
 

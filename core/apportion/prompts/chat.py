@@ -31,7 +31,8 @@ class Chat:
 
     Args:
         messages: dicts with ``"role"`` and ``"content"`` (a string, or a list of text parts), and any other keys that
-            the template reads, such as ``"tool_calls"``.
+            the template reads, such as ``"tool_calls"``. Parts ``{"type": "image"}`` stand for the pictures of an
+            ``ImageText``; they stay if their turn is absent, because their regions are features of their own.
         by: ``"turns"`` (default; an absent turn is removed together with its framing) or ``"roles"`` (all turns of a
             role are one feature). To split the contents and keep the framing of every turn, use ``"sentences"``,
             ``"words"``, ``"lines"``, ``"paragraphs"``, or a function from a text to its pieces.
@@ -97,6 +98,13 @@ class Chat:
         messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Name a city."}]
         return cls(messages, keep=(), chat_template=CHATML, baseline="")
 
+    @property
+    def image_parts(self) -> int:
+        """Number of parts that stand for pictures."""
+        contents = (message.get("content") for message in self.messages)
+        parts = (part for content in contents if isinstance(content, list | tuple) for part in content)
+        return sum(part.get("type") == "image" for part in parts)
+
 
 def check_chat_options(chat_template: object, template_options: object) -> None:
     """Reject a chat template or options that cannot be used.
@@ -161,8 +169,16 @@ def _check_parts(what: str, content: object) -> None:
     if isinstance(content, Mapping) or not isinstance(content, Sequence) or not content:
         raise InputError(f"{what} must have a string as its content, not {content!r:.80}.")
     for part in content:
-        if not isinstance(part, Mapping) or part.get("type") != "text" or not isinstance(part.get("text"), str):
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if kind == "image" and set(part) == {"type"}:
+            continue
+        if kind == "image":
+            raise InputError(
+                f"{what} has a part with a picture of its own: {part!r:.80}. Write {{'type': 'image'}} in its place, and "
+                "give the pictures in order: ap.ImageText(pictures, chat)."
+            )
+        if kind != "text" or not isinstance(part.get("text"), str):
             raise InputError(
                 f"{what} has a part that is not text: {part!r:.80}. A Chat takes strings and parts such as "
-                "{'type': 'text', 'text': 'Hi'}, but no images or audio."
+                "{'type': 'text', 'text': 'Hi'} and {'type': 'image'}, but no audio."
             )

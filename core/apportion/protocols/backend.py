@@ -7,8 +7,8 @@ the numbers of one-row-at-a-time scoring in fp32 or better.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from jaxtyping import Float
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from apportion.protocols.batch import ScoringBatch
 from apportion.protocols.model import ModelSpec
-from apportion.protocols.row import ModelInput
+from apportion.protocols.row import ModelInput, Row
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -110,6 +110,9 @@ class Layout:
             only if that batch has no other prompt, it is encoded alone. For layouts that are not ``joint``.
         lanes: number of batches that may be in progress at once. Above 1, ``log_probs`` and ``logits`` are called from
             that many threads, for batches that do not continue from one another.
+        media: the layout of batches in which a row has media, if it is another one.
+        kept_media: number of distinct media whose encodings are kept from batch to batch, so that the rows of a batch
+            and of the next ones need not encode them again; ``None`` for any number.
     """
 
     padding: bool
@@ -123,6 +126,17 @@ class Layout:
     source_sharing: bool = False
     lanes: int = 1
     prefix_rows: int | None = None
+    media: Layout | None = None
+    kept_media: int | None = None
+
+    def without_sharing(self) -> Layout:
+        """The layout without shared prefixes."""
+        media = None if self.media is None else self.media.without_sharing()
+        return replace(self, prefix_sharing=False, packing=False, media=media)
+
+    def of(self, rows: Iterable[Row]) -> Layout:
+        """The layout of batches of these rows."""
+        return self.media if self.media is not None and any(row.media for row in rows) else self
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,10 +190,14 @@ class Session(Protocol):
     A session with the capability ``LOGITS`` is also a ``LogitsSession``. One with ``GENERATE`` is also a
     ``GenerateSession``. One with ``GRADIENTS``, ``HIDDEN_STATES`` or ``ATTENTIONS`` is also an ``InsideSession``.
 
-    Optional attribute, read if it exists:
+    Optional attributes, read if they exist:
 
     - ``target_tokenizer``: the tokenizer of targets, if the layout is not ``joint``. A text is encoded as its
       ``text_target``. Without this attribute, ``tokenizer`` encodes targets too.
+    - ``processor``: the model's processor, which input adapters of media need.
+    - ``media_kinds``: ``frozenset[str]``, the kinds of media that it reads. Without this attribute, ``"image"`` if it
+      has the capability ``IMAGES``, and else none.
+    - ``encoded_media``: ``int``, number of media that it has encoded since it was opened, each time anew.
     """
 
     @property

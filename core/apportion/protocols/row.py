@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -17,25 +19,36 @@ class Media:
     Two media are equal if their kind and digest are equal; caches, the evaluation memory and the planner rely on that.
 
     Attributes:
-        kind: kind of input, such as ``"image"``.
+        kind: kind of input, such as ``"image"``. A session states the kinds that it reads.
         digest: hash of the content, in hexadecimal.
-        data: the content, in any form that the session accepts; not compared.
+        data: the content, or a function that makes it, so that thousands of perturbed pictures need not be kept; not
+            compared. Images are arrays ``UInt8[H, W, 3]``; for other kinds, any form that the session accepts.
     """
 
     kind: str
     digest: str
     data: object = field(default=None, compare=False, repr=False)
 
+    def content(self) -> Any:
+        """The content; made now if ``data`` is a function."""
+        return self.data() if callable(self.data) else self.data
+
     @classmethod
-    def of(cls, kind: str, data: bytes | np.ndarray) -> Media:
-        """Make media with the digest of these bytes, or of this array's shape, dtype and values."""
+    def of(cls, kind: str, data: bytes | np.ndarray, again: Callable[[], object] | None = None) -> Media:
+        """Make media with the digest of these bytes, or of this array's shape, dtype and values.
+
+        Args:
+            kind: kind of input.
+            data: the content.
+            again: makes the same content again, to be kept in its place.
+        """
         digest = hashlib.blake2b(digest_size=16)
         if isinstance(data, np.ndarray):
             digest.update(f"{data.shape}{data.dtype.str}".encode())
             digest.update(np.ascontiguousarray(data).tobytes())
         else:
             digest.update(data)
-        return cls(kind, digest.hexdigest(), data)
+        return cls(kind, digest.hexdigest(), data if again is None else again)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from apportion.protocols.row import ModelInput
 from apportion.rendering.encoder import Encoder, added_around, check_encodable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from apportion.protocols.backend import Session
+
 __all__ = ["AdaptContext", "PromptText"]
 
 Ids = tuple[int, ...]
+
+Make = Callable[[str, str], Any]
+"""Makes a registered object of its kind and short form."""
 
 RECENT = 16
 """Number of texts that are remembered with their ids."""
@@ -44,6 +50,11 @@ class AdaptContext:
         closed: prompts end with the special tokens that the tokenizer appends to a text, because the model reads the
             target apart from them. Otherwise these are left out: the target continues the prompt.
         as_target: texts are what a decoder writes, and not prompts.
+        processor: the model's processor, if the session has one and reads media.
+        writer: turns texts into the token ids of whole prompts, with the tokenizer's special tokens or without, such as
+            those of a chat with pictures; ``None`` to tokenise the texts as they are.
+        make: makes an object that a plugin has registered, of its kind and short form, such as
+            ``make("fills", "blur:20")``; raises ``InputError`` for unknown ones. ``None`` where no plugins are loaded.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -51,6 +62,9 @@ class AdaptContext:
     request_id: str = ""
     closed: bool = False
     as_target: bool = False
+    processor: Any = None
+    writer: Callable[[Sequence[str], bool], Sequence[Ids]] | None = field(default=None, repr=False)
+    make: Make | None = field(default=None, repr=False)
     _encoder: Encoder = field(init=False, repr=False, compare=False)
     _around: tuple[Ids, Ids] = field(init=False, repr=False, compare=False)
     _recent: deque[tuple[Ids, PromptText]] = field(init=False, repr=False, compare=False)
@@ -60,6 +74,18 @@ class AdaptContext:
         object.__setattr__(self, "_encoder", Encoder(self.tokenizer, as_target=self.as_target))
         object.__setattr__(self, "_around", added_around(self.tokenizer, as_target=self.as_target))
         object.__setattr__(self, "_recent", deque(maxlen=RECENT))
+
+    @classmethod
+    def of_session(cls, session: Session, seed: int = 0, request_id: str = "", *, make: Make | None) -> AdaptContext:
+        """The context of prompts for a session."""
+        return cls(
+            session.tokenizer,
+            seed,
+            request_id,
+            closed=not session.layout.joint,
+            processor=getattr(session, "processor", None),
+            make=make,
+        )
 
     @property
     def before(self) -> tuple[int, ...]:
@@ -91,6 +117,20 @@ class AdaptContext:
         known = (PromptText(text, special_tokens) for text in texts[:RECENT])
         self._recent.extend(zip(found[:RECENT], known, strict=True))
         return found
+
+    def prompts(self, texts: Sequence[str], *, special_tokens: bool = True) -> list[ModelInput]:
+        """Make model inputs of whole prompts: by ``writer`` if there is one, else by ``encode``.
+
+        Args:
+            texts: whole prompts.
+            special_tokens: as for ``encode``.
+        """
+        write = self.writer
+        if write is None:
+            return [ModelInput(ids) for ids in self.encode(texts, special_tokens=special_tokens)]
+        for text in texts:
+            check_encodable("prompt", text)
+        return [ModelInput(ids) for ids in write(texts, special_tokens)]
 
     def text_of(self, ids: tuple[int, ...]) -> PromptText | None:
         """The text that was recently encoded to these ids, if there is one."""

@@ -40,6 +40,7 @@ class Provenance:
         cached: distinct model inputs whose scores were cached by an earlier run.
         forwarded_tokens: number of tokens that the model read to score them. What it read to write the target is not
             counted, nor is the one row that may be scored to compare two spellings of the target.
+        encoded_media: number of media, such as pictures, that the model encoded to score them.
         seconds: wall-clock time of the run in seconds; runs of ``attribute_many`` overlap.
         model: the model, as the user named it.
         fingerprint: hash of the model's configuration and of a sample of its weights.
@@ -84,6 +85,7 @@ class Provenance:
     score_unit: str = ""
     step_scores: Mapping[str, Any] = field(default_factory=dict)
     step_evaluations: int = 0
+    encoded_media: int = 0
 
     @property
     def method_evaluations(self) -> int:

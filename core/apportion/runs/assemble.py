@@ -117,6 +117,7 @@ def _provenance(
         evaluations=max(tally.evaluations, game.evaluations - tally.cached) + steps.tally.evaluations,
         cached=tally.cached + steps.tally.cached,
         forwarded_tokens=tally.forwarded_tokens + steps.tally.forwarded_tokens,
+        encoded_media=tally.encoded_media + steps.tally.encoded_media,
         model=info.model,
         backend=info.backend,
         device=info.device,

@@ -91,7 +91,7 @@ class ContextOf:
         by: Any = "words" if self.features is None else self.features
         before, after = _around(self.template, text)
         whole, alone = Text(f"{before}{context}{after}", by=by), Text(context, by=by)
-        encoding = AdaptContext(session.tokenizer, closed=not session.layout.joint)
+        encoding = AdaptContext.of_session(session, make=None)
         adapter = resolver.adapter(whole, None, encoding)
         inside = _features_within(adapter, whole.text, session.tokenizer, len(before), len(before) + len(context))
         if by != TOKENS:

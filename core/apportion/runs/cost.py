@@ -55,6 +55,7 @@ class Cost:
         measured: the trials that the rate was measured in; empty if nothing has to be read.
         target_end: why a target that the model wrote ends where it does, as in ``Provenance``; ``None`` if the target
             was given.
+        encoded_media: number of media, such as pictures, that the model would encode.
     """
 
     method: str
@@ -72,6 +73,7 @@ class Cost:
     at_most: bool = False
     measured: str = ""
     target_end: str | None = None
+    encoded_media: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain Python values."""
@@ -123,6 +125,7 @@ class Cost:
             ("prompt", f"{counted(self.features, 'feature')}, {target}"),
             ("evaluations", f"{most}{counted(self.evaluations, 'distinct prompt')} in {batches}"),
             ("tokens", f"{about}{counted(self.forwarded_tokens, 'token')} to forward" + self._saved()),
+            *([("media", f"{about}{counted(self.encoded_media, 'picture')} to encode")] if self.encoded_media else []),
             ("time", f"{about or 'about '}{duration(self.seconds)}{rate}"),
             *([("measured", self.measured)] if self.measured else []),
             *memory_line(self.model_bytes, self.batch_bytes, "the largest batch"),
@@ -177,6 +180,7 @@ def estimate_cost(request: Request, scorer: Scorer, game: Callable[[Ask], Game],
         at_most=adaptive or request.until is not None,
         measured=measured,
         target_end=request.target.end,
+        encoded_media=rehearsal.encoded_media,
     )
 
 

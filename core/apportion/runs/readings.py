@@ -106,6 +106,7 @@ class Readings:
 
     def _count(self, tally: Tally, prompts: Sequence[ModelInput]) -> None:
         self.tally.forwarded_tokens += tally.forwarded_tokens
+        self.tally.encoded_media += tally.encoded_media
         self.tally.notes += tally.notes
         if not self._read.issuperset(prompts):
             self.tally.evaluations += tally.evaluations

@@ -16,6 +16,7 @@ from apportion.runs.calibration import Probe, Speed, growing_probes, measured
 from apportion.runs.rehearsed_inside import RehearsedInside
 from apportion.runs.run import Question, Scoring
 from apportion.runs.white_box import Embedded, Tracing
+from apportion.scoring.media import KeptMedia
 from apportion.scoring.plan import Plan
 from apportion.scoring.prefix_tree import common_prefix
 from apportion.scoring.scorer import Scorer
@@ -61,6 +62,12 @@ class Rehearsal:
     def whole_tokens(self) -> int:
         """Number of tokens that it would read if every prompt were read whole."""
         return sum(plan.whole_tokens for plan in self.plans) + self._inside.tokens
+
+    @property
+    def encoded_media(self) -> int:
+        """Number of media that the model would encode."""
+        kept = KeptMedia(self.plans[0].layout.kept_media if self.plans else None)
+        return sum(kept.read([plan.rows[i] for i in batch.rows]) for plan in self.plans for batch in plan.batches)
 
     @property
     def batches(self) -> int:

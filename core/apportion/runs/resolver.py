@@ -151,7 +151,7 @@ class Resolver:
         target_fn_name, target_fn_object, steps = self._functions(target_fn, target_options, step_scores, contrast)
         other = None if contrast is None else self._targets.checked("contrast", contrast)
         given = None if target is None else self._targets.checked("target", target)
-        context = AdaptContext(self._session.tokenizer, seed, request_id, closed=not self._session.layout.joint)
+        context = AdaptContext.of_session(self._session, seed, request_id, make=self._plugins.make)
         adapter = self.adapter(prompt, features, context)
         renderer = Renderer(adapter, context)
         reference = getattr(target_fn_object, "reference", None)

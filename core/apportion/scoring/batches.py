@@ -43,7 +43,7 @@ class Batches:
     def _layout(self) -> Layout:
         """The session's layout now: it may find out during a run that a shortcut gives other numbers."""
         layout = self._session.layout
-        return layout if self._share else replace(layout, prefix_sharing=False, packing=False)
+        return layout if self._share else layout.without_sharing()
 
     def plan(self, rows: Sequence[Row], also: Sequence[Sequence[Row]], kept: ModelInput | None) -> Plan:
         """Plan how to score rows.
@@ -53,7 +53,7 @@ class Batches:
             also: rows with the same prompts and other targets, if each batch is also read with those.
             kept: tokens that the session will keep by then.
         """
-        made = plan(rows, self._layout, self._session.row_bytes, self._session.info.memory_budget, kept)
+        made = plan(rows, self._layout.of(rows), self._session.row_bytes, self._session.info.memory_budget, kept)
         return read_again(made, also, kept) if also else made
 
     def run(

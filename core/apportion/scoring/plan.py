@@ -18,6 +18,7 @@ from apportion.errors import counted
 from apportion.protocols.backend import Layout
 from apportion.protocols.batch import ScoringBatch
 from apportion.protocols.row import ModelInput, Row
+from apportion.scoring.media import windows
 from apportion.scoring.prefix_groups import nested_groups
 from apportion.scoring.prefix_tree import common_prefix, in_tree_order, reused_tokens
 
@@ -191,16 +192,19 @@ class _Room:
     memory_budget: int
     firsts: dict[ModelInput, int] = field(init=False)
     """The first row with each prompt, if rows share the encoding of their prompts."""
+    windows: list[int] = field(init=False)
+    """The window of each row, in which the media of its rows are kept."""
 
     def __post_init__(self) -> None:
         sources = [row.source for row in self.rows] if self.layout.source_sharing else []
         object.__setattr__(self, "firsts", {source: i for i, source in reversed(list(enumerate(sources)))})
+        object.__setattr__(self, "windows", windows(self.rows, self.layout.kept_media))
 
     def order(self, i: int) -> tuple[int, ...]:
         """The place of a row in the order of batches: longest first, and rows that share an encoding together."""
         row, layout = self.rows[i], self.layout
         together = (self.firsts[row.source],) if layout.source_sharing and layout.padding else ()
-        return (-len(row.prompt), *together, -len(row.target), i)
+        return (self.windows[i], -len(row.prompt), *together, -len(row.target), i)
 
     def padded(self, longest: Row, targets: int, prefix: int) -> int:
         """Maximum number of rows in a batch with this longest prompt and target."""

@@ -10,14 +10,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from apportion.errors import CapabilityError, InputError, counted
-from apportion.protocols.backend import Capability, Session
+from apportion.errors import CapabilityError, InputError, counted, listing
+from apportion.protocols.backend import Session
 from apportion.protocols.batch import ScoringBatch
 from apportion.protocols.progress import ProgressEvent, Report
 from apportion.protocols.row import ModelInput, Row
 from apportion.protocols.targets import Needs, Scores
 from apportion.scoring.altered import chunks, values_of_altered
 from apportion.scoring.batches import Batches
+from apportion.scoring.media import encoded_media, media_kinds
 from apportion.scoring.parts import Part, distinct_rows
 from apportion.scoring.plan import Plan
 from apportion.scoring.readout import FlatLogits, LastLogits, Readout, check_shape
@@ -33,12 +34,14 @@ class Tally:
         evaluations: number of inputs scored.
         cached: number of inputs whose scores were cached.
         forwarded_tokens: number of tokens that the model read.
+        encoded_media: number of media that the session encoded.
         notes: sentences that a reader of the result should know.
     """
 
     evaluations: int = 0
     cached: int = 0
     forwarded_tokens: int = 0
+    encoded_media: int = 0
     notes: list[str] = field(default_factory=list)
 
     def take_one(self, other: Tally) -> None:
@@ -147,8 +150,10 @@ class Scorer:
             BatchTooLargeError: memory ran out.
             PluginError: a session or plugin returned another shape.
         """
+        before = encoded_media(self.session)
         with self._batches.turns.taken():
             found: Tensor = self._score_batch(session=self.session, batch=batch, read=read or self.readout)
+        self.tally.encoded_media += encoded_media(self.session) - before
         if read is None:
             wanted = (batch.n_rows, self.readout.width(batch))
             check_shape("scoring a batch (a session, or a plugin's apportion_score)", found, wanted)
@@ -193,9 +198,11 @@ class Scorer:
                     "tokens. Use the model's own tokenizer, or resize the model's embedding for added tokens."
                 )
         self._check_lengths(rows)
-        if any(item.media for item in inputs) and Capability.IMAGES not in self.session.capabilities:
+        kinds, read = {one.kind for item in inputs for one in item.media}, media_kinds(self.session)
+        if not kinds <= read:
             raise CapabilityError(
-                f"The prompt contains media, but the backend {info.backend!r} reads only text with this model."
+                f"The prompt contains media ({listing(sorted(kinds - read))}), but the backend {info.backend!r} reads "
+                f"only {listing(['text', *sorted(read)])} with this model."
             )
 
     def _check_lengths(self, rows: Sequence[Row]) -> None:

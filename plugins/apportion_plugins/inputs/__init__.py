@@ -8,6 +8,7 @@ from apportion.hooks.hookspecs import hookimpl
 from apportion.hooks.registry import Register
 from apportion.prompts.chat import Chat
 from apportion.prompts.documents import Documents
+from apportion.prompts.image_text import ImageText
 from apportion.prompts.template import Template
 from apportion.prompts.text import Text
 
@@ -22,12 +23,13 @@ def apportion_register_inputs(register: Register) -> None:
     register("text", Text, summary="a text split into words, tokens, sentences, lines, paragraphs or custom pieces")
     register("template", Template, summary="a text with slots, their baselines, and groups of slots")
     register("chat", Chat, summary="a conversation: turns, roles or pieces of messages, and tools")
+    register("image_text", ImageText, summary="pictures with a text: regions of the pictures, and parts of the text")
     register("documents", Documents, summary="a question about documents: the documents or pieces of them")
 
 
 @hookimpl
 def apportion_adapt_input(prompt: object, context: AdaptContext) -> InputAdapter | None:
-    """Adapt ``Text``, ``Template``, ``Chat`` and ``Documents``."""
+    """Adapt the prompt types of this package."""
     if isinstance(prompt, Text):
         from apportion_plugins.inputs.text import text_adapter
 
@@ -44,4 +46,8 @@ def apportion_adapt_input(prompt: object, context: AdaptContext) -> InputAdapter
         from apportion_plugins.inputs.documents import DocumentsAdapter
 
         return DocumentsAdapter(prompt, context)
+    if isinstance(prompt, ImageText):
+        from apportion_plugins.inputs.image_text import ImageTextAdapter
+
+        return ImageTextAdapter(prompt, context)
     return None

@@ -33,6 +33,12 @@ class ChatAdapter:
     """Renders each coalition as a conversation, with the chat template."""
 
     def __init__(self, prompt: Chat, context: AdaptContext) -> None:
+        if prompt.image_parts and context.processor is None:
+            raise InputError("A chat with parts of the type 'image' needs a model that reads pictures.")
+        if prompt.image_parts and context.writer is None:
+            raise InputError(
+                "The chat has parts of the type 'image', but no pictures: pass ap.ImageText(pictures, chat)."
+            )
         self._context = context
         self._prompt = prompt
         self._turns = turns_of(prompt)
@@ -68,7 +74,7 @@ class ChatAdapter:
     def render(self, mask: Bool[Tensor, "S F"]) -> list[ModelInput]:
         """Render the conversation of each coalition with the chat template."""
         texts = [self._text(row, mask_row) for row, mask_row in zip(*self._rows(mask), strict=True)]
-        return [ModelInput(ids) for ids in self._context.encode(texts, special_tokens=False)]
+        return self._context.prompts(texts, special_tokens=False)
 
     def _rows(self, mask: Bool[Tensor, "S F"]) -> tuple[list[list[bool]], list[list[bool]]]:
         return self._units.present(mask).tolist(), mask.tolist()

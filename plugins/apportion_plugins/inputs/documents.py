@@ -57,7 +57,7 @@ class DocumentsAdapter:
     def render(self, mask: Bool[Tensor, "S F"]) -> list[ModelInput]:
         """Render the prompt of each coalition."""
         texts = [self._text(row) for row in self._units.present(mask).tolist()]
-        return [ModelInput(ids) for ids in self._context.encode(texts, special_tokens=self._writer is None)]
+        return self._context.prompts(texts, special_tokens=self._writer is None)
 
     def _wider(self) -> dict[str, list[int]]:
         """Units of whole documents, by name and by text."""

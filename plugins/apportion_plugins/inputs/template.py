@@ -48,7 +48,7 @@ class TemplateAdapter:
     def render(self, mask: Bool[Tensor, "S F"]) -> list[ModelInput | Alternatives]:
         """Render one input for each coalition, or for each coalition and baseline draw."""
         texts = [self._coalition(row, draw) for row in mask.tolist() for draw in self._draws]
-        inputs = [ModelInput(ids) for ids in self._context.encode(texts)]
+        inputs = self._context.prompts(texts)
         if self.draws == 1:
             return list(inputs)
         return [Alternatives(tuple(inputs[i : i + self.draws])) for i in range(0, len(inputs), self.draws)]

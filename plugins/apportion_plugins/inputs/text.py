@@ -50,7 +50,7 @@ class PieceAdapter:
         """Render and tokenise the text of each coalition."""
         present = self._units.present(mask).tolist()
         texts = [self._pieces.join(row, self._baseline) for row in present]
-        return [ModelInput(ids) for ids in self._context.encode(texts)]
+        return self._context.prompts(texts)
 
     def _segments(self) -> tuple[Segment, ...]:
         pieces = self._pieces

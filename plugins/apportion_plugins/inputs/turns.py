@@ -39,7 +39,7 @@ class WholeTurns:
         for turn, (message, here) in enumerate(zip(self._messages, present, strict=True)):
             if here:
                 found.append(_marked(message, turn) if marks else message)
-            elif self._baseline is not None:
+            elif self._baseline is not None or _pictures(message):
                 frame = {key: message[key] for key in FRAME if key in message}
                 found.append(frame | {"content": _as_content(self._baseline, message)})
         return found
@@ -91,9 +91,17 @@ def _roles(prompt: Chat) -> list[str]:
     return [str(message["role"]) for message in prompt.messages]
 
 
-def _as_content(text: str, message: Message) -> object:
-    """A text in the same form as the message's content, because templates may rely on it."""
-    return [{"type": "text", "text": text}] if isinstance(message.get("content"), list | tuple) else text
+def _as_content(text: str | None, message: Message) -> object:
+    """A text in the same form as the message's content, because templates may rely on it; with its pictures."""
+    if not isinstance(message.get("content"), list | tuple):
+        return text
+    return [*_pictures(message), *([] if text is None else [{"type": "text", "text": text}])]
+
+
+def _pictures(message: Message) -> list[Any]:
+    """The parts of the content that stand for pictures."""
+    content = message.get("content")
+    return [part for part in content if part["type"] == "image"] if isinstance(content, list | tuple) else []
 
 
 def _texts(message: Message) -> list[str]:
@@ -101,7 +109,7 @@ def _texts(message: Message) -> list[str]:
     content = message.get("content")
     if content is None:
         return []
-    return [content] if isinstance(content, str) else [part["text"] for part in content]
+    return [content] if isinstance(content, str) else [part["text"] for part in content if part["type"] == "text"]
 
 
 def _with_texts(message: Message, texts: Sequence[str]) -> Message:
@@ -110,7 +118,8 @@ def _with_texts(message: Message, texts: Sequence[str]) -> Message:
         return message
     if isinstance(content, str):
         return message | {"content": texts[0]}
-    return message | {"content": [{**part, "text": text} for part, text in zip(content, texts, strict=True)]}
+    given = iter(texts)
+    return message | {"content": [part | {"text": next(given)} if "text" in part else part for part in content]}
 
 
 def _shown(message: Message) -> str:

@@ -153,9 +153,10 @@ def cost(attribution: Attribution) -> str:
     """Evaluations, tokens and time."""
     provenance = attribution.provenance
     cached = f" ({provenance.cached:,} more from the cache)" if provenance.cached else ""
+    media = f"{counted(provenance.encoded_media, 'encoded picture')}, " if provenance.encoded_media else ""
     return (
         f"{counted(provenance.evaluations, 'evaluation')}{cached}, {counted(provenance.forwarded_tokens, 'token')}, "
-        f"{provenance.seconds:.3g} s"
+        f"{media}{provenance.seconds:.3g} s"
     )
 
 

@@ -1,0 +1,1 @@
+"""Image-text models: pictures are encoded once each, and read by rows of tokens."""

@@ -1,0 +1,178 @@
+"""The session of a model that reads pictures with text."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from apportion.errors import BackendError
+from apportion.protocols.backend import Capability, Layout
+from apportion.protocols.batch import ScoringBatch
+from apportion.protocols.row import ModelInput, Row
+from apportion_backends.torch.comparing import Traits
+from apportion_backends.torch.generating import generated
+from apportion_backends.torch.loading import OpenModel
+from apportion_backends.torch.model_session import batch_size
+from apportion_backends.torch.pictures.probe import PictureTraits
+from apportion_backends.torch.pictures.reader import PictureReader, taken, target_places
+from apportion_backends.torch.pictures.remembered import picture_traits
+from apportion_backends.torch.pictures.vision_inputs import processor_settings
+from apportion_backends.torch.session import TorchSession
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["ImageTextSession"]
+
+
+class ImageTextSession(TorchSession):
+    """A causal ``transformers`` model on one device that also reads pictures.
+
+    Each distinct picture is encoded once, and its features are read by all rows that have it. Where that is not proven
+    for a model, it reads rows one at a time, from pixels. Rows without pictures are read as those of any causal model.
+
+    Args:
+        model: the open model, its tokenizer and its processor.
+        traits: shortcuts that the model allows for text; see ``probe``.
+        memory_budget: bytes a batch may take.
+
+    Attributes:
+        processor: the model's processor.
+    """
+
+    def __init__(self, model: OpenModel, traits: Traits, memory_budget: int) -> None:
+        self.processor: Any = model.processor
+        self._owned = model.owned
+        self._encoded_before = 0
+        self._reader: PictureReader | None = None
+        super().__init__(model, traits, memory_budget)
+
+    @property
+    def encoded_media(self) -> int:
+        """Number of pictures encoded so far."""
+        return self._encoded_before + (self._reader.encoded if self._reader is not None else 0)
+
+    @property
+    def layout(self) -> Layout:
+        """The layout that this model allows, and that of rows with pictures."""
+        own = super().layout.without_sharing() if self._directed else super().layout
+        found, refused = self._seen, self._guard.refused
+        batching = self._reuses and found.batching and "batching" not in refused
+        tokens, overhead = batch_size(self.model, batching=batching)
+        media = Layout(
+            padding=batching and found.padding and "padding" not in refused,
+            prefix_sharing=False,
+            batch_tokens=tokens,
+            batch_overhead=overhead,
+            kept_media=max(1, self._feature_budget // found.feature_bytes) if found.feature_bytes else None,
+        )
+        return replace(own, media=media)
+
+    @property
+    def _feature_budget(self) -> int:
+        """Bytes of features that are kept from batch to batch."""
+        return self._memory_budget // 2
+
+    @property
+    def _directed(self) -> bool:
+        """True if the model reads prompts in both directions, and must be told where the target begins."""
+        return bool(self._seen.types.of_target)
+
+    @property
+    def _reuses(self) -> bool:
+        """True if pictures are encoded apart from rows; a user's code may look at what it is given."""
+        return self._seen.reuse and self._guard.doubt != "always"
+
+    def generate(
+        self,
+        prompt: ModelInput,
+        options: Mapping[str, object],
+        seed: int,
+        room: int | None = None,
+        stop: Sequence[str] = (),
+    ) -> tuple[int, ...]:
+        """The model's continuation of a prompt with pictures or without; see ``TorchSession.generate``.
+
+        Raises:
+            InputError: the model's ``generate`` does not take an option, or refuses its value, or it has no effect.
+        """
+        if self._reads_as_text([Row(prompt.ids, prompt.ids, prompt.media)]):
+            return super().generate(prompt, options, seed, room, stop)
+        reader = self._opened_reader()
+        arguments = reader.prompt(prompt)
+        ids = arguments.pop("input_ids")
+        return generated(self.model, self.tokenizer, ids, options, seed, room, stop, inputs=arguments)
+
+    def fingerprint(self) -> str:
+        """A hash of the model as it is now, and of the settings of its processor."""
+        return self._with_settings(super().fingerprint())
+
+    def checksum(self) -> str:
+        """A hash of everything that decides the model's scores.
+
+        Raises:
+            CapabilityError: hooks, replaced functions, or weights that are not in memory.
+        """
+        return self._with_settings(super().checksum())
+
+    def _read(self, batch: ScoringBatch) -> Float[Tensor, "B T D"]:
+        if self._reads_as_text(batch.rows):
+            return super()._read(batch)
+        reader, rows = self._opened_reader(), batch.rows
+        if self._reuses or not any(row.media for row in rows):
+            return self._at_targets(reader.from_features(rows), rows)
+        alone = [self._at_targets(reader.from_pixels(row), [row])[0] for row in rows]
+        return torch.nn.utils.rnn.pad_sequence(alone, batch_first=True)
+
+    def _at_targets(self, arguments: Mapping[str, Any], rows: Sequence[Row]) -> Float[Tensor, "B T D"]:
+        """States at the positions before the target tokens: hidden ones if the head is linear, else logits."""
+        options = {"use_cache": False, "return_dict": True}
+        if self._traits.linear_head:
+            states = self.model.base_model(**arguments, **options)[0]
+            return self._read_by_head(states, target_places(rows, states.device))
+        logits: Tensor = self.model(**arguments, **options).logits
+        return taken(logits, target_places(rows, logits.device))
+
+    def _reads_as_text(self, rows: Sequence[Row]) -> bool:
+        """True for rows without pictures, unless the model must be told where their targets begin."""
+        if not any(row.media for row in rows):
+            return not self._directed
+        if self._seen.refusal:
+            raise BackendError(f"This model cannot read pictures here: {self._seen.refusal}.")
+        return False
+
+    def _opened_reader(self) -> PictureReader:
+        reader = self._reader
+        if reader is None:
+            tokens, _ = batch_size(self.model, batching=True)
+            reader = self._reader = PictureReader(
+                self.model, self.processor, self._seen.types, budget=self._feature_budget, tokens_at_once=tokens
+            )
+        return reader
+
+    def _with_settings(self, name: str) -> str:
+        return hashlib.blake2b(f"{name} {processor_settings(self.processor)}".encode(), digest_size=16).hexdigest()
+
+    def _adapt(self, model: PreTrainedModel) -> None:
+        self._seen: PictureTraits = picture_traits(model, self.processor, owned=self._owned)
+        self._encoded_before, self._reader = self.encoded_media, None
+        super()._adapt(model)
+        if not self._seen.refusal:
+            self.capabilities |= {Capability.IMAGES}
+
+    def _look(self) -> None:
+        super()._look()
+        if self._traits.linear_head and not self._seen.linear_head and not self._seen.refusal:
+            self._traits = replace(self._traits, linear_head=False, packing=False)
+        self._notes = (*self._notes, *self._seen.notes())
+
+    def _forget(self) -> None:
+        super()._forget()
+        if self._reader is not None:
+            self._reader.tower.forget()

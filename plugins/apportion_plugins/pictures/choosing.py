@@ -1,0 +1,193 @@
+"""Regions and fills, from the forms in which users give them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+from apportion.errors import InputError, UnknownNameError, listing, shown
+from apportion.protocols.pictures import Fill, Region, Segmenter
+from apportion_plugins.pictures.fills import Colour, Replacement
+from apportion_plugins.pictures.loading import load_picture
+from apportion_plugins.pictures.segmenters import of_labels
+
+__all__ = ["chosen_fill", "chosen_regions", "fill_name"]
+
+Pixels = np.ndarray
+Mask = np.ndarray
+Make = Callable[[str, str], Any]
+
+
+def chosen_regions(
+    given: object, pixels: UInt8[Pixels, "H W 3"], name: str, processor: Any, make: Make | None
+) -> tuple[list[Region], list[str]]:
+    """The regions of a picture, and notes on them.
+
+    Args:
+        given: ``segments`` of this picture, as the user gave them.
+        pixels: the picture.
+        name: name of the picture, for messages.
+        processor: the model's processor.
+        make: makes registered segmenters.
+
+    Raises:
+        InputError: they do not fit the picture, or are of another type.
+    """
+    if given is None:
+        return [], []
+    if isinstance(given, str):
+        given = _made("segmenters", given, make)
+    if isinstance(given, Segmenter):
+        regions = _of_segmenter(given, pixels, processor)
+    else:
+        regions = _of_masks(given, pixels.shape[:2], name)
+    return regions, list(_notes(regions, name))
+
+
+def _of_segmenter(segmenter: Segmenter, pixels: UInt8[Pixels, "H W 3"], processor: Any) -> list[Region]:
+    found = list(segmenter.segment(pixels, processor))
+    kind = type(segmenter).__name__
+    for one in found:
+        mask = getattr(one, "mask", None)
+        if not isinstance(one, Region) or not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
+            raise InputError(f"The segmenter {kind} returned {shown(one)}; it must return Regions with masks of bool.")
+        if mask.shape != pixels.shape[:2]:
+            raise InputError(
+                f"The segmenter {kind} returned a mask of the shape {mask.shape} for a picture of {pixels.shape[:2]}."
+            )
+    return found
+
+
+def _of_masks(given: object, shape: tuple[int, ...], name: str) -> list[Region]:
+    """Regions of a label map, of masks, or of boxes."""
+    if isinstance(given, Mapping):
+        return [Region(str(key), _mask(one, shape, f"{key!r}")) for key, one in given.items()]
+    if isinstance(given, Sequence):
+        if not given:
+            raise InputError(f"The list of segments of {name} is empty. Give None to keep the picture whole.")
+        noun = "box" if _is_box(given[0]) else "mask"
+        return [Region(f"{noun} {i}", _mask(one, shape, f"segment {i}")) for i, one in enumerate(given, 1)]
+    labels = _array(given)
+    if labels is None or labels.ndim != 2 or labels.dtype.kind not in "iub":
+        raise InputError(
+            f"segments={shown(given)} is not the name of a segmenter, a label map Int[H, W], a list of masks, or a list "
+            "of boxes."
+        )
+    _check_shape(labels, shape, "label map")
+    if labels.dtype == np.bool_:
+        return [Region("mask 1", labels)]
+    return of_labels(labels)
+
+
+def _mask(given: object, shape: tuple[int, ...], what: str) -> Bool[Mask, "H W"]:
+    """A mask, or a box as a mask."""
+    if _is_box(given):
+        return _box(given, shape, what)
+    mask = _array(given)
+    if mask is None or mask.ndim != 2:
+        raise InputError(
+            f"The {what} must be a mask Bool[H, W] or a box (left, top, right, bottom), and not {shown(given)}."
+        )
+    _check_shape(mask, shape, what)
+    if mask.dtype != np.bool_ and not np.isin(mask, (0, 1)).all():
+        raise InputError(f"The {what} has other numbers than 0 and 1, so it is not a mask.")
+    return mask.astype(bool)
+
+
+def _box(given: Any, shape: tuple[int, ...], what: str) -> Bool[Mask, "H W"]:
+    left, top, right, bottom = (float(side) for side in given)
+    height, width = shape[:2]
+    if not (0 <= left < right <= width and 0 <= top < bottom <= height):
+        raise InputError(
+            f"The {what}, ({left:g}, {top:g}, {right:g}, {bottom:g}), must be (left, top, right, bottom) within the "
+            f"{width} × {height} pixels of the picture."
+        )
+    mask = np.zeros((height, width), bool)
+    mask[round(top) : max(round(top) + 1, round(bottom)), round(left) : max(round(left) + 1, round(right))] = True
+    return mask
+
+
+def _is_box(given: object) -> bool:
+    array = _array(given)
+    return array is not None and array.shape == (4,) and array.dtype.kind in "iuf"
+
+
+def _check_shape(mask: np.ndarray, shape: tuple[int, ...], what: str) -> None:
+    if mask.shape != tuple(shape[:2]):
+        raise InputError(
+            f"The {what} has the shape {mask.shape}, but the picture has {tuple(shape[:2])} (height, width)."
+        )
+
+
+def _array(given: object) -> np.ndarray | None:
+    """An array or tensor, or a list of numbers, as an array; ``None`` for anything else."""
+    try:
+        array = np.asarray(given.cpu() if hasattr(given, "cpu") else given)
+    except Exception:  # lists of different lengths, and objects of any kind
+        return None
+    return array if array.dtype != object else None
+
+
+def _notes(regions: Sequence[Region], name: str) -> Sequence[str]:
+    notes = []
+    empty = [region.name for region in regions if not region.mask.any()]
+    if empty:
+        notes.append(f"regions of {name} without any pixel have no effect: {listing(map(repr, empty), 6)}")
+    covered = np.logical_or.reduce([region.mask for region in regions]) if regions else np.ones((1, 1), bool)
+    left = float((~covered).mean())
+    if left:
+        notes.append(f"{left:.1%} of {name} is in no region, and always present")
+    return notes
+
+
+def chosen_fill(given: object, max_pixels: int, make: Make | None) -> Fill:
+    """The fill that a user gave.
+
+    Raises:
+        InputError: it is not a fill, a colour or a picture.
+    """
+    if isinstance(given, Fill):
+        return given
+    if isinstance(given, str):
+        return _named_fill(given, max_pixels, make)
+    if isinstance(given, list | tuple):
+        if len(given) == 3 and all(isinstance(one, int | np.integer) and 0 <= one <= 255 for one in given):
+            return Colour((int(given[0]), int(given[1]), int(given[2])))
+        raise InputError(f"fill={shown(given)} is not a colour: give red, green and blue, each from 0 to 255.")
+    return Replacement(load_picture(given, "the fill", max_pixels).pixels)
+
+
+def _named_fill(given: str, max_pixels: int, make: Make | None) -> Fill:
+    """A registered fill, a colour, or the path of a picture."""
+    try:
+        found: Fill = _made("fills", given, make)
+        return found
+    except UnknownNameError as unknown:
+        from PIL import ImageColor
+
+        try:
+            return Colour(ImageColor.getrgb(given)[:3])
+        except ValueError:
+            if Path(given).expanduser().is_file():
+                return Replacement(load_picture(given, "the fill", max_pixels).pixels)
+            raise InputError(f"{unknown} A colour such as '#808080', and the path of a picture, work too.") from None
+
+
+def fill_name(given: object) -> str:
+    """A name of a fill for views."""
+    if isinstance(given, str):
+        return Path(given).name
+    if isinstance(given, list | tuple):
+        return f"colour {tuple(given)}"
+    return str(getattr(given, "name", None) or (type(given).__name__ if isinstance(given, Fill) else "another picture"))
+
+
+def _made(kind: str, text: str, make: Make | None) -> Any:
+    if make is None:
+        raise InputError(f"{text!r} cannot be looked up here, because no plugins are loaded; give an object.")
+    return make(kind, text)
+
