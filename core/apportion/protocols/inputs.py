@@ -39,6 +39,7 @@ class InputAdapter(Protocol):
 
     - ``segments``: ``Sequence[Segment]``, the full prompt in order, for highlighted text, and for targets: the text
       that they continue, if the adapter did not encode it with its context.
+    - ``pictures``: ``Sequence[Picture]``, the pictures of the prompt, whose regions are features, for views.
     - ``draws``: ``int``, inputs per coalition when ``render`` returns ``Alternatives`` (default 1).
     - ``notes``: ``Sequence[str]``, sentences to include in the result.
     - ``feature_of_token``: ``Sequence[int | None]``, the feature of each token of the full prompt, for prompts whose

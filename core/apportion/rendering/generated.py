@@ -59,6 +59,7 @@ class GeneratedAdapter:
         )
         self.generated: tuple[int | None, ...] = tuple(range(len(own), len(self.features)))
         self.segments = tuple(getattr(adapter, "segments", ()))
+        self.pictures = tuple(getattr(adapter, "pictures", ()))
         self.feature_of_token = getattr(adapter, "feature_of_token", None)
         self.draws: int = getattr(adapter, "draws", 1)
         self.notes: Sequence[str] = getattr(adapter, "notes", ())

@@ -16,6 +16,7 @@ from apportion.files import checked_path
 from apportion.phrases import quoted
 from apportion.protocols.estimands import EFFICIENT
 from apportion.protocols.features import Feature, Segment
+from apportion.protocols.pictures import Picture
 from apportion.results import result_json
 from apportion.results.display import plugins_or_installed
 from apportion.results.html_view import HtmlView
@@ -67,6 +68,8 @@ class Attribution:
         changed: the result was read from a file that was changed after it was saved, so its values and its arguments
             may not belong together: it is shown, but neither evaluated nor refined.
         signed: the sign of a value says whether the feature raises or lowers the score; ``False`` for magnitudes.
+        pictures: pictures of the prompt with the regions that are features. A file holds their pixels only if they were
+            saved.
     """
 
     features: tuple[Feature, ...]
@@ -88,6 +91,7 @@ class Attribution:
     plugins: Plugins | None = field(default=None, repr=False)
     changed: bool = field(default=False, repr=False)
     signed: bool = True
+    pictures: tuple[Picture, ...] = ()
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -244,14 +248,19 @@ class Attribution:
 
         Console().print(self.plot("terminal"))
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: str | Path, *, pixels: bool = False) -> Path:
         """Write the result to a JSON file, atomically.
+
+        Args:
+            path: path of the file.
+            pixels: include the pixels of pictures. Without them, the file holds their sizes and regions, and views need
+                the pictures again: ``result.plot("image", images=…)``.
 
         Raises:
             InputError: ``path`` is not a path.
             ResultError: ``extras`` contain something that JSON cannot represent, or the file cannot be written.
         """
-        return result_json.write(self.to_dict(), checked_path("save", path))
+        return result_json.write(self.to_dict(pixels=pixels), checked_path("save", path))
 
     @classmethod
     def load(cls, path: str | Path) -> Attribution:
@@ -268,9 +277,9 @@ class Attribution:
         """
         return cls(**result_json.read(checked_path("load", path)))
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self, *, pixels: bool = False) -> dict[str, Any]:
         """Convert to plain Python values, as ``save`` writes them."""
-        return result_json.to_dict(self)
+        return result_json.to_dict(self, pixels=pixels)
 
     def __getstate__(self) -> dict[str, Any]:
         """State for pickling and copying, without ``plugins``, which cannot leave the process."""

@@ -15,6 +15,7 @@ import numpy as np
 from apportion.errors import InputError, ResultError, listing
 from apportion.files import read_text, write_atomically
 from apportion.protocols.features import Feature, Segment
+from apportion.results.picture_json import picture_from_json, picture_to_json
 from apportion.results.provenance import Provenance
 from apportion.results.recipe import recipe_of_dict
 from apportion.results.seal import SEAL, intact, seal_of
@@ -36,8 +37,13 @@ _ARRAYS = ("values", "token_values", "std_error", "token_std_error", "top_agreem
 _PLAIN = ("estimand", "base_value", "full_value", "target_text", "signed")
 
 
-def to_dict(result: Any) -> dict[str, Any]:
-    """Convert an ``Attribution`` to plain values for JSON; NaN becomes ``None``."""
+def to_dict(result: Any, *, pixels: bool = False) -> dict[str, Any]:
+    """Convert an ``Attribution`` to plain values for JSON; NaN becomes ``None``.
+
+    Args:
+        result: the attribution.
+        pixels: include the pixels of its pictures.
+    """
     data: dict[str, Any] = {"schema": SCHEMA, "version": SCHEMA_VERSION}
     data |= {name: getattr(result, name) for name in _PLAIN}
     data["features"] = [_feature(feature) for feature in result.features]
@@ -48,6 +54,8 @@ def to_dict(result: Any) -> dict[str, Any]:
     data["step_scores"] = {name: plain(values) for name, values in result.step_scores.items()}
     data["extras"] = {str(key): plain(value) for key, value in result.extras.items()}
     data["recipe"] = None if result.recipe is None else asdict(result.recipe)
+    if result.pictures:
+        data["pictures"] = [picture_to_json(picture, pixels=pixels) for picture in result.pictures]
     # A file that was changed is not made whole by saving it again.
     data[SEAL] = "" if result.changed else seal_of(data)
     return data
@@ -144,9 +152,9 @@ def fields_of(data: object, place: str) -> dict[str, Any]:
 
 def _fields(data: dict[str, Any]) -> dict[str, Any]:
     # Files from older versions do not have these fields.
-    data = {"top_agreement": None, "recipe": None, "signed": True, "step_scores": {}} | data
+    data = {"top_agreement": None, "recipe": None, "signed": True, "step_scores": {}, "pictures": []} | data
     known = {"schema", "version", SEAL, "features", "target_tokens", "segments", "provenance", "extras", "recipe"}
-    known |= {"step_scores"}
+    known |= {"step_scores", "pictures"}
     _refuse_unknown("fields", data, known | set(_ARRAYS) | set(_PLAIN))
     _refuse_unknown("provenance fields", data["provenance"], {f.name for f in fields(Provenance)})
     _check_types(data)
@@ -165,6 +173,7 @@ def _fields(data: dict[str, Any]) -> dict[str, Any]:
         provenance=Provenance(**provenance),
         step_scores=_step_scores(data["step_scores"], len(data["target_tokens"])),
         extras=data["extras"],
+        pictures=tuple(picture_from_json(picture, len(features)) for picture in data["pictures"]),
         recipe=None if data["recipe"] is None else recipe_of_dict(data["recipe"]),
         **{name: data[name] for name in _PLAIN},
     )

@@ -84,6 +84,7 @@ def assemble(
         base_value=_known(game, present=False),
         full_value=estimate.full_value if full is None else full,
         segments=tuple(getattr(request.adapter, "segments", ())),
+        pictures=tuple(getattr(request.adapter, "pictures", ())),
         provenance=provenance,
         extras=dict(estimate.extras),
         step_scores=steps.values,
