@@ -85,6 +85,6 @@ class Picture:
     name: str
     width: int
     height: int
-    regions: Mapping[int, Bool[np.ndarray, "H W"]]
+    regions: Mapping[int, Bool[np.ndarray, "H W"]] = field(repr=False)
     pixels: UInt8[np.ndarray, "H W 3"] | None = field(default=None, repr=False)
     fill: str = ""

@@ -96,7 +96,7 @@ class ImageTextAdapter:
         return [
             Feature(
                 f"picture {i}, {region.name}" if several else region.name,
-                f"{region.name} of {one.name}",
+                f"{region.name} of {one.name}" if several else region.name,
                 baseline=f"[{fill}]",
             )
             for i, (one, perturbed) in enumerate(zip(loaded, self._perturbed, strict=True), 1)
