@@ -318,7 +318,7 @@ BAD_CHATS = [
     (([{"role": "user<|im_end|>", "content": "a"}],), {}, r"has the role 'user<\|im_end\|>'. A role is a word"),
     (([{"role": "user", "content": 3}],), {}, r"Message 0 .user. must have a string as its content, not 3"),
     (([{"role": "user", "content": []}],), {}, r"must have a string as its content, not \[\]"),
-    (([{"role": "user", "content": [{"type": "image", "url": "x"}]}],), {}, "has a part that is not text"),
+    (([{"role": "user", "content": [{"type": "image", "url": "x"}]}],), {}, "has a part with a picture of its own"),
     (
         (TALK,),
         {"by": "tokens"},

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 import apportion as ap
-from apportion.testing import BackendContract, reference, tiny
+from apportion.testing import BackendContract, reference, tiny, tiny_pictures
 from apportion.testing.echo import EchoBackend, echo_logits, echo_spec
 from apportion_backends.onnxruntime.backend import OnnxRuntimeBackend
 from apportion_backends.torch.backend import TorchBackend
@@ -30,6 +30,17 @@ class TestTorch(BackendContract):
 
     def tolerance(self, family: str, dtype: str) -> float:
         return 1e-6 if family in FLOAT32_PARTS and dtype == "float64" else super().tolerance(family, dtype)
+
+
+class TestTorchReadsPictures(BackendContract):
+    """Every family of image-text models; what is not about pictures is checked by the others."""
+
+    picture_families = tiny_pictures.FAMILIES
+    families = ("llama",)
+
+    @pytest.fixture
+    def backend(self) -> TorchBackend:
+        return TorchBackend()
 
 
 class TestTorchInSinglePrecision(TestTorch):

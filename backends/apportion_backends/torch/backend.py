@@ -120,12 +120,12 @@ class TorchBackend:
             ) from error
         if memory_budget is None:
             memory_budget = _default_memory_budget(input_device(module))
-        traits = remembered_traits(module) if model.owned else traits_of_object(module)
         opened = replace(model, model=module)
         if opened.processor is not None:
             if compile:
                 raise BackendError("compile=True fuses the layers of models of text only. Leave it out.")
-            return ImageTextSession(opened, traits, memory_budget)
+            return ImageTextSession(opened, memory_budget)
+        traits = remembered_traits(module) if model.owned else traits_of_object(module)
         if not is_encoder_decoder(module):
             return TorchSession(opened, traits, memory_budget, compiled=compile)
         if compile:

@@ -71,6 +71,11 @@ class Traits:
     linear_head: bool
     supports_logits_to_keep: bool
 
+    @classmethod
+    def none(cls) -> Traits:
+        """No shortcut: rows are read alone, and the model makes its logits itself."""
+        return cls(False, False, False, False, None, None, False, False)
+
     def without_places(self) -> Traits:
         """Only the shortcuts by which every token stands as far from the beginning as it does in a row alone.
 

@@ -24,19 +24,19 @@ from apportion.models.coverage import (
 from apportion.models.dtypes import torch_dtype
 from apportion.models.folder import check_folder, has_tokenizer
 from apportion.models.hub import hub_options
+from apportion.models.processor import is_processor, named_processor, open_processor
 from apportion.models.quiet import quiet_transformers
 from apportion.models.spec import ALIASES, files_of, is_url
 from apportion.models.tokenizer import open_tokenizer
 from apportion_backends.torch.adapter import Adapter, adapter_of
 from apportion_backends.torch.encoder_decoder import is_encoder_decoder
-from apportion_backends.torch.pictures.opening import is_processor, named_processor, open_processor
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from apportion.protocols.model import ModelSpec
 
-__all__ = ["OpenModel", "holds_encoder_decoder", "is_transformers_pair", "open_model"]
+__all__ = ["OpenModel", "holds_encoder_decoder", "holds_pictures", "is_transformers_pair", "open_model"]
 
 NOWHERE = "no-adapter"
 """Name of a subfolder that no model has."""
@@ -124,6 +124,17 @@ def holds_encoder_decoder(spec: ModelSpec) -> bool:
         source, options = files_of(spec.source)
         adapter = adapter_of(source, local_files_only=bool(options.get("local_files_only")))
         return reads_apart(source if adapter is None else adapter.base, {**options, **spec.config})
+    except Exception:  # loading says what is wrong with them
+        return False
+
+
+def holds_pictures(spec: ModelSpec) -> bool:
+    """True if a spec holds or names a model that would be opened with its processor; false if files cannot be read."""
+    if spec.objects is not None:
+        return spec.processor is not None or is_processor(spec.tokenizer)
+    try:
+        source, options = files_of(spec.source)
+        return reads_pictures(source, {**options, **spec.config})
     except Exception:  # loading says what is wrong with them
         return False
 

@@ -51,6 +51,7 @@ class ModelSession(ABC):
         traits: shortcuts that the model allows; see ``probe``.
         memory_budget: bytes a batch may take.
         joint: prompt and target are read as one sequence.
+        structure: findings on the model by its structure; ``None`` for those of the usual probe.
 
     Attributes:
         capabilities: everything that the session can do with the model.
@@ -61,14 +62,22 @@ class ModelSession(ABC):
     _limit: int | None
     _activations: RowBytes
 
-    def __init__(self, model: OpenModel, traits: Traits, memory_budget: int, *, joint: bool) -> None:
+    def __init__(
+        self,
+        model: OpenModel,
+        traits: Traits,
+        memory_budget: int,
+        *,
+        joint: bool,
+        structure: StructureLog | None = None,
+    ) -> None:
         self._model: PreTrainedModel | None = model.model
         self.tokenizer = model.tokenizer
         self._name, self._notes_on_opening = model.name, model.notes
         self._memory_budget = memory_budget
         self._joint = joint
         self._inside: ModelInside | None = None
-        self._structure = StructureLog(model.model, traits)
+        self._structure = structure or StructureLog(model.model, traits)
         self._look()
 
     @abstractmethod

@@ -26,6 +26,7 @@ from apportion_backends.torch.model_session import ModelSession, batch_size
 from apportion_backends.torch.packed import PackedModel
 from apportion_backends.torch.packed_attention import TrunkAttention
 from apportion_backends.torch.prefix import PrefixStore
+from apportion_backends.torch.structure import StructureLog
 from apportion_backends.torch.tracing import trace
 
 if TYPE_CHECKING:
@@ -46,14 +47,23 @@ class TorchSession(ModelSession):
         traits: shortcuts that the model allows; see ``probe``.
         memory_budget: bytes a batch may take.
         compiled: fuse what is between matrix products.
+        structure: findings on the model by its structure; ``None`` for those of the usual probe.
     """
 
-    def __init__(self, model: OpenModel, traits: Traits, memory_budget: int, *, compiled: bool = False) -> None:
+    def __init__(
+        self,
+        model: OpenModel,
+        traits: Traits,
+        memory_budget: int,
+        *,
+        compiled: bool = False,
+        structure: StructureLog | None = None,
+    ) -> None:
         self._compiled = compiled
         self._prefixes: PrefixStore | None = None
         self._packed: PackedModel | None = None
         self._trunk_attention: TrunkAttention | None = None
-        super().__init__(model, traits, memory_budget, joint=True)
+        super().__init__(model, traits, memory_budget, joint=True, structure=structure)
 
     @property
     def layout(self) -> Layout:

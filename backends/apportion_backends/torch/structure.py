@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import FunctionType
 from typing import Any
@@ -215,9 +215,19 @@ class StructureLog:
     Args:
         model: the model, which was just probed.
         traits: findings of the probe.
+        find: probes the model when its structure has changed.
+        holds: checks that a model whose weights have changed still has its traits.
     """
 
-    def __init__(self, model: PreTrainedModel, traits: Traits) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        traits: Traits,
+        *,
+        find: Callable[[PreTrainedModel], Traits] = probe,
+        holds: Callable[[PreTrainedModel, Traits], bool] = still_holds,
+    ) -> None:
+        self._find, self._holds = find, holds
         state = observe(model)
         self._known = [(state, Findings.of(traits, state))]
         self._last: ModelState | None = None
@@ -237,11 +247,11 @@ class StructureLog:
         state = observe(model)
         trained = self._versions != state.versions
         entry = next((one for one in reversed(self._known) if one[0].parts == state.parts), None)
-        if entry is not None and trained and not still_holds(model, entry[1].traits):
+        if entry is not None and trained and not self._holds(model, entry[1].traits):
             self._known.remove(entry)
             entry = None
         if entry is None:
-            traits = probe(model)
+            traits = self._find(model)
             # Some models set attributes in their first forward pass.
             state = observe(model)
             entry = state, Findings.of(traits, state)

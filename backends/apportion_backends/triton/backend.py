@@ -80,11 +80,11 @@ class TritonBackend:
 
         Raises:
             BackendError: the device or dtype does not exist here, ``kernels`` is neither of the two, the model is on a
-                CPU and kernels are not interpreted, or it is an encoder–decoder model.
+                CPU and kernels are not interpreted, or it is an encoder–decoder model or reads pictures.
             ModelError: the model is not causal.
         """
         # Imported here, so that listing backends stays fast.
-        from apportion_backends.torch.loading import holds_encoder_decoder
+        from apportion_backends.torch.loading import holds_encoder_decoder, holds_pictures
         from apportion_backends.torch.session import TorchSession
         from apportion_backends.triton.runtime import interpreting
         from apportion_backends.triton.session import TritonSession
@@ -99,6 +99,11 @@ class TritonBackend:
         if holds_encoder_decoder(spec):
             raise BackendError(
                 "Triton kernels are for causal models, and this is an encoder–decoder model. Use backend='torch'."
+            )
+        if holds_pictures(spec):
+            raise BackendError(
+                "Triton kernels are for models of text, and this one is opened with a processor of pictures. Use "
+                "backend='torch'."
             )
         inner = TorchBackend().load(spec, device=device, dtype=dtype, memory_budget=memory_budget)
         assert isinstance(inner, TorchSession)

@@ -28,5 +28,7 @@ def shapes_model_path() -> Path:
         raise ModelError(f"The weights of the model 'shapes' are missing from {FOLDER}. Install apportion again.")
     found = hashlib.sha256(weights.read_bytes()).hexdigest()
     if found != SHA256:
-        raise ModelError(f"The weights of the model 'shapes' have the hash {found}, not {SHA256}. Install apportion again.")
+        raise ModelError(
+            f"The weights of the model 'shapes' have the hash {found}, not {SHA256}. Install apportion again."
+        )
     return FOLDER

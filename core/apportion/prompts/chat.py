@@ -172,10 +172,10 @@ def _check_parts(what: str, content: object) -> None:
         kind = part.get("type") if isinstance(part, Mapping) else None
         if kind == "image" and set(part) == {"type"}:
             continue
-        if kind == "image":
+        if kind in ("image", "image_url"):
             raise InputError(
-                f"{what} has a part with a picture of its own: {part!r:.80}. Write {{'type': 'image'}} in its place, and "
-                "give the pictures in order: ap.ImageText(pictures, chat)."
+                f"{what} has a part with a picture of its own: {part!r:.80}. Write {{'type': 'image'}} in its place, "
+                "and give the pictures in order: ap.ImageText(pictures, chat)."
             )
         if kind != "text" or not isinstance(part.get("text"), str):
             raise InputError(

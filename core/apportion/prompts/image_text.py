@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from apportion.errors import InputError, listing, shown
+from apportion.errors import InputError, shown
 from apportion.options import whole_number
 from apportion.prompts.chat import Chat
 from apportion.prompts.common import PIECES, Splitter, check_by
@@ -41,10 +41,10 @@ class ImageText:
             of boxes ``(left, top, right, bottom)`` in pixels. ``None`` for a picture that is always present. For
             several pictures, a name or ``None`` holds for each of them; anything else is a list with one item each.
         fill: replacement of absent pixels: ``"mean"`` (the picture's mean colour), ``"local_mean"``, ``"blur"``,
-            ``"noise"``, ``"inpaint"`` (see ``apportion fills``), a colour (``"black"``, ``"#808080"``, or red, green and
-            blue), another picture, or an object with ``fill``.
-        text_by: parts of a string that are features: ``"words"``, ``"sentences"``, ``"lines"``, ``"paragraphs"``, or a
-            function from the text to its pieces. ``None`` for none: the text is always present.
+            ``"noise"``, ``"inpaint"`` (see ``apportion fills``), a colour (``"black"``, ``"#808080"``, or red, green
+            and blue), another picture, or an object with ``fill``.
+        text_by: parts of a string that are features: ``"words"``, ``"sentences"``, ``"lines"``, ``"paragraphs"``, or
+            a function from the text to its pieces. ``None`` for none: the text is always present.
         max_pixels: pixels of the largest picture that is accepted.
 
     Raises:

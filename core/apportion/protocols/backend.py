@@ -33,6 +33,8 @@ __all__ = [
     "Session",
     "SessionInfo",
     "Unavailable",
+    "encoded_media",
+    "media_kinds",
 ]
 
 
@@ -339,3 +341,15 @@ class Backend(Protocol):
             ModelError: the model does not exist, cannot be read, or cannot be scored.
         """
         ...
+
+
+def media_kinds(session: Session) -> frozenset[str]:
+    """The kinds of media that a session reads."""
+    images = frozenset({"image"} if Capability.IMAGES in session.capabilities else ())
+    found: frozenset[str] = getattr(session, "media_kinds", images)
+    return found
+
+
+def encoded_media(session: Session) -> int:
+    """Number of media that a session has encoded so far; 0 if it does not count them."""
+    return int(getattr(session, "encoded_media", 0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from apportion.errors import InputError, counted
 if TYPE_CHECKING:
     from jaxtyping import UInt8
 
-__all__ = ["Pixels", "PictureWriter", "image_token_ids", "placeholder", "processed"]
+__all__ = ["PictureWriter", "Pixels", "image_token_ids", "placeholder", "processed"]
 
 Ids = tuple[int, ...]
 Pixels = np.ndarray
@@ -129,10 +130,14 @@ def processed(
     Raises:
         InputError: the processor refuses the text or the pictures.
     """
+    images = [list(pictures)] if pictures else None
     try:
-        found: Mapping[str, Any] = processor(
-            images=[list(pictures)] if pictures else None, text=[text], add_special_tokens=special_tokens, **options
-        )
+        with warnings.catch_warnings():
+            # Processors make arrays of tensors in a way that NumPy is about to drop.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            found: Mapping[str, Any] = processor(
+                images=images, text=[text], add_special_tokens=special_tokens, **options
+            )
         return found
     except REFUSALS as error:
         raise InputError(

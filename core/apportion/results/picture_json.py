@@ -53,7 +53,8 @@ def picture_from_json(data: Mapping[str, Any], features: int) -> Picture:
             raise ValueError(f"a region of a picture belongs to feature {feature!r} of {features}")
         regions[int(feature)] = _mask(lengths, width, height)
     png = data["png"]
-    return Picture(data["name"], width, height, regions, None if png is None else _pixels(png, width, height), data["fill"])
+    pixels = None if png is None else _pixels(png, width, height)
+    return Picture(data["name"], width, height, regions, pixels, data["fill"])
 
 
 def run_lengths(mask: Bool[np.ndarray, "H W"]) -> list[int]:

@@ -4,22 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from apportion.protocols.backend import Capability, Session
 from apportion.protocols.row import Media, Row
 
-__all__ = ["KeptMedia", "encoded_media", "media_kinds", "windows"]
-
-
-def media_kinds(session: Session) -> frozenset[str]:
-    """The kinds of media that a session reads."""
-    images = frozenset({"image"} if Capability.IMAGES in session.capabilities else ())
-    found: frozenset[str] = getattr(session, "media_kinds", images)
-    return found
-
-
-def encoded_media(session: Session) -> int:
-    """Number of media that a session has encoded so far; 0 if it does not count them."""
-    return int(getattr(session, "encoded_media", 0))
+__all__ = ["KeptMedia", "windows"]
 
 
 class KeptMedia:
@@ -47,20 +34,18 @@ class KeptMedia:
         return new
 
 
-def windows(rows: Sequence[Row], capacity: int | None) -> list[int]:
+def windows(rows: Sequence[Row], capacity: int) -> list[int]:
     """Divide rows into windows, so that the media of each can be kept while its rows are read.
 
     Rows with the same media are in the same window. Within a window, rows may be read in any order.
 
     Args:
         rows: the rows.
-        capacity: maximum number of distinct media in a window; ``None`` for any number.
+        capacity: maximum number of distinct media in a window.
 
     Returns:
         The number of each row's window, from 0.
     """
-    if capacity is None:
-        return [0] * len(rows)
     number, held = 0, set[Media]()
     found: dict[tuple[Media, ...], int] = {}
     for media in dict.fromkeys(row.media for row in rows):

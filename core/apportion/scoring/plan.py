@@ -198,7 +198,8 @@ class _Room:
     def __post_init__(self) -> None:
         sources = [row.source for row in self.rows] if self.layout.source_sharing else []
         object.__setattr__(self, "firsts", {source: i for i, source in reversed(list(enumerate(sources)))})
-        object.__setattr__(self, "windows", windows(self.rows, self.layout.kept_media))
+        most = self.layout.kept_media
+        object.__setattr__(self, "windows", [0] * len(self.rows) if most is None else windows(self.rows, most))
 
     def order(self, i: int) -> tuple[int, ...]:
         """The place of a row in the order of batches: longest first, and rows that share an encoding together."""

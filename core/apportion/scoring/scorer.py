@@ -11,14 +11,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from apportion.errors import CapabilityError, InputError, counted, listing
-from apportion.protocols.backend import Session
+from apportion.protocols.backend import Session, encoded_media, media_kinds
 from apportion.protocols.batch import ScoringBatch
 from apportion.protocols.progress import ProgressEvent, Report
 from apportion.protocols.row import ModelInput, Row
 from apportion.protocols.targets import Needs, Scores
 from apportion.scoring.altered import chunks, values_of_altered
 from apportion.scoring.batches import Batches
-from apportion.scoring.media import encoded_media, media_kinds
 from apportion.scoring.parts import Part, distinct_rows
 from apportion.scoring.plan import Plan
 from apportion.scoring.readout import FlatLogits, LastLogits, Readout, check_shape
@@ -200,9 +199,10 @@ class Scorer:
         self._check_lengths(rows)
         kinds, read = {one.kind for item in inputs for one in item.media}, media_kinds(self.session)
         if not kinds <= read:
+            what = f" of the kind {listing(map(repr, sorted(kinds - read)))}" if read else ""
             raise CapabilityError(
-                f"The prompt contains media ({listing(sorted(kinds - read))}), but the backend {info.backend!r} reads "
-                f"only {listing(['text', *sorted(read)])} with this model."
+                f"The prompt contains media{what}, but the backend {info.backend!r} reads only "
+                f"{listing(['text', *sorted(read)])} with this model."
             )
 
     def _check_lengths(self, rows: Sequence[Row]) -> None:

@@ -33,12 +33,13 @@ from apportion.protocols.inside import InsideSession
 from apportion.protocols.model import ModelSpec
 from apportion.protocols.row import Media, ModelInput, Row
 from apportion.scoring.batches import Batches
-from apportion.testing import reference, tiny
+from apportion.testing import reference, tiny, tiny_pictures
 from apportion.testing.contract import Contract
 from apportion.testing.exporting import check_export
 from apportion.testing.generating import check_stop_texts
 from apportion.testing.inside import check_gradient, check_logits_of_embeddings, check_trace, hooks_of
 from apportion.testing.randomness import only_its_own_generator
+from apportion.testing.reading_pictures import check_pictures
 from apportion.testing.rows import Rows, rows_of, scored, scored_rows
 
 __all__ = ["BackendContract"]
@@ -58,7 +59,9 @@ class BackendContract(Contract):
         dtypes: dtypes of the weights.
         tolerances: largest difference from the reference in nats, by dtype.
         device: device to run on; ``None`` leaves the choice to the backend.
-        media: two different media, for backends that read more than text.
+        media: two different media, for backends that read more than text, and models of their own.
+        picture_families: architectures of ``apportion.testing.tiny_pictures`` to check, for backends that read pictures
+            with models of transformers.
     """
 
     families: ClassVar[Sequence[str]] = ("llama", "gpt2", "qwen3")
@@ -66,6 +69,7 @@ class BackendContract(Contract):
     tolerances: ClassVar[Mapping[str, float]] = {"float64": 1e-9, "float32": 1e-4, "bfloat16": 0.2, "float16": 0.03}
     device: ClassVar[str | None] = None
     media: ClassVar[Sequence[Media]] = ()
+    picture_families: ClassVar[Sequence[str]] = ()
 
     @pytest.fixture
     def backend(self) -> Backend:
@@ -76,6 +80,8 @@ class BackendContract(Contract):
         """Run a check once for each family and dtype that it requests."""
         if "family" in metafunc.fixturenames:
             metafunc.parametrize("family", self.families)
+        if "picture_family" in metafunc.fixturenames:
+            metafunc.parametrize("picture_family", self.picture_families)
         if "dtype" in metafunc.fixturenames:
             metafunc.parametrize("dtype", self.dtypes)
 
@@ -256,6 +262,20 @@ class BackendContract(Contract):
                 assert worst <= self.tolerance(self.families[0], dtype), (
                     f"A row with {len(row.media)} media is off by {worst:.3g} nats."
                 )
+
+    def test_pictures_are_read(self, backend: Backend, picture_family: str) -> None:
+        """Rows with pictures get the scores of rows read alone from pixels, in one batch, in another order, and alone.
+
+        Prompts and targets have several lengths, pictures several sizes, and one prompt has two pictures.
+        """
+        if isinstance(backend.availability(), Unavailable):
+            pytest.skip(f"{backend.info.name} is unavailable")
+        spec = tiny_pictures.spec(picture_family)
+        session = backend.load(spec, device=self.device, dtype=None, memory_budget=None)
+        try:
+            check_pictures(session, picture_family, self.tolerances["float32"])
+        finally:
+            session.close()
 
     def test_it_names_the_model_it_scores(self, backend: Backend) -> None:
         """Two sessions of one model have one fingerprint and checksum; ``claims`` opens nothing and never raises."""

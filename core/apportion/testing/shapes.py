@@ -37,7 +37,7 @@ COLOURS = {"red": (220, 40, 40), "green": (40, 180, 60), "blue": (50, 70, 220), 
 SHAPES = ("circle", "square", "triangle")
 RELATIONS = {"left": "left of", "right": "right of", "above": "above", "below": "below"}
 WORDS = (
-    *"a the is of what colour shape thing left right above below describe picture nothing ? .".split(),
+    *"a the is of what colour shape thing left right above below describe picture nothing ? .".split(),  # noqa: SIM905
     *COLOURS,
     *SHAPES,
 )
@@ -118,8 +118,7 @@ def random_scene(rng: np.random.Generator, things: int | None = None) -> Scene:
     shapes = rng.integers(len(SHAPES), size=things)
     return Scene(
         tuple(
-            Thing(str(colour), SHAPES[shape], *cell)
-            for colour, shape, cell in zip(colours, shapes, cells, strict=True)
+            Thing(str(colour), SHAPES[shape], *cell) for colour, shape, cell in zip(colours, shapes, cells, strict=True)
         )
     )
 

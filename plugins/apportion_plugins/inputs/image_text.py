@@ -32,6 +32,7 @@ from apportion_plugins.pictures.perturbing import PerturbedPicture
 
 __all__ = ["ImageTextAdapter"]
 
+
 class ImageTextAdapter:
     """Renders each coalition as the text of one adapter and the pictures with some regions filled.
 
@@ -59,11 +60,11 @@ class ImageTextAdapter:
             notes += more
             self._perturbed.append(PerturbedPicture(one.pixels, regions, fill, context.seed))
         self._text = _text_of(prompt, context, PictureWriter(context.processor, [one.pixels for one in loaded]))
-        regions = self._region_features(loaded, fill_name(prompt.fill))
-        self.features = _joined(regions, self._text.features)
+        shown = self._region_features(loaded, fill_name(prompt.fill))
+        self.features = _joined(shown, self._text.features)
         if not self.features:
             raise InputError("segments=None and text_by=None leave nothing to attribute to; give at least one of them.")
-        self._split = len(regions)
+        self._split = len(shown)
         self.draws: int = getattr(self._text, "draws", 1)
         self.segments = tuple(
             Segment(one.text, None if one.feature is None else one.feature + self._split) for one in self._text.segments

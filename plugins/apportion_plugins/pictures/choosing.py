@@ -74,8 +74,8 @@ def _of_masks(given: object, shape: tuple[int, ...], name: str) -> list[Region]:
     labels = _array(given)
     if labels is None or labels.ndim != 2 or labels.dtype.kind not in "iub":
         raise InputError(
-            f"segments={shown(given)} is not the name of a segmenter, a label map Int[H, W], a list of masks, or a list "
-            "of boxes."
+            f"segments={shown(given)} is not the name of a segmenter, a label map Int[H, W], a list of masks, or a "
+            "list of boxes."
         )
     _check_shape(labels, shape, "label map")
     if labels.dtype == np.bool_:
@@ -190,4 +190,3 @@ def _made(kind: str, text: str, make: Make | None) -> Any:
     if make is None:
         raise InputError(f"{text!r} cannot be looked up here, because no plugins are loaded; give an object.")
     return make(kind, text)
-

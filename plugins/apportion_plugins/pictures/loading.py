@@ -116,7 +116,7 @@ def _upright(image: Image, name: str, notes: list[str]) -> UInt8[np.ndarray, "H 
         notes.append(f"the grey levels of {name} ({upright.mode}) are read with 8 bits")
     elif "A" in upright.getbands() or "transparency" in upright.info:
         layered = upright.convert("RGBA")
-        if layered.getextrema()[3][0] < 255:
+        if np.asarray(layered)[..., 3].min() < 255:
             notes.append(f"transparent pixels of {name} are shown on white")
         found = np.asarray(Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered).convert("RGB"))
     else:
@@ -153,5 +153,5 @@ def _of_array(given: object, name: str, max_pixels: int) -> LoadedPicture:
     from PIL import Image
 
     notes: list[str] = []
-    image = Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array)
+    image = Image.fromarray(array.squeeze(2) if array.ndim == 3 and array.shape[2] == 1 else array)
     return LoadedPicture(name, _upright(image, name, notes), tuple(notes))

@@ -28,9 +28,7 @@ class PerturbedPicture:
         seed: seed of fills that draw.
     """
 
-    def __init__(
-        self, pixels: UInt8[Pixels, "H W 3"], regions: Sequence[Region], fill: Fill, seed: int
-    ) -> None:
+    def __init__(self, pixels: UInt8[Pixels, "H W 3"], regions: Sequence[Region], fill: Fill, seed: int) -> None:
         self.pixels = pixels
         self.regions = regions
         self._fill, self._seed = fill, seed

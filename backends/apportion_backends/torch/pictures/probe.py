@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -48,7 +48,7 @@ class PictureTraits:
     """
 
     refusal: str = ""
-    types: TokenTypes = TokenTypes((), (), ())
+    types: TokenTypes = field(default_factory=TokenTypes)
     effect: bool = False
     reuse: bool = False
     batching: bool = False

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from apportion.errors import ScoreError
-from apportion.protocols.row import Media, ModelInput, Row
+from apportion.protocols.row import ModelInput, Row
 from apportion_backends.torch.inputs import input_device
 from apportion_backends.torch.pictures.token_types import TokenTypes
 from apportion_backends.torch.pictures.tower import Tower

@@ -1,4 +1,4 @@
-"""Memory of what the probe of pictures found: in a file for models loaded from files, in memory for a user's objects."""
+"""Memory of what the probe of pictures found: in a file for models loaded from files, else in memory."""
 
 from __future__ import annotations
 
@@ -69,7 +69,8 @@ def _traits(data: object) -> PictureTraits | None:
     types = data["types"]
     if set(types) != set(wanted["types"]) or type(types["of_target"]) is not int:
         return None
-    lists = [types[name] for name in ("of_pictures", "of_nothing", "image_ids")]
-    if not all(isinstance(one, list) for one in lists):
+    lists = {name: types[name] for name in ("of_pictures", "of_nothing", "image_ids")}
+    if not all(isinstance(one, list) for one in lists.values()):
         return None
-    return PictureTraits(**{**data, "types": TokenTypes(*map(tuple, lists), of_target=types["of_target"])})
+    known: dict[str, Any] = {name: tuple(one) for name, one in lists.items()}
+    return PictureTraits(**{**data, "types": TokenTypes(**known, of_target=types["of_target"])})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from apportion.errors import BackendError
-from apportion.protocols.backend import Capability, Layout
+from apportion.protocols.backend import WHITE_BOX, Capability, Layout
 from apportion.protocols.batch import ScoringBatch
 from apportion.protocols.row import ModelInput, Row
 from apportion_backends.torch.comparing import Traits
@@ -23,7 +23,10 @@ from apportion_backends.torch.pictures.probe import PictureTraits
 from apportion_backends.torch.pictures.reader import PictureReader, taken, target_places
 from apportion_backends.torch.pictures.remembered import picture_traits
 from apportion_backends.torch.pictures.vision_inputs import processor_settings
+from apportion_backends.torch.probe import probe, still_holds
+from apportion_backends.torch.remembered import remembered_traits, traits_of_object
 from apportion_backends.torch.session import TorchSession
+from apportion_backends.torch.structure import StructureLog
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -39,19 +42,20 @@ class ImageTextSession(TorchSession):
 
     Args:
         model: the open model, its tokenizer and its processor.
-        traits: shortcuts that the model allows for text; see ``probe``.
         memory_budget: bytes a batch may take.
 
     Attributes:
         processor: the model's processor.
     """
 
-    def __init__(self, model: OpenModel, traits: Traits, memory_budget: int) -> None:
+    def __init__(self, model: OpenModel, memory_budget: int) -> None:
         self.processor: Any = model.processor
         self._owned = model.owned
         self._encoded_before = 0
         self._reader: PictureReader | None = None
-        super().__init__(model, traits, memory_budget)
+        traits = self._of_text(model.model, remembered_traits if model.owned else traits_of_object)
+        structure = StructureLog(model.model, traits, find=self._of_text, holds=self._still_holds)
+        super().__init__(model, traits, memory_budget, structure=structure)
 
     @property
     def encoded_media(self) -> int:
@@ -78,6 +82,14 @@ class ImageTextSession(TorchSession):
     def _feature_budget(self) -> int:
         """Bytes of features that are kept from batch to batch."""
         return self._memory_budget // 2
+
+    def _of_text(self, model: PreTrainedModel, find: Callable[[PreTrainedModel], Traits] = probe) -> Traits:
+        """The traits of rows of text; none for a model that must be told where a target begins."""
+        seen = picture_traits(model, self.processor, owned=self._owned)
+        return Traits.none() if seen.types.of_target else find(model)
+
+    def _still_holds(self, model: PreTrainedModel, traits: Traits) -> bool:
+        return traits == Traits.none() or still_holds(model, traits)
 
     @property
     def _directed(self) -> bool:
@@ -165,12 +177,17 @@ class ImageTextSession(TorchSession):
         super()._adapt(model)
         if not self._seen.refusal:
             self.capabilities |= {Capability.IMAGES}
+        if self._directed:  # the white-box passes of text do not say where the target begins
+            self.capabilities -= WHITE_BOX
 
     def _look(self) -> None:
         super()._look()
-        if self._traits.linear_head and not self._seen.linear_head and not self._seen.refusal:
+        if self._directed:
+            self._traits = replace(self._traits, linear_head=self._seen.linear_head)
+        elif self._traits.linear_head and not self._seen.linear_head and not self._seen.refusal:
             self._traits = replace(self._traits, linear_head=False, packing=False)
-        self._notes = (*self._notes, *self._seen.notes())
+        text = () if self._directed else self._notes
+        self._notes = (*text, *self._seen.notes())
 
     def _forget(self) -> None:
         super()._forget()

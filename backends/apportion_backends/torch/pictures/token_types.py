@@ -34,9 +34,9 @@ class TokenTypes:
             directions, and a target (1) in one.
     """
 
-    of_pictures: tuple[str, ...]
-    of_nothing: tuple[str, ...]
-    image_ids: tuple[int, ...]
+    of_pictures: tuple[str, ...] = ()
+    of_nothing: tuple[str, ...] = ()
+    image_ids: tuple[int, ...] = ()
     of_target: int = 0
 
     @classmethod

@@ -112,7 +112,7 @@ class Tower:
 
     def _encode(self, inputs: Sequence[VisionInputs]) -> list[Features]:
         """Features of pictures whose inputs have the same shapes, from one forward pass."""
-        function = self._model.get_image_features
+        function: Any = self._model.get_image_features
         named = inspect.signature(function).parameters
         joined = {name: torch.cat([one[name] for one in inputs]) for name in inputs[0] if name in named}
         output = function(**joined, return_dict=True)

@@ -13,7 +13,7 @@ from apportion.errors import InputError, ModelError
 from apportion.models.quiet import quiet_transformers
 from apportion.models.spec import files_of
 
-__all__ = ["is_processor", "named_processor", "open_processor"]
+__all__ = ["is_processor", "named_processor", "open_processor", "without_video"]
 
 CONFIGS = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
 """Files that may name the class of a processor."""
@@ -59,12 +59,13 @@ def open_processor(source: str, options: Mapping[str, Any]) -> Any:
     with quiet_transformers():
         try:
             try:
-                found = AutoProcessor.from_pretrained(source, **options)
+                opening: Any = AutoProcessor
+                found = opening.from_pretrained(source, **options)
             except (ImportError, ValueError, TypeError, AttributeError) as error:
                 kind = _processor_class(source, options)
                 if kind is None or "video_processor" not in kind.get_attributes():
                     raise error
-                found = _without_video(kind).from_pretrained(source, **options)
+                found = without_video(kind).from_pretrained(source, **options)
         except ImportError as error:
             raise ModelError(f"The processor in {source!r} needs a package that is missing: {_line(error)}") from error
         except Exception as error:  # damaged files fail in many ways
@@ -79,7 +80,7 @@ def open_processor(source: str, options: Mapping[str, Any]) -> Any:
 def _processor_class(source: str, options: Mapping[str, Any]) -> Any:
     """The class that the files name; ``None`` if they name none."""
     import transformers
-    from transformers.utils import cached_file
+    from transformers.utils.hub import cached_file
 
     for name in CONFIGS:
         path = Path(source, name) if Path(source).is_dir() else None
@@ -95,18 +96,21 @@ def _processor_class(source: str, options: Mapping[str, Any]) -> Any:
 
 
 @functools.cache
-def _without_video(kind: Any) -> Any:
-    """The class of a processor without its half for videos, whose check needs torchvision."""
+def without_video(kind: Any) -> Any:
+    """The class of a processor without its half for videos, whose check needs torchvision.
+
+    Args:
+        kind: the class.
+    """
     kept = [name for name in kind.get_attributes() if name != "video_processor"]
 
-    def __init__(self: Any, image_processor: Any = None, tokenizer: Any = None, **options: Any) -> None:
+    @functools.wraps(kind.__init__)  # transformers reads the parameters of the constructor
+    def init(self: Any, image_processor: Any = None, tokenizer: Any = None, **options: Any) -> None:
         options.pop("video_processor", None)
         kind.__init__(self, image_processor, tokenizer, None, **options)
 
-    # transformers reads the parameters of the constructor.
-    functools.update_wrapper(__init__, kind.__init__)
     members = {
-        "__init__": __init__,
+        "__init__": init,
         "get_attributes": classmethod(lambda cls: list(kept)),
         "video_processor": NO_VIDEO,
     }
