@@ -26,6 +26,9 @@ PARTS: Mapping[str, tuple[str, ...]] = {
 RUNNERS: Mapping[str, str] = {"methods": "run", "visualizers": "render", "metrics": "measure"}
 """The method whose keyword-only parameters are the options, for each kind."""
 
+MADE_WITH_OPTIONS = frozenset({"segmenters", "fills"})
+"""Kinds whose options are keyword-only parameters of the factory."""
+
 _CALLS: Mapping[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "samplers": ("sample", ("n_features", "budget", "rng"), ()),
     "methods": ("run", ("game",), ("budget", "rng")),
@@ -80,7 +83,10 @@ def _call_faults(kind: str, made: object) -> Iterator[str]:
     except TypeError as error:
         call = ", ".join([*positional, *(f"{keyword}=…" for keyword in keywords)])
         yield f"cannot be called as {name}({call}): {error}."
-    for extra in list(inspect.signature(function).parameters.values())[len(positional) :]:
+    extras = list(inspect.signature(function).parameters.values())[len(positional) :]
+    if kind in MADE_WITH_OPTIONS:
+        extras += [p for p in inspect.signature(type(made)).parameters.values() if p.default is not p.empty]
+    for extra in extras:
         if extra.kind is extra.POSITIONAL_OR_KEYWORD and extra.name not in keywords:
             yield f"has {extra.name!r} before the star; options are keyword-only parameters, after `*`."
     for option in _options(kind, made).values():
@@ -128,15 +134,24 @@ def _documentation_faults(kind: str, made: object) -> Iterator[str]:
     if not description(described) or description(described).startswith(f"{described.__name__}("):
         yield f"has no docstring on {described.__name__}; describe it in a sentence."
     notes = _notes(kind, made)
+    place = f"{RUNNERS[kind]}()" if kind in RUNNERS else "its docstring"
     for option in _options(kind, made):
         if not notes.get(option):
-            yield f"has an undocumented option {option!r}; describe it under 'Args:' in {RUNNERS[kind]}()."
+            yield f"has an undocumented option {option!r}; describe it under 'Args:' in {place}."
 
 
 def _options(kind: str, made: object) -> Mapping[str, inspect.Parameter]:
-    return named_options(getattr(made, RUNNERS[kind])) if kind in RUNNERS else {}
+    function = _with_options(kind, made)
+    return named_options(function) if function else {}
 
 
 def _notes(kind: str, made: object) -> Mapping[str, str]:
-    function: Callable[..., Any] | None = getattr(made, RUNNERS[kind], None) if kind in RUNNERS else None
+    function = _with_options(kind, made)
     return parameter_notes(function) | parameter_notes(type(made)) if function else {}
+
+
+def _with_options(kind: str, made: object) -> Callable[..., Any] | None:
+    """The function whose keyword-only parameters are the options; ``None`` for kinds without options."""
+    if kind in MADE_WITH_OPTIONS:
+        return type(made)
+    return getattr(made, RUNNERS[kind], None) if kind in RUNNERS else None

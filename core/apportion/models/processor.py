@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -61,7 +62,7 @@ def open_processor(source: str, options: Mapping[str, Any]) -> Any:
             try:
                 opening: Any = AutoProcessor
                 found = opening.from_pretrained(source, **options)
-            except (ImportError, ValueError, TypeError, AttributeError) as error:
+            except (ImportError, OSError, ValueError, TypeError, AttributeError) as error:
                 kind = _processor_class(source, options)
                 if kind is None or "video_processor" not in kind.get_attributes():
                     raise error
@@ -103,18 +104,19 @@ def without_video(kind: Any) -> Any:
         kind: the class.
     """
     kept = [name for name in kind.get_attributes() if name != "video_processor"]
+    place = list(inspect.signature(kind.__init__).parameters).index("video_processor") - 1
 
-    @functools.wraps(kind.__init__)  # transformers reads the parameters of the constructor
-    def init(self: Any, image_processor: Any = None, tokenizer: Any = None, **options: Any) -> None:
-        options.pop("video_processor", None)
-        kind.__init__(self, image_processor, tokenizer, None, **options)
+    def from_args_and_dict(cls: Any, args: Sequence[Any], values: dict[str, Any], **options: Any) -> Any:
+        # Some constructors have no default for it.
+        return super(made, cls).from_args_and_dict([*args[:place], None, *args[place:]], values, **options)
 
     members = {
-        "__init__": init,
         "get_attributes": classmethod(lambda cls: list(kept)),
+        "from_args_and_dict": classmethod(from_args_and_dict),
         "video_processor": NO_VIDEO,
     }
-    return type(kind.__name__, (kind,), members)
+    made: Any = type(kind.__name__, (kind,), members)
+    return made
 
 
 def _line(error: Exception) -> str:

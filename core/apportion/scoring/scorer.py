@@ -200,9 +200,10 @@ class Scorer:
         kinds, read = {one.kind for item in inputs for one in item.media}, media_kinds(self.session)
         if not kinds <= read:
             what = f" of the kind {listing(map(repr, sorted(kinds - read)))}" if read else ""
+            why = getattr(self.session, "media_refusal", "")
             raise CapabilityError(
                 f"The prompt contains media{what}, but the backend {info.backend!r} reads only "
-                f"{listing(['text', *sorted(read)])} with this model."
+                f"{listing(['text', *sorted(read)])} with this model{f': {why}' if why else ''}."
             )
 
     def _check_lengths(self, rows: Sequence[Row]) -> None:

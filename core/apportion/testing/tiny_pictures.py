@@ -108,7 +108,7 @@ def _smolvlm() -> tuple[Any, Any]:
         vision_config={**VISION, "patch_size": 8}, scale_factor=2, pad_token_id=1, image_token_id=tok.image_token_id,
         text_config={"model_type": "llama", **text_config(len(tok), pad_token_id=1)},
     )  # fmt: skip
-    return config, without_video(tf.SmolVLMProcessor)(pictures, tok, image_seq_len=16)
+    return config, without_video(tf.SmolVLMProcessor)(pictures, tok, None, image_seq_len=16)
 
 
 def _qwen(name: str) -> Callable[[], tuple[Any, Any]]:

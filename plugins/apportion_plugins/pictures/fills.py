@@ -134,7 +134,12 @@ class Inpaint:
             ) from error
         # What is absent must not show through.
         known = np.where(absent[..., None], 0, pixels).astype(np.uint8)
-        return np.asarray(cv2.inpaint(known, absent.astype(np.uint8), self.radius, cv2.INPAINT_TELEA))
+        # OpenCV reads beyond the borders of a picture of one row or column.
+        edge = 1 if min(absent.shape) == 1 else 0
+        known = np.pad(known, ((edge, edge), (edge, edge), (0, 0)), mode="edge")
+        gone = np.pad(absent, edge, mode="edge").astype(np.uint8)
+        found = np.asarray(cv2.inpaint(known, gone, self.radius, cv2.INPAINT_TELEA))
+        return found[edge : len(found) - edge, edge : found.shape[1] - edge]
 
 
 class Replacement:

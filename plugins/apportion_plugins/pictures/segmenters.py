@@ -90,12 +90,12 @@ class Patches:
         inputs = processed(processor, placeholder(processor), [pixels], return_tensors="pt")
         rows, columns = _arrangement(processor, inputs)
         height, width = pixels.shape[:2]
-        if rows > height or columns > width:
-            raise InputError(
-                f"The model divides this picture into {rows} × {columns} patches, but it has only {height} × {width} "
-                "pixels. Use another segmenter, or enlarge the picture."
-            )
         top, left, high, wide = _visible(processor, height, width)
+        if rows > high or columns > wide:
+            raise InputError(
+                f"The model divides this picture into {rows} × {columns} patches, but sees only {high:.4g} × "
+                f"{wide:.4g} pixels of it. Use another segmenter, or enlarge the picture."
+            )
         row = ((np.arange(height) - top) * rows // high).clip(0, rows - 1)
         column = ((np.arange(width) - left) * columns // wide).clip(0, columns - 1)
         return cells(row.astype(int), column.astype(int))

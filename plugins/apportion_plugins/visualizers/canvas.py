@@ -111,10 +111,14 @@ class Page:
     @property
     def ramp(self) -> Ramp:
         """Colours that suit the background of the user's matplotlib style."""
+        return self.signed_ramp if self.signed else self.signed_ramp.of_magnitudes()
+
+    @property
+    def signed_ramp(self) -> Ramp:
+        """The same for values with a direction, whatever the others in the figure."""
         *background, alpha = to_rgba(self.figure.get_facecolor())
         red, green, blue = (round(255 * part) for part in background)
-        ramp = DARK if alpha and text_on((red, green, blue)) == (255, 255, 255) else LIGHT
-        return ramp if self.signed else ramp.of_magnitudes()
+        return DARK if alpha and text_on((red, green, blue)) == (255, 255, 255) else LIGHT
 
     def faded(self, colour: Any, share: float) -> str:
         """A colour mixed with the background; PostScript files know no transparency."""

@@ -35,7 +35,7 @@ with _any_backend():
     from matplotlib.figure import Figure
     from matplotlib.patches import FancyBboxPatch, PathPatch, Rectangle
     from matplotlib.path import Path
-    from matplotlib.patheffects import Normal
+    from matplotlib.patheffects import Normal, withStroke
     from matplotlib.text import Annotation, Text
     from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
@@ -62,4 +62,5 @@ __all__ = [
     "rcParams",
     "rc_context",
     "to_rgba",
+    "withStroke",
 ]

@@ -10,12 +10,13 @@ from itertools import pairwise
 from apportion_plugins.visualizers.drawing import Path
 from apportion_plugins.visualizers.text_layout import Box
 
-__all__ = ["HEIGHT", "Curve", "line_tops", "routed"]
+__all__ = ["CROSSING", "HEIGHT", "Curve", "Point", "down", "gaps_between", "line_tops", "routed"]
 
 HEIGHT = 0.27
 """Height of a box."""
 TIGHT = 0.1
 CROSSING = 0.6
+"""Least height between lines of boxes, for curves that go down."""
 LOWEST, RISE = 0.14, 0.16
 BESIDE = 0.05
 """Distance from the ends of a line to curves that pass it."""
@@ -66,7 +67,7 @@ def routed(
 ) -> list[Curve]:
     """A curve for each pair of features and its value; the ends on one side of a box are spread out."""
     ports = _ports(at, [pair for pair, _ in edges])
-    gaps = _gaps(boxes)
+    gaps = gaps_between(boxes)
     curves = []
     for (i, j), value in edges:
         a, b = sorted((i, j), key=lambda k: (at[k].line, at[k].left))
@@ -74,7 +75,8 @@ def routed(
         if at[a].line == at[b].line:
             path = _over(start, end, _height(at[a].centre, at[b].centre))
         else:
-            path = _down(start, end, [(gaps[line], tops[line]) for line in range(at[a].line + 1, at[b].line)])
+            crossed = [(gaps[line], tops[line]) for line in range(at[a].line + 1, at[b].line)]
+            path = down((start[0], start[1] + HEIGHT), end, crossed)
         curves.append(Curve((i, j), value, path))
     return curves
 
@@ -86,9 +88,15 @@ def _over(start: Point, end: Point, height: float) -> Path:
     return Path([start, (start[0], bend), (end[0], bend), end], [Path.MOVETO, *_CURVE])
 
 
-def _down(start: Point, end: Point, lines: Sequence[tuple[Sequence[float], float]]) -> Path:
-    """A curve from line to line; ``lines`` are the gaps and tops of the lines that it crosses between boxes."""
-    points, codes = [(start[0], start[1] + HEIGHT)], [Path.MOVETO]
+def down(start: Point, end: Point, lines: Sequence[tuple[Sequence[float], float]]) -> Path:
+    """A curve downwards, which starts and ends vertically.
+
+    Args:
+        start: its start.
+        end: its end.
+        lines: gaps and tops of the lines of boxes that it crosses.
+    """
+    points, codes = [start], [Path.MOVETO]
     for gaps, top in lines:
         straight = start[0] + (end[0] - start[0]) * (top - start[1]) / (end[1] - start[1])
         x = min(gaps, key=lambda gap: abs(gap - straight))
@@ -103,7 +111,7 @@ def _bent(start: Point, end: Point) -> list[Point]:
     return [(start[0], middle), (end[0], middle), end]
 
 
-def _gaps(boxes: Sequence[Box]) -> dict[int, list[float]]:
+def gaps_between(boxes: Sequence[Box]) -> dict[int, list[float]]:
     """Positions where each line can be crossed: between its boxes, and at its ends."""
     lines: dict[int, list[Box]] = defaultdict(list)
     for box in sorted(boxes, key=lambda box: box.left):

@@ -15,6 +15,7 @@ from apportion_plugins.visualizers.labels import ellipsis, feature_label, one_li
 __all__ = [
     "LABEL",
     "MOST_ROWS",
+    "blank_axes",
     "draw_notes",
     "draw_rule",
     "figure_texts",
@@ -107,6 +108,15 @@ def draw_rule(page: Page, axes: Axes, row: int | None) -> None:
     """Draw a line above a row, which parts the prompt from the target; none for no row."""
     if row is not None:
         axes.axhline(row - 0.5, color=axes.spines["left"].get_edgecolor(), linewidth=page.points(0.8))
+
+
+def blank_axes(page: Page, left: float, top: float, width: float, height: float) -> Axes:
+    """Axes without lines and labels, with one unit per inch, downwards."""
+    axes = page.axes(left, top, width, height)
+    axes.set_xlim(0, width)
+    axes.set_ylim(height, 0)
+    axes.axis("off")
+    return axes
 
 
 def plain_axes(page: Page, axes: Axes, x_label: str) -> None:

@@ -18,7 +18,7 @@ from apportion_plugins.visualizers.numbers import Numbers
 from apportion_plugins.visualizers.palette import Ramp, colour_limit, hex_of, text_on
 from apportion_plugins.visualizers.strips import NUMBER, Strip, draw_strips, strips_height
 
-__all__ = ["AXIS", "SCALE", "Cells", "Grid", "draw_cells", "draw_grid", "draw_scale", "label_columns"]
+__all__ = ["AXIS", "SCALE", "Cells", "Grid", "colours", "draw_cells", "draw_grid", "draw_scale", "label_columns"]
 
 ROW, LEAST_ROW = 0.27, 0.18
 AXIS = 0.52
@@ -251,9 +251,9 @@ def _least(page: Page) -> float:
     return -1.0 if page.signed else 0.0
 
 
-def _colours(ramp: Ramp, least: float) -> Colormap:
-    """Colours for strengths from ``least`` to 1."""
-    steps = [hex_of(ramp.colour(float(s))) for s in np.linspace(least, 1, STEPS)]
+def colours(ramp: Ramp, least: float, most: float = 1.0) -> Colormap:
+    """Colours for strengths from ``least`` to ``most``; grey for NaN."""
+    steps = [hex_of(ramp.colour(float(s))) for s in np.linspace(least, most, STEPS)]
     return ListedColormap(steps).with_extremes(bad=hex_of(ramp.colour(float("nan"))))
 
 
@@ -281,7 +281,7 @@ def draw_cells(grid: Cells, axes: Axes) -> None:
     }
     blank = np.zeros(grid.cells.shape, bool) if grid.blank is None else grid.blank
     shown = np.ma.masked_invalid(np.where(blank, 0.0, grid.cells))
-    axes.pcolormesh(*corners, shown, cmap=_colours(grid.page.ramp, _least(grid.page)), **style)
+    axes.pcolormesh(*corners, shown, cmap=colours(grid.page.ramp, _least(grid.page)), **style)
     page_colour: dict[str, Any] = {"facecolor": axes.get_facecolor(), "edgecolor": axes.get_facecolor()}
     if grid.hatched:
         lines = grid.page.faded(axes.spines["left"].get_edgecolor(), HATCH)
@@ -303,13 +303,30 @@ def _draw_numbers(grid: Cells, axes: Axes) -> None:
             axes.text(column, row, text, color=ink, **style)
 
 
-def draw_scale(page: Page, axes: Axes, limit: float, label: str) -> None:
-    """Draw the colour scale in axes of ``SCALE`` inches, whatever the width of the grid."""
-    least = _least(page)
-    source = ScalarMappable(Normalize(least * limit, limit), _colours(page.ramp, least))
+def draw_scale(
+    page: Page,
+    axes: Axes,
+    limit: float,
+    label: str,
+    *,
+    ends: tuple[float, float] | None = None,
+    palette: Colormap | None = None,
+) -> None:
+    """Draw the colour scale in axes of ``SCALE`` inches, whatever the width of the grid.
+
+    Args:
+        page: the figure.
+        axes: the axes.
+        limit: magnitude with the strongest colour.
+        label: text below it.
+        ends: strengths at its ends, if it shows one sign alone.
+        palette: its colours, if they are others than those of values.
+    """
+    least, most = ends or (_least(page), 1.0)
+    source = ScalarMappable(Normalize(least * limit, most * limit), palette or colours(page.ramp, least, most))
     bar = page.figure.colorbar(source, cax=axes, orientation="horizontal")
     numbers = Numbers([limit], digits=2, signed=page.signed)
-    ticks = [-limit, 0.0, limit] if page.signed else [0.0, limit / 2, limit]
+    ticks = [part * limit for part in (least, (least + most) / 2, most)]
     bar.set_ticks(ticks, labels=[numbers.signed(tick) for tick in ticks], **page.style(NOTE))
     bar.ax.tick_params(length=page.points(2.0), pad=page.points(3.5))
     bar.outline.set_visible(False)

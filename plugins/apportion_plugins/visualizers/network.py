@@ -4,32 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from apportion.results.attribution import Attribution
 from apportion_plugins.visualizers import figure as parts
-from apportion_plugins.visualizers.canvas import MARGIN, NOTE, Page, drawn
-from apportion_plugins.visualizers.drawing import Axes, FancyBboxPatch, PathPatch, rcParams
+from apportion_plugins.visualizers.canvas import MARGIN, Page, drawn
+from apportion_plugins.visualizers.drawing import Axes, PathPatch
 from apportion_plugins.visualizers.edges import HEIGHT, Curve, line_tops, routed
 from apportion_plugins.visualizers.fonts import lettering
 from apportion_plugins.visualizers.grid import SCALE, draw_scale
 from apportion_plugins.visualizers.header import header_of
 from apportion_plugins.visualizers.look import AUTO, Look
-from apportion_plugins.visualizers.numbers import Numbers
 from apportion_plugins.visualizers.pairs import Pairs, interval_notes, pairs_of, reading
-from apportion_plugins.visualizers.palette import colour_limit, hex_of, strengths, text_on
+from apportion_plugins.visualizers.palette import colour_limit, strengths
 from apportion_plugins.visualizers.plot_figure import PlotFigure
 from apportion_plugins.visualizers.selection import check_limit, left_out, ranked
-from apportion_plugins.visualizers.text_layout import SIZE, Box, first_boxes, laid_out
+from apportion_plugins.visualizers.strokes import KEY, Strokes
+from apportion_plugins.visualizers.text_boxes import draw_boxes
+from apportion_plugins.visualizers.text_layout import Box, first_boxes, laid_out
 
 __all__ = ["Network"]
 
 LINE, WIDTH = 7.0, 6.4
-KEY, KEY_INDENT, KEY_LEFT, SAMPLE = 0.62, 0.2, 0.45, 0.4
-THIN, THICK = 0.7, 5.0
-STRENGTH = 0.8
+KEY_INDENT, KEY_LEFT = 0.2, 0.45
 MOST_EDGES = 20_000
 
 
@@ -100,11 +98,6 @@ class _Picture:
     boxes: list[Box]
     edges: list[tuple[tuple[int, int], float]]
 
-    @property
-    def limit(self) -> float:
-        """Magnitude that gets the widest curve."""
-        return colour_limit(np.array([value for _, value in self.edges]))
-
 
 def _repeats(attribution: Attribution) -> list[str]:
     """A note if a feature occurs in several places."""
@@ -128,58 +121,24 @@ def _draw(picture: _Picture, notes: list[str]) -> None:
     # What the user's height leaves is room between the lines.
     tops = [top + (body - natural) * (i + 0.5) / len(tops) for i, top in enumerate(tops)]
     page.resize(width, rest + body)
-    axes = _inches(page, MARGIN, header.height, width - 2 * MARGIN, body)
-    _draw_curves(picture, axes, routed(picture.boxes, at, tops, picture.edges))
-    _draw_boxes(picture, axes, tops)
-    _draw_key(picture, width, header.height + body)
+    axes = parts.blank_axes(page, MARGIN, header.height, width - 2 * MARGIN, body)
+    strokes = Strokes(page, [value for _, value in picture.edges])
+    _draw_curves(axes, strokes, routed(picture.boxes, at, tops, picture.edges))
+    strength = strengths(pairs.values)
+    colours = {box.feature: page.ramp.colour(float(strength[box.feature])) for box in at.values()}
+    draw_boxes(page, axes, picture.boxes, tops, colours)
+    _draw_key(picture, strokes, width, header.height + body)
     header.draw(page)
     parts.draw_notes(page, lines, header.height + body + key)
 
 
-def _inches(page: Page, left: float, top: float, width: float, height: float) -> Axes:
-    """Blank axes with one unit per inch, downwards."""
-    axes = page.axes(left, top, width, height)
-    axes.set_xlim(0, width)
-    axes.set_ylim(height, 0)
-    axes.axis("off")
-    return axes
-
-
-def _width(picture: _Picture, value: float) -> float:
-    return THIN + (THICK - THIN) * abs(value) / picture.limit
-
-
-def _colour(picture: _Picture, value: float) -> str:
-    return picture.page.faded(hex_of(picture.page.ramp.colour(STRENGTH if value > 0 else -STRENGTH)), 0.85)
-
-
-def _draw_curves(picture: _Picture, axes: Axes, curves: Sequence[Curve]) -> None:
+def _draw_curves(axes: Axes, strokes: Strokes, curves: Sequence[Curve]) -> None:
     for curve in curves:
-        line = {"edgecolor": _colour(picture, curve.value), "linewidth": _width(picture, curve.value)}
+        line = {"edgecolor": strokes.colour(curve.value), "linewidth": strokes.width(curve.value)}
         axes.add_patch(PathPatch(curve.path, facecolor="none", capstyle="round", clip_on=False, **line))
 
 
-def _draw_boxes(picture: _Picture, axes: Axes, tops: Sequence[float]) -> None:
-    page = picture.page
-    strength = strengths(picture.pairs.values)
-    ground = picture.page.figure.get_facecolor()
-    for box in picture.boxes:
-        top = tops[box.line]
-        style = page.style(SIZE) | {"ha": "center", "va": "center"}
-        place = (box.centre, top + HEIGHT / 2)
-        if box.feature is None:
-            axes.add_patch(FancyBboxPatch((box.left, top), box.width, HEIGHT, "square,pad=0", fc=ground, ec="none"))
-            axes.text(*place, box.text, color=page.faded(rcParams["text.color"], 0.75), **style)
-            continue
-        colour = page.ramp.colour(float(strength[box.feature]))
-        edge = hex_of(page.ramp.colour(float("nan")))
-        shape = f"round,pad=0,rounding_size={min(0.06, box.width / 3)}"
-        patch = FancyBboxPatch((box.left, top), box.width, HEIGHT, shape, fc=hex_of(colour), ec=edge, lw=0.5)
-        axes.add_patch(patch)
-        axes.text(*place, box.text, color=hex_of(text_on(colour)), **style)
-
-
-def _draw_key(picture: _Picture, width: float, top: float) -> None:
+def _draw_key(picture: _Picture, strokes: Strokes, width: float, top: float) -> None:
     """Draw the legend of colours and widths."""
     page, unit = picture.page, picture.attribution.unit
     left = MARGIN + KEY_INDENT
@@ -188,16 +147,4 @@ def _draw_key(picture: _Picture, width: float, top: float) -> None:
     if not picture.edges:
         return
     left, top = (left + SCALE + KEY_LEFT, top) if width >= WIDTH else (left, top + KEY)
-    axes = _inches(page, left, top, width - left - MARGIN, KEY)
-    numbers = Numbers([picture.limit], digits=2)
-    x, samples = 0.0, [sign * part * picture.limit for sign in (-1, 1) for part in ((1, 0.5) if sign < 0 else (0.5, 1))]
-    for value in samples:
-        style: dict[str, Any] = {"color": _colour(picture, value), "linewidth": _width(picture, value)}
-        axes.plot([x, x + SAMPLE], [0.23, 0.23], solid_capstyle="round", clip_on=False, **style)
-        text = {"ha": "center", "va": "center"}
-        axes.text(x + SAMPLE / 2, 0.375, numbers.signed(value), **(page.style(NOTE) | text))
-        x += 2 * SAMPLE
-    middle = (x - SAMPLE) / 2
-    axes.text(
-        middle, 0.53, f"curve: interaction ({unit})", **(page.style(parts.LABEL) | {"ha": "center", "va": "center"})
-    )
+    strokes.draw_key(left, top, width - left - MARGIN, f"curve: interaction ({unit})")

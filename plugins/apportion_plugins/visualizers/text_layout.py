@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from apportion.protocols.features import Segment
@@ -53,11 +53,20 @@ class _Piece:
     """Starts a new line."""
 
 
-def laid_out(attribution: Attribution, page: Page, room: float) -> list[Box]:
-    """Lay out the prompt in lines of at most ``room`` inches; from the right for right-to-left scripts."""
+def laid_out(attribution: Attribution, page: Page, room: float, without: Collection[int] = ()) -> list[Box]:
+    """Lay out the prompt in lines of at most ``room`` inches; from the right for right-to-left scripts.
+
+    Args:
+        attribution: the result.
+        page: the figure.
+        room: width in inches.
+        without: features to leave out, such as the regions of pictures.
+    """
     boxes: list[Box] = []
     line, right = 0, 0.0
     for piece in _pieces(attribution, short=page.look.short):
+        if piece.feature in without:
+            continue
         text = page.fitted(page.drawable(piece.text), room - 2 * PAD, SIZE)
         width = page.width_of([text], SIZE) + (2 * PAD if piece.feature is not None else 0.0)
         gap = 0.0 if not right else SPACE if piece.spaced else JOINT

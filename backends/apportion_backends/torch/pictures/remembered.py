@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -10,6 +11,8 @@ from transformers import PreTrainedModel
 
 from apportion.errors import CapabilityError
 from apportion.files import cached_json, keep_json
+from apportion.rendering import picture_writer
+from apportion_backends.own_code import code_hash
 from apportion_backends.torch.pictures.probe import PictureTraits, probe_pictures
 from apportion_backends.torch.pictures.token_types import TokenTypes
 from apportion_backends.torch.pictures.vision_inputs import processor_settings
@@ -48,7 +51,7 @@ def _of_object(model: PreTrainedModel, processor: Any, settings: str) -> Picture
 
 def _of_files(model: PreTrainedModel, processor: Any, settings: str) -> PictureTraits:
     try:
-        key = traits_key(model, settings)
+        key = traits_key(model, settings, code_hash(Path(picture_writer.__file__).parent))
     except CapabilityError:  # hooks, or replaced functions: nobody can tell what the model is
         return probe_pictures(model, processor)
     known = _traits(cached_json(FILE, key))

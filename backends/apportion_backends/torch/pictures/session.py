@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from apportion.errors import BackendError
+from apportion.errors import BackendError, ModelError, ScoreError
 from apportion.protocols.backend import WHITE_BOX, Capability, Layout
 from apportion.protocols.batch import ScoringBatch
 from apportion.protocols.row import ModelInput, Row
@@ -63,6 +63,11 @@ class ImageTextSession(TorchSession):
         return self._encoded_before + (self._reader.encoded if self._reader is not None else 0)
 
     @property
+    def media_refusal(self) -> str:
+        """The reason why it does not read pictures; empty if it does."""
+        return self._seen.refusal
+
+    @property
     def layout(self) -> Layout:
         """The layout that this model allows, and that of rows with pictures."""
         own = super().layout.without_sharing() if self._directed else super().layout
@@ -84,9 +89,22 @@ class ImageTextSession(TorchSession):
         return self._memory_budget // 2
 
     def _of_text(self, model: PreTrainedModel, find: Callable[[PreTrainedModel], Traits] = probe) -> Traits:
-        """The traits of rows of text; none for a model that must be told where a target begins."""
+        """The traits of rows of text; none for a model that must be told where a target begins.
+
+        Raises:
+            ModelError: it reads neither text alone nor pictures.
+        """
         seen = picture_traits(model, self.processor, owned=self._owned)
-        return Traits.none() if seen.types.of_target else find(model)
+        self._text_refusal = ""
+        if seen.types.of_target:
+            return Traits.none()
+        try:
+            return find(model)
+        except ModelError as error:
+            if seen.refusal:
+                raise
+            self._text_refusal = str(error)
+            return Traits.none()
 
     def _still_holds(self, model: PreTrainedModel, traits: Traits) -> bool:
         return traits == Traits.none() or still_holds(model, traits)
@@ -154,6 +172,10 @@ class ImageTextSession(TorchSession):
     def _reads_as_text(self, rows: Sequence[Row]) -> bool:
         """True for rows without pictures, unless the model must be told where their targets begin."""
         if not any(row.media for row in rows):
+            if self._text_refusal:
+                raise ScoreError(
+                    f"This model reads pictures with its prompts, and cannot read text alone: {self._text_refusal}"
+                )
             return not self._directed
         if self._seen.refusal:
             raise BackendError(f"This model cannot read pictures here: {self._seen.refusal}.")
@@ -177,16 +199,16 @@ class ImageTextSession(TorchSession):
         super()._adapt(model)
         if not self._seen.refusal:
             self.capabilities |= {Capability.IMAGES}
-        if self._directed:  # the white-box passes of text do not say where the target begins
+        if self._directed or self._text_refusal:  # the white-box passes of text do not say where the target begins
             self.capabilities -= WHITE_BOX
 
     def _look(self) -> None:
         super()._look()
-        if self._directed:
+        if self._directed or self._text_refusal:
             self._traits = replace(self._traits, linear_head=self._seen.linear_head)
         elif self._traits.linear_head and not self._seen.linear_head and not self._seen.refusal:
             self._traits = replace(self._traits, linear_head=False, packing=False)
-        text = () if self._directed else self._notes
+        text = () if self._directed or self._text_refusal else self._notes
         self._notes = (*text, *self._seen.notes())
 
     def _forget(self) -> None:

@@ -48,6 +48,5 @@ class PictureProcessor:
 
 def processor_settings(processor: Any) -> str:
     """The settings that decide what a model reads of pictures, for fingerprints."""
-    inner = getattr(processor, "image_processor", processor)
-    settings = inner.to_dict() if hasattr(inner, "to_dict") else {}
-    return repr(sorted((name, repr(value)) for name, value in settings.items()))
+    settings: str = processor.to_json_string()
+    return settings
