@@ -301,6 +301,31 @@ def test_no_picture_is_encoded_twice_in_a_joint_run() -> None:
         assert more.provenance.encoded_media == 2 * 2**4, "features are not kept from run to run: the model may change"
 
 
+@pytest.mark.parametrize("family", ["llava", "idefics3", "qwen2_5_vl", "gemma3"])
+def test_a_picture_before_many_texts_is_read_once_where_that_is_proven(family: str) -> None:
+    words = "What is to the left of the red one in this picture, and what is above it?"
+    prompt = ap.ImageText(tiny_pictures.picture(1), words, segments=None)
+    with explained(family) as sharing, explained(family, share_prefixes=False) as whole:
+        options = {"method": "permutation", "budget": 120}
+        results = [one.attribute(prompt, " it", **options) for one in (sharing, whole)]
+        cost = sharing.estimate(prompt, " it", **options)
+    assert results[0].values == pytest.approx(results[1].values, abs=1e-4)
+    ours, theirs = (one.provenance.forwarded_tokens for one in results)
+    proven = family != "gemma3"  # whose sliding windows keep another kind of state
+    assert (ours < 0.8 * theirs) is proven
+    assert cost.forwarded_tokens == ours and cost.encoded_media == results[0].provenance.encoded_media == 1
+
+
+def test_text_after_pictures_is_read_at_its_own_positions() -> None:
+    """Qwen2.5-VL would count on from the last picture, in gradients and with a cache."""
+    with explained("qwen2_5_vl") as explainer:
+        before = [explainer.attribute("one two three", " x", method=m) for m in ("saliency", "shapley")]
+        explainer.attribute(ap.ImageText(tiny_pictures.picture(1, 96, 64), "a b"), " x", method="ablation")
+        after = [explainer.attribute("one two three", " x", method=m) for m in ("saliency", "shapley")]
+    for one, other in zip(before, after, strict=True):
+        assert one.values == pytest.approx(other.values, abs=1e-6)
+
+
 def test_little_memory_for_features_still_encodes_each_picture_of_a_query_once() -> None:
     features = 16 * 64 * 4
     with explained("llava") as plenty, explained("llava", memory_budget=2 * 3 * features) as little:

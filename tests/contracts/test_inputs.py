@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 
 import apportion as ap
 from apportion.testing import InputContract, chats
+from apportion.testing.pictures import sample_pictures
 
 PROMPT = "Dave lives in Palm Coast, FL. He is a lawyer.\n\nHis interests include"
 
@@ -213,3 +218,124 @@ class TestDocumentsInAChat(InputContract):
         text = "Where is everyone?\n" + "\n".join(f"[{name}] {text}" for name, text in SOURCES.items())
         start = "<s><|start_header_id|>user<|end_header_id|>\n\n"
         return f"{start}{text}<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+
+
+SEEN = "<image>" * 16
+"""The placeholders of a picture, as the model reads them."""
+
+
+class TestImageText(InputContract):
+    name = "image_text"
+    picture_family = "llava"
+    options: dict[str, Any] = {"segments": "grid:2x3"}
+
+    def make(self, text: object) -> ap.ImageText:
+        return ap.ImageText(sample_pictures()["wide"], text, **self.options)
+
+    @pytest.fixture
+    def prompt(self) -> ap.ImageText:
+        return self.make(PROMPT)
+
+    @pytest.fixture
+    def full_text(self) -> str:
+        return SEEN + PROMPT
+
+    @pytest.fixture
+    def shown_text(self) -> str:
+        return PROMPT
+
+    def of_text(self, text: str) -> tuple[ap.ImageText, str]:
+        return self.make(text), SEEN + text
+
+
+class TestImageTextWithAWholeText(TestImageText):
+    options = {"segments": "slic:5", "fill": "inpaint", "text_by": None}
+
+
+class TestImageTextWithAWholePicture(TestImageText):
+    options = {"segments": None, "text_by": "sentences"}
+
+
+MASK = np.zeros((48, 96), bool)
+MASK[10:30, 20:60] = True
+
+
+class TestSeveralPictures(TestImageText):
+    """Overlapping regions of one, and none of another."""
+
+    options = {"segments": [{"left": (0, 0, 50, 48), "middle": MASK}, None, "grid:2"], "fill": "noise"}
+
+    def make(self, text: object) -> ap.ImageText:
+        pictures = sample_pictures()
+        return ap.ImageText([pictures[name] for name in ("wide", "tall", "square")], text, **self.options)
+
+    @pytest.fixture
+    def full_text(self) -> str:
+        return 3 * SEEN + PROMPT
+
+    def of_text(self, text: str) -> tuple[ap.ImageText, str]:
+        return self.make(text), 3 * SEEN + text
+
+
+class TestImageTextOfATemplate(TestImageText):
+    """Whose placeholder is in the middle."""
+
+    @pytest.fixture
+    def prompt(self) -> ap.ImageText:
+        values, baselines = {"name": "Dave", "city": "Palm Coast"}, {"name": ["Sarah", "Tom"]}
+        return self.make(ap.Template("{name} took <image> in {city}.", values, baselines, draws=2))
+
+    @pytest.fixture
+    def full_text(self) -> str:
+        return f"Dave took {SEEN} in Palm Coast."
+
+    @pytest.fixture
+    def shown_text(self) -> str:
+        return "Dave took <image> in Palm Coast."
+
+    def of_text(self, text: str) -> None:
+        return None
+
+
+SEEING = """{% for m in messages %}<|im_start|>{{ m['role'] }}
+{% if m['content'] is string %}{{ m['content'] }}{% else %}{% for part in m['content'] %}\
+{{ '<image>' if part['type'] == 'image' else part['text'] }}{% endfor %}{% endif %}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+
+
+class TestPictureInAChat(TestImageText):
+    """The processor has a template: a string is a user's message, after the picture."""
+
+    writes_special_tokens = True
+
+    def context(self, **chosen: Any) -> ap.AdaptContext:
+        context = super().context(**chosen)
+        processor = copy.copy(context.processor)
+        processor.chat_template = SEEING
+        return replace(context, processor=processor)
+
+    @pytest.fixture
+    def full_text(self) -> str:
+        return chatml([{"role": "user", "content": SEEN + PROMPT}])
+
+    def of_text(self, text: str) -> tuple[ap.ImageText, str]:
+        return self.make(text), chatml([{"role": "user", "content": SEEN + text}])
+
+
+class TestChatWithAPicture(TestPictureInAChat):
+    def make(self, text: object) -> ap.ImageText:
+        picture, last = {"type": "image"}, {"type": "text", "text": text}
+        talk = [*TALK[:-1], {"role": "user", "content": [picture, last]}]
+        return super().make(ap.Chat(talk, by="sentences"))
+
+    @pytest.fixture
+    def full_text(self) -> str:
+        return self.of_text(PROMPT)[1]
+
+    @pytest.fixture
+    def shown_text(self) -> str:
+        return chatml([*TALK[:-1], {"role": "user", "content": f"<image>{PROMPT}"}])
+
+    def of_text(self, text: str) -> tuple[ap.ImageText, str]:
+        return self.make(text), chatml([*TALK[:-1], {"role": "user", "content": SEEN + text}])

@@ -13,7 +13,7 @@ from transformers.cache_utils import DynamicLayer
 from apportion.scoring.prefix_tree import common_prefix
 from apportion_backends.torch.inputs import cache_argument, input_device
 
-__all__ = ["PrefixStore", "encode_prefix"]
+__all__ = ["PrefixStore", "empty_cache", "encode_prefix", "part_of", "read_only"]
 
 
 class PrefixLayer(DynamicLayer):
@@ -57,10 +57,10 @@ class PrefixStore:
         encoded, cache = self._encoded
         known = common_prefix(encoded, ids)
         if cache is None or known < len(ids):
-            start = None if cache is None or known == 0 else _view(cache, known)
+            start = None if cache is None or known == 0 else part_of(cache, known)
             encoded, cache = ids, encode_prefix(self._model, torch.tensor(ids[known if start else 0 :]), start)
             self._encoded = encoded, cache
-        return cache if cache is None or len(encoded) == len(ids) else _view(cache, len(ids))
+        return cache if cache is None or len(encoded) == len(ids) else part_of(cache, len(ids))
 
 
 def encode_prefix(model: PreTrainedModel, ids: Int[Tensor, " P"], start: Cache | None = None) -> Cache | None:
@@ -74,20 +74,35 @@ def encode_prefix(model: PreTrainedModel, ids: Int[Tensor, " P"], start: Cache |
         ids: the prefix, or what extends ``start``.
         start: a cache from here, which is not changed.
     """
-    cache = DynamicCache(config=model.config)
-    known = 0
-    if start is not None:
-        known = start.get_seq_length()
-        # Growing a DynamicLayer concatenates into new tensors, so the keys of ``start`` can be lent.
-        lent = [(layer.keys, layer.values) for layer in start.layers if isinstance(layer, PrefixLayer)]
-        cache = DynamicCache(lent, config=model.config)
+    cache = empty_cache(model, start)
+    known = 0 if start is None else start.get_seq_length()
     kept: dict[str, Any] = {cache_argument(model.base_model): cache}
     model.base_model(ids[None].to(input_device(model)), use_cache=True, return_dict=True, **kept)
+    return read_only(cache, known + len(ids))
+
+
+def empty_cache(model: PreTrainedModel, start: Cache | None = None) -> DynamicCache:
+    """A cache to fill: empty, or one that continues from another, which is not changed."""
+    config = model.config.get_text_config()
+    if start is None:
+        return DynamicCache(config=config)
+    # Growing a DynamicLayer concatenates into new tensors, so the keys of ``start`` can be lent.
+    lent = [(layer.keys, layer.values) for layer in start.layers if isinstance(layer, PrefixLayer)]
+    return DynamicCache(lent, config=config)
+
+
+def read_only(cache: Cache, length: int) -> Cache | None:
+    """A filled cache as one that every row reads; ``None`` if the model keeps another kind of state.
+
+    Args:
+        cache: the filled cache.
+        length: number of tokens in it.
+    """
     layers: list[Any] = []
     for layer in cache.layers:
         if type(layer) is not DynamicLayer or layer.keys is None or layer.values is None:
             return None
-        if layer.keys.shape[-2] != known + len(ids):
+        if layer.keys.shape[-2] != length:
             return None
         layers.append(_layer(layer.keys, layer.values))
     return Cache(layers=layers) if layers else None
@@ -100,7 +115,7 @@ def _layer(keys: Tensor, values: Tensor) -> PrefixLayer:
     return layer
 
 
-def _view(cache: Cache, length: int) -> Cache:
+def part_of(cache: Cache, length: int) -> Cache:
     """The first tokens of a cache, without a copy."""
     layers: list[Any] = []
     for layer in cache.layers:

@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from apportion.testing.backend import BackendContract
     from apportion.testing.echo import EchoBackend
     from apportion.testing.explainers import tiny_explainer
+    from apportion.testing.fill import FillContract
     from apportion.testing.games import KnownGame, known_games
     from apportion.testing.input import InputContract
     from apportion.testing.method import MethodContract
     from apportion.testing.metric import MetricContract
     from apportion.testing.results import sample_results
     from apportion.testing.sampler import SamplerContract
+    from apportion.testing.segmenter import SegmenterContract
     from apportion.testing.target import TargetContract
     from apportion.testing.visualizer import VisualizerContract
     from apportion.testing.white_box import GradientTimesInput
@@ -28,12 +30,14 @@ if TYPE_CHECKING:
 _HOME_OF = {
     "BackendContract": "backend",
     "EchoBackend": "echo",
+    "FillContract": "fill",
     "GradientTimesInput": "white_box",
     "InputContract": "input",
     "KnownGame": "games",
     "MethodContract": "method",
     "MetricContract": "metric",
     "SamplerContract": "sampler",
+    "SegmenterContract": "segmenter",
     "TargetContract": "target",
     "VisualizerContract": "visualizer",
     "WhiteBoxMethodContract": "white_box_method",
@@ -43,9 +47,9 @@ _HOME_OF = {
 }
 
 __all__ = [
-    "BackendContract", "EchoBackend", "GradientTimesInput", "InputContract", "KnownGame", "MethodContract",
-    "MetricContract", "SamplerContract", "TargetContract", "VisualizerContract", "WhiteBoxMethodContract",
-    "known_games", "sample_results", "tiny_explainer",
+    "BackendContract", "EchoBackend", "FillContract", "GradientTimesInput", "InputContract", "KnownGame",
+    "MethodContract", "MetricContract", "SamplerContract", "SegmenterContract", "TargetContract", "VisualizerContract",
+    "WhiteBoxMethodContract", "known_games", "sample_results", "tiny_explainer",
 ]  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from apportion.errors import counted
 from apportion.protocols.backend import Capability, Session
 from apportion.protocols.batch import ScoringBatch
 from apportion.protocols.row import Row
+from apportion.scoring.prefix_tree import shared_prompt
 from apportion.testing import tiny_pictures
 
 __all__ = ["batches_of", "check_pictures", "worst_difference"]
@@ -30,12 +31,19 @@ def check_pictures(session: Session, family: str, tolerance: float) -> None:
     for batch in (*together, *reversed_order, *([row] for row in rows)):
         worst = worst_difference(session, family, batch)
         assert worst <= tolerance, f"A batch of {counted(len(batch), 'row')} is off by {worst:.3g} nats on {family}."
+    if not session.layout.of(rows).prefix_sharing:
+        return
+    one, other = (row for row in rows if row.media == rows[0].media)
+    shared = shared_prompt(one, other)
+    for prefix in (shared, 1, shared // 2, shared):
+        worst = worst_difference(session, family, [one, other], prefix)
+        assert worst <= tolerance, f"Rows after {prefix} shared tokens are off by {worst:.3g} nats on {family}."
 
 
-def worst_difference(session: Session, family: str, batch: Sequence[Row]) -> float:
+def worst_difference(session: Session, family: str, batch: Sequence[Row], prefix: int = 0) -> float:
     """Largest difference of a batch from its rows read alone from pixels, in nats."""
     worst = 0.0
-    for row, ours in zip(batch, session.log_probs(ScoringBatch(tuple(batch))), strict=True):
+    for row, ours in zip(batch, session.log_probs(ScoringBatch(tuple(batch), prefix)), strict=True):
         places = torch.arange(len(row.target)), torch.tensor(row.target)
         expected = tiny_pictures.logits(family, row).log_softmax(-1)[places]
         worst = max(worst, float((ours[: len(row.target)].double() - expected).abs().max()))

@@ -16,5 +16,6 @@ def apportion_register_visualizers(register: Register) -> None:
     register("html", f"{home}.html:Html", summary="coloured prompt and tables, a self-contained HTML document")
     register("matrix", f"{home}.matrix:Matrix", summary="interactions, features × features, a matplotlib figure")
     register("network", f"{home}.network:Network", summary="interactions drawn over the prompt, a matplotlib figure")
+    register("image", f"{home}.image:Image", summary="heat map over the pictures of the prompt, a matplotlib figure")
     register("layers", f"{home}.layers:Layers", summary="layers × features for each module, a matplotlib figure")
     register("tree", f"{home}.tree:Tree", summary="tree of the groups scored by a drill-down, a matplotlib figure")

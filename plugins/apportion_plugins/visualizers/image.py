@@ -2,46 +2,29 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Sequence
-from typing import Any
 
-import numpy as np
-from jaxtyping import Float64
-
-from apportion.errors import InputError, listing, shown
+from apportion.options import true_or_false
 from apportion.results.attribution import Attribution
 from apportion_plugins.visualizers import figure as parts
 from apportion_plugins.visualizers.canvas import Page, drawn
 from apportion_plugins.visualizers.facts import quantity_of
 from apportion_plugins.visualizers.fonts import lettering
+from apportion_plugins.visualizers.image_choice import ImageChoice, border_width, check_choice, opacity
 from apportion_plugins.visualizers.image_figure import Content, draw_content
 from apportion_plugins.visualizers.image_links import Link, strongest_links
 from apportion_plugins.visualizers.image_panel import Colouring
-from apportion_plugins.visualizers.labels import ellipsis, one_line
 from apportion_plugins.visualizers.look import AUTO, Look
-from apportion_plugins.visualizers.numbers import Numbers
-from apportion_plugins.visualizers.pairs import interval_notes, reading
-from apportion_plugins.visualizers.palette import colour_limit
-from apportion_plugins.visualizers.pictures import ShownPicture, chosen_pictures, pixel_scores, region_features
+from apportion_plugins.visualizers.pictures import chosen_pictures, region_features
 from apportion_plugins.visualizers.plot_figure import PlotFigure
-from apportion_plugins.visualizers.selection import check_limit, left_out, ranked
+from apportion_plugins.visualizers.selection import check_limit
 from apportion_plugins.visualizers.target_part import TargetPart, pairs_of_part, target_part
 
 __all__ = ["Image"]
 
 MOST_PIXELS = 1600
 """Pixels of the longer side of a picture as it is drawn."""
-BORDER = 0.7
-"""Usual width of borders in points."""
-POINTS = 0.75
-"""Points of a pixel of 1/96 inch."""
 MOST_LINKS = 1000
-NAME_COLUMNS = 24
-OVERLAYS = ("heat", "heat_only", "masked")
-SIGNS = {"all": (-1.0, 1.0), "positive": (0.0, 1.0), "negative": (-1.0, 0.0), "absolute": (0.0, 1.0)}
-"""Least and greatest strength on the scale of each choice of signs."""
-LABELS = (False, "scores", "names", "numbers")
 
 
 class Image:
@@ -55,7 +38,7 @@ class Image:
         picture: int | str | None = None,
         images: object = None,
         overlay: str = "heat",
-        alpha: float = 0.6,
+        alpha: float = 0.55,
         sign: str = "all",
         top: int | None = None,
         borders: bool | float = True,
@@ -68,13 +51,13 @@ class Image:
     ) -> PlotFigure:
         """Draw a heat map over each picture of the prompt of an ``ImageText``.
 
-        A pixel in several regions has the sum of their scores; one in no region stays without a colour. Pictures and
-        words share one scale of colours.
+        A pixel in several regions has the sum of their scores; one in no region has no colour. Pictures and words share
+        one scale of colours.
 
         Args:
             attribution: the result.
             token: the part of the target to show: position or text of a token, or a pair ``(start, stop)`` of positions
-                for the sum of the tokens from the first to the one before the second; ``None`` for the whole target.
+                for the sum of its tokens from ``start`` to before ``stop``; ``None`` for the whole target.
             picture: position or name of a picture; ``None`` for all, side by side.
             images: the picture that was attributed to, or a list of them, for results that were saved without pixels:
                 paths, PIL images or arrays.
@@ -85,8 +68,8 @@ class Image:
                 (``"absolute"``). For ``overlay="masked"``, ``"all"`` is ``"positive"``.
             top: number of regions of largest magnitude to colour; ``None`` for all.
             borders: outline the regions; a number for the width of the lines in pixels of 1/96 inch.
-            labels: what to write in the regions: ``"scores"``, ``"names"``, or ``"numbers"``, with which
-                ``result.values[number]`` is the score; ``False`` for nothing.
+            labels: texts in the regions: ``"scores"``, ``"names"``, or ``"numbers"``, with which
+                ``result.values[number]`` is the score; ``False`` for none.
             words: show the text below the pictures, in the colours of its features; ``None`` to do so if it has any.
             pairs: number of interactions to draw as lines between regions and words, or two regions, the strongest
                 ones; ``None`` for none. The result must be one of ``method="interactions"``.
@@ -103,38 +86,43 @@ class Image:
                 pictures, an option is out of range, or the content does not fit ``size``.
         """
         look = Look(title, "full", size, dpi)
-        shown_pictures = chosen_pictures(attribution, picture, images, MOST_PIXELS)
-        sign = _checked_sign(attribution, overlay, sign)
-        chosen = _Choice(attribution, target_part(attribution, token), shown_pictures, sign)
-        alpha, border = _checked_alpha(alpha), _checked_border(borders)
-        check_limit("top", top)
-        check_limit("pairs", pairs, MOST_LINKS)
-        chosen.limit_to(top)
-        texts = chosen.labels(labels)
-        has_words = chosen.has_words if words is None else _flag("words", words)
-        links, link_notes = chosen.links(pairs, words=has_words)
-        scores, strongest = chosen.scores(words=has_words)
-        about = {} if links is None else {"title": chosen.pairs.index, "reading": reading(attribution)}
-        fonts = lettering([*parts.figure_texts(attribution, title), *chosen.texts, *texts.values()])
-        notes = [*chosen.notes(overlay), *link_notes, *fonts.notes]
+        pictures = chosen_pictures(attribution, picture, images, MOST_PIXELS)
+        sign = check_choice(attribution, overlay, sign)
+        regions, part = region_features(attribution), target_part(attribution, token)
+        has_words = len(regions) < len(attribution.features) if words is None else true_or_false("words", words)
+        choice = ImageChoice(attribution, part, pictures, sign, top, has_words)
+        links, link_notes = _links(attribution, part, choice, pairs)
+        labelled = choice.labels(labels)
+        texts = [*(segment.text for segment in attribution.segments), *(one.name for one in pictures), part.label]
+        fonts = lettering([*parts.figure_texts(attribution, title), *texts])
+        colouring = Colouring(overlay, opacity(alpha), choice.ends, choice.limit, border_width(borders))
 
         def layout(page: Page) -> None:
             content = Content(
                 attribution=attribution,
-                part=chosen.part.label,
-                pictures=shown_pictures,
-                scores=scores,
-                look=Colouring(overlay, alpha, SIGNS[sign] if attribution.signed else (0.0, 1.0), strongest, border),
-                labels={feature: page.drawable(text) for feature, text in texts.items()},
-                order=chosen.order,
-                words=_of_sign(chosen.part.values, sign) if has_words else None,
-                regions=frozenset(region_features(attribution)),
+                part=part.label,
+                pictures=pictures,
+                scores=choice.scores,
+                colouring=colouring,
+                labels={feature: page.drawable(text) for feature, text in labelled.items()},
+                order=choice.order,
+                words=choice.values if has_words else None,
+                regions=frozenset(regions),
                 links=links,
+                reading=choice.reading,
                 scale=quantity_of(attribution),
-                unit=attribution.unit,
-                notes=notes,
-                **about,
+                notes=[*choice.notes(overlay), *link_notes, *fonts.notes],
             )
             draw_content(page, content)
 
         return drawn(look, fonts, layout, signed=attribution.signed and sign != "absolute")
+
+
+def _links(
+    attribution: Attribution, part: TargetPart, choice: ImageChoice, most: int | None
+) -> tuple[list[Link], list[str]]:
+    """The interactions to draw, and notes on them."""
+    check_limit("pairs", most, MOST_LINKS)
+    if most is None:
+        return [], []
+    return strongest_links(attribution, pairs_of_part(attribution, part), choice.regions, choice.words, most)

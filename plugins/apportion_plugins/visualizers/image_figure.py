@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float64
@@ -46,16 +46,14 @@ class Content:
         part: label of the part of the target.
         pictures: the pictures.
         scores: the score of each of their pixels.
-        look: how the scores are drawn.
+        colouring: how the scores are drawn.
         labels: texts in regions, by the number of the feature.
         order: features, the most important first.
         words: the score of each feature, to colour the words; ``None`` for no words.
         regions: features that are regions of any picture of the prompt.
-        links: interactions to draw; ``None`` for none.
-        title: title; empty for the estimand.
-        reading: reading aid; empty for the meaning of signs in attributions.
+        links: interactions to draw.
+        reading: reading aid.
         scale: text below the scale of colours.
-        unit: unit of the interactions.
         notes: notes at the bottom.
     """
 
@@ -63,17 +61,15 @@ class Content:
     part: str
     pictures: Sequence[ShownPicture]
     scores: Sequence[Float64[np.ndarray, "H W"]]
-    look: Colouring
+    colouring: Colouring
     labels: Mapping[int, str]
     order: Sequence[int]
     words: Float64[np.ndarray, " F"] | None
     regions: frozenset[int]
-    links: Sequence[Link] | None
-    title: str = ""
-    reading: str = ""
-    scale: str = ""
-    unit: str = ""
-    notes: list[str] = field(default_factory=list)
+    links: Sequence[Link]
+    reading: str
+    scale: str
+    notes: list[str]
 
     @property
     def is_named(self) -> bool:
@@ -109,7 +105,7 @@ class _Sheet:
         aspects = [picture.width / picture.height for picture in content.pictures]
         per_row, height, across = _arranged(page, aspects)
         self._width = page.room or max(LEAST_WIDTH, across + 2 * MARGIN)
-        about = {"title": content.title, "reading": content.reading, "part": content.part}
+        about = {"reading": content.reading, "part": content.part}
         self._header = header_of(content.attribution, page, self._width, **about)
         self._notes = parts.wrapped_notes(page, content.notes, self._width)
         self._boxes = self._words()
@@ -117,7 +113,7 @@ class _Sheet:
         self._above = (CROSSING if content.links else GAP) if self._boxes else 0.0
         lines = max((box.line for box in self._boxes), default=-1) + 1
         self._text = self._above + lines * self._step
-        self._key = KEY * (2 if self._stacked and content.links is not None else 1)
+        self._key = KEY * (2 if self._stacked and content.links else 1)
         rest = self._header.height + self._text + self._key + parts.notes_height(self._notes)
         rows = -(-len(aspects) // per_row)
         natural = height + self._name + GAP
@@ -143,7 +139,7 @@ class _Sheet:
         everything = zip(content.pictures, content.scores, self._places, self.labels, strict=True)
         for picture, scores, place, texts in everything:
             axes = page.axes(place.left, place.top, place.width, place.height)
-            draw_picture(page, axes, picture, scores, content.look, texts)
+            draw_picture(page, axes, picture, scores, content.colouring, texts)
             if self._name:
                 self._draw_name(picture, place)
         tops = self._tops()
@@ -151,7 +147,7 @@ class _Sheet:
             self._draw_links(content.links, tops)
         if content.words is not None and self._boxes:
             axes = parts.blank_axes(page, MARGIN, self._bottom, self._width - 2 * MARGIN, self._text)
-            strengths = np.clip(content.words / content.look.limit, -1.0, 1.0)
+            strengths = np.clip(content.words / content.colouring.limit, -1.0, 1.0)
             features = {box.feature for box in self._boxes if box.feature is not None}
             colours = {feature: page.ramp.colour(float(strengths[feature])) for feature in features}
             draw_boxes(page, axes, self._boxes, tops, colours)
@@ -202,7 +198,7 @@ class _Sheet:
     def _draw_keys(self, top: float) -> None:
         """Draw the legends of colours, and of lines."""
         page, content = self._page, self._content
-        left, look = MARGIN + KEY_INDENT, content.look
+        left, look = MARGIN + KEY_INDENT, content.colouring
         room = min(SCALE, self._width - left - MARGIN - KEY_INDENT)
         axes = page.axes(left, top + 0.18, room, 0.1)
         palette = shades() if look.overlay == "masked" else None
@@ -211,7 +207,7 @@ class _Sheet:
             return
         left, top = (left, top + KEY) if self._stacked else (left + SCALE + KEY_GAP, top)
         strokes = Strokes(page, [value for _, value in content.links])
-        strokes.draw_key(left, top, self._width - left - MARGIN, f"line: interaction ({content.unit})")
+        strokes.draw_key(left, top, self._width - left - MARGIN, f"line: interaction ({content.attribution.unit})")
 
 
 def _arranged(page: Page, aspects: Sequence[float]) -> tuple[int, float, float]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 
+from apportion.results.attribution import Attribution
 from apportion_plugins.visualizers.drawing import Axes, Path, PathPatch, to_rgba
 from apportion_plugins.visualizers.edges import Point, down, gaps_between
-from apportion_plugins.visualizers.pairs import Pairs
+from apportion_plugins.visualizers.pairs import Pairs, interval_notes, reading
 from apportion_plugins.visualizers.selection import left_out, ranked
 from apportion_plugins.visualizers.strokes import Strokes
 from apportion_plugins.visualizers.text_layout import Box
@@ -30,24 +32,26 @@ DOT = 3.2
 
 
 def strongest_links(
-    pairs: Pairs, regions: Collection[int], words: Collection[int], most: int
+    attribution: Attribution, pairs: Pairs, regions: Collection[int], words: Collection[int], most: int
 ) -> tuple[list[Link], list[str]]:
     """The strongest interactions of regions with words and with each other, the weakest first, and notes.
 
     Args:
+        attribution: the result.
         pairs: the interactions.
         regions: regions that are shown.
         words: other features that are shown.
         most: maximum number of interactions.
     """
-    places = sorted({*regions, *words})
-    ends = [
-        (i, j) for n, i in enumerate(places) for j in places[n + 1 :] if i in regions or j in regions
-    ]
+    inside = set(regions)
+    ends = [pair for pair in combinations(sorted({*regions, *words}), 2) if inside.intersection(pair)]
     values = np.array([pairs.matrix[pair] for pair in ends], dtype=np.float64)
     shown = [k for k in ranked(values)[:most] if values[k] and np.isfinite(values[k])][::-1]
-    noun = "pairs with a region" if words else "pairs of regions"
-    notes = left_out(values, sorted(shown), noun, "", "|interaction|") if len(shown) < len(values) else []
+    notes = [
+        f"Lines: {pairs.index}. {reading(attribution)}",
+        *left_out(values, shown, "pairs with a region" if words else "pairs of regions", "", "|interaction|"),
+        *interval_notes(pairs),
+    ]
     return [(ends[k], float(values[k])) for k in shown], notes
 
 

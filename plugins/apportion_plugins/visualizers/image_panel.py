@@ -13,7 +13,6 @@ from apportion_plugins.visualizers.canvas import Page
 from apportion_plugins.visualizers.drawing import Axes, ListedColormap, Normalize, Path, PathPatch, withStroke
 from apportion_plugins.visualizers.grid import STEPS, colours
 from apportion_plugins.visualizers.outlines import inner_point, outlines
-from apportion_plugins.visualizers.palette import hex_of, text_on
 from apportion_plugins.visualizers.pictures import ShownPicture
 
 __all__ = ["LABEL_SIZE", "Colouring", "Place", "draw_picture", "placed_labels", "shades"]
@@ -24,9 +23,9 @@ PAPER = 0.07
 """Strength of the background where a picture is not known."""
 DARKEST = 0.06
 """Brightness of pixels whose score is 0, relative to the picture, where scores darken it."""
-COLOURFUL = 0.35
+COLOURFUL = 0.4
 """Colour that is left of a picture below coloured scores, which would mix with it otherwise."""
-LINE, HALO = "#1a1a1a", "#ffffff"
+LINE, HALO = "#2b2b2b", "#ffffff"
 SHARP = 400
 """Pixels of the longer side up to which pixels are drawn as squares; larger pictures are smoothed."""
 
@@ -119,11 +118,16 @@ def _ground(
     if look.overlay == "masked":
         base = plain if picture.pixels is None else picture.pixels
         bright = np.clip(np.nan_to_num(scores) / (look.ends[1] or look.ends[0]) / look.limit, 0.0, 1.0)
-        return np.rint(base * (DARKEST + (1 - DARKEST) * bright)[..., None]).astype(np.uint8)
+        return _whole(base * (DARKEST + (1 - DARKEST) * bright)[..., None])
     if look.overlay == "heat_only" or picture.pixels is None:
         return plain
     grey = picture.pixels @ np.array([0.299, 0.587, 0.114])
-    return np.rint(COLOURFUL * picture.pixels + (1 - COLOURFUL) * grey[..., None]).astype(np.uint8)
+    return _whole(COLOURFUL * picture.pixels + (1 - COLOURFUL) * grey[..., None])
+
+
+def _whole(pixels: Float64[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
+    rounded: np.ndarray = np.rint(pixels).astype(np.uint8)
+    return rounded
 
 
 def _plain(page: Page) -> tuple[int, int, int]:
@@ -163,7 +167,7 @@ def _draw_borders(page: Page, axes: Axes, picture: ShownPicture, width: float) -
     if not points:
         return
     path = Path(points, codes)
-    for colour, thick in ((HALO, 2.4 * width), (LINE, width)):
+    for colour, thick in ((HALO, 2.2 * width), (LINE, width)):
         style: dict[str, Any] = {"linewidth": page.points(thick), "joinstyle": "miter"}
         axes.add_patch(PathPatch(path, facecolor="none", edgecolor=colour, **style))
 

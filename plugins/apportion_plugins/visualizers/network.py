@@ -125,7 +125,7 @@ def _draw(picture: _Picture, notes: list[str]) -> None:
     strokes = Strokes(page, [value for _, value in picture.edges])
     _draw_curves(axes, strokes, routed(picture.boxes, at, tops, picture.edges))
     strength = strengths(pairs.values)
-    colours = {box.feature: page.ramp.colour(float(strength[box.feature])) for box in at.values()}
+    colours = {feature: page.ramp.colour(float(strength[feature])) for feature in at}
     draw_boxes(page, axes, picture.boxes, tops, colours)
     _draw_key(picture, strokes, width, header.height + body)
     header.draw(page)

@@ -48,8 +48,8 @@ def target_part(attribution: Attribution, token: object) -> TargetPart:
         return TargetPart("Target", np.asarray(attribution.values, dtype=np.float64), None)
     if not attribution.has_token_values:
         raise InputError(
-            f"token={shown(token)}: this result has no values of target tokens; only the whole target was scored. Leave "
-            "out token=."
+            f"token={shown(token)}: this result has no values of target tokens; only the whole target was scored. "
+            "Leave out token=."
         )
     chosen = _positions(attribution, token)
     values = np.asarray(attribution.token_values, dtype=np.float64)[chosen.start : chosen.stop].sum(axis=0)

@@ -15,10 +15,12 @@ from transformers import PreTrainedModel
 from apportion.errors import InputError, ScoreError
 from apportion.protocols.row import Media, Row
 from apportion.rendering.picture_writer import PictureWriter, image_token_ids, processed
+from apportion.scoring.prefix_tree import shared_prompt
 from apportion_backends.torch.comparing import LIKE, REFUSALS, UNLIKE, difference, plain_head, random_tokens
 from apportion_backends.torch.head import Head
 from apportion_backends.torch.modes import scoring_mode
-from apportion_backends.torch.pictures.reader import PictureReader, taken, target_places
+from apportion_backends.torch.pictures.prefixes import PicturePrefixes
+from apportion_backends.torch.pictures.reader import PictureReader, forget_positions, taken, target_places
 from apportion_backends.torch.pictures.token_types import TokenTypes, UnknownInputError
 from apportion_backends.torch.pictures.tower import features_argument
 
@@ -43,6 +45,7 @@ class PictureTraits:
         reuse: features of pictures that were encoded before, and together, give the logits of pixels.
         batching: rows of one length may share a batch.
         padding: rows of different lengths may, padded on the right.
+        prefix_sharing: a prefix of rows with the same pictures may be encoded once.
         linear_head: logits are the output layer, applied to the base model's last hidden states.
         feature_bytes: memory of the features of a picture that was tried.
     """
@@ -53,6 +56,7 @@ class PictureTraits:
     reuse: bool = False
     batching: bool = False
     padding: bool = False
+    prefix_sharing: bool = False
     linear_head: bool = False
     feature_bytes: int = 0
 
@@ -75,7 +79,9 @@ def probe_pictures(model: PreTrainedModel, processor: Any) -> PictureTraits:
     """Find out how a model reads pictures. It is not an error if it cannot: the traits give the reason."""
     try:
         with scoring_mode(model):
-            return _Probe(model, processor).traits()
+            found = _Probe(model, processor).traits()
+        forget_positions(model)
+        return found
     except UnknownInputError as error:
         return PictureTraits(refusal=str(error))
     except FAILURES as error:
@@ -115,13 +121,15 @@ class _Probe:
         # Without an effect, nothing that is done to pictures shows.
         if not effect or not self._agree(reader, [[first], [other], [tall]], alone):
             return replace(found, linear_head=linear)
+        padding = self._agree(reader, [self._rows], alone) and self._two_pictures(reader)
         batching = self._agree(reader, [[first, replace(first, media=other.media)]], [alone[0], moved])
         return replace(
             found,
             reuse=True,
             linear_head=linear,
             batching=batching,
-            padding=batching and self._agree(reader, [self._rows], alone) and self._two_pictures(reader),
+            padding=batching and padding,
+            prefix_sharing=batching and padding and self._shares_prefixes(reader),
             feature_bytes=max(features.bytes for features in reader.tower(row.media[0] for row in self._rows).values()),
         )
 
@@ -200,6 +208,35 @@ class _Probe:
         except FAILURES:
             return True
         return self._agree(reader, [[row, self._rows[1]]], [alone, self._alone(reader, self._rows[1])])
+
+    def _shares_prefixes(self, reader: PictureReader) -> bool:
+        """True if rows may be read after a prefix: through their picture, up to it, longer, and shorter again.
+
+        A prompt that is read in both directions is not the same after a prefix.
+        """
+        if self._types.of_target:
+            return False
+        first, other = self._rows[0], replace(self._rows[1], media=self._rows[0].media)
+        shared, pictured = shared_prompt(first, other), len(first.prompt) - 3
+        rows, alone = [first, other], [self._alone(reader, row) for row in (first, other)]
+        again = [replace(first, target=first.target[:2]), first]
+        prefixes = PicturePrefixes(self._model, reader)
+        try:
+            # The second pair has one prompt, of which more is shared.
+            for some, length in ((rows, shared), (again, pictured), (rows, shared), (rows, 1), (rows, shared)):
+                found = prefixes.rest(some, length)
+                if found is None:
+                    return length == 1
+                arguments, start = found
+                logits = self._model(**arguments, return_dict=True).logits
+                ours = taken(logits, target_places(some, logits.device) - start)
+                expected = alone if some is rows else [alone[0][:2], alone[0]]
+                pairs = zip(ours, expected, some, strict=True)
+                if not all(self._equal(one[: len(row.target)], known) for one, known, row in pairs):
+                    return False
+        except FAILURES:
+            return False
+        return True
 
     def _has_linear_head(self, reader: PictureReader, logits: Float[Tensor, "T V"]) -> bool:
         head = plain_head(self._model, self._model)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
+from itertools import accumulate, chain
 from typing import Any
 
 import torch
@@ -12,13 +12,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from apportion.errors import ScoreError
-from apportion.protocols.row import ModelInput, Row
+from apportion.protocols.row import Media, ModelInput, Row
 from apportion_backends.torch.inputs import input_device
 from apportion_backends.torch.pictures.token_types import TokenTypes
-from apportion_backends.torch.pictures.tower import Tower
+from apportion_backends.torch.pictures.tower import Features, Tower, joined_geometry
 from apportion_backends.torch.pictures.vision_inputs import PictureProcessor
 
-__all__ = ["PictureReader", "placeholder_id", "taken", "target_places"]
+__all__ = ["PictureReader", "forget_positions", "placeholder_id", "taken", "target_places"]
 
 
 class PictureReader:
@@ -32,6 +32,7 @@ class PictureReader:
         tokens_at_once: number of patches to encode in one forward pass.
 
     Attributes:
+        types: the numbers that the model reads for each token.
         tower: encodes pictures.
     """
 
@@ -40,7 +41,7 @@ class PictureReader:
     ) -> None:
         self._model = model
         self._device = input_device(model)
-        self._types = types
+        self.types = types
         self._pictures = PictureProcessor(processor, types, model.dtype, self._device)
         self._token = placeholder_id(model, types)
         self.tower = Tower(model, self._pictures, budget=budget, tokens_at_once=tokens_at_once)
@@ -56,26 +57,50 @@ class PictureReader:
         self.encoded_alone += len(row.media)
         return {**self._of_tokens([row]), **(self._pictures(row.media) if row.media else {})}
 
-    def from_features(self, rows: Sequence[Row]) -> dict[str, Any]:
+    def from_features(self, rows: Sequence[Row], places: tuple[int, int | None] = (0, None)) -> dict[str, Any]:
         """Arguments for rows, padded on the right, whose pictures have been encoded.
+
+        Args:
+            rows: the rows.
+            places: the first token, and the first that follows, between which the pictures are wanted. All tokens are
+                among the arguments.
 
         Raises:
             ScoreError: the tokens of a row do not fit its pictures.
         """
-        media = list(chain.from_iterable(row.media for row in rows))
         arguments = self._of_tokens(rows)
-        if not media:
-            return arguments
-        known = self.tower(media)
+        known = self.tower(chain.from_iterable(row.media for row in rows))
+        wanted: list[Features] = []
         for row in rows:
-            wanted = sum(known[one].tokens for one in row.media)
-            found = row.read.count(self._token)
-            if wanted != found:
+            theirs = [known[one] for one in row.media]
+            expected, found = sum(one.tokens for one in theirs), self.placeholders(row.read)
+            if expected != found:
                 raise ScoreError(
                     f"A prompt has {found} placeholder tokens for pictures, but its {len(row.media)} pictures have "
-                    f"{wanted} features. Pictures of a prompt must all have the size of those it was written with."
+                    f"{expected} features. Pictures of a prompt must all have the size of those it was written with."
                 )
-        return arguments | self.tower.arguments([known[one] for one in media])
+            wanted += self._between(row, theirs, *places)
+        return arguments | (self.tower.arguments(wanted) if wanted else {})
+
+    def placeholders(self, ids: Sequence[int]) -> int:
+        """Number of tokens that features replace."""
+        return ids.count(self._token)
+
+    def tokens_of(self, pictures: Sequence[Media]) -> list[int]:
+        """Number of placeholder tokens of each picture."""
+        known = self.tower(pictures)
+        return [known[one].tokens for one in pictures]
+
+    def geometry(self, pictures: Sequence[Media]) -> dict[str, Tensor]:
+        """Arguments that say how the tokens of pictures are arranged."""
+        known = self.tower(pictures)
+        return joined_geometry([known[one] for one in pictures])
+
+    def _between(self, row: Row, pictures: Sequence[Features], start: int, stop: int | None) -> list[Features]:
+        """The pictures whose placeholders lie between two tokens."""
+        before, after = (self.placeholders(row.read[:place]) for place in (start, stop))
+        ends = list(accumulate(one.tokens for one in pictures))
+        return [one for one, end in zip(pictures, ends, strict=True) if before < end <= after]
 
     def prompt(self, item: ModelInput) -> dict[str, Any]:
         """Arguments for a prompt that the model continues."""
@@ -83,12 +108,12 @@ class PictureReader:
 
     def _of_tokens(self, rows: Sequence[Row]) -> dict[str, Any]:
         ids, mask = self._padded([row.read for row in rows])
-        return {"input_ids": ids, "attention_mask": mask, **self._types(ids, rows)}
+        return {"input_ids": ids, "attention_mask": mask, **self.types(ids, rows)}
 
     def _padded(self, rows: Sequence[tuple[int, ...]]) -> tuple[Int[Tensor, "B L"], Int[Tensor, "B L"]]:
         """Ids, and a mask of those that are not padding, which must not look like a picture."""
         lengths = torch.tensor([len(row) for row in rows])
-        pad = next(i for i in range(len(self._types.image_ids) + 2) if i not in (*self._types.image_ids, self._token))
+        pad = next(i for i in range(len(self.types.image_ids) + 2) if i not in (*self.types.image_ids, self._token))
         ids = torch.full((len(rows), int(lengths.max())), pad)
         for i, row in enumerate(rows):
             ids[i, : len(row)] = torch.tensor(row)
@@ -116,3 +141,10 @@ def placeholder_id(model: PreTrainedModel, types: TokenTypes) -> int:
         if isinstance(found, int):
             return found
     return types.image_ids[0] if types.image_ids else -1
+
+
+def forget_positions(model: PreTrainedModel) -> None:
+    """Reset the positions that a model has kept of the last pictures; the next text would be read after them."""
+    base: Any = model.base_model
+    if getattr(base, "rope_deltas", None) is not None:
+        base.rope_deltas = None

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from apportion.errors import BackendError, ModelError, ScoreError
 from apportion.protocols.backend import WHITE_BOX, Capability, Layout
@@ -19,8 +19,9 @@ from apportion_backends.torch.comparing import Traits
 from apportion_backends.torch.generating import generated
 from apportion_backends.torch.loading import OpenModel
 from apportion_backends.torch.model_session import batch_size
+from apportion_backends.torch.pictures.prefixes import PicturePrefixes
 from apportion_backends.torch.pictures.probe import PictureTraits
-from apportion_backends.torch.pictures.reader import PictureReader, taken, target_places
+from apportion_backends.torch.pictures.reader import PictureReader, forget_positions, taken, target_places
 from apportion_backends.torch.pictures.remembered import picture_traits
 from apportion_backends.torch.pictures.vision_inputs import processor_settings
 from apportion_backends.torch.probe import probe, still_holds
@@ -53,6 +54,7 @@ class ImageTextSession(TorchSession):
         self._owned = model.owned
         self._encoded_before = 0
         self._reader: PictureReader | None = None
+        self._shared: PicturePrefixes | None = None
         traits = self._of_text(model.model, remembered_traits if model.owned else traits_of_object)
         structure = StructureLog(model.model, traits, find=self._of_text, holds=self._still_holds)
         super().__init__(model, traits, memory_budget, structure=structure)
@@ -76,12 +78,18 @@ class ImageTextSession(TorchSession):
         tokens, overhead = batch_size(self.model, batching=batching)
         media = Layout(
             padding=batching and found.padding and "padding" not in refused,
-            prefix_sharing=False,
+            prefix_sharing=batching and found.prefix_sharing and "prefix" not in refused,
             batch_tokens=tokens,
             batch_overhead=overhead,
             kept_media=max(1, self._feature_budget // found.feature_bytes) if found.feature_bytes else None,
         )
         return replace(own, media=media)
+
+    @property
+    def kept(self) -> ModelInput | None:
+        """The encoded prefix of rows with pictures, if the last batch had one; else that of rows of text."""
+        pictures = self._shared
+        return (pictures.kept if pictures is not None else None) or super().kept
 
     @property
     def _feature_budget(self) -> int:
@@ -137,7 +145,10 @@ class ImageTextSession(TorchSession):
         reader = self._opened_reader()
         arguments = reader.prompt(prompt)
         ids = arguments.pop("input_ids")
-        return generated(self.model, self.tokenizer, ids, options, seed, room, stop, inputs=arguments)
+        try:
+            return generated(self.model, self.tokenizer, ids, options, seed, room, stop, inputs=arguments)
+        finally:
+            forget_positions(self.model)
 
     def fingerprint(self) -> str:
         """A hash of the model as it is now, and of the settings of its processor."""
@@ -155,19 +166,29 @@ class ImageTextSession(TorchSession):
         if self._reads_as_text(batch.rows):
             return super()._read(batch)
         reader, rows = self._opened_reader(), batch.rows
-        if self._reuses or not any(row.media for row in rows):
-            return self._at_targets(reader.from_features(rows), rows)
-        alone = [self._at_targets(reader.from_pixels(row), [row])[0] for row in rows]
-        return torch.nn.utils.rnn.pad_sequence(alone, batch_first=True)
+        try:
+            if self._reuses or not any(row.media for row in rows):
+                after = self._prefixes_of(reader).rest(rows, batch.prefix_length) if batch.prefix_length else None
+                return self._at_targets(*(after or (reader.from_features(rows), 0)), rows)
+            alone = [self._at_targets(reader.from_pixels(row), 0, [row])[0] for row in rows]
+            return pad_sequence(alone, batch_first=True)
+        finally:
+            forget_positions(self.model)
 
-    def _at_targets(self, arguments: Mapping[str, Any], rows: Sequence[Row]) -> Float[Tensor, "B T D"]:
-        """States at the positions before the target tokens: hidden ones if the head is linear, else logits."""
-        options = {"use_cache": False, "return_dict": True}
+    def _at_targets(self, arguments: Mapping[str, Any], start: int, rows: Sequence[Row]) -> Float[Tensor, "B T D"]:
+        """States at the positions before the target tokens: hidden ones if the head is linear, else logits.
+
+        Args:
+            arguments: the model's arguments for the rows.
+            start: number of tokens of a prefix that are not among them.
+            rows: the rows.
+        """
+        options: dict[str, Any] = {"use_cache": False, "return_dict": True, **arguments}
         if self._traits.linear_head:
-            states = self.model.base_model(**arguments, **options)[0]
-            return self._read_by_head(states, target_places(rows, states.device))
-        logits: Tensor = self.model(**arguments, **options).logits
-        return taken(logits, target_places(rows, logits.device))
+            states = self.model.base_model(**options)[0]
+            return self._read_by_head(states, target_places(rows, states.device) - start)
+        logits: Tensor = self.model(**options).logits
+        return taken(logits, target_places(rows, logits.device) - start)
 
     def _reads_as_text(self, rows: Sequence[Row]) -> bool:
         """True for rows without pictures, unless the model must be told where their targets begin."""
@@ -190,12 +211,18 @@ class ImageTextSession(TorchSession):
             )
         return reader
 
+    def _prefixes_of(self, reader: PictureReader) -> PicturePrefixes:
+        found = self._shared
+        if found is None:
+            found = self._shared = PicturePrefixes(self.model, reader)
+        return found
+
     def _with_settings(self, name: str) -> str:
         return hashlib.blake2b(f"{name} {processor_settings(self.processor)}".encode(), digest_size=16).hexdigest()
 
     def _adapt(self, model: PreTrainedModel) -> None:
         self._seen: PictureTraits = picture_traits(model, self.processor, owned=self._owned)
-        self._encoded_before, self._reader = self.encoded_media, None
+        self._encoded_before, self._reader, self._shared = self.encoded_media, None, None
         super()._adapt(model)
         if not self._seen.refusal:
             self.capabilities |= {Capability.IMAGES}
@@ -213,5 +240,6 @@ class ImageTextSession(TorchSession):
 
     def _forget(self) -> None:
         super()._forget()
+        self._shared = None
         if self._reader is not None:
             self._reader.tower.forget()

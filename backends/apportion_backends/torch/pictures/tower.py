@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from apportion.protocols.row import Media
 from apportion_backends.torch.pictures.vision_inputs import VisionInputs
 
-__all__ = ["Features", "Tower", "features_argument"]
+__all__ = ["Features", "Tower", "features_argument", "joined_geometry"]
 
 GEOMETRY = ("image_grid_thw", "image_grid_hw", "image_grid_hws")
 """Arguments that the language model reads beside features, to count positions."""
@@ -134,8 +134,12 @@ class Tower:
 
     def arguments(self, features: Sequence[Features]) -> dict[str, Any]:
         """The model's arguments for pictures in the order of their placeholders."""
-        geometry = {name: torch.cat([one.geometry[name] for one in features]) for name in features[0].geometry}
-        return {"mm_encoder_outputs": {"image": self._make(features)}, **geometry}
+        return {"mm_encoder_outputs": {"image": self._make(features)}, **joined_geometry(features)}
+
+
+def joined_geometry(features: Sequence[Features]) -> dict[str, Tensor]:
+    """Arguments that say how the tokens of some pictures are arranged, in their order."""
+    return {name: torch.cat([one.geometry[name] for one in features]) for name in features[0].geometry}
 
 
 def features_argument(model: nn.Module) -> bool:
