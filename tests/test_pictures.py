@@ -311,6 +311,7 @@ def test_a_picture_before_many_texts_is_read_once_where_that_is_proven(family: s
         cost = sharing.estimate(prompt, " it", **options)
     assert results[0].values == pytest.approx(results[1].values, abs=1e-4)
     ours, theirs = (one.provenance.forwarded_tokens for one in results)
+    assert not [note for one in results for note in one.provenance.notes if "sharing" in note]
     proven = family != "gemma3"  # whose sliding windows keep another kind of state
     assert (ours < 0.8 * theirs) is proven
     assert cost.forwarded_tokens == ours and cost.encoded_media == results[0].provenance.encoded_media == 1

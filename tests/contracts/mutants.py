@@ -9,28 +9,36 @@ from __future__ import annotations
 import copy
 import dataclasses
 import html
+import itertools
 
+import numpy as np
 import pytest
 import torch
 
 import apportion as ap
 from apportion.testing import (
     BackendContract,
+    FillContract,
     GradientTimesInput,
     InputContract,
     MethodContract,
     MetricContract,
     SamplerContract,
+    SegmenterContract,
     TargetContract,
     VisualizerContract,
 )
 from apportion.testing.echo import EchoBackend, EchoSession, echo_logits, echo_spec
+from apportion.testing.pictures import sample_pictures
 from apportion_backends.torch.backend import TorchBackend
 from apportion_backends.torch.seq2seq import Seq2SeqSession
 from apportion_backends.torch.session import TorchSession
+from apportion_plugins.inputs.image_text import ImageTextAdapter
 from apportion_plugins.methods.ablation import Ablation
 from apportion_plugins.methods.permutation import PermutationShapley
 from apportion_plugins.methods.shapley import ExactShapley
+from apportion_plugins.pictures.fills import Blur, Inpaint, LocalMean, Mean, Noise
+from apportion_plugins.pictures.segmenters import Grid
 from apportion_plugins.samplers.leverage import LeverageSampler
 from apportion_plugins.samplers.permutation import PermutationSampler
 from apportion_plugins.samplers.tables import all_coalitions
@@ -441,6 +449,75 @@ class TestInputWrongWhenOneIsAlone(InputMutant):
 
 class TestInputLevelsAreNotCoarser(InputMutant):
     levels = ((0, 0, 1), (0, 1, 1))
+
+
+class PictureInputMutant(InputContract):
+    """Two halves of a picture, and words, changed."""
+
+    picture_family = "llava"
+    change = staticmethod(lambda item, row: item)
+    regions = staticmethod(lambda picture: picture.regions)
+
+    @pytest.fixture
+    def prompt(self):
+        return ap.ImageText(sample_pictures()["wide"], "one two three", segments="grid:1x2")
+
+    @pytest.fixture
+    def full_text(self):
+        return "<image>" * 16 + "one two three"
+
+    @pytest.fixture
+    def shown_text(self):
+        return "one two three"
+
+    @property
+    def plugins(self):
+        outer = self
+
+        class Adapter(ImageTextAdapter):
+            def __init__(self, prompt, context):
+                super().__init__(prompt, context)
+                self.pictures = tuple(dataclasses.replace(one, regions=outer.regions(one)) for one in self.pictures)
+
+            def render(self, mask):
+                return [outer.change(one, row) for one, row in zip(super().render(mask), mask.tolist(), strict=True)]
+
+        class Plugin:
+            @ap.hookimpl
+            def apportion_adapt_input(self, prompt, context):
+                return Adapter(prompt, context) if isinstance(prompt, ap.ImageText) else None
+
+        return (Plugin(),)
+
+
+class TestInputShowsAbsentRegions(PictureInputMutant):
+    """All pictures are whole."""
+
+    whole = ap.Media.of("image", sample_pictures()["wide"], lambda: sample_pictures()["wide"])
+    change = staticmethod(
+        lambda item, row: dataclasses.replace(item, media=(TestInputShowsAbsentRegions.whole,) * len(item.media))
+    )
+
+
+class TestInputSwapsRegions(PictureInputMutant):
+    regions = staticmethod(lambda picture: {0: picture.regions[1], 1: picture.regions[0]})
+
+
+class TestInputDarkensPicturesWithoutWords(PictureInputMutant):
+    """A picture changes if a word is absent."""
+
+    @staticmethod
+    def change(item, row):
+        if all(row[2:]):
+            return item
+        darker = (item.media[0].content() // 2).astype(np.uint8)
+        return dataclasses.replace(item, media=(ap.Media.of("image", darker),))
+
+
+class TestInputLosesWordsWithRegions(PictureInputMutant):
+    @staticmethod
+    def change(item, row):
+        return item if all(row[:2]) else dataclasses.replace(item, ids=item.ids[:-1])
 
 
 # --- backends
@@ -889,6 +966,252 @@ class TestMetricCallsAMeanExact(MetricMutant):
     sampled = True
 
 
+# --- segmenters
+
+
+class SegmenterMutant(SegmenterContract):
+    """A grid, changed."""
+
+    change = staticmethod(lambda regions, pixels: regions)
+
+    @pytest.fixture
+    def segmenter(self):
+        outer = self
+
+        class Mutant:
+            """A changed grid."""
+
+            def segment(self, pixels, processor):
+                return outer.change(list(Grid(rows=1, columns=3).segment(pixels, processor)), pixels)
+
+        return Mutant()
+
+
+class TestSegmenterHidesAnOption(SegmenterContract):
+    @pytest.fixture
+    def segmenter(self):
+        class Mutant(Grid):
+            """A grid with an option that nobody hears of."""
+
+            def __init__(self, *, rows=1, columns=3, turned=False):
+                super().__init__(rows=rows, columns=columns)
+
+        return Mutant()
+
+
+class TestSegmenterHasAnOptionBeforeTheStar(SegmenterContract):
+    @pytest.fixture
+    def segmenter(self):
+        class Mutant(Grid):
+            """A grid.
+
+            Args:
+                columns: number of columns.
+            """
+
+            def __init__(self, columns=3):
+                super().__init__(rows=1, columns=columns)
+
+        return Mutant()
+
+
+class TestSegmenterNamesAllAlike(SegmenterMutant):
+    change = staticmethod(lambda regions, pixels: [ap.Region("region", one.mask) for one in regions])
+
+
+class TestSegmenterMasksOfNumbers(SegmenterMutant):
+    change = staticmethod(lambda regions, pixels: [ap.Region(one.name, one.mask.astype(int)) for one in regions])
+
+
+class TestSegmenterTurnsMasks(SegmenterMutant):
+    change = staticmethod(lambda regions, pixels: [ap.Region(one.name, one.mask.T) for one in regions])
+
+
+class TestSegmenterFindsNothingInOneColour(SegmenterMutant):
+    change = staticmethod(lambda regions, pixels: regions if np.ptp(pixels, axis=(0, 1)).any() else [])
+
+
+class TestSegmenterKeepsEmptyRegions(SegmenterMutant):
+    change = staticmethod(lambda regions, pixels: [*regions, ap.Region("rest", np.zeros(pixels.shape[:2], bool))])
+
+
+class TestSegmenterLosesTheLastRow(SegmenterMutant):
+    @staticmethod
+    def change(regions, pixels):
+        for one in regions:
+            one.mask[-1:] &= len(pixels) == 1
+        return regions
+
+
+class TestSegmenterOverlaps(SegmenterMutant):
+    change = staticmethod(lambda regions, pixels: [*regions, ap.Region("all", np.ones(pixels.shape[:2], bool))])
+
+
+class TestSegmenterRefusesOneColour(SegmenterMutant):
+    @staticmethod
+    def change(regions, pixels):
+        if not np.ptp(pixels, axis=(0, 1)).any():
+            raise ap.InputError("The picture has one colour only.")
+        return regions
+
+
+class TestSegmenterSeedsTheWorld(SegmenterMutant):
+    change = staticmethod(lambda regions, pixels: (np.random.seed(0), regions)[1])
+
+
+class TestSegmenterCountsOn(SegmenterMutant):
+    """Names depend on the pictures seen before."""
+
+    numbers = itertools.count()
+
+    @staticmethod
+    def change(regions, pixels):
+        return [ap.Region(f"region {next(TestSegmenterCountsOn.numbers)}", one.mask) for one in regions]
+
+
+class TestSegmenterMarksThePicture(SegmenterMutant):
+    @staticmethod
+    def change(regions, pixels):
+        if pixels.flags.writeable:
+            pixels[0] = 0
+        return regions
+
+
+class TestSegmenterNeedsToWrite(SegmenterMutant):
+    """Writes what is there already, which read-only arrays refuse."""
+
+    @staticmethod
+    def change(regions, pixels):
+        pixels[:] = pixels.copy()
+        return regions
+
+
+# --- fills
+
+
+class FillMutant(FillContract):
+    """A fill with changed members."""
+
+    filling = Mean
+    members: dict[str, object] = {}
+
+    @pytest.fixture
+    def fill(self):
+        return type("Mutant", (self.filling,), {"__doc__": self.filling.__doc__, **self.members})()
+
+
+class TestFillSaysOnceInWords(FillMutant):
+    members = {"once": "yes"}
+
+
+class TestFillHidesAnOption(FillMutant):
+    members = {"__init__": lambda self, *, strength=1.0: None}
+
+
+class TestFillReturnsFractions(FillMutant):
+    members = {"fill": lambda self, pixels, absent, seed: Mean.fill(self, pixels, absent, seed) / 1.0}
+
+
+class TestFillCutsTheBorder(FillMutant):
+    members = {"fill": lambda self, pixels, absent, seed: Mean.fill(self, pixels, absent, seed)[1:]}
+
+
+class TestFillNeedsAbsentPixels(FillMutant):
+    filling = LocalMean
+
+    def first_absent(self, pixels, absent, seed):
+        return np.broadcast_to(pixels[absent][0], pixels.shape)
+
+    members = {"fill": first_absent}
+
+
+class TestFillNeedsPresentPixels(FillMutant):
+    filling = LocalMean
+
+    def first_present(self, pixels, absent, seed):
+        return np.broadcast_to(pixels[~absent][0], pixels.shape)
+
+    members = {"fill": first_present}
+
+
+class TestFillLosesTheSeed(FillMutant):
+    drawn = True
+    filling = Noise
+    members = {"fill": lambda self, pixels, absent, seed: Noise.fill(self, pixels, absent, 7)}
+
+
+class TestFillDrawsUndeclared(FillMutant):
+    filling = Noise
+
+
+class TestFillSeedsTheWorld(FillMutant):
+    members = {"fill": lambda self, *given: (np.random.seed(0), Mean.fill(self, *given))[1]}
+
+
+class TestFillRemembersTheFirstPicture(FillMutant):
+    """The colours of the picture before are left in a buffer."""
+
+    def left_over(self, pixels, absent, seed):
+        found = Mean.fill(self, pixels, absent, seed)
+        left, self.left = getattr(self, "left", None), pixels.shape
+        return found if left in (None, pixels.shape) else found + np.uint8(1)
+
+    members = {"fill": left_over}
+
+
+class TestFillWritesIntoThePicture(FillMutant):
+    def in_place(self, pixels, absent, seed):
+        found = Mean.fill(self, pixels, absent, seed).copy()
+        if pixels.flags.writeable:
+            pixels[absent] = found[absent]
+        return found
+
+    members = {"fill": in_place}
+
+
+class TestFillWritesIntoTheMask(FillMutant):
+    def cleared(self, pixels, absent, seed):
+        found = Mean.fill(self, pixels, absent, seed).copy()
+        if absent.flags.writeable:
+            absent[:] = False
+        return found
+
+    members = {"fill": cleared}
+
+
+class TestFillNeedsToWrite(FillMutant):
+    def written(self, pixels, absent, seed):
+        pixels[:] = pixels.copy()
+        return Mean.fill(self, pixels, absent, seed)
+
+    members = {"fill": written}
+
+
+class TestFillSaysOnceOfEachCoalition(FillMutant):
+    filling = LocalMean
+    members = {"once": True}
+
+
+class TestFillShowsThrough(FillMutant):
+    """A blur of what should be hidden."""
+
+    hides = True
+    filling = Blur
+
+
+class TestFillShowsThroughALine(FillMutant):
+    """In pictures of one row, as OpenCV does by itself."""
+
+    hides = True
+    filling = Inpaint
+
+    def leaking(self, pixels, absent, seed):
+        found = Inpaint.fill(self, pixels, absent, seed)
+        return np.where(absent[..., None], pixels, found) if min(absent.shape) == 1 else found
+
+    members = {"fill": leaking}
+
+
 # --- controls
 
 
@@ -905,6 +1228,10 @@ class TestControlTarget(TargetMutant):
 
 
 class TestControlInput(InputMutant):
+    pass
+
+
+class TestControlPictureInput(PictureInputMutant):
     pass
 
 
@@ -925,4 +1252,12 @@ class TestControlVisualizer(VisualizerMutant):
 
 
 class TestControlMetric(MetricMutant):
+    pass
+
+
+class TestControlSegmenter(SegmenterMutant):
+    pass
+
+
+class TestControlFill(FillMutant):
     pass

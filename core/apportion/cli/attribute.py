@@ -29,6 +29,8 @@ apportion attribute --template "{name} is a {job}. {pronoun} likes" \
 apportion attribute "What is the capital of France? Answer in one word." --as-chat --features sentences
 
 apportion attribute "Where is Dave?" --document a.txt --document b.txt --features sentences --as-chat
+
+apportion attribute --image photo.jpg "What is on the table?" --segments slic:40 --fill blur --plot out.png
 """
 
 

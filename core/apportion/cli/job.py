@@ -78,12 +78,18 @@ def job_with_prompt(
         typer.BadParameter: options that cannot be read or do not go together.
         ApportionError: a prompt, name or file that cannot be used.
     """
-    job = job_without_prompt(model, target, method, output, inputs=prompt.files)
+    job = job_without_prompt(model, target, method, output, inputs=prompt.files, pictures=bool(prompt.image))
     return replace(job, call={"prompt": build_prompt(prompt), **job.call})
 
 
 def job_without_prompt(
-    model: ModelOptions, target: TargetOptions, method: MethodOptions, output: OutputOptions, inputs: Sequence[Path]
+    model: ModelOptions,
+    target: TargetOptions,
+    method: MethodOptions,
+    output: OutputOptions,
+    inputs: Sequence[Path],
+    *,
+    pictures: bool = False,
 ) -> Job:
     """The job of a command whose prompts come from elsewhere.
 
@@ -93,12 +99,13 @@ def job_without_prompt(
         method: options of the method.
         output: options of the output.
         inputs: files to read, which no output may replace.
+        pictures: the prompt has pictures.
 
     Raises:
         typer.BadParameter: options that cannot be read or do not go together.
         ApportionError: a name or file that cannot be used.
     """
-    outputs = check_outputs(output, inputs=inputs)
+    outputs = check_outputs(output, inputs=inputs, pictures=pictures)
     if output.run_log is not None:
         file_to_write("run_log", output.run_log)
     explainer = {**model.settings(), "progress": output.shown, "run_log": output.run_log}

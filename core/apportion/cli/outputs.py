@@ -134,12 +134,13 @@ class Outputs:
             raise _misfit(self.view, self.plot)
 
 
-def check_outputs(options: OutputOptions, inputs: Sequence[Path | None] = ()) -> Outputs:
+def check_outputs(options: OutputOptions, inputs: Sequence[Path | None] = (), *, pictures: bool = False) -> Outputs:
     """Refuse destinations that cannot work, before any time is spent.
 
     Args:
         options: options of the output.
         inputs: files to read, which no output may replace.
+        pictures: the prompt has pictures.
 
     Raises:
         typer.BadParameter: a suffix is unknown, a file is named twice, or a view has no file.
@@ -159,7 +160,7 @@ def check_outputs(options: OutputOptions, inputs: Sequence[Path | None] = ()) ->
     for path in (options.save, options.plot):
         if path is not None:
             check_writable(path)
-    view = options.view or _default_view(options.plot)
+    view = options.view or _default_view(options.plot, pictures=pictures)
     view_options = json_pairs("--view-option", options.view_option, "sort=true")
     return Outputs(options.as_json, options.save, options.plot, view, view_options)
 
@@ -170,10 +171,12 @@ def in_words_of_the_shell(result: Attribution) -> Attribution:
     return replace(result, provenance=replace(provenance, notes=tuple(map(in_shell_words, provenance.notes))))
 
 
-def _default_view(plot: Path | None) -> str:
+def _default_view(plot: Path | None, *, pictures: bool) -> str:
     if plot is None:
         return TERMINAL
-    return "html" if _suffix(plot) == PAGE else "heatmap"
+    if _suffix(plot) == PAGE:
+        return "html"
+    return "image" if pictures else "heatmap"
 
 
 def _check_distinct(outputs: Mapping[str, Path | None], inputs: Sequence[Path | None]) -> None:

@@ -1,4 +1,4 @@
-"""The prompt that the options describe: a ``Text``, a ``Template``, a ``Chat`` or ``Documents``."""
+"""The prompt that the options describe: a ``Text``, a ``Template``, a ``Chat`` or ``Documents``; pictures around it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from apportion.cli.conversing import chat_prompt, documents_prompt, message_prompt
 from apportion.cli.options.prompt import PromptOptions
 from apportion.cli.parse import json_or_text, pair, split_names, usage_error
+from apportion.cli.picturing import NONE, check_picture_options, with_pictures
 from apportion.cli.plugin_input import plugin_prompt
 from apportion.cli.reading import check_named, read_text, without_last_line_break
 from apportion.errors import InputError, listing
@@ -37,6 +38,9 @@ def build_prompt(options: PromptOptions, text: str | None = None) -> object:
         check_named(flag, path)
     for path in options.document:
         check_named("--document", path)
+    for path in options.image:
+        check_named("--image", path)
+    check_picture_options(options)
     source = _source(options, text)
     _check_documents(options, source)
     _check_message(options, source)
@@ -45,7 +49,7 @@ def build_prompt(options: PromptOptions, text: str | None = None) -> object:
         return plugin_prompt(options.input, _text(options, text), options.input_option)
     if options.chat is not None:
         _check_parts(options, "--chat")
-        return chat_prompt(options.chat, options)
+        return with_pictures(chat_prompt(options.chat, options), options)
     if options.document:
         _check_parts(options, "--document")
         return documents_prompt(_text(options, text), options)
@@ -53,15 +57,18 @@ def build_prompt(options: PromptOptions, text: str | None = None) -> object:
         _check_parts(options, "--as-chat")
         return message_prompt(_text(options, text), options)
     if options.template is not None:
-        return _template(options, options.template)
+        return with_pictures(_template(options, options.template), options)
     _check_plain(options)
+    if options.image and (options.features == NONE or not _text(options, text).strip()):
+        return with_pictures(_text(options, text), options)
     if options.features in CHAT_CUTS and options.features not in PIECES_OF_TEXTS:
         raise InputError(
             f"--features {options.features} is for a conversation (--chat), and this prompt is a text. Choose one of "
             f"{listing((*PIECES_OF_TEXTS, 'tokens'))}."
         )
     baseline = options.text_baseline if options.baseline_id is None else options.baseline_id
-    return Text(_text(options, text), by=options.features or PIECES, baseline=baseline, keep=options.kept)
+    made = Text(_text(options, text), by=options.features or PIECES, baseline=baseline, keep=options.kept)
+    return with_pictures(made, options)
 
 
 def plain_text(options: PromptOptions, flag: str) -> str:
@@ -86,6 +93,7 @@ def plain_text(options: PromptOptions, flag: str) -> str:
         "--baseline-id": options.baseline_id is not None,
         "--keep": bool(options.keep),
         "--keep-index": bool(options.keep_index),
+        "--image": bool(options.image),
     }
     for name, is_given in given.items():
         if is_given:
@@ -104,6 +112,8 @@ def _source(options: PromptOptions, text: str | None) -> str:
     named = [name for name, value in given.items() if value is not None]
     if not named and options.document:
         usage_error("PROMPT", "the question about the documents is missing; give it as PROMPT or --prompt-file.")
+    if not named and options.image:
+        return "PROMPT"  # a picture alone
     if not named:
         usage_error("PROMPT", "there is no prompt; give a PROMPT ('-' for stdin), --prompt-file, --template or --chat.")
     if len(named) > 1:

@@ -106,7 +106,7 @@ def without_video(kind: Any) -> Any:
     kept = [name for name in kind.get_attributes() if name != "video_processor"]
     place = list(inspect.signature(kind.__init__).parameters).index("video_processor") - 1
 
-    def from_args_and_dict(cls: Any, args: Sequence[Any], values: dict[str, Any], **options: Any) -> Any:
+    def from_args_and_dict(cls: Any, /, args: Sequence[Any], values: dict[str, Any], **options: Any) -> Any:
         # Some constructors have no default for it.
         return super(made, cls).from_args_and_dict([*args[:place], None, *args[place:]], values, **options)
 

@@ -199,7 +199,7 @@ class Session(Protocol):
     - ``processor``: the model's processor, which input adapters of media need.
     - ``media_kinds``: ``frozenset[str]``, the kinds of media that it reads. Without this attribute, ``"image"`` if it
       has the capability ``IMAGES``, and else none.
-    - ``media_refusal``: ``str``, the reason why it does not read pictures with a model that has a processor; else empty.
+    - ``media_refusal``: ``str``, the reason why it does not read pictures though the model has a processor; else empty.
     - ``encoded_media``: ``int``, number of media that it has encoded since it was opened, each time anew.
     """
 

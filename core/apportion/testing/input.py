@@ -42,8 +42,8 @@ UNICODE = {
 class InputContract(Contract):
     """Contract of input adapters. Subclass it, and provide fixtures ``prompt`` and ``full_text``.
 
-    Override ``of_text`` if a prompt can contain any text. For prompts with pictures, set ``picture_family``, and provide
-    the fixture ``shown_text`` if views show less than the model reads.
+    Override ``of_text`` if a prompt can contain any text. For prompts with pictures, set ``picture_family``, and
+    provide the fixture ``shown_text`` if views show less than the model reads.
 
     Attributes:
         plugins: modules or objects with your hooks; not needed for installed plugins.
@@ -94,7 +94,7 @@ class InputContract(Contract):
         """An explainer of a tiny model that reads the prompts."""
         if not self.picture_family:
             return tiny_explainer(plugins=self.plugins)
-        pair = tiny_pictures.model(self.picture_family), tiny_pictures.processor(self.picture_family)
+        pair = tiny_pictures.model(self.picture_family), self.context().processor
         return Explainer(pair, plugins=self.plugins, progress=False)
 
     def adapt(self, prompt: object, *, adds_start: bool = False, seed: int = 0) -> InputAdapter | None:
@@ -287,12 +287,13 @@ class InputContract(Contract):
                 for other in features[:i] + features[i + 1 :]:
                     _assert_there(other, feature, text, full_text)
         if hasattr(adapter, "segments") and not self.overlap:
-            self.check_few(adapter)
+            shown = "".join(segment.text for segment in getattr(adapter, "segments", ()))
+            self.check_few(adapter, around=full_text.replace(shown, " ") if shown and shown in full_text else "")
 
-    def check_few(self, adapter: InputAdapter) -> None:
-        """Check that with no feature, or with only one, the others are not read."""
+    def check_few(self, adapter: InputAdapter, around: str = "") -> None:
+        """Check that with no feature, or with only one, the others are not read, except in the text around them."""
         features, tokenizer = adapter.features, self.context().tokenizer
-        fixed = "".join(s.text for s in getattr(adapter, "segments", ()) if s.feature is None)
+        fixed = around + "".join(s.text for s in getattr(adapter, "segments", ()) if s.feature is None)
         baselines = " ".join(feature.baseline for feature in features)
         alone = torch.eye(len(features), dtype=torch.bool)
         for row in torch.cat([~alone[:1] & alone[:1], alone]):

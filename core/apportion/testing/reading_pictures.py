@@ -25,19 +25,18 @@ def check_pictures(session: Session, family: str, tolerance: float) -> None:
         tolerance: largest difference allowed, in nats.
     """
     assert Capability.IMAGES in session.capabilities, f"The session of {family} reads no pictures."
-    rows = tiny_pictures.rows(family)
+    rows, notes = tiny_pictures.rows(family), session.info.notes
     together = batches_of(session, rows)
     reversed_order = [batch[::-1] for batch in together[::-1]]
     for batch in (*together, *reversed_order, *([row] for row in rows)):
         worst = worst_difference(session, family, batch)
         assert worst <= tolerance, f"A batch of {counted(len(batch), 'row')} is off by {worst:.3g} nats on {family}."
-    if not session.layout.of(rows).prefix_sharing:
-        return
     one, other = (row for row in rows if row.media == rows[0].media)
     shared = shared_prompt(one, other)
-    for prefix in (shared, 1, shared // 2, shared):
+    for prefix in (shared, 1, shared // 2, shared) if session.layout.of(rows).prefix_sharing else ():
         worst = worst_difference(session, family, [one, other], prefix)
         assert worst <= tolerance, f"Rows after {prefix} shared tokens are off by {worst:.3g} nats on {family}."
+    assert session.info.notes == notes, f"What the layout allows is not what the session does: {session.info.notes}."
 
 
 def worst_difference(session: Session, family: str, batch: Sequence[Row], prefix: int = 0) -> float:

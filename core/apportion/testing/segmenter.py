@@ -75,7 +75,7 @@ class SegmenterContract(Contract):
 
     @pytest.mark.parametrize("name", SIZES)
     def test_any_picture(self, segmenter: Segmenter, name: str) -> None:
-        """There are regions with distinct names and masks; only a small picture may be refused, by an ``InputError``."""
+        """There are regions with distinct names and masks; only small pictures may be refused, by an ``InputError``."""
         try:
             self.segment(segmenter, sample_pictures()[name])
         except InputError:

@@ -70,7 +70,8 @@ class Image:
             borders: outline the regions; a number for the width of the lines in pixels of 1/96 inch.
             labels: texts in the regions: ``"scores"``, ``"names"``, or ``"numbers"``, with which
                 ``result.values[number]`` is the score; ``False`` for none.
-            words: show the text below the pictures, in the colours of its features; ``None`` to do so if it has any.
+            words: show the text below the pictures, in the colours of its features; ``None`` to do so if it has any,
+                unless the pictures are masked.
             pairs: number of interactions to draw as lines between regions and words, or two regions, the strongest
                 ones; ``None`` for none. The result must be one of ``method="interactions"``.
             title: text above the figure; ``"auto"`` for estimand, target and model, ``None`` for none.
@@ -89,7 +90,8 @@ class Image:
         pictures = chosen_pictures(attribution, picture, images, MOST_PIXELS)
         sign = check_choice(attribution, overlay, sign)
         regions, part = region_features(attribution), target_part(attribution, token)
-        has_words = len(regions) < len(attribution.features) if words is None else true_or_false("words", words)
+        has_words = overlay != "masked" and len(regions) < len(attribution.features)
+        has_words = has_words if words is None else true_or_false("words", words)
         choice = ImageChoice(attribution, part, pictures, sign, top, has_words)
         links, link_notes = _links(attribution, part, choice, pairs)
         labelled = choice.labels(labels)

@@ -13,7 +13,7 @@ from apportion.errors import InputError, shown
 from apportion.results.attribution import Attribution
 from apportion_plugins.visualizers.facts import meaning_of_signs
 from apportion_plugins.visualizers.labels import ellipsis, one_line
-from apportion_plugins.visualizers.numbers import Numbers
+from apportion_plugins.visualizers.numbers import DECIMALS, Numbers
 from apportion_plugins.visualizers.palette import colour_limit
 from apportion_plugins.visualizers.pictures import ShownPicture, pixel_scores, region_features
 from apportion_plugins.visualizers.selection import check_limit, left_out, ranked
@@ -103,7 +103,7 @@ class ImageChoice:
         if kind is False or kind is None:
             return {}
         if kind == "scores":
-            numbers = Numbers(self._part.values[self.regions], digits=2, signed=self._attribution.signed)
+            numbers = Numbers(self._part.values[self.regions], decimals=DECIMALS, signed=self._attribution.signed)
             return {feature: numbers.signed(float(self._part.values[feature])) for feature in self.order}
         if kind == "names":
             names = self._attribution.feature_names

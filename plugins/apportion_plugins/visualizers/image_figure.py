@@ -12,11 +12,18 @@ from apportion.results.attribution import Attribution
 from apportion_plugins.visualizers import figure as parts
 from apportion_plugins.visualizers.canvas import MARGIN, Page
 from apportion_plugins.visualizers.edges import CROSSING, HEIGHT
-from apportion_plugins.visualizers.grid import SCALE, draw_scale
+from apportion_plugins.visualizers.grid import AXIS, SCALE, draw_scale
 from apportion_plugins.visualizers.header import header_of
 from apportion_plugins.visualizers.image_links import Link, draw_links
-from apportion_plugins.visualizers.image_panel import Colouring, Place, draw_picture, placed_labels, shades
-from apportion_plugins.visualizers.outlines import inner_point
+from apportion_plugins.visualizers.image_panel import (
+    Colouring,
+    Place,
+    draw_labels,
+    draw_picture,
+    placed_labels,
+    shade,
+    shades,
+)
 from apportion_plugins.visualizers.pictures import ShownPicture
 from apportion_plugins.visualizers.strokes import KEY, STROKE_KEY, Strokes
 from apportion_plugins.visualizers.text_boxes import draw_boxes
@@ -28,7 +35,7 @@ WIDE, TALL = 6.04, 4.2
 """Room for one picture, in inches, unless the user chose a size."""
 SEVERAL, LOWER = 9.6, 3.4
 """The same for several pictures, side by side."""
-LOW, LOWEST = 1.7, 0.7
+LOW, LOWEST = 1.7, 1.2
 """Height below which pictures go on in another row, and least height, in inches."""
 GAP, NAME = 0.22, 0.24
 LEAST_WIDTH = 4.8
@@ -103,7 +110,7 @@ class _Sheet:
         self._page, self._content = page, content
         self._name = NAME if content.is_named else 0.0
         aspects = [picture.width / picture.height for picture in content.pictures]
-        per_row, height, across = _arranged(page, aspects)
+        per_row, height, across = _arranged(page, aspects, content.scale)
         self._width = page.room or max(LEAST_WIDTH, across + 2 * MARGIN)
         about = {"reading": content.reading, "part": content.part}
         self._header = header_of(content.attribution, page, self._width, **about)
@@ -113,7 +120,7 @@ class _Sheet:
         self._above = (CROSSING if content.links else GAP) if self._boxes else 0.0
         lines = max((box.line for box in self._boxes), default=-1) + 1
         self._text = self._above + lines * self._step
-        self._key = KEY * (2 if self._stacked and content.links else 1)
+        self._key = (2 if self._stacked else 1) * KEY if content.links else AXIS
         rest = self._header.height + self._text + self._key + parts.notes_height(self._notes)
         rows = -(-len(aspects) // per_row)
         natural = height + self._name + GAP
@@ -136,21 +143,18 @@ class _Sheet:
     def draw(self) -> None:
         """Draw everything."""
         page, content = self._page, self._content
-        everything = zip(content.pictures, content.scores, self._places, self.labels, strict=True)
-        for picture, scores, place, texts in everything:
+        for picture, scores, place in zip(content.pictures, content.scores, self._places, strict=True):
             axes = page.axes(place.left, place.top, place.width, place.height)
-            draw_picture(page, axes, picture, scores, content.colouring, texts)
+            draw_picture(page, axes, picture, scores, content.colouring)
             if self._name:
                 self._draw_name(picture, place)
         tops = self._tops()
         if content.links:
             self._draw_links(content.links, tops)
+        if any(self.labels):
+            self._draw_labels()
         if content.words is not None and self._boxes:
-            axes = parts.blank_axes(page, MARGIN, self._bottom, self._width - 2 * MARGIN, self._text)
-            strengths = np.clip(content.words / content.colouring.limit, -1.0, 1.0)
-            features = {box.feature for box in self._boxes if box.feature is not None}
-            colours = {feature: page.ramp.colour(float(strengths[feature])) for feature in features}
-            draw_boxes(page, axes, self._boxes, tops, colours)
+            self._draw_words(content.words, tops)
         self._draw_keys(self._bottom + self._text)
         self._header.draw(page)
         parts.draw_notes(page, self._notes, self._bottom + self._text + self._key)
@@ -182,15 +186,28 @@ class _Sheet:
         name = page.fitted(page.drawable(picture.name), max(place.width, 0.5), parts.LABEL)
         axes.text(0, NAME / 2, name, **(page.style(parts.LABEL) | {"ha": "left", "va": "center_baseline"}))
 
+    def _draw_words(self, scores: Float64[np.ndarray, " F"], tops: Sequence[float]) -> None:
+        page, look = self._page, self._content.colouring
+        axes = parts.blank_axes(page, MARGIN, self._bottom, self._width - 2 * MARGIN, self._text)
+        colour = shade if look.overlay == "masked" else page.ramp.colour
+        features = {box.feature for box in self._boxes if box.feature is not None}
+        colours = {feature: colour(float(scores[feature]) / look.limit) for feature in features}
+        draw_boxes(page, axes, self._boxes, tops, colours)
+
+    def _draw_labels(self) -> None:
+        page, content = self._page, self._content
+        axes = parts.blank_axes(page, 0.0, 0.0, self._width, self._bottom)
+        everything = zip(content.pictures, self._places, content.scores, self.labels, strict=True)
+        for picture, place, scores, texts in everything:
+            draw_labels(page, axes, picture, place, scores, content.colouring, texts)
+
     def _draw_links(self, links: Sequence[Link], tops: Sequence[float]) -> None:
         page, content = self._page, self._content
         centres = {}
         for picture, place in zip(content.pictures, self._places, strict=True):
-            for feature, mask in picture.masks.items():
-                point = inner_point(mask)
-                if point is not None:
-                    x, y = place.point(picture, point)
-                    centres[feature] = (x - MARGIN, y)
+            for feature, point in picture.points.items():
+                x, y = place.point(picture, point)
+                centres[feature] = (x - MARGIN, y)
         axes = parts.blank_axes(page, MARGIN, 0.0, self._width - 2 * MARGIN, self._bottom + self._text)
         strokes = Strokes(page, [value for _, value in links])
         draw_links(axes, strokes, links, centres, self._boxes, [self._bottom + top for top in tops])
@@ -200,8 +217,8 @@ class _Sheet:
         page, content = self._page, self._content
         left, look = MARGIN + KEY_INDENT, content.colouring
         room = min(SCALE, self._width - left - MARGIN - KEY_INDENT)
-        axes = page.axes(left, top + 0.18, room, 0.1)
-        palette = shades() if look.overlay == "masked" else None
+        axes = page.axes(left, top + (0.18 if content.links else 0.09), room, 0.1)
+        palette = shades(look.ends) if look.overlay == "masked" else None
         draw_scale(page, axes, look.limit, content.scale, ends=look.ends, palette=palette)
         if not content.links:
             return
@@ -210,12 +227,18 @@ class _Sheet:
         strokes.draw_key(left, top, self._width - left - MARGIN, f"line: interaction ({content.attribution.unit})")
 
 
-def _arranged(page: Page, aspects: Sequence[float]) -> tuple[int, float, float]:
-    """Pictures per row, their height, and the width of the widest row, in inches."""
+def _arranged(page: Page, aspects: Sequence[float], scale: str) -> tuple[int, float, float]:
+    """Pictures per row, their height, and the width of the widest row, in inches.
+
+    Args:
+        page: the figure.
+        aspects: width by height of each picture.
+        scale: the text below the scale of colours, which needs room.
+    """
     n = len(aspects)
     wide, tall = (WIDE, TALL) if n == 1 else (SEVERAL, LOWER)
     if page.room is not None:
-        page.need_width(2 * MARGIN + 1.0)
+        page.need_width(2 * (MARGIN + KEY_INDENT) + page.width_of([scale], parts.LABEL))
         wide = page.room - 2 * MARGIN
         tall = max(tall, wide)
     per_row, height = n, 0.0

@@ -86,6 +86,7 @@ def draw_links(
         for colour, thick in ((ground, width + 2 * HALO), (strokes.colour(value), width)):
             style: dict[str, Any] = {"edgecolor": colour, "linewidth": thick, "capstyle": "round"}
             axes.add_patch(PathPatch(path, facecolor="none", **style))
+    # Labels are written over these dots.
     for region in sorted({one for pair, _ in links for one in pair if one in centres}):
         # As the widest line that ends here, which covers the ends of the others.
         value = max((value for pair, value in links if region in pair), key=abs)

@@ -12,10 +12,11 @@ from jaxtyping import Float64, UInt8
 from apportion_plugins.visualizers.canvas import Page
 from apportion_plugins.visualizers.drawing import Axes, ListedColormap, Normalize, Path, PathPatch, withStroke
 from apportion_plugins.visualizers.grid import STEPS, colours
-from apportion_plugins.visualizers.outlines import inner_point, outlines
+from apportion_plugins.visualizers.outlines import outlines
+from apportion_plugins.visualizers.palette import hex_of, text_on
 from apportion_plugins.visualizers.pictures import ShownPicture
 
-__all__ = ["LABEL_SIZE", "Colouring", "Place", "draw_picture", "placed_labels", "shades"]
+__all__ = ["LABEL_SIZE", "Colouring", "Place", "draw_labels", "draw_picture", "placed_labels", "shade", "shades"]
 
 LABEL_SIZE = 7.5
 """Font size of labels in points."""
@@ -48,6 +49,10 @@ class Colouring:
     limit: float
     border: float
 
+    def covers(self, picture: ShownPicture) -> bool:
+        """True if colours are drawn without the picture below."""
+        return self.overlay == "heat_only" or (self.overlay == "heat" and picture.pixels is None)
+
 
 @dataclass(frozen=True)
 class Place:
@@ -71,9 +76,15 @@ class Place:
         return self.left + x * self.width / picture.width, self.top + y * self.height / picture.height
 
 
-def shades() -> ListedColormap:
-    """Brightness of a masked picture: dark for a score of 0."""
-    return ListedColormap([str(DARKEST + (1 - DARKEST) * step) for step in np.linspace(0, 1, STEPS)])
+def shade(strength: float) -> tuple[int, int, int]:
+    """Grey that stands for the brightness of a masked picture: dark for a strength of 0."""
+    grey = round(255 * (DARKEST + (1 - DARKEST) * min(1.0, abs(strength))))
+    return grey, grey, grey
+
+
+def shades(ends: tuple[float, float]) -> ListedColormap:
+    """Greys for the strengths between these."""
+    return ListedColormap([hex_of(shade(float(step))) for step in np.linspace(*ends, STEPS)])
 
 
 def draw_picture(
@@ -82,7 +93,6 @@ def draw_picture(
     picture: ShownPicture,
     scores: Float64[np.ndarray, "H W"],
     look: Colouring,
-    labels: Mapping[int, str],
 ) -> None:
     """Draw a picture with its scores in axes, in which one unit is a pixel.
 
@@ -92,7 +102,6 @@ def draw_picture(
         picture: the picture.
         scores: the score of each pixel; NaN for none.
         look: how scores are drawn.
-        labels: texts in regions, by the number of the feature.
     """
     place: dict[str, Any] = {"extent": (0, picture.width, picture.height, 0), "aspect": "auto"}
     sharp = max(picture.width, picture.height) <= SHARP
@@ -107,7 +116,6 @@ def draw_picture(
         spine.set(edgecolor=page.faded(axes.spines["left"].get_edgecolor(), 0.4), linewidth=page.points(0.6))
     if look.border:
         _draw_borders(page, axes, picture, look.border)
-    _draw_labels(page, axes, picture, labels)
 
 
 def _ground(
@@ -150,7 +158,7 @@ def _draw_scores(
         np.ma.masked_invalid(scores),
         cmap=palette,
         norm=Normalize(least * look.limit, most * look.limit),
-        alpha=1.0 if look.overlay == "heat_only" or picture.pixels is None else look.alpha,
+        alpha=1.0 if look.covers(picture) else look.alpha,
         interpolation="nearest",
         **place,
     )
@@ -188,10 +196,10 @@ def placed_labels(
     taken: list[tuple[float, float, float, float]] = []
     found = {}
     for feature in order:
-        point = inner_point(picture.masks[feature]) if feature in texts and feature in picture.masks else None
-        if point is None:
+        if feature not in texts or feature not in picture.points:
             continue
-        (x, y), wide, tall = place.point(picture, point), widths[texts[feature]] / 2 + 0.02, 0.55 * LABEL_SIZE / 72
+        x, y = place.point(picture, picture.points[feature])
+        wide, tall = widths[texts[feature]] / 2 + 0.02, 0.55 * LABEL_SIZE / 72
         own = (x - wide, y - tall, x + wide, y + tall)
         inside = place.left - 0.02 <= own[0] and own[2] <= place.left + place.width + 0.02
         if inside and not any(_overlap(own, other) for other in taken):
@@ -204,10 +212,33 @@ def _overlap(one: tuple[float, float, float, float], other: tuple[float, float, 
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-def _draw_labels(page: Page, axes: Axes, picture: ShownPicture, labels: Mapping[int, str]) -> None:
-    style = page.style(LABEL_SIZE) | {"ha": "center", "va": "center_baseline", "color": LINE, "clip_on": True}
-    halo = [withStroke(linewidth=page.points(2.2), foreground=HALO)]
+def draw_labels(
+    page: Page,
+    axes: Axes,
+    picture: ShownPicture,
+    place: Place,
+    scores: Float64[np.ndarray, "H W"],
+    look: Colouring,
+    labels: Mapping[int, str],
+) -> None:
+    """Write labels in axes of one unit per inch, whose origin is that of the figure.
+
+    Args:
+        page: the figure.
+        axes: the axes.
+        picture: the picture.
+        place: its place in the figure.
+        scores: the score of each pixel; NaN for none.
+        look: how scores are drawn.
+        labels: texts in regions, by the number of the feature.
+    """
+    style = page.style(LABEL_SIZE) | {"ha": "center", "va": "center_baseline"}
+    halo = [withStroke(linewidth=page.points(2.0), foreground=HALO)]
     for feature, text in labels.items():
-        point = inner_point(picture.masks[feature])
-        if point is not None:
-            axes.text(*point, text, path_effects=halo, **style)
+        x, y = picture.points[feature]
+        score = float(scores[int(y), int(x)])
+        if look.covers(picture) and np.isfinite(score):
+            ink = hex_of(text_on(page.ramp.colour(score / look.limit)))
+            axes.text(*place.point(picture, (x, y)), text, color=ink, **style)
+        else:
+            axes.text(*place.point(picture, (x, y)), text, color=LINE, path_effects=halo, **style)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numbers
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from apportion.prompts.image_text import MAX_PIXELS
 from apportion.protocols.pictures import Picture
 from apportion.results.attribution import Attribution
 from apportion_plugins.pictures.loading import load_picture
-from apportion_plugins.visualizers.outlines import reduced_mask, reduced_pixels, reduced_size
+from apportion_plugins.visualizers.outlines import inner_point, reduced_mask, reduced_pixels, reduced_size
 
 __all__ = ["ShownPicture", "chosen_pictures", "pixel_scores", "region_features", "shown_picture"]
 
@@ -45,6 +46,19 @@ class ShownPicture:
     def is_named(self) -> bool:
         """True if its name says something."""
         return self.name != UNNAMED
+
+    @cached_property
+    def points(self) -> Mapping[int, tuple[float, float]]:
+        """A point (x, y) in each region that has pixels, outside of smaller regions if possible."""
+        found: dict[int, tuple[float, float]] = {}
+        taken = np.zeros((self.height, self.width), bool)
+        for feature in sorted(self.masks, key=lambda one: int(self.masks[one].sum())):
+            mask = self.masks[feature]
+            point = inner_point(mask & ~taken) or inner_point(mask)
+            if point is not None:
+                found[feature] = point
+            taken |= mask
+        return found
 
 
 def region_features(attribution: Attribution) -> set[int]:

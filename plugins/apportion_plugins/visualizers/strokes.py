@@ -57,11 +57,12 @@ class Strokes:
         page = self._page
         axes = parts.blank_axes(page, left, top, room, KEY)
         numbers = Numbers([self._limit], digits=2)
+        sample = min(SAMPLE, room / 7.5)
         for i, part in enumerate((-1.0, -0.5, 0.5, 1.0)):
-            value, x = part * self._limit, 2 * SAMPLE * i
+            value, x = part * self._limit, 2 * sample * i
             style: dict[str, Any] = {"color": self.colour(value), "linewidth": self.width(value)}
-            axes.plot([x, x + SAMPLE], [0.23, 0.23], solid_capstyle="round", clip_on=False, **style)
+            axes.plot([x, x + sample], [0.23, 0.23], solid_capstyle="round", clip_on=False, **style)
             text = {"ha": "center", "va": "center"}
-            axes.text(x + SAMPLE / 2, 0.375, numbers.signed(value), **(page.style(NOTE) | text))
+            axes.text(x + sample / 2, 0.375, numbers.signed(value), **(page.style(NOTE) | text))
         text = {"ha": "center", "va": "center"}
-        axes.text(STROKE_KEY / 2, 0.53, name, **(page.style(parts.LABEL) | text))
+        axes.text(3.5 * sample, 0.53, name, **(page.style(parts.LABEL) | text))

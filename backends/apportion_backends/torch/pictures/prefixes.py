@@ -52,31 +52,32 @@ class PicturePrefixes:
         """
         first = rows[0]
         length = self._outside_pictures(first, length)
-        cache = self._get(first.prompt[:length], first.media) if length else None
+        cache = self._get(first, length) if length else None
         if cache is None:
             return None
         arguments = self._after(rows, length, None)
         return arguments | {cache_argument(self._model.base_model): cache, "use_cache": True}, length
 
-    def _get(self, ids: Ids, media: tuple[Media, ...]) -> Cache | None:
-        encoded, theirs, cache = self._encoded
-        known = common_prefix(encoded, ids) if theirs == media else 0
-        row = Row(ids, ids[-1:], media)
-        if known < len(ids):
+    def _get(self, row: Row, length: int) -> Cache | None:
+        """A read-only cache of the first tokens of a row; ``None`` if the model keeps another kind of state."""
+        encoded, media, cache = self._encoded
+        ids = row.prompt[:length]
+        known = common_prefix(encoded, ids) if media == row.media else 0
+        if known < length:
             # What is continued must not end inside a picture either.
             known = self._outside_pictures(row, known)
-        if cache is None or known < len(ids):
+        if cache is None or known < length:
             start = None if cache is None or known == 0 else part_of(cache, known)
-            encoded, cache = ids, self._encode(row, start, known if start is not None else 0)
-            self._encoded = encoded, media, cache
-        return cache if cache is None or len(encoded) == len(ids) else part_of(cache, len(ids))
+            encoded, cache = ids, self._encode(row, length, start, known if start is not None else 0)
+            self._encoded = encoded, row.media, cache
+        return cache if cache is None or len(encoded) == length else part_of(cache, length)
 
-    def _encode(self, row: Row, start: Cache | None, known: int) -> Cache | None:
+    def _encode(self, row: Row, length: int, start: Cache | None, known: int) -> Cache | None:
         cache = empty_cache(self._model, start)
-        arguments = self._after([row], known, len(row.prompt))
+        arguments = self._after([row], known, length)
         kept: dict[str, Any] = {cache_argument(self._model.base_model): cache}
         self._model.base_model(**arguments, use_cache=True, return_dict=True, **kept)
-        return read_only(cache, len(row.prompt))
+        return read_only(cache, length)
 
     def _after(self, rows: Sequence[Row], start: int, stop: int | None) -> dict[str, Any]:
         """Arguments for the tokens from ``start`` on, up to ``stop``, with the pictures among them."""

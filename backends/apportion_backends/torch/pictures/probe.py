@@ -225,8 +225,10 @@ class _Probe:
             # The second pair has one prompt, of which more is shared.
             for some, length in ((rows, shared), (again, pictured), (rows, shared), (rows, 1), (rows, shared)):
                 found = prefixes.rest(some, length)
+                if found is None and length == 1:  # the picture comes first
+                    continue
                 if found is None:
-                    return length == 1
+                    return False
                 arguments, start = found
                 logits = self._model(**arguments, return_dict=True).logits
                 ours = taken(logits, target_places(some, logits.device) - start)

@@ -40,7 +40,7 @@ class OutputOptions(ProgressOptions):
         str | None,
         _option(
             metavar="NAME",
-            show_default="terminal; with --plot: heatmap, or html for .html",
+            show_default="terminal; with --plot: heatmap, image with --image, or html for .html",
             help="View to draw with --plot, or to print without it: heatmap, bar, html, terminal, or one that a plugin "
             "adds.",
         ),

@@ -17,7 +17,7 @@ _option = in_panel("Features")
 
 @dataclass(frozen=True, slots=True)
 class PromptOptions:
-    """The prompt: a text, a template, a chat or a question about documents, and its features."""
+    """The prompt: a text, a template, a chat or a question about documents, with pictures or without; its features."""
 
     prompt: Annotated[
         str | None,
@@ -56,7 +56,7 @@ class PromptOptions:
             metavar="KIND",
             show_default="words; turns with --chat; documents with --document",
             help="Features to cut the prompt into: words, tokens, sentences, lines or paragraphs; for a chat also "
-            "turns or roles.",
+            "turns or roles; beside pictures also none.",
         ),
     ] = None
     text_baseline: Annotated[
@@ -145,6 +145,37 @@ class PromptOptions:
         ),
     ] = False
 
+    image: Annotated[
+        tuple[Path, ...],
+        _option(
+            metavar="FILE",
+            help="Picture that the model reads with the prompt: before it, or where a template or chat has places for "
+            "pictures. Its regions are features. Repeatable.",
+        ),
+    ] = ()
+    segments: Annotated[
+        tuple[str, ...],
+        _option(
+            metavar="NAME:VALUES",
+            show_default="grid:4x4",
+            help="Regions of the pictures: grid:4x4, slic:40, patches, none, or those of a plugin; see `apportion "
+            "segmenters`. Given once, it holds for all pictures; else once for each.",
+        ),
+    ] = ()
+    fill: Annotated[
+        str | None,
+        _option(
+            metavar="NAME",
+            show_default="mean",
+            help="What replaces absent regions: mean, local_mean, blur, noise, inpaint, a colour ('#808080'), or the "
+            "file of another picture; see `apportion fills`.",
+        ),
+    ] = None
+    max_pixels: Annotated[
+        int | None,
+        _option(metavar="N", min=1, show_default="50000000", help="Pixels of the largest picture that is read."),
+    ] = None
+
     @property
     def kept(self) -> tuple[str | int, ...]:
         """Pieces that are always present, by text or position."""
@@ -154,4 +185,4 @@ class PromptOptions:
     def files(self) -> list[Path]:
         """Files to read."""
         chat = [] if self.chat in (None, "-") else [Path(str(self.chat))]
-        return [*([] if self.prompt_file is None else [self.prompt_file]), *chat, *self.document]
+        return [*([] if self.prompt_file is None else [self.prompt_file]), *chat, *self.document, *self.image]
