@@ -14,6 +14,7 @@ from apportion.protocols.methods import Method
 from apportion.protocols.metrics import RANDOM_ORDERS
 from apportion.protocols.targets import TargetFunction
 from apportion.results.attribution import Attribution
+from apportion.results.comparison import ResultComparison
 from apportion.results.evaluation import compare
 from apportion.results.recipe import target_of
 from apportion.runs.again import recipe_in, require_method
@@ -21,11 +22,13 @@ from apportion.runs.concurrent import attributions
 from apportion.runs.context_prompt import TEMPLATE, ContextOf
 from apportion.runs.cost import Cost, estimate_cost
 from apportion.runs.evaluate import checked_orders, chosen_metrics, measure_all
+from apportion.runs.fills import FILLS, with_each_fill
 from apportion.runs.opened import Opened
 from apportion.runs.reliance import ContextQuestion, Criteria, context_reliance
 from apportion.runs.together import check_one_game, checked_results
 
 if TYPE_CHECKING:
+    from apportion.prompts.image_text import ImageText
     from apportion.protocols.metrics import Metric
     from apportion.results.context_reliance import ContextReliance
     from apportion.results.evaluation import Comparison, Evaluation
@@ -336,6 +339,36 @@ class Explainer(Opened):
             how: dict[str, Any] = {"seed": seed, "random_orders": random_orders, "all_by_chance": not alone}
             found = [measure_all(game, one, chosen, **how, count=lambda: run.tally.evaluations) for one in results]
             return found[0] if alone else compare(found)
+
+    def compare_fills(
+        self,
+        prompt: ImageText,
+        target: str | Sequence[int] | None = None,
+        *,
+        fills: Sequence[object] = FILLS,
+        **arguments: Any,
+    ) -> ResultComparison:
+        """Compare what different fills of absent regions make of one prompt with pictures.
+
+        A region has no neutral replacement, as a word may have: black is a colour too. If the rankings under several
+        fills agree, they say something about the picture, and not about the fill.
+
+        Args:
+            prompt: prompt with pictures; its own ``fill`` is not used.
+            target: as in ``attribute``.
+            fills: the fills, as ``fill`` of ``ImageText``.
+            **arguments: other arguments of ``attribute``, the same for all fills.
+
+        Returns:
+            One result for each fill, and the agreement of their rankings; ``plot("image")`` draws them side by side.
+
+        Raises:
+            InputError: the prompt has no pictures, or there are fewer than two fills; and as in ``attribute``.
+            BudgetError, CapabilityError, ScoreError: as in ``attribute``.
+        """
+        prompts = with_each_fill(prompt, fills)
+        found = self.attribute_many(prompts, at_once=len(prompts), target=target, **arguments)
+        return ResultComparison(list(found))
 
     def context_reliance(
         self,

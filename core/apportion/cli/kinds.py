@@ -1,4 +1,4 @@
-"""``apportion methods``, ``targets``, ``samplers``, ``metrics``, ``views``: one command for each kind of extension."""
+"""``apportion methods``, ``targets``, ``segmenters`` and so on: one command for each kind of extension."""
 
 from __future__ import annotations
 
@@ -35,14 +35,15 @@ class Kind:
         registry: name of the plugins' registry of this kind.
         nouns: plural in help texts.
         facts: returns facts about an object that only this kind has.
-        options: returns the function of an object whose keyword-only parameters are the options.
+        options: returns the function of an object whose keyword-only parameters are the options; ``None`` if it is the
+            factory.
         listed: the facts that lists show too.
     """
 
     registry: str
     nouns: str
     facts: Callable[[Any], Facts] = lambda made: {}
-    options: Callable[[Any], Callable[..., Any]] = type
+    options: Callable[[Any], Callable[..., Any]] | None = None
     listed: tuple[str, ...] = ()
 
 
@@ -88,6 +89,8 @@ KINDS: Mapping[str, Kind] = {
         lambda made: made.measure,
     ),
     "views": Kind("visualizers", "views of a result", options=lambda made: made.render),
+    "segmenters": Kind("segmenters", "segmenters of pictures"),
+    "fills": Kind("fills", "fills of absent regions of pictures"),
 }
 """Kinds by the name of their command."""
 
@@ -159,7 +162,7 @@ def facts_of(command: str, name: str) -> Facts:
     kind = KINDS[command]
     entry = load_plugins()[kind.registry].get(name)
     made = entry.make()
-    function = kind.options(made)
+    function = entry.load() if kind.options is None else kind.options(made)
     notes = parameter_notes(function)
     return {
         "name": entry.name,

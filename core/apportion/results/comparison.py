@@ -61,8 +61,15 @@ class ResultComparison:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """A name for each result: its method, and other facts that tell it apart, such as the estimand or the seed."""
-        return tuple(distinct_names([naming_facts(one.provenance, one.estimand) for one in self.results]))
+        """A name for each result: its method, and other facts that tell it apart, such as the estimand or the seed.
+
+        Results of one method under several fills of pictures are named after the fills.
+        """
+        facts = [naming_facts(one.provenance, one.estimand, one.pictures) for one in self.results]
+        methods, fills = ({fact[column] for fact in facts} for column in (0, 1))
+        if len(methods) == 1 and len(fills) == len(facts) > 1:
+            return tuple(fact[1] or "no picture" for fact in facts)
+        return tuple(distinct_names(facts))
 
     @property
     def rank_correlation(self) -> Float64[Array, "R R"]:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from apportion.protocols.pictures import Picture
 from apportion.results.provenance import Provenance
 
 __all__ = ["distinct_names", "naming_facts"]
 
 
-def naming_facts(made: Provenance, estimand: str) -> tuple[str, ...]:
+def naming_facts(made: Provenance, estimand: str, pictures: Sequence[Picture] = ()) -> tuple[str, ...]:
     """The method, and what else may tell two results apart, the most important first."""
     return (
         made.method,
+        ", ".join(dict.fromkeys(one.fill for one in pictures)),
         estimand,
         made.model,
         made.target_fn,

@@ -17,7 +17,19 @@ from apportion.hooks.hookspecs import API_VERSION
 
 __all__ = ["KINDS", "Distribution", "write_distribution"]
 
-KINDS = ("method", "white-box-method", "sampler", "input", "target", "visualizer", "backend", "metric")
+KINDS = (
+    "method",
+    "white-box-method",
+    "sampler",
+    "input",
+    "target",
+    "visualizer",
+    "backend",
+    "metric",
+    "segmenter",
+    "fill",
+)
+OF_PICTURES = frozenset({"segmenter", "fill"})
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*")
 
@@ -33,6 +45,8 @@ _USAGE: Mapping[str, str] = {
         "from $module import $Class\n\n"
         "$Class().measure(game, values, rng=torch.Generator())  # a Game, and one value per feature"
     ),
+    "segmenter": 'explainer.attribute(ap.ImageText("photo.jpg", "What is it?", segments="$name"))',
+    "fill": 'explainer.attribute(ap.ImageText("photo.jpg", "What is it?", fill="$name"))',
 }
 
 
@@ -101,9 +115,11 @@ class Distribution:
             "summary": f"{words[0].upper()}{words[1:]}",
             "api_version": str(API_VERSION),
             "version": __version__,
+            "imported": "numpy" if self.kind in OF_PICTURES else "torch",
         }
         usage = Template(_USAGE[self.kind]).substitute(names)
-        opening = 'import apportion as ap\n\nexplainer = ap.Explainer("smollm2")\n' if "explainer." in usage else ""
+        model = "shapes" if self.kind in OF_PICTURES else "smollm2"
+        opening = f'import apportion as ap\n\nexplainer = ap.Explainer("{model}")\n' if "explainer." in usage else ""
         opening = opening or ("import apportion as ap\n\n" if "ap." in usage else "")
         names["usage"] = f"```python\n{opening}{usage}\n```"
         return {

@@ -25,6 +25,7 @@ from apportion_plugins.visualizers.groups import has_groups
 from apportion_plugins.visualizers.html_comparison import comparison_page
 from apportion_plugins.visualizers.html_evaluation import evaluation_page
 from apportion_plugins.visualizers.html_modules import module_tables
+from apportion_plugins.visualizers.html_pictures import coloured_pictures
 from apportion_plugins.visualizers.html_prompt import coloured_prompt
 from apportion_plugins.visualizers.html_reliance import reliance_page
 from apportion_plugins.visualizers.html_tables import feature_table, group_table, pair_table, token_table
@@ -55,7 +56,7 @@ class Html:
             sort: sort the tables by magnitude, largest first, instead of prompt order (or the tree of groups, if the
                 method gave one).
             max_features: maximum number of table rows, by magnitude; a note says how many are omitted. ``None`` for
-                all. The prompt is always coloured in full.
+                all. The prompt is always coloured in full, its pictures included.
             max_cells: maximum number of cells in the table of target tokens, and in those of modules; larger tables are
                 omitted with a note.
 
@@ -78,7 +79,8 @@ class Html:
         if has_modules(attribution):
             tables += module_tables(attribution, rows, max_cells)
         title = f"{estimand_of(attribution)}: {target_text(attribution).strip()}"
-        return parts.page(title, [*_header(attribution), coloured_prompt(attribution), *tables, *_footer(attribution)])
+        prompt = [*coloured_pictures(attribution), coloured_prompt(attribution)]
+        return parts.page(title, [*_header(attribution), *prompt, *tables, *_footer(attribution)])
 
     def render_evaluations(self, evaluations: Sequence[Evaluation]) -> HtmlView:
         """Render a table of metrics, with columns for each evaluation.

@@ -16,7 +16,7 @@ from apportion_plugins.visualizers.own_target import target_segments
 from apportion_plugins.visualizers.palette import strengths
 from apportion_plugins.visualizers.selection import largest
 
-__all__ = ["coloured_prompt"]
+__all__ = ["coloured_prompt", "tip"]
 
 MOST_MARKED, STRONGEST = 40, 20
 """Prompts of more features have marks at the strongest only."""
@@ -50,8 +50,8 @@ def _block(attribution: Attribution, segments: Sequence[Segment]) -> str:
         # A line break that is (part of) a feature must be visible.
         inner = f"{_shown(body)}{mark}{_shown(text[len(body) :])}"
         kind = colour_class(float(strength[segment.feature]), signed=attribution.signed)
-        tip = _tip(attribution, segment.feature)
-        pieces.append(f'<span class="{kind}" title="{tip}">{inner}</span>')
+        said = tip(attribution, segment.feature)
+        pieces.append(f'<span class="{kind}" title="{said}">{inner}</span>')
     return f'<div class="apn-prompt" dir="auto" lang="">{"".join(pieces)}</div>' if segments else ""
 
 
@@ -72,7 +72,8 @@ def _mark(attribution: Attribution, i: int) -> str:
     return f'<small class="apn-mark"><bdi>{name}{value}</bdi></small>'
 
 
-def _tip(attribution: Attribution, i: int) -> str:
+def tip(attribution: Attribution, i: int) -> str:
+    """Name and value of a feature, escaped."""
     half, numbers = half_widths(attribution), Numbers(attribution.values, signed=attribution.signed)
     error = "" if half is None else f" ± {numbers.plain(half[i])}"
     text = f"{numbers.signed(attribution.values[i])}{error} {attribution.unit}"

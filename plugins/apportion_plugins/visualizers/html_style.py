@@ -7,7 +7,7 @@ import math
 
 from apportion_plugins.visualizers.palette import DARK, LIGHT, Ramp, hex_of, text_on
 
-__all__ = ["colour_class", "style_sheet"]
+__all__ = ["colour_class", "fills", "style_sheet"]
 
 STEPS = 20
 """Number of colours on each side of zero."""
@@ -108,19 +108,35 @@ def style_sheet() -> str:
     return f"<style>{_LAYOUT}{_colours(LIGHT)}@media screen and (prefers-color-scheme: dark) {{\n{dark}}}\n</style>"
 
 
-def _colours(ramp: Ramp) -> str:
+@functools.cache
+def fills() -> str:
+    """Rules that fill shapes with the colours of their classes, light and dark."""
+    light, dark = (
+        "\n".join(f".apn-view path.{name} {{ fill: {hex_of(colour)}; }}" for name, colour in _shades(ramp).items())
+        for ramp in (LIGHT, DARK)
+    )
+    return f"{light}\n@media screen and (prefers-color-scheme: dark) {{\n{dark}\n}}\n"
+
+
+def _shades(ramp: Ramp) -> dict[str, tuple[int, int, int]]:
+    """The colour of each class."""
     sizes, magnitudes = {step: step / STEPS for step in range(1, STEPS + 1)}, ramp.of_magnitudes()
     shades = {"apn-z": ramp.colour(0.0), "apn-x": ramp.colour(math.nan)}
     for step, size in sizes.items():
         shades |= {f"apn-p{step}": ramp.colour(size), f"apn-n{step}": ramp.colour(-size)}
         shades[f"apn-m{step}"] = magnitudes.colour(size)
+    return shades
+
+
+def _colours(ramp: Ramp) -> str:
     rules = []
-    for name, colour in shades.items():
+    for name, colour in _shades(ramp).items():
         ink = hex_of(text_on(colour))
         # As specific as the rules for cells, which come first.
         rules.append(
             f".apn-view .{name}, .apn-view .apn-table .{name} {{ background: {hex_of(colour)}; color: {ink}; }}"
         )
+    magnitudes = ramp.of_magnitudes()
     keys = {"": [ramp.colour(i / 4) for i in range(-4, 5)], ".apn-m": [magnitudes.colour(i / 4) for i in range(5)]}
     for kind, colours in keys.items():
         stops = ", ".join(map(hex_of, colours))

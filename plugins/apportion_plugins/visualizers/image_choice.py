@@ -117,17 +117,18 @@ class ImageChoice:
         said = _SAID.get(("masked" if overlay == "masked" else "heat", self._sign))
         own = self.values[self.regions]
         unknown = int(np.isnan(own).sum())
+        overlap = any(picture.overlap for picture in self._pictures)
         return [
             *([said] if said else []),
             *left_out(own, self._places, "regions", "top"),
-            *(["Where regions overlap, the sum of their scores is shown."] if self._has_overlaps() else []),
+            *(
+                ["Where regions overlap, the sum of their scores is shown."]
+                if any(one.overlap for one in self._pictures)
+                else []
+            ),
             *([f"{unknown} of {len(own)} regions have no score, and no colour."] if unknown else []),
             *self._unknown_pictures(),
         ]
-
-    def _has_overlaps(self) -> bool:
-        counts = (sum(mask.astype(np.int32) for mask in picture.masks.values()) for picture in self._pictures)
-        return any(np.max(count, initial=0) > 1 for count in counts)
 
     def _unknown_pictures(self) -> list[str]:
         blank = [picture for picture in self._pictures if picture.pixels is None]

@@ -48,6 +48,12 @@ class ShownPicture:
         return self.name != UNNAMED
 
     @cached_property
+    def overlap(self) -> bool:
+        """True if a pixel is in several regions."""
+        count = sum((mask.astype(np.int32) for mask in self.masks.values()), np.zeros((1, 1), np.int32))
+        return int(np.max(count)) > 1
+
+    @cached_property
     def points(self) -> Mapping[int, tuple[float, float]]:
         """A point (x, y) in each region that has pixels, outside of smaller regions if possible."""
         found: dict[int, tuple[float, float]] = {}

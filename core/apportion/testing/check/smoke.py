@@ -6,27 +6,34 @@ They are fast and do not need pytest. The contracts in ``apportion.testing`` che
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
-from apportion.errors import BudgetError, InputError, PluginError, counted
+from apportion.errors import BudgetError, CapabilityError, InputError, PluginError, counted
 from apportion.game.game import Game
 from apportion.game.method_runner import check_estimate
 from apportion.hooks.manager import Plugins
 from apportion.hooks.registry import Entry
+from apportion.models.processor import open_processor
+from apportion.models.shapes import shapes_model_path
 from apportion.protocols.backend import WHITE_BOX, Backend, Capability, Unavailable
 from apportion.protocols.batch import ScoringBatch
 from apportion.protocols.methods import Coalitions, Method, Sampler
+from apportion.protocols.inputs import InputAdapter
 from apportion.protocols.metrics import Measurement, Metric
+from apportion.protocols.pictures import Fill, Region, Segmenter
 from apportion.protocols.targets import TargetFunction
 from apportion.rendering.context import AdaptContext
 from apportion.runs.resolver import with_sampler
 from apportion.testing import reference, tiny
 from apportion.testing.explainers import tiny_explainer
 from apportion.testing.games import random_moebius
+from apportion.testing.pictures import absent_pixels, sample_pictures
 from apportion.testing.results import sample_results
 from apportion.testing.scores import random_scores, random_target
 
@@ -152,13 +159,32 @@ def _input(made: Any, plugins: Plugins) -> str:
             else "it needs more than a text"
         )
         return f"not tried: {why} ({error}); give it a classmethod `example`"
-    adapter = plugins.hook.apportion_adapt_input(prompt=prompt, context=AdaptContext(tiny.tokenizer()))
+    adapter = _adapted(prompt, plugins)
     if adapter is None:
         raise PluginError("is not adapted by any plugin: every apportion_adapt_input returned None for it.")
     rows = adapter.render(torch.ones(2, len(adapter.features), dtype=torch.bool))
     if len(rows) != 2:
         raise PluginError(f"rendered {len(rows)} inputs for 2 coalitions.")
     return f"adapted an example with {counted(len(adapter.features), 'feature')}"
+
+
+def _adapted(prompt: object, plugins: Plugins) -> InputAdapter | None:
+    """The adapter of a prompt, with the processor of a model that reads pictures if it needs one."""
+    plain = AdaptContext(tiny.tokenizer(), make=plugins.make)
+    found: InputAdapter | None
+    try:
+        found = plugins.hook.apportion_adapt_input(prompt=prompt, context=plain)
+    except CapabilityError:
+        processor = _processor()
+        context = AdaptContext(processor.tokenizer, processor=processor, make=plugins.make)
+        found = plugins.hook.apportion_adapt_input(prompt=prompt, context=context)
+    return found
+
+
+@functools.cache
+def _processor() -> Any:
+    """The processor of the small model that comes with apportion."""
+    return open_processor(str(shapes_model_path()), {})
 
 
 def _metric(made: Metric, plugins: Plugins) -> str:
@@ -169,6 +195,39 @@ def _metric(made: Metric, plugins: Plugins) -> str:
     return f"measured {found.value:.3g} on a game, {counted(game.evaluations, 'evaluation')}"
 
 
+def _segmenter(made: Segmenter, plugins: Plugins) -> str:
+    pixels = sample_pictures()["wide"]
+    try:
+        found = list(made.segment(pixels, _processor()))
+    except InputError as error:
+        return _not_run(error)
+    wrong = [one for one in found if not isinstance(one, Region) or np.shape(one.mask) != pixels.shape[:2]]
+    if wrong or not found:
+        what = f"{wrong[0]!r:.80}" if wrong else "no region"
+        raise PluginError(f"returned {what} instead of Regions of {pixels.shape[0]} × {pixels.shape[1]} pixels.")
+    return f"divided a picture into {counted(len(found), 'region')}"
+
+
+def _fill(made: Fill, plugins: Plugins) -> str:
+    pixels = sample_pictures()["wide"]
+    absent = absent_pixels(*pixels.shape[:2])["all pixels" if made.once else "a rectangle"]
+    try:
+        found = made.fill(pixels, absent, 0)
+    except InputError as error:
+        return _not_run(error)
+    if not isinstance(found, np.ndarray) or found.dtype != np.uint8 or found.shape != pixels.shape:
+        what = f"{found.dtype} {found.shape}" if isinstance(found, np.ndarray) else type(found).__name__
+        raise PluginError(f"returned {what} instead of a picture of uint8 {pixels.shape}.")
+    return f"filled {counted(int(absent.sum()), 'pixel')}"
+
+
+def _not_run(error: InputError) -> str:
+    """A phrase for an extension that needs a package which is missing; any other error is raised again."""
+    if isinstance(error.__cause__, ImportError):
+        return f"not run: {error}"
+    raise error
+
+
 _TRIALS: Mapping[str, Callable[[Any, Plugins], str]] = {
     "methods": _method,
     "samplers": _sampler,
@@ -177,4 +236,6 @@ _TRIALS: Mapping[str, Callable[[Any, Plugins], str]] = {
     "backends": _backend,
     "inputs": _input,
     "metrics": _metric,
+    "segmenters": _segmenter,
+    "fills": _fill,
 }
