@@ -14,7 +14,9 @@ from collections.abc import Iterator, Sequence
 from enum import Enum
 
 SECTIONS = {
-    "Explaining": ("Explainer", "Text", "Template", "Chat", "Documents", "Cost", "load_results", "export", "Export"),
+    "Explaining": (
+        "Explainer", "Text", "Template", "Chat", "Documents", "ImageText", "Cost", "load_results", "export", "Export",
+    ),
     "Results": ("Attribution", "Provenance", "HtmlView", "Feature", "Segment", "Level"),
     "Context reliance": ("ContextReliance", "SensitiveToken", "ContextualCue"),
     "Evaluations and comparisons": ("Evaluation", "Comparison", "ResultComparison", "compare", "Metric", "Measurement"),
@@ -23,6 +25,7 @@ SECTIONS = {
         "Gradients", "ModuleGradients", "Trace",
     ),
     "Inputs": ("InputAdapter", "AdaptContext", "ModelInput", "Media", "Alternatives"),
+    "Pictures": ("Picture", "Region", "Segmenter", "Fill"),
     "Targets": ("TargetFunction", "Needs", "Scores", "Target"),
     "Visualizers": ("Visualizer",),
     "Backends": (

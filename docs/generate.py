@@ -17,7 +17,7 @@ from api_pages import api_page, contract_block, markdown, protocol_block
 from apportion.cli.app import app
 from apportion.cli.kinds import facts_of
 from apportion.hooks import hookspecs
-from apportion.hooks.docstrings import parameter_notes
+from apportion.hooks.docstrings import description, parameter_notes
 from apportion.hooks.manager import SWITCHED, load_plugins
 from apportion.hooks.registry import KINDS, Entry
 from apportion.hooks.validation import hook_names
@@ -69,7 +69,7 @@ def methods_page() -> str:
     """Render the page of everything that the built-in plugins register."""
     plugins = load_plugins()
     parts = [
-        "# Methods, inputs, targets, views, backends\n",
+        "# Methods, inputs, targets, views, backends, segmenters\n",
         "The built-in extensions, by the names that you type. Plugins can add to these lists; `apportion methods`, "
         "`apportion backends` and `apportion plugins` show what is installed.\n",
     ]
@@ -83,6 +83,9 @@ def methods_page() -> str:
         for entry in entries:
             made = entry.load()
             parts.append(f"### `{entry.name}`\n\n{entry.summary[0].upper()}{entry.summary[1:]}.\n")
+            if kind in ("segmenters", "fills"):
+                parts += [markdown(description(made)) + "\n", *options_table(made)]
+                continue
             parts.append(markdown(inspect.getdoc(made) or "") + "\n")
             runner = getattr(made, "run", None) or getattr(made, "render", None)
             parts += options_table(runner) if runner and kind in ("methods", "visualizers") else []

@@ -951,6 +951,18 @@ def test_methods_show(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Did you mean 'shapley'?" in run("methods", "show", "shaply").err
 
 
+def test_segmenters_and_fills(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert {one["name"] for one in run("segmenters", "--json").json()} >= {"grid", "slic", "patches"}
+    assert {one["name"] for one in run("fills", "list", "--json").json()} >= {"mean", "blur", "inpaint"}
+    number, compactness = run("segmenters", "show", "slic", "--json").json()["options"]
+    assert (number["name"], number["type"], number["default"]) == ("n", "int", 40)
+    assert compactness["help"].startswith("weight of nearness")
+    assert "radius float | None None standard deviation in pixels" in plain(run("fills", "show", "blur").out)
+    assert "options none" in plain(run("fills", "show", "mean").out)
+    assert "Did you mean 'grid'?" in run("segmenters", "show", "grd").err
+
+
 def test_backends(run: Run) -> None:
     (torch,) = (b for b in run("backends", "list", "--json").json() if b["name"] == "torch")
     assert torch["available"] is True

@@ -24,6 +24,8 @@ VERSION_1 = {
     "apportion_register_visualizers": ("register",),
     "apportion_register_backends": ("register",),
     "apportion_register_metrics": ("register",),
+    "apportion_register_segmenters": ("register",),
+    "apportion_register_fills": ("register",),
     "apportion_adapt_input": ("prompt", "context"),
     "apportion_before_run": ("request",),
     "apportion_after_run": ("request", "attribution"),
@@ -88,6 +90,14 @@ class Everything:
         self.called("register_metrics")
 
     @ap.hookimpl
+    def apportion_register_segmenters(self, register: ap.Register) -> None:
+        self.called("register_segmenters")
+
+    @ap.hookimpl
+    def apportion_register_fills(self, register: ap.Register) -> None:
+        self.called("register_fills")
+
+    @ap.hookimpl
     def apportion_adapt_input(self, prompt: object, context: ap.AdaptContext) -> None:
         self.called("adapt_input")
 
@@ -114,8 +124,11 @@ class Everything:
 
 
 REGISTERED = [
-    f"register_{kind}" for kind in ("inputs", "samplers", "methods", "targets", "visualizers", "backends", "metrics")
-]
+    f"register_{kind}"
+    for kind in (
+        "inputs", "samplers", "methods", "targets", "visualizers", "backends", "metrics", "segmenters", "fills",
+    )
+]  # fmt: skip
 
 
 def test_hooks_are_called_in_the_documented_order() -> None:

@@ -18,6 +18,7 @@ from apportion.hooks.hookspecs import API_VERSION
 from apportion.hooks.manager import BUILT_INS, DISABLE_VARIABLE, load_plugins
 from apportion.hooks.validation import hook_names
 from apportion.testing import tiny
+from apportion.testing.check.report import examine
 from forks import Forks
 
 BROKEN = {
@@ -249,10 +250,91 @@ def test_plugins_are_told_the_settings() -> None:
     assert plugin.settings.version == ap.__version__
 
 
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("striped", {}),
+        ("striped:3", {"stripes": 3}),
+        ("striped:3x2", {"stripes": 3, "wide": 2}),
+        ("striped:wide=0.5", {"wide": 0.5}),
+    ],
+)
+def test_segmenters_and_fills_are_made_of_short_forms(text: str, options: dict[str, object]) -> None:
+    class Striped:
+        def __init__(self, *, stripes: int = 4, wide: float = 1) -> None:
+            self.options = {"stripes": stripes, "wide": wide}
+
+    class Plugin:
+        @ap.hookimpl
+        def apportion_register_segmenters(self, register: ap.Register) -> None:
+            register("striped", Striped, summary="s")
+
+        @ap.hookimpl
+        def apportion_register_fills(self, register: ap.Register) -> None:
+            register("striped", Striped, summary="s")
+
+    plugins = load_plugins([Plugin()])
+    for kind in ("segmenters", "fills"):
+        assert plugins.make(kind, text).options == {"stripes": 4, "wide": 1} | options
+        with pytest.raises(
+            ap.InputError, match=f"{kind[:-1]} 'striped' has no option 'strips'.*Did you mean 'stripes'"
+        ):
+            plugins.make(kind, "striped:strips=3")
+    with pytest.raises(ap.UnknownNameError, match="No segmenter is called 'stripd'. Did you mean 'striped'"):
+        plugins.make("segmenters", "stripd:3")
+
+
+def segmenter(segment: Any) -> Any:
+    return type("Odd", (), {"__doc__": "Odd.", "segment": segment})
+
+
+def fill(fill: Any) -> Any:
+    return type("Odd", (), {"__doc__": "Odd.", "once": True, "fill": fill})
+
+
+def needs_a_package(*given: object) -> Any:
+    try:
+        import a_package_that_nobody_has
+    except ImportError as error:
+        raise ap.InputError("pip install it") from error
+    return a_package_that_nobody_has
+
+
+@pytest.mark.parametrize(
+    ("kind", "factory", "found"),
+    [
+        ("segmenters", segmenter(lambda self, pixels, processor: []), "returned no region instead of Regions"),
+        ("segmenters", segmenter(lambda self, pixels, processor: [3]), "returned 3 instead of Regions of 48 × 96 pixe"),
+        (
+            "segmenters",
+            segmenter(lambda self, pixels, processor: [ap.Region("a", pixels[1:, :, 0] > 0)]),
+            "instead of Regions",
+        ),
+        ("segmenters", segmenter(lambda self, pixels, processor: 1 / 0), "fails when it is tried: ZeroDivisionError"),
+        ("segmenters", segmenter(needs_a_package), "not run: pip install it"),
+        ("fills", fill(lambda self, pixels, absent, seed: pixels / 2), "returned float64 (48, 96, 3) instead of a pic"),
+        ("fills", fill(lambda self, pixels, absent, seed: None), "returned NoneType instead of a picture of uint8"),
+        ("fills", fill(needs_a_package), "not run: pip install it"),
+        ("fills", type("Odd", (), {"__doc__": "Odd.", "fill": lambda self: 3}), "is a Odd without 'once'"),
+    ],
+)
+def test_segmenters_and_fills_are_tried(kind: str, factory: Any, found: str) -> None:
+    """By `apportion plugins check`; a package that is missing is not a fault."""
+
+    def register(self: object, register: Any) -> None:
+        register("odd", factory, summary="s")
+
+    hook = ap.hookimpl(register)
+    plugins = load_plugins([type("Plugin", (), {f"apportion_register_{kind}": hook})()])
+    (finding,) = examine(plugins.entries_of("Plugin"), plugins)
+    assert found in (finding.tried or finding.faults[0])
+    assert bool(finding.faults) == ("not run" not in found)
+
+
 def test_every_hook_is_documented() -> None:
     from apportion.hooks import hookspecs
 
-    assert len(hook_names()) == 14
+    assert len(hook_names()) == 16
     for name in hook_names():
         doc = getattr(hookspecs, name).__doc__
         assert doc.startswith("Called"), name

@@ -6,8 +6,10 @@ import warnings
 from typing import Any
 
 from apportion.captum import prompt
-from apportion.errors import ApportionError
+from apportion.captum.image_prompt import FunctionProcessor
+from apportion.errors import ApportionError, CapabilityError
 from apportion.explainer import Explainer
+from apportion.protocols.backend import Capability
 
 __all__ = ["Explainers"]
 
@@ -22,19 +24,36 @@ class Explainers:
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self._model, self._tokenizer = model, tokenizer
-        self._opened: dict[bool, Explainer | None] = {}
+        self._opened: dict[tuple[bool, int | None], Explainer | None] = {}
 
-    def get(self, *, show_progress: bool = False) -> Explainer | None:
-        """The explainer; ``None``, with a warning, if apportion does not open such models."""
-        if show_progress not in self._opened:
+    def get(self, *, show_progress: bool = False, processor: FunctionProcessor | None = None) -> Explainer | None:
+        """The explainer; ``None``, with a warning, if apportion does not open such models.
+
+        Args:
+            show_progress: show a progress bar.
+            processor: makes the model's arguments of pictures.
+        """
+        key = (show_progress, None if processor is None else id(processor))
+        if key not in self._opened:
             try:
-                self._opened[show_progress] = Explainer(
-                    (self._model, self._tokenizer), plugins=[prompt], progress="always" if show_progress else "never"
-                )
+                self._opened[key] = self._open(show_progress, processor)
             except ApportionError as error:
-                self._opened[show_progress] = None
+                self._opened[key] = None
                 warnings.warn(
                     f"{type(self._model).__name__} is scored one prompt at a time, which is slow: {error!s:.300}",
                     stacklevel=2,
                 )
-        return self._opened[show_progress]
+        return self._opened[key]
+
+    def _open(self, show_progress: bool, processor: FunctionProcessor | None) -> Explainer:
+        """Open the model.
+
+        Raises:
+            ApportionError: such models are not opened, or read no pictures.
+        """
+        progress = "always" if show_progress else "never"
+        pair = (self._model, self._tokenizer)
+        made = Explainer(pair, processor=processor, plugins=[prompt], progress=progress)
+        if processor is not None and Capability.IMAGES not in made.session.capabilities:
+            raise CapabilityError(f"it cannot read pictures in batches: {getattr(made.session, 'media_refusal', '')}")
+        return made

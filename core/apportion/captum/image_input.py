@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from apportion.captum.inputs import InterpretableInput
@@ -76,11 +77,24 @@ class ImageMaskInput(InterpretableInput):
             return self.original_model_inputs
         from PIL import Image
 
+        return self.processor_fn(Image.fromarray(self.pixels(perturbed_tensor)))
+
+    def pixels(self, perturbed_tensor: Tensor) -> np.ndarray:
+        """Return the picture in which the segments of zeros are painted over."""
         pixels = np.array(self.image)
-        for present, segment in zip(perturbed_tensor[0].tolist(), self.get_mask_list(), strict=True):
-            if present == 0:
-                pixels[segment.bool().cpu().numpy()] = self.baseline
-        return self.processor_fn(Image.fromarray(pixels.astype("uint8")))
+        absent = perturbed_tensor[0].cpu().numpy() == 0
+        pixels[self._painted_over(absent)] = self.baseline
+        return pixels.astype("uint8")
+
+    def _painted_over(self, absent: Bool[np.ndarray, " F"]) -> Bool[np.ndarray, "H W"]:
+        """The pixels of absent segments."""
+        if not self.mask_list:
+            # A look-up for all pixels at once, and not a comparison for each segment.
+            numbers = np.array(list(self.mask_id_to_idx))
+            found: Bool[np.ndarray, "H W"] = absent[np.searchsorted(numbers, self.mask.cpu().numpy())]
+            return found
+        masks = [one.bool().cpu().numpy() for one, gone in zip(self.mask_list, absent, strict=True) if gone]
+        return np.logical_or.reduce(masks) if masks else np.zeros((self.image.height, self.image.width), bool)
 
     def get_mask_list(self) -> list[Tensor]:
         """Return a mask ``Bool[H, W]`` for each feature."""

@@ -17,6 +17,7 @@ from apportion.captum.perturbations import Perturbations
 from apportion.captum.prompt import PerturbedPrompt
 from apportion.captum.refusals import positive
 from apportion.errors import CapabilityError
+from apportion.protocols.row import ModelInput
 
 if TYPE_CHECKING:
     from apportion.captum.wrappers import GradientWrapper
@@ -113,7 +114,7 @@ def _prompt(inp: TextTokenInput) -> PerturbedPrompt:
     return PerturbedPrompt(
         Perturbations(inp.to_tensor()),
         inp.values,
-        lambda tensor: tuple(inp.to_model_input(tensor)[0].tolist()),
+        lambda tensor: ModelInput(tuple(inp.to_model_input(tensor)[0].tolist())),
         tokens=[next(numbers) if one else None for one in scored],
         baseline=inp.baselines,
     )

@@ -28,14 +28,14 @@ class PerturbedPrompt:
     Attributes:
         perturbations: the tensors of coalitions.
         labels: names of the elements, for results.
-        encode: returns the token ids of a perturbed tensor.
+        encode: returns the model input of a perturbed tensor.
         tokens: the element that each token of the prompt is, if elements are tokens; ``None`` for a token that is none.
         baseline: the token that replaces absent ones, if elements are tokens.
     """
 
     perturbations: Perturbations
     labels: Sequence[Any]
-    encode: Callable[[Tensor], tuple[int, ...]]
+    encode: Callable[[Tensor], ModelInput]
     tokens: Sequence[int | None] | None = None
     baseline: int | None = None
 
@@ -58,7 +58,7 @@ class _Adapter:
             self.baseline_ids = (prompt.baseline,)
 
     def render(self, mask: Bool[Tensor, "S F"]) -> list[ModelInput]:
-        return [ModelInput(self._prompt.encode(tensor)) for tensor in self._prompt.perturbations.tensors(mask)]
+        return [self._prompt.encode(tensor) for tensor in self._prompt.perturbations.tensors(mask)]
 
 
 @hookimpl

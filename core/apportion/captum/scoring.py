@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,6 +13,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from apportion.captum.draws import GlobalDraws, Known, game_of
+from apportion.captum.image_input import ImageMaskInput
+from apportion.captum.image_prompt import FunctionProcessor
 from apportion.captum.inputs import InterpretableInput
 from apportion.captum.perturbations import Perturbations
 from apportion.captum.prompt import PerturbedPrompt
@@ -19,6 +22,7 @@ from apportion.captum.refusals import require
 from apportion.errors import PluginError
 from apportion.hooks.manager import installed_plugins, load_plugins
 from apportion.protocols.progress import ALWAYS, ProgressEvent
+from apportion.protocols.row import Media, ModelInput
 
 if TYPE_CHECKING:
     from apportion.captum.wrappers import PerturbationWrapper
@@ -75,6 +79,7 @@ class Scorer:
 
     def __init__(self, owner: PerturbationWrapper) -> None:
         self._owner = owner
+        self._processors: dict[int, FunctionProcessor] = {}
 
     def estimate(
         self,
@@ -97,23 +102,23 @@ class Scorer:
         self, question: Question, perturbations: Perturbations, method: GlobalDraws, *, show_progress: bool
     ) -> Float[Tensor, "F K"] | None:
         owner, inp = self._owner, question.inp
-        if not owner.scores_in_batches() or not only_ids(owner._format_model_input(inp.to_model_input())):
+        if not owner.scores_in_batches():
             return None
-        explainer = owner.explainers.get(show_progress=show_progress)
+        processor = self._processor(inp)
+        if processor is None and not only_ids(owner._format_model_input(inp.to_model_input())):
+            return None
+        explainer = owner.explainers.get(show_progress=show_progress, processor=processor)
         if explainer is None:
             return None
 
         failed: list[Exception] = []
 
-        def encode(tensor: Tensor) -> tuple[int, ...]:
+        def encode(tensor: Tensor) -> ModelInput:
             try:
-                arguments = owner._format_model_input(inp.to_model_input(tensor))
-                (ids,) = arguments["input_ids"].tolist()
+                return self._pictured(inp, processor, tensor) if processor is not None else self._encoded(inp, tensor)
             except Exception as error:
                 failed.append(error)
                 raise
-            require(only_ids(arguments), "some prompts are more than token ids, and the full one is not")
-            return tuple(ids)
 
         prompt = PerturbedPrompt(perturbations, inp.values, encode)
         try:
@@ -122,6 +127,33 @@ class Scorer:
             # A user's template or tokenizer failed, and not apportion.
             raise (failed[0] if failed else error) from None
         return torch.cat([torch.tensor(result.values)[None], torch.tensor(result.token_values)]).T
+
+    def _encoded(self, inp: InterpretableInput, tensor: Tensor) -> ModelInput:
+        """The token ids of a perturbed tensor."""
+        arguments = self._owner._format_model_input(inp.to_model_input(tensor))
+        (ids,) = arguments["input_ids"].tolist()
+        require(only_ids(arguments), "some prompts are more than token ids, and the full one is not")
+        return ModelInput(tuple(ids))
+
+    def _pictured(self, inp: InterpretableInput, processor: FunctionProcessor, tensor: Tensor) -> ModelInput:
+        """The token ids and the picture of a perturbed tensor."""
+        assert isinstance(inp, ImageMaskInput)
+        pixels = inp.pixels(tensor)
+        (ids,) = processor.arguments(pixels)["input_ids"].tolist()
+        return ModelInput(tuple(ids), (Media.of("image", pixels, partial(inp.pixels, tensor)),))
+
+    def _processor(self, inp: InterpretableInput) -> FunctionProcessor | None:
+        """The function of an image input, as a processor; ``None`` for inputs of text, and where it makes a text."""
+        owner = self._owner
+        if type(inp) is not ImageMaskInput or not isinstance(inp.original_model_inputs, Mapping):
+            return None
+        if inp.image.mode != "RGB" or only_ids(owner._format_model_input(inp.original_model_inputs)):
+            return None
+        known = self._processors.get(id(inp.processor_fn))
+        if known is None:
+            known = FunctionProcessor(inp.processor_fn, owner.tokenizer, owner.model)
+            self._processors[id(inp.processor_fn)] = known
+        return known
 
     def _by_row(
         self, question: Question, perturbations: Perturbations, method: GlobalDraws, *, show_progress: bool

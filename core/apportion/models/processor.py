@@ -23,10 +23,8 @@ NO_VIDEO = SimpleNamespace(num_frames=1, fps=1, merge_size=2)
 
 
 def is_processor(value: object) -> bool:
-    """True for a processor of transformers that reads pictures and text."""
-    from transformers import ProcessorMixin
-
-    return isinstance(value, ProcessorMixin) and hasattr(value, "image_processor") and hasattr(value, "tokenizer")
+    """True for a processor that reads pictures and text, such as those of transformers."""
+    return callable(value) and hasattr(value, "image_processor") and hasattr(value, "tokenizer")
 
 
 def named_processor(given: object) -> Any:

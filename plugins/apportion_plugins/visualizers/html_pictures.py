@@ -13,14 +13,12 @@ import numpy as np
 from jaxtyping import UInt8
 
 from apportion.errors import counted
-from apportion.protocols.pictures import Picture
 from apportion.results.attribution import Attribution
 from apportion_plugins.visualizers.html_prompt import tip
 from apportion_plugins.visualizers.html_style import colour_class, fills
-from apportion_plugins.visualizers.labels import one_line
 from apportion_plugins.visualizers.outlines import inner_point, outlines, svg_path
-from apportion_plugins.visualizers.palette import strengths
-from apportion_plugins.visualizers.pictures import ShownPicture, pixel_scores, shown_picture
+from apportion_plugins.visualizers.palette import colour_limit, strengths
+from apportion_plugins.visualizers.pictures import ShownPicture, picture_titles, pixel_scores, shown_picture
 
 __all__ = ["coloured_pictures"]
 
@@ -30,6 +28,10 @@ SMALL = 320
 """Longer side to which smaller pictures are enlarged."""
 BESIDE = 400
 """Longer side of pictures that stand side by side."""
+MANY = 150
+"""Number of regions above which outlines are thinner."""
+TEXT_COLUMNS = 60
+"""Longest name of a region."""
 HANDLE = 7
 """Radius of the dot of a region that others cover, in pixels of the page."""
 
@@ -45,17 +47,19 @@ _LAYOUT = """
 .apn-view .apn-stage svg { pointer-events: none; overflow: visible; outline: none; }
 .apn-view .apn-paint path { opacity: 0.55; }
 .apn-view .apn-blank .apn-paint path { opacity: 1; }
-.apn-view .apn-region path, .apn-view .apn-region circle { fill: transparent; stroke: #2b2b2b; stroke-width: 1;
-  vector-effect: non-scaling-stroke; }
+.apn-view .apn-region path, .apn-view .apn-region circle { fill: transparent; stroke: var(--apn-ink);
+  stroke-width: 1; vector-effect: non-scaling-stroke; }
+.apn-view .apn-fine .apn-region path { stroke-width: 0.5; }
 .apn-view .apn-region > :last-child { pointer-events: all; cursor: help; }
-.apn-view .apn-region circle { fill: #fff; }
-.apn-view .apn-region:hover path, .apn-view .apn-region:focus path { stroke: #000; stroke-width: 3;
-  filter: drop-shadow(0 0 1px #fff) drop-shadow(0 0 1px #fff); }
+.apn-view .apn-region circle { fill: var(--apn-paper); }
+.apn-view .apn-stage .apn-region:hover path, .apn-view .apn-stage .apn-region:focus path { stroke-width: 3;
+  filter: drop-shadow(0 0 1px var(--apn-paper)) drop-shadow(0 0 1px var(--apn-paper)); }
 .apn-view .apn-says { display: none; position: absolute; z-index: 9999; left: 0; top: 100%; max-width: 100%;
   margin-top: 3px; padding: 1px 6px; border-radius: 3px; pointer-events: none; overflow-wrap: anywhere; }
 .apn-view .apn-region:hover + .apn-says, .apn-view .apn-region:focus + .apn-says { display: block; }
 /* One at a time: the region that the reader points at, or else the one with the focus. */
 .apn-view .apn-stage:has(.apn-region:hover) .apn-region:focus:not(:hover) + .apn-says { display: none; }
+.apn-view .apn-stage:has(.apn-region:hover, .apn-region:focus) + figcaption { visibility: hidden; }
 @media print { .apn-view .apn-picture { break-inside: avoid; } }
 """
 
@@ -65,7 +69,11 @@ def coloured_pictures(attribution: Attribution) -> list[str]:
     if not attribution.pictures:
         return []
     size = MOST if len(attribution.pictures) == 1 else BESIDE
-    figures = [_figure(attribution, picture, size) for picture in attribution.pictures]
+    shown = [
+        shown_picture(picture, title, MOST)
+        for picture, title in zip(attribution.pictures, picture_titles(attribution), strict=True)
+    ]
+    figures = [_figure(attribution, one, size) for one in shown]
     return [_style(), f'<div class="apn-pictures">{"".join(figures)}</div>']
 
 
@@ -74,26 +82,27 @@ def _style() -> str:
     return f"<style>{_LAYOUT}{fills()}</style>"
 
 
-def _figure(attribution: Attribution, picture: Picture, size: int) -> str:
+def _figure(attribution: Attribution, shown: ShownPicture, size: int) -> str:
     """A picture, its regions, and a caption, whose place the name and score of a region take while it is pointed at."""
-    shown = shown_picture(picture, MOST)
     longer = max(shown.width, shown.height)
     # Small pictures are enlarged to whole multiples, so that all of their pixels are equally large.
     factor = max(1, SMALL // longer) if longer < SMALL else min(1.0, size / longer)
     width = max(1, round(shown.width * factor))
     values = np.asarray(attribution.values, dtype=np.float64)
-    name = one_line(picture.name)
     regions = counted(len(shown.masks), "region")
-    label = escape(f"{name}, {picture.width} × {picture.height} pixels, {regions}")
-    stage = "".join(
-        [*_image(shown, name, coarse=factor > 1), _paint(attribution, shown), *_regions(attribution, shown)]
-    )
-    kind = "apn-stage" if shown.pixels is not None else "apn-stage apn-blank"
+    label = escape(f"{shown.title}, {regions}")
+    layers = [*_image(shown, coarse=factor > 1), _paint(attribution, shown), *_regions(attribution, shown)]
+    kinds = [
+        "apn-stage",
+        *(["apn-blank"] if shown.pixels is None else []),
+        *(["apn-fine"] if len(shown.masks) > MANY else []),
+    ]
     style = f"aspect-ratio: {shown.width} / {shown.height}"
-    caption = escape(" ".join([f"{name[:1].upper()}{name[1:]}, {regions}.", *_notes(shown, values)]))
+    about = f"{shown.title}: {regions}." if shown.is_named else f"{regions}."
+    caption = escape(" ".join([about, *_notes(shown, values)]))
     return (
         f'<figure class="apn-picture" style="width: {width}px">'
-        f'<div class="{kind}" role="group" aria-label="{label}" style="{style}">{"".join(layers)}</div>'
+        f'<div class="{" ".join(kinds)}" role="group" aria-label="{label}" style="{style}">{"".join(layers)}</div>'
         f"<figcaption>{caption}</figcaption></figure>"
     )
 
@@ -111,11 +120,11 @@ def _notes(picture: ShownPicture, values: np.ndarray) -> list[str]:
     return notes
 
 
-def _image(picture: ShownPicture, name: str, *, coarse: bool) -> list[str]:
+def _image(picture: ShownPicture, *, coarse: bool) -> list[str]:
     if picture.pixels is None:
         return []
     kind = ' class="apn-coarse"' if coarse else ""
-    return [f'<img{kind} alt="{escape(name)}" src="data:image/png;base64,{_png(picture.pixels)}">']
+    return [f'<img{kind} alt="{escape(picture.title)}" src="data:image/png;base64,{_png(picture.pixels)}">']
 
 
 def _png(pixels: UInt8[np.ndarray, "H W 3"]) -> str:
@@ -129,14 +138,13 @@ def _png(pixels: UInt8[np.ndarray, "H W 3"]) -> str:
 def _paint(attribution: Attribution, picture: ShownPicture) -> str:
     """The colours of all pixels: a path for each colour."""
     values = np.asarray(attribution.values, dtype=np.float64)
-    limit = float(np.nanmax(np.abs(values), initial=0.0)) or 1.0
-    strength = strengths(pixel_scores(picture, values, picture.masks.keys()), limit)
-    kinds: dict[str, np.ndarray] = {}
-    for value in np.unique(strength[np.isfinite(strength)]):
-        kind = colour_class(float(value), signed=attribution.signed)
-        own = strength == value
-        kinds[kind] = kinds[kind] | own if kind in kinds else own
-    paths = [f'<path class="{kind}" d="{svg_path(outlines(mask))}"></path>' for kind, mask in kinds.items()]
+    strength = strengths(pixel_scores(picture, values, picture.masks.keys()), colour_limit(values))
+    found, places = np.unique(strength, return_inverse=True)
+    kinds = [colour_class(float(one), signed=attribution.signed) if np.isfinite(one) else "" for one in found]
+    names, numbers = np.unique(kinds, return_inverse=True)
+    numbered = numbers[places].reshape(strength.shape)
+    masks = {str(name): numbered == number for number, name in enumerate(names) if name}
+    paths = [f'<path class="{kind}" d="{svg_path(outlines(mask))}"></path>' for kind, mask in masks.items()]
     return f'<svg class="apn-paint" {_box(picture)} aria-hidden="true">{"".join(paths)}</svg>'
 
 
@@ -148,7 +156,7 @@ def _regions(attribution: Attribution, picture: ShownPicture) -> list[str]:
     handles = _handles(picture, order)
     found = []
     for feature, mask in picture.masks.items():
-        text = tip(attribution, feature)
+        text = tip(attribution, feature, TEXT_COLUMNS)
         level = f' style="z-index: {levels[feature] + 1000 * (feature in handles)}"' if levels else ""
         kind = colour_class(float(strength[feature]), signed=attribution.signed)
         found.append(

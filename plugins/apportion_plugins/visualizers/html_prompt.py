@@ -10,7 +10,15 @@ import numpy as np
 from apportion.protocols.features import Segment
 from apportion.results.attribution import Attribution
 from apportion_plugins.visualizers.html_style import colour_class
-from apportion_plugins.visualizers.labels import between_words, one_line, prose, short_label, text_is_name
+from apportion_plugins.visualizers.labels import (
+    SHORT_COLUMNS,
+    between_words,
+    ellipsis,
+    one_line,
+    prose,
+    short_label,
+    text_is_name,
+)
 from apportion_plugins.visualizers.numbers import Numbers, half_widths
 from apportion_plugins.visualizers.own_target import target_segments
 from apportion_plugins.visualizers.palette import strengths
@@ -72,9 +80,9 @@ def _mark(attribution: Attribution, i: int) -> str:
     return f'<small class="apn-mark"><bdi>{name}{value}</bdi></small>'
 
 
-def tip(attribution: Attribution, i: int) -> str:
-    """Name and value of a feature, escaped."""
+def tip(attribution: Attribution, i: int, columns: int = SHORT_COLUMNS) -> str:
+    """Name and value of a feature, escaped; names of more columns are shortened."""
     half, numbers = half_widths(attribution), Numbers(attribution.values, signed=attribution.signed)
     error = "" if half is None else f" ± {numbers.plain(half[i])}"
     text = f"{numbers.signed(attribution.values[i])}{error} {attribution.unit}"
-    return escape(f"{one_line(short_label(attribution.features[i]))}: {text}")
+    return escape(f"{ellipsis(one_line(attribution.features[i].name), columns)}: {text}")

@@ -95,7 +95,7 @@ class Image:
         choice = ImageChoice(attribution, part, pictures, sign, top, has_words)
         links, link_notes = _links(attribution, part, choice, pairs)
         labelled = choice.labels(labels)
-        texts = [*(segment.text for segment in attribution.segments), *(one.name for one in pictures), part.label]
+        texts = [*(segment.text for segment in attribution.segments), *(one.title for one in pictures), part.label]
         fonts = lettering([*parts.figure_texts(attribution, title), *texts])
         colouring = Colouring(overlay, opacity(alpha), choice.ends, choice.limit, border_width(borders))
 
@@ -127,4 +127,4 @@ def _links(
     check_limit("pairs", most, MOST_LINKS)
     if most is None:
         return [], []
-    return strongest_links(attribution, pairs_of_part(attribution, part), choice.regions, choice.words, most)
+    return strongest_links(attribution, pairs_of_part(attribution, part), choice.visible, choice.words, most)

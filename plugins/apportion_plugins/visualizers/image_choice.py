@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -13,13 +12,14 @@ from apportion.errors import InputError, shown
 from apportion.results.attribution import Attribution
 from apportion_plugins.visualizers.facts import meaning_of_signs
 from apportion_plugins.visualizers.labels import ellipsis, one_line
+from apportion_plugins.visualizers.look import is_between
 from apportion_plugins.visualizers.numbers import DECIMALS, Numbers
 from apportion_plugins.visualizers.palette import colour_limit
 from apportion_plugins.visualizers.pictures import ShownPicture, pixel_scores, region_features
 from apportion_plugins.visualizers.selection import check_limit, left_out, ranked
 from apportion_plugins.visualizers.target_part import TargetPart
 
-__all__ = ["OVERLAYS", "ImageChoice", "border_width", "check_choice", "opacity"]
+__all__ = ["ImageChoice", "border_width", "check_choice", "opacity"]
 
 OVERLAYS = ("heat", "heat_only", "masked")
 SIGNS = {"all": (-1.0, 1.0), "positive": (0.0, 1.0), "negative": (-1.0, 0.0), "absolute": (0.0, 1.0)}
@@ -30,6 +30,8 @@ BORDER = 0.5
 """Usual width of borders in points."""
 POINTS = 0.75
 """Points of a pixel of 1/96 inch."""
+WIDEST = 100
+"""Pixels of the widest borders."""
 _SAID = {
     ("heat", "positive"): "Scores below 0 have the colour of 0 (sign='positive').",
     ("heat", "negative"): "Scores above 0 have the colour of 0 (sign='negative').",
@@ -73,14 +75,19 @@ class ImageChoice:
         self.values = _of_sign(part.values, sign)
         """The score of each feature; 0 for those whose sign does not count."""
         own = self.values[self.regions]
-        self._places = sorted(ranked(own)[:top])
-        self.order = [self.regions[place] for place in ranked(own) if place in set(self._places)]
+        self._places = ranked(own)[:top]
+        self.order = [self.regions[place] for place in self._places]
         """Regions that count, the largest first."""
         self.scores = [_of_sign(pixel_scores(picture, part.values, self.order), sign) for picture in pictures]
         """The score of each pixel of each picture; NaN for none."""
         everything = [self.values[self.words], *(scores.ravel() for scores in self.scores)]
         self.limit = colour_limit(np.concatenate(everything))
         """Magnitude with the strongest colour."""
+
+    @property
+    def visible(self) -> list[int]:
+        """Regions that have pixels."""
+        return sorted(feature for picture in self._pictures for feature in picture.points)
 
     @property
     def ends(self) -> tuple[float, float]:
@@ -102,15 +109,15 @@ class ImageChoice:
         """
         if kind is False or kind is None:
             return {}
+        if not isinstance(kind, str) or kind not in LABELS:
+            raise InputError(f"labels={shown(kind)} must be 'scores', 'names', 'numbers', or False for none.")
         if kind == "scores":
             numbers = Numbers(self._part.values[self.regions], decimals=DECIMALS, signed=self._attribution.signed)
             return {feature: numbers.signed(float(self._part.values[feature])) for feature in self.order}
         if kind == "names":
             names = self._attribution.feature_names
             return {feature: ellipsis(one_line(names[feature]), NAME_COLUMNS) for feature in self.order}
-        if kind == "numbers":
-            return {feature: str(feature) for feature in self.order}
-        raise InputError(f"labels={shown(kind)} must be 'scores', 'names', 'numbers', or False for none.")
+        return {feature: str(feature) for feature in self.order}
 
     def notes(self, overlay: str) -> list[str]:
         """Notes on what the figure shows."""
@@ -121,11 +128,7 @@ class ImageChoice:
         return [
             *([said] if said else []),
             *left_out(own, self._places, "regions", "top"),
-            *(
-                ["Where regions overlap, the sum of their scores is shown."]
-                if any(one.overlap for one in self._pictures)
-                else []
-            ),
+            *(["Where regions overlap, the sum of their scores is shown."] if overlap else []),
             *([f"{unknown} of {len(own)} regions have no score, and no colour."] if unknown else []),
             *self._unknown_pictures(),
         ]
@@ -150,9 +153,9 @@ def check_choice(attribution: Attribution, overlay: object, sign: object) -> str
     Raises:
         InputError: there is no such overlay or choice of signs, or the values have no signs.
     """
-    if overlay not in OVERLAYS:
+    if not isinstance(overlay, str) or overlay not in OVERLAYS:
         raise InputError(f"overlay={shown(overlay)} must be 'heat', 'heat_only' or 'masked'.")
-    if sign not in SIGNS:
+    if not isinstance(sign, str) or sign not in SIGNS:
         raise InputError(f"sign={shown(sign)} must be 'all', 'positive', 'negative' or 'absolute'.")
     if not attribution.signed and sign in ("positive", "negative"):
         raise InputError(
@@ -160,21 +163,21 @@ def check_choice(attribution: Attribution, overlay: object, sign: object) -> str
         )
     if sign == "all" and overlay == "masked":
         return "positive" if attribution.signed else "absolute"
-    return str(sign)
+    return sign
 
 
-def opacity(alpha: object) -> float:
+def opacity(alpha: float) -> float:
     """Check the opacity of colours.
 
     Raises:
         InputError: it is not a number from 0 to 1.
     """
-    if not isinstance(alpha, numbers.Real) or isinstance(alpha, bool) or not 0 <= float(alpha) <= 1:
+    if not is_between(alpha, 0.0, 1.0):
         raise InputError(f"alpha={shown(alpha)} must be a number from 0 (the picture alone) to 1 (the colours alone).")
     return float(alpha)
 
 
-def border_width(borders: object) -> float:
+def border_width(borders: bool | float) -> float:
     """Width of borders in points; 0 for none.
 
     Raises:
@@ -182,9 +185,9 @@ def border_width(borders: object) -> float:
     """
     if isinstance(borders, bool):
         return BORDER if borders else 0.0
-    if not isinstance(borders, numbers.Real) or not 0 <= float(borders) <= 100:
+    if not is_between(borders, 0.0, WIDEST):
         raise InputError(
-            f"borders={shown(borders)} must be True, False, or a width in pixels of 1/96 inch, at most 100."
+            f"borders={shown(borders)} must be True, False, or a width in pixels of 1/96 inch, at most {WIDEST}."
         )
     return POINTS * float(borders)
 

@@ -37,7 +37,7 @@ SEVERAL, LOWER = 9.6, 3.4
 """The same for several pictures, side by side."""
 LOW, LOWEST = 1.7, 1.2
 """Height below which pictures go on in another row, and least height, in inches."""
-GAP, NAME = 0.22, 0.24
+GAP, NAME, LEAST_NAME = 0.22, 0.24, 0.5
 LEAST_WIDTH = 4.8
 LINE_GAP = 0.08
 KEY_INDENT, KEY_GAP = 0.2, 0.5
@@ -146,11 +146,11 @@ class _Sheet:
         for picture, scores, place in zip(content.pictures, content.scores, self._places, strict=True):
             axes = page.axes(place.left, place.top, place.width, place.height)
             draw_picture(page, axes, picture, scores, content.colouring)
-            if self._name:
-                self._draw_name(picture, place)
         tops = self._tops()
         if content.links:
             self._draw_links(content.links, tops)
+        if self._name:
+            self._draw_names()
         if any(self.labels):
             self._draw_labels()
         if content.words is not None and self._boxes:
@@ -180,18 +180,20 @@ class _Sheet:
             left += aspect * height + GAP
         return found
 
-    def _draw_name(self, picture: ShownPicture, place: Place) -> None:
+    def _draw_names(self) -> None:
         page = self._page
-        axes = parts.blank_axes(page, place.left, place.top - NAME, max(place.width, 0.1), NAME)
-        name = page.fitted(page.drawable(picture.name), max(place.width, 0.5), parts.LABEL)
-        axes.text(0, NAME / 2, name, **(page.style(parts.LABEL) | {"ha": "left", "va": "center_baseline"}))
+        for picture, place in zip(self._content.pictures, self._places, strict=True):
+            room = max(place.width, LEAST_NAME)
+            axes = parts.blank_axes(page, place.left, place.top - NAME, room, NAME)
+            name = page.fitted(page.drawable(picture.title), room, parts.LABEL)
+            axes.text(0, NAME / 2, name, **(page.style(parts.LABEL) | {"ha": "left", "va": "center_baseline"}))
 
     def _draw_words(self, scores: Float64[np.ndarray, " F"], tops: Sequence[float]) -> None:
-        page, look = self._page, self._content.colouring
+        page, colouring = self._page, self._content.colouring
         axes = parts.blank_axes(page, MARGIN, self._bottom, self._width - 2 * MARGIN, self._text)
-        colour = shade if look.overlay == "masked" else page.ramp.colour
+        colour = shade if colouring.overlay == "masked" else page.ramp.colour
         features = {box.feature for box in self._boxes if box.feature is not None}
-        colours = {feature: colour(float(scores[feature]) / look.limit) for feature in features}
+        colours = {feature: colour(float(scores[feature]) / colouring.limit) for feature in features}
         draw_boxes(page, axes, self._boxes, tops, colours)
 
     def _draw_labels(self) -> None:
@@ -215,11 +217,11 @@ class _Sheet:
     def _draw_keys(self, top: float) -> None:
         """Draw the legends of colours, and of lines."""
         page, content = self._page, self._content
-        left, look = MARGIN + KEY_INDENT, content.colouring
+        left, colouring = MARGIN + KEY_INDENT, content.colouring
         room = min(SCALE, self._width - left - MARGIN - KEY_INDENT)
         axes = page.axes(left, top + (0.18 if content.links else 0.09), room, 0.1)
-        palette = shades(look.ends) if look.overlay == "masked" else None
-        draw_scale(page, axes, look.limit, content.scale, ends=look.ends, palette=palette)
+        palette = shades(colouring.ends) if colouring.overlay == "masked" else None
+        draw_scale(page, axes, colouring.limit, content.scale, ends=colouring.ends, palette=palette)
         if not content.links:
             return
         left, top = (left, top + KEY) if self._stacked else (left + SCALE + KEY_GAP, top)
@@ -241,12 +243,10 @@ def _arranged(page: Page, aspects: Sequence[float], scale: str) -> tuple[int, fl
         page.need_width(2 * (MARGIN + KEY_INDENT) + page.width_of([scale], parts.LABEL))
         wide = page.room - 2 * MARGIN
         tall = max(tall, wide)
-    per_row, height = n, 0.0
     for rows in range(1, n + 1):
         per_row = -(-n // rows)
         lines = [aspects[start : start + per_row] for start in range(0, n, per_row)]
-        height = min(tall, *((wide - (len(line) - 1) * GAP) / sum(line) for line in lines), tall)
+        height = min([tall, *((wide - (len(line) - 1) * GAP) / sum(line) for line in lines)])
         if height >= LOW:
             break
-    lines = [aspects[start : start + per_row] for start in range(0, n, per_row)]
     return per_row, height, max(sum(line) * height + (len(line) - 1) * GAP for line in lines)

@@ -92,7 +92,7 @@ def draw_picture(
     axes: Axes,
     picture: ShownPicture,
     scores: Float64[np.ndarray, "H W"],
-    look: Colouring,
+    colouring: Colouring,
 ) -> None:
     """Draw a picture with its scores in axes, in which one unit is a pixel.
 
@@ -101,33 +101,33 @@ def draw_picture(
         axes: the axes.
         picture: the picture.
         scores: the score of each pixel; NaN for none.
-        look: how scores are drawn.
+        colouring: how scores are drawn.
     """
     place: dict[str, Any] = {"extent": (0, picture.width, picture.height, 0), "aspect": "auto"}
     sharp = max(picture.width, picture.height) <= SHARP
-    axes.imshow(_ground(page, picture, scores, look), interpolation="nearest" if sharp else "antialiased", **place)
-    if look.overlay != "masked":
-        _draw_scores(page, axes, picture, scores, look, place)
+    axes.imshow(_ground(page, picture, scores, colouring), interpolation="nearest" if sharp else "antialiased", **place)
+    if colouring.overlay != "masked":
+        _draw_scores(page, axes, picture, scores, colouring, place)
     axes.set_xlim(0, picture.width)
     axes.set_ylim(picture.height, 0)
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():
         spine.set(edgecolor=page.faded(axes.spines["left"].get_edgecolor(), 0.4), linewidth=page.points(0.6))
-    if look.border:
-        _draw_borders(page, axes, picture, look.border)
+    if colouring.border:
+        _draw_borders(page, axes, picture, colouring.border)
 
 
 def _ground(
-    page: Page, picture: ShownPicture, scores: Float64[np.ndarray, "H W"], look: Colouring
+    page: Page, picture: ShownPicture, scores: Float64[np.ndarray, "H W"], colouring: Colouring
 ) -> UInt8[np.ndarray, "H W 3"]:
     """The picture below the scores: with less colour, darkened, or plain."""
     plain = np.full((picture.height, picture.width, 3), _plain(page), np.uint8)
-    if look.overlay == "masked":
+    if colouring.overlay == "masked":
         base = plain if picture.pixels is None else picture.pixels
-        bright = np.clip(np.nan_to_num(scores) / (look.ends[1] or look.ends[0]) / look.limit, 0.0, 1.0)
+        bright = np.clip(np.nan_to_num(scores) / (colouring.ends[1] or colouring.ends[0]) / colouring.limit, 0.0, 1.0)
         return _whole(base * (DARKEST + (1 - DARKEST) * bright)[..., None])
-    if look.overlay == "heat_only" or picture.pixels is None:
+    if colouring.overlay == "heat_only" or picture.pixels is None:
         return plain
     grey = picture.pixels @ np.array([0.299, 0.587, 0.114])
     return _whole(COLOURFUL * picture.pixels + (1 - COLOURFUL) * grey[..., None])
@@ -149,16 +149,18 @@ def _draw_scores(
     axes: Axes,
     picture: ShownPicture,
     scores: Float64[np.ndarray, "H W"],
-    look: Colouring,
+    colouring: Colouring,
     place: Mapping[str, Any],
 ) -> None:
-    least, most = look.ends
+    least, most = colouring.ends
     palette = colours(page.ramp, least, most).with_extremes(bad=(0, 0, 0, 0))
+    # As one number, matplotlib would apply it twice in PDF, PostScript and SVG files.
+    alpha = np.full(scores.shape, 1.0 if colouring.covers(picture) else colouring.alpha)
     axes.imshow(
         np.ma.masked_invalid(scores),
         cmap=palette,
-        norm=Normalize(least * look.limit, most * look.limit),
-        alpha=1.0 if look.covers(picture) else look.alpha,
+        norm=Normalize(least * colouring.limit, most * colouring.limit),
+        alpha=alpha,
         interpolation="nearest",
         **place,
     )
@@ -218,7 +220,7 @@ def draw_labels(
     picture: ShownPicture,
     place: Place,
     scores: Float64[np.ndarray, "H W"],
-    look: Colouring,
+    colouring: Colouring,
     labels: Mapping[int, str],
 ) -> None:
     """Write labels in axes of one unit per inch, whose origin is that of the figure.
@@ -229,7 +231,7 @@ def draw_labels(
         picture: the picture.
         place: its place in the figure.
         scores: the score of each pixel; NaN for none.
-        look: how scores are drawn.
+        colouring: how scores are drawn.
         labels: texts in regions, by the number of the feature.
     """
     style = page.style(LABEL_SIZE) | {"ha": "center", "va": "center_baseline"}
@@ -237,8 +239,8 @@ def draw_labels(
     for feature, text in labels.items():
         x, y = picture.points[feature]
         score = float(scores[int(y), int(x)])
-        if look.covers(picture) and np.isfinite(score):
-            ink = hex_of(text_on(page.ramp.colour(score / look.limit)))
+        if colouring.covers(picture) and np.isfinite(score):
+            ink = hex_of(text_on(page.ramp.colour(score / colouring.limit)))
             axes.text(*place.point(picture, (x, y)), text, color=ink, **style)
         else:
             axes.text(*place.point(picture, (x, y)), text, color=LINE, path_effects=halo, **style)

@@ -37,6 +37,7 @@ _HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\xad\u200b\u2028-\u202e\u2060-\u2069\uf
 # Scripts that put no spaces between words.
 _UNSPACED = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]")
 _RIGHT_TO_LEFT = ("R", "AL")
+_REGION = re.compile(r"picture \d+, (.+)", re.DOTALL)
 _DANGLING = " ([{“‘«"
 _ISOLATES = re.compile("[\u2068\u2069]")
 
@@ -123,8 +124,13 @@ def token_labels(tokens: Sequence[str]) -> list[str]:
 
 
 def text_is_name(feature: Feature) -> bool:
-    """True if the name is the text, as for words: ``cat``, or ``the #2``, or ``→ cat`` for a token of the target."""
-    return feature.generated is not None or re.sub(r" #\d+$", "", feature.name).strip() == feature.text.strip()
+    """True if the name is the text, as for words: ``cat``, or ``the #2``, or ``→ cat`` for a token of the target.
+
+    For regions of several pictures as well: ``picture 2, row 1`` is ``row 1 of cat.png``.
+    """
+    name, text = re.sub(r" #\d+$", "", feature.name).strip(), feature.text.strip()
+    region = _REGION.fullmatch(name)
+    return feature.generated is not None or name == text or (region is not None and text.startswith(f"{region[1]} of "))
 
 
 def feature_label(feature: Feature) -> str:

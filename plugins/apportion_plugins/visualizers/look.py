@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from apportion.errors import InputError, shown
 
-__all__ = ["AUTO", "Look"]
+__all__ = ["AUTO", "Look", "is_between"]
 
 AUTO = "auto"
 """The title that a view writes itself."""
@@ -44,7 +44,7 @@ class Look:
             raise InputError(f"title={shown(self.title)} must be a text, or None for no title.")
         if self.labels not in _LABELS:
             raise InputError(f"labels={shown(self.labels)} must be 'full' (names and texts) or 'short' (names alone).")
-        if self.dpi is not None and not _is_between(self.dpi, _LEAST_DPI, _MOST_PIXELS):
+        if self.dpi is not None and not is_between(self.dpi, _LEAST_DPI, _MOST_PIXELS):
             raise InputError(f"dpi={shown(self.dpi)} must be a number of at least {_LEAST_DPI}, such as 300.")
         if not self._has_valid_size():
             raise InputError(
@@ -75,10 +75,11 @@ class Look:
             return True
         if isinstance(size, str) or not isinstance(size, Sequence) or len(size) != 2:
             return False
-        return all(side is None or _is_between(side, _LEAST, _MOST) for side in size)
+        return all(side is None or is_between(side, _LEAST, _MOST) for side in size)
 
 
-def _is_between(value: object, least: float, most: float) -> bool:
+def is_between(value: object, least: float, most: float) -> bool:
+    """True if an option is a number from ``least`` to ``most``; any object may be asked about."""
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
         return False
     try:

@@ -16,9 +16,10 @@ from apportion.prompts.image_text import MAX_PIXELS
 from apportion.protocols.pictures import Picture
 from apportion.results.attribution import Attribution
 from apportion_plugins.pictures.loading import load_picture
+from apportion_plugins.visualizers.labels import one_line
 from apportion_plugins.visualizers.outlines import inner_point, reduced_mask, reduced_pixels, reduced_size
 
-__all__ = ["ShownPicture", "chosen_pictures", "pixel_scores", "region_features", "shown_picture"]
+__all__ = ["ShownPicture", "chosen_pictures", "picture_titles", "pixel_scores", "region_features", "shown_picture"]
 
 UNNAMED = "the picture"
 """Name of a picture that the user gave without one."""
@@ -29,14 +30,14 @@ class ShownPicture:
     """A picture in the size in which it is drawn.
 
     Attributes:
-        name: its name.
+        title: what it is called.
         masks: the mask of each of its regions, by the number of the feature.
         pixels: the picture; ``None`` if it is not known.
         width: its width in pixels.
         height: its height in pixels.
     """
 
-    name: str
+    title: str
     masks: Mapping[int, Bool[np.ndarray, "H W"]]
     pixels: UInt8[np.ndarray, "H W 3"] | None
     width: int
@@ -44,8 +45,8 @@ class ShownPicture:
 
     @property
     def is_named(self) -> bool:
-        """True if its name says something."""
-        return self.name != UNNAMED
+        """True if its title says something."""
+        return self.title != UNNAMED
 
     @cached_property
     def overlap(self) -> bool:
@@ -72,11 +73,23 @@ def region_features(attribution: Attribution) -> set[int]:
     return {feature for picture in attribution.pictures for feature in picture.regions}
 
 
-def shown_picture(picture: Picture, most: int, pixels: UInt8[np.ndarray, "H W 3"] | None = None) -> ShownPicture:
+def picture_titles(attribution: Attribution) -> list[str]:
+    """A title for each picture: its name, after its number if the regions of several are told apart by it."""
+    names = [one_line(picture.name) for picture in attribution.pictures]
+    if len(names) == 1:
+        return names
+    numbers = [f"picture {i}" for i in range(1, len(names) + 1)]
+    return [name if name == number else f"{number}: {name}" for name, number in zip(names, numbers, strict=True)]
+
+
+def shown_picture(
+    picture: Picture, title: str, most: int, pixels: UInt8[np.ndarray, "H W 3"] | None = None
+) -> ShownPicture:
     """A picture, made smaller if it is larger than ``most`` pixels in a direction.
 
     Args:
         picture: the picture of the result.
+        title: what it is called.
         most: pixels of the longer side.
         pixels: the picture itself, instead of that in the result.
     """
@@ -87,7 +100,7 @@ def shown_picture(picture: Picture, most: int, pixels: UInt8[np.ndarray, "H W 3"
     }
     found = picture.pixels if pixels is None else pixels
     small = None if found is None else reduced_pixels(np.asarray(found), width, height)
-    return ShownPicture(picture.name, masks, small, width, height)
+    return ShownPicture(title, masks, small, width, height)
 
 
 def chosen_pictures(attribution: Attribution, which: object, images: object, most: int) -> list[ShownPicture]:
@@ -111,7 +124,8 @@ def chosen_pictures(attribution: Attribution, which: object, images: object, mos
     places = range(len(pictures)) if which is None else [_place(pictures, which)]
     chosen = [pictures[i] for i in places]
     given = _given(images, chosen)
-    return [shown_picture(picture, most, pixels) for picture, pixels in zip(chosen, given, strict=True)]
+    titles = picture_titles(attribution)
+    return [shown_picture(pictures[i], titles[i], most, pixels) for i, pixels in zip(places, given, strict=True)]
 
 
 def pixel_scores(

@@ -1,0 +1,371 @@
+"""Prompts with pictures: their regions and words, what is read of them, and pictures that are refused."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import apportion as ap
+from apportion.cli import main
+from apportion.protocols.row import ModelInput
+from apportion.testing import shapes, tiny_pictures
+
+SCENE = shapes.Scene((shapes.Thing("red", "circle", 0, 1), shapes.Thing("blue", "square", 3, 1)))
+QUESTION = "what colour is the circle ?"
+PIXELS = shapes.draw(SCENE, np.random.default_rng(0))
+
+
+@pytest.fixture(scope="module")
+def explainer() -> Iterator[ap.Explainer]:
+    """The model ``shapes``."""
+    with ap.Explainer("shapes", backend="torch", progress=False) as made:
+        yield made
+
+
+def rendered(explainer: ap.Explainer, prompt: ap.ImageText, *masks: list[bool]) -> list[ModelInput]:
+    """The model inputs of some coalitions."""
+    from apportion.hooks.manager import installed_plugins
+
+    plugins = installed_plugins()
+    context = ap.AdaptContext.of_session(explainer.session, make=plugins.make)
+    adapter = plugins.call("apportion_adapt_input", prompt=prompt, context=context)
+    n = len(adapter.features)
+    return adapter.render(torch.tensor([mask or [True] * n for mask in masks], dtype=torch.bool))
+
+
+# --- what the model answers, and why --------------------------------------------------------------------------------
+
+
+def test_the_cell_of_a_thing_decides_its_colour(explainer: ap.Explainer) -> None:
+    result = explainer.attribute(ap.ImageText(PIXELS, QUESTION), method="permutation", budget=400)
+    assert result.whole_target.startswith("red")
+    assert result.features[int(np.argmax(result.values[:16]))].name == "row 1, column 2"
+    assert result.feature_names[16:] == ("what", "colour", "is", "the", "circle", "?")
+    assert result.values[16:].argmax() in (1, 4), "'colour' or 'circle'"
+    picture = result.pictures[0]
+    assert (picture.width, picture.height, picture.fill, len(picture.regions)) == (64, 64, "mean", 16)
+    assert np.array_equal(picture.pixels, PIXELS)
+
+
+def test_a_result_is_saved_with_regions_and_without_pixels(explainer: ap.Explainer, tmp_path: Path) -> None:
+    Image.fromarray(PIXELS).save(tmp_path / "scene.png")
+    prompt = ap.ImageText(str(tmp_path / "scene.png"), QUESTION, segments="grid:2x2")
+    result = explainer.attribute(prompt, " red", method="ablation")
+    result.save(tmp_path / "a.json")
+    result.save(tmp_path / "b.json", pixels=True)
+    plain, full = (ap.Attribution.load(tmp_path / name) for name in ("a.json", "b.json"))
+    assert plain.pictures[0].pixels is None and np.array_equal(full.pictures[0].pixels, PIXELS)
+    for one in (plain, full):
+        assert one.pictures[0].name == "scene.png"
+        assert all(np.array_equal(mask, result.pictures[0].regions[i]) for i, mask in one.pictures[0].regions.items())
+    assert "iVBOR" not in (tmp_path / "a.json").read_text()
+    # The prompt is made again from the path of its picture, and continues.
+    again = explainer.refine(explainer.attribute(prompt, " red", method="permutation", budget=24), budget=60)
+    assert again.provenance.evaluations > 24
+    loaded = ap.Attribution.load(
+        explainer.attribute(prompt, " red", method="permutation", budget=24).save(tmp_path / "c")
+    )
+    assert explainer.refine(loaded, budget=60).values == pytest.approx(again.values, abs=1e-6)
+    Image.fromarray(255 - PIXELS).save(tmp_path / "scene.png")
+    with pytest.raises(ap.InputError, match="prompt"):
+        explainer.refine(ap.Attribution.load(tmp_path / "c"), budget=60)
+
+
+@pytest.mark.parametrize(
+    "damage", [{"width": 0}, {"regions": {"0": [1, 2]}}, {"regions": {"99": [4096]}}, {"png": "x"}]
+)
+def test_damaged_pictures_of_a_file_are_refused(explainer: ap.Explainer, damage: Any) -> None:
+    import json
+
+    from apportion.results.result_json import fields_of
+
+    result = explainer.attribute(ap.ImageText(PIXELS, QUESTION, segments="grid:2x2"), " red", method="ablation")
+    data = json.loads(json.dumps(result.to_dict(pixels=True)))
+    data["pictures"][0] |= damage
+    with pytest.raises(ap.ResultError, match="damaged"):
+        fields_of(data, "the file")
+
+
+def test_fills_are_compared(explainer: ap.Explainer) -> None:
+    prompt = ap.ImageText(PIXELS, QUESTION, segments="grid:4x4", text_by=None)
+    found = explainer.compare_fills(prompt, " red", fills=["mean", "blur:3", (0, 0, 0)], method="ablation")
+    assert found.names == ("mean", "blur:3", "colour (0, 0, 0)")
+    assert found.rank_correlation.shape == (3, 3)
+    assert all(one.values.argmax() == 1 for one in found.results[:2]), "black is a thing of its own for this model"
+    for wrong, message in (
+        ((prompt, ["mean"]), "Two fills or more"),
+        (("a text", ["mean", "blur"]), "prompts with pictures"),
+        ((prompt, ["mean", "mean"]), "given twice"),
+        ((ap.ImageText(PIXELS, QUESTION, segments=None), ["mean", "blur"]), "no region is ever absent"),
+    ):
+        with pytest.raises(ap.InputError, match=message):
+            explainer.compare_fills(wrong[0], " red", fills=wrong[1])
+
+
+def test_words_and_regions_interact(explainer: ap.Explainer) -> None:
+    prompt = ap.ImageText(PIXELS, QUESTION, segments="grid:4x4")
+    result = explainer.attribute(prompt, " red", method="interactions", budget=600)
+    pairs = result.to_dataframe("pairs")
+    assert len(pairs) == 22 * 21 // 2
+    strongest = pairs.iloc[pairs["interaction"].abs().argmax()]
+    assert {strongest["feature"], strongest["other"]} == {"row 1, column 2", "colour"}
+
+
+# --- regions ----------------------------------------------------------------------------------------------------------
+
+
+def test_pixels_are_absent_if_one_of_their_regions_is(explainer: ap.Explainer) -> None:
+    left, middle = np.zeros((2, 64, 64), bool)
+    left[:, :32], middle[:, 20:40] = True, True
+    prompt = ap.ImageText(PIXELS, QUESTION, {"left": left, "middle": middle}, fill="black", text_by=None)
+    full, no_left, no_middle, none = rendered(explainer, prompt, [True] * 2, [False, True], [True, False], [False] * 2)
+    for item, gone in ((full, left & ~left), (no_left, left), (no_middle, middle), (none, left | middle)):
+        shown = item.media[0].content()
+        assert np.array_equal(shown, np.where(gone[..., None], 0, PIXELS))
+    assert full.ids == none.ids
+
+
+@pytest.mark.parametrize(
+    ("segments", "names"),
+    [
+        ("grid:1x2", ("row 1, column 1", "row 1, column 2")),
+        ("grid:columns=2,rows=1", ("row 1, column 1", "row 1, column 2")),
+        ([(0, 0, 32, 64), (32, 0, 64, 64)], ("box 1", "box 2")),
+        ({"sky": (0, 0, 64, 20), "sea": (0, 20, 64, 64)}, ("sky", "sea")),
+        (np.repeat([[0, 7]], 64, 0).repeat(32, 1), ("region 0", "region 7")),
+        (torch.tensor([[-1, 3]]).repeat(64, 1).repeat_interleave(32, 1), ("region 3",)),
+        ([np.ones((64, 64), bool), torch.zeros(64, 64, dtype=torch.bool)], ("mask 1", "mask 2")),
+    ],
+    ids=["grid", "grid by name", "boxes", "named boxes", "label map", "tensor", "masks"],
+)
+def test_regions_are_given_in_many_forms(explainer: ap.Explainer, segments: Any, names: tuple[str, ...]) -> None:
+    result = explainer.attribute(ap.ImageText(PIXELS, QUESTION, segments, text_by=None), " red", method="ablation")
+    assert result.feature_names == names
+
+
+def test_uncovered_pixels_and_empty_masks_are_noted(explainer: ap.Explainer) -> None:
+    masks = [np.zeros((64, 64), bool), np.zeros((64, 64), bool)]
+    masks[0][:16] = True
+    result = explainer.attribute(ap.ImageText(PIXELS, QUESTION, masks, text_by=None), " red", method="shapley")
+    assert any("75.0% of the picture is in no region" in note for note in result.provenance.notes)
+    assert any("without any pixel have no effect: 'mask 2'" in note for note in result.provenance.notes)
+    assert result.values[1] == 0 and result.provenance.evaluations == 2
+
+
+def test_the_models_own_patches_are_regions() -> None:
+    for family, size, count in (("llava", (64, 64), 16), ("qwen2_5_vl", (96, 64), 24), ("gemma3", (80, 60), 4)):
+        with ap.Explainer(
+            (tiny_pictures.model(family), tiny_pictures.processor(family)), backend="torch", progress=False
+        ) as explainer:
+            prompt = ap.ImageText(tiny_pictures.picture(0, *size), "a", "patches", text_by=None)
+            result = explainer.attribute(prompt, " x", method="ablation")
+            assert len(result.values) == count
+    with (
+        ap.Explainer(
+            (tiny_pictures.model("idefics3"), tiny_pictures.processor("idefics3")), backend="torch", progress=False
+        ) as explainer,
+        pytest.raises(ap.InputError, match="5 tiles, which have no common patches"),
+    ):
+        explainer.attribute(ap.ImageText(tiny_pictures.picture(0), "a", "patches"), " x")
+
+
+# --- texts ------------------------------------------------------------------------------------------------------------
+
+
+def test_several_pictures_have_regions_of_their_own() -> None:
+    family = "qwen2_5_vl"
+    pictures = [tiny_pictures.picture(0), tiny_pictures.picture(1, 96, 64)]
+    with ap.Explainer(
+        (tiny_pictures.model(family), tiny_pictures.processor(family)), backend="torch", progress=False
+    ) as explainer:
+        prompt = ap.ImageText(pictures, "What is it?", segments=["grid:1x2", None])
+        result = explainer.attribute(prompt, " it", method="shapley")
+        assert result.feature_names[:3] == ("picture 1, row 1, column 1", "picture 1, row 1, column 2", "What")
+        assert [len(one.regions) for one in result.pictures] == [2, 0]
+        assert result.provenance.encoded_media == 5, "four of the first, and one of the second"
+        both = explainer.attribute(ap.ImageText(pictures, "a", segments="grid:1x2"), " it", method="ablation")
+        assert [sorted(one.regions) for one in both.pictures] == [[0, 1], [2, 3]]
+        with pytest.raises(ap.InputError, match="a list of 2"):
+            explainer.attribute(ap.ImageText(pictures, "a", segments=["grid:1x2"]), " it")
+
+
+@pytest.mark.parametrize("by", ["turns", "words"])
+def test_pictures_stand_in_chats(explainer: ap.Explainer, by: str) -> None:
+    messages = [
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "what shape is the red thing ?"}]},
+        {"role": "assistant", "content": "circle"},
+        {"role": "user", "content": "what colour is the square ?"},
+    ]
+    chat = ap.Chat(messages, by=by, keep=())
+    result = explainer.attribute(ap.ImageText(PIXELS, chat, segments="grid:1x2"), " blue", method="ablation")
+    assert result.feature_names[:2] == ("row 1, column 1", "row 1, column 2")
+    # Without its text, a turn still shows its picture.
+    (item,) = rendered(explainer, ap.ImageText(PIXELS, chat, segments="grid:1x2"), [False] * len(result.values))
+    assert item.ids.count(4) == 16 and len(item.media) == 1
+
+
+def test_templates_and_texts_stand_beside_pictures(explainer: ap.Explainer) -> None:
+    template = ap.Template("what colour is the {thing} ?", {"thing": "circle"}, {"thing": ["square", "triangle"]})
+    result = explainer.attribute(ap.ImageText(PIXELS, template, segments="grid:1x2"), " red", method="shapley")
+    assert result.feature_names == ("row 1, column 1", "row 1, column 2", "thing")
+    assert result.values[2] > 1, "no other thing is red"
+    text = ap.Text(QUESTION, by="words", baseline="<unk>", keep=["?"])
+    with pytest.raises(ap.InputError, match="'<unk>'"):
+        explainer.attribute(ap.ImageText(PIXELS, text, segments=None), " red", method="ablation")
+    placed = ap.ImageText(PIXELS, f"<s> <image> {QUESTION}", segments="grid:1x2", text_by=None)
+    framed = ap.ImageText(PIXELS, QUESTION, segments="grid:1x2", text_by=None)
+    assert rendered(explainer, placed, [True] * 2)[0].ids == rendered(explainer, framed, [True] * 2)[0].ids
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        (lambda: ap.ImageText([], "a"), "the list is empty"),
+        (lambda: ap.ImageText(3, "a"), "3 is not a picture"),
+        (lambda: ap.ImageText(PIXELS, 3), "is a str, ap.Text"),
+        (lambda: ap.ImageText(PIXELS, "a", text_by="turns"), "No kind of feature is called 'turns'"),
+        (lambda: ap.ImageText(PIXELS, ap.Text("a b", by="tokens")), "cannot be split by 'tokens'"),
+        (lambda: ap.ImageText(PIXELS, "a", segments=None, text_by=None), "leave nothing to attribute to"),
+        (lambda: ap.ImageText(PIXELS, "a <image> b <image>"), "2 placeholders .* for 1 picture"),
+        (lambda: ap.ImageText([PIXELS] * 2, "a <image> b"), "1 placeholder .* for 2 pictures"),
+        (lambda: ap.ImageText(PIXELS, "a </s> b"), "'</s>'"),
+        (lambda: ap.ImageText(PIXELS, ap.Chat([{"role": "user", "content": "a"}], keep=())), "0 parts of the type"),
+        (lambda: ap.ImageText(PIXELS, "a", segments="grid:99"), "does not fit a picture of 64 × 64"),
+        (lambda: ap.ImageText(PIXELS, "a", segments="grid:0"), "rows=0 must be a whole number"),
+        (lambda: ap.ImageText(PIXELS, "a", segments="slick:4"), "Did you mean 'slic'"),
+        (lambda: ap.ImageText(PIXELS, "a", segments="grid:size=2"), "no option 'size'"),
+        (lambda: ap.ImageText(PIXELS, "a", segments=np.zeros((3, 4), int)), r"the shape \(3, 4\), but the picture"),
+        (lambda: ap.ImageText(PIXELS, "a", segments=[np.zeros((3, 4), bool)]), r"segment 1 has the shape \(3, 4\)"),
+        (lambda: ap.ImageText(PIXELS, "a", segments=[]), "list of segments of the picture is empty"),
+        (lambda: ap.ImageText(PIXELS, "a", segments=np.full((64, 64), 0.5)), "not the name of a segmenter"),
+        (lambda: ap.ImageText(PIXELS, "a", segments=[np.full((64, 64), 3)]), "other numbers than 0 and 1"),
+        (lambda: ap.ImageText(PIXELS, "a", segments=[(0, 0, 99, 10)]), "within the 64 × 64 pixels"),
+        (lambda: ap.ImageText(PIXELS, "a", fill="nosie"), "Did you mean 'noise'"),
+        (lambda: ap.ImageText(PIXELS, "a", fill=(1, 2, 300)), "each from 0 to 255"),
+        (lambda: ap.ImageText(PIXELS, "a", fill="blur:-2"), "radius=-2 must be"),
+        (lambda: ap.ImageText(PIXELS.astype(float), "a"), "the dtype float64"),
+        (lambda: ap.ImageText(PIXELS[:0], "a"), "has no pixels"),
+        (lambda: ap.ImageText(PIXELS, "a", max_pixels=1000), "at most 1,000 are accepted"),
+        (lambda: ap.ImageText("nowhere.png", "a"), "There is no picture nowhere.png"),
+    ],
+)  # fmt: skip
+def test_bad_prompts_are_refused_before_the_model_runs(explainer: ap.Explainer, prompt: Any, message: str) -> None:
+    with pytest.raises(ap.InputError, match=message):
+        explainer.attribute(prompt(), " red")
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
+    """The bytes of a picture's file."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def shown(explainer: ap.Explainer, data: object, **options: Any) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The pixels that the model is shown of a file, and notes."""
+    result = explainer.attribute(
+        ap.ImageText(data, QUESTION, segments="grid:1x2", text_by=None, **options), " red", method="ablation"
+    )
+    return result.pictures[0].pixels, result.provenance.notes
+
+
+def test_files_of_every_mode_are_shown_as_people_see_them(explainer: ap.Explainer) -> None:
+    picture = Image.fromarray(PIXELS)
+    for mode, kind in (("P", "PNG"), ("CMYK", "TIFF"), ("L", "PNG"), ("1", "PNG"), ("LA", "PNG"), ("YCbCr", "JPEG")):
+        converted = picture.convert(mode)
+        pixels, _ = shown(explainer, saved(converted, kind))
+        off = np.abs(pixels.astype(int) - np.asarray(converted.convert("RGB"), int))
+        assert off.mean() < 4 if kind == "JPEG" else off.max() == 0
+    deep = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
+    pixels, notes = shown(explainer, saved(Image.fromarray(deep), "PNG"))
+    assert np.abs(pixels[..., 0].astype(float) - deep / 257).max() <= 0.51, "16 bits are not cut off at 255"
+    assert any("read with 8 bits" in note for note in notes)
+    clear = np.dstack([PIXELS, np.where(np.arange(64) < 32, 255, 0) * np.ones((64, 1))]).astype(np.uint8)
+    pixels, notes = shown(explainer, clear)
+    assert np.array_equal(pixels[:, :32], PIXELS[:, :32]) and (pixels[:, 32:] == 255).all()
+    assert any("transparent pixels" in note for note in notes)
+
+
+def test_pictures_are_turned_upright(explainer: ap.Explainer) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    pixels, _ = shown(explainer, saved(Image.fromarray(PIXELS), "PNG", exif=exif))
+    assert np.array_equal(pixels, np.rot90(PIXELS, -1))
+
+
+def test_the_first_frame_of_an_animation_is_read(explainer: ap.Explainer) -> None:
+    frames = [Image.fromarray(PIXELS), Image.fromarray(255 - PIXELS)]
+    pixels, notes = shown(explainer, saved(frames[0], "PNG", save_all=True, append_images=frames[1:]))
+    assert np.array_equal(pixels, PIXELS)
+    assert any("its first frame is read" in note for note in notes)
+
+
+def _huge(width: int, height: int) -> bytes:
+    """A PNG file that says it has this many pixels."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def test_damaged_and_dangerous_files_are_refused(explainer: ap.Explainer, tmp_path: Path) -> None:
+    whole = saved(Image.fromarray(PIXELS), "PNG")
+    for data, message in (
+        (whole[: len(whole) // 2], "cannot be read"),
+        (b"not a picture", "not a picture in a format"),
+        (b"", "not a picture in a format"),
+        (_huge(10_000, 10_000), "100,000,000 pixels; at most 50,000,000"),
+        (_huge(60_000, 60_000), "is too large"),
+        (tmp_path, "is a folder"),
+        (str(tmp_path / "gone.png"), "There is no picture"),
+    ):
+        with pytest.raises(ap.InputError, match=message):
+            shown(explainer, data)
+    with pytest.raises(ap.InputError, match="cannot be read"):  # the limit can be raised, and the rest is wrong
+        shown(explainer, _huge(10_000, 10_000), max_pixels=200_000_000)
+    (tmp_path / "text.png").write_text("a text")
+    with pytest.raises(ap.InputError, match="text.png is not a picture"):
+        shown(explainer, tmp_path / "text.png")
+
+
+def test_a_model_of_text_refuses_pictures() -> None:
+    from apportion.testing.explainers import tiny_explainer
+
+    with tiny_explainer(backend="torch") as explainer, pytest.raises(ap.CapabilityError, match="reads text only"):
+        explainer.attribute(ap.ImageText(PIXELS, "a"), " b")
+
+
+# --- the shell --------------------------------------------------------------------------------------------------------
+
+
+def test_pictures_on_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    path = tmp_path / "scene.png"
+    Image.fromarray(PIXELS).save(path)
+    common = ["attribute", "--model", "shapes", "--image", str(path), QUESTION, "--method", "ablation"]
+    assert main([*common, "--segments", "grid:2x2", "--fill", "blur:4", "--json"]) == 0
+    out = capsys.readouterr().out
+    assert '"row 1, column 1"' in out and '"fill": "blur:4"' in out
+    for wrong, message in (
+        (["--segments", "grid:2", "--segments", "grid:3"], "2 times for 1 pictures"),
+        (["--document", str(path)], "does not go together with --image"),
+        (["--segments", "gird:2"], "Did you mean 'grid'"),
+    ):
+        assert main([*common, *wrong]) != 0
+        assert message in " ".join(capsys.readouterr().err.replace("│", " ").split())
