@@ -97,10 +97,10 @@ def test_damaged_pictures_of_a_file_are_refused(explainer: ap.Explainer, damage:
 
 def test_fills_are_compared(explainer: ap.Explainer) -> None:
     prompt = ap.ImageText(PIXELS, QUESTION, segments="grid:4x4", text_by=None)
-    found = explainer.compare_fills(prompt, " red", fills=["mean", "blur:3", (0, 0, 0)], method="ablation")
-    assert found.names == ("mean", "blur:3", "colour (0, 0, 0)")
+    found = explainer.compare_fills(prompt, " red", fills=["mean", "blur:8", (0, 0, 0)], method="ablation")
+    assert found.names == ("mean", "blur:8", "colour (0, 0, 0)")
     assert found.rank_correlation.shape == (3, 3)
-    assert all(one.values.argmax() == 1 for one in found.results[:2]), "black is a thing of its own for this model"
+    assert all(one.values.argmax() == 1 for one in found.results)
     for wrong, message in (
         ((prompt, ["mean"]), "Two fills or more"),
         (("a text", ["mean", "blur"]), "prompts with pictures"),
@@ -287,7 +287,7 @@ def test_files_of_every_mode_are_shown_as_people_see_them(explainer: ap.Explaine
         converted = picture.convert(mode)
         pixels, _ = shown(explainer, saved(converted, kind))
         off = np.abs(pixels.astype(int) - np.asarray(converted.convert("RGB"), int))
-        assert off.mean() < 4 if kind == "JPEG" else off.max() == 0
+        assert off.mean() < 6 if kind == "JPEG" else off.max() == 0
     deep = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
     pixels, notes = shown(explainer, saved(Image.fromarray(deep), "PNG"))
     assert np.abs(pixels[..., 0].astype(float) - deep / 257).max() <= 0.51, "16 bits are not cut off at 255"
