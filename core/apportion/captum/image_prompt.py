@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-__all__ = ["FunctionProcessor"]
+__all__ = ["FunctionProcessor", "form_of"]
 
 ROOM = 256 * 2**20
 """Bytes of arguments that are kept, so that a picture that is rendered and then scored is processed once."""
@@ -19,8 +19,11 @@ ROOM = 256 * 2**20
 class FunctionProcessor:
     """The processor of pictures that a function is, with the prompt that it writes.
 
+    Functions that return arguments of one form may take turns, so that the model is opened once for all of them.
+
     Args:
         function: makes the model's arguments of a PIL image.
+        form: form of these arguments, see ``form_of``.
         tokenizer: the model's tokenizer.
         model: the model, whose configuration names the tokens of pictures.
     """
@@ -28,17 +31,22 @@ class FunctionProcessor:
     image_token = ""
     chat_template = None
 
-    def __init__(self, function: Callable[[Any], Any], tokenizer: Any, model: Any) -> None:
+    def __init__(self, function: Callable[[Any], Any], form: str, tokenizer: Any, model: Any) -> None:
         self.tokenizer, self.image_processor = tokenizer, function
         config = getattr(model, "config", None)
         named = (getattr(config, name, None) for name in ("image_token_id", "image_token_index"))
         self.image_token_ids = [one for one in named if isinstance(one, int)][:1]
+        self._form = form
+        self.use(function)
+
+    def use(self, function: Callable[[Any], Any]) -> None:
+        """Call this function from now on, which returns arguments of the same form."""
         self._function = function
         self._known: OrderedDict[bytes, Mapping[str, Any]] = OrderedDict()
 
     def to_json_string(self) -> str:
-        """The identity of the function, for what is remembered of the model."""
-        return f"function {id(self._function)}"
+        """The form of what the function returns, on which the way to read it depends; for what is remembered."""
+        return self._form
 
     def __call__(
         self, images: Sequence[Sequence[np.ndarray]], text: object = None, return_tensors: object = None, **_: object
@@ -76,6 +84,12 @@ class FunctionProcessor:
         self._known[key] = found
         while len(self._known) > 1 and sum(map(_bytes, self._known.values())) > ROOM:
             self._known.popitem(last=False)
+
+
+def form_of(arguments: Mapping[str, Any]) -> str:
+    """Names and types of a model's arguments, and the numbers of their dimensions."""
+    forms = {name: (str(getattr(one, "dtype", type(one))), getattr(one, "ndim", 0)) for name, one in arguments.items()}
+    return f"function of a picture that returns {sorted(forms.items())}"
 
 
 def _bytes(arguments: Mapping[str, Any]) -> int:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from apportion.captum.draws import GlobalDraws, Known, game_of
 from apportion.captum.image_input import ImageMaskInput
-from apportion.captum.image_prompt import FunctionProcessor
+from apportion.captum.image_prompt import FunctionProcessor, form_of
 from apportion.captum.inputs import InterpretableInput
 from apportion.captum.perturbations import Perturbations
 from apportion.captum.prompt import PerturbedPrompt
@@ -79,7 +79,7 @@ class Scorer:
 
     def __init__(self, owner: PerturbationWrapper) -> None:
         self._owner = owner
-        self._processors: dict[int, FunctionProcessor] = {}
+        self._processors: dict[str, FunctionProcessor] = {}
 
     def estimate(
         self,
@@ -149,10 +149,12 @@ class Scorer:
             return None
         if inp.image.mode != "RGB" or only_ids(owner._format_model_input(inp.original_model_inputs)):
             return None
-        known = self._processors.get(id(inp.processor_fn))
+        form = form_of(inp.original_model_inputs)
+        known = self._processors.get(form)
         if known is None:
-            known = FunctionProcessor(inp.processor_fn, owner.tokenizer, owner.model)
-            self._processors[id(inp.processor_fn)] = known
+            self._processors[form] = FunctionProcessor(inp.processor_fn, form, owner.tokenizer, owner.model)
+            return self._processors[form]
+        known.use(inp.processor_fn)
         return known
 
     def _by_row(

@@ -22,7 +22,7 @@ SMALL = 336
 
 
 class Grid:
-    """Rows and columns of equal cells.
+    """A grid of equal cells, whatever the picture shows.
 
     Args:
         rows: number of rows.
@@ -111,7 +111,7 @@ def cells(row_of: Int[np.ndarray, " H"], column_of: Int[np.ndarray, " W"]) -> li
 
 
 def of_labels(labels: Int[np.ndarray, "H W"]) -> list[Region]:
-    """Regions of a label map, in the order of their numbers; negative numbers are no region."""
+    """Regions of a label map, in the order of their numbers; negative numbers are not regions."""
     numbers = [int(one) for one in np.unique(labels) if one >= 0]
     return [Region(f"region {number}", labels == number) for number in numbers]
 
