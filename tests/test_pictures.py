@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import transformers as tf
+from PIL import Image
 
 import apportion as ap
 from apportion.models.processor import open_processor
@@ -353,6 +354,21 @@ def test_results_with_many_runs_a_cache_and_another_run_are_the_same(tmp_path: A
     assert again.values == pytest.approx(first.values)
     assert other.provenance.cached == 0, "another picture behind the same prompt is another input"
     assert not np.allclose(alone[0].values, alone[1].values, atol=SEEN)
+
+
+def test_low_pictures_are_not_taken_for_arrays_with_their_channels_first() -> None:
+    picture = tiny_pictures.picture(1, 40, 3)
+    made = tiny_pictures.processor("llava")
+    row = tiny_pictures.rows("llava")[0]
+    session = opened("llava")
+    found = session.log_probs(ap.ScoringBatch((replace(row, media=(Media.of("image", picture),)),)))
+    turned = Image.fromarray(np.ascontiguousarray(picture))
+    seen = made(images=[[turned]], text=["<image>"], return_tensors="pt")["pixel_values"]
+    ids = torch.tensor([row.read])
+    with torch.no_grad():
+        logits = tiny_pictures.model("llava")(input_ids=ids, pixel_values=seen).logits[0, len(row.prompt) - 1 :]
+    known = logits.double().log_softmax(-1)[torch.arange(len(row.target)), list(row.target)]
+    assert found[0].double() == pytest.approx(known, abs=TOLERANCE)
 
 
 def test_another_image_processor_is_another_model() -> None:

@@ -49,7 +49,7 @@ class FunctionProcessor:
         return self._form
 
     def __call__(
-        self, images: Sequence[Sequence[np.ndarray]], text: object = None, return_tensors: object = None, **_: object
+        self, images: Sequence[Sequence[Any]], text: object = None, return_tensors: object = None, **_: object
     ) -> Mapping[str, Any]:
         """Arguments of the model for one picture, without regard to the text: the function knows the prompt.
 
@@ -59,7 +59,7 @@ class FunctionProcessor:
         (row,) = images
         if len(row) != 1:
             raise ValueError("a function from a picture to arguments takes one picture")
-        found = self.arguments(row[0])
+        found = self.arguments(np.asarray(row[0]))
         return found if return_tensors is not None else {**found, "input_ids": found["input_ids"].tolist()}
 
     def arguments(self, pixels: np.ndarray) -> Mapping[str, Any]:

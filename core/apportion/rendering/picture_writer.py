@@ -130,7 +130,7 @@ def processed(
     Raises:
         InputError: the processor refuses the text or the pictures.
     """
-    images = [list(pictures)] if pictures else None
+    images = [[as_image(one) for one in pictures]] if pictures else None
     try:
         with warnings.catch_warnings():
             # Processors make arrays of tensors in a way that NumPy is about to drop.
@@ -143,3 +143,10 @@ def processed(
         raise InputError(
             f"{type(processor).__name__} cannot write this prompt ({type(error).__name__}: {error!s:.300})."
         ) from error
+
+
+def as_image(picture: Any) -> Any:
+    """An array as a PIL image: processors guess where the channels of an array are, wrongly if it is 3 pixels high."""
+    from PIL import Image
+
+    return Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 from apportion.options import true_or_false
 from apportion.results.attribution import Attribution
+from apportion.results.comparison import ResultComparison
 from apportion_plugins.visualizers import figure as parts
 from apportion_plugins.visualizers.canvas import Page, drawn
 from apportion_plugins.visualizers.facts import quantity_of
 from apportion_plugins.visualizers.fonts import lettering
 from apportion_plugins.visualizers.image_choice import ImageChoice, border_width, check_choice, opacity
+from apportion_plugins.visualizers.image_comparison import comparison_of_pictures
 from apportion_plugins.visualizers.image_figure import Content, draw_content
 from apportion_plugins.visualizers.image_links import Link, strongest_links
 from apportion_plugins.visualizers.image_panel import Colouring
@@ -118,6 +120,40 @@ class Image:
             draw_content(page, content)
 
         return drawn(look, fonts, layout, signed=attribution.signed and sign != "absolute")
+
+    def render_comparison(
+        self,
+        comparison: ResultComparison,
+        *,
+        images: object = None,
+        scale: str = "own",
+        alpha: float = 0.55,
+        borders: bool | float = True,
+        title: str | None = AUTO,
+        size: Sequence[float | None] | None = None,
+        dpi: float | None = None,
+    ) -> PlotFigure:
+        """Draw the pictures once for each result, such as those of several fills.
+
+        Args:
+            comparison: the results.
+            images: as in ``render``.
+            scale: ``"own"`` for colours by each result's own largest magnitude, because magnitudes differ from fill to
+                fill; ``"unit"`` for one scale of all.
+            alpha: as in ``render``.
+            borders: as in ``render``.
+            title: as in ``render``.
+            size: as in ``render``.
+            dpi: as in ``render``.
+
+        Raises:
+            InputError: the prompt has no pictures, an option is out of range, or the content does not fit ``size``.
+        """
+        colouring = Colouring("heat", opacity(alpha), (-1.0, 1.0), 1.0, border_width(borders))
+        look = Look(title, "full", size, dpi)
+        return comparison_of_pictures(
+            comparison, look, images=images, scale=scale, colouring=colouring, most=MOST_PIXELS
+        )
 
 
 def _links(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from apportion.protocols.row import Media
-from apportion.rendering.picture_writer import placeholder, processed
+from apportion.rendering.picture_writer import as_image, placeholder, processed
 from apportion_backends.torch.comparing import REFUSALS
 from apportion_backends.torch.pictures.token_types import IDS, TokenTypes
 
@@ -47,10 +47,10 @@ class PictureProcessor:
             spying = copy.copy(self._processor)
             spying.image_processor = spy = _Spy(self._processor.image_processor)
             whole = self._whole(spying, contents)
-            self._direct[shape] = _Direct.proven(spy, whole, contents[0])
+            self._direct[shape] = _Direct.proven(spy, whole, as_image(contents[0]))
             return self._placed(whole)
         direct = self._direct[shape]
-        return self._placed(self._whole(self._processor, contents) if direct is None else direct(contents[0]))
+        return self._placed(self._whole(self._processor, contents) if direct is None else direct(as_image(contents[0])))
 
     def _whole(self, processor: Any, contents: Sequence[Any]) -> dict[str, Any]:
         """What the processor returns for pictures, with the text that it needs, without what is about tokens."""
