@@ -31,13 +31,16 @@ ready-oldest: pyproject.toml constraints-oldest.txt
 	    --disable-pip-version-check --constraint constraints-oldest.txt --editable ".[test]" && touch $(OLDEST)/ready; }
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-long test-oldest test-models check bench bench-captum bench-estimators bench-gradients bench-methods bench-onnx docs format clean
+.PHONY: help demo demo-image test test-fast test-long test-oldest test-models check bench bench-captum bench-estimators bench-gradients bench-methods bench-onnx bench-pictures docs format clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 18
 
 demo: ready-demo ## explain a real model's answer: a picture in the terminal, out/dave.png and out/dave.json
 	@$(BIN)/python examples/demo.py --out $(OUT)
+
+demo-image: ready-image ## explain pictures with a model that comes along: heat maps, a page and numbers in out/
+	@$(BIN)/python examples/demo_image.py --out $(OUT)
 
 test: ready-test ## run all tests but the long ones
 	@$(PYTEST) -m "not long"
@@ -76,6 +79,9 @@ bench-gradients: ready-bench ## gradient methods beside Inseq and Captum
 
 bench-onnx: ready-bench ## ONNX Runtime beside PyTorch: times, start, memory, and fidelity of 8-bit numbers
 	@$(BIN)/python -m benchmarks.onnx_runtime --out benchmarks/results
+
+bench-pictures: ready-bench ## where attributions of pictures point, and times beside Captum
+	@$(BIN)/python -m benchmarks.pictures --out benchmarks/results
 
 bench-methods: ready-bench ## all methods on one prompt: values, cost and faithfulness side by side
 	@$(BIN)/python benchmarks/methods.py --out benchmarks/results

@@ -4,8 +4,8 @@
     .venv/bin/python -m benchmarks.pictures --out benchmarks/results
 
 The model ``shapes`` answers questions about pictures of which it is known which cell decides each word. Pictures are
-drawn with a seed; half of them show pairs of things that the model has not seen together in training. Captum runs as its
-documentation has it, token by token, and with ``forward_in_tokens=False``.
+drawn with a seed; half of them show pairs of things that the model has not seen together in training. Captum runs as
+its documentation has it, token by token, and with ``forward_in_tokens=False``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ METHODS: Mapping[str, dict[str, Any]] = {
     "banzhaf": {"budget": 130},
     "lime": {"budget": 130},
 }
-EXACT = {"shapley": {"budget": 2**16}}
 COLOURS, KINDS = set(shapes.COLOURS), set(shapes.SHAPES)
 REPEATS = 9
 
@@ -120,88 +119,138 @@ def measured(
     return score
 
 
+class Table:
+    """Scores of methods and fills, each measured once.
+
+    Args:
+        explainer: of the model ``shapes``.
+        given: the pictures.
+    """
+
+    HEAD = "| pointing | IoU | deletion | insertion | words |"
+
+    def __init__(self, explainer: ap.Explainer, given: Sequence[Case]) -> None:
+        self._explainer, self._given = explainer, given
+        self._known: dict[tuple[str, str], Score] = {}
+
+    def score(self, method: str, fill: str) -> Score:
+        """The scores of all pictures."""
+        key = (method, fill)
+        if key not in self._known:
+            self._known[key] = measured(self._explainer, self._given, method, METHODS[method], fill)
+        return self._known[key]
+
+    def of_methods(self, exact: int) -> Iterator[str]:
+        """All methods with the fill ``mean``; exact Shapley values of a few pictures."""
+        yield f"| method (fill: mean) {self.HEAD}"
+        yield "|---|---|---|---|---|---|"
+        for method in METHODS:
+            yield f"| {method} | {self.score(method, 'mean').line()} |"
+        if exact:
+            found = measured(self._explainer, self._given[:exact], "shapley", {"budget": 2**16}, "mean")
+            yield f"| shapley (exact), {exact} pictures | {found.line()} |"
+
+    def of_fills(self, method: str) -> Iterator[str]:
+        """All fills with one method."""
+        yield f"| fill (method: {method}) {self.HEAD}"
+        yield "|---|---|---|---|---|---|"
+        for fill in FILLS:
+            yield f"| {fill} | {self.score(method, fill).line()} |"
+
+    def agreement(self, count: int) -> Iterator[str]:
+        """Share of pictures on whose highest cell two fills agree."""
+        found = []
+        for one in self._given[:count]:
+            prompt = ap.ImageText(one.pixels, one.question, text_by=None)
+            compared = self._explainer.compare_fills(prompt, f" {one.answer}", fills=FILLS, method="ablation")
+            found.append(compared.top_overlap(1))
+        yield f"Share of {len(found)} pictures on whose highest cell two fills agree (ablation, whole answer):"
+        yield ""
+        yield f"| | {' | '.join(FILLS)} |"
+        yield f"|---|{'---|' * len(FILLS)}"
+        for name, row in zip(FILLS, np.mean(found, axis=0), strict=True):
+            yield f"| {name} | {' | '.join(f'{share:.2f}' for share in row)} |"
+
+
 def pointing(count: int, exact: int) -> Iterator[str]:
     """Tables of methods and of fills."""
     given = cases(count)
     with ap.Explainer("shapes", backend="torch", progress=False) as explainer:
-        answers = [explainer.attribute(ap.ImageText(one.pixels, one.question, text_by=None), method="ablation") for one in given]
-        right = sum(found.whole_target.split("</s>")[0].strip() == one.answer for found, one in zip(answers, given, strict=True))
-        yield f"The model's own answer is right for {right} of {count} pictures, half of which show pairs that it has never seen."
-        yield ""
-        head = "| pointing | IoU | deletion | insertion | words |"
-        yield f"| method (fill: mean) {head}"
-        yield "|---|---|---|---|---|---|"
-        for method, options in METHODS.items():
-            yield f"| {method} | {measured(explainer, given, method, options, 'mean').line()} |"
-        for method, options in EXACT.items():
-            yield f"| {method}, exact, {exact} pictures | {measured(explainer, given[:exact], method, options, 'mean').line()} |"
-        yield ""
-        yield f"| fill (method: ablation) {head}"
-        yield "|---|---|---|---|---|---|"
-        for fill in FILLS:
-            yield f"| {fill} | {measured(explainer, given, 'ablation', {}, fill).line()} |"
-        yield ""
-        yield f"| fill (method: permutation) {head}"
-        yield "|---|---|---|---|---|---|"
-        for fill in FILLS:
-            yield f"| {fill} | {measured(explainer, given, 'permutation', METHODS['permutation'], fill).line()} |"
-        agreement = []
-        for one in given[:40]:
-            prompt = ap.ImageText(one.pixels, one.question, text_by=None)
-            agreement.append(explainer.compare_fills(prompt, f" {one.answer}", fills=FILLS, method="ablation").top_overlap(1))
-        yield ""
-        yield f"Share of {len(agreement)} pictures on whose highest cell two fills agree (ablation of the whole answer):"
-        yield ""
-        yield f"| | {' | '.join(FILLS)} |"
-        yield f"|---|{'---|' * len(FILLS)}"
-        for name, row in zip(FILLS, np.mean(agreement, axis=0), strict=True):
-            yield f"| {name} | {' | '.join(f'{share:.2f}' for share in row)} |"
+        right = 0
+        for one in given:
+            found = explainer.attribute(ap.ImageText(one.pixels, one.question, text_by=None), method="ablation")
+            right += found.whole_target.split("</s>")[0].strip() == one.answer
+        yield f"The model's own answer is right for {right} of {count} pictures; half of them show pairs that it has"
+        yield "never seen."
+        table = Table(explainer, given)
+        for lines in (
+            table.of_methods(exact), table.of_fills("ablation"), table.of_fills("permutation"), table.agreement(count)
+        ):  # fmt: skip
+            yield ""
+            yield from lines
 
 
-def beside_captum() -> Iterator[str]:
-    """Times of ablation with Captum and with apportion, in turn, and the largest difference of their values."""
-    import captum.attr
-    from PIL import Image
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+class BesideCaptum:
+    """Ablation of one picture with Captum and with apportion.
 
-    import apportion.captum
-    from apportion.models.shapes import shapes_model_path
+    Args:
+        side: number of regions in each direction.
+    """
 
-    folder = str(shapes_model_path())
-    model = AutoModelForImageTextToText.from_pretrained(folder).eval()
-    processor: Any = AutoProcessor.from_pretrained(folder)
-    one = cases(1)[0]
-    content = [{"type": "image"}, {"type": "text", "text": one.question}]
-    text = processor.apply_chat_template([{"role": "user", "content": content}])
+    HEAD = (
+        "| regions | Captum, default | Captum, one pass | facade | `ap.ImageText` | default ÷ facade "
+        "| one pass ÷ facade | one pass ÷ `ap.ImageText` | largest difference from one pass: facade | default |"
+    )
 
-    def arguments(image: Any) -> Any:
-        return processor(images=image, text=text, return_tensors="pt", add_special_tokens=False)
+    def __init__(self, side: int) -> None:
+        import captum.attr
+        from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    explainer = ap.Explainer((model, processor), backend="torch", progress=False)
-    yield "| regions | Captum, default | Captum, one pass | facade | `ap.ImageText` | one pass ÷ facade | one pass ÷ `ap.ImageText` | default ÷ facade | largest difference, facade | largest difference, default |"
-    yield "|---|---|---|---|---|---|---|---|---|---|"
-    for side in (4, 8):
-        mask = torch.tensor(np.kron(np.arange(side * side).reshape(side, side), np.ones((64 // side,) * 2, int)))
+        import apportion.captum
+        from apportion.models.shapes import shapes_model_path
 
-        def run(lib: Any, wrapper: Any, **options: Any) -> Any:
-            # A new function each time, so that nothing processed before is used again.
-            given = lib.ImageMaskInput(
-                Image.fromarray(one.pixels), mask=mask, baseline=(128, 128, 128), processor_fn=lambda im: arguments(im)
-            )
-            return wrapper.attribute(given, target=f" {one.answer}", **options)
-
-        theirs = captum.attr.LLMAttribution(captum.attr.FeatureAblation(model), processor.tokenizer)
-        ours = apportion.captum.LLMAttribution(apportion.captum.FeatureAblation(model), processor.tokenizer)
-        prompt = ap.ImageText(
-            one.pixels, one.question, segments=f"grid:{side}x{side}", fill=(128, 128, 128), text_by=None
-        )
-        ways: Mapping[str, Callable[[], Any]] = {
-            "default": lambda: run(captum.attr, theirs),
-            "one pass": lambda: run(captum.attr, theirs, forward_in_tokens=False),
-            "facade": lambda: run(apportion.captum, ours),
-            "native": lambda: explainer.attribute(prompt, f" {one.answer}", method="ablation"),
+        folder, self._case, self._side = str(shapes_model_path()), cases(1)[0], side
+        model = AutoModelForImageTextToText.from_pretrained(folder).eval()
+        self._processor: Any = AutoProcessor.from_pretrained(folder)
+        content = [{"type": "image"}, {"type": "text", "text": self._case.question}]
+        self._text = self._processor.apply_chat_template([{"role": "user", "content": content}])
+        self._mask = torch.tensor(np.kron(np.arange(side * side).reshape(side, side), np.ones((64 // side,) * 2, int)))
+        self._libraries = {"theirs": captum.attr, "ours": apportion.captum}
+        self._wrappers = {
+            name: lib.LLMAttribution(lib.FeatureAblation(model), self._processor.tokenizer)
+            for name, lib in self._libraries.items()
         }
-        found, seconds = {name: way() for name, way in ways.items()}, {name: [] for name in ways}
+        self._explainer = ap.Explainer((model, self._processor), backend="torch", progress=False)
+
+    def _run(self, name: str, **options: Any) -> Any:
+        from PIL import Image
+
+        def arguments(image: Any) -> Any:
+            return self._processor(images=image, text=self._text, return_tensors="pt", add_special_tokens=False)
+
+        # A new function each time, so that nothing processed before is used again.
+        given = self._libraries[name].ImageMaskInput(
+            Image.fromarray(self._case.pixels), mask=self._mask, baseline=(128, 128, 128), processor_fn=arguments
+        )
+        return self._wrappers[name].attribute(given, target=f" {self._case.answer}", **options)
+
+    def _native(self) -> Any:
+        segments = f"grid:{self._side}x{self._side}"
+        prompt = ap.ImageText(
+            self._case.pixels, self._case.question, segments=segments, fill=(128, 128, 128), text_by=None
+        )
+        return self._explainer.attribute(prompt, f" {self._case.answer}", method="ablation")
+
+    def line(self) -> str:
+        """Median times, taken in turn, their ratios, and the largest differences of values of tokens."""
+        ways: Mapping[str, Callable[[], Any]] = {
+            "default": lambda: self._run("theirs"),
+            "one pass": lambda: self._run("theirs", forward_in_tokens=False),
+            "facade": lambda: self._run("ours"),
+            "native": self._native,
+        }
+        found = {name: way() for name, way in ways.items()}
+        seconds: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(REPEATS):
             for name, way in ways.items():
                 started = time.perf_counter()
@@ -209,11 +258,12 @@ def beside_captum() -> Iterator[str]:
                 seconds[name].append(time.perf_counter() - started)
         median = {name: statistics.median(times) for name, times in seconds.items()}
         right = found["one pass"].token_attr
-        off, wrong = (float((found[name].token_attr - right).abs().max()) for name in ("facade", "default"))
-        yield (
-            f"| {side * side} | {' | '.join(f'{1e3 * median[name]:.1f} ms' for name in ways)} | "
-            f"{median['one pass'] / median['facade']:.1f} | {median['one pass'] / median['native']:.1f} | "
-            f"{median['default'] / median['facade']:.1f} | {off:.1e} | {wrong:.1e} |"
+        off = [float((found[name].token_attr - right).abs().max()) for name in ("facade", "default")]
+        ratios = [("default", "facade"), ("one pass", "facade"), ("one pass", "native")]
+        return (
+            f"| {self._side**2} | {' | '.join(f'{1e3 * median[name]:.1f} ms' for name in ways)} | "
+            f"{' | '.join(f'{median[one] / median[other]:.1f}' for one, other in ratios)} | "
+            f"{' | '.join(f'{value:.1e}' for value in off)} |"
         )
 
 
@@ -225,27 +275,32 @@ def main() -> None:
     parser.add_argument("--exact", type=int, default=4, help="number of pictures with exact Shapley values")
     given = parser.parse_args()
     warnings.filterwarnings("ignore")
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("apportion", "captum", "torch", "transformers"))
-    lines = [
+    packages = ("apportion", "captum", "torch", "transformers")
+    lines: list[str] = []
+
+    def put(*more: str) -> None:
+        for line in more:
+            print(line, flush=True)
+            lines.append(line)
+
+    put(
         "# Pictures",
         "",
-        f"`python -m benchmarks.pictures`: {versions}; Python {platform.python_version()}, {torch.get_num_threads()} "
-        "threads of a CPU. GPU: not measured.",
+        f"`python -m benchmarks.pictures`: {', '.join(f'{name} {metadata.version(name)}' for name in packages)}; "
+        f"Python {platform.python_version()}, {torch.get_num_threads()} threads of a CPU. GPU: not measured.",
         "",
         "Pointing: share of words that name a colour or a shape whose highest cell is the cell of that thing (chance: "
         "1 in 16). IoU: of that cell and those with at least half of the highest value. Deletion (lower is better) and "
-        "insertion (higher is better): areas under the curves of the whole answer.",
+        "insertion (higher is better): areas under the curves of the whole answer, in nats.",
         "",
-    ]
-    for line in pointing(given.pictures, given.exact):
-        print(line, flush=True)
-        lines.append(line)
-    lines += ["", "## Beside Captum", "", "Ablation of one picture; medians of times taken in turn.", ""]
-    for line in beside_captum():
-        print(line, flush=True)
-        lines.append(line)
+    )
+    put(*pointing(given.pictures, given.exact))
+    put("", "## Beside Captum", "", f"Ablation of one picture; medians of {REPEATS} runs taken in turn.", "")
+    put(BesideCaptum.HEAD, "|---|---|---|---|---|---|---|---|---|---|")
+    for side in (4, 8):
+        put(BesideCaptum(side).line())
     if given.out is not None:
-        (given.out / "pictures.md").write_text("\n".join(lines) + "\n")
+        (given.out / "pictures.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Train the image-text model ``shapes``: a LLaVA of 0.6 million parameters that answers questions about small pictures.
 
-    python -m benchmarks.models.shapes_vlm --out core/apportion/models/shapes
+    python -m benchmarks.models.shapes_vlm --out core/apportion/models/shapes_vlm
 
-Takes about a quarter of an hour on one core. Plain training fails: the tower must first learn what each patch shows, and
-where. So there are three stages: (1) class and position of each patch, from the projector's outputs, with heads that are
+Takes about ten minutes on one core. Plain training fails: the tower must first learn what each patch shows, and where.
+So there are three stages: (1) class and position of each patch, from the projector's outputs, with heads that are
 thrown away; (2) answers to questions; (3) the same with some words of the questions absent, removed or replaced by
 ``<unk>``, because perturbed prompts look like that.
 """
@@ -21,8 +21,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from apportion.testing.shapes import CELL, COLOURS, GRID, PICTURE, SHAPES, WORDS, Scene, Thing, ask, draw
-from apportion.testing.shapes import held_out, random_scene
+from apportion.testing.shapes import (
+    CELL,
+    COLOURS,
+    GRID,
+    PICTURE,
+    SHAPES,
+    WORDS,
+    Scene,
+    Thing,
+    ask,
+    draw,
+    held_out,
+    random_scene,
+)
 
 SPECIAL = ["<pad>", "<s>", "</s>", "<unk>", "<image>"]
 PAD, START, END, UNKNOWN, IMAGE = range(len(SPECIAL))

@@ -8,6 +8,7 @@ from apportion.testing import VisualizerContract
 from apportion_plugins.visualizers.bar import Bar
 from apportion_plugins.visualizers.heatmap import Heatmap
 from apportion_plugins.visualizers.html import Html
+from apportion_plugins.visualizers.image import Image
 from apportion_plugins.visualizers.layers import Layers
 from apportion_plugins.visualizers.matrix import Matrix
 from apportion_plugins.visualizers.network import Network
@@ -53,6 +54,23 @@ class TestHtmlSorted(TestHtml):
 
 class TestBarOfAColumn(TestBar):
     options = {"size": (3.3, None), "title": None, "labels": "short", "dpi": 300}
+
+
+class TestImage(VisualizerContract):
+    name = "image"
+    of_pictures = True
+
+    @pytest.fixture
+    def visualizer(self) -> Image:
+        return Image()
+
+
+class TestImageOfOneToken(TestImage):
+    options = {"token": 0, "overlay": "heat_only", "labels": "scores", "size": (5.5, None)}
+
+
+class TestHtmlOfPictures(TestHtml):
+    of_pictures = True
 
 
 class TestMatrix(VisualizerContract):

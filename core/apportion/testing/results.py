@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from apportion.protocols.features import Feature, Segment
+from apportion.protocols.pictures import Picture
 from apportion.results.attribution import Attribution
 from apportion.results.provenance import Provenance
+from apportion.testing.pictures import sample_pictures
 
-__all__ = ["HOSTILE", "opposite", "sample_results"]
+__all__ = ["HOSTILE", "opposite", "sample_results", "with_a_picture"]
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -95,6 +98,17 @@ def _result(
         | {"tree": _tree(names, token_values, spread)}
         | _modules(token_values),
     )
+
+
+def with_a_picture(result: Attribution) -> Attribution:
+    """A sample result whose first features are the halves of a picture, for views of pictures."""
+    pixels = sample_pictures()["wide"]
+    height, width = pixels.shape[:2]
+    left = np.zeros((height, width), bool)
+    left[:, : width // 2] = True
+    regions = dict(zip(range(min(2, len(result.features))), (left, ~left), strict=False))
+    segments = tuple(segment for segment in result.segments if segment.feature not in regions)
+    return replace(result, pictures=(Picture("picture", width, height, regions, pixels, "mean"),), segments=segments)
 
 
 def opposite(result: Attribution) -> Attribution:

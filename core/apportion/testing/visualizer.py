@@ -21,7 +21,7 @@ from apportion.results.attribution import Attribution
 from apportion.results.html_view import HtmlView
 from apportion.testing.contract import Contract
 from apportion.testing.randomness import only_its_own_generator
-from apportion.testing.results import opposite, sample_results
+from apportion.testing.results import opposite, sample_results, with_a_picture
 
 __all__ = ["VisualizerContract"]
 
@@ -40,19 +40,26 @@ class VisualizerContract(Contract):
     Attributes:
         options: options that all checks use.
         shows_names: the names of the features appear in a string or renderable.
+        of_pictures: the view is of results whose prompts have pictures, and of no others.
     """
 
     options: ClassVar[Mapping[str, Any]] = {}
     shows_names: ClassVar[bool] = True
+    of_pictures: ClassVar[bool] = False
 
     @pytest.fixture
     def visualizer(self) -> Visualizer:
         """Your visualizer."""
         raise NotImplementedError("Define a fixture `visualizer` that returns your visualizer.")
 
+    def sample(self, name: str) -> Attribution:
+        """A sample result by its name."""
+        result = sample_results()[name]
+        return with_a_picture(result) if self.of_pictures else result
+
     def is_html(self, visualizer: Visualizer) -> bool:
         """True if the view is HTML: a string with tags, for a result without tags in its names."""
-        view = visualizer.render(sample_results()["exact"], **self.options)
+        view = visualizer.render(self.sample("exact"), **self.options)
         return isinstance(view, str) and "</" in view
 
     def test_it_says_what_it_is(self, visualizer: Visualizer) -> None:
@@ -63,7 +70,7 @@ class VisualizerContract(Contract):
     @pytest.mark.parametrize("name", sample_results())
     def test_every_result_is_shown(self, visualizer: Visualizer, name: str, capfd: pytest.CaptureFixture[str]) -> None:
         """Sample results are shown: exact and sampled, one feature and many, extremes, any language, hostile names."""
-        result = sample_results()[name]
+        result = self.sample(name)
         before = pickle.dumps(result)
         view = visualizer.render(result, **self.options)
         assert view is not None, "render() returned None; return the figure, string or renderable."
@@ -74,14 +81,14 @@ class VisualizerContract(Contract):
 
     def test_notebooks_display_html(self, visualizer: Visualizer) -> None:
         """HTML is an ``HtmlView``: notebooks display it instead of its source, and files hold whole pages."""
-        view = visualizer.render(sample_results()["exact"], **self.options)
+        view = visualizer.render(self.sample("exact"), **self.options)
         if not isinstance(view, str) or not self.is_html(visualizer):
             pytest.skip("a figure, a renderable or plain text")
         assert isinstance(view, HtmlView), "HTML is returned as a plain str; return ap.HtmlView(html) instead."
 
     def test_results_from_files_are_shown(self, visualizer: Visualizer, tmp_path: Path) -> None:
         """A result that was saved and loaded looks the same."""
-        result = sample_results()["sampled"]
+        result = self.sample("sampled")
         again = Attribution.load(result.save(tmp_path / "result.json"))
         first, second = (visualizer.render(each, **self.options) for each in (result, again))
         check_view(second, html=isinstance(second, str) and self.is_html(visualizer))
@@ -95,7 +102,7 @@ class VisualizerContract(Contract):
         settings = matplotlib.rcParams.copy()
         figures = _open_figures()
         with only_its_own_generator():
-            check_view(visualizer.render(sample_results()["exact"], **self.options), html=False)
+            check_view(visualizer.render(self.sample("exact"), **self.options), html=False)
         # Matplotlib chooses its backend on first use.
         changed = [key for key in settings if key != "backend" and matplotlib.rcParams[key] != settings[key]]
         assert not changed, f"render() changed settings of matplotlib: {', '.join(changed)}. Use rc_context."
@@ -103,7 +110,7 @@ class VisualizerContract(Contract):
 
     def test_names_can_be_read(self, visualizer: Visualizer) -> None:
         """The names of the features appear in a string or renderable."""
-        result = sample_results()["exact"]
+        result = self.sample("exact")
         view = visualizer.render(result, **self.options)
         text = as_text(view, html=isinstance(view, str) and self.is_html(visualizer))
         if not self.shows_names or text is None:
@@ -113,7 +120,7 @@ class VisualizerContract(Contract):
 
     def test_unlike_results_look_unlike(self, visualizer: Visualizer) -> None:
         """A result with reversed signs looks different."""
-        result = sample_results()["exact"]
+        result = self.sample("exact")
         one, other = (visualizer.render(each, **self.options) for each in (result, opposite(result)))
         assert _content(one) != _content(other), "A result and its opposite look the same."
 

@@ -1,4 +1,4 @@
-"""What a view of pictures shows: the scores that a user chose, the notes on them, and the texts in regions."""
+"""Content of a view of pictures: the scores that a user chose, the notes on them, and the texts in regions."""
 
 from __future__ import annotations
 

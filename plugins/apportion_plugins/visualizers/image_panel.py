@@ -33,7 +33,7 @@ SHARP = 400
 
 @dataclass(frozen=True)
 class Colouring:
-    """How scores are drawn.
+    """Style in which scores are drawn.
 
     Attributes:
         overlay: ``"heat"``, ``"heat_only"`` or ``"masked"``.

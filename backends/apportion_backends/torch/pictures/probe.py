@@ -36,7 +36,7 @@ FAILURES = (*REFUSALS, KeyError, InputError, ScoreError)
 
 @dataclass(frozen=True, slots=True)
 class PictureTraits:
-    """How a model reads pictures, and the shortcuts that it allows.
+    """Findings on how a model reads pictures, and the shortcuts that it allows.
 
     Attributes:
         refusal: the reason why it cannot read pictures; empty if it can.

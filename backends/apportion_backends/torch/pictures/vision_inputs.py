@@ -1,4 +1,4 @@
-"""What a model reads of pictures: the output of its processor for them, without the tokens."""
+"""The inputs of a model for pictures: the output of its processor for them, without the tokens."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class PictureProcessor:
         return self._placed(self._whole(self._processor, contents) if direct is None else direct(as_image(contents[0])))
 
     def _whole(self, processor: Any, contents: Sequence[Any]) -> dict[str, Any]:
-        """What the processor returns for pictures, with the text that it needs, without what is about tokens."""
+        """The output of the processor for pictures, with the text that it needs, without what is about tokens."""
         inputs = processed(processor, self._placeholder * len(contents), contents, return_tensors="pt")
         return {name: value for name, value in inputs.items() if name not in self._of_tokens}
 

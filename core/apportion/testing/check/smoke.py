@@ -6,7 +6,6 @@ They are fast and do not need pytest. The contracts in ``apportion.testing`` che
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import sys
 from collections.abc import Callable, Mapping
@@ -24,20 +23,18 @@ from apportion.models.processor import open_processor
 from apportion.models.shapes import shapes_model_path
 from apportion.protocols.backend import WHITE_BOX, Backend, Capability, Unavailable
 from apportion.protocols.batch import ScoringBatch
-from apportion.protocols.features import Segment
 from apportion.protocols.inputs import InputAdapter
 from apportion.protocols.methods import Coalitions, Method, Sampler
 from apportion.protocols.metrics import Measurement, Metric
-from apportion.protocols.pictures import Fill, Picture, Region, Segmenter
+from apportion.protocols.pictures import Fill, Region, Segmenter
 from apportion.protocols.targets import TargetFunction
 from apportion.rendering.context import AdaptContext
-from apportion.results.attribution import Attribution
 from apportion.runs.resolver import with_sampler
 from apportion.testing import reference, tiny
 from apportion.testing.explainers import tiny_explainer
 from apportion.testing.games import random_moebius
 from apportion.testing.pictures import absent_pixels, sample_pictures
-from apportion.testing.results import sample_results
+from apportion.testing.results import sample_results, with_a_picture
 from apportion.testing.scores import random_scores, random_target
 
 __all__ = ["smoke"]
@@ -127,21 +124,10 @@ def _visualizer(made: Any, plugins: Plugins) -> str:
     try:
         view = made.render(result)
     except InputError:  # of a view of pictures
-        view = made.render(_with_a_picture(result))
+        view = made.render(with_a_picture(result))
     if view is None:
         raise PluginError("returned None; a visualizer must return a figure, string or renderable.")
     return f"rendered its view, of the type {type(view).__name__}"
-
-
-def _with_a_picture(result: Attribution) -> Attribution:
-    """A result whose first two features are the halves of a picture."""
-    pixels = sample_pictures()["wide"]
-    height, width = pixels.shape[:2]
-    left = np.zeros((height, width), bool)
-    left[:, : width // 2] = True
-    picture = Picture("picture", width, height, {0: left, 1: ~left}, pixels, "mean")
-    segments = tuple(Segment(f" {feature.text}", i) for i, feature in enumerate(result.features) if i > 1)
-    return dataclasses.replace(result, pictures=(picture,), segments=segments)
 
 
 def _backend(made: Backend, plugins: Plugins) -> str:
