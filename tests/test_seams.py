@@ -6,7 +6,7 @@ import json
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import apportion as ap
 from apportion.cli import main
 from apportion.hooks.manager import installed_plugins
 from apportion.protocols.row import Row
+from apportion.scoring.media import KeptMedia
 from apportion.scoring.plan import plan
 from apportion.scoring.prefix_tree import minimum_tokens
 from apportion.testing import echo, reference, tiny
@@ -300,6 +301,60 @@ def test_a_backend_that_reads_text_only_refuses_media() -> None:
             pytest.raises(ap.CapabilityError, match="The prompt contains media, but the backend '.*' reads only text"),
         ):
             explainer.attribute(Pictures("What?", (RED,), BLUE), TARGET)
+
+
+class HearingSession(EchoSession):
+    """Reads sounds, encodes each once, and keeps the last two."""
+
+    media_kinds = frozenset({"sound"})
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.layout = replace(self.layout, media=replace(self.layout, kept_media=2))
+        self.encoded_media = 0
+        self._known: list[ap.Media] = []
+
+    def log_probs(self, batch: ap.ScoringBatch) -> torch.Tensor:
+        for one in dict.fromkeys(one for row in batch.rows for one in row.media):
+            assert isinstance(one.content(), bytes)
+            self.encoded_media += one not in self._known
+            self._known = [*(known for known in self._known if known != one), one][-2:]
+        return super().log_probs(batch)
+
+
+class HearingBackend(EchoBackend):
+    def load(self, spec: ap.ModelSpec, **options: Any) -> HearingSession:
+        made = super().load(spec, **options)
+        return HearingSession(made.tokenizer, made.layout, made.capabilities, made.info.memory_budget)
+
+
+def test_other_kinds_of_media_need_no_change_of_the_core() -> None:
+    """A plugin's backend reads sounds, which its adapter makes; each is encoded once, and pictures are refused."""
+    sounds = tuple(ap.Media.of("sound", note, lambda note=note: note) for note in (b"do", b"re", b"mi"))
+    silence = ap.Media.of("sound", b"")
+    with explain(HearingBackend(), plugins=[PicturesPlugin()]) as explainer:
+        prompt = Pictures("What?", sounds, silence)
+        result = explainer.attribute(prompt, TARGET, method="shapley")
+        assert result.provenance.evaluations == 8
+        ids, target = (explainer.session.tokenizer(text)["input_ids"] for text in ("What?", TARGET))
+        assert result.full_value == pytest.approx(expected(ids, target, sounds))
+        cost = explainer.estimate(prompt, TARGET, method="shapley")
+        assert cost.encoded_media == result.provenance.encoded_media == 4
+        with pytest.raises(ap.CapabilityError, match="media of the kind 'image', but .* reads only text, sound"):
+            explainer.attribute(Pictures("What?", (RED,), BLUE), TARGET)
+
+
+def test_rows_are_ordered_so_that_few_media_are_encoded_again() -> None:
+    """Of 30 pictures before 2 texts each, 5 are kept: windows of 5 pictures are read one after the other."""
+    media = [ap.Media.of("image", bytes([i])) for i in range(30)]
+    rows = [Row((*range(length),), (7, 8), (one,)) for length in (9, 4) for one in media]
+    for kept, encoded in ((None, 30), (5, 30), (1, 30)):
+        layout = ap.Layout(padding=True, prefix_sharing=False, batch_tokens=40, kept_media=kept)
+        made, store = plan(rows, layout, lambda *_: 1, 10**9), KeptMedia(kept)
+        assert sum(store.read([made.rows[i] for i in batch.rows]) for batch in made.batches) == encoded
+    unordered = ap.Layout(padding=True, prefix_sharing=False, batch_tokens=40)
+    made, store = plan(rows, unordered, lambda *_: 1, 10**9), KeptMedia(5)
+    assert sum(store.read([made.rows[i] for i in batch.rows]) for batch in made.batches) == 60
 
 
 def test_rows_with_other_media_share_no_tokens() -> None:
