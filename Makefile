@@ -82,6 +82,7 @@ bench-onnx: ready-bench ## ONNX Runtime beside PyTorch: times, start, memory, an
 
 bench-pictures: ready-bench ## where attributions of pictures point, and times beside Captum
 	@$(BIN)/python -m benchmarks.pictures --out benchmarks/results
+	@$(BIN)/python -m benchmarks.pictures_captum --out benchmarks/results
 
 bench-methods: ready-bench ## all methods on one prompt: values, cost and faithfulness side by side
 	@$(BIN)/python benchmarks/methods.py --out benchmarks/results
