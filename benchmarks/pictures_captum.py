@@ -1,4 +1,4 @@
-"""Ablation of a picture with Captum's ``ImageMaskInput``, its facade in apportion, and ``ap.ImageText``: times in one run.
+"""Ablation of a picture with Captum's ``ImageMaskInput``, its facade in apportion, and ``ap.ImageText``: times.
 
     make bench-pictures
     .venv/bin/python -m benchmarks.pictures_captum --out benchmarks/results
@@ -21,13 +21,13 @@ from typing import Any
 import captum.attr
 import numpy as np
 import torch
+from benchmarks.pictures import cases
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import apportion as ap
 import apportion.captum
 from apportion.models.shapes import shapes_model_path
-from benchmarks.pictures import cases
 
 REPEATS = 15
 
@@ -111,11 +111,11 @@ def main() -> None:
     lines = [
         "# Pictures beside Captum",
         "",
-        f"`python -m benchmarks.pictures_captum`: {', '.join(f'{name} {metadata.version(name)}' for name in packages)}; "
-        f"Python {platform.python_version()}, {torch.get_num_threads()} threads of a CPU. GPU: not measured.",
+        f"`python -m benchmarks.pictures_captum`: "
+        f"{', '.join(f'{name} {metadata.version(name)}' for name in packages)}; Python {platform.python_version()}, {torch.get_num_threads()} threads of a CPU. GPU: not measured.",
         "",
-        f"Ablation of a picture of 64 × 64 pixels with the model `shapes` (0.6 million parameters); medians of {REPEATS} "
-        "runs taken in turn.",
+        "Ablation of a picture of 64 × 64 pixels with the model `shapes` (0.6 million parameters); medians of "
+        f"{REPEATS} runs taken in turn.",
         "",
         BesideCaptum.HEAD,
         "|---|---|---|---|---|---|---|---|---|---|",

@@ -425,6 +425,27 @@ def test_a_processor_beside_a_pair_is_used() -> None:
         explainer.attribute(ap.ImageText(tiny_pictures.picture(0), "a"), " b")
 
 
+@pytest.mark.parametrize("family", ["llava", "paligemma"])
+def test_an_absent_token_of_the_target_is_not_read(family: str) -> None:
+    """PaliGemma reads a prompt in both directions; what it reads of the target is no part of the prompt."""
+    picture, processor = tiny_pictures.picture(3), tiny_pictures.processor(family)
+    with explained(family) as explainer:
+        prompt = ap.ImageText(picture, "What is it", segments=None)
+        result = explainer.attribute(prompt, "yes", method="ablation", attribute_generated=True)
+    assert result.feature_names[-2:] == ("y", "e")
+    writer = PictureWriter(processor, [picture])
+    ids = writer.read(writer.before("What is it"), special_tokens=True)
+    y, e, s = processor.tokenizer("yes", add_special_tokens=False)["input_ids"]
+
+    def last(read: tuple[int, ...]) -> float:
+        """Log-probability of the last token after some of those before it."""
+        row = Row(ids, (*read, s), (Media.of("image", picture),))
+        return float(tiny_pictures.logits(family, row).log_softmax(-1)[-1, s])
+
+    assert result.token_values[2, -2] == pytest.approx(last((y, e)) - last((e,)), abs=TOLERANCE)
+    assert result.token_values[2, -1] == pytest.approx(last((y, e)) - last((y,)), abs=TOLERANCE)
+
+
 def test_text_alone_is_read_in_the_directions_that_the_model_was_trained_for() -> None:
     """PaliGemma reads a prompt in both directions, with a picture or without."""
     family = "paligemma"

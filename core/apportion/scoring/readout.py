@@ -100,7 +100,8 @@ class Readout:
             inputs: inputs, whose answers are those of the target.
             single: one part for each token.
         """
-        own, joint = self._target.ids, self._session.layout.joint
+        own, layout = self._target.ids, self._session.layout
+        joint = layout.joint and not layout.directed
         return [
             [parts_of(beside(item, own, ids) if which else item, ids, joint=joint, single=single) for item in inputs]
             for which, ids in enumerate(self.targets)

@@ -83,7 +83,7 @@ class ImageTextSession(TorchSession):
             batch_overhead=overhead,
             kept_media=max(1, self._feature_budget // found.feature_bytes) if found.feature_bytes else None,
         )
-        return replace(own, media=media)
+        return replace(own, directed=self._directed, media=media)
 
     @property
     def kept(self) -> ModelInput | None:
