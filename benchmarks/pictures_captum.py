@@ -108,11 +108,13 @@ def main() -> None:
     out: Path | None = parser.parse_args().out
     warnings.filterwarnings("ignore")
     packages = ("apportion", "captum", "torch", "transformers")
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in packages)
+    threads = torch.get_num_threads()
     lines = [
         "# Pictures beside Captum",
         "",
-        f"`python -m benchmarks.pictures_captum`: "
-        f"{', '.join(f'{name} {metadata.version(name)}' for name in packages)}; Python {platform.python_version()}, {torch.get_num_threads()} threads of a CPU. GPU: not measured.",
+        f"`python -m benchmarks.pictures_captum`: {versions}; Python {platform.python_version()}, {threads} threads of "
+        "a CPU. GPU: not measured.",
         "",
         "Ablation of a picture of 64 × 64 pixels with the model `shapes` (0.6 million parameters); medians of "
         f"{REPEATS} runs taken in turn.",

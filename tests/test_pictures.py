@@ -432,7 +432,7 @@ def test_an_absent_token_of_the_target_is_not_read(family: str) -> None:
     with explained(family) as explainer:
         prompt = ap.ImageText(picture, "What is it", segments=None)
         result = explainer.attribute(prompt, "yes", method="ablation", attribute_generated=True)
-    assert result.feature_names[-2:] == ("y", "e")
+    assert result.feature_names[-2:] == ("→ y", "→ e")
     writer = PictureWriter(processor, [picture])
     ids = writer.read(writer.before("What is it"), special_tokens=True)
     y, e, s = processor.tokenizer("yes", add_special_tokens=False)["input_ids"]

@@ -112,8 +112,8 @@ class Layout:
             only if that batch has no other prompt, it is encoded alone. For layouts that are not ``joint``.
         lanes: number of batches that may be in progress at once. Above 1, ``log_probs`` and ``logits`` are called from
             that many threads, for batches that do not continue from one another.
-        directed: the tokens of a prompt see later ones of the prompt, and those of a target do not. What the model reads of
-            a target then never counts as the end of a prompt.
+        directed: the tokens of a prompt see later ones of the prompt, and those of a target do not. What the model
+            reads of a target then never counts as the end of a prompt.
         media: the layout of batches in which a row has media, if it is another one.
         kept_media: number of distinct media whose encodings are kept from batch to batch, so that the rows of a batch
             and of the next ones need not encode them again; ``None`` for any number.
