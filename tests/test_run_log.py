@@ -23,8 +23,8 @@ from apportion.testing import tiny
 from apportion_plugins.run_log import SCHEMA, SCHEMA_VERSION, RunLog
 
 FIELDS = [
-    "schema", "version", "status", "error", "started", "request", "evaluations", "cached", "forwarded_tokens", "encoded_media",
-    "batches", "seconds", "model", "fingerprint", "backend", "device", "dtype", "versions", "notes",
+    "schema", "version", "status", "error", "started", "request", "evaluations", "cached", "forwarded_tokens",
+    "encoded_media", "batches", "seconds", "model", "fingerprint", "backend", "device", "dtype", "versions", "notes",
 ]  # fmt: skip
 REQUESTED = ["prompt", "features", "target", "method", "options", "target_fn", "budget", "seed"]
 
