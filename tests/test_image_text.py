@@ -369,3 +369,22 @@ def test_pictures_on_the_command_line(
     ):
         assert main([*common, *wrong]) != 0
         assert message in " ".join(capsys.readouterr().err.replace("│", " ").split())
+
+
+def test_a_dataset_of_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, pixels in (("one.png", PIXELS), ("two.png", np.rot90(PIXELS))):
+        Image.fromarray(pixels).save(tmp_path / name)
+    (tmp_path / "data.csv").write_text(
+        f"prompt,image,target\n{QUESTION},one.png,red\n{QUESTION},two.png,red\nx,no.png,red\n"
+    )
+    options = ["--model", "shapes", "--image-column", "image", "--segments", "grid:4x4", "--method", "ablation"]
+    run = ["run", str(tmp_path / "data.csv"), "--out", str(tmp_path / "out"), *options, "--skip-errors"]
+    assert main(run) != 0, "a picture is missing"
+    assert "There is no picture" in capsys.readouterr().err
+    from apportion.results.run_folder import ResultsFolder
+
+    lines = [line for line in ResultsFolder(tmp_path / "out").whole_lines() if "result" in line]
+    assert len(lines) == 2
+    best = [int(np.argmax(line["result"]["values"][:16])) for line in lines]
+    assert best == [1, 8], "the second picture is turned by a quarter"
+    assert all(line["result"]["pictures"][0]["name"].endswith(".png") for line in lines)

@@ -31,12 +31,14 @@ class Columns:
     id: str = "id"
     contrast: str = "contrast"
     seed: str = "seed"
+    image: str | None = None
 
     def named(self) -> dict[str, str]:
-        """The columns of targets and ids that a flag names, by the flag."""
+        """The columns of targets, ids and pictures that a flag names, by the flag."""
         usual = Columns()
         flags = {"--target-column": (self.target, usual.target), "--id-column": (self.id, usual.id)}
-        return {flag: name for flag, (name, default) in flags.items() if name != default}
+        found = {flag: name for flag, (name, default) in flags.items() if name != default}
+        return found if self.image is None else found | {"--image-column": self.image}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +81,10 @@ def read_items(path: Path, options: PromptOptions, columns: Columns) -> tuple[li
                     f"{path} has no column {name!r}, which {flag} names. {suggestion(name, known)}"
                     f"Its columns: {listing(known)}."
                 )
-    items = _with_own_ids([_item(record, options, columns, slots) for record in records], columns.id)
-    used = dict.fromkeys((*wanted, columns.target, columns.id, columns.contrast, columns.seed))
+    place = path.parent
+    items = _with_own_ids([_item(record, options, columns, slots, place) for record in records], columns.id)
+    pictures = () if columns.image is None else (columns.image,)
+    used = dict.fromkeys((*wanted, columns.target, columns.id, columns.contrast, columns.seed, *pictures))
     return items, [_unused(name, [one for one in used if one not in known]) for name in known if name not in used]
 
 
@@ -108,7 +112,7 @@ def _missing(path: Path, name: str, known: Mapping[str, Any], *, template: bool)
     return f"{path} has no column {name!r} for {what}. {close}Its columns: {listing(known)}. {hint}"
 
 
-def _item(record: Record, options: PromptOptions, columns: Columns, slots: Sequence[str] | None) -> Item:
+def _item(record: Record, options: PromptOptions, columns: Columns, slots: Sequence[str] | None, place: Path) -> Item:
     values = record.values
     given = values.get(columns.id)
     if record.fault is not None:
@@ -122,8 +126,11 @@ def _item(record: Record, options: PromptOptions, columns: Columns, slots: Seque
         if column not in taken and values.get(column) not in (None, "")
     }
     prompt: Any = values.get(columns.prompt) if slots is None else {slot: values.get(slot) for slot in slots}
-    digest = _hash({"prompt": prompt, **own})
+    pictures = None if columns.image is None else values.get(columns.image)
+    digest = _hash({"prompt": prompt, **own, **({} if pictures is None else {"pictures": pictures})})
     try:
+        if columns.image is not None:
+            options = _with_pictures(options, pictures, place)
         for name in taken or (columns.prompt,):
             _check_unicode(name, values.get(name))
         for name, value in own.items():
@@ -165,6 +172,17 @@ def _prompt(value: object, options: PromptOptions) -> object:
     if not isinstance(value, str):
         raise InputError(f"the column of prompts holds {_shown(value)}, but a text is needed")
     return build_prompt(options, value)
+
+
+def _with_pictures(options: PromptOptions, cell: object, place: Path) -> PromptOptions:
+    """The options with the pictures of a row: a path, or a list of paths, relative to the folder of the dataset."""
+    if cell is None or cell == "":
+        return replace(options, segments=(), fill=None, max_pixels=None)
+    paths: list[Any] = cell if isinstance(cell, list) else [cell]
+    wrong = next((path for path in paths if not isinstance(path, str) or not path), None)
+    if wrong is not None or not paths:
+        raise InputError(f"the column of pictures holds {_shown(cell)}, but a path is needed, or a list of paths")
+    return replace(options, image=tuple(place / path for path in paths))
 
 
 def _target(name: str, value: object) -> str | list[int]:

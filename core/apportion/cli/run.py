@@ -67,7 +67,7 @@ def run(
     """
     _check_parent(data.out)
     job = job_without_prompt(model, target, method, output, inputs=[data.dataset])
-    columns = Columns(data.prompt_column, data.target_column, data.id_column)
+    columns = Columns(data.prompt_column, data.target_column, data.id_column, image=data.image_column)
     items, unused = read_items(data.dataset, prompt, columns)
     if unused:
         print(f"unused columns: {listing(unused)}", file=sys.stderr)  # noqa: T201

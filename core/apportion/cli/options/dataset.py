@@ -41,6 +41,15 @@ class DatasetOptions:
     id_column: Annotated[
         str, _option(metavar="NAME", help="Column of the row ids; the row number is used where it is empty.")
     ] = "id"
+    image_column: Annotated[
+        str | None,
+        _option(
+            metavar="NAME",
+            show_default="no pictures",
+            help="Column of pictures that the model reads with the prompt: a path, or in .jsonl a list of them, "
+            "relative to the folder of DATASET.",
+        ),
+    ] = None
     skip_errors: Annotated[
         bool,
         _option(
