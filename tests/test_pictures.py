@@ -24,6 +24,7 @@ from apportion.testing.reading_pictures import worst_difference
 from apportion_backends.torch.backend import TorchBackend
 from apportion_backends.torch.pictures.token_types import TokenTypes
 from apportion_backends.torch.pictures.tower import Features, Tower
+from apportion_backends.triton.backend import TritonBackend
 
 TOLERANCE = 1e-4
 SEEN = 1e-3
@@ -406,6 +407,15 @@ def test_the_target_that_a_model_writes_is_its_own(family: str) -> None:
     seen.pop("labels", None)
     written = model.generate(**seen, max_new_tokens=5, do_sample=False)[0, seen["input_ids"].shape[1] :]
     assert explainer.target_of(result) == tuple(written.tolist())
+
+
+def test_other_backends_refuse_models_of_pictures(tmp_path: Any) -> None:
+    """They would read the text alone."""
+    with pytest.raises(ap.ModelError, match="reads pictures, and exports are of models of text"):
+        ap.export("shapes", tmp_path / "export")
+    spec = tiny_pictures.spec("llava")
+    with pytest.raises(ap.BackendError, match="opened with a processor of pictures"):
+        TritonBackend().load(spec, kernels="always")
 
 
 def test_a_processor_beside_a_pair_is_used() -> None:

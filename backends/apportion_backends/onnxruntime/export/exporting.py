@@ -143,6 +143,10 @@ def _check_folder(out: Path) -> None:
 def _opened(spec: ModelSpec) -> _Model:
     """The model in fp32 on the CPU; a user's object is copied, because tracing changes its attention."""
     found = open_model(spec, "float32")
+    if found.processor is not None:
+        raise ModelError(
+            f"{spec.source} reads pictures, and exports are of models of text. Score it with backend='torch'."
+        )
     module = found.model if found.owned else copy.deepcopy(found.model)
     dtype = module.dtype
     try:
