@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import struct
 import zlib
@@ -31,7 +32,7 @@ def explainer() -> Iterator[ap.Explainer]:
         yield made
 
 
-def rendered(explainer: ap.Explainer, prompt: ap.ImageText, *masks: list[bool]) -> list[ModelInput]:
+def rendered(explainer: ap.Explainer, prompt: object, *masks: list[bool]) -> list[ModelInput]:
     """The model inputs of some coalitions."""
     from apportion.hooks.manager import installed_plugins
 
@@ -78,6 +79,22 @@ def test_a_result_is_saved_with_regions_and_without_pixels(explainer: ap.Explain
     Image.fromarray(255 - PIXELS).save(tmp_path / "scene.png")
     with pytest.raises(ap.InputError, match="prompt"):
         explainer.refine(ap.Attribution.load(tmp_path / "c"), budget=60)
+
+
+def _saved_scene(folder: Path) -> Path:
+    Image.fromarray(PIXELS).save(folder / "scene.png")
+    return folder / "scene.png"
+
+
+def test_a_fill_that_has_changed_is_noticed(explainer: ap.Explainer, tmp_path: Path) -> None:
+    fill = tmp_path / "behind.png"
+    Image.new("RGB", (64, 64), "black").save(fill)
+    prompt = ap.ImageText(_saved_scene(tmp_path), QUESTION, segments="grid:2x2", fill=fill)
+    saved_as = explainer.attribute(prompt, " red", method="permutation", budget=24).save(tmp_path / "result.json")
+    explainer.refine(ap.Attribution.load(saved_as), budget=40)
+    Image.new("RGB", (64, 64), "white").save(fill)
+    with pytest.raises(ap.InputError, match="file of a picture or of its fill has changed"):
+        explainer.refine(ap.Attribution.load(saved_as), budget=40)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +173,7 @@ def test_uncovered_pixels_and_empty_masks_are_noted(explainer: ap.Explainer) -> 
     masks = [np.zeros((64, 64), bool), np.zeros((64, 64), bool)]
     masks[0][:16] = True
     result = explainer.attribute(ap.ImageText(PIXELS, QUESTION, masks, text_by=None), " red", method="shapley")
-    assert any("75.0% of the picture is in no region" in note for note in result.provenance.notes)
+    assert any("75.0 % of the picture is in no region" in note for note in result.provenance.notes)
     assert any("without any pixel have no effect: 'mask 2'" in note for note in result.provenance.notes)
     assert result.values[1] == 0 and result.provenance.evaluations == 2
 
@@ -226,6 +243,161 @@ def test_templates_and_texts_stand_beside_pictures(explainer: ap.Explainer) -> N
     assert rendered(explainer, placed, [True] * 2)[0].ids == rendered(explainer, framed, [True] * 2)[0].ids
 
 
+class Halves:
+    """A segmenter, whose regions a test gives."""
+
+    def __init__(self, regions: Any) -> None:
+        self.regions = regions
+
+    def segment(self, pixels: np.ndarray, processor: Any) -> Any:
+        """The regions; or a failure, if they are one."""
+        if isinstance(self.regions, Exception):
+            raise self.regions
+        return self.regions
+
+
+class Fading:
+    """A fill without ``once``."""
+
+    def fill(self, pixels: np.ndarray, absent: np.ndarray, seed: int) -> np.ndarray:
+        """The same pixels."""
+        return pixels
+
+
+class Scribbling(Fading):
+    """A fill that writes where it must not."""
+
+    once = False
+
+    def __init__(self, into: str) -> None:
+        self.into = into
+
+    def fill(self, pixels: np.ndarray, absent: np.ndarray, seed: int) -> np.ndarray:
+        """Change the picture, or the mask."""
+        {"pixels": pixels, "absent": absent}[self.into][:] = 0
+        return pixels
+
+
+@pytest.mark.parametrize(
+    ("regions", "message"),
+    [
+        (None, "The segmenter Halves failed: TypeError"),
+        ([], "returned no region"),
+        (["left"], "must return Regions"),
+        ([ap.Region("left", np.ones((2, 2), bool))], "a mask of the shape"),
+        ([ap.Region("", np.ones((64, 64), bool))], "must be a text"),
+        ([ap.Region("left", np.ones((64, 64), bool))] * 2, "two regions with the name 'left'"),
+        (ValueError("odd"), "The segmenter Halves failed: ValueError: odd"),
+    ],
+)
+def test_faulty_segmenters_are_named(explainer: ap.Explainer, regions: Any, message: str) -> None:
+    with pytest.raises(ap.PluginError, match=message):
+        explainer.attribute(ap.ImageText(PIXELS, QUESTION, segments=Halves(regions)), " red")
+
+
+@pytest.mark.parametrize("into", ["pixels", "absent"])
+def test_fills_cannot_change_what_the_model_is_shown(explainer: ap.Explainer, into: str) -> None:
+    prompt = ap.ImageText(PIXELS, QUESTION, segments="grid:2x2", fill=Scribbling(into))
+    with pytest.raises(ap.PluginError, match="The fill Scribbling failed: ValueError: assignment destination is read"):
+        explainer.attribute(prompt, " red")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "parts"),
+    [
+        (f"<s> <image> {QUESTION}", ("what", "colour", "is", "the", "circle", "?")),
+        ("what<image>colour is the circle ?", ("what", "colour", "is", "the", "circle", "?")),
+        ("<s> <image>", ()),
+    ],
+)
+def test_placeholders_in_a_string_are_always_present(
+    explainer: ap.Explainer, prompt: str, parts: tuple[str, ...]
+) -> None:
+    result = explainer.attribute(ap.ImageText(PIXELS, prompt, segments="grid:1x2"), " red", method="ablation")
+    assert result.feature_names == ("row 1, column 1", "row 1, column 2", *parts)
+    (nothing,) = rendered(explainer, ap.ImageText(PIXELS, prompt, segments="grid:1x2"), [False] * len(result.values))
+    assert nothing.ids.count(4) == 16
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        QUESTION,
+        ap.Text(QUESTION, by="words"),
+        ap.Template("what colour is the {thing} ?", {"thing": "circle"}, {"thing": ["square", "triangle"]}),
+        ap.Chat([{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": QUESTION}]}], by="words"),
+    ],
+)
+def test_without_text_by_the_text_is_always_present(explainer: ap.Explainer, prompt: Any) -> None:
+    whole = ap.ImageText(PIXELS, prompt, segments="grid:1x2", text_by=None)
+    one, other = rendered(explainer, whole, [True, True], [False, False])
+    assert one.ids == other.ids == rendered(explainer, ap.ImageText(PIXELS, QUESTION, "grid:1x2"), [])[0].ids
+    with pytest.raises(ap.InputError, match="leaves nothing to attribute to"):
+        explainer.attribute(ap.ImageText(PIXELS, prompt, segments=None, text_by=None), " red")
+
+
+def test_a_chat_of_one_turn_is_kept_beside_regions(explainer: ap.Explainer) -> None:
+    chat = ap.Chat([{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": QUESTION}]}])
+    result = explainer.attribute(ap.ImageText(PIXELS, chat, segments="grid:1x2"), " red", method="ablation")
+    assert result.feature_names == ("row 1, column 1", "row 1, column 2")
+
+
+def _adding_processor(*, template: str, appends: bool = False) -> Any:
+    """A processor whose tokenizer begins each text with ``<s>``, and may end it with ``</s>``."""
+    from tokenizers.processors import TemplateProcessing
+
+    made = copy.deepcopy(tiny_pictures.processor("llava"))
+    known = [(token, made.tokenizer.convert_tokens_to_ids(token)) for token in ("<s>", "</s>")]
+    single = "<s> $A </s>" if appends else "<s> $A"
+    made.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=single, special_tokens=known)
+    made.chat_template = template
+    return made
+
+
+CONTENTS = (
+    "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}"
+    "{% endif %}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize("begins", [False, True])
+@pytest.mark.parametrize("as_chat", [False, True])
+def test_chats_are_read_as_the_processor_reads_them(begins: bool, as_chat: bool) -> None:
+    """Templates that leave the first token to the tokenizer get it, and others do not get it twice."""
+    template = ("<s>" if begins else "") + f"{{% for message in messages %}}USER: {CONTENTS}{{% endfor %}} ASSISTANT:"
+    processor = _adding_processor(template=template)
+    contents = [{"type": "image"}, {"type": "text", "text": "Why so?"}]
+    chat = ap.Chat([{"role": "user", "content": contents}], by="words")
+    prompt = ap.ImageText(PIXELS, chat if as_chat else "Why so?", segments="grid:1x2")
+    shown = [{"type": "image", "image": Image.fromarray(PIXELS)}, contents[1]]
+    reference = processor.apply_chat_template(
+        [{"role": "user", "content": shown}], tokenize=True, return_dict=True, add_generation_prompt=True
+    )["input_ids"][0]
+    with ap.Explainer((tiny_pictures.model("llava"), processor), backend="torch", progress=False) as explainer:
+        (full,) = rendered(explainer, prompt, [])
+        assert list(full.ids) == list(reference) and full.ids.count(processor.tokenizer.bos_token_id) == 1
+        # A text alone, too.
+        alone = ap.Chat([{"role": "user", "content": [contents[1]]}], by="words")
+        (full,) = rendered(explainer, alone, [])
+        assert list(full.ids) == list(
+            processor.tokenizer(("<s>" if begins else "") + "USER: Why so? ASSISTANT:", add_special_tokens=not begins)[
+                "input_ids"
+            ]
+        )
+
+
+def test_tokens_that_a_tokenizer_appends_do_not_stand_before_the_answer() -> None:
+    processor = _adding_processor(template=f"{{% for message in messages %}}USER: {CONTENTS}{{% endfor %}} ASSISTANT:")
+    appending = _adding_processor(template=processor.chat_template, appends=True)
+    for template in (processor.chat_template, None):
+        processor.chat_template = appending.chat_template = template
+        found = []
+        for one in (processor, appending):
+            with ap.Explainer((tiny_pictures.model("llava"), one), backend="torch", progress=False) as explainer:
+                found.append(rendered(explainer, ap.ImageText(PIXELS, "Why so?", segments="grid:1x2"), [])[0].ids)
+        assert found[0] == found[1]
+
+
 @pytest.mark.parametrize(
     ("prompt", "message"),
     [
@@ -234,7 +406,7 @@ def test_templates_and_texts_stand_beside_pictures(explainer: ap.Explainer) -> N
         (lambda: ap.ImageText(PIXELS, 3), "is a str, ap.Text"),
         (lambda: ap.ImageText(PIXELS, "a", text_by="turns"), "No kind of feature is called 'turns'"),
         (lambda: ap.ImageText(PIXELS, ap.Text("a b", by="tokens")), "cannot be split by 'tokens'"),
-        (lambda: ap.ImageText(PIXELS, "a", segments=None, text_by=None), "leave nothing to attribute to"),
+        (lambda: ap.ImageText(PIXELS, "a", segments=None, text_by=None), "leaves nothing to attribute to"),
         (lambda: ap.ImageText(PIXELS, "a <image> b <image>"), "2 placeholders .* for 1 picture"),
         (lambda: ap.ImageText([PIXELS] * 2, "a <image> b"), "1 placeholder .* for 2 pictures"),
         (lambda: ap.ImageText(PIXELS, "a </s> b"), "'</s>'"),
@@ -244,8 +416,8 @@ def test_templates_and_texts_stand_beside_pictures(explainer: ap.Explainer) -> N
         (lambda: ap.ImageText(PIXELS, "a", segments="slick:4"), "Did you mean 'slic'"),
         (lambda: ap.ImageText(PIXELS, "a", segments="grid:size=2"), "no option 'size'"),
         (lambda: ap.ImageText(PIXELS, "a", segments=np.zeros((3, 4), int)), r"the shape \(3, 4\), but the picture"),
-        (lambda: ap.ImageText(PIXELS, "a", segments=[np.zeros((3, 4), bool)]), r"segment 1 has the shape \(3, 4\)"),
-        (lambda: ap.ImageText(PIXELS, "a", segments=[]), "list of segments of the picture is empty"),
+        (lambda: ap.ImageText(PIXELS, "a", segments=[np.zeros((3, 4), bool)]), r"Segment 1 has the shape \(3, 4\)"),
+        (lambda: ap.ImageText(PIXELS, "a", segments=[]), "nothing in the segments of the picture"),
         (lambda: ap.ImageText(PIXELS, "a", segments=np.full((64, 64), 0.5)), "not the name of a segmenter"),
         (lambda: ap.ImageText(PIXELS, "a", segments=[np.full((64, 64), 3)]), "other numbers than 0 and 1"),
         (lambda: ap.ImageText(PIXELS, "a", segments=[(0, 0, 99, 10)]), "within the 64 × 64 pixels"),
@@ -256,6 +428,14 @@ def test_templates_and_texts_stand_beside_pictures(explainer: ap.Explainer) -> N
         (lambda: ap.ImageText(PIXELS[:0], "a"), "has no pixels"),
         (lambda: ap.ImageText(PIXELS, "a", max_pixels=1000), "at most 1,000 are accepted"),
         (lambda: ap.ImageText("nowhere.png", "a"), "There is no picture nowhere.png"),
+        (lambda: ap.ImageText("", "a"), "'' is not a picture"),
+        (lambda: ap.ImageText("https://example.org/a.png", "a"), "is an address. Pictures are not downloaded"),
+        (lambda: ap.ImageText(PIXELS, ap.Text("a b"), text_by="sentences"), "ap.Text says itself what is split"),
+        (lambda: ap.ImageText(PIXELS, "a", segments={}), "nothing in the segments of the picture"),
+        (lambda: ap.ImageText(PIXELS, "a", segments=np.full((64, 64), -1)), "negative numbers only"),
+        (lambda: ap.ImageText(PIXELS, "a", segments=Halves), "segments=Halves is a class"),
+        (lambda: ap.ImageText(PIXELS, "a", fill=Fading), "fill=Fading is a class"),
+        (lambda: ap.ImageText(PIXELS, "a", fill=Fading()), "has no attribute `once`"),
     ],
 )  # fmt: skip
 def test_bad_prompts_are_refused_before_the_model_runs(explainer: ap.Explainer, prompt: Any, message: str) -> None:
@@ -291,7 +471,16 @@ def test_files_of_every_mode_are_shown_as_people_see_them(explainer: ap.Explaine
     deep = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
     pixels, notes = shown(explainer, saved(Image.fromarray(deep), "PNG"))
     assert np.abs(pixels[..., 0].astype(float) - deep / 257).max() <= 0.51, "16 bits are not cut off at 255"
-    assert any("read with 8 bits" in note for note in notes)
+    assert any("taken for 0 to 65535, are read with 8 bits" in note for note in notes)
+    grey = PIXELS[..., 0].astype(np.int32)
+    pixels, notes = shown(explainer, Image.fromarray(grey))  # 32 bits, with the values of 8
+    assert np.array_equal(pixels[..., 1], grey) and any("taken for 0 to 255" in note for note in notes)
+    _, notes = shown(explainer, saved(picture.convert("CMYK"), "TIFF"))
+    assert any("(CMYK) are converted to RGB" in note for note in notes)
+    layered = picture.convert("RGBA")
+    layered.putalpha(128)
+    (by_colour, _), (multiplied, _) = (shown(explainer, layered.convert(mode)) for mode in ("RGBA", "RGBa"))
+    assert np.abs(by_colour.astype(int) - multiplied).max() <= 2
     clear = np.dstack([PIXELS, np.where(np.arange(64) < 32, 255, 0) * np.ones((64, 1))]).astype(np.uint8)
     pixels, notes = shown(explainer, clear)
     assert np.array_equal(pixels[:, :32], PIXELS[:, :32]) and (pixels[:, 32:] == 255).all()
@@ -301,15 +490,22 @@ def test_files_of_every_mode_are_shown_as_people_see_them(explainer: ap.Explaine
 def test_pictures_are_turned_upright(explainer: ap.Explainer) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by a quarter
-    pixels, _ = shown(explainer, saved(Image.fromarray(PIXELS), "PNG", exif=exif))
+    pixels, notes = shown(explainer, saved(Image.fromarray(PIXELS), "PNG", exif=exif))
     assert np.array_equal(pixels, np.rot90(PIXELS, -1))
+    assert any("turned upright" in note for note in notes)
 
 
-def test_the_first_frame_of_an_animation_is_read(explainer: ap.Explainer) -> None:
+def test_one_frame_of_an_animation_is_read(explainer: ap.Explainer) -> None:
     frames = [Image.fromarray(PIXELS), Image.fromarray(255 - PIXELS)]
-    pixels, notes = shown(explainer, saved(frames[0], "PNG", save_all=True, append_images=frames[1:]))
+    data = saved(frames[0], "PNG", save_all=True, append_images=frames[1:])
+    pixels, notes = shown(explainer, data)
     assert np.array_equal(pixels, PIXELS)
-    assert any("its first frame is read" in note for note in notes)
+    assert any("holds 2 pictures; number 1 is read" in note for note in notes)
+    chosen = Image.open(io.BytesIO(data))
+    chosen.seek(1)
+    pixels, notes = shown(explainer, chosen)
+    assert np.array_equal(pixels, 255 - PIXELS) and chosen.tell() == 1
+    assert any("number 2 is read" in note for note in notes)
 
 
 def _huge(width: int, height: int) -> bytes:
@@ -363,7 +559,7 @@ def test_pictures_on_the_command_line(
     out = capsys.readouterr().out
     assert '"row 1, column 1"' in out and '"fill": "blur:4"' in out
     for wrong, message in (
-        (["--segments", "grid:2", "--segments", "grid:3"], "2 times for 1 pictures"),
+        (["--segments", "grid:2", "--segments", "grid:3"], "2 times for 1 picture"),
         (["--document", str(path)], "does not go together with --image"),
         (["--segments", "gird:2"], "Did you mean 'grid'"),
     ):

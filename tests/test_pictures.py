@@ -22,6 +22,7 @@ from apportion.rendering.picture_writer import PictureWriter, processed
 from apportion.testing import tiny_pictures
 from apportion.testing.reading_pictures import worst_difference
 from apportion_backends.torch.backend import TorchBackend
+from apportion_backends.torch.pictures.probe import probe_pictures
 from apportion_backends.torch.pictures.token_types import TokenTypes
 from apportion_backends.torch.pictures.tower import Features, Tower
 from apportion_backends.triton.backend import TritonBackend
@@ -61,6 +62,10 @@ def _in_another_order(self: Tower, features: Sequence[Features]) -> dict[str, An
 
 def _of_the_first(self: Tower, features: Sequence[Features]) -> dict[str, Any]:
     return ARGUMENTS(self, [features[0]] * len(features))
+
+
+def _upside_down(self: Tower, features: Sequence[Features]) -> dict[str, Any]:
+    return ARGUMENTS(self, [replace(one, parts=tuple(part.flip(0) for part in one.parts)) for one in features])
 
 
 def _without_depth(self: Tower, features: Sequence[Features]) -> dict[str, Any]:
@@ -129,6 +134,20 @@ def test_pictures_without_effect_are_noted() -> None:
     torch.nn.init.zeros_(model.model.multi_modal_projector.mm_input_projection_weight)
     session = opened("gemma3", model)
     assert any("no effect" in note for note in session.info.notes)
+
+
+def test_a_small_effect_in_half_precision_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is smaller than what other shapes may change, so that the features of another picture would pass as rounding."""
+    model = copy.deepcopy(tiny_pictures.model("llava", torch.bfloat16))
+    with torch.no_grad():
+        bias = model.model.multi_modal_projector.linear_2.bias
+        bias += torch.linspace(-100, 100, len(bias))  # what a picture adds to it is small
+    processor = tiny_pictures.processor("llava")
+    traits = probe_pictures(model, processor)
+    assert traits.effect and traits.reuse
+    monkeypatch.setattr(Tower, "arguments", _upside_down)
+    traits = probe_pictures(model, processor)
+    assert traits.effect and not traits.reuse
 
 
 def test_a_hook_on_the_model_turns_shortcuts_off() -> None:
@@ -430,7 +449,7 @@ def test_a_processor_beside_a_pair_is_used() -> None:
             assert ap.Capability.IMAGES in explainer.session.capabilities
     with (
         ap.Explainer((model, made.tokenizer), backend="torch", progress=False) as explainer,
-        pytest.raises(ap.CapabilityError, match="Open a model with its processor"),
+        pytest.raises(ap.CapabilityError, match="or with its processor"),
     ):
         explainer.attribute(ap.ImageText(tiny_pictures.picture(0), "a"), " b")
 

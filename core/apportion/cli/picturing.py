@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from apportion.cli.options.prompt import PromptOptions
 from apportion.cli.parse import usage_error
+from apportion.errors import counted
 from apportion.prompts.chat import Chat
 from apportion.prompts.image_text import ImageText
 from apportion.prompts.template import Template
@@ -36,8 +37,8 @@ def check_picture_options(options: PromptOptions) -> None:
     if len(options.segments) not in (0, 1, len(options.image)):
         usage_error(
             "--segments",
-            f"it is given {len(options.segments)} times for {len(options.image)} pictures; give it once, or once for "
-            "each.",
+            f"it is given {len(options.segments)} times for {counted(len(options.image), 'picture')}; give it once, or "
+            "once for each.",
         )
 
 
@@ -56,6 +57,6 @@ def with_pictures(prompt: str | Text | Template | Chat, options: PromptOptions) 
         prompt,
         segments=segments[0] if len(segments) == 1 else segments,
         fill="mean" if options.fill is None else options.fill,
-        text_by=None,
+        **({"text_by": None} if isinstance(prompt, str) else {}),
         **more,
     )

@@ -19,7 +19,7 @@ MAX_PIXELS = 50_000_000
 """Pixels of the largest picture that is read by default."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageText:
     """One or several pictures and a text, for models that read both.
 
@@ -33,8 +33,8 @@ class ImageText:
             frame is read.
         prompt: the text. A string is a user's message in the model's chat template, after the pictures; for a model
             without one, it follows the pictures. A string that has the model's own placeholders, such as ``<image>``,
-            is read as it is. ``Text`` and ``Template`` work like strings. In a ``Chat``, parts such as
-            ``{"type": "image"}`` say where the pictures are.
+            is read as it is; its control tokens are always present. ``Text`` and ``Template`` work like strings. In a
+            ``Chat``, parts such as ``{"type": "image"}`` say where the pictures are.
         segments: regions of each picture: the name of a segmenter with its options (``"grid:4x4"``, ``"slic:40"``,
             ``"patches"`` for the model's own; see ``apportion segmenters``); an object with ``segment``; a label map
             ``Int[H, W]``; a list or dict by name of masks ``Bool[H, W]``, which may overlap; or a list or dict by name
@@ -44,7 +44,8 @@ class ImageText:
             ``"noise"``, ``"inpaint"`` (see ``apportion fills``), a colour (``"black"``, ``"#808080"``, or red, green
             and blue), another picture, or an object with ``fill``.
         text_by: parts of a string that are features: ``"words"``, ``"sentences"``, ``"lines"``, ``"paragraphs"``, or
-            a function from the text to its pieces. ``None`` for none: the text is always present.
+            a function from the text to its pieces. Other prompts say themselves what is split. ``None`` for none: the
+            text is always present, whatever type it has.
         max_pixels: pixels of the largest picture that is accepted.
 
     Raises:
@@ -59,12 +60,24 @@ class ImageText:
     max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
+        # As text, so that a result's file can hold them.
+        object.__setattr__(self, "images", _as_text(self.images))
+        object.__setattr__(self, "fill", _as_text(self.fill))
         if not self.pictures:
             raise InputError("ImageText takes one picture or a list of them; the list is empty.")
         for picture in self.pictures:
-            if isinstance(picture, bool | int | float | dict | set) or picture is None:
+            if (
+                isinstance(picture, bool | int | float | dict | set)
+                or picture is None
+                or (isinstance(picture, str) and not picture)
+            ):
                 raise InputError(
                     f"{shown(picture)} is not a picture. Give a path, a PIL image, or an array UInt8[H, W, 3]."
+                )
+            if isinstance(picture, str) and picture.startswith(("http://", "https://", "data:")):
+                raise InputError(
+                    f"{shown(picture)} is an address. Pictures are not downloaded: give the path of a file, its bytes, "
+                    "or a PIL image."
                 )
         if not isinstance(self.prompt, str | Text | Template | Chat):
             raise InputError(
@@ -74,6 +87,11 @@ class ImageText:
             raise InputError("A text beside pictures cannot be split by 'tokens'; use 'words' or larger pieces.")
         if self.text_by is not None:
             check_by(self.text_by, PIECES)
+            if self.text_by != "words" and not isinstance(self.prompt, str):
+                raise InputError(
+                    f"text_by={shown(self.text_by)} is for a text that is a str; ap.{type(self.prompt).__name__} says "
+                    "itself what is split. With text_by=None, it is always present."
+                )
         whole_number("max_pixels", self.max_pixels, least=1)
         if isinstance(self.segments, str | os.PathLike) and not str(self.segments):
             raise InputError("segments='' is empty. Name a segmenter, such as 'grid:4x4', or give None.")
@@ -92,6 +110,8 @@ class ImageText:
             InputError: a list has another number of items than there are pictures.
         """
         n = len(self.pictures)
+        if n == 1 and isinstance(self.segments, list) and len(self.segments) == 1 and _is_choice(self.segments[0]):
+            return (self.segments[0],)
         if n == 1 or self.segments is None or isinstance(self.segments, str) or hasattr(self.segments, "segment"):
             return (self.segments,) * n
         if isinstance(self.segments, Sequence) and not isinstance(self.segments, Mapping) and len(self.segments) == n:
@@ -107,3 +127,15 @@ class ImageText:
         from PIL import Image
 
         return cls(Image.new("RGB", (32, 24), "white"), "What is it?", segments="grid:2x2")
+
+
+def _is_choice(given: object) -> bool:
+    """True for what can only stand for all regions of a picture, and not for one of them."""
+    return given is None or isinstance(given, str | Mapping) or hasattr(given, "segment")
+
+
+def _as_text(given: object) -> object:
+    """Paths as text, alone or in a list; anything else as it is."""
+    if isinstance(given, list | tuple):
+        return type(given)(map(_as_text, given))
+    return os.fspath(given) if isinstance(given, os.PathLike) else given

@@ -14,7 +14,15 @@ from apportion.errors import InputError, counted
 if TYPE_CHECKING:
     from jaxtyping import UInt8
 
-__all__ = ["PictureWriter", "Pixels", "image_token_ids", "placeholder", "processed"]
+__all__ = [
+    "PictureWriter",
+    "Pixels",
+    "as_image",
+    "image_token_ids",
+    "placeholder",
+    "processed",
+    "special_tokens_in_chat",
+]
 
 Ids = tuple[int, ...]
 Pixels = np.ndarray
@@ -35,10 +43,12 @@ class PictureWriter:
     Args:
         processor: the model's processor.
         pictures: the pictures, in the order of their places.
+        omitted: special tokens that the tokenizer appends to a text, and that are left out.
     """
 
-    def __init__(self, processor: Any, pictures: Sequence[UInt8[Pixels, "H W 3"]]) -> None:
+    def __init__(self, processor: Any, pictures: Sequence[UInt8[Pixels, "H W 3"]], omitted: Ids = ()) -> None:
         self._pictures = [np.asarray(one) for one in pictures]
+        self._omitted = omitted
         self.placeholder = placeholder(processor)
         self.processor = processor
         self._recorded = copy.copy(processor)
@@ -77,7 +87,17 @@ class PictureWriter:
                 f"{counted(len(self._pictures), 'picture')}. Write one placeholder for each picture, or none to have "
                 "the pictures before the text."
             )
-        return tuple(processed(self._recorded, text, self._pictures, special_tokens=special_tokens)["input_ids"][0])
+        ids = tuple(processed(self._recorded, text, self._pictures, special_tokens=special_tokens)["input_ids"][0])
+        appended = special_tokens and self._omitted and ids[-len(self._omitted) :] == self._omitted
+        return ids[: -len(self._omitted)] if appended else ids
+
+    def read_chat(self, text: str) -> Ids:
+        """The token ids of a conversation that the chat template has written; see ``read``.
+
+        Raises:
+            InputError: as ``read``.
+        """
+        return self.read(text, special_tokens=special_tokens_in_chat(self.processor.tokenizer, text))
 
     @property
     def _placed(self) -> str:
@@ -104,6 +124,16 @@ class _Recorded:
             self._found = self._inner(images, **options)
         # Processors take entries out of what they get.
         return copy.copy(self._found)
+
+
+def special_tokens_in_chat(tokenizer: Any, written: str) -> bool:
+    """True if a processor adds the tokenizer's special tokens to what its chat template has written.
+
+    It does so unless the text begins with the token for the beginning of a text, as the ``apply_chat_template`` of
+    processors in transformers.
+    """
+    begin = tokenizer.bos_token
+    return not (isinstance(begin, str) and begin and written.startswith(begin))
 
 
 def placeholder(processor: Any) -> str:

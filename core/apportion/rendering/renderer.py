@@ -57,7 +57,14 @@ class Renderer:
 
     def full(self) -> ModelInput:
         """The prompt with all features present."""
-        (item,) = self(torch.ones(1, len(self._adapter.features), dtype=torch.bool))
+        return self._alike(present=True)
+
+    def empty(self) -> ModelInput:
+        """The prompt with all features absent; the first of its alternatives, if it has some."""
+        return self._alike(present=False)
+
+    def _alike(self, *, present: bool) -> ModelInput:
+        (item,) = self(torch.full((1, len(self._adapter.features)), present))
         return item.inputs[0] if isinstance(item, Alternatives) else item
 
     def full_prompt(self) -> FullPrompt:

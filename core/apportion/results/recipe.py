@@ -14,8 +14,8 @@ from apportion.prompts.text import Text
 if TYPE_CHECKING:
     from apportion.hooks.registry import Registry
     from apportion.protocols.request import Request
-    from apportion.protocols.row import ModelInput
     from apportion.protocols.targets import Target
+    from apportion.rendering.renderer import Renderer
 
 __all__ = [
     "CONTEXT_RELIANCE",
@@ -47,7 +47,7 @@ class Recipe:
 
     Attributes:
         prompt: the prompt's type, as plugins register it, and its arguments.
-        digest: hash of what the model read for the full prompt: token ids and media.
+        digest: hash of what the model read for the full prompt: token ids and media; and of media without any feature.
         target: the target: its token ids, their texts, and its notes.
         contrast: the target that it was compared with; ``None`` if there was none.
         target_fn: name of the target function.
@@ -103,7 +103,7 @@ def recipe_of(request: Request, inputs: Registry, notes: Sequence[str]) -> Recip
     prompt = _kept(PROMPT, lambda: _prompt(as_prompt(request.prompt, given.get("features")), inputs), missing)
     return Recipe(
         prompt=prompt,
-        digest=digest_of(request.renderer.full()),
+        digest=digest_of(request.renderer),
         target=_target(request.target),
         contrast=None if request.target.contrast is None else _target(request.target.contrast),
         target_fn=_kept(TARGET_FN, lambda: _name(given.get("target_fn")), missing),
@@ -211,9 +211,14 @@ def decoded_options(options: Any) -> dict[str, Any]:
     return found
 
 
-def digest_of(prompt: ModelInput) -> str:
-    """Hash of the token ids and media that a model reads."""
-    text = repr((prompt.ids, tuple((one.kind, one.digest) for one in prompt.media)))
+def digest_of(renderer: Renderer) -> str:
+    """Hash of the token ids and media that a model reads for the full prompt.
+
+    If there are media, it covers those without any feature, too: what fills them may come from a file.
+    """
+    full = renderer.full()
+    media = (*full.media, *(renderer.empty().media if full.media else ()))
+    text = repr((full.ids, tuple((one.kind, one.digest) for one in media)))
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 

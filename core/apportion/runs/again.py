@@ -141,10 +141,10 @@ def request_again(result: Attribution, request_id: str, resolver: Resolver, inpu
     request = replace(draft, contrast=contrast).request(target)
     # The target is given now, but perhaps the model wrote it then.
     draft.parts["renderer"].note(chat_hint(request.prompt, draft.prompt, generated=target.generated))
-    if request.adapter.features != result.features or digest_of(request.renderer.full()) != recipe.digest:
+    if request.adapter.features != result.features or digest_of(request.renderer) != recipe.digest:
         raise InputError(
-            "The prompt reads otherwise than when the result was made: the tokenizer, its chat template, or the plugin "
-            "that splits the prompt has changed. Run attribute() again."
+            "The prompt reads otherwise than when the result was made: the tokenizer, its chat template, the "
+            "plugin that splits the prompt, or the file of a picture or of its fill has changed. Run attribute() again."
         )
     now, then = ([": ".join(pair) for pair in scorers] for scorers in (request.scorers, recipe.scorers))
     if now != then:

@@ -32,6 +32,6 @@ def with_each_fill(prompt: object, fills: object) -> list[ImageText]:
     if len(named) < 2:
         raise InputError(f"Two fills or more are compared; fills={shown(named)}.")
     for i, one in enumerate(named):
-        if isinstance(one, str) and one in named[:i]:
+        if isinstance(one, str) and one in [other for other in named[:i] if isinstance(other, str)]:
             raise InputError(f"The fill {one!r} is given twice.")
     return [replace(prompt, fill=one) for one in named]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -14,7 +15,9 @@ from apportion.prompts.chat import Chat, tool_name
 from apportion.protocols.features import Segment
 from apportion.protocols.row import ModelInput
 from apportion.rendering.context import AdaptContext
-from apportion_plugins.inputs.chat_template import ChatWriter, check_control_tokens
+from apportion.rendering.picture_writer import special_tokens_in_chat
+from apportion_plugins.inputs.chat_template import ChatWriter
+from apportion_plugins.inputs.control_tokens import check_control_tokens
 from apportion_plugins.inputs.levels import nested
 from apportion_plugins.inputs.marks import Span, json_spans, segments, unmarked
 from apportion_plugins.inputs.naming import kept_indices, short
@@ -47,7 +50,7 @@ class ChatAdapter:
         controls = self._check_control_tokens()
         self._writer = ChatWriter(
             context.tokenizer,
-            chat_template=prompt.chat_template,
+            chat_template=_template(prompt, context),
             options=prompt.template_options,
             tools=bool(self._tools),
             add_generation_prompt=prompt.add_generation_prompt,
@@ -62,6 +65,7 @@ class ChatAdapter:
         self._units = Units(
             [*self._turns.texts, *tools],
             self._kept(names),
+            all_kept=context.writer is not None,
             baseline=prompt.baseline or "",
             labels=[*self._turns.labels, *names],
             groups=None if self._turns.groups is None else [*self._turns.groups, *(f"tool {name}" for name in names)],
@@ -74,7 +78,15 @@ class ChatAdapter:
     def render(self, mask: Bool[Tensor, "S F"]) -> list[ModelInput]:
         """Render the conversation of each coalition with the chat template."""
         texts = [self._text(row, mask_row) for row, mask_row in zip(*self._rows(mask), strict=True)]
-        return self._context.prompts(texts, special_tokens=False)
+        return [
+            one
+            for special, some in groupby(texts, self._adds_special_tokens)
+            for one in self._context.prompts(list(some), special_tokens=special)
+        ]
+
+    def _adds_special_tokens(self, text: str) -> bool:
+        """Models that read pictures get a chat as their processor writes it, and others as their tokenizer does."""
+        return self._context.processor is not None and special_tokens_in_chat(self._context.tokenizer, text)
 
     def _rows(self, mask: Bool[Tensor, "S F"]) -> tuple[list[list[bool]], list[list[bool]]]:
         return self._units.present(mask).tolist(), mask.tolist()
@@ -103,7 +115,8 @@ class ChatAdapter:
         # The target continues an answer that has begun, so the turn with that answer must stay.
         begun = {count - 1} if self._whole_turns and self._continues else set()
         total = count + len(tools)
-        if len(kept | begun) == total:
+        # Beside pictures, the regions are features.
+        if len(kept | begun) == total and self._context.writer is None:
             why = "" if self._prompt.keep is not None else " (the user's last turn is kept unless keep= is given)"
             raise InputError(
                 f"Every feature is kept{why}; leave at least one to attribute to. by='sentences' or by='words' "
@@ -187,6 +200,14 @@ class ChatAdapter:
         if len(features) <= most:
             return features
         return [features[i * (len(features) - 1) // (most - 1)] for i in range(most)]
+
+
+def _template(prompt: Chat, context: AdaptContext) -> str | None:
+    """The chat template that the prompt names, or the processor's own; ``None`` for the tokenizer's."""
+    own = getattr(context.processor, "chat_template", None)
+    # Beside pictures, the processor knows where they stand.
+    wanted = context.writer is not None or not context.tokenizer.chat_template
+    return own if prompt.chat_template is None and wanted and isinstance(own, str) else prompt.chat_template
 
 
 def _inserted(full: str, text: str, baseline: str | None) -> str:

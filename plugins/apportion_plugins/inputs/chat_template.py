@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from apportion.errors import InputError, listing
@@ -11,7 +11,7 @@ from apportion.errors import InputError, listing
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["ChatWriter", "check_control_tokens"]
+__all__ = ["ChatWriter"]
 
 
 class ChatWriter:
@@ -83,42 +83,6 @@ class ChatWriter:
             names = f" The tokenizer has templates called {listing(named)}." if isinstance(named, dict) else ""
             raise InputError(f"chat_template={source!r:.80} is not a chat template: it does not use `messages`.{names}")
         return source
-
-
-def check_control_tokens(tokenizer: PreTrainedTokenizerBase, contents: object, *, allowed: bool) -> tuple[str, ...]:
-    """Look for special tokens in texts, which may be nested in dicts and lists.
-
-    Returns:
-        A note on the special tokens found, if they are allowed.
-
-    Raises:
-        InputError: special tokens were found and are not allowed.
-    """
-    special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
-    special |= set(tokenizer.all_special_tokens)
-    texts = list(_texts(contents))
-    found = sorted(token for token in special if token and any(token in text for text in texts))
-    if not found:
-        return ()
-    if allowed:
-        return (f"contents contain control tokens, which are read as such: {listing(found)}",)
-    raise InputError(
-        f"The contents contain {listing(map(repr, found))}, which the tokenizer reads as control tokens: the model "
-        "would take them for message markup rather than text. Remove or rephrase them, or pass "
-        "allow_control_tokens=True to have them read as control tokens."
-    )
-
-
-def _texts(value: object) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _texts(key)
-            yield from _texts(inner)
-    elif isinstance(value, Sequence):
-        for inner in value:
-            yield from _texts(inner)
 
 
 def _mentions(source: str, name: str) -> bool:

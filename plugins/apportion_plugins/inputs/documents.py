@@ -11,7 +11,8 @@ from torch import Tensor
 from apportion.prompts.documents import Documents
 from apportion.protocols.row import ModelInput
 from apportion.rendering.context import AdaptContext
-from apportion_plugins.inputs.chat_template import ChatWriter, check_control_tokens
+from apportion_plugins.inputs.chat_template import ChatWriter
+from apportion_plugins.inputs.control_tokens import check_control_tokens
 from apportion_plugins.inputs.levels import Grouping, nested
 from apportion_plugins.inputs.marks import segments, unmarked
 from apportion_plugins.inputs.naming import kept_indices

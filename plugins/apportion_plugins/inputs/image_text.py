@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
+import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from apportion.errors import CapabilityError, InputError, counted
+from apportion.errors import CapabilityError, InputError, counted, listing
 from apportion.prompts.chat import Chat
 from apportion.prompts.image_text import ImageText
 from apportion.prompts.template import Template
 from apportion.prompts.text import Text
 from apportion.protocols.features import Feature, Segment
-from apportion.protocols.inputs import Alternatives
+from apportion.protocols.inputs import Alternatives, InputAdapter
 from apportion.protocols.pictures import Picture
 from apportion.protocols.row import Media, ModelInput
 from apportion.rendering.context import AdaptContext
 from apportion.rendering.encoder import check_encodable
 from apportion.rendering.picture_writer import PictureWriter
 from apportion_plugins.inputs.chat import ChatAdapter
-from apportion_plugins.inputs.chat_template import check_control_tokens
+from apportion_plugins.inputs.control_tokens import around_control_tokens, control_tokens_in
 from apportion_plugins.inputs.naming import unique_names
 from apportion_plugins.inputs.template import TemplateAdapter
 from apportion_plugins.inputs.text import text_adapter
@@ -31,6 +31,9 @@ from apportion_plugins.pictures.loading import LoadedPicture, load_picture
 from apportion_plugins.pictures.perturbing import PerturbedPicture
 
 __all__ = ["ImageTextAdapter"]
+
+Write = Callable[[Sequence[str], bool], list[tuple[int, ...]]]
+"""Turns texts into the token ids of whole prompts, with the tokenizer's special tokens or without."""
 
 
 class ImageTextAdapter:
@@ -48,8 +51,9 @@ class ImageTextAdapter:
     def __init__(self, prompt: ImageText, context: AdaptContext) -> None:
         if context.processor is None:
             raise CapabilityError(
-                "This model reads text only, so it cannot read the pictures of an ImageText. Open a model with its "
-                "processor, such as Explainer((model, processor)) or Explainer('shapes')."
+                "This explainer reads text only, so it cannot read the pictures of an ImageText. Open a model that "
+                "reads pictures by its hub id or folder, or with its processor: Explainer((model, processor)). A "
+                "tokenizer is not enough."
             )
         fill = chosen_fill(prompt.fill, prompt.max_pixels, context.make)
         loaded = [load_picture(one, _name(i, prompt), prompt.max_pixels) for i, one in enumerate(prompt.pictures)]
@@ -59,16 +63,22 @@ class ImageTextAdapter:
             regions, more = chosen_regions(given, one.pixels, one.name, context.processor, context.make)
             notes += more
             self._perturbed.append(PerturbedPicture(one.pixels, regions, fill, context.seed))
-        self._text = _text_of(prompt, context, PictureWriter(context.processor, [one.pixels for one in loaded]))
+        writer = PictureWriter(context.processor, [one.pixels for one in loaded], context.omitted)
+        self._text = _text_of(prompt, context, writer)
         shown = self._region_features(loaded, fill_name(prompt.fill))
         self.features = _joined(shown, self._text.features)
         if not self.features:
-            raise InputError("segments=None and text_by=None leave nothing to attribute to; give at least one of them.")
+            raise InputError(
+                "The prompt leaves nothing to attribute to: its pictures have no segments, and its text is always "
+                "present. Give segments=, or text_by= for a text that is a str."
+            )
         self._split = len(shown)
         self.draws: int = getattr(self._text, "draws", 1)
         self.segments = tuple(
             Segment(one.text, None if one.feature is None else one.feature + self._split) for one in self._text.segments
         )
+        if shown:
+            notes.append(f"fill of absent regions: {fill_name(prompt.fill)}")
         self.notes = (*notes, *getattr(self._text, "notes", ()))
         self.pictures = self._shown(loaded, fill_name(prompt.fill))
 
@@ -115,8 +125,29 @@ class ImageTextAdapter:
         return tuple(found)
 
 
-class _Whole:
-    """A text that is always present.
+class _AlwaysPresent:
+    """A text without features, which is present in every coalition.
+
+    Args:
+        adapter: the adapter of the text, whose features are all present.
+    """
+
+    features: tuple[Feature, ...] = ()
+
+    def __init__(self, adapter: InputAdapter) -> None:
+        (full,) = adapter.render(torch.ones(1, len(adapter.features), dtype=torch.bool))
+        # With nothing absent, alternatives are equal.
+        self._input = full.inputs[0] if isinstance(full, Alternatives) else full
+        self.notes: tuple[str, ...] = getattr(adapter, "notes", ())
+        self.segments = tuple(Segment(one.text) for one in adapter.segments)
+
+    def render(self, mask: Bool[Tensor, "S 0"]) -> list[ModelInput]:
+        """The same text for every coalition."""
+        return [self._input] * len(mask)
+
+
+class _Plain:
+    """A string as one piece of text.
 
     Args:
         text: the text.
@@ -127,48 +158,52 @@ class _Whole:
 
     def __init__(self, text: str, context: AdaptContext) -> None:
         check_encodable("prompt", text)
-        (self._input,) = context.prompts([text])
+        self._text, self._context = text, context
         self.segments = (Segment(text),) if text else ()
 
     def render(self, mask: Bool[Tensor, "S 0"]) -> list[ModelInput]:
         """The same text for every coalition."""
-        return [self._input] * len(mask)
+        return self._context.prompts([self._text]) * len(mask)
 
 
-def _text_of(prompt: ImageText, context: AdaptContext, writer: PictureWriter) -> Any:
+def _text_of(prompt: ImageText, context: AdaptContext, writer: PictureWriter) -> InputAdapter:
     """The adapter of the text, which writes placeholders for the pictures."""
+    found = _split_text(prompt, context, writer)
+    return _AlwaysPresent(found) if prompt.text_by is None or not found.features else found
+
+
+def _split_text(prompt: ImageText, context: AdaptContext, writer: PictureWriter) -> InputAdapter:
     given = prompt.prompt
     if isinstance(given, Chat):
-        return ChatAdapter(_with_pictures(given, prompt, writer), replace(context, writer=_as_written(writer)))
+        _check_image_parts(given, len(prompt.pictures))
+        return ChatAdapter(given, replace(context, writer=_as_chat(writer)))
     inside = replace(context, writer=_framed(writer, given))
     if isinstance(given, Template):
         return TemplateAdapter(given, inside)
     if isinstance(given, Text):
         return text_adapter(given, inside)
-    if prompt.text_by is None or not given.strip():
-        return _Whole(given, inside)
-    return text_adapter(Text(given, by=prompt.text_by), inside)
+    if prompt.text_by is None:
+        return _Plain(given, inside)
+    split = around_control_tokens(given, prompt.text_by, context.tokenizer, writer.placeholder)
+    return _Plain(given, inside) if split is None else text_adapter(split, inside)
 
 
-def _with_pictures(chat: Chat, prompt: ImageText, writer: PictureWriter) -> Chat:
-    """The chat in the template of the processor, which knows where pictures stand."""
-    if chat.image_parts != len(prompt.pictures):
+def _check_image_parts(chat: Chat, pictures: int) -> None:
+    if chat.image_parts != pictures:
         raise InputError(
             f"The chat has {counted(chat.image_parts, 'part')} of the type 'image' for "
-            f"{counted(len(prompt.pictures), 'picture')}; it needs one for each."
+            f"{counted(pictures, 'picture')}; it needs one for each."
         )
-    own = chat.chat_template is None and isinstance(writer.chat_template, str)
-    return replace(chat, chat_template=writer.chat_template) if own else chat
 
 
-def _as_written(writer: PictureWriter) -> Any:
+def _as_chat(writer: PictureWriter) -> Write:
     def write(texts: Sequence[str], special_tokens: bool) -> list[tuple[int, ...]]:
         return [writer.read(text, special_tokens=special_tokens) for text in texts]
 
     return write
 
 
-def _framed(writer: PictureWriter, given: str | Text | Template) -> Any:
+def _framed(writer: PictureWriter, given: str | Text | Template) -> Write:
     """A function that writes texts with pictures: as they are if they have placeholders, in a chat, or after them."""
     own = writer.count(str(given.template) if isinstance(given, Template) else getattr(given, "text", str(given)))
 
@@ -176,11 +211,22 @@ def _framed(writer: PictureWriter, given: str | Text | Template) -> Any:
         if own:
             return [writer.read(text, special_tokens=special_tokens) for text in texts]
         if writer.chat_template:
-            check_control_tokens(writer.processor.tokenizer, list(texts), allowed=False)
-            return [writer.read(writer.in_chat(text), special_tokens=False) for text in texts]
+            _check_no_control_tokens(writer, texts)
+            return [writer.read_chat(writer.in_chat(text)) for text in texts]
         return [writer.read(writer.before(text), special_tokens=special_tokens) for text in texts]
 
     return write
+
+
+def _check_no_control_tokens(writer: PictureWriter, texts: Sequence[str]) -> None:
+    found = control_tokens_in(writer.processor.tokenizer, list(texts))
+    if found:
+        raise InputError(
+            f"The text contains {listing(map(repr, found))}, which the tokenizer reads as control tokens: the model "
+            "would take them for message markup rather than text. Remove or rephrase them; or pass an ap.Chat with "
+            "allow_control_tokens=True, or the whole prompt in the model's own markup with a placeholder for each "
+            "picture."
+        )
 
 
 def _joined(regions: Sequence[Feature], parts: Sequence[Feature]) -> tuple[Feature, ...]:

@@ -25,6 +25,7 @@ class Units:
         labels: names of the units; ``None`` for their texts.
         groups: a label per unit; units with the same label form one feature of that name. ``None`` for one feature
             per unit.
+        all_kept: all units may be kept, because the prompt has other features.
 
     Attributes:
         features: the features, in the order of their first units.
@@ -32,7 +33,7 @@ class Units:
         firsts: first unit of each feature.
 
     Raises:
-        InputError: all units are kept.
+        InputError: all units are kept, and ``all_kept`` does not allow it.
     """
 
     def __init__(
@@ -43,9 +44,10 @@ class Units:
         baseline: str = "",
         labels: Sequence[str] | None = None,
         groups: Sequence[str] | None = None,
+        all_kept: bool = False,
     ) -> None:
         free = [i for i in range(len(texts)) if i not in kept]
-        if not free:
+        if not free and not all_kept:
             raise InputError("Every feature is kept; leave at least one to attribute to.")
         labels = texts if labels is None else labels
         members: dict[object, list[int]] = {}

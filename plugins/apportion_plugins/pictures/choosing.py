@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from apportion.errors import InputError, UnknownNameError, listing, shown
+from apportion.errors import InputError, PluginError, UnknownNameError, listing, shown
+from apportion.failures import failures_of_plugin
 from apportion.protocols.pictures import Fill, Region, Segmenter
 from apportion_plugins.pictures.fills import Colour, Replacement
 from apportion_plugins.pictures.loading import load_picture
@@ -41,6 +42,8 @@ def chosen_regions(
         return [], []
     if isinstance(given, str):
         given = _made("segmenters", given, make)
+    if isinstance(given, type):
+        raise InputError(f"segments={given.__name__} is a class; give an object of it, {given.__name__}().")
     if isinstance(given, Segmenter):
         regions = _of_segmenter(given, pixels, processor)
     else:
@@ -49,37 +52,46 @@ def chosen_regions(
 
 
 def _of_segmenter(segmenter: Segmenter, pixels: UInt8[Pixels, "H W 3"], processor: Any) -> list[Region]:
-    found = list(segmenter.segment(pixels, processor))
-    kind = type(segmenter).__name__
+    what = f"The segmenter {type(segmenter).__name__}"
+    with failures_of_plugin(what, asks=False):
+        found = list(segmenter.segment(pixels, processor))
+    if not found:
+        raise PluginError(f"{what} returned no region; it must return one at least.")
     for one in found:
         mask = getattr(one, "mask", None)
         if not isinstance(one, Region) or not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
-            raise InputError(f"The segmenter {kind} returned {shown(one)}; it must return Regions with masks of bool.")
+            raise PluginError(f"{what} returned {shown(one)}; it must return Regions with masks of bool.")
         if mask.shape != pixels.shape[:2]:
-            raise InputError(
-                f"The segmenter {kind} returned a mask of the shape {mask.shape} for a picture of {pixels.shape[:2]}."
-            )
+            raise PluginError(f"{what} returned a mask of the shape {mask.shape} for a picture of {pixels.shape[:2]}.")
+        if not isinstance(one.name, str) or not one.name.strip():
+            raise PluginError(f"{what} returned a region with the name {shown(one.name)}; it must be a text.")
+    names = [one.name for one in found]
+    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
+    if twice is not None:
+        raise PluginError(f"{what} returned two regions with the name {twice!r}; names must be unique.")
     return found
 
 
 def _of_masks(given: object, shape: tuple[int, ...], name: str) -> list[Region]:
     """Regions of a label map, of masks, or of boxes."""
+    if isinstance(given, Mapping | Sequence) and not given:
+        raise InputError(f"There is nothing in the segments of {name}. Give None to keep the picture whole.")
     if isinstance(given, Mapping):
-        return [Region(str(key), _mask(one, shape, f"{key!r}")) for key, one in given.items()]
+        return [Region(str(key), _mask(one, shape, f"The region {key!r}")) for key, one in given.items()]
     if isinstance(given, Sequence):
-        if not given:
-            raise InputError(f"The list of segments of {name} is empty. Give None to keep the picture whole.")
         noun = "box" if _is_box(given[0]) else "mask"
-        return [Region(f"{noun} {i}", _mask(one, shape, f"segment {i}")) for i, one in enumerate(given, 1)]
+        return [Region(f"{noun} {i}", _mask(one, shape, f"Segment {i}")) for i, one in enumerate(given, 1)]
     labels = _array(given)
     if labels is None or labels.ndim != 2 or labels.dtype.kind not in "iub":
         raise InputError(
             f"segments={shown(given)} is not the name of a segmenter, a label map Int[H, W], a list of masks, or a "
             "list of boxes."
         )
-    _check_shape(labels, shape, "label map")
+    _check_shape(labels, shape, "The label map")
     if labels.dtype == np.bool_:
         return [Region("mask 1", labels)]
+    if labels.max() < 0:
+        raise InputError(f"The label map of {name} has negative numbers only, which are not regions.")
     return of_labels(labels)
 
 
@@ -90,11 +102,11 @@ def _mask(given: object, shape: tuple[int, ...], what: str) -> Bool[Mask, "H W"]
     mask = _array(given)
     if mask is None or mask.ndim != 2:
         raise InputError(
-            f"The {what} must be a mask Bool[H, W] or a box (left, top, right, bottom), and not {shown(given)}."
+            f"{what} must be a mask Bool[H, W] or a box (left, top, right, bottom), and not {shown(given)}."
         )
     _check_shape(mask, shape, what)
     if mask.dtype != np.bool_ and not np.isin(mask, (0, 1)).all():
-        raise InputError(f"The {what} has other numbers than 0 and 1, so it is not a mask.")
+        raise InputError(f"{what} has other numbers than 0 and 1, so it is not a mask.")
     return mask.astype(bool)
 
 
@@ -103,7 +115,7 @@ def _box(given: Any, shape: tuple[int, ...], what: str) -> Bool[Mask, "H W"]:
     height, width = shape[:2]
     if not (0 <= left < right <= width and 0 <= top < bottom <= height):
         raise InputError(
-            f"The {what}, ({left:g}, {top:g}, {right:g}, {bottom:g}), must be (left, top, right, bottom) within the "
+            f"{what}, ({left:g}, {top:g}, {right:g}, {bottom:g}), must be (left, top, right, bottom) within the "
             f"{width} × {height} pixels of the picture."
         )
     mask = np.zeros((height, width), bool)
@@ -118,9 +130,7 @@ def _is_box(given: object) -> bool:
 
 def _check_shape(mask: np.ndarray, shape: tuple[int, ...], what: str) -> None:
     if mask.shape != tuple(shape[:2]):
-        raise InputError(
-            f"The {what} has the shape {mask.shape}, but the picture has {tuple(shape[:2])} (height, width)."
-        )
+        raise InputError(f"{what} has the shape {mask.shape}, but the picture has {tuple(shape[:2])} (height, width).")
 
 
 def _array(given: object) -> np.ndarray | None:
@@ -140,7 +150,7 @@ def _notes(regions: Sequence[Region], name: str) -> Sequence[str]:
     covered = np.logical_or.reduce([region.mask for region in regions]) if regions else np.ones((1, 1), bool)
     left = float((~covered).mean())
     if left:
-        notes.append(f"{left:.1%} of {name} is in no region, and always present")
+        notes.append(f"{100 * left:.1f} % of {name} is in no region, and always present")
     return notes
 
 
@@ -150,8 +160,15 @@ def chosen_fill(given: object, max_pixels: int, make: Make | None) -> Fill:
     Raises:
         InputError: it is not a fill, a colour or a picture.
     """
+    if isinstance(given, type):
+        raise InputError(f"fill={given.__name__} is a class; give an object of it, {given.__name__}().")
     if isinstance(given, Fill):
         return given
+    if callable(getattr(given, "fill", None)):
+        raise InputError(
+            f"fill={shown(given)} has no attribute `once`: True if the replacement does not depend on which pixels are "
+            "absent."
+        )
     if isinstance(given, str):
         return _named_fill(given, max_pixels, make)
     if isinstance(given, list | tuple):

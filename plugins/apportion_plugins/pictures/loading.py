@@ -20,6 +20,10 @@ __all__ = ["LoadedPicture", "load_picture"]
 
 DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 """Modes of pictures with one channel of more than 8 bits, which Pillow would cut off at 255."""
+PREMULTIPLIED = {"RGBa": "RGBA", "La": "LA"}
+"""Modes whose colours are multiplied by their opacity, and the modes that they are converted to."""
+ORIENTATION = 0x0112
+"""Number of the EXIF tag that says how a picture is turned."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,9 +84,9 @@ def _of_opened(opening: Any, name: str, max_pixels: int) -> LoadedPicture:
     try:
         image = opening()
         _check_size(name, image.width, image.height, max_pixels)
-        notes = [f"{name} is an animation; its first frame is read"] if getattr(image, "n_frames", 1) > 1 else []
-        if notes:
-            image.seek(0)
+        frames = getattr(image, "n_frames", 1)
+        # The user's own object stays at the frame that they chose.
+        notes = [f"{name} holds {frames} pictures; number {image.tell() + 1} is read"] if frames > 1 else []
         return LoadedPicture(name, _upright(image, name, notes), tuple(notes))
     except InputError:
         raise
@@ -111,21 +115,29 @@ def _upright(image: Image, name: str, notes: list[str]) -> UInt8[np.ndarray, "H 
     from PIL import Image, ImageOps
 
     upright = ImageOps.exif_transpose(image)
+    if image.getexif().get(ORIENTATION, 1) != 1:
+        notes.append(f"{name} is turned upright, as its EXIF orientation says")
     if upright.mode in DEEP:
-        found = np.repeat(_eight_bits(np.asarray(upright), name)[..., None], 3, axis=2)
-        notes.append(f"the grey levels of {name} ({upright.mode}) are read with 8 bits")
-    elif "A" in upright.getbands() or "transparency" in upright.info:
-        layered = upright.convert("RGBA")
+        levels, scale = _eight_bits(np.asarray(upright), name)
+        found = np.repeat(levels[..., None], 3, axis=2)
+        notes.append(f"the grey levels of {name} ({upright.mode}), {scale}, are read with 8 bits")
+    elif any(band in ("A", "a") for band in upright.getbands()) or "transparency" in upright.info:
+        layered = upright.convert(PREMULTIPLIED.get(upright.mode, upright.mode)).convert("RGBA")
         if np.asarray(layered)[..., 3].min() < 255:
             notes.append(f"transparent pixels of {name} are shown on white")
         found = np.asarray(Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered).convert("RGB"))
     else:
+        if upright.mode not in ("RGB", "L", "1", "P"):  # in these, colours stay what they are
+            notes.append(f"the colours of {name} ({upright.mode}) are converted to RGB")
         found = np.asarray(upright.convert("RGB"))
-    return np.array(found, dtype=np.uint8)
+    pixels = np.array(found, dtype=np.uint8)
+    # Segmenters and fills of plugins, and users, share it with the model.
+    pixels.flags.writeable = False
+    return pixels
 
 
-def _eight_bits(values: np.ndarray, name: str) -> UInt8[np.ndarray, "H W"]:
-    """Grey levels of 16 bits, or from 0 to 1, in 8 bits."""
+def _eight_bits(values: np.ndarray, name: str) -> tuple[UInt8[np.ndarray, "H W"], str]:
+    """Grey levels in 8 bits, and the range that they were taken for."""
     if not np.isfinite(values).all():
         raise InputError(f"The picture {name} has grey levels that are not finite.")
     most = float(values.max(initial=0))
@@ -133,9 +145,13 @@ def _eight_bits(values: np.ndarray, name: str) -> UInt8[np.ndarray, "H W"]:
         raise InputError(
             f"The picture {name} has grey levels from {values.min():g} to {most:g}; give 0 to 1, or 8 or 16 bits."
         )
-    whole = values.dtype.kind != "f"
-    scale = 255 / 65535 if whole or most > 255 else 255.0 if most <= 1 else 1.0
-    return np.rint(values.astype(np.float64) * scale).clip(0, 255).astype(np.uint8)
+    # Files of 16 bits are dark if they use few levels; others have no range of their own.
+    if (values.dtype.kind == "u" and values.dtype.itemsize == 2) or most > 255:
+        top = 65535
+    else:
+        top = 1 if most <= 1 and values.dtype.kind == "f" else 255
+    levels = np.rint(values.astype(np.float64) * (255 / top)).clip(0, 255).astype(np.uint8)
+    return levels, f"taken for 0 to {top}"
 
 
 def _of_array(given: object, name: str, max_pixels: int) -> LoadedPicture:

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 
 from apportion.errors import PluginError
+from apportion.failures import failures_of_plugin
 from apportion.protocols.pictures import Fill, Region
 from apportion.protocols.row import Media
 
@@ -49,19 +50,23 @@ class PerturbedPicture:
         if not gone:
             return self.pixels
         absent = np.logical_or.reduce(gone)
+        absent.flags.writeable = False  # fills of plugins may write into it, and into the picture
         if not absent.any():
             return self.pixels
         return np.where(absent[..., None], self._filled(absent), self.pixels)
 
     def _filled(self, absent: Bool[Mask, "H W"]) -> UInt8[Pixels, "H W 3"]:
         if not self._fill.once:
-            return self._checked(self._fill.fill(self.pixels, absent, self._seed))
+            return self._made(absent)
         if self._once is None:
             everything = np.ones(self.pixels.shape[:2], bool)
-            self._once = self._checked(self._fill.fill(self.pixels, everything, self._seed))
+            everything.flags.writeable = False
+            self._once = self._made(everything)
         return self._once
 
-    def _checked(self, found: object) -> UInt8[Pixels, "H W 3"]:
+    def _made(self, absent: Bool[Mask, "H W"]) -> UInt8[Pixels, "H W 3"]:
+        with failures_of_plugin(f"The fill {type(self._fill).__name__}", asks=False):
+            found: object = self._fill.fill(self.pixels, absent, self._seed)
         if not isinstance(found, np.ndarray) or found.dtype != np.uint8 or found.shape != self.pixels.shape:
             what = f"{found.shape} {found.dtype}" if isinstance(found, np.ndarray) else type(found).__name__
             raise PluginError(

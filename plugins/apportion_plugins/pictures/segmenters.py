@@ -72,7 +72,7 @@ class Slic:
         share = min(1.0, SMALL / max(height, width))
         size = max(1, round(width * share)), max(1, round(height * share))
         small = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
-        labels = slic(small, n_segments=self.n, compactness=self.compactness, start_label=0, channel_axis=-1)
+        labels = slic(small, n_segments=self.n, compactness=self.compactness, start_label=1, channel_axis=-1)
         rows, columns = np.arange(height) * size[1] // height, np.arange(width) * size[0] // width
         return of_labels(labels[rows][:, columns])
 

@@ -30,8 +30,8 @@ WIDE, TALL = (96, 72), (72, 96)
 """Sizes of the pictures that are tried, in pixels."""
 SHORT, LONG = "What is this?", "What is to the left of the red circle in the picture, and what is to the right?"
 SEEN = 10.0
-"""A picture has an effect if it changes logits by this multiple of what rounding may change."""
-FAILURES = (*REFUSALS, KeyError, InputError, ScoreError)
+"""A picture has an effect if it changes logits by this multiple of what rounding may change in rows of one shape."""
+FAILURES = (*REFUSALS, KeyError, StopIteration, InputError, ScoreError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,10 @@ class _Probe:
         alone = [self._alone(reader, row) for row in self._rows]
         self._scale = float(alone[0].double().std()) or 1.0
         moved = self._alone(reader, replace(first, media=other.media))
-        effect = bool(difference(moved, alone[0]).max() > SEEN * self._unlike * self._scale)
+        moved_by = float(difference(moved, alone[0]).max()) / self._scale
+        effect = moved_by > SEEN * LIKE
+        # Beyond this, a shortcut that reads another picture would pass.
+        self._unlike = min(self._unlike, moved_by / 3) if effect else self._unlike
         found = PictureTraits(types=types, effect=effect)
         linear = self._has_linear_head(reader, alone[0])
         # Without an effect, nothing that is done to pictures shows.
