@@ -59,7 +59,10 @@ def show(
     outputs.check_view()
     folder = None if row.row is not None else folder_of(saved.result)
     if folder is None:
-        outputs.deliver(saved_result(saved.result, row.row))
+        result = saved_result(saved.result, row.row)
+        if result.pictures:
+            outputs = check_outputs(output, inputs=[saved.result], pictures=True)
+        outputs.deliver(result)
         return
     for flag, given in (("--plot", output.plot), ("--view", output.view)):
         if given is not None:

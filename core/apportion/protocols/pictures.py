@@ -80,6 +80,7 @@ class Picture:
         regions: the mask of each feature that is a region of it, by the feature's number; masks may overlap.
         pixels: the picture itself; ``None`` for a result that was read from a file without pixels.
         fill: the fill of absent pixels, as the user named it.
+        digest: hash of the pixels, as that of ``Media``; empty if it is not known.
     """
 
     name: str
@@ -88,3 +89,4 @@ class Picture:
     regions: Mapping[int, Bool[np.ndarray, "H W"]] = field(repr=False)
     pixels: UInt8[np.ndarray, "H W 3"] | None = field(default=None, repr=False)
     fill: str = ""
+    digest: str = ""

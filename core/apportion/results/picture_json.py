@@ -27,6 +27,7 @@ def picture_to_json(picture: Picture, *, pixels: bool) -> dict[str, Any]:
         "width": picture.width,
         "height": picture.height,
         "fill": picture.fill,
+        "digest": picture.digest,
         "regions": {str(feature): run_lengths(mask) for feature, mask in picture.regions.items()},
         "png": _png(picture) if pixels and picture.pixels is not None else None,
     }
@@ -45,8 +46,10 @@ def picture_from_json(data: Mapping[str, Any], features: int) -> Picture:
     width, height = data["width"], data["height"]
     if type(width) is not int or type(height) is not int or width < 1 or height < 1:
         raise ValueError(f"a picture has {width!r} × {height!r} pixels")
-    if not isinstance(data["name"], str) or not isinstance(data["fill"], str) or not isinstance(data["regions"], dict):
-        raise TypeError("a picture has no name, fill or regions")
+    if not all(isinstance(data[key], str) for key in ("name", "fill", "digest")) or not isinstance(
+        data["regions"], dict
+    ):
+        raise TypeError("a picture has no name, fill, digest or regions")
     regions = {}
     for feature, lengths in data["regions"].items():
         if not feature.isdecimal() or not int(feature) < features:
@@ -54,7 +57,7 @@ def picture_from_json(data: Mapping[str, Any], features: int) -> Picture:
         regions[int(feature)] = _mask(lengths, width, height)
     png = data["png"]
     pixels = None if png is None else _pixels(png, width, height)
-    return Picture(data["name"], width, height, regions, pixels, data["fill"])
+    return Picture(data["name"], width, height, regions, pixels, data["fill"], data["digest"])
 
 
 def run_lengths(mask: Bool[np.ndarray, "H W"]) -> list[int]:

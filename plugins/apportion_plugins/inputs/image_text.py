@@ -120,7 +120,8 @@ class ImageTextAdapter:
         for one, perturbed in zip(loaded, self._perturbed, strict=True):
             masks = {start + i: region.mask for i, region in enumerate(perturbed.regions)}
             height, width = one.pixels.shape[:2]
-            found.append(Picture(one.name, width, height, masks, one.pixels, fill))
+            digest = perturbed.media([True] * len(perturbed.regions)).digest
+            found.append(Picture(one.name, width, height, masks, one.pixels, fill, digest))
             start += len(perturbed.regions)
         return tuple(found)
 

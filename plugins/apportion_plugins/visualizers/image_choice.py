@@ -131,7 +131,12 @@ class ImageChoice:
             *(["Where regions overlap, the sum of their scores is shown."] if overlap else []),
             *([f"{unknown} of {len(own)} regions have no score, and no colour."] if unknown else []),
             *self._unknown_pictures(),
+            *self._other_pictures(),
         ]
+
+    def _other_pictures(self) -> list[str]:
+        other = [picture.title for picture in self._pictures if picture.is_other]
+        return [f"Not the picture that was attributed to, whose pixels differ: {listing(other)}."] if other else []
 
     def _unknown_pictures(self) -> list[str]:
         blank = [picture for picture in self._pictures if picture.pixels is None]

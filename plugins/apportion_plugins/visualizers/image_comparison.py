@@ -59,7 +59,7 @@ def comparison_of_pictures(
         theirs = chosen_pictures(result, None, images, most)
         part = target_part(result, comparison.token)
         found = [pixel_scores(one, part.values, sorted(regions)) for one in theirs]
-        largest = colour_limit(np.concatenate([one.ravel() for one in found])) if scale == OWN else 1.0
+        largest = colour_limit(part.values) if scale == OWN else 1.0
         scores += [one / largest for one in found]
         titles = [name] if len(theirs) == 1 else [f"{name}, {one.title}" for one in theirs]
         pictures += [replace(one, title=one_line(title)) for one, title in zip(theirs, titles, strict=True)]
@@ -81,7 +81,7 @@ def comparison_of_pictures(
             regions=frozenset(regions),
             links=(),
             reading=meaning_of_signs(first),
-            scale="relative to the largest of each" if scale == OWN else quantity_of(first),
+            scale="relative to the largest score of each" if scale == OWN else quantity_of(first),
             notes=[*_notes(comparison), *fonts.notes],
         )
         draw_content(page, content)
@@ -95,7 +95,15 @@ def _notes(comparison: ResultComparison) -> Sequence[str]:
         return []
     pairs = np.triu_indices(len(comparison.results), 1)
     ranks, tops = comparison.rank_correlation[pairs], comparison.top_overlap(1)[pairs]
+    if len(ranks) == 1:
+        agree = "They agree" if tops[0] else "They do not agree"
+        return [f"Rank correlation: {_two_decimals(ranks[0])}. {agree} on the feature of largest magnitude."]
+    low, middle, high = map(_two_decimals, (ranks.min(), np.median(ranks), ranks.max()))
     return [
-        f"Rank correlation of pairs: {ranks.min():.2f} to {ranks.max():.2f}, {np.median(ranks):.2f} at the median. "
-        f"{int(tops.sum())} of {len(tops)} pairs agree on the feature of largest magnitude."
+        f"Rank correlation of pairs: {low} to {high}, {middle} at the median. {int(tops.sum())} of {len(tops)} pairs "
+        "agree on the feature of largest magnitude."
     ]
+
+
+def _two_decimals(value: float) -> str:
+    return f"{value:.2f}".replace("-", "−")  # noqa: RUF001

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float64, UInt8
 from apportion.errors import InputError, counted, listing, shown
 from apportion.prompts.image_text import MAX_PIXELS
 from apportion.protocols.pictures import Picture
+from apportion.protocols.row import Media
 from apportion.results.attribution import Attribution
 from apportion_plugins.pictures.loading import load_picture
 from apportion_plugins.visualizers.labels import one_line
@@ -35,6 +36,7 @@ class ShownPicture:
         pixels: the picture; ``None`` if it is not known.
         width: its width in pixels.
         height: its height in pixels.
+        is_other: its pixels are not those that were attributed to.
     """
 
     title: str
@@ -42,6 +44,7 @@ class ShownPicture:
     pixels: UInt8[np.ndarray, "H W 3"] | None
     width: int
     height: int
+    is_other: bool = False
 
     @property
     def is_named(self) -> bool:
@@ -100,7 +103,8 @@ def shown_picture(
     }
     found = picture.pixels if pixels is None else pixels
     small = None if found is None else reduced_pixels(np.asarray(found), width, height)
-    return ShownPicture(title, masks, small, width, height)
+    other = pixels is not None and picture.digest not in ("", Media.of("image", pixels).digest)
+    return ShownPicture(title, masks, small, width, height, other)
 
 
 def chosen_pictures(attribution: Attribution, which: object, images: object, most: int) -> list[ShownPicture]:
