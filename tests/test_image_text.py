@@ -538,6 +538,25 @@ def test_damaged_and_dangerous_files_are_refused(explainer: ap.Explainer, tmp_pa
         shown(explainer, tmp_path / "text.png")
 
 
+@pytest.mark.parametrize("bare", [PIXELS, Image.fromarray(PIXELS)])
+def test_a_bare_picture_is_not_a_prompt(explainer: ap.Explainer, bare: Any) -> None:
+    with pytest.raises(ap.InputError, match=r"pass ap.ImageText\(picture, text\)"):
+        explainer.attribute(bare, " red")
+
+
+def test_what_a_processor_cuts_off_is_noted() -> None:
+    processor = copy.deepcopy(tiny_pictures.processor("llava"))
+    processor.image_processor.do_center_crop = True
+    processor.image_processor.size = {"shortest_edge": 64}
+    processor.image_processor.crop_size = {"height": 64, "width": 64}
+    wide = np.concatenate([PIXELS, PIXELS], axis=1)
+    with ap.Explainer((tiny_pictures.model("llava"), processor), backend="torch", progress=False) as explainer:
+        for picture, cut in ((wide, True), (PIXELS, False)):
+            result = explainer.attribute(ap.ImageText(picture, "Why?", segments="grid:1x4"), " so", method="ablation")
+            assert any("cuts off 50.0 % of the picture" in note for note in result.provenance.notes) is cut
+            assert ([round(value, 5) for value in result.values[:4:3]] == [0.0, 0.0]) is cut
+
+
 def test_a_model_of_text_refuses_pictures() -> None:
     from apportion.testing.explainers import tiny_explainer
 

@@ -137,7 +137,7 @@ def test_pictures_without_effect_are_noted() -> None:
 
 
 def test_a_small_effect_in_half_precision_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is smaller than what other shapes may change, so that the features of another picture would pass as rounding."""
+    """Rounding in other shapes may change more, so that the features of another picture would pass as rounding."""
     model = copy.deepcopy(tiny_pictures.model("llava", torch.bfloat16))
     with torch.no_grad():
         bias = model.model.multi_modal_projector.linear_2.bias

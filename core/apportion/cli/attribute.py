@@ -30,7 +30,8 @@ apportion attribute "What is the capital of France? Answer in one word." --as-ch
 
 apportion attribute "Where is Dave?" --document a.txt --document b.txt --features sentences --as-chat
 
-apportion attribute --image photo.jpg "What is on the table?" --segments slic:40 --fill blur --plot out.png
+apportion attribute -m llava-hf/llava-1.5-7b-hf --image photo.jpg "What is on the table?" \
+  --segments slic:40 --fill blur --plot out.png
 """
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from apportion.cli.options.prompt import PromptOptions
 from apportion.cli.parse import usage_error
 from apportion.errors import counted
@@ -51,12 +53,13 @@ def with_pictures(prompt: str | Text | Template | Chat, options: PromptOptions) 
     if not options.image:
         return prompt
     segments = [None if name == NONE else name for name in options.segments] or ["grid:4x4"]
-    more = {"max_pixels": options.max_pixels} if options.max_pixels is not None else {}
+    text_by = {"text_by": None} if isinstance(prompt, str) else {}
+    max_pixels = {} if options.max_pixels is None else {"max_pixels": options.max_pixels}
+    more: dict[str, Any] = {**text_by, **max_pixels}
     return ImageText(
         [str(path) for path in options.image],
         prompt,
         segments=segments[0] if len(segments) == 1 else segments,
         fill="mean" if options.fill is None else options.fill,
-        **({"text_by": None} if isinstance(prompt, str) else {}),
         **more,
     )

@@ -96,8 +96,8 @@ def text_only(prompt: ModelInput) -> tuple[int, ...]:
     """
     if prompt.media:
         raise CapabilityError(
-            "The prompt holds media, and methods that work on tokens or embeddings read text only. Use a perturbation "
-            "method."
+            "The prompt holds pictures or other media, and methods that work on tokens or embeddings read text only. "
+            "Use a perturbation method."
         )
     return prompt.ids
 

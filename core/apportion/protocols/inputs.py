@@ -83,6 +83,10 @@ class PromptRenderer(Protocol):
         """The prompt with all features present."""
         ...
 
+    def empty(self) -> ModelInput:
+        """The prompt with all features absent; the first of its alternatives, if it has some."""
+        ...
+
     def start(self) -> int | None:
         """The token that an empty prompt begins with, if the tokenizer has one."""
         ...

@@ -13,9 +13,9 @@ from apportion.prompts.text import Text
 
 if TYPE_CHECKING:
     from apportion.hooks.registry import Registry
+    from apportion.protocols.inputs import PromptRenderer
     from apportion.protocols.request import Request
     from apportion.protocols.targets import Target
-    from apportion.rendering.renderer import Renderer
 
 __all__ = [
     "CONTEXT_RELIANCE",
@@ -211,7 +211,7 @@ def decoded_options(options: Any) -> dict[str, Any]:
     return found
 
 
-def digest_of(renderer: Renderer) -> str:
+def digest_of(renderer: PromptRenderer) -> str:
     """Hash of the token ids and media that a model reads for the full prompt.
 
     If there are media, it covers those without any feature, too: what fills them may come from a file.

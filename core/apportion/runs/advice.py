@@ -78,6 +78,10 @@ def check_arguments(given: Iterable[str], arguments: Sequence[str], options: Ite
 
 def advice_on_prompt(prompt: object) -> str:
     """Advice on an object that no input takes, such as a list of messages; empty if there is none."""
+    if hasattr(prompt, "getexif") or (
+        getattr(prompt, "ndim", 0) in (2, 3) and str(getattr(prompt, "dtype", "")) == "uint8"
+    ):
+        return "For a picture, pass ap.ImageText(picture, text)."
     if isinstance(prompt, Mapping):
         if "messages" in prompt or "role" in prompt:
             return "A conversation is an ap.Chat: ap.Chat([{'role': 'user', 'content': '…'}])."

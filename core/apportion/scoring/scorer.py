@@ -199,10 +199,10 @@ class Scorer:
         self._check_lengths(rows)
         kinds, read = {one.kind for item in inputs for one in item.media}, media_kinds(self.session)
         if not kinds <= read:
-            what = f" of the kind {listing(map(repr, sorted(kinds - read)))}" if read else ""
+            names = sorted("pictures" if kind == "image" else f"media of the kind {kind!r}" for kind in kinds - read)
             why = getattr(self.session, "media_refusal", "")
             raise CapabilityError(
-                f"The prompt contains media{what}, but the backend {info.backend!r} reads only "
+                f"The prompt contains {listing(names)}, but the backend {info.backend!r} reads only "
                 f"{listing(['text', *sorted(read)])} with this model{f': {why}' if why else ''}."
             )
 

@@ -65,7 +65,7 @@ def around_control_tokens(
         return None
     marks = [*control_tokens_in(tokenizer, text), *([placeholder] if placeholder and placeholder in text else [])]
     if not marks:
-        return Text(text, by=by)  # type: ignore[arg-type]
+        return Text(text, by=by)
     alternatives = "|".join(regex.escape(mark) for mark in sorted(marks, key=len, reverse=True))
     # Every second part is a run of control tokens.
     parts = regex.split(rf"((?:{alternatives})+)", text)

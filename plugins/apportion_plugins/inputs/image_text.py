@@ -29,6 +29,7 @@ from apportion_plugins.inputs.text import text_adapter
 from apportion_plugins.pictures.choosing import chosen_fill, chosen_regions, fill_name
 from apportion_plugins.pictures.loading import LoadedPicture, load_picture
 from apportion_plugins.pictures.perturbing import PerturbedPicture
+from apportion_plugins.pictures.visible import note_on_crop
 
 __all__ = ["ImageTextAdapter"]
 
@@ -61,7 +62,8 @@ class ImageTextAdapter:
         self._perturbed: list[PerturbedPicture] = []
         for one, given in zip(loaded, prompt.segments_of_each(), strict=True):
             regions, more = chosen_regions(given, one.pixels, one.name, context.processor, context.make)
-            notes += more
+            crop = note_on_crop(context.processor, one.name, *one.pixels.shape[:2])
+            notes += [*more, *([crop] if crop else [])]
             self._perturbed.append(PerturbedPicture(one.pixels, regions, fill, context.seed))
         writer = PictureWriter(context.processor, [one.pixels for one in loaded], context.omitted)
         self._text = _text_of(prompt, context, writer)
@@ -75,7 +77,8 @@ class ImageTextAdapter:
         self._split = len(shown)
         self.draws: int = getattr(self._text, "draws", 1)
         self.segments = tuple(
-            Segment(one.text, None if one.feature is None else one.feature + self._split) for one in self._text.segments
+            Segment(one.text, None if one.feature is None else one.feature + self._split)
+            for one in getattr(self._text, "segments", ())
         )
         if shown:
             notes.append(f"fill of absent regions: {fill_name(prompt.fill)}")
@@ -140,7 +143,7 @@ class _AlwaysPresent:
         # With nothing absent, alternatives are equal.
         self._input = full.inputs[0] if isinstance(full, Alternatives) else full
         self.notes: tuple[str, ...] = getattr(adapter, "notes", ())
-        self.segments = tuple(Segment(one.text) for one in adapter.segments)
+        self.segments = tuple(Segment(one.text) for one in getattr(adapter, "segments", ()))
 
     def render(self, mask: Bool[Tensor, "S 0"]) -> list[ModelInput]:
         """The same text for every coalition."""

@@ -92,21 +92,21 @@ def _of_opened(opening: Any, name: str, max_pixels: int) -> LoadedPicture:
         raise
     except Image.DecompressionBombError as error:
         raise InputError(
-            f"The picture {name} is too large: {error} Make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS and "
+            f"{_in_words(name)} is too large: {error} Make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS and "
             "max_pixels=."
         ) from error
     except UnidentifiedImageError as error:
         raise InputError(f"{name} is not a picture in a format that Pillow reads.") from error
     except Exception as error:  # damaged files fail in many ways
-        raise InputError(f"The picture {name} cannot be read: {type(error).__name__}: {error}.") from error
+        raise InputError(f"{_in_words(name)} cannot be read: {type(error).__name__}: {error}.") from error
 
 
 def _check_size(name: str, width: int, height: int, max_pixels: int) -> None:
     if width < 1 or height < 1:
-        raise InputError(f"The picture {name} has no pixels: it is {width} × {height}.")
+        raise InputError(f"{_in_words(name)} has no pixels: it is {width} × {height}.")
     if width * height > max_pixels:
         raise InputError(
-            f"The picture {name} has {width} × {height} = {width * height:,} pixels; at most {max_pixels:,} are "
+            f"{_in_words(name)} has {width} × {height} = {width * height:,} pixels; at most {max_pixels:,} are "
             "accepted. Make it smaller, since models read it smaller anyway, or raise max_pixels=."
         )
 
@@ -139,11 +139,11 @@ def _upright(image: Image, name: str, notes: list[str]) -> UInt8[np.ndarray, "H 
 def _eight_bits(values: np.ndarray, name: str) -> tuple[UInt8[np.ndarray, "H W"], str]:
     """Grey levels in 8 bits, and the range that they were taken for."""
     if not np.isfinite(values).all():
-        raise InputError(f"The picture {name} has grey levels that are not finite.")
+        raise InputError(f"{_in_words(name)} has grey levels that are not finite.")
     most = float(values.max(initial=0))
     if values.min(initial=0) < 0 or most > 65535:
         raise InputError(
-            f"The picture {name} has grey levels from {values.min():g} to {most:g}; give 0 to 1, or 8 or 16 bits."
+            f"{_in_words(name)} has grey levels from {values.min():g} to {most:g}; give 0 to 1, or 8 or 16 bits."
         )
     # Files of 16 bits are dark if they use few levels; others have no range of their own.
     if (values.dtype.kind == "u" and values.dtype.itemsize == 2) or most > 255:
@@ -171,3 +171,10 @@ def _of_array(given: object, name: str, max_pixels: int) -> LoadedPicture:
     notes: list[str] = []
     image = Image.fromarray(array.squeeze(2) if array.ndim == 3 and array.shape[2] == 1 else array)
     return LoadedPicture(name, _upright(image, name, notes), tuple(notes))
+
+
+def _in_words(name: str) -> str:
+    """The beginning of a sentence about a picture, which may be called by its file, its number, or its purpose."""
+    if name.startswith(("the ", "picture ")):
+        return name[0].upper() + name[1:]
+    return f"The picture {name}"

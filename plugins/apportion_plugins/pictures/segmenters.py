@@ -12,7 +12,8 @@ from jaxtyping import Int, UInt8
 from apportion.errors import InputError
 from apportion.options import whole_number
 from apportion.protocols.pictures import Region
-from apportion.rendering.picture_writer import placeholder, processed
+from apportion.rendering.picture_writer import image_token_ids, placeholder, processed
+from apportion_plugins.pictures.visible import visible_part
 
 __all__ = ["Grid", "Patches", "Slic", "cells", "of_labels"]
 
@@ -48,7 +49,7 @@ class Slic:
     """Superpixels: connected regions of similar colour (SLIC, Achanta et al. 2012).
 
     Args:
-        n: approximate number of regions.
+        n: approximate number of regions; pictures with large areas of one colour have fewer.
         compactness: weight of nearness against likeness of colour; higher values give squarer regions.
     """
 
@@ -90,7 +91,7 @@ class Patches:
         inputs = processed(processor, placeholder(processor), [pixels], return_tensors="pt")
         rows, columns = _arrangement(processor, inputs)
         height, width = pixels.shape[:2]
-        top, left, high, wide = _visible(processor, height, width)
+        top, left, high, wide = visible_part(processor, height, width)
         if rows > high or columns > wide:
             raise InputError(
                 f"The model divides this picture into {rows} × {columns} patches, but sees only {high:.4g} × "
@@ -128,8 +129,6 @@ def _arrangement(processor: Any, inputs: Any) -> tuple[int, int]:
         raise InputError(
             f"This model reads the picture as {tiles} tiles, which have no common patches. Use 'grid:6x6' or 'slic:40'."
         )
-    from apportion.rendering.picture_writer import image_token_ids
-
     ids = inputs["input_ids"][0].tolist()
     count = max(ids.count(one) for one in image_token_ids(processor))
     side = math.isqrt(count)
@@ -140,15 +139,3 @@ def _arrangement(processor: Any, inputs: Any) -> tuple[int, int]:
     if rows and count % rows == 0:
         return rows, count // rows
     raise InputError(f"The {count} features of a picture of this model are not a grid. Use 'grid:6x6' or 'slic:40'.")
-
-
-def _visible(processor: Any, height: int, width: int) -> tuple[float, float, float, float]:
-    """Top, left, height and width of the part of a picture that its processor does not cut off."""
-    inner = processor.image_processor
-    size, crop = getattr(inner, "size", None) or {}, getattr(inner, "crop_size", None) or {}
-    shortest = size.get("shortest_edge") if hasattr(size, "get") else None
-    if not getattr(inner, "do_center_crop", False) or not shortest or not getattr(inner, "do_resize", False):
-        return 0.0, 0.0, float(height), float(width)
-    scale = min(height, width) / shortest
-    high, wide = min(height, crop["height"] * scale), min(width, crop["width"] * scale)
-    return (height - high) / 2, (width - wide) / 2, high, wide

@@ -89,7 +89,7 @@ def _figure(attribution: Attribution, shown: ShownPicture, size: int) -> str:
     factor = max(1, SMALL // longer) if longer < SMALL else min(1.0, size / longer)
     width = max(1, round(shown.width * factor))
     values = np.asarray(attribution.values, dtype=np.float64)
-    regions = counted(len(shown.masks), "region")
+    regions = counted(len(shown.masks), "region") if shown.masks else "always present"
     label = escape(f"{shown.title}, {regions}")
     layers = [*_image(shown, coarse=factor > 1), _paint(attribution, shown), *_regions(attribution, shown)]
     kinds = [
@@ -98,7 +98,7 @@ def _figure(attribution: Attribution, shown: ShownPicture, size: int) -> str:
         *(["apn-fine"] if len(shown.masks) > MANY else []),
     ]
     style = f"aspect-ratio: {shown.width} / {shown.height}"
-    about = f"{shown.title}: {regions}." if shown.is_named else f"{regions}."
+    about = f"{shown.title}: {regions}." if shown.is_named else f"{regions.capitalize()}."
     caption = escape(" ".join([about, *_notes(shown, values)]))
     return (
         f'<figure class="apn-picture" style="width: {width}px">'

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float64
 
-from apportion.errors import InputError, shown
+from apportion.errors import InputError, listing, shown
 from apportion.results.attribution import Attribution
 from apportion_plugins.visualizers.facts import meaning_of_signs
 from apportion_plugins.visualizers.labels import ellipsis, one_line

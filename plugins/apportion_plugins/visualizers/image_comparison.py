@@ -106,4 +106,4 @@ def _notes(comparison: ResultComparison) -> Sequence[str]:
 
 
 def _two_decimals(value: float) -> str:
-    return f"{value:.2f}".replace("-", "−")  # noqa: RUF001
+    return f"{value:.2f}".replace("-", "−")
