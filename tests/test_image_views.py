@@ -18,6 +18,7 @@ from rich.console import Console
 
 import apportion as ap
 from apportion.hooks.object_check import object_faults
+from apportion.protocols.row import Media
 from apportion.testing import sample_results
 from apportion.testing.shapes import Scene, Thing, ask, draw
 from apportion.testing.visualizer import as_text, check_view
@@ -272,6 +273,10 @@ def test_results_without_pixels_show_their_regions(saved: ap.Attribution, grid: 
 
 
 def test_images_must_be_those_of_the_result(saved: ap.Attribution, two: ap.Attribution) -> None:
+    other = replace(saved, pictures=(replace(saved.pictures[0], digest=Media.of("image", pixels()).digest),))
+    said = "This is not the picture that was attributed to"
+    assert said in drawn_text(other.plot("image", images=255 - pixels()))
+    assert said not in drawn_text(other.plot("image", images=pixels()))
     with pytest.raises(ap.InputError, match="48 × 64 pixels, but .* 64 × 64"):
         saved.plot("image", images=np.zeros((64, 48, 3), np.uint8))
     with pytest.raises(ap.InputError, match="2 pictures for the 1 picture"):

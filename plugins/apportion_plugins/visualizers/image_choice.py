@@ -136,7 +136,9 @@ class ImageChoice:
 
     def _other_pictures(self) -> list[str]:
         other = [picture.title for picture in self._pictures if picture.is_other]
-        return [f"Not the picture that was attributed to, whose pixels differ: {listing(other)}."] if other else []
+        if len(self._pictures) == 1 and other:
+            return ["This is not the picture that was attributed to: its pixels differ."]
+        return [f"Not the pictures that were attributed to, because pixels differ: {listing(other)}."] if other else []
 
     def _unknown_pictures(self) -> list[str]:
         blank = [picture for picture in self._pictures if picture.pixels is None]
