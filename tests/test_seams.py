@@ -298,7 +298,7 @@ def test_a_backend_that_reads_text_only_refuses_media() -> None:
         model = "echo://" if isinstance(backend, EchoBackend) else (tiny.model(), tiny.tokenizer())
         with (
             ap.Explainer(model, backend=backend, plugins=[PicturesPlugin()], progress=False) as explainer,
-            pytest.raises(ap.CapabilityError, match="The prompt contains media, but the backend '.*' reads only text"),
+            pytest.raises(ap.CapabilityError, match="The prompt contains pictures, but the backend '.*' reads only text"),
         ):
             explainer.attribute(Pictures("What?", (RED,), BLUE), TARGET)
 
@@ -340,7 +340,7 @@ def test_other_kinds_of_media_need_no_change_of_the_core() -> None:
         assert result.full_value == pytest.approx(expected(ids, target, sounds))
         cost = explainer.estimate(prompt, TARGET, method="shapley")
         assert cost.encoded_media == result.provenance.encoded_media == 4
-        with pytest.raises(ap.CapabilityError, match="media of the kind 'image', but .* reads only text, sound"):
+        with pytest.raises(ap.CapabilityError, match="The prompt contains pictures, but .* reads only text, sound"):
             explainer.attribute(Pictures("What?", (RED,), BLUE), TARGET)
 
 
@@ -680,7 +680,7 @@ def test_methods_on_tokens_refuse_media() -> None:
     with ap.Explainer((tiny.model(), tiny.tokenizer()), plugins=[PicturesPlugin()], progress=False) as explainer:
         for options in (GRADIENT, {"method": "reagent"}):
             for call in (explainer.attribute, explainer.estimate):
-                with pytest.raises(ap.CapabilityError, match="The prompt holds media"):
+                with pytest.raises(ap.CapabilityError, match="The prompt holds pictures or other media"):
                     call(prompt, TARGET, **options)
 
 
