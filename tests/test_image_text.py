@@ -603,3 +603,7 @@ def test_a_dataset_of_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str
     best = [int(np.argmax(line["result"]["values"][:16])) for line in lines]
     assert best == [1, 8], "the second picture is turned by a quarter"
     assert all(line["result"]["pictures"][0]["name"].endswith(".png") for line in lines)
+    Image.fromarray(255 - PIXELS).save(tmp_path / "one.png")
+    capsys.readouterr()
+    assert main(run) != 0
+    assert "changed" in capsys.readouterr().err, "results of other pictures are not mixed with these"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from apportion.cli.items import Item
+from apportion.cli.items import Item, content_hash
 from apportion.cli.options.method import MethodOptions
 from apportion.cli.options.model import ModelOptions
 from apportion.cli.options.prompt import PromptOptions
@@ -32,9 +31,11 @@ def decisive_arguments(
     placement = {name: getattr(model, name) for name in ("tokenizer", "backend", "dtype", "backend_option")}
     options = {**placement, **asdict(prompt), **asdict(target), **asdict(method)}
     found = {name: list(v) if isinstance(v, tuple) else v for name, v in options.items() if v not in (None, ())}
-    if prompt.document:
-        digests = {str(path): hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in prompt.document}
-        found["document"] = [f"{path} ({digest})" for path, digest in digests.items()]
+    for name, paths in (("document", prompt.document), ("image", prompt.image)):
+        if paths:
+            found[name] = [f"{path} ({content_hash(path)})" for path in paths]
+    if prompt.fill is not None and Path(prompt.fill).expanduser().is_file():
+        found["fill"] = f"{prompt.fill} ({content_hash(Path(prompt.fill).expanduser())})"
     return found
 
 

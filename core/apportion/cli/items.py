@@ -19,7 +19,7 @@ from apportion.options import checked_seed
 from apportion.prompts.template import placeholders
 from apportion.rendering.encoder import check_encodable
 
-__all__ = ["Columns", "Item", "read_items"]
+__all__ = ["Columns", "Item", "content_hash", "read_items"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,8 @@ def _item(record: Record, options: PromptOptions, columns: Columns, slots: Seque
     }
     prompt: Any = values.get(columns.prompt) if slots is None else {slot: values.get(slot) for slot in slots}
     pictures = None if columns.image is None else values.get(columns.image)
-    digest = _hash({"prompt": prompt, **own, **({} if pictures is None else {"pictures": pictures})})
+    contents = {} if pictures is None else {"pictures": _with_hashes(pictures, place)}
+    digest = _hash({"prompt": prompt, **own, **contents})
     try:
         if columns.image is not None:
             options = _with_pictures(options, pictures, place)
@@ -152,6 +153,19 @@ def _check_there(name: str, values: Mapping[str, Any]) -> None:
     """Refuse a row of JSON that lacks a key which other rows have."""
     if name not in values:
         raise InputError(f"it has no {name!r}. {suggestion(name, values)}It has: {listing(values)}")
+
+
+def content_hash(path: Path) -> str:
+    """A digest of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def _with_hashes(cell: object, place: Path) -> list[object]:
+    """Paths of pictures with digests of their files, so that a run goes on with the same pictures only."""
+    paths = cell if isinstance(cell, list) else [cell]
+    files = [place / path for path in paths if isinstance(path, str) and path]
+    return [*paths, *(content_hash(file) for file in files if file.is_file())]
 
 
 def _hash(cells: object) -> str:
