@@ -25,6 +25,13 @@ QUESTION = "what colour is the circle ?"
 PIXELS = shapes.draw(SCENE, np.random.default_rng(0))
 
 
+CONTENTS = (
+    "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}"
+    "{% endif %}{% endfor %}"
+)
+"""Contents of a message in a chat template."""
+
+
 @pytest.fixture(scope="module")
 def explainer() -> Iterator[ap.Explainer]:
     """The model ``shapes``."""
@@ -274,14 +281,18 @@ class Scribbling(Fading):
 
     def fill(self, pixels: np.ndarray, absent: np.ndarray, seed: int) -> np.ndarray:
         """Change the picture, or the mask."""
-        {"pixels": pixels, "absent": absent}[self.into][:] = 0
+        array = {"pixels": pixels, "absent": absent}[self.into]
+        with pytest.raises(ValueError, match="cannot set WRITEABLE"):
+            array.flags.writeable = True
+        array[:] = 0
         return pixels
 
 
 @pytest.mark.parametrize(
     ("regions", "message"),
     [
-        (None, "The segmenter Halves failed: TypeError"),
+        (None, "returned None; it must return a list of Regions"),
+        ({"left": 1}, "must return a list of Regions"),
         ([], "returned no region"),
         (["left"], "must return Regions"),
         ([ap.Region("left", np.ones((2, 2), bool))], "a mask of the shape"),
@@ -295,6 +306,83 @@ def test_faulty_segmenters_are_named(explainer: ap.Explainer, regions: Any, mess
         explainer.attribute(ap.ImageText(PIXELS, QUESTION, segments=Halves(regions)), " red")
 
 
+def _rows_of_one_buffer(pixels: np.ndarray) -> Iterator[ap.Region]:
+    mask = np.zeros(pixels.shape[:2], bool)
+    for i in range(4):
+        mask[:] = False
+        mask[16 * i : 16 * (i + 1)] = True
+        yield ap.Region(f"row {i + 1}", mask)
+
+
+def test_a_segmenter_may_use_its_mask_again(explainer: ap.Explainer) -> None:
+    by_name = explainer.attribute(ap.ImageText(PIXELS, QUESTION, "grid:4x1", text_by=None), " red", method="ablation")
+    prompt = ap.ImageText(PIXELS, QUESTION, Halves(_rows_of_one_buffer(PIXELS)), text_by=None)
+    assert explainer.attribute(prompt, " red", method="ablation").values == pytest.approx(by_name.values, abs=1e-6)
+
+
+class Buffered(Fading):
+    """The mean of a picture, in one buffer for all pictures."""
+
+    once = True
+    buffer = np.zeros_like(PIXELS)
+
+    def fill(self, pixels: np.ndarray, absent: np.ndarray, seed: int) -> np.ndarray:
+        """The mean."""
+        self.buffer[:] = pixels.mean((0, 1)).round()
+        return self.buffer
+
+
+class Drawn(Fading):
+    """A fill that draws from a generator of its own."""
+
+    once = False
+    generator = np.random.default_rng(0)
+
+    def fill(self, pixels: np.ndarray, absent: np.ndarray, seed: int) -> np.ndarray:
+        """Noise."""
+        return self.generator.integers(0, 255, pixels.shape, np.uint8)
+
+
+def test_fills_are_kept_and_checked(explainer: ap.Explainer) -> None:
+    pictures = [PIXELS, 255 - PIXELS]
+    with ap.Explainer(
+        (tiny_pictures.model("llava"), tiny_pictures.processor("llava")), backend="torch", progress=False
+    ) as several:
+        own, mean = (
+            several.attribute(ap.ImageText(pictures, "Why?", "grid:1x2", fill, text_by=None), "so", method="ablation")
+            for fill in (Buffered(), "mean")
+        )
+    assert own.values == pytest.approx(mean.values, abs=1e-6), "the second picture does not change the first"
+    with pytest.raises(ap.PluginError, match="The fill Drawn returned other pixels for the same picture, mask and"):
+        explainer.attribute(ap.ImageText(PIXELS, QUESTION, fill=Drawn()), " red", method="ablation")
+
+
+def test_fills_are_given_in_many_forms(
+    explainer: ap.Explainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def values(fill: object) -> np.ndarray:
+        prompt = ap.ImageText(PIXELS, QUESTION, segments="grid:2x2", fill=fill, text_by=None)
+        return explainer.attribute(prompt, " red", method="ablation").values
+
+    white = values("white")
+    for fill in (
+        (255, 255, 255),
+        np.array([255, 255, 255]),
+        "#ffffff",
+        np.full_like(PIXELS, 255),
+        Image.new("L", (9, 9), 255),
+    ):
+        assert values(fill) == pytest.approx(white, abs=1e-6)
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (64, 64), "white").save("mean", "PNG")
+    assert values(Path("mean")) == pytest.approx(white, abs=1e-6), "a path is a file"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = ap.ImageText(PIXELS, QUESTION, "grid:1x2", saved(Image.fromarray(PIXELS), "PNG", exif=exif), text_by=None)
+    notes = explainer.attribute(turned, " red", method="ablation").provenance.notes
+    assert any("the fill is turned upright" in note.lower() for note in notes)
+
+
 @pytest.mark.parametrize("into", ["pixels", "absent"])
 def test_fills_cannot_change_what_the_model_is_shown(explainer: ap.Explainer, into: str) -> None:
     prompt = ap.ImageText(PIXELS, QUESTION, segments="grid:2x2", fill=Scribbling(into))
@@ -306,12 +394,13 @@ def test_fills_cannot_change_what_the_model_is_shown(explainer: ap.Explainer, in
     ("prompt", "parts"),
     [
         (f"<s> <image> {QUESTION}", ("what", "colour", "is", "the", "circle", "?")),
+        (ap.Text(f"<s> <image> {QUESTION}", keep=["?", 1]), ("what", "colour", "is", "the", "circle")),
         ("what<image>colour is the circle ?", ("what", "colour", "is", "the", "circle", "?")),
         ("<s> <image>", ()),
     ],
 )
-def test_placeholders_in_a_string_are_always_present(
-    explainer: ap.Explainer, prompt: str, parts: tuple[str, ...]
+def test_placeholders_in_a_text_are_always_present(
+    explainer: ap.Explainer, prompt: str | ap.Text, parts: tuple[str, ...]
 ) -> None:
     result = explainer.attribute(ap.ImageText(PIXELS, prompt, segments="grid:1x2"), " red", method="ablation")
     assert result.feature_names == ("row 1, column 1", "row 1, column 2", *parts)
@@ -336,6 +425,35 @@ def test_without_text_by_the_text_is_always_present(explainer: ap.Explainer, pro
         explainer.attribute(ap.ImageText(PIXELS, prompt, segments=None, text_by=None), " red")
 
 
+def test_turns_that_are_always_present_are_not_left_out_on_trial(explainer: ap.Explainer) -> None:
+    template = (
+        "{% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+        "{{ raise_exception('must alternate') }}{% endif %}" + CONTENTS + "{% endfor %}"
+    )
+    said = [("user", "what"), ("assistant", "colour"), ("user", "is")]
+    messages = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in said]
+    messages[-1]["content"].insert(0, {"type": "image"})
+    chat = ap.Chat(messages, chat_template=template)
+    with pytest.raises(ap.InputError, match="must alternate"):
+        explainer.attribute(ap.ImageText(PIXELS, chat, segments="grid:1x2"), " red")
+    whole = ap.ImageText(PIXELS, chat, segments="grid:1x2", text_by=None)
+    assert explainer.attribute(whole, " red", method="ablation").feature_names == ("row 1, column 1", "row 1, column 2")
+
+
+def test_the_templates_of_a_processor_may_have_names() -> None:
+    processor = copy.deepcopy(tiny_pictures.processor("llava"))
+    processor.tokenizer.chat_template = None
+    processor.chat_template = {
+        name: f"{{% for message in messages %}}{name}: {CONTENTS}{{% endfor %}}" for name in ("default", "other")
+    }
+    content = [{"type": "image"}, {"type": "text", "text": "Why so?"}]
+    with ap.Explainer((tiny_pictures.model("llava"), processor), backend="torch", progress=False) as explainer:
+        for name in (None, "other"):
+            chat = ap.Chat([{"role": "user", "content": content}], chat_template=name, by="words")
+            (full,) = rendered(explainer, ap.ImageText(PIXELS, chat, segments="grid:1x2"), [])
+            assert processor.tokenizer.decode(full.ids[:5]).startswith((name or "default")[:5])
+
+
 def test_a_chat_of_one_turn_is_kept_beside_regions(explainer: ap.Explainer) -> None:
     chat = ap.Chat([{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": QUESTION}]}])
     result = explainer.attribute(ap.ImageText(PIXELS, chat, segments="grid:1x2"), " red", method="ablation")
@@ -354,12 +472,6 @@ def _adding_processor(*, template: str, appends: bool = False) -> Any:
     return made
 
 
-CONTENTS = (
-    "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}"
-    "{% endif %}{% endfor %}"
-)
-
-
 @pytest.mark.parametrize("begins", [False, True])
 @pytest.mark.parametrize("as_chat", [False, True])
 def test_chats_are_read_as_the_processor_reads_them(begins: bool, as_chat: bool) -> None:
@@ -376,6 +488,10 @@ def test_chats_are_read_as_the_processor_reads_them(begins: bool, as_chat: bool)
     with ap.Explainer((tiny_pictures.model("llava"), processor), backend="torch", progress=False) as explainer:
         (full,) = rendered(explainer, prompt, [])
         assert list(full.ids) == list(reference) and full.ids.count(processor.tokenizer.bos_token_id) == 1
+        # A text that the template has written is read as it is.
+        written = processor.apply_chat_template([{"role": "user", "content": contents}], add_generation_prompt=True)
+        (full,) = rendered(explainer, ap.ImageText(PIXELS, written, segments="grid:1x2"), [])
+        assert list(full.ids) == list(reference)
         # A text alone, too.
         alone = ap.Chat([{"role": "user", "content": [contents[1]]}], by="words")
         (full,) = rendered(explainer, alone, [])
@@ -435,7 +551,12 @@ def test_tokens_that_a_tokenizer_appends_do_not_stand_before_the_answer() -> Non
         (lambda: ap.ImageText(PIXELS, "a", segments=np.full((64, 64), -1)), "negative numbers only"),
         (lambda: ap.ImageText(PIXELS, "a", segments=Halves), "segments=Halves is a class"),
         (lambda: ap.ImageText(PIXELS, "a", fill=Fading), "fill=Fading is a class"),
-        (lambda: ap.ImageText(PIXELS, "a", fill=Fading()), "has no attribute `once`"),
+        (lambda: ap.ImageText(PIXELS, "a", fill=Fading()), "the attribute `once`"),
+        (lambda: ap.ImageText(PIXELS, "a", fill=len), "is not a fill: an object needs the method"),
+        (lambda: ap.ImageText(PIXELS, "a", fill="#80808040"), "has an opacity"),
+        (lambda: ap.ImageText(PIXELS, "a", fill=(True, False, True)), "is not a colour"),
+        (lambda: ap.ImageText(PIXELS, "a", fill="behind.png"), "There is no picture behind.png, which fill= names"),
+        (lambda: ap.ImageText(PIXELS, "a", segments={"": (0, 0, 9, 9)}), "has an empty name"),
     ],
 )  # fmt: skip
 def test_bad_prompts_are_refused_before_the_model_runs(explainer: ap.Explainer, prompt: Any, message: str) -> None:
@@ -472,6 +593,11 @@ def test_files_of_every_mode_are_shown_as_people_see_them(explainer: ap.Explaine
     pixels, notes = shown(explainer, saved(Image.fromarray(deep), "PNG"))
     assert np.abs(pixels[..., 0].astype(float) - deep / 257).max() <= 0.51, "16 bits are not cut off at 255"
     assert any("taken for 0 to 65535, are read with 8 bits" in note for note in notes)
+    clear = int(deep[5, 5])
+    pixels, notes = shown(explainer, saved(Image.fromarray(deep), "PNG", transparency=clear))
+    assert pixels[5, 5, 0] == 255 and any("ransparent pixels" in note for note in notes)
+    overshoot = Image.fromarray(np.linspace(0, 1.01, 64 * 64, dtype=np.float32).reshape(64, 64))
+    assert shown(explainer, overshoot)[0].max() == 255
     grey = PIXELS[..., 0].astype(np.int32)
     pixels, notes = shown(explainer, Image.fromarray(grey))  # 32 bits, with the values of 8
     assert np.array_equal(pixels[..., 1], grey) and any("taken for 0 to 255" in note for note in notes)
@@ -536,6 +662,16 @@ def test_damaged_and_dangerous_files_are_refused(explainer: ap.Explainer, tmp_pa
     (tmp_path / "text.png").write_text("a text")
     with pytest.raises(ap.InputError, match="text.png is not a picture"):
         shown(explainer, tmp_path / "text.png")
+
+
+def test_tokens_that_a_processor_writes_itself_are_refused() -> None:
+    """Gemma 3 has one placeholder, and writes another token as often as a picture needs it."""
+    pair = (tiny_pictures.model("gemma3"), tiny_pictures.processor("gemma3"))
+    with (
+        ap.Explainer(pair, backend="torch", progress=False) as explainer,
+        pytest.raises(ap.InputError, match="which the processor writes itself.* Write <start_of_image> in the place"),
+    ):
+        explainer.attribute(ap.ImageText(PIXELS, "<start_of_image><image_soft_token> what"), "so")
 
 
 @pytest.mark.parametrize("bare", [PIXELS, Image.fromarray(PIXELS)])

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from apportion.errors import ScoreError, counted
+from apportion.errors import ApportionError, ScoreError, counted
 from apportion.protocols.batch import ScoringBatch
 from apportion.scoring.prefix_tree import reused_tokens
 from apportion_backends.torch.comparing import difference
@@ -131,7 +131,8 @@ class Guard:
         try:
             return self._read(ScoringBatch((row,)))[0]
         except Exception as error:
-            if ran_out_of_memory(error):
+            # An error of a prompt or of a plugin says itself what to do.
+            if ran_out_of_memory(error) or isinstance(error, ApportionError):
                 raise
             raise ScoreError(
                 f"The model failed on a prompt of {counted(len(row.prompt), 'token')} and a target of "

@@ -60,9 +60,10 @@ class ImageText:
     max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
-        # As text, so that a result's file can hold them.
-        object.__setattr__(self, "images", _as_text(self.images))
-        object.__setattr__(self, "fill", _as_text(self.fill))
+        # In forms that a result's file can hold.
+        object.__setattr__(self, "images", _plain(self.images))
+        object.__setattr__(self, "segments", _plain(self.segments))
+        object.__setattr__(self, "fill", _plain(_file(self.fill)))
         if not self.pictures:
             raise InputError("ImageText takes one picture or a list of them; the list is empty.")
         for picture in self.pictures:
@@ -134,8 +135,22 @@ def _is_choice(given: object) -> bool:
     return given is None or isinstance(given, str | Mapping) or hasattr(given, "segment")
 
 
-def _as_text(given: object) -> object:
-    """Paths as text, alone or in a list; anything else as it is."""
-    if isinstance(given, list | tuple):
-        return type(given)(map(_as_text, given))
-    return os.fspath(given) if isinstance(given, os.PathLike) else given
+def _file(fill: object) -> object:
+    """A path as a text that is not the name of a fill or of a colour; anything else as it is."""
+    if isinstance(fill, os.PathLike):
+        path = os.fspath(fill)
+        return path if os.sep in path else f"{os.curdir}{os.sep}{path}"
+    return fill
+
+
+def _plain(given: object, depth: int = 3) -> object:
+    """Paths as text, and numbers of NumPy as numbers of Python; in lists of lists of boxes, too."""
+    if isinstance(given, os.PathLike):
+        return os.fspath(given)
+    if type(given).__module__ == "numpy" and getattr(given, "shape", None) == ():
+        return given.item()  # type: ignore[attr-defined]
+    if depth and type(given) in (list, tuple):
+        return type(given)(_plain(one, depth - 1) for one in given)  # type: ignore[attr-defined,call-arg]
+    if depth and type(given) is dict:
+        return {key: _plain(one, depth - 1) for key, one in given.items()}
+    return given

@@ -203,11 +203,13 @@ class ChatAdapter:
 
 
 def _template(prompt: Chat, context: AdaptContext) -> str | None:
-    """The chat template that the prompt names, or the processor's own; ``None`` for the tokenizer's."""
+    """The chat template of the processor, where it has the one that the prompt wants; else that of the prompt."""
     own = getattr(context.processor, "chat_template", None)
+    named = own if isinstance(own, Mapping) else {"default": own}
+    found = named.get(prompt.chat_template or "default")
     # Beside pictures, the processor knows where they stand.
     wanted = context.writer is not None or not context.tokenizer.chat_template
-    return own if prompt.chat_template is None and wanted and isinstance(own, str) else prompt.chat_template
+    return found if wanted and isinstance(found, str) else prompt.chat_template
 
 
 def _inserted(full: str, text: str, baseline: str | None) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import regex
 
 from apportion.errors import InputError, listing
-from apportion.prompts.common import Splitter
 from apportion.prompts.text import Text
+from apportion_plugins.inputs.naming import kept_indices
 from apportion_plugins.inputs.pieces import cut
 
 if TYPE_CHECKING:
@@ -47,37 +48,34 @@ def control_tokens_in(tokenizer: PreTrainedTokenizerBase, contents: object) -> l
     return sorted(token for token in special if token and any(token in text for text in texts))
 
 
-def around_control_tokens(
-    text: str, by: str | Splitter, tokenizer: PreTrainedTokenizerBase, placeholder: str
-) -> Text | None:
+def around_control_tokens(prompt: Text, tokenizer: PreTrainedTokenizerBase, placeholder: str) -> Text | None:
     """A text whose control tokens are always present, each run of them in a piece of its own.
 
     Args:
-        text: the text.
-        by: splits what is between them.
+        prompt: the text. Positions in its ``keep`` count these pieces, too.
         tokenizer: knows the control tokens.
         placeholder: the text that stands for a picture, which may not be a token; empty if there is none.
 
     Returns:
-        The text, or ``None`` if it has nothing but control tokens.
+        The text, or ``None`` if nothing of it can be absent.
     """
-    if not text.strip():
-        return None
+    text = prompt.text
     marks = [*control_tokens_in(tokenizer, text), *([placeholder] if placeholder and placeholder in text else [])]
     if not marks:
-        return Text(text, by=by)
+        return prompt
     alternatives = "|".join(regex.escape(mark) for mark in sorted(marks, key=len, reverse=True))
     # Every second part is a run of control tokens.
     parts = regex.split(rf"((?:{alternatives})+)", text)
     pieces: list[str] = []
-    kept: list[int] = []
+    kept: set[int] = set()
     for i, part in enumerate(parts):
         if i % 2:
-            kept.append(len(pieces))
+            kept.add(len(pieces))
             pieces.append(part)
         elif part.strip():
-            pieces += cut(part, by).pieces
-    return Text(text, by=lambda _: pieces, keep=kept) if len(kept) < len(pieces) else None
+            pieces += cut(part, prompt.by).pieces
+    kept |= kept_indices(prompt.keep, pieces)
+    return replace(prompt, by=lambda _: pieces, keep=sorted(kept)) if len(kept) < len(pieces) else None
 
 
 def _texts(value: object) -> Iterator[str]:

@@ -56,7 +56,7 @@ class ImageTextAdapter:
                 "reads pictures by its hub id or folder, or with its processor: Explainer((model, processor)). A "
                 "tokenizer is not enough."
             )
-        fill = chosen_fill(prompt.fill, prompt.max_pixels, context.make)
+        fill, about_fill = chosen_fill(prompt.fill, prompt.max_pixels, context.make)
         loaded = [load_picture(one, _name(i, prompt), prompt.max_pixels) for i, one in enumerate(prompt.pictures)]
         notes = [note for one in loaded for note in one.notes]
         self._perturbed: list[PerturbedPicture] = []
@@ -81,6 +81,7 @@ class ImageTextAdapter:
             for one in getattr(self._text, "segments", ())
         )
         if shown:
+            notes += about_fill
             notes.append(f"fill of absent regions: {fill_name(prompt.fill)}")
         self.notes = (*notes, *getattr(self._text, "notes", ()))
         self.pictures = self._shown(loaded, fill_name(prompt.fill))
@@ -180,16 +181,18 @@ def _split_text(prompt: ImageText, context: AdaptContext, writer: PictureWriter)
     given = prompt.prompt
     if isinstance(given, Chat):
         _check_image_parts(given, len(prompt.pictures))
-        return ChatAdapter(given, replace(context, writer=_as_chat(writer)))
+        # What is always present need not be left out on trial.
+        chat = replace(given, keep=lambda _: True) if prompt.text_by is None else given
+        return ChatAdapter(chat, replace(context, writer=_as_chat(writer)))
     inside = replace(context, writer=_framed(writer, given))
     if isinstance(given, Template):
         return TemplateAdapter(given, inside)
-    if isinstance(given, Text):
-        return text_adapter(given, inside)
-    if prompt.text_by is None:
-        return _Plain(given, inside)
-    split = around_control_tokens(given, prompt.text_by, context.tokenizer, writer.placeholder)
-    return _Plain(given, inside) if split is None else text_adapter(split, inside)
+    text = given if isinstance(given, str) else given.text
+    if prompt.text_by is None or not text.strip():
+        return _Plain(text, inside)
+    split = Text(text, by=prompt.text_by) if isinstance(given, str) else given
+    whole = around_control_tokens(split, context.tokenizer, writer.placeholder)
+    return _Plain(text, inside) if whole is None else text_adapter(whole, inside)
 
 
 def _check_image_parts(chat: Chat, pictures: int) -> None:
@@ -212,8 +215,8 @@ def _framed(writer: PictureWriter, given: str | Text | Template) -> Write:
     own = writer.count(str(given.template) if isinstance(given, Template) else getattr(given, "text", str(given)))
 
     def write(texts: Sequence[str], special_tokens: bool) -> list[tuple[int, ...]]:
-        if own:
-            return [writer.read(text, special_tokens=special_tokens) for text in texts]
+        if own:  # markup that a chat template has written may begin with the first token
+            return [writer.read_chat(text) for text in texts]
         if writer.chat_template:
             _check_no_control_tokens(writer, texts)
             return [writer.read_chat(writer.in_chat(text)) for text in texts]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ __all__ = ["chosen_fill", "chosen_regions", "fill_name"]
 Pixels = np.ndarray
 Mask = np.ndarray
 Make = Callable[[str, str], Any]
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+"""Endings of names that can only be files."""
 
 
 def chosen_regions(
@@ -54,17 +57,13 @@ def chosen_regions(
 def _of_segmenter(segmenter: Segmenter, pixels: UInt8[Pixels, "H W 3"], processor: Any) -> list[Region]:
     what = f"The segmenter {type(segmenter).__name__}"
     with failures_of_plugin(what, asks=False):
-        found = list(segmenter.segment(pixels, processor))
+        given: object = segmenter.segment(pixels, processor)
+        if not isinstance(given, Iterable) or isinstance(given, Mapping | str):
+            raise PluginError(f"{what} returned {shown(given)}; it must return a list of Regions.")
+        # Copied at once: a generator may use one mask again.
+        found = [_copied(one, pixels.shape[:2], what) for one in given]
     if not found:
         raise PluginError(f"{what} returned no region; it must return one at least.")
-    for one in found:
-        mask = getattr(one, "mask", None)
-        if not isinstance(one, Region) or not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
-            raise PluginError(f"{what} returned {shown(one)}; it must return Regions with masks of bool.")
-        if mask.shape != pixels.shape[:2]:
-            raise PluginError(f"{what} returned a mask of the shape {mask.shape} for a picture of {pixels.shape[:2]}.")
-        if not isinstance(one.name, str) or not one.name.strip():
-            raise PluginError(f"{what} returned a region with the name {shown(one.name)}; it must be a text.")
     names = [one.name for one in found]
     twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
     if twice is not None:
@@ -72,15 +71,31 @@ def _of_segmenter(segmenter: Segmenter, pixels: UInt8[Pixels, "H W 3"], processo
     return found
 
 
+def _copied(given: object, shape: tuple[int, ...], what: str) -> Region:
+    """A region of a segmenter, with a mask of its own."""
+    if not isinstance(given, Region) or not isinstance(given.mask, np.ndarray) or given.mask.dtype != np.bool_:
+        raise PluginError(f"{what} returned {shown(given)}; it must return Regions with masks of bool.")
+    if given.mask.shape != shape:
+        raise PluginError(f"{what} returned a mask of the shape {given.mask.shape} for a picture of {shape}.")
+    if not isinstance(given.name, str) or not given.name.strip():
+        raise PluginError(f"{what} returned a region with the name {shown(given.name)}; it must be a text.")
+    return Region(given.name, given.mask.copy())
+
+
 def _of_masks(given: object, shape: tuple[int, ...], name: str) -> list[Region]:
     """Regions of a label map, of masks, or of boxes."""
     if isinstance(given, Mapping | Sequence) and not given:
         raise InputError(f"There is nothing in the segments of {name}. Give None to keep the picture whole.")
     if isinstance(given, Mapping):
+        if not all(str(key).strip() for key in given):
+            raise InputError(f"A region of {name} has an empty name.")
         return [Region(str(key), _mask(one, shape, f"The region {key!r}")) for key, one in given.items()]
+    if isinstance(given, Sequence) and all(isinstance(one, Region) for one in given):
+        return [Region(one.name, _mask(one.mask, shape, f"The region {one.name!r}")) for one in given]
     if isinstance(given, Sequence):
-        noun = "box" if _is_box(given[0]) else "mask"
-        return [Region(f"{noun} {i}", _mask(one, shape, f"Segment {i}")) for i, one in enumerate(given, 1)]
+        nouns = ["box" if _is_box(one) else "mask" for one in given]
+        masks = [_mask(one, shape, f"Segment {i}") for i, one in enumerate(given, 1)]
+        return [Region(f"{noun} {i}", mask) for i, (noun, mask) in enumerate(zip(nouns, masks, strict=True), 1)]
     labels = _array(given)
     if labels is None or labels.ndim != 2 or labels.dtype.kind not in "iub":
         raise InputError(
@@ -89,7 +104,7 @@ def _of_masks(given: object, shape: tuple[int, ...], name: str) -> list[Region]:
         )
     _check_shape(labels, shape, "The label map")
     if labels.dtype == np.bool_:
-        return [Region("mask 1", labels)]
+        return [Region("mask 1", labels.copy())]
     if labels.max() < 0:
         raise InputError(f"The label map of {name} has negative numbers only, which are not regions.")
     return of_labels(labels)
@@ -154,8 +169,8 @@ def _notes(regions: Sequence[Region], name: str) -> Sequence[str]:
     return notes
 
 
-def chosen_fill(given: object, max_pixels: int, make: Make | None) -> Fill:
-    """The fill that a user gave.
+def chosen_fill(given: object, max_pixels: int, make: Make | None) -> tuple[Fill, tuple[str, ...]]:
+    """The fill that a user gave, and notes on it.
 
     Raises:
         InputError: it is not a fill, a colour or a picture.
@@ -163,43 +178,71 @@ def chosen_fill(given: object, max_pixels: int, make: Make | None) -> Fill:
     if isinstance(given, type):
         raise InputError(f"fill={given.__name__} is a class; give an object of it, {given.__name__}().")
     if isinstance(given, Fill):
-        return given
-    if callable(getattr(given, "fill", None)):
-        raise InputError(
-            f"fill={shown(given)} has no attribute `once`: True if the replacement does not depend on which pixels are "
-            "absent."
-        )
+        return given, ()
     if isinstance(given, str):
         return _named_fill(given, max_pixels, make)
-    if isinstance(given, list | tuple):
-        if len(given) == 3 and all(isinstance(one, int | np.integer) and 0 <= one <= 255 for one in given):
-            return Colour((int(given[0]), int(given[1]), int(given[2])))
+    if isinstance(given, list | tuple) or getattr(given, "shape", None) == (3,):
+        return _colour(given), ()
+    # Arrays have a method of this name.
+    if callable(given) or (callable(getattr(given, "fill", None)) and not hasattr(given, "__array__")):
+        raise InputError(
+            f"fill={shown(given)} is not a fill: an object needs the method fill(pixels, absent, seed), and the "
+            "attribute `once`, True if the replacement does not depend on which pixels are absent."
+        )
+    return _picture(given, max_pixels)
+
+
+def _colour(given: Any) -> Colour:
+    parts = list(given)
+    whole = all(isinstance(one, int | np.integer) and not isinstance(one, bool) and 0 <= one <= 255 for one in parts)
+    if len(parts) != 3 or not whole:
         raise InputError(f"fill={shown(given)} is not a colour: give red, green and blue, each from 0 to 255.")
-    return Replacement(load_picture(given, "the fill", max_pixels).pixels)
+    return Colour((int(parts[0]), int(parts[1]), int(parts[2])))
 
 
-def _named_fill(given: str, max_pixels: int, make: Make | None) -> Fill:
+def _picture(given: object, max_pixels: int) -> tuple[Fill, tuple[str, ...]]:
+    loaded = load_picture(given, "the fill", max_pixels)
+    return Replacement(loaded.pixels), loaded.notes
+
+
+def _named_fill(given: str, max_pixels: int, make: Make | None) -> tuple[Fill, tuple[str, ...]]:
     """A registered fill, a colour, or the path of a picture."""
     try:
-        found: Fill = _made("fills", given, make)
-        return found
-    except UnknownNameError as unknown:
-        from PIL import ImageColor
+        return _made("fills", given, make), ()
+    except UnknownNameError as error:
+        unknown = error
+    colour = _named_colour(given)
+    if colour is not None:
+        return colour, ()
+    path = Path(given).expanduser()
+    if path.is_file():
+        return _picture(given, max_pixels)
+    if os.sep in given or path.suffix.lower() in SUFFIXES:
+        raise InputError(
+            f"There is no picture {given}, which fill= names. A relative path begins at the working directory, "
+            f"{Path.cwd()}."
+        ) from unknown
+    raise InputError(f"{unknown} A colour such as '#808080', and the path of a picture, work too.") from unknown
 
-        try:
-            return Colour(ImageColor.getrgb(given)[:3])
-        except ValueError:
-            if Path(given).expanduser().is_file():
-                return Replacement(load_picture(given, "the fill", max_pixels).pixels)
-            raise InputError(f"{unknown} A colour such as '#808080', and the path of a picture, work too.") from None
+
+def _named_colour(given: str) -> Colour | None:
+    from PIL import ImageColor
+
+    try:
+        red, green, blue, *opacity = ImageColor.getrgb(given)
+    except ValueError:
+        return None
+    if opacity:
+        raise InputError(f"fill={given!r} has an opacity, but absent pixels are replaced wholly. Give a colour.")
+    return Colour((red, green, blue))
 
 
 def fill_name(given: object) -> str:
     """A name of a fill for views."""
     if isinstance(given, str):
         return Path(given).name
-    if isinstance(given, list | tuple):
-        return f"colour {tuple(given)}"
+    if isinstance(given, list | tuple) or getattr(given, "shape", None) == (3,):
+        return f"colour {_colour(given).colour}"
     return str(getattr(given, "name", None) or (type(given).__name__ if isinstance(given, Fill) else "another picture"))
 
 

@@ -20,8 +20,11 @@ __all__ = ["LoadedPicture", "load_picture"]
 
 DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 """Modes of pictures with one channel of more than 8 bits, which Pillow would cut off at 255."""
+WITH_OPACITY = ("RGBA", "RGBa", "LA", "La", "PA")
 PREMULTIPLIED = {"RGBa": "RGBA", "La": "LA"}
 """Modes whose colours are multiplied by their opacity, and the modes that they are converted to."""
+OVERSHOOT = 1.25
+"""Largest value of pictures from 0 to 1 that were made smaller or sharper by a filter."""
 ORIENTATION = 0x0112
 """Number of the EXIF tag that says how a picture is turned."""
 
@@ -119,9 +122,13 @@ def _upright(image: Image, name: str, notes: list[str]) -> UInt8[np.ndarray, "H 
         notes.append(f"{name} is turned upright, as its EXIF orientation says")
     if upright.mode in DEEP:
         levels, scale = _eight_bits(np.asarray(upright), name)
+        clear = upright.info.get("transparency")
+        if isinstance(clear, int) and (np.asarray(upright) == clear).any():
+            levels[np.asarray(upright) == clear] = 255
+            notes.append(f"transparent pixels of {name} are shown on white")
         found = np.repeat(levels[..., None], 3, axis=2)
         notes.append(f"the grey levels of {name} ({upright.mode}), {scale}, are read with 8 bits")
-    elif any(band in ("A", "a") for band in upright.getbands()) or "transparency" in upright.info:
+    elif upright.mode in WITH_OPACITY or "transparency" in upright.info:
         layered = upright.convert(PREMULTIPLIED.get(upright.mode, upright.mode)).convert("RGBA")
         if np.asarray(layered)[..., 3].min() < 255:
             notes.append(f"transparent pixels of {name} are shown on white")
@@ -131,9 +138,9 @@ def _upright(image: Image, name: str, notes: list[str]) -> UInt8[np.ndarray, "H 
             notes.append(f"the colours of {name} ({upright.mode}) are converted to RGB")
         found = np.asarray(upright.convert("RGB"))
     pixels = np.array(found, dtype=np.uint8)
-    # Segmenters and fills of plugins, and users, share it with the model.
+    # Segmenters and fills of plugins, and users, share it with the model. A view cannot be made writable again.
     pixels.flags.writeable = False
-    return pixels
+    return pixels.view()
 
 
 def _eight_bits(values: np.ndarray, name: str) -> tuple[UInt8[np.ndarray, "H W"], str]:
@@ -149,7 +156,7 @@ def _eight_bits(values: np.ndarray, name: str) -> tuple[UInt8[np.ndarray, "H W"]
     if (values.dtype.kind == "u" and values.dtype.itemsize == 2) or most > 255:
         top = 65535
     else:
-        top = 1 if most <= 1 and values.dtype.kind == "f" else 255
+        top = 1 if most <= OVERSHOOT and values.dtype.kind == "f" else 255
     levels = np.rint(values.astype(np.float64) * (255 / top)).clip(0, 255).astype(np.uint8)
     return levels, f"taken for 0 to {top}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -41,7 +42,22 @@ class PerturbedPicture:
         key = tuple(present)
         found = self._known.get(key)
         if found is None:
-            found = self._known[key] = Media.of("image", self.shown(key), partial(self.shown, key))
+            made = Media.of("image", self.shown(key))
+            found = self._known[key] = replace(made, data=partial(self._again, key, made.digest))
+        return found
+
+    def _again(self, present: Sequence[bool], digest: str) -> UInt8[Pixels, "H W 3"]:
+        """The pixels that were shown before.
+
+        Raises:
+            PluginError: they are others, so that the scores would belong to another picture than their digest says.
+        """
+        found = self.shown(present)
+        if not self._fill.once and Media.of("image", found).digest != digest:
+            raise PluginError(
+                f"The fill {type(self._fill).__name__} returned other pixels for the same picture, mask and seed. One "
+                "that draws must use np.random.default_rng(seed)."
+            )
         return found
 
     def shown(self, present: Sequence[bool]) -> UInt8[Pixels, "H W 3"]:
@@ -50,7 +66,7 @@ class PerturbedPicture:
         if not gone:
             return self.pixels
         absent = np.logical_or.reduce(gone)
-        absent.flags.writeable = False  # fills of plugins may write into it, and into the picture
+        absent.flags.writeable = False
         if not absent.any():
             return self.pixels
         return np.where(absent[..., None], self._filled(absent), self.pixels)
@@ -61,12 +77,13 @@ class PerturbedPicture:
         if self._once is None:
             everything = np.ones(self.pixels.shape[:2], bool)
             everything.flags.writeable = False
-            self._once = self._made(everything)
+            self._once = self._made(everything).copy()  # it may be a buffer of the fill
         return self._once
 
     def _made(self, absent: Bool[Mask, "H W"]) -> UInt8[Pixels, "H W 3"]:
         with failures_of_plugin(f"The fill {type(self._fill).__name__}", asks=False):
-            found: object = self._fill.fill(self.pixels, absent, self._seed)
+            # A view of what is read-only cannot be made writable again.
+            found: object = self._fill.fill(self.pixels, absent.view(), self._seed)
         if not isinstance(found, np.ndarray) or found.dtype != np.uint8 or found.shape != self.pixels.shape:
             what = f"{found.shape} {found.dtype}" if isinstance(found, np.ndarray) else type(found).__name__
             raise PluginError(
