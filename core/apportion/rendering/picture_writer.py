@@ -81,7 +81,7 @@ class PictureWriter:
             InputError: the number of placeholders is another one, or the processor refuses the text.
         """
         found = self.count(text)
-        written = getattr(self.processor, "image_token", None)
+        written = getattr(self.processor.tokenizer, "image_token", None)
         if isinstance(written, str) and written != self.placeholder and written in text:
             raise InputError(
                 f"The prompt has {written}, which the processor writes itself, as often as a picture needs it. Write "
