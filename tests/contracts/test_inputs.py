@@ -305,9 +305,10 @@ SEEING = """{% for m in messages %}<|im_start|>{{ m['role'] }}
 
 
 class TestPictureInAChat(TestImageText):
-    """The processor has a template: a string is a user's message, after the picture."""
+    """The processor has a template: a string is a user's message, after the picture.
 
-    writes_special_tokens = True
+    As in transformers, it adds the token that begins a text to what the template has written, unless it is there.
+    """
 
     def context(self, **chosen: Any) -> ap.AdaptContext:
         context = super().context(**chosen)
