@@ -215,7 +215,7 @@ class StructureLog:
     Args:
         model: the model, which was just probed.
         traits: findings of the probe.
-        find: probes the model when its structure has changed.
+        find: probes the model when its structure has changed; ``None`` for the probe of rows of text.
         holds: checks that a model whose weights have changed still has its traits.
     """
 
@@ -224,7 +224,7 @@ class StructureLog:
         model: PreTrainedModel,
         traits: Traits,
         *,
-        find: Callable[[PreTrainedModel], Traits] = probe,
+        find: Callable[[PreTrainedModel], Traits] | None = None,
         holds: Callable[[PreTrainedModel, Traits], bool] = still_holds,
     ) -> None:
         self._find, self._holds = find, holds
@@ -251,7 +251,7 @@ class StructureLog:
             self._known.remove(entry)
             entry = None
         if entry is None:
-            traits = self._find(model)
+            traits = (self._find or probe)(model)
             # Some models set attributes in their first forward pass.
             state = observe(model)
             entry = state, Findings.of(traits, state)
