@@ -24,6 +24,7 @@ __all__ = [
     "overlap_text",
     "pair_rows",
     "top_count",
+    "two_decimals",
     "value_cells",
 ]
 
@@ -64,10 +65,15 @@ def pair_rows(comparison: ResultComparison) -> tuple[list[str], list[tuple[int, 
     correlation, common = comparison.rank_correlation, comparison.top_overlap()
     top = top_count(comparison)
     rows = [
-        (i, j, [f"{correlation[i, j]:.2f}".replace("-", "−"), f"{overlap_text(common[i, j], top)} of {top}"])
+        (i, j, [two_decimals(correlation[i, j]), f"{overlap_text(common[i, j], top)} of {top}"])
         for i, j in combinations(range(len(comparison.results)), 2)
     ]
     return ["rank correlation", f"top {top} in common"], rows
+
+
+def two_decimals(value: float) -> str:
+    """A correlation with two decimals and a proper minus sign."""
+    return f"{value:.2f}".replace("-", "−")
 
 
 def top_count(comparison: ResultComparison, k: int = TOP) -> int:

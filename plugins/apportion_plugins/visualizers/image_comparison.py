@@ -11,6 +11,7 @@ from apportion.errors import InputError, listing, shown
 from apportion.results.comparison import ResultComparison
 from apportion_plugins.visualizers import figure as parts
 from apportion_plugins.visualizers.canvas import Page, drawn
+from apportion_plugins.visualizers.comparison_facts import two_decimals
 from apportion_plugins.visualizers.facts import meaning_of_signs, quantity_of
 from apportion_plugins.visualizers.fonts import lettering
 from apportion_plugins.visualizers.image_figure import Content, draw_content
@@ -97,13 +98,9 @@ def _notes(comparison: ResultComparison) -> Sequence[str]:
     ranks, tops = comparison.rank_correlation[pairs], comparison.top_overlap(1)[pairs]
     if len(ranks) == 1:
         agree = "They agree" if tops[0] else "They do not agree"
-        return [f"Rank correlation: {_two_decimals(ranks[0])}. {agree} on the feature of largest magnitude."]
-    low, middle, high = map(_two_decimals, (ranks.min(), np.median(ranks), ranks.max()))
+        return [f"Rank correlation: {two_decimals(ranks[0])}. {agree} on the feature of largest magnitude."]
+    low, middle, high = map(two_decimals, (ranks.min(), np.median(ranks), ranks.max()))
     return [
         f"Rank correlation of pairs: {low} to {high}, {middle} at the median. {int(tops.sum())} of {len(tops)} pairs "
         "agree on the feature of largest magnitude."
     ]
-
-
-def _two_decimals(value: float) -> str:
-    return f"{value:.2f}".replace("-", "−")
