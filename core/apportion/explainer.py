@@ -93,7 +93,8 @@ class Explainer(Opened):
         """Attribute a target to the features of a prompt: find out which parts made the model say it.
 
         Args:
-            prompt: a ``str``, ``Text``, ``Template``, ``Chat``, ``Documents``, or a prompt of a plugin's input adapter.
+            prompt: a ``str``, ``Text``, ``Template``, ``Chat``, ``Documents``, ``ImageText``, or a prompt of a plugin's
+                input adapter.
             target: a text that continues the full prompt, exactly as given (its tokens are those that follow the
                 prompt's where both are tokenised as one text; if none begins there, the result says what was scored
                 instead), token ids, or ``None`` for the model's own greedy continuation of up to 25 tokens. A note asks

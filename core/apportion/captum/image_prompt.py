@@ -43,6 +43,7 @@ class FunctionProcessor:
         """Call this function from now on, which returns arguments of the same form."""
         self._function = function
         self._known: OrderedDict[bytes, Mapping[str, Any]] = OrderedDict()
+        self._bytes = 0
 
     def to_json_string(self) -> str:
         """The form of what the function returns, on which the way to read it depends; for what is remembered."""
@@ -82,8 +83,10 @@ class FunctionProcessor:
 
     def _keep(self, key: bytes, found: Mapping[str, Any]) -> None:
         self._known[key] = found
-        while len(self._known) > 1 and sum(map(_bytes, self._known.values())) > ROOM:
-            self._known.popitem(last=False)
+        self._bytes += _bytes(found)
+        while len(self._known) > 1 and self._bytes > ROOM:
+            _, gone = self._known.popitem(last=False)
+            self._bytes -= _bytes(gone)
 
 
 def form_of(arguments: Mapping[str, Any]) -> str:
