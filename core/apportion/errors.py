@@ -20,6 +20,7 @@ __all__ = [
     "PluginError",
     "ResultError",
     "ScoreError",
+    "ServerError",
     "UnknownNameError",
 ]
 
@@ -50,6 +51,13 @@ class BackendError(ApportionError):
 
 class CapabilityError(BackendError):
     """A method or target function needs something that the backend cannot do."""
+
+
+class ServerError(BackendError):
+    """A server no longer answers, refuses the key, or answers what cannot be read; or a limit on requests is reached.
+
+    Nothing more can be scored: it ends all runs of ``attribute_many``, even with ``on_error="return"``.
+    """
 
 
 class BatchTooLargeError(ApportionError, MemoryError):

@@ -10,7 +10,9 @@ import pytest
 import apportion as ap
 from apportion.testing import BackendContract, reference, tiny, tiny_pictures
 from apportion.testing.echo import EchoBackend, echo_logits, echo_spec
+from apportion.testing.server import CompletionsServer
 from apportion_backends.onnxruntime.backend import OnnxRuntimeBackend
+from apportion_backends.openai.backend import OpenAIBackend
 from apportion_backends.torch.backend import TorchBackend
 from apportion_backends.triton.backend import TritonBackend
 from exports import Exports, genai_model
@@ -178,3 +180,36 @@ class TestEchoApart(TestEcho):
     @pytest.fixture
     def backend(self) -> EchoBackend:
         return EchoBackend(joint=False)
+
+
+class TestOpenAI(BackendContract):
+    """A server that answers as vLLM does, over the torch backend."""
+
+    engine = "vllm"
+    families = ("llama", "gpt2")
+
+    @pytest.fixture
+    def backend(self) -> OpenAIBackend:
+        return OpenAIBackend()
+
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def served(cls) -> Iterator[None]:
+        with ExitStack() as cls.stack:
+            cls.servers: dict[str, CompletionsServer] = {}
+            yield
+
+    def spec(self, family: str, dtype: str) -> ap.ModelSpec:
+        if family not in self.servers:
+            session = TorchBackend().load(tiny.spec(family), device=None, dtype=dtype, memory_budget=None)
+            server = CompletionsServer(session, session.tokenizer, engine=self.engine)
+            self.servers[family] = self.stack.enter_context(server)
+        return ap.ModelSpec(self.servers[family].address, tiny.tokenizer())
+
+
+class TestOpenAIWithSGLang(TestOpenAI):
+    engine = "sglang"
+
+
+class TestOpenAIWithEcho(TestOpenAI):
+    engine = "openai"

@@ -30,7 +30,7 @@ from apportion.cli.options.target import TargetOptions
 from apportion.cli.row_checks import check_items, check_tokens, with_contrast_faults, with_faults
 from apportion.cli.rows import Rows, Summary
 from apportion.cli.ticking import ticking
-from apportion.errors import InputError, counted, listing
+from apportion.errors import InputError, ServerError, counted, listing
 from apportion.results import run_folder
 from apportion.results.provenance import versions
 from apportion.results.run_folder import ResultsFolder
@@ -184,9 +184,14 @@ def _opened(
 
 @contextlib.contextmanager
 def _interruptible(folder: ResultsFolder, summary: Summary) -> Iterator[None]:
-    """After Ctrl-C, say what was written and how to resume."""
+    """After Ctrl-C, or when a server is gone, say what was written and how to resume."""
     try:
         yield
+    except ServerError as error:
+        raise ServerError(
+            f"{error} {folder.path} has {summary.ended} of {counted(summary.rows, 'row')}, and every score that was "
+            "answered. Repeat the command to resume it."
+        ) from None
     except KeyboardInterrupt as interrupt:
         raise InterruptedDeliveryError(
             f"{folder.path} has {summary.ended} of {counted(summary.rows, 'row')}; repeat the command to resume it"

@@ -34,6 +34,7 @@ BUILT_INS = (
     "apportion_backends.torch",
     "apportion_backends.triton",
     "apportion_backends.onnxruntime",
+    "apportion_backends.openai",
     "apportion_plugins.inputs",
     "apportion_plugins.pictures",
     "apportion_plugins.samplers",

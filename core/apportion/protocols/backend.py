@@ -29,6 +29,7 @@ __all__ = [
     "Capability",
     "GenerateSession",
     "Layout",
+    "Likeness",
     "LogitsSession",
     "Session",
     "SessionInfo",
@@ -115,6 +116,10 @@ class Layout:
         directed: the tokens of a prompt see later ones of the prompt, and those of a target do not. What the model
             reads of a target then never counts as the end of a prompt.
         media: the layout of batches in which a row has media, if it is another one.
+        ragged: rows of different lengths share a batch without padding. Batches take rows in the order of their prefix
+            tree, so that an engine that keeps prefixes finds them, and each row costs its own tokens.
+        batch_rows: maximum number of rows in a batch; ``None`` for any number.
+        metered: each batch is paid for, such as a request to a server. ``estimate`` then makes no trials.
         kept_media: number of distinct media whose encodings are kept from batch to batch, so that the rows of a batch
             and of the next ones need not encode them again; ``None`` for any number.
     """
@@ -133,6 +138,9 @@ class Layout:
     directed: bool = False
     media: Layout | None = None
     kept_media: int | None = None
+    ragged: bool = False
+    batch_rows: int | None = None
+    metered: bool = False
 
     def without_sharing(self) -> Layout:
         """The layout without shared prefixes."""
@@ -188,6 +196,29 @@ class SessionInfo:
         return self.vocabulary if self.target_vocabulary is None else self.target_vocabulary
 
 
+@dataclass(frozen=True, slots=True)
+class Likeness:
+    """Scores of one row, by which a model that cannot be hashed is told from another one.
+
+    Caches compare them with those that were stored under the same ``checksum``, and keep the scores of models apart
+    that differ by more than the tolerance.
+
+    Attributes:
+        row: the row.
+        log_probs: its scores when the session was opened, ``Float[T]``.
+        tolerance: largest difference that the same model may show, in nats.
+    """
+
+    row: Row
+    log_probs: tuple[float, ...]
+    tolerance: float
+
+    def fits(self, stored: Sequence[float]) -> bool:
+        """True if stored scores of the row may be those of this model."""
+        alike = len(stored) == len(self.log_probs)
+        return alike and all(abs(a - b) <= self.tolerance for a, b in zip(self.log_probs, stored, strict=True))
+
+
 @runtime_checkable
 class Session(Protocol):
     """A model, loaded and ready to score. ``close`` may be called twice.
@@ -203,6 +234,8 @@ class Session(Protocol):
     - ``media_kinds``: ``frozenset[str]``, the kinds of media that it reads. Without this attribute, ``"image"`` if it
       has the capability ``IMAGES``, and else none.
     - ``media_refusal``: ``str``, the reason why it does not read pictures though the model has a processor; else empty.
+    - ``likeness``: a ``Likeness``, for a model that nobody can hash, such as one behind a server.
+    - ``interrupt()``: called after Ctrl-C, from the thread that waits for the lanes; ``log_probs`` then ends soon.
     - ``encoded_media``: ``int``, number of media that it has encoded since it was opened, each time anew.
     """
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor
 
-from apportion.errors import ApportionError, InputError, shown
+from apportion.errors import ApportionError, InputError, ServerError, shown
 from apportion.functions import failures_of
 from apportion.game.method_runner import run_method
 from apportion.options import whole_number
@@ -314,6 +314,8 @@ class _Runs:
         try:
             read_together(list(pending.values()), self._batches)
             return {}
+        except ServerError:
+            raise
         except Exception as error:
             if len(pending) == 1:
                 return dict.fromkeys(pending, error)
@@ -321,6 +323,8 @@ class _Runs:
         for number, scores in pending.items():
             try:
                 read_together([scores], self._batches)
+            except ServerError:
+                raise
             except Exception as error:
                 failures[number] = error
         return failures
@@ -343,6 +347,11 @@ class _Runs:
         yield self._landed(one, result)
 
     def _landed(self, one: _ActiveRun, outcome: Attribution | Exception) -> tuple[int, Attribution | Exception]:
+        """End a run.
+
+        Raises:
+            ServerError: the run failed with it.
+        """
         failed = outcome if isinstance(outcome, Exception) else None
         del self._active[one.number]
         self._ended += 1
@@ -353,6 +362,8 @@ class _Runs:
             self._more = False
             self._give_up([later for number, later in self._active.items() if number > one.number], None)
         self._report()
+        if isinstance(failed, ServerError):  # no other run can go on, whatever is done with errors
+            raise failed
         return one.number, outcome
 
     def _give_up(self, active: list[_ActiveRun], ended_by: BaseException | None) -> None:

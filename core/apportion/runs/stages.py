@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from apportion.errors import InputError, PluginError
+from apportion.errors import InputError, PluginError, ServerError, counted
 from apportion.game.causal import require_causal
 from apportion.game.game import Game, Memory
 from apportion.game.inside import GameInside, is_stationary, require_gradient
@@ -97,6 +97,8 @@ class Stages:
             yield run
         except BaseException as error:
             self.release()
+            if isinstance(error, ServerError) and not silent:
+                error.args = (f"{error} {self._saved(run.tally.evaluations)}",)
             self.end(run, error)
             raise
         self.release()
@@ -305,6 +307,13 @@ class Stages:
     def end(self, run: Run, error: BaseException | None) -> None:
         """Notify observers of the end of a run."""
         run.report(ProgressEvent("end", seconds=run.seconds, error=error))
+
+    def _saved(self, evaluations: int) -> str:
+        """A sentence on what is left of a run that a server ended."""
+        scored = counted(evaluations, "prompt")
+        if not evaluations or not self._plugins.hook.apportion_lookup.get_hookimpls():
+            return f"{scored} scored; with a cache (cache=True) scores are kept, and another run goes on from there."
+        return f"{scored} scored and kept in the cache; run it again to go on."
 
     def release(self) -> None:
         """Make the session discard what it keeps between batches."""

@@ -92,8 +92,12 @@ class Batches:
     def _in_lanes(
         self, schedule: Plan, left: deque[Batch], read: Read, note: Callable[[str], None]
     ) -> Iterator[tuple[Batch, Tensor, list[int]]]:
-        """Run as many batches at once as there are lanes; each result comes with its batch."""
+        """Run as many batches at once as there are lanes; each result comes with its batch.
+
+        After an error, those under way come before it is raised, because they have been paid for.
+        """
         under_way: dict[Future[Tensor], Batch] = {}
+        failure: BaseException | None = None
         pool = ThreadPoolExecutor(self._layout.lanes, thread_name_prefix="apportion-lane")
         try:
             while left or under_way:
@@ -103,10 +107,21 @@ class Batches:
                 for future in wait(under_way, return_when=FIRST_COMPLETED).done:
                     batch = under_way.pop(future)
                     error = future.exception()
-                    if isinstance(error, BatchTooLargeError | torch.OutOfMemoryError):
+                    if failure is None and isinstance(error, BatchTooLargeError | torch.OutOfMemoryError):
                         left.extendleft(self._halves(schedule, batch, str(error), note))
                         continue
+                    if error is not None:
+                        failure = failure or error
+                        left.clear()
+                        continue
                     yield batch, future.result(), [schedule.costs[row] for row in batch.rows]
+            if failure is not None:
+                raise failure
+        except KeyboardInterrupt:
+            interrupt = getattr(self._session, "interrupt", None)
+            if callable(interrupt):
+                interrupt()
+            raise
         finally:
             # After an error or Ctrl-C, submit nothing more, and wait for running batches.
             pool.shutdown(wait=True, cancel_futures=True)

@@ -2,7 +2,7 @@
 
 There are three strategies, and the cheapest is chosen:
 
-- **plain**: whole rows, sorted by length to minimise padding.
+- **plain**: whole rows, sorted by length to minimise padding; in prefix order if there is no padding.
 - **grouped**: groups of rows with a common prefix, which is encoded once per group (``prefix_groups.py``).
 - **packed**: rows in the order of their prefix tree; each distinct token is read once (``prefix_tree.py``).
 
@@ -143,7 +143,11 @@ def plan(
         kept: tokens that the session keeps from before.
     """
     room = _Room(rows, layout, row_bytes, memory_budget)
-    candidates = [("plain", _padded_batches(rows, [(list(range(len(rows))), 0)], room))]
+    if layout.ragged:
+        plain = _ragged_batches(rows, layout)
+    else:
+        plain = _padded_batches(rows, [(list(range(len(rows))), 0)], room)
+    candidates = [("plain", plain)]
     limit = layout.packing_limit
     if not layout.joint:
         pass  # the encoder reads the prompt whole, so nothing is shared
@@ -214,6 +218,8 @@ class _Room:
         rows = min(by_memory, self.layout.batch_tokens // (suffix + targets))
         if prefix and self.layout.prefix_rows is not None:
             rows = min(rows, self.layout.prefix_rows)
+        if self.layout.batch_rows is not None:
+            rows = min(rows, self.layout.batch_rows)
         return max(1, rows)
 
 
@@ -239,6 +245,23 @@ def _padded_batches(rows: Sequence[Row], groups: Iterable[tuple[list[int], int]]
         if current:
             found.append(Batch(tuple(current), prefix))
     return found
+
+
+def _ragged_batches(rows: Sequence[Row], layout: Layout) -> list[Batch]:
+    """Batches of about equal size, of rows in the order of their prefix tree; a new batch begins when one is full."""
+    most = layout.batch_rows or len(rows)
+    even = -(-len(rows) // max(1, -(-len(rows) // most)))
+    found: list[Batch] = []
+    current: list[int] = []
+    tokens = 0
+    for i in in_tree_order(rows):
+        new = len(rows[i].read)
+        if current and (len(current) >= even or tokens + new > layout.batch_tokens):
+            found.append(Batch(tuple(current)))
+            current, tokens = [], 0
+        current.append(i)
+        tokens += new
+    return [*found, Batch(tuple(current))] if current else found
 
 
 def _packed_batches(rows: Sequence[Row], room: _Room, kept: ModelInput | None) -> list[Batch]:
@@ -284,8 +307,8 @@ def _costs(
             kept = ModelInput(members[-1].read, members[-1].media)
             continue
         width = max(len(row.read) for row in members) - batch.prefix
-        for i in batch.rows:
-            costs[i] = width
+        for i, row in zip(batch.rows, members, strict=True):
+            costs[i] = len(row.read) if layout.ragged else width
         prefix = ModelInput(members[0].prompt[: batch.prefix], members[0].media)
         # A session keeps its prefix while that covers the next one, and otherwise continues from where they diverge.
         known = common_prefix(kept.ids, prefix.ids) if kept is not None and kept.media == prefix.media else 0

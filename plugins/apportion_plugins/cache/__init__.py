@@ -129,7 +129,13 @@ class EvaluationCache:
             self._close()
             file = CacheFile(self._path or self._default, owned=self._path is None, report=self._warn)
             scope = self._scope(request, session)
-            run = _Run(session, request.scorers, scope, Store(file, self._max_bytes, self._say_once))
+            store = Store(file, self._max_bytes, self._say_once)
+            likeness = getattr(session, "likeness", None)
+            if scope is not None and likeness is not None:
+                from apportion_plugins.cache.likeness import scope_of_model
+
+                scope = scope_of_model(scope, likeness, store)
+            run = _Run(session, request.scorers, scope, store)
             self._local.run = run
         self._by_request[request.id] = run
         return run

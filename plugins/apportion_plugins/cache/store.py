@@ -64,6 +64,10 @@ class Store:
         if rows:
             self._attempt(lambda database: self._write(database, rows))
 
+    def first(self, key: bytes, value: bytes) -> bytes:
+        """Store a value unless there is one, also of another process; returns the one that is stored."""
+        return self._attempt(lambda database: self._add(database, key, value)) or value
+
     def close(self) -> None:
         """Shrink the file to its limit and close it; idempotent."""
         if self._database is not None and not self._given_up:
@@ -127,6 +131,15 @@ class Store:
             for chunk in _chunks(keys, CHUNK):
                 marks = ",".join("?" * len(chunk))
                 database.execute(f"UPDATE evaluations SET used = ? WHERE key IN ({marks})", [now, *chunk])
+
+    def _add(self, database: sqlite3.Connection, key: bytes, value: bytes) -> bytes:
+        found = self._read(database, [key])
+        if key not in found:
+            row = (key, _check(key, value) + value, int(self._clock()))
+            with _transaction(database):
+                database.execute("INSERT OR IGNORE INTO evaluations VALUES (?, ?, ?)", row)
+            found = self._read(database, [key])
+        return found.get(key, value)
 
     def _write(self, database: sqlite3.Connection, rows: Mapping[bytes, bytes]) -> None:
         now = int(self._clock())

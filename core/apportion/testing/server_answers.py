@@ -1,0 +1,153 @@
+"""The answers of inference engines, as far as apportion asks for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from apportion.testing.server import CompletionsServer
+
+__all__ = ["ENGINES", "Engine"]
+
+Answer = tuple[int, Any]
+
+
+class Engine(Protocol):
+    """Answers requests in the form of an engine."""
+
+    def answer(self, server: CompletionsServer, path: str, content: Any) -> Answer:
+        """Status and content of the answer to a request."""
+        ...
+
+
+class _Common:
+    """The list of models, completions, and errors; subclasses fill choices."""
+
+    owner = "somebody"
+
+    def answer(self, server: CompletionsServer, path: str, content: Any) -> Answer:
+        """Answer by path."""
+        if path == "/v1/models":
+            model = {"id": server.name, "object": "model", "owned_by": self.owner, "root": server.name}
+            length = {} if server.context_length is None else {"max_model_len": server.context_length}
+            return 200, {"object": "list", "data": [{**model, **length}]}
+        if path in ("/tokenize", "/detokenize") and server.tokenizer is not None:
+            return 200, _tokens(server, path, content)
+        if path == "/v1/completions":
+            return self._completions(server, content)
+        return 404, {"detail": "Not Found"}
+
+    def _completions(self, server: CompletionsServer, content: Mapping[str, Any]) -> Answer:
+        if content.get("model") != server.name:
+            return 404, _error(f"The model `{content.get('model')}` does not exist.")
+        prompts = _prompts(server, content["prompt"])
+        longest = max(len(ids) for ids in prompts) + int(content.get("max_tokens", 16))
+        if server.context_length is not None and longest > server.context_length:
+            return 400, _error(f"This model's maximum context length is {server.context_length} tokens, not {longest}.")
+        choices = [{"index": i, **self.choice(server, ids, content)} for i, ids in enumerate(prompts)]
+        read = sum(map(len, prompts))
+        usage = {"prompt_tokens": read, "total_tokens": read + len(prompts) * int(content.get("max_tokens", 16))}
+        # Engines that answer in the order in which prompts are done are not rare.
+        return 200, {"object": "text_completion", "model": server.name, "choices": choices[::-1], "usage": usage}
+
+    def choice(self, server: CompletionsServer, ids: Sequence[int], content: Mapping[str, Any]) -> dict[str, Any]:
+        """What is written after one prompt."""
+        written = server.written(ids, int(content.get("max_tokens", 16)))
+        text = "" if server.tokenizer is None else server.tokenizer.decode([*written])
+        return {"text": text, "finish_reason": "length", "logprobs": None, **self.ids(written, content)}
+
+    def ids(self, written: Sequence[int], content: Mapping[str, Any]) -> dict[str, Any]:
+        """The ids of what is written, if the engine names them."""
+        return {}
+
+
+class _VLLM(_Common):
+    owner = "vllm"
+
+    def choice(self, server: CompletionsServer, ids: Sequence[int], content: Mapping[str, Any]) -> dict[str, Any]:
+        """With ``prompt_logprobs``: the token itself, and the likeliest one where that is another."""
+        if content.get("prompt_logprobs") is None:
+            return super().choice(server, ids, content)
+        (scores,) = server.scores([ids])
+        entries: list[Any] = [None]
+        for token, score in zip(ids[1:], scores, strict=True):
+            other = {str(token + 1): {"logprob": -0.1, "rank": 1}} if score < -1 else {}
+            entries.append({str(token): {"logprob": score, "rank": 2, "decoded_token": "?"}, **other})
+        return {"text": "", "finish_reason": "length", "prompt_logprobs": entries}
+
+    def ids(self, written: Sequence[int], content: Mapping[str, Any]) -> dict[str, Any]:
+        """``token_ids``, if they are asked for."""
+        return {"token_ids": [*written]} if content.get("return_token_ids") else {}
+
+
+class _OpenAI(_Common):
+    owner = "openai"
+
+    def choice(self, server: CompletionsServer, ids: Sequence[int], content: Mapping[str, Any]) -> dict[str, Any]:
+        """With ``echo`` and ``logprobs``: the prompt's tokens and the written one."""
+        if not content.get("echo"):
+            return super().choice(server, ids, content)
+        (scores,) = server.scores([ids])
+        numbers = [None, *scores, -0.5]
+        return {
+            "text": "?",
+            "finish_reason": "length",
+            "logprobs": {"token_logprobs": numbers, "tokens": ["?"] * len(numbers)},
+        }
+
+
+class _SGLang(_Common):
+    owner = "sglang"
+
+    def answer(self, server: CompletionsServer, path: str, content: Any) -> Answer:
+        """``/generate`` beside the rest."""
+        if path != "/generate":
+            return super().answer(server, path, content)
+        given = content["input_ids"]
+        prompts = given if isinstance(given[0], list) else [given]
+        answers = []
+        for i, ids in enumerate(prompts):
+            meta: dict[str, Any] = {"prompt_tokens": len(ids)}
+            if content.get("return_logprob"):
+                (scores,) = server.scores([ids])
+                start = content["logprob_start_len"][i]
+                numbers = [None, *scores[start:]]
+                meta["input_token_logprobs"] = [[n, t, None] for n, t in zip(numbers, ids[start:], strict=True)]
+                answers.append({"text": "", "meta_info": meta})
+            else:
+                written = server.written(ids, content["sampling_params"]["max_new_tokens"])
+                answers.append({"text": "", "output_ids": [*written], "meta_info": meta})
+        return 200, answers if isinstance(given[0], list) else answers[0]
+
+
+class _Chat(_Common):
+    def _completions(self, server: CompletionsServer, content: Mapping[str, Any]) -> Answer:
+        return 404, {"detail": "Not Found"}
+
+
+ENGINES: Mapping[str, Engine] = {"vllm": _VLLM(), "openai": _OpenAI(), "sglang": _SGLang(), "chat": _Chat()}
+
+
+def _prompts(server: CompletionsServer, given: Any) -> list[list[int]]:
+    """Prompts as ids: one or several, as ids or texts."""
+    if isinstance(given, str) or (given and isinstance(given[0], int)):
+        given = [given]
+    found = []
+    for one in given:
+        assert server.tokenizer is not None or not isinstance(one, str)
+        found.append(list(server.tokenizer(one)["input_ids"]) if isinstance(one, str) else list(one))  # type: ignore[misc]
+    return found
+
+
+def _tokens(server: CompletionsServer, path: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    tokenizer = server.tokenizer
+    assert tokenizer is not None
+    if path == "/detokenize":
+        return {"prompt": tokenizer.decode(content["tokens"])}
+    ids = tokenizer(content["prompt"], add_special_tokens=content.get("add_special_tokens", True))["input_ids"]
+    return {"tokens": list(ids), "count": len(ids)}
+
+
+def _error(message: str) -> dict[str, Any]:
+    return {"error": {"message": message, "type": "invalid_request_error", "code": None}}
