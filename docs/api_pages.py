@@ -36,7 +36,7 @@ SECTIONS = {
     "Plugins": ("Settings", "Request", "ProgressEvent", "Read"),
     "Errors": (
         "ApportionError", "InputError", "BudgetError", "UnknownNameError", "ModelError", "BackendError",
-        "CapabilityError", "BatchTooLargeError", "ScoreError", "PluginError", "ResultError",
+        "CapabilityError", "BatchTooLargeError", "ScoreError", "ServerError", "PluginError", "ResultError",
     ),
 }  # fmt: skip
 """Names that can be imported from ``apportion``, by section of the page."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         PluginError,
         ResultError,
         ScoreError,
+        ServerError,
         UnknownNameError,
     )
     from apportion.explainer import Explainer
@@ -89,7 +90,7 @@ _HOMES = {
     "runs.cost": ("Cost",),
     "errors": (
         "ApportionError", "BackendError", "BatchTooLargeError", "BudgetError", "CapabilityError", "InputError",
-        "ModelError", "PluginError", "ResultError", "ScoreError", "UnknownNameError",
+        "ModelError", "PluginError", "ResultError", "ScoreError", "ServerError", "UnknownNameError",
     ),
     "results.comparison": ("ResultComparison",),
     "results.context_reliance": ("ContextReliance", "ContextualCue", "SensitiveToken"),
@@ -202,6 +203,7 @@ __all__ = [
     "Segment",
     "Segmenter",
     "SensitiveToken",
+    "ServerError",
     "Session",
     "SessionInfo",
     "Settings",

@@ -170,9 +170,11 @@ class Client:
 
     def _attempt(self, url: str, content: Mapping[str, object], tokens: int | None, trial: bool) -> Any:
         with self.gate.passed(), nullcontext() if tokens is None else self.meter.paid(tokens):
+            started = time.perf_counter()
             found = self._content(self._send("POST", url, content), trial=trial)
         if tokens is not None:
-            self.meter.answered(found.get("usage") if isinstance(found, Mapping) else None, tokens)
+            usage = found.get("usage") if isinstance(found, Mapping) else None
+            self.meter.answered(usage, tokens, time.perf_counter() - started)
         return found
 
     def _send(self, method: str, url: str, content: Mapping[str, object] | None) -> httpx.Response:

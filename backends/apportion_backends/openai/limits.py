@@ -35,20 +35,27 @@ class Meter:
         price: what the server charges, if it is known.
 
     Attributes:
+        price: the same.
         requests: requests that were sent, retries included.
         tokens: tokens that the model read and wrote, as the server counts them, or else as they were sent.
     """
 
     def __init__(self, max_requests: int | None = None, price: Price | None = None) -> None:
         self.requests = self.tokens = 0
-        self._max_requests, self._price = max_requests, price
+        self._max_requests, self.price = max_requests, price
         self._expected = 0
+        self._seconds, self._answers = 0.0, 0
         self._lock = threading.Lock()
 
     @property
     def cost(self) -> float:
         """What the tokens cost so far; 0 if no price is known."""
-        return 0.0 if self._price is None else self.tokens * self._price.per_million / MILLION
+        return 0.0 if self.price is None else self.tokens * self.price.per_million / MILLION
+
+    @property
+    def pace(self) -> float:
+        """Mean seconds from a request to its answer."""
+        return self._seconds / max(1, self._answers)
 
     @contextmanager
     def paid(self, tokens: int) -> Iterator[None]:
@@ -67,18 +74,19 @@ class Meter:
             with self._lock:
                 self._expected -= tokens
 
-    def answered(self, usage: object, sent: int) -> None:
-        """Count the tokens of an answer."""
+    def answered(self, usage: object, sent: int, seconds: float) -> None:
+        """Count the tokens of an answer, and the seconds that it took."""
         total = usage.get("total_tokens") if isinstance(usage, Mapping) else None
         with self._lock:
             self.tokens += total if type(total) is int and total > 0 else sent
+            self._seconds, self._answers = self._seconds + seconds, self._answers + 1
 
     def _check(self, tokens: int) -> None:
         if self._max_requests is not None and self.requests >= self._max_requests:
             raise ServerError(
                 f"The limit of {counted(self._max_requests, 'request')} is reached (max_requests). Raise it to go on."
             )
-        price = self._price
+        price = self.price
         if price is None or price.most is None:
             return
         then = (self.tokens + self._expected + tokens) * price.per_million / MILLION

@@ -108,6 +108,17 @@ class ServerSession:
         """Scores by which caches know the model again."""
         return self._traits.likeness
 
+    @property
+    def pace(self) -> float:
+        """Mean seconds of a request so far."""
+        return self.client.meter.pace
+
+    @property
+    def price(self) -> float | None:
+        """Price of a million tokens, if it is known."""
+        price = self.client.meter.price
+        return None if price is None else price.per_million
+
     def row_bytes(self, prefix: int, suffix: int, targets: int) -> int:
         """Memory of a row in a request and its answer."""
         return ROW_BYTES * (prefix + suffix + targets)

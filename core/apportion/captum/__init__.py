@@ -20,6 +20,7 @@ from apportion.captum.perturbation_methods import (
 from apportion.captum.provider import RemoteLLMProvider, VLLMProvider
 from apportion.captum.remote import RemoteLLMAttribution
 from apportion.captum.result import LLMAttributionResult
+from apportion.captum.served import ServerProvider
 from apportion.captum.surrogate import (
     SkLearnLasso,
     SkLearnLinearModel,
@@ -51,6 +52,7 @@ __all__ = [
     "ProductBaselines",
     "RemoteLLMAttribution",
     "RemoteLLMProvider",
+    "ServerProvider",
     "ShapleyValueSampling",
     "ShapleyValues",
     "SkLearnLasso",

@@ -20,10 +20,11 @@ class Explainers:
     Args:
         model: the model.
         tokenizer: its tokenizer.
+        opened: an explainer of the model that is open already.
     """
 
-    def __init__(self, model: Any, tokenizer: Any) -> None:
-        self._model, self._tokenizer = model, tokenizer
+    def __init__(self, model: Any, tokenizer: Any, opened: Explainer | None = None) -> None:
+        self._model, self._tokenizer, self._given = model, tokenizer, opened
         self._opened: dict[tuple[bool, int | None], Explainer | None] = {}
 
     def get(self, *, show_progress: bool = False, processor: FunctionProcessor | None = None) -> Explainer | None:
@@ -33,6 +34,8 @@ class Explainers:
             show_progress: show a progress bar.
             processor: makes the model's arguments of pictures.
         """
+        if self._given is not None:
+            return self._given
         key = (show_progress, None if processor is None else id(processor))
         if key not in self._opened:
             try:

@@ -9,12 +9,14 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from apportion.captum.explainers import Explainers
 from apportion.captum.inputs import InterpretableInput
 from apportion.captum.llm_attribution import DEFAULT_GEN_ARGS, LLMAttribution
 from apportion.captum.perturbation_methods import PerturbationAttribution
 from apportion.captum.provider import RemoteLLMProvider
 from apportion.captum.refusals import require
 from apportion.captum.scoring import Inspect
+from apportion.captum.served import ServerProvider
 
 __all__ = ["RemoteLLMAttribution"]
 
@@ -30,6 +32,8 @@ class _PlaceholderModel:
 
 class RemoteLLMAttribution(LLMAttribution):
     """Attribution of a remote model, by perturbation; the provider is asked once for each distinct prompt.
+
+    A ``ServerProvider`` is asked for many prompts at once.
 
     Args:
         attr_method: a method, made with ``RemoteLLMAttribution.placeholder_model``.
@@ -49,6 +53,13 @@ class RemoteLLMAttribution(LLMAttribution):
     ) -> None:
         super().__init__(attr_method, tokenizer, attr_target)
         self.provider = provider
+        if isinstance(provider, ServerProvider):
+            self.explainers = Explainers(self.model, tokenizer, opened=provider.explainer)
+
+    def scores_in_batches(self) -> bool:
+        """Return whether the provider scores several prompts at once, as the forward function scores one."""
+        own = type(self)._forward_func is RemoteLLMAttribution._forward_func
+        return own and isinstance(self.provider, ServerProvider)
 
     def _get_target_tokens(
         self,

@@ -49,6 +49,8 @@ class DatasetCost:
         seconds: duration in seconds, of rows one by one; rows at once share batches, and take less.
         batch_bytes: upper estimate of the memory of the largest batch of a row, in bytes; ``None`` if unknown.
         model_bytes: memory of the weights in bytes; ``None`` if unknown.
+        requests: number of requests to a server; 0 for a model on this machine.
+        price: price of the tokens to forward; ``None`` if it is not known.
         at_most: true if evaluations depend on values found during the run. They are then a maximum, and tokens and time
             those of a run that may well cost as much.
     """
@@ -62,12 +64,14 @@ class DatasetCost:
     batch_bytes: int | None
     model_bytes: int | None
     at_most: bool
+    requests: Total = Total(0, 0, 0)
+    price: Total | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain Python values; counts are whole numbers."""
         counts = {
             name: {key: round(value) for key, value in asdict(getattr(self, name)).items()}
-            for name in ("evaluations", "forwarded_tokens")
+            for name in ("evaluations", "forwarded_tokens", "requests")
         }
         return {**asdict(self), **counts}
 
@@ -88,7 +92,9 @@ class DatasetCost:
             ("rows", f"{self.rows:,} to attribute{how}"),
             *failing,
             ("evaluations", self._text(self.evaluations, "{:,.0f}".format, "at most") + " distinct prompts"),
+            *([("requests", self._text(self.requests, "{:,.0f}".format))] if self.requests.most else []),
             ("tokens", self._text(self.forwarded_tokens, "{:,.0f}".format) + " to forward"),
+            *([("price", self._text(self.price, "{:.4g}".format))] if self.price is not None else []),
             (
                 "time",
                 self._text(self.seconds, duration) + " for one row after the other; less where rows share batches",
@@ -165,6 +171,8 @@ def cost_of_rows(
         batch_bytes=max(known) if len(known) == len(batches) else None,
         model_bytes=next(iter(costs.values())).model_bytes,
         at_most=any(cost.at_most for cost in costs.values()),
+        requests=total("requests"),
+        price=None if any(cost.price is None for cost in costs.values()) else total("price"),
     )
 
 

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from apportion.errors import InputError, ModelError, shown
 from apportion.protocols.model import ModelSpec
 
-__all__ = ["ALIASES", "files_of", "is_url", "model_spec"]
+__all__ = ["ALIASES", "check_address", "files_of", "is_url", "model_spec"]
 
 ALIASES = ("smollm2", "shapes")
 """Names of models that apportion fetches, or brings along."""
@@ -62,6 +63,7 @@ def model_spec(
             )
         return ModelSpec(_name_of(model), tokenizer, processor, objects=model)
     if isinstance(model, str | Path):
+        check_address(str(model))
         if not str(model):
             raise InputError("The name of the model is an empty string. Write 'smollm2' for the demo model.")
         return ModelSpec(str(model), tokenizer, processor, allow_missing=allow_missing)
@@ -77,6 +79,19 @@ def model_spec(
 def is_url(source: str) -> bool:
     """True if a source is an address, such as that of a server, and not a name or file."""
     return "://" in source
+
+
+def check_address(source: str) -> None:
+    """Refuse an address with a password, which would appear in results; the message does not show it.
+
+    Raises:
+        InputError: it has one.
+    """
+    if is_url(source) and "@" in urlsplit(source).netloc:
+        raise InputError(
+            "An address must not hold a name or password, because results show it. The backend 'openai' takes a key "
+            "from the environment variable APPORTION_API_KEY, or from a file (key_file=)."
+        )
 
 
 def files_of(source: str) -> tuple[str, Mapping[str, Any]]:

@@ -56,6 +56,8 @@ class Cost:
         target_end: why a target that the model wrote ends where it does, as in ``Provenance``; ``None`` if the target
             was given.
         encoded_media: number of media, such as pictures, that the model would encode.
+        requests: number of requests to a server; 0 for a model on this machine.
+        price: price of the tokens to forward, in the currency of the session's price; ``None`` if it has none.
     """
 
     method: str
@@ -74,6 +76,8 @@ class Cost:
     measured: str = ""
     target_end: str | None = None
     encoded_media: int = 0
+    requests: int = 0
+    price: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain Python values."""
@@ -115,7 +119,8 @@ class Cost:
     def lines(self) -> list[tuple[str, str]]:
         """Labels and formatted values."""
         most, about = ("at most ", "up to about ") if self.at_most else ("", "")
-        batches = f"{about}{counted(self.batches, 'batch', 'batches')}"
+        sent = counted(self.requests, "request") if self.requests else counted(self.batches, "batch", "batches")
+        batches = f"{about}{sent}"
         target = counted(self.target_tokens, "target token")
         if self.target_end is not None:
             target += ", written by the model" + (" and cut off" if self.target_end == "limit" else "")
@@ -125,6 +130,7 @@ class Cost:
             ("prompt", f"{counted(self.features, 'feature')}, {target}"),
             ("evaluations", f"{most}{counted(self.evaluations, 'distinct prompt')} in {batches}"),
             ("tokens", f"{about}{counted(self.forwarded_tokens, 'token')} to forward" + self._saved()),
+            *([("price", f"{about or 'about '}{self.price:.4g}")] if self.price is not None else []),
             *([("media", f"{about}{counted(self.encoded_media, 'picture')} to encode")] if self.encoded_media else []),
             ("time", f"{about or 'about '}{duration(self.seconds)}{rate}"),
             *([("measured", self.measured)] if self.measured else []),
@@ -158,6 +164,7 @@ def estimate_cost(request: Request, scorer: Scorer, game: Callable[[Ask], Game],
     tokens, evaluations = rehearsal.tokens, rehearsal.evaluations
     rate = tokens / reading if reading else 0.0
     steps, prompts = rows_to_read(request)
+    price: float | None = getattr(scorer.session, "price", None)
     more = sum(len(row.read) for row in steps)
     adaptive = bool(getattr(request.method, "adaptive", False))
     if adaptive and request.budget is not None:
@@ -181,6 +188,8 @@ def estimate_cost(request: Request, scorer: Scorer, game: Callable[[Ask], Game],
         measured=measured,
         target_end=request.target.end,
         encoded_media=rehearsal.encoded_media,
+        requests=rehearsal.requests + (len(steps) if rehearsal.requests else 0),
+        price=None if price is None else price * (tokens + more) / 1e6,
     )
 
 

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from apportion.protocols.backend import Session
 from apportion.protocols.row import ModelInput
 from apportion.runs.calibration import Probe, Speed, growing_probes, measured
 from apportion.runs.rehearsed_inside import RehearsedInside
@@ -75,6 +76,11 @@ class Rehearsal:
         return sum(len(plan.batches) for plan in self.plans) + self._inside.forwards
 
     @property
+    def requests(self) -> int:
+        """Number of batches that are paid for."""
+        return sum(len(plan.batches) for plan in self.plans if plan.layout.metered)
+
+    @property
     def spent(self) -> float:
         """Seconds that the model has computed so far; ``timed`` counts them again as a part of the run."""
         return self._inside.spent
@@ -91,6 +97,8 @@ class Rehearsal:
     def timed(self) -> tuple[float, str]:
         """Estimate the time that the model takes to read everything, and describe how it was measured."""
         read, described = 0.0, ""
+        if self._scorer is not None and self.requests:
+            return _paced(self._scorer.session, self.requests)
         if self._scorer is not None:
             read, described = _Trials(self._scorer, self.plans).timed()
         inner, how = self._inside.timed()
@@ -115,6 +123,12 @@ class Rehearsal:
         early = [1 - common_prefix(ids, self._whole) / len(self._whole) for ids in prompts]
         draws = torch.rand(len(prompts), outputs, generator=self._draw, dtype=torch.float64)
         return -0.5 - (0.1 + torch.tensor(early, dtype=torch.float64)[:, None]) * draws
+
+
+def _paced(session: Session, requests: int) -> tuple[float, str]:
+    """Time of requests that are not tried, from those that the session has made so far."""
+    pace = float(getattr(session, "pace", 0.0))
+    return -(-requests // session.layout.lanes) * pace, "from earlier requests, which may be shorter; none was sent"
 
 
 class _Trials:

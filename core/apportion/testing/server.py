@@ -146,8 +146,7 @@ class CompletionsServer:
         """The fault that a request meets."""
         with self._lock:
             for place, (fault, end) in enumerate(self._faults):
-                prompts = content.get("prompt") or content.get("input_ids") if isinstance(content, Mapping) else None
-                if path.endswith(end) and not (fault.several and len(prompts or ()) < 2):
+                if path.endswith(end) and not (fault.several and _prompts_in(content) < 2):
                     return self._faults.pop(place)[0]
         return None
 
@@ -168,6 +167,11 @@ class CompletionsServer:
                 found += self.session.log_probs(ScoringBatch((row,))).double().tolist()
             return found
 
+    def ids_of(self, text: str) -> list[int]:
+        """The tokens of a text."""
+        assert self.tokenizer is not None, "The server has no tokenizer."
+        return [*self.tokenizer(text)["input_ids"]]
+
     def written(self, ids: Sequence[int], count: int) -> tuple[int, ...]:
         """The tokens that follow a prompt."""
         if not isinstance(self.session, GenerateSession):
@@ -187,6 +191,12 @@ class CompletionsServer:
         finally:
             with self._lock:
                 self._under_way -= 1
+
+
+def _prompts_in(content: Any) -> int:
+    """Number of prompts in a request."""
+    prompts = content.get("prompt") or content.get("input_ids") if isinstance(content, Mapping) else None
+    return len(prompts) if isinstance(prompts, list) and isinstance(prompts[0], list) else 1
 
 
 class _Listener(ThreadingHTTPServer):

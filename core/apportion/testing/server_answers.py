@@ -106,7 +106,7 @@ class _SGLang(_Common):
             return super().answer(server, path, content)
         given = content["input_ids"]
         prompts = given if isinstance(given[0], list) else [given]
-        answers = []
+        answers: list[dict[str, Any]] = []
         for i, ids in enumerate(prompts):
             meta: dict[str, Any] = {"prompt_tokens": len(ids)}
             if content.get("return_logprob"):
@@ -131,13 +131,8 @@ ENGINES: Mapping[str, Engine] = {"vllm": _VLLM(), "openai": _OpenAI(), "sglang":
 
 def _prompts(server: CompletionsServer, given: Any) -> list[list[int]]:
     """Prompts as ids: one or several, as ids or texts."""
-    if isinstance(given, str) or (given and isinstance(given[0], int)):
-        given = [given]
-    found = []
-    for one in given:
-        assert server.tokenizer is not None or not isinstance(one, str)
-        found.append(list(server.tokenizer(one)["input_ids"]) if isinstance(one, str) else list(one))  # type: ignore[misc]
-    return found
+    several = [given] if isinstance(given, str) or (given and isinstance(given[0], int)) else given
+    return [server.ids_of(one) if isinstance(one, str) else [*one] for one in several]
 
 
 def _tokens(server: CompletionsServer, path: str, content: Mapping[str, Any]) -> dict[str, Any]:
