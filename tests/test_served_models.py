@@ -121,6 +121,24 @@ def test_lanes_send_requests_at_once(session: ap.Session) -> None:
         assert server.most_at_once == 6
 
 
+def test_beginnings_that_a_server_keeps_are_read_once(session: ap.Session) -> None:
+    beginning = "It was a long and dark night in the old house on the hill. " * 3
+    prompt = ap.Template(f"{beginning}{{who}} went {{where}}", {"who": "Sam", "where": "out"})
+    with (
+        CompletionsServer(session, session.tokenizer, keeps_prefixes=True) as server,
+        explain(server) as there,
+        here() as local,
+    ):
+        for target, asked in (([7], [1, 3]), ([7, 9], [4, 4]), ([5] * 40, [4])):
+            before = len(server.received)
+            ours, theirs = (one.attribute(prompt, target, method="shapley") for one in (there, local))
+            np.testing.assert_allclose(ours.token_values, theirs.token_values, atol=1e-9)
+            assert [len(one.content["prompt"]) for one in server.received[before:]] == asked
+        before = len(server.received)
+        there.attribute(prompt, [11], method="shapley")
+        assert [len(one.content["prompt"]) for one in server.received[before:]] == [4], "The beginning is kept."
+
+
 def test_no_torch_module_and_no_weights(server: CompletionsServer) -> None:
     with explain(server) as explainer:
         assert not hasattr(explainer.session, "model") and explainer.session.info.weights_bytes is None

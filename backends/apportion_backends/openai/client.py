@@ -117,6 +117,14 @@ class Client:
         except _PassingError as again:
             raise ServerError(f"The server at {self.address.base} does not answer: {again}.") from None
 
+    def text(self, url: str) -> str:
+        """The text at an address; empty if the server has none there, or does not answer."""
+        try:
+            response = self._send("GET", url, None)
+        except _PassingError:
+            return ""
+        return response.text if response.status_code == 200 else ""
+
     def post(self, url: str, content: Mapping[str, object], tokens: int | None, *, trial: bool = False) -> Any:
         """What the server answers to a request.
 

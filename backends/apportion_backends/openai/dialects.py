@@ -18,7 +18,18 @@ from typing import Any, Protocol
 from apportion.protocols.row import Row
 from apportion_backends.openai.address import Address
 
-__all__ = ["DIALECTS", "BadAnswerError", "Dialect", "Echo", "LogProbs", "PromptLogProbs", "SGLang", "named_ids"]
+__all__ = [
+    "DIALECTS",
+    "BadAnswerError",
+    "Dialect",
+    "Echo",
+    "LogProbs",
+    "PromptLogProbs",
+    "SGLang",
+    "choices_of",
+    "named_ids",
+    "number_of",
+]
 
 LogProbs = tuple[float, ...]
 
@@ -69,7 +80,7 @@ class PromptLogProbs:
         """The entries of the target's ids at its places."""
         return [
             self._of_row(choice.get("prompt_logprobs"), row)
-            for choice, row in zip(_choices(answer, len(rows)), rows, strict=True)
+            for choice, row in zip(choices_of(answer, len(rows)), rows, strict=True)
         ]
 
     def _of_row(self, entries: Any, row: Row) -> LogProbs:
@@ -83,7 +94,7 @@ class PromptLogProbs:
             if place and not (isinstance(entry, Mapping) and str(token) in entry):
                 raise BadAnswerError(f"prompt_logprobs without token {token} at place {place}")
         found = (entries[len(row.prompt) + i][str(token)] for i, token in enumerate(row.target))
-        return tuple(_number(one.get("logprob") if isinstance(one, Mapping) else None) for one in found)
+        return tuple(number_of(one.get("logprob") if isinstance(one, Mapping) else None) for one in found)
 
 
 class SGLang:
@@ -124,7 +135,7 @@ class SGLang:
         for entry, token in zip(last, row.target, strict=True):
             if not isinstance(entry, list | tuple) or len(entry) < 2 or entry[1] != token:
                 raise BadAnswerError(f"input_token_logprobs of {entry!r:.60} instead of token {token}")
-        return tuple(_number(entry[0]) for entry in last)
+        return tuple(number_of(entry[0]) for entry in last)
 
 
 class Echo:
@@ -142,7 +153,7 @@ class Echo:
 
     def read(self, answer: Any, rows: Sequence[Row]) -> list[LogProbs]:
         """The numbers at the places of the target."""
-        choices = _choices(answer, len(rows))
+        choices = choices_of(answer, len(rows))
         lengths = [len(row.prompt) + len(row.target) for row in rows]
         usage = answer.get("usage")
         read = usage.get("prompt_tokens") if isinstance(usage, Mapping) else None
@@ -163,7 +174,7 @@ class Echo:
         # Without ids and counts, a token that the server put before the prompt could not be told from a written one.
         if not len(ids) <= len(numbers) <= len(ids) + 1 or (named is None and not counted):
             raise BadAnswerError(f"token_logprobs of {len(numbers)} tokens instead of {len(ids)}, and one written")
-        return tuple(_number(one) for one in numbers[len(row.prompt) : len(ids)])
+        return tuple(number_of(one) for one in numbers[len(row.prompt) : len(ids)])
 
 
 DIALECTS: tuple[Dialect, ...] = (PromptLogProbs(), SGLang(), Echo())
@@ -179,8 +190,12 @@ def _completion(model: str, rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _choices(answer: Any, count: int) -> list[Mapping[str, Any]]:
-    """The choices of an answer in the order of the prompts."""
+def choices_of(answer: Any, count: int) -> list[Mapping[str, Any]]:
+    """The choices of an answer in the order of the prompts.
+
+    Raises:
+        BadAnswerError: they are not all there.
+    """
     choices = answer.get("choices") if isinstance(answer, Mapping) else None
     if not isinstance(choices, list) or not all(isinstance(one, Mapping) for one in choices):
         raise BadAnswerError("no choices")
@@ -198,7 +213,12 @@ def named_ids(tokens: Any) -> list[int] | None:
     return [int(number) for _, _, number in parts] if all(number.isdigit() for _, _, number in parts) else None
 
 
-def _number(found: object) -> float:
+def number_of(found: object) -> float:
+    """A log-probability in an answer.
+
+    Raises:
+        BadAnswerError: it is none.
+    """
     if not isinstance(found, int | float) or isinstance(found, bool) or found != found or found > 1e-3:
         raise BadAnswerError(f"{found!r:.40} in place of a log-probability")
     return float(found)

@@ -10,6 +10,7 @@ from apportion.protocols.backend import Likeness
 from apportion.protocols.row import Row
 from apportion_backends.openai.client import Client, RefusedError
 from apportion_backends.openai.dialects import DIALECTS, BadAnswerError, Dialect, LogProbs
+from apportion_backends.openai.prefix_reuse import PrefixReuse
 
 __all__ = ["PROBE", "Served", "Traits", "asked", "changed", "served_model", "traits_of"]
 
@@ -46,6 +47,7 @@ class Traits:
         likeness: scores of a row by which the model is known again.
         noise: largest difference between two answers about that row, in nats.
         notes: sentences for results.
+        reuse: another way for rows that begin alike, where the server keeps beginnings; ``None`` if it does not.
     """
 
     dialect: Dialect
@@ -53,6 +55,7 @@ class Traits:
     likeness: Likeness
     noise: float
     notes: tuple[str, ...]
+    reuse: PrefixReuse | None = None
 
 
 def served_model(client: Client, name: str | None) -> Served:
@@ -141,10 +144,11 @@ def asked(client: Client, model: str, dialect: Dialect, rows: Sequence[Row], *, 
 def _measured(client: Client, model: str, dialect: Dialect, rows: tuple[Row, Row], alone: LogProbs) -> Traits:
     """Ask for both rows together, and compare."""
     long, short = rows
-    several, noise, notes = True, 0.0, []
+    several, noise, notes = True, 0.0, list[str]()
+    together: list[LogProbs] = []
     try:
-        _, together = asked(client, model, dialect, [short, long], trial=True)
-        noise = max(abs(a - b) for a, b in zip(alone, together, strict=True))
+        together = asked(client, model, dialect, [short, long], trial=True)
+        noise = max(abs(a - b) for a, b in zip(alone, together[1], strict=True))
     except (RefusedError, BadAnswerError) as error:
         several = False
         notes.append(f"one prompt in each request, because the server does not take several ({error})")
@@ -153,8 +157,11 @@ def _measured(client: Client, model: str, dialect: Dialect, rows: tuple[Row, Row
             f"the server's numbers depend on what it computes at the same time: the same row differed by {noise:.2g} "
             "nats between two requests"
         )
-    likeness = Likeness(long, alone, max(LEAST_TOLERANCE, TIMES_NOISE * noise))
-    return Traits(dialect, several, likeness, noise, tuple(notes))
+    tolerance = max(LEAST_TOLERANCE, TIMES_NOISE * noise)
+    reuse = None
+    if several and dialect.name == "prompt_logprobs":
+        reuse = PrefixReuse.found(client, model, short, together[0], max(ROUNDING, TIMES_NOISE * noise))
+    return Traits(dialect, several, Likeness(long, alone, tolerance), noise, tuple(notes), reuse)
 
 
 def changed(before: Traits, now: LogProbs) -> bool:

@@ -182,7 +182,10 @@ class ServerSession:
 
     def _scored(self, rows: Sequence[Row]) -> list[LogProbs]:
         """Scores of rows; if the server refuses some of them, the others are asked for again without them."""
+        reuse = self._traits.reuse
         try:
+            if reuse is not None and reuse.pays(rows):
+                return reuse(rows)
             return asked(self.client, self._served.name, self._traits.dialect, rows)
         except BadAnswerError as error:
             raise ServerError(

@@ -74,6 +74,7 @@ class CompletionsServer:
         context_length: as the list of models says.
         seconds_per_token: time that a request takes for each token, in place of the session: scores are then made up.
         slots: requests that are computed at once; others wait.
+        keeps_prefixes: say, as vLLM does, that beginnings of prompts are kept.
 
     Attributes:
         received: requests so far.
@@ -92,7 +93,9 @@ class CompletionsServer:
         context_length: int | None = 512,
         seconds_per_token: float = 0.0,
         slots: int = 1,
+        keeps_prefixes: bool = False,
     ) -> None:
+        self.keeps_prefixes = keeps_prefixes
         self.session, self.tokenizer = session, tokenizer
         self.engine: Engine = ENGINES[engine]
         self.name, self.key, self.context_length = name, key, context_length

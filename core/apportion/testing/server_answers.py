@@ -34,6 +34,8 @@ class _Common:
             return 200, {"object": "list", "data": [{**model, **length}]}
         if path in ("/tokenize", "/detokenize") and server.tokenizer is not None:
             return 200, _tokens(server, path, content)
+        if path == "/metrics" and server.keeps_prefixes:
+            return 200, 'vllm:cache_config_info{block_size="16",enable_prefix_caching="True"} 1.0'
         if path == "/v1/completions":
             return self._completions(server, content)
         return 404, {"detail": "Not Found"}
@@ -67,6 +69,10 @@ class _VLLM(_Common):
 
     def choice(self, server: CompletionsServer, ids: Sequence[int], content: Mapping[str, Any]) -> dict[str, Any]:
         """With ``prompt_logprobs``: the token itself, and the likeliest one where that is another."""
+        if content.get("logprob_token_ids") is not None:
+            scores = [server.scores([[*ids, token]])[0][-1] for token in content["logprob_token_ids"]]
+            named = {f"token_id:{t}": s for t, s in zip(content["logprob_token_ids"], scores, strict=True)}
+            return {"text": "", "logprobs": {"tokens": ["token_id:1"], "top_logprobs": [{"token_id:1": -0.1, **named}]}}
         if content.get("prompt_logprobs") is None:
             return super().choice(server, ids, content)
         (scores,) = server.scores([ids])
