@@ -122,10 +122,10 @@ def test_lanes_send_requests_at_once(session: ap.Session) -> None:
 
 
 def test_beginnings_that_a_server_keeps_are_read_once(session: ap.Session) -> None:
-    beginning = "It was a long and dark night in the old house on the hill. " * 3
+    beginning = "It was a long and dark night in the old house on the hill. " * 5
     prompt = ap.Template(f"{beginning}{{who}} went {{where}}", {"who": "Sam", "where": "out"})
     with (
-        CompletionsServer(session, session.tokenizer, keeps_prefixes=True) as server,
+        CompletionsServer(session, session.tokenizer, keeps_prefixes=True, context_length=None) as server,
         explain(server) as there,
         here() as local,
     ):
