@@ -131,8 +131,8 @@ def test_auto_takes_who_claims_the_model(echo_installed: None) -> None:
         assert explainer.session.info.backend == "echo"
     with ap.Explainer((tiny.model(), tiny.tokenizer()), progress=False) as explainer:
         assert explainer.session.info.backend == "torch"
-    with pytest.raises(ap.ModelError, match="No installed backend opens the address of a server: https://nowhere"):
-        ap.Explainer("https://nowhere.example/v1")
+    with pytest.raises(ap.ModelError, match="No installed backend opens the address of a server: grpc://nowhere"):
+        ap.Explainer("grpc://nowhere.example/v1")
     with pytest.raises(ap.ModelError, match="opens the model 'echo://', not 'other'"):
         ap.Explainer("other", backend="echo")
     with pytest.raises(ap.ModelError, match="is the address of a server"):
@@ -825,7 +825,7 @@ def test_what_a_backend_says_of_why_it_was_passed_over_is_not_lost() -> None:
             register("raising", Raising, summary="for a test")
 
     with pytest.raises(ap.ModelError, match=r"its claims\(\) failed \(ValueError\('no idea'\)\)"):
-        ap.Explainer("https://nowhere.example", plugins=[Plugin()])
+        ap.Explainer("grpc://nowhere.example", plugins=[Plugin()])
 
 
 @pytest.mark.parametrize(

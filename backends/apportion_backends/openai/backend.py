@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
@@ -69,7 +71,8 @@ class OpenAIBackend:
 
         Args:
             spec: the address of its API, such as ``http://localhost:8000/v1``, and the tokenizer: an object, a hub id
-                or a folder. Without one, the server's own is used, where it shows it.
+                or a folder. Without one, that of the folder or hub id that the server names is used, if it is on this
+                machine, or else the server's own, where it shows it.
             device: ``None``; the server decides.
             dtype: ``None``; the server decides.
             memory_budget: bytes that a request and its answer may take; ``None`` for 256 MiB.
@@ -145,6 +148,12 @@ def _tokenizer(client: Client, served: Served, spec: ModelSpec) -> tuple[PreTrai
         theirs = tokens_by_server(client, served.name, PROBE)
     except RefusedError:
         theirs = None
+    if spec.tokenizer is None and theirs is not None and _at_hand(served.root):
+        # The folder or hub id that the server names is on this machine, too.
+        with suppress(ModelError):  # the folder may hold no tokenizer
+            own = open_tokenizer(spec, default=served.root)
+            if list(own(PROBE)["input_ids"]) == theirs:
+                return own, ()
     if spec.tokenizer is None:
         if theirs is None:
             raise ModelError(
@@ -164,6 +173,19 @@ def _tokenizer(client: Client, served: Served, spec: ModelSpec) -> tuple[PreTrai
             f"server into {theirs[:6]}…. Leave it out to have the server's."
         )
     return tokenizer, ()
+
+
+def _at_hand(root: str) -> bool:
+    """True if a folder or hub id can be opened without a download."""
+    if not root or Path(root).is_dir():
+        return bool(root)
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return isinstance(try_to_load_from_cache(root, "tokenizer_config.json"), str)
+    except HFValidationError:
+        return False
 
 
 def _price(price: float | None, max_cost: float | None) -> Price | None:

@@ -65,7 +65,7 @@ class _PassingError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long a request is tried.
+    """Time for which a request is tried.
 
     Attributes:
         timeout: seconds that the server may take to answer.
@@ -106,7 +106,7 @@ class Client:
         return 0.0 if self._in_flight else time.monotonic() - self._last
 
     def get(self, url: str) -> Any:
-        """What the server answers at an address, tried once; nothing is counted.
+        """The JSON at an address, tried once; nothing is counted.
 
         Raises:
             RefusedError: the server refuses it, or has nothing there.
@@ -126,7 +126,7 @@ class Client:
         return response.text if response.status_code == 200 else ""
 
     def post(self, url: str, content: Mapping[str, object], tokens: int | None, *, trial: bool = False) -> Any:
-        """What the server answers to a request.
+        """The JSON that answers a request.
 
         Args:
             url: where to send it.

@@ -47,7 +47,7 @@ class Dialect(Protocol):
         ...
 
     def url(self, address: Address) -> str:
-        """Where to send requests."""
+        """The address to send requests to."""
         ...
 
     def content(self, model: str, rows: Sequence[Row]) -> dict[str, Any]:

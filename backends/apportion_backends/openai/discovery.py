@@ -30,16 +30,18 @@ class Served:
         name: the name that requests give.
         context_length: maximum number of tokens of prompt and target together; ``None`` if the server does not say.
         about: what else the server says of it that stays the same, for fingerprints.
+        root: hub id or folder that the server took it from; empty if it does not say.
     """
 
     name: str
     context_length: int | None
     about: str
+    root: str
 
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """How a server scores.
+    """The way in which a server scores.
 
     Attributes:
         dialect: the way to ask for log-probabilities.
@@ -90,7 +92,8 @@ def served_model(client: Client, name: str | None) -> Served:
     length = found.get("max_model_len")
     # A token is written after each row, and it needs a place.
     context = length - 1 if type(length) is int and length > 1 else None
-    return Served(str(found["id"]), context, f"{found['id']} {found.get('root')} {found.get('owned_by')}")
+    about = f"{found['id']} {found.get('root')} {found.get('owned_by')}"
+    return Served(str(found["id"]), context, about, str(found.get("root") or ""))
 
 
 def probe_rows(ids: Sequence[int]) -> tuple[Row, Row]:

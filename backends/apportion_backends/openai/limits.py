@@ -16,7 +16,7 @@ MILLION = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What a server charges, in any currency.
+    """Price of a server, in any currency.
 
     Attributes:
         per_million: price of a million tokens that the model reads or writes.
@@ -44,18 +44,18 @@ class Meter:
         self.requests = self.tokens = 0
         self._max_requests, self.price = max_requests, price
         self._expected = 0
-        self._seconds, self._answers = 0.0, 0
+        self._seconds = 0.0
         self._lock = threading.Lock()
 
     @property
     def cost(self) -> float:
-        """What the tokens cost so far; 0 if no price is known."""
+        """Price of the tokens so far; 0 if no price is known."""
         return 0.0 if self.price is None else self.tokens * self.price.per_million / MILLION
 
     @property
     def pace(self) -> float:
-        """Mean seconds from a request to its answer."""
-        return self._seconds / max(1, self._answers)
+        """Seconds from requests to their answers, for each token."""
+        return self._seconds / max(1, self.tokens)
 
     @contextmanager
     def paid(self, tokens: int) -> Iterator[None]:
@@ -79,7 +79,7 @@ class Meter:
         total = usage.get("total_tokens") if isinstance(usage, Mapping) else None
         with self._lock:
             self.tokens += total if type(total) is int and total > 0 else sent
-            self._seconds, self._answers = self._seconds + seconds, self._answers + 1
+            self._seconds += seconds
 
     def _check(self, tokens: int) -> None:
         if self._max_requests is not None and self.requests >= self._max_requests:

@@ -83,7 +83,7 @@ class ServerSession:
         self._info = SessionInfo(
             backend="openai",
             device=client.address.host,
-            dtype="the server's",
+            dtype="server's dtype",
             context_length=served.context_length,
             memory_budget=memory_budget,
             vocabulary=len(tokenizer),
@@ -110,7 +110,7 @@ class ServerSession:
 
     @property
     def pace(self) -> float:
-        """Mean seconds of a request so far."""
+        """Seconds for each token that the server read so far."""
         return self.client.meter.pace
 
     @property

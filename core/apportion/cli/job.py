@@ -22,6 +22,7 @@ from apportion.cli.prompting import build_prompt
 from apportion.cli.row_checks import check_contrast
 from apportion.files import file_to_write
 from apportion.hooks.manager import installed_plugins
+from apportion.models.spec import check_address
 from apportion.options import check_options
 
 if TYPE_CHECKING:
@@ -116,6 +117,7 @@ def job_without_prompt(
 
 def _check_names(job: Job) -> None:
     """Refuse unknown names before a model is loaded: a typo should not cost that time."""
+    check_address(job.explainer["model"])
     plugins = installed_plugins()
     for function in (job.call["target_fn"], *(name for name, _ in job.call["step_scores"] or ())):
         plugins["targets"].get(function)

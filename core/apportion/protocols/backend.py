@@ -235,7 +235,7 @@ class Session(Protocol):
       has the capability ``IMAGES``, and else none.
     - ``media_refusal``: ``str``, the reason why it does not read pictures though the model has a processor; else empty.
     - ``likeness``: a ``Likeness``, for a model that nobody can hash, such as one behind a server.
-    - ``pace``: ``float``, mean seconds of the batches so far, and ``price``: ``float | None``, what a million tokens
+    - ``pace``: ``float``, seconds for each token read so far, and ``price``: ``float | None``, what a million tokens
       cost; for estimates of batches that are ``metered``.
     - ``interrupt()``: called after Ctrl-C, from the thread that waits for the lanes; ``log_probs`` then ends soon.
     - ``encoded_media``: ``int``, number of media that it has encoded since it was opened, each time anew.

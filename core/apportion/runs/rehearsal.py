@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from apportion.protocols.backend import Session
 from apportion.protocols.row import ModelInput
 from apportion.runs.calibration import Probe, Speed, growing_probes, measured
 from apportion.runs.rehearsed_inside import RehearsedInside
@@ -98,7 +97,8 @@ class Rehearsal:
         """Estimate the time that the model takes to read everything, and describe how it was measured."""
         read, described = 0.0, ""
         if self._scorer is not None and self.requests:
-            return _paced(self._scorer.session, self.requests)
+            pace = float(getattr(self._scorer.session, "pace", 0.0))
+            return pace * self.tokens, "from earlier requests, whose prompts are short; none was sent"
         if self._scorer is not None:
             read, described = _Trials(self._scorer, self.plans).timed()
         inner, how = self._inside.timed()
@@ -123,12 +123,6 @@ class Rehearsal:
         early = [1 - common_prefix(ids, self._whole) / len(self._whole) for ids in prompts]
         draws = torch.rand(len(prompts), outputs, generator=self._draw, dtype=torch.float64)
         return -0.5 - (0.1 + torch.tensor(early, dtype=torch.float64)[:, None]) * draws
-
-
-def _paced(session: Session, requests: int) -> tuple[float, str]:
-    """Time of requests that are not tried, from those that the session has made so far."""
-    pace = float(getattr(session, "pace", 0.0))
-    return -(-requests // session.layout.lanes) * pace, "from earlier requests, which may be shorter; none was sent"
 
 
 class _Trials:

@@ -6,17 +6,38 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from apportion.testing.server import CompletionsServer
+    from transformers import PreTrainedTokenizerBase
 
-__all__ = ["ENGINES", "Engine"]
+__all__ = ["ENGINES", "Engine", "Serving"]
 
 Answer = tuple[int, Any]
+
+
+class Serving(Protocol):
+    """The parts of a server that answers need; see ``CompletionsServer``."""
+
+    name: str
+    tokenizer: PreTrainedTokenizerBase | None
+    context_length: int | None
+    keeps_prefixes: bool
+
+    def scores(self, prompts: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Log-probabilities of all tokens but the first of each prompt."""
+        ...
+
+    def written(self, ids: Sequence[int], count: int) -> tuple[int, ...]:
+        """The tokens that follow a prompt."""
+        ...
+
+    def ids_of(self, text: str) -> list[int]:
+        """The tokens of a text."""
+        ...
 
 
 class Engine(Protocol):
     """Answers requests in the form of an engine."""
 
-    def answer(self, server: CompletionsServer, path: str, content: Any) -> Answer:
+    def answer(self, server: Serving, path: str, content: Any) -> Answer:
         """Status and content of the answer to a request."""
         ...
 
@@ -26,7 +47,7 @@ class _Common:
 
     owner = "somebody"
 
-    def answer(self, server: CompletionsServer, path: str, content: Any) -> Answer:
+    def answer(self, server: Serving, path: str, content: Any) -> Answer:
         """Answer by path."""
         if path == "/v1/models":
             model = {"id": server.name, "object": "model", "owned_by": self.owner, "root": server.name}
@@ -40,7 +61,7 @@ class _Common:
             return self._completions(server, content)
         return 404, {"detail": "Not Found"}
 
-    def _completions(self, server: CompletionsServer, content: Mapping[str, Any]) -> Answer:
+    def _completions(self, server: Serving, content: Mapping[str, Any]) -> Answer:
         if content.get("model") != server.name:
             return 404, _error(f"The model `{content.get('model')}` does not exist.")
         prompts = _prompts(server, content["prompt"])
@@ -53,8 +74,8 @@ class _Common:
         # Engines that answer in the order in which prompts are done are not rare.
         return 200, {"object": "text_completion", "model": server.name, "choices": choices[::-1], "usage": usage}
 
-    def choice(self, server: CompletionsServer, ids: Sequence[int], content: Mapping[str, Any]) -> dict[str, Any]:
-        """What is written after one prompt."""
+    def choice(self, server: Serving, ids: Sequence[int], content: Mapping[str, Any]) -> dict[str, Any]:
+        """The text that is written after one prompt."""
         written = server.written(ids, int(content.get("max_tokens", 16)))
         text = "" if server.tokenizer is None else server.tokenizer.decode([*written])
         return {"text": text, "finish_reason": "length", "logprobs": None, **self.ids(written, content)}
@@ -67,7 +88,7 @@ class _Common:
 class _VLLM(_Common):
     owner = "vllm"
 
-    def choice(self, server: CompletionsServer, ids: Sequence[int], content: Mapping[str, Any]) -> dict[str, Any]:
+    def choice(self, server: Serving, ids: Sequence[int], content: Mapping[str, Any]) -> dict[str, Any]:
         """With ``prompt_logprobs``: the token itself, and the likeliest one where that is another."""
         if content.get("logprob_token_ids") is not None:
             scores = [server.scores([[*ids, token]])[0][-1] for token in content["logprob_token_ids"]]
@@ -90,7 +111,7 @@ class _VLLM(_Common):
 class _OpenAI(_Common):
     owner = "openai"
 
-    def choice(self, server: CompletionsServer, ids: Sequence[int], content: Mapping[str, Any]) -> dict[str, Any]:
+    def choice(self, server: Serving, ids: Sequence[int], content: Mapping[str, Any]) -> dict[str, Any]:
         """With ``echo`` and ``logprobs``: the prompt's tokens and the written one."""
         if not content.get("echo"):
             return super().choice(server, ids, content)
@@ -106,7 +127,7 @@ class _OpenAI(_Common):
 class _SGLang(_Common):
     owner = "sglang"
 
-    def answer(self, server: CompletionsServer, path: str, content: Any) -> Answer:
+    def answer(self, server: Serving, path: str, content: Any) -> Answer:
         """``/generate`` beside the rest."""
         if path != "/generate":
             return super().answer(server, path, content)
@@ -128,20 +149,20 @@ class _SGLang(_Common):
 
 
 class _Chat(_Common):
-    def _completions(self, server: CompletionsServer, content: Mapping[str, Any]) -> Answer:
+    def _completions(self, server: Serving, content: Mapping[str, Any]) -> Answer:
         return 404, {"detail": "Not Found"}
 
 
 ENGINES: Mapping[str, Engine] = {"vllm": _VLLM(), "openai": _OpenAI(), "sglang": _SGLang(), "chat": _Chat()}
 
 
-def _prompts(server: CompletionsServer, given: Any) -> list[list[int]]:
+def _prompts(server: Serving, given: Any) -> list[list[int]]:
     """Prompts as ids: one or several, as ids or texts."""
     several = [given] if isinstance(given, str) or (given and isinstance(given[0], int)) else given
     return [server.ids_of(one) if isinstance(one, str) else [*one] for one in several]
 
 
-def _tokens(server: CompletionsServer, path: str, content: Mapping[str, Any]) -> dict[str, Any]:
+def _tokens(server: Serving, path: str, content: Mapping[str, Any]) -> dict[str, Any]:
     tokenizer = server.tokenizer
     assert tokenizer is not None
     if path == "/detokenize":

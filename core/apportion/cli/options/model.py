@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 from apportion.cli.options.command import NO_VALUE, in_panel
-from apportion.cli.parse import json_pairs, memory_size
+from apportion.cli.parse import json_pairs, memory_size, usage_error
 
 __all__ = ["ModelOptions"]
 
 _option = in_panel("Model")
+_server = in_panel("Server, if --model is an address")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,8 @@ class ModelOptions:
             "--model",
             "-m",
             metavar="NAME",
-            help="'smollm2' (a small demo model, downloaded once), a Hugging Face Hub id, a folder or a .gguf file.",
+            help="'smollm2' (a small demo model, downloaded once), a Hugging Face Hub id, a folder, a .gguf file, or "
+            "the address of a server (http://localhost:8000/v1).",
         ),
     ] = "smollm2"
     tokenizer: Annotated[
@@ -97,20 +100,47 @@ class ModelOptions:
         ),
     ] = False
 
+    key_file: Annotated[
+        Path | None,
+        _server(
+            metavar="FILE",
+            show_default="the variable APPORTION_API_KEY",
+            help="File that holds the server's key, and nothing else.",
+        ),
+    ] = None
+    max_requests: Annotated[
+        int | None, _server(metavar="N", min=1, show_default="no limit", help="The most requests to send.")
+    ] = None
+    price: Annotated[
+        float | None,
+        _server(metavar="AMOUNT", show_default="unknown", help="Price of a million tokens, in any currency."),
+    ] = None
+    max_cost: Annotated[
+        float | None, _server(metavar="AMOUNT", show_default="no limit", help="The most to spend; needs --price.")
+    ] = None
+
     def settings(self) -> dict[str, Any]:
         """Arguments of ``Explainer`` that are about the model.
 
         Raises:
-            typer.BadParameter: a size or option that cannot be read.
+            typer.BadParameter: a size or option that cannot be read, or a server's where there is none.
         """
+        at_server = self.model.startswith(("http://", "https://"))
+        given = {name: getattr(self, name) for name in ("key_file", "max_requests", "price", "max_cost")}
+        server = {name: value for name, value in given.items() if value is not None}
+        for name in server if not at_server else ():
+            usage_error(f"--{name.replace('_', '-')}", f"is of servers; --model is {self.model!r}, and not an address.")
         return {
             "model": self.model,
             "tokenizer": self.tokenizer,
-            "backend": self.backend,
+            "backend": "openai" if at_server and self.backend == "auto" else self.backend,
             "device": self.device,
             "dtype": self.dtype,
             "memory_budget": None if self.memory_budget is None else memory_size("--memory-budget", self.memory_budget),
-            "backend_options": json_pairs("--backend-option", self.backend_option, "compile=true"),
+            "backend_options": {
+                **json_pairs("--backend-option", self.backend_option, "compile=true"),
+                **server,
+            },
             "allow_missing": self.allow_missing,
             "share_prefixes": not self.no_share_prefixes,
             "cache": self.cache,
