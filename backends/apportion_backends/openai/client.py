@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 import time
 from collections.abc import Mapping
@@ -96,7 +97,9 @@ class Client:
         self._key, self._patience = key, patience
         self._stopped = threading.Event()
         self._lock = threading.Lock()
-        self._http: httpx.Client | None = None
+        self._free: list[httpx.Client] = []
+        self._all: list[httpx.Client] = []
+        self._certificates: ssl.SSLContext | None = None
         self._closed = False
         self._in_flight, self._last = 0, time.monotonic()
 
@@ -158,8 +161,8 @@ class Client:
         """Wait no longer: requests under way end soon."""
         self._stopped.set()
         with self._lock:
-            http, self._http = self._http, None
-        if http is not None:
+            everyone, self._all, self._free = self._all, [], []
+        for http in everyone:
             http.close()
 
     def resume(self) -> None:
@@ -187,10 +190,9 @@ class Client:
 
     def _send(self, method: str, url: str, content: Mapping[str, object] | None) -> httpx.Response:
         headers = {} if self._key is None else self._key.headers()
-        with self._lock:
-            self._in_flight += 1
+        http = self._taken()
         try:
-            return self._opened().request(method, url, json=content, headers=headers)
+            return http.request(method, url, json=content, headers=headers)
         except httpx.TimeoutException as error:
             raise _PassingError(f"it took longer than {self._patience.timeout:g} s ({type(error).__name__})") from None
         except (httpx.TransportError, RuntimeError) as error:  # a closed client raises RuntimeError
@@ -201,19 +203,33 @@ class Client:
         except httpx.InvalidURL as error:
             raise ServerError(f"{self.address.base!r} is not the address of a server: {error}.") from None
         finally:
-            with self._lock:
-                self._in_flight -= 1
-                self._last = time.monotonic()
+            self._give(http)
 
-    def _opened(self) -> httpx.Client:
+    def _taken(self) -> httpx.Client:
+        """An HTTP client with a connection of its own: many threads would wait for the pool of one that they share."""
         with self._lock:
             if self._closed:
                 raise ServerError("This session is closed; make a new Explainer.")
-            if self._http is None:
-                limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-                timeout = httpx.Timeout(self._patience.timeout, connect=CONNECT_SECONDS)
-                self._http = httpx.Client(limits=limits, timeout=timeout, follow_redirects=False)
-            return self._http
+            self._in_flight += 1
+            if self._free:
+                return self._free.pop()
+            timeout = httpx.Timeout(self._patience.timeout, connect=CONNECT_SECONDS)
+            http = httpx.Client(timeout=timeout, follow_redirects=False, verify=self._trust())
+            self._all.append(http)
+            return http
+
+    def _trust(self) -> ssl.SSLContext | bool:
+        """The certificates to trust, which take long to read, and so are read once."""
+        if self.address.base.startswith("https") and self._certificates is None:
+            self._certificates = httpx.create_ssl_context()
+        return self._certificates or False
+
+    def _give(self, http: httpx.Client) -> None:
+        with self._lock:
+            self._in_flight -= 1
+            self._last = time.monotonic()
+            if http in self._all:  # else it was closed
+                self._free.append(http)
 
     def _content(self, response: httpx.Response, *, trial: bool) -> Any:
         """The JSON of an answer, or the error that it is."""
