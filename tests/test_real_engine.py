@@ -1,0 +1,118 @@
+"""vLLM itself, in an environment of its own: its numbers are those of the torch backend."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+import apportion as ap
+from apportion.models.demo import demo_model_path
+
+PYTHON = Path(os.environ.get("APPORTION_VLLM_PYTHON", ".venv-vllm/bin/python"))
+START_SECONDS = 300.0
+SETTINGS = {
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "OMP_NUM_THREADS": "2",
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+}
+SLOTS = ap.Template(
+    "{name} lives in {city}, {state} and is a {job}. {whose} personal interests include",
+    {"name": "Dave", "city": "Palm Coast", "state": "FL", "job": "lawyer", "whose": "His"},
+)
+LONG = ap.Template(
+    "Read the following text with care, and say in one word what the person likes. " * 12 + "{who} plays {what}. It is",
+    {"who": "Dave", "what": "golf"},
+)
+TOLERANCE = 1e-3
+
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.demo,
+    pytest.mark.slow,
+    pytest.mark.skipif(not PYTHON.is_file(), reason=f"no vLLM at {PYTHON}: make test-engine installs it"),
+]
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [str(PYTHON), "-m", "vllm.entrypoints.openai.api_server", "--model", str(demo_model_path())]
+    command += ["--served-model-name", "demo", "--dtype", "float32", "--enforce-eager", "--max-model-len", "1024"]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    log = tmp_path_factory.mktemp("vllm") / "log.txt"
+    with log.open("w") as out:
+        server = subprocess.Popen(command, env={**os.environ, **SETTINGS}, stdout=out, stderr=out)
+        try:
+            found = f"http://127.0.0.1:{port}/v1"
+            until = time.monotonic() + START_SECONDS
+            while not _listens(found):
+                assert server.poll() is None and time.monotonic() < until, f"vLLM: {log.read_text()[-2000:]}"
+                time.sleep(0.5)
+            yield found
+        finally:
+            server.terminate()
+            server.wait(60)
+
+
+def _listens(address: str) -> bool:
+    try:
+        return httpx.get(f"{address}/models").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def served(address: str) -> Iterator[ap.Explainer]:
+    # Without tokenizer=: the folder that the server names is on this machine.
+    with ap.Explainer(address, progress=False) as explainer:
+        yield explainer
+
+
+def test_it_is_seen_as_what_it_is(served: ap.Explainer) -> None:
+    session = served.session
+    assert session.info.context_length == 1023 and session.info.model == "demo"
+    assert {one.value for one in session.capabilities} == {"log_probs", "generate"}
+    assert session.client.meter.requests <= 6
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "requests"),
+    [("ablation", {}, 1), ("shapley", {}, 2), ("kernel_shap", {"budget": 28}, 2)],
+)
+def test_values_are_those_of_torch(
+    served: ap.Explainer, smollm2: ap.Explainer, method: str, options: dict[str, int], requests: int
+) -> None:
+    before = served.session.client.meter.requests
+    ours, theirs = (one.attribute(SLOTS, " playing golf", method=method, **options) for one in (served, smollm2))
+    np.testing.assert_allclose(ours.values, theirs.values, atol=TOLERANCE)
+    np.testing.assert_allclose(ours.token_values, theirs.token_values, atol=TOLERANCE)
+    assert ours.provenance.evaluations == theirs.provenance.evaluations
+    assert served.session.client.meter.requests - before == requests
+
+
+def test_kept_beginnings_give_the_same_values(served: ap.Explainer, smollm2: ap.Explainer) -> None:
+    before = served.session.client.meter.requests
+    ours, theirs = (one.attribute(LONG, " golf", method="shapley") for one in (served, smollm2))
+    np.testing.assert_allclose(ours.values, theirs.values, atol=TOLERANCE)
+    assert served.session.client.meter.requests - before == 2, "One for the beginning, one for the other prompts."
+
+
+def test_it_writes_the_same_target(served: ap.Explainer, smollm2: ap.Explainer) -> None:
+    ours, theirs = (
+        one.attribute("The capital of France is", method="ablation", features="words", generate={"max_new_tokens": 6})
+        for one in (served, smollm2)
+    )
+    assert ours.target_text == theirs.target_text
+    np.testing.assert_allclose(ours.values, theirs.values, atol=TOLERANCE)
