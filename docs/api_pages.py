@@ -31,8 +31,9 @@ SECTIONS = {
     "Backends": (
         "Backend", "BackendInfo", "ExportBackend", "Available", "Unavailable", "Session", "LogitsSession",
         "GenerateSession", "SessionInfo", "Capability", "Layout", "ScoringBatch", "PaddedBatch", "Row", "ModelSpec",
-        "InsideSession", "EmbeddedBatch",
+        "InsideSession", "EmbeddedBatch", "Likeness",
     ),
+    "Other processes": ("Executor", "RayExecutor"),
     "Plugins": ("Settings", "Request", "ProgressEvent", "Read"),
     "Errors": (
         "ApportionError", "InputError", "BudgetError", "UnknownNameError", "ModelError", "BackendError",

@@ -101,7 +101,11 @@ def test_the_oldest_versions_allowed_are_those_that_are_tried() -> None:
     extras = project["optional-dependencies"]
     lines = [
         *project["dependencies"],
-        *(line for name in ("gguf", "image", "onnx", "pandas", "parquet", "triton") for line in extras[name]),
+        *(
+            line
+            for name in ("gguf", "image", "onnx", "pandas", "parquet", "ray", "remote", "triton")
+            for line in extras[name]
+        ),
     ]
     lines += [line for line in extras["test"] if not line.startswith("apportion")]
     asked = [Requirement(line) for line in lines]

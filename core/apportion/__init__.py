@@ -42,12 +42,14 @@ if TYPE_CHECKING:
         Capability,
         GenerateSession,
         Layout,
+        Likeness,
         LogitsSession,
         Session,
         SessionInfo,
         Unavailable,
     )
     from apportion.protocols.batch import PaddedBatch, ScoringBatch
+    from apportion.protocols.executor import Executor
     from apportion.protocols.exports import Export, ExportBackend
     from apportion.protocols.features import Feature, Level, Segment
     from apportion.protocols.inputs import Alternatives, InputAdapter
@@ -79,12 +81,13 @@ if TYPE_CHECKING:
     from apportion.results.provenance import Provenance
     from apportion.results.run_folder import load_results
     from apportion.runs.cost import Cost
+    from apportion.workers.ray import RayExecutor
 
 _HOMES = {
     "results.attribution": ("Attribution",),
     "protocols.backend": (
-        "Available", "Backend", "BackendInfo", "Capability", "GenerateSession", "Layout", "LogitsSession", "Session",
-        "SessionInfo", "Unavailable",
+        "Available", "Backend", "BackendInfo", "Capability", "GenerateSession", "Layout", "Likeness", "LogitsSession",
+        "Session", "SessionInfo", "Unavailable",
     ),
     "rendering.context": ("AdaptContext",),
     "runs.cost": ("Cost",),
@@ -96,6 +99,8 @@ _HOMES = {
     "results.context_reliance": ("ContextReliance", "ContextualCue", "SensitiveToken"),
     "results.evaluation": ("Comparison", "Evaluation", "compare"),
     "explainer": ("Explainer",),
+    "protocols.executor": ("Executor",),
+    "workers.ray": ("RayExecutor",),
     "results.html_view": ("HtmlView",),
     "protocols.features": ("Feature", "Level", "Segment"),
     "game.game": ("Game",),
@@ -158,6 +163,7 @@ __all__ = [
     "EmbeddedBatch",
     "Estimate",
     "Evaluation",
+    "Executor",
     "Explainer",
     "Export",
     "ExportBackend",
@@ -174,6 +180,7 @@ __all__ = [
     "InsideSession",
     "Layout",
     "Level",
+    "Likeness",
     "LogitsSession",
     "Measurement",
     "Media",
@@ -189,6 +196,7 @@ __all__ = [
     "PluginError",
     "ProgressEvent",
     "Provenance",
+    "RayExecutor",
     "Read",
     "Region",
     "Register",

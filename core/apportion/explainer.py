@@ -29,6 +29,7 @@ from apportion.runs.together import check_one_game, checked_results
 
 if TYPE_CHECKING:
     from apportion.prompts.image_text import ImageText
+    from apportion.protocols.executor import Executor
     from apportion.protocols.metrics import Metric
     from apportion.results.context_reliance import ContextReliance
     from apportion.results.evaluation import Comparison, Evaluation
@@ -174,6 +175,7 @@ class Explainer(Opened):
         at_once: int = 8,
         on_error: Literal["raise"] = "raise",
         on_finish: Callable[[int, Attribution | Exception], None] | None = None,
+        executor: Executor | None = None,
         **shared: Any,
     ) -> Iterator[Attribution]: ...
 
@@ -185,6 +187,7 @@ class Explainer(Opened):
         at_once: int = 8,
         on_error: Literal["return"],
         on_finish: Callable[[int, Attribution | Exception], None] | None = None,
+        executor: Executor | None = None,
         **shared: Any,
     ) -> Iterator[Attribution | Exception]: ...
 
@@ -195,6 +198,7 @@ class Explainer(Opened):
         at_once: int = 8,
         on_error: Literal["raise", "return"] = "raise",
         on_finish: Callable[[int, Attribution | Exception], None] | None = None,
+        executor: Executor | None = None,
         **shared: Any,
     ) -> Iterator[Attribution | Exception]:
         """Attribute many prompts; the inputs of their runs are scored in the same batches.
@@ -211,6 +215,9 @@ class Explainer(Opened):
                 the error in place of the item's result, and continues.
             on_finish: called with the number of an item, from 0, and its result or error, as soon as its run ends,
                 which may be before its turn.
+            executor: attributes the prompts in other processes, or on a cluster, such as ``ap.RayExecutor(workers=4)``;
+                each worker opens the model, and ``at_once`` is that of each. All prompts are then taken from the
+                iterable before the first starts. ``None`` for this process.
             **shared: arguments of ``attribute`` for all prompts.
 
         Returns:
@@ -219,7 +226,21 @@ class Explainer(Opened):
         Raises:
             InputError: an argument is invalid; during iteration, any error of ``attribute``, with the number of the
                 item.
+            ServerError: a server, or a worker of the executor, is gone.
         """
+        if executor is not None:
+            from apportion.runs.distributed import distributed
+
+            return distributed(
+                executor,
+                self._settings,
+                prompts,
+                shared,
+                at_once=at_once,
+                on_error=on_error,
+                on_finish=on_finish,
+                report=self.plugins.report,
+            )
         return attributions(self._stages, prompts, shared, at_once=at_once, on_error=on_error, on_finish=on_finish)
 
     def refine(

@@ -17,6 +17,7 @@ from apportion.results.run_folder import FAILED, OK, ResultsFolder
 
 if TYPE_CHECKING:
     from apportion.explainer import Explainer
+    from apportion.protocols.executor import Executor
     from apportion.results.attribution import Attribution
 
 __all__ = ["Rows", "Summary"]
@@ -76,13 +77,22 @@ class Rows:
     folder: ResultsFolder
     summary: Summary
 
-    def attribute(self, explainer: Explainer, items: Sequence[Item], *, at_once: int, **shared: Any) -> None:
+    def attribute(
+        self,
+        explainer: Explainer,
+        items: Sequence[Item],
+        *,
+        at_once: int,
+        executor: Executor | None = None,
+        **shared: Any,
+    ) -> None:
         """Attribute rows together.
 
         Args:
             explainer: attributes them.
             items: the rows; those with a fault fail.
             at_once: the most rows under way at a time.
+            executor: attributes them in other processes.
             shared: arguments of ``attribute`` for rows that do not have their own.
         """
         good = [item for item in items if item.fault is None]
@@ -100,7 +110,9 @@ class Rows:
                 self._finish(good[number], outcome)
 
         calls = [item.arguments for item in good]
-        results = explainer.attribute_many(calls, at_once=at_once, on_error="return", on_finish=finished, **shared)
+        results = explainer.attribute_many(
+            calls, at_once=at_once, on_error="return", on_finish=finished, executor=executor, **shared
+        )
         with contextlib.closing(results):  # type: ignore[type-var]
             for _ in results:
                 pass

@@ -29,6 +29,7 @@ from apportion.cli.options.prompt import PromptOptions
 from apportion.cli.options.target import TargetOptions
 from apportion.cli.row_checks import check_items, check_tokens, with_contrast_faults, with_faults
 from apportion.cli.rows import Rows, Summary
+from apportion.cli.shards import Shard, collect_shards, executor_of
 from apportion.cli.ticking import ticking
 from apportion.errors import InputError, ServerError, counted, listing
 from apportion.results import run_folder
@@ -37,6 +38,7 @@ from apportion.results.run_folder import ResultsFolder
 
 if TYPE_CHECKING:
     from apportion.explainer import Explainer
+    from apportion.protocols.executor import Executor
 
 __all__ = ["EXAMPLES", "run"]
 
@@ -75,6 +77,10 @@ def run(
         items = with_contrast_faults(items, job.call)  # so that one message has all faults
     check_items(data.dataset, items, skip_errors=data.skip_errors)
     folder = ResultsFolder(data.out)
+    part = None if data.shard is None else Shard.of(data.shard)
+    if part is not None:
+        items, folder = part.items(items), ResultsFolder(data.out / part.folder)
+    executor = executor_of(data.engine, data.workers)
     arguments = decisive_arguments(model, prompt, target, method)
     if cost.dry_run:
         expected = _expected(job, items, folder, data, arguments)
@@ -84,10 +90,11 @@ def run(
         if data.restart:
             folder.clear()
         folder.repair()
+        collect_shards(folder, arguments, items)
         earlier = EarlierRuns.of(folder)
         earlier.check(arguments, items)
         about = {"dataset": str(data.dataset), "rows": len(items), "arguments": arguments}
-        summary = _resume(job, items, folder, earlier, data, about)
+        summary = _resume(job, items, folder, earlier, data, about, executor)
     print_json(asdict(summary)) if output.as_json else summary.show()
     if summary.failed or summary.failed_before:
         raise typer.Exit(FAILED)
@@ -107,12 +114,13 @@ def _resume(
     earlier: EarlierRuns,
     data: DatasetOptions,
     about: Mapping[str, Any],
+    executor: Executor | None,
 ) -> Summary:
     """Attribute the rows that earlier runs did not finish."""
     before = earlier.rows_to_skip(items, retry_failed=data.retry_failed)
     statuses = [line["status"] for line in before.values()]
     done, failed = statuses.count(run_folder.OK), statuses.count(run_folder.FAILED)
-    summary = Summary(str(data.out), len(items), done_before=done, failed_before=failed)
+    summary = Summary(str(folder.path), len(items), done_before=done, failed_before=failed)
     left = [item for item in items if item.id not in before]
     if left:
         job = job.with_cache(data.cache or folder.evaluations)
@@ -126,7 +134,7 @@ def _resume(
             if earlier.manifest is None:
                 folder.begin({**about, **_of_model(explainer)})
             shared = {**job.call, **job.method_options}
-            Rows(folder, summary).attribute(explainer, left, at_once=data.at_once, **shared)
+            Rows(folder, summary).attribute(explainer, left, at_once=data.at_once, executor=executor, **shared)
     elif earlier.manifest is not None and earlier.manifest["model"] != job.explainer["model"]:
         with job.opened() as explainer:  # the same model may have another name
             earlier.check_model(explainer)

@@ -16,12 +16,14 @@ from apportion.files import decoded, read_text, write_atomically
 from apportion.results.attribution import Attribution
 from apportion.results.result_json import fields_of
 
-__all__ = ["FAILED", "OK", "ResultsFolder", "load_results"]
+__all__ = ["FAILED", "OK", "SHARD", "ResultsFolder", "load_results"]
 
 SCHEMA = "apportion.results"
 SCHEMA_VERSION = 1
 MANIFEST, LINES, LOCK, EVALUATIONS = "run.json", "results.jsonl", ".lock", "evaluations.sqlite3"
 OK, FAILED = "ok", "failed"
+SHARD = "shard-"
+"""Begin of the names of folders in a folder, which hold a part of its rows."""
 
 
 def load_results(path: str | Path) -> Iterator[tuple[str, Attribution]]:
@@ -95,6 +97,11 @@ class ResultsFolder:
             raise ResultError(f"{file} was not written by this version of apportion. Name another --out.")
         return found
 
+    def shards(self) -> list[ResultsFolder]:
+        """The folders in this one that hold a part of its rows, by name."""
+        found = sorted(path for path in self.path.glob(f"{SHARD}*") if (path / MANIFEST).exists())
+        return [ResultsFolder(path) for path in found]
+
     def begin(self, facts: Mapping[str, Any]) -> None:
         """Write the arguments of the run, before the first result."""
         text = json.dumps({"schema": SCHEMA, "version": SCHEMA_VERSION, **facts}, ensure_ascii=False, indent=1)
@@ -159,7 +166,7 @@ class ResultsFolder:
             raise InputError(f"--out {self.path} cannot be a folder: {file} is a file. Name a folder.") from error
         if (self.path / MANIFEST).exists() or (self.path / LOCK).exists():
             return
-        others = sorted(file.name for file in self.path.iterdir())
+        others = sorted(file.name for file in self.path.iterdir() if not file.name.startswith(SHARD))
         if others:
             raise InputError(
                 f"--out {self.path} is not empty, but has no results of `apportion run` (it contains {others[0]}). "

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from apportion.protocols.methods import Estimate
     from apportion.results.attribution import Attribution
 
-__all__ = ["arguments_of", "attributions"]
+__all__ = ["arguments_of", "attributions", "check_many", "closed_at_exit", "in_order"]
 
 Found = TypeVar("Found")
 
@@ -55,7 +55,20 @@ def attributions(
         InputError: the arguments are invalid, immediately; or an item is invalid, during iteration, if errors are
             raised.
     """
-    at_once = whole_number("at_once", at_once, least=1)
+    items = check_many(prompts, shared, at_once=at_once, on_error=on_error, on_finish=on_finish)
+    runs = _Runs(stages, items, shared, at_once, stops=on_error == "raise")
+    return closed_at_exit(in_order(runs.outcomes(), on_error == "raise", on_finish))
+
+
+def check_many(
+    prompts: object, shared: Mapping[str, Any], *, at_once: int, on_error: str, on_finish: object
+) -> Iterable[object]:
+    """The prompts of ``attribute_many``, whose arguments are checked.
+
+    Raises:
+        InputError: an argument is invalid.
+    """
+    whole_number("at_once", at_once, least=1)
     if on_error not in ("raise", "return"):
         raise InputError(f"on_error={shown(on_error)} must be 'raise' or 'return'.")
     if on_finish is not None and not callable(on_finish):
@@ -69,8 +82,7 @@ def attributions(
             f"attribute_many takes prompts, but iterating over a {type(prompts).__name__} yields its columns. Pass its "
             "rows, such as df.to_dict('records') with a column called 'prompt'."
         )
-    runs = _Runs(stages, prompts, shared, at_once, stops=on_error == "raise")
-    return _closed_at_exit(_in_order(runs.outcomes(), on_error == "raise", on_finish))
+    return prompts
 
 
 def arguments_of(item: object, shared: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -89,7 +101,7 @@ def arguments_of(item: object, shared: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**shared, **item}
 
 
-def _in_order(
+def in_order(
     outcomes: Generator[tuple[int, Attribution | Exception], None, None],
     raises: bool,
     on_finish: Callable[[int, Attribution | Exception], None] | None,
@@ -112,7 +124,7 @@ def _in_order(
                 turn += 1
 
 
-def _closed_at_exit(iterator: Generator[Found, None, None]) -> Generator[Found, None, None]:
+def closed_at_exit(iterator: Generator[Found, None, None]) -> Generator[Found, None, None]:
     """Close an open iterator at exit, before the interpreter tears down what its threads need."""
 
     def close() -> None:

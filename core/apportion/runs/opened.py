@@ -51,6 +51,21 @@ class Opened:
         true_or_false("share_prefixes", share_prefixes)
         if not isinstance(progress, bool) and progress not in (AUTO, ALWAYS, NEVER):
             raise InputError(f"progress={shown(progress)} must be True, False, {AUTO!r}, {ALWAYS!r} or {NEVER!r}.")
+        self._settings: dict[str, object] = {
+            "model": str(model) if isinstance(model, Path) else model,
+            "tokenizer": tokenizer,
+            "processor": processor,
+            "backend": backend,
+            "device": device,
+            "dtype": dtype,
+            "memory_budget": memory_budget,
+            "backend_options": backend_options,
+            "allow_missing": allow_missing,
+            "share_prefixes": share_prefixes,
+            "plugins": plugins,
+            "cache": cache,
+            "run_log": run_log,
+        }
         self.plugins = load_plugins(
             plugins, switches={"progress": progress != NEVER and progress, "cache": cache, "run_log": run_log}
         )

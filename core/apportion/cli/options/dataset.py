@@ -61,6 +61,26 @@ class DatasetOptions:
     at_once: Annotated[
         int, _option(metavar="N", min=1, help="Maximum number of rows in progress at once; they share batches.")
     ] = 8
+    engine: Annotated[
+        str,
+        _option(
+            metavar="NAME",
+            help="'local' for this process; 'ray' for --workers processes on this machine, or ray://HOST:PORT for a "
+            "cluster that reaches FOLDER.",
+        ),
+    ] = "local"
+    workers: Annotated[
+        int, _option(metavar="N", min=1, help="Number of workers of the engine; each opens the model.")
+    ] = 2
+    shard: Annotated[
+        str | None,
+        _option(
+            metavar="I/N",
+            show_default="all rows",
+            help="Attribute only part I of N parts of the rows, into a folder in FOLDER. Once all have ended, the same "
+            "command without --shard collects them.",
+        ),
+    ] = None
     restart: Annotated[
         bool, _output("--restart", metavar=NO_VALUE, help="Delete the results in the folder and start again.")
     ] = False
