@@ -37,7 +37,9 @@ ready-engine:
 	@test -x $(ENGINE)/bin/python || $(PYTHON) -m venv $(ENGINE)
 	@test -f $(ENGINE)/ready || { echo "Installing $(VLLM) into $(ENGINE) …"; \
 	  $(ENGINE)/bin/python -m pip install --quiet --disable-pip-version-check $(VLLM) \
-	  && $(ENGINE)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec && touch $(ENGINE)/ready \
+	  && $(ENGINE)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec \
+	  && $(ENGINE)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[gguf,remote]" \
+	    pytest pytest-timeout && touch $(ENGINE)/ready \
 	  || { echo "vLLM cannot be installed here; its tests will be skipped."; rm -rf $(ENGINE); }; }
 
 .DEFAULT_GOAL := help
@@ -58,8 +60,9 @@ test: ready-test ## run all tests but the long ones
 test-long: ready-test ## run the tests that take more than a minute: the export of a real model
 	@$(PYTEST) -m long tests
 
-test-engine: ready-test ready-engine ## run the tests against vLLM itself, which this installs into .venv-vllm
+test-engine: ready-test ready-engine ## run the tests against vLLM itself, in a server and in a process, which this installs into .venv-vllm
 	@$(QUIETLY) APPORTION_VLLM_PYTHON=$(ENGINE)/bin/python $(BIN)/python -m pytest -m engine tests/test_real_engine.py
+	@test ! -x $(ENGINE)/bin/python || $(QUIETLY) $(ENGINE)/bin/python -m pytest -W ignore tests/contracts/test_vllm_backend.py
 
 test-fast: ready-test ## run the quick tests only
 	@$(PYTEST) -m "not slow"

@@ -13,18 +13,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from apportion.protocols.row import Row
-from apportion.scoring.prefix_tree import common_prefix
+from apportion_backends.beginnings import kept_beginning, pays
 from apportion_backends.openai.client import Client, RefusedError
 from apportion_backends.openai.dialects import BadAnswerError, LogProbs, choices_of, number_of
 
 __all__ = ["PrefixReuse"]
 
-BLOCK = 16
-"""Tokens that vLLM keeps or forgets together."""
-GAIN = 1.5
-"""Tokens saved, as a factor, from which more requests are worth it."""
-PROMPT_TOKENS = 48
-"""Cost of one more prompt in a request, in tokens, measured with vLLM on a CPU; a GPU's is hidden by its speed."""
 MOST_IDS = 128
 """Tokens that a request may ask for."""
 CACHING = re.compile(r'cache_config_info\{[^}]*enable_prefix_caching="True"')
@@ -67,14 +61,7 @@ class PrefixReuse:
         """True if the server reads far fewer tokens in this way."""
         if len({token for row in rows for token in row.target}) > MOST_IDS:
             return False
-        shared = _kept(_shared(rows))
-        whole = sum(PROMPT_TOKENS + len(row.prompt) + len(row.target) for row in rows)
-        parts = shared
-        for row in rows:
-            lengths = range(len(row.prompt), len(row.read) + 1)
-            parts += lengths[0] - shared + sum(length - _kept(length - 1) for length in lengths[1:])
-            parts += PROMPT_TOKENS * len(lengths)
-        return parts * GAIN < whole
+        return pays(rows)
 
     def __call__(self, rows: Sequence[Row], *, trial: bool = False) -> list[LogProbs]:
         """The log-probabilities of each row's target.
@@ -85,7 +72,7 @@ class PrefixReuse:
             ServerError: the server does not answer, or a limit is reached.
         """
         found: list[list[float]] = [[] for _ in rows]
-        begin = rows[0].prompt[: _kept(_shared(rows))]
+        begin = rows[0].prompt[: kept_beginning(rows)]
         with self._lock:  # other lanes wait, and do not read the same beginning at the same time
             if begin not in self._read:
                 found[0] += self._asked([rows[0]], 0, trial)
@@ -131,14 +118,3 @@ def _of_choice(choice: Mapping[str, Any], token: int) -> float:
     if not isinstance(first, Mapping) or f"token_id:{token}" not in first:
         raise BadAnswerError(f"no log-probability of token {token}")
     return number_of(first[f"token_id:{token}"])
-
-
-def _shared(rows: Sequence[Row]) -> int:
-    """Number of tokens with which all prompts begin, without the last of any."""
-    ends = min(rows, key=lambda row: row.prompt).prompt, max(rows, key=lambda row: row.prompt).prompt
-    return min(common_prefix(*ends), *(len(row.prompt) - 1 for row in rows))
-
-
-def _kept(tokens: int) -> int:
-    """Number of these tokens in full blocks."""
-    return tokens // BLOCK * BLOCK

@@ -35,6 +35,7 @@ BUILT_INS = (
     "apportion_backends.triton",
     "apportion_backends.onnxruntime",
     "apportion_backends.openai",
+    "apportion_backends.vllm",
     "apportion_plugins.inputs",
     "apportion_plugins.pictures",
     "apportion_plugins.samplers",
