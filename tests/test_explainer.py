@@ -386,7 +386,9 @@ def test_models_that_do_not_exist(model: object, error: type[Exception], message
 
 def test_backends_are_named_or_chosen() -> None:
     pair = (tiny.model(), tiny.tokenizer())
-    with pytest.raises(ap.UnknownNameError, match="No backend is called 'tritn'.*Available: onnxruntime, torch"):
+    with pytest.raises(
+        ap.UnknownNameError, match="No backend is called 'tritn'.*Available: onnxruntime, openai, torch"
+    ):
         ap.Explainer(pair, backend="tritn")
     assert ap.Explainer(pair, backend="torch").session.info.backend == "torch"
 

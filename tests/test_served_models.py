@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
+import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import apportion as ap
 from apportion.testing import tiny
@@ -321,7 +325,8 @@ def test_every_failure_is_one_line_and_keeps_what_was_answered(
         before = len(server.rows)
         assert before - opened >= kept
         result = explainer.attribute(PROMPT, TARGET, method="shapley")
-        compared = fault.drop  # with the model as it was before the outage, by one row
+        gone = fault.drop or fault.status in (500, 502, 503)
+        compared = gone and fault.alter is None  # with the model as it was before the outage, by one row
         assert len(server.rows) - before == 64 - kept + compared and result.provenance.cached == kept
     with here() as local:
         np.testing.assert_allclose(result.values, local.attribute(PROMPT, TARGET, method="shapley").values, atol=1e-9)
@@ -409,6 +414,149 @@ def test_models_of_one_name_do_not_share_scores(server: CompletionsServer, sessi
     assert not np.allclose(found[0][0], found[1][0])
 
 
+def test_a_cache_tells_slightly_other_weights_apart(
+    server: CompletionsServer, session: ap.Session, tmp_path: Path
+) -> None:
+    model = copy.deepcopy(tiny.model())
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(1.003)
+    other = TorchBackend().load(
+        ap.ModelSpec("other", tiny.tokenizer(), objects=model), device=None, dtype=None, memory_budget=None
+    )
+    cached = []
+    for one in (session, other, session):
+        server.session = one
+        with explain(server, cache=tmp_path / "cache.sqlite3") as explainer:
+            cached.append(explainer.attribute(PROMPT, TARGET, method="ablation").provenance.cached)
+    assert cached == [0, 0, 7]
+
+
+@pytest.mark.parametrize("fault", [Fault(503), Fault(drop=True)], ids=["busy", "dropped"])
+def test_other_weights_after_an_outage_do_not_get_into_the_cache(
+    server: CompletionsServer, session: ap.Session, tmp_path: Path, fault: Fault
+) -> None:
+    other = TorchBackend().load(tiny.spec("gpt2"), device=None, dtype=None, memory_budget=None)
+    cache = tmp_path / "cache.sqlite3"
+    with explain(server, cache=cache, patience=20.0) as explainer:
+        server.session = other
+        server.fail(fault, 1)
+        with pytest.raises(ap.ServerError, match="now has other weights"):
+            explainer.attribute(PROMPT, TARGET, method="ablation")
+    server.session = session
+    with explain(server, cache=cache) as explainer, here() as local:
+        result = explainer.attribute(PROMPT, TARGET, method="ablation")
+        assert result.provenance.cached == 0
+        np.testing.assert_allclose(result.values, local.attribute(PROMPT, TARGET, method="ablation").values, atol=1e-9)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_other_weights_after_a_pause_end_the_run(
+    server: CompletionsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cached: bool
+) -> None:
+    other = TorchBackend().load(tiny.spec("gpt2"), device=None, dtype=None, memory_budget=None)
+    with explain(server, cache=tmp_path / "cache.sqlite3" if cached else False) as explainer:
+        server.session = other
+        monkeypatch.setattr("apportion_backends.openai.session.IDLE_SECONDS", 0.0)
+        with pytest.raises(ap.ServerError, match="now has other weights"):
+            explainer.attribute(PROMPT, TARGET, method="ablation")
+
+
+def test_a_quick_restart_between_two_calls_is_noticed(server: CompletionsServer) -> None:
+    other = TorchBackend().load(tiny.spec("gpt2"), device=None, dtype=None, memory_budget=None)
+    with explain(server, patience=20.0) as explainer:
+        explainer.attribute(PROMPT, TARGET, method="ablation")
+        server.stop()
+        server.session = other
+        server.start()
+        with pytest.raises(ap.ServerError, match="now has other weights"):
+            explainer.attribute(PROMPT + " eight", TARGET, method="ablation")
+
+
+# --- odd answers ----------------------------------------------------------------------------------------------------
+
+
+def indexes(index: Any) -> Callable[[Any], Any]:
+    return lambda answer: {**answer, "choices": [{**one, "index": index} for one in answer["choices"]]}
+
+
+def numbers(number: Any) -> Callable[[Any], Any]:
+    def alter(answer: Any) -> Any:
+        for one in answer["choices"]:
+            one["prompt_logprobs"][-1] = {token: {"logprob": number} for token in one["prompt_logprobs"][-1]}
+        return answer
+
+    return alter
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (Fault(alter=indexes([0])), "without whole numbers as indexes"),
+        (Fault(alter=indexes({})), "without whole numbers as indexes"),
+        (Fault(alter=indexes(0)), "choices .* for 7 prompts"),
+        (Fault(alter=numbers(-(10**400))), "in place of a log-probability"),
+        (Fault(alter=numbers(float("-inf"))), "-inf in place of a log-probability"),
+        (Fault(alter=numbers(float("nan"))), "nan in place of a log-probability"),
+        (Fault(alter=numbers(0.5)), "0.5 in place of a log-probability"),
+        (Fault(200, "[" * 100_000), "is not JSON"),
+        (Fault(200, "This is not what gzip writes.", {"Content-Encoding": "gzip"}), "does not answer: DecodingError"),
+        (Fault(400, '{"error": {"message": "quota exhausted"}}'), "refuses every request now .*quota exhausted"),
+        (Fault(200, json.dumps({"choices": [{"index": KEY}]})), "without whole numbers"),
+    ],
+    ids=["list", "dict", "twice", "huge", "inf", "nan", "above 0", "deep", "gzip", "quota", "key"],
+)
+def test_odd_answers_end_in_one_line(
+    server: CompletionsServer, monkeypatch: pytest.MonkeyPatch, fault: Fault, message: str
+) -> None:
+    monkeypatch.setenv("APPORTION_API_KEY", KEY)
+    with explain(server) as explainer:
+        server.fail(fault, -1)
+        with pytest.raises(ap.ServerError, match=message) as caught:
+            explainer.attribute(PROMPT, TARGET, method="ablation")
+        assert KEY not in str(caught.value)
+
+
+def test_one_failure_while_opening_changes_nothing(server: CompletionsServer) -> None:
+    server.fail(Fault(429, headers={"Retry-After": "0"}), 1, path="models")
+    server.fail(Fault(500), 1)
+    with explain(server, patience=20.0) as explainer:
+        assert explainer.session.info.notes == () and explainer.session.layout.batch_rows == 16
+
+
+def test_a_server_that_says_come_back_at_once_is_not_hammered(server: CompletionsServer) -> None:
+    with explain(server, patience=1.0) as explainer:
+        before = explainer.session.client.meter.requests
+        server.fail(Fault(429, headers={"Retry-After": "0"}), -1)
+        with pytest.raises(ap.ServerError, match="does not answer after"):
+            explainer.attribute(PROMPT, TARGET, method="ablation")
+        assert explainer.session.client.meter.requests - before < 10
+
+
+def test_an_answer_in_drops_is_too_late(server: CompletionsServer) -> None:
+    with explain(server, timeout=0.5) as explainer:
+        server.fail(Fault(200, "x" * 100, drip=0.05), -1)
+        started = time.perf_counter()
+        with pytest.raises(ap.ServerError, match="it took longer than 0.5 s"):
+            explainer.attribute(PROMPT, TARGET, method="ablation")
+        assert time.perf_counter() - started < 3
+
+
+def test_an_interrupt_does_not_wait_for_the_server(server: CompletionsServer) -> None:
+    with explain(server, lanes=2, rows=2) as explainer, here() as local:
+        server.fail(Fault(delay=30.0), 8)
+        main = threading.main_thread().ident
+        timer = threading.Timer(0.5, signal.pthread_kill, [main, signal.SIGINT])
+        timer.start()
+        started = time.perf_counter()
+        with pytest.raises(KeyboardInterrupt):
+            explainer.attribute(PROMPT, TARGET, method="shapley")
+        assert time.perf_counter() - started < 10
+        server.recover()
+        ours, theirs = (one.attribute(PROMPT, TARGET, method="ablation") for one in (explainer, local))
+        np.testing.assert_allclose(ours.values, theirs.values, atol=1e-9)
+
+
 # --- limits ---------------------------------------------------------------------------------------------------------
 
 
@@ -425,12 +573,12 @@ def test_no_more_requests_than_allowed(server: CompletionsServer, tmp_path: Path
 
 
 def test_no_more_is_spent_than_allowed(server: CompletionsServer) -> None:
-    with explain(server, rows=8, lanes=2, price=1000.0, max_cost=0.6) as explainer:
+    with explain(server, rows=8, lanes=2, price=1000.0, max_cost=2.0) as explainer:
         expected = explainer.estimate(PROMPT, TARGET, method="shapley")
         assert expected.price == pytest.approx(expected.forwarded_tokens / 1000)
-        with pytest.raises(ap.ServerError, match=r"bring the cost to .*, above the limit of 0.6 \(max_cost\)"):
+        with pytest.raises(ap.ServerError, match=r"bring the cost to .*, above the limit of 2 \(max_cost\)"):
             explainer.attribute(PROMPT, TARGET, method="shapley")
-        assert explainer.session.client.meter.cost <= 0.6
+        assert explainer.session.client.meter.cost <= 2.0
 
 
 # --- keys -----------------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ import apportion as ap
 from apportion.cli import main
 from apportion.testing import tiny
 from apportion.testing.server import CompletionsServer
+from apportion_backends.openai.discovery import PROBE
 from apportion_backends.torch.backend import TorchBackend
 
 ray = pytest.importorskip("ray", reason="needs Ray: pip install 'apportion[ray]'")
@@ -205,15 +206,12 @@ def finished(process: subprocess.Popen[str]) -> tuple[dict[str, Any], str]:
 
 
 def asked(server: CompletionsServer) -> Counter[tuple[int, ...]]:
-    """How often each row was scored, without the two rows by which the server is known."""
+    """How often each row was scored, without those by which the server is known, which are parts of one text."""
+    probe = tuple(tiny.tokenizer()(PROBE)["input_ids"])
+    parts = {probe[i:j] for i in range(len(probe)) for j in range(i, len(probe) + 1)}
     found = Counter((*row.prompt, *row.target) for row in server.rows)
-    return Counter({row: count for row, count in found.items() if len(row) > 10 and row[:2] != row_of_probe()[:2]})
-
-
-def row_of_probe() -> tuple[int, ...]:
-    from apportion_backends.openai.discovery import PROBE
-
-    return tuple(tiny.tokenizer()(PROBE)["input_ids"])
+    # A row that the server continued, to see if it names what it writes, is a beginning of it and some token.
+    return Counter({row: count for row, count in found.items() if row not in parts and row[:-1] not in parts})
 
 
 def check_nothing_lost_or_twice(server: CompletionsServer, job: Job, in_flight: int) -> None:
@@ -282,3 +280,81 @@ def test_a_killed_server_ends_the_run_with_one_line(
     summary, err = finished(job.start())
     assert (summary["done_before"], summary["done"]) == (kept, ROWS - kept), err
     check_nothing_lost_or_twice(server, job, in_flight=2 * 8 * 8)
+
+
+# --- what else could be lost ----------------------------------------------------------------------------------------
+
+
+def test_a_shard_restarts_and_is_counted(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, out = written(tmp_path / "rows.jsonl", 6), tmp_path / "out"
+    command = ["run", str(data), "-m", str(folder), "--target", TARGET, "--json", "--out", str(out)]
+    out.mkdir()
+    assert main([*command, "--method", "ablation", "--shard", "1/2"]) == 0
+    capsys.readouterr()
+    assert main([*command, "--method", "ablation", "--dry-run"]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == 3
+    assert main([*command, "--method", "ablation"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["done"], summary["done_before"], summary["cached"]) == (3, 3, 3 if summary["cached"] else 0)
+    assert main([*command, "--method", "shapley", "--restart"]) == 0
+    assert json.loads(capsys.readouterr().out)["done"] == 6
+
+
+def test_scores_of_an_unfinished_shard_are_kept(
+    server: CompletionsServer, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = written(tmp_path / "rows.jsonl", 8), tmp_path / "out"
+    out.mkdir()
+    command = ["run", str(data), "-m", server.address, "--tokenizer", str(folder), "--target", TARGET]
+    command += ["--method", "ablation", "--features", "words", "--out", str(out), "--json", "--at-once", "1"]
+    assert main([*command, "--shard", "1/2", "--max-requests", "7", "--backend-option", "rows=4"]) == 1
+    assert "limit of 7 requests is reached" in capsys.readouterr().err
+    known = sum(asked(server).values())
+    assert known > 7
+    assert main(command) == 0
+    counts = asked(server)
+    assert max(counts.values()) == 1 and len(counts) == 8 * 6 + 1
+
+
+def test_other_weights_do_not_continue_a_folder(
+    server: CompletionsServer, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = written(tmp_path / "rows.jsonl", 4), tmp_path / "out"
+    out.mkdir()
+    command = ["run", str(data), "-m", server.address, "--tokenizer", str(folder), "--target", TARGET]
+    command += ["--method", "ablation", "--out", str(out), "--json"]
+    assert main([*command, "--shard", "1/2"]) == 0
+    server.session = TorchBackend().load(tiny.spec("gpt2"), device=None, dtype=None, memory_budget=None)
+    assert main([*command, "--shard", "2/2"]) == 0
+    capsys.readouterr()
+    assert main(command) == 1
+    assert "was started with another model" in capsys.readouterr().err
+    one = [*command[:-3], "--out", str(tmp_path / "one"), "--json"]
+    assert main([*one, "--max-requests", "7", "--at-once", "1", "--backend-option", "rows=4"]) == 1
+    server.session = TorchBackend().load(tiny.spec(), device=None, dtype=None, memory_budget=None)
+    capsys.readouterr()
+    assert main([*one, "--at-once", "2", "--backend-option", "rows=8"]) == 1
+    assert "was started with other weights under the name tiny" in capsys.readouterr().err
+
+
+def test_limits_are_refused_with_workers(server: CompletionsServer, folder: Path) -> None:
+    options = {"max_requests": 100}
+    with (
+        ap.Explainer(
+            server.address, tokenizer=str(folder), backend="openai", backend_options=options, progress=False
+        ) as explainer,
+        pytest.raises(ap.InputError, match="max_requests= is a limit of one process"),
+    ):
+        [*explainer.attribute_many(prompts(2), executor=ap.RayExecutor(), target=TARGET)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("options", "message"), [({"gpus": 1}, "No worker fits: each takes 1 CPUs and 1 GPUs")])
+def test_a_worker_without_a_place_is_refused(folder: Path, options: dict[str, Any], message: str) -> None:
+    with ap.Explainer(folder, progress=False) as explainer:
+        with pytest.raises(ap.BackendError, match=message):
+            [*explainer.attribute_many(prompts(2), executor=ap.RayExecutor(1, **options), target=TARGET)]
+        found = explainer.attribute_many(
+            prompts(2), executor=ap.RayExecutor(1, cpus=2.5), target=TARGET, method="ablation"
+        )
+        assert len([*found]) == 2

@@ -185,6 +185,7 @@ class TestEchoApart(TestEcho):
 class TestOpenAI(BackendContract):
     """A server that answers as vLLM does, over the torch backend."""
 
+    name = "openai"
     engine = "vllm"
     families = ("llama", "gpt2")
 

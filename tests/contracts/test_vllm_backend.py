@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,13 +16,18 @@ from apportion.testing import BackendContract, reference
 from apportion_backends.beginnings import pays
 from apportion_backends.vllm.backend import VLLMBackend
 
-pytest.importorskip("vllm", reason="no vLLM here: make test-engine runs this in an environment of its own")
-pytestmark = [pytest.mark.engine, pytest.mark.demo, pytest.mark.slow]
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.demo,
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="no vLLM here; see make test-engine"),
+]
 
 SETTINGS = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_NO_USAGE_STATS": "1"}
 
 
 class TestVLLM(BackendContract):
+    name = "vllm"
     families = ("demo",)
 
     @pytest.fixture

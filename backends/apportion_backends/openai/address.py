@@ -96,7 +96,7 @@ def find_key(address: Address, variable: str | None, file: str | Path | None) ->
     if file is not None:
         where = f"key_file={str(file)!r}"
         try:
-            found = Path(file).expanduser().read_text(encoding="utf-8").strip()
+            found = Path(file).expanduser().read_text(encoding="utf-8-sig").strip()
         except (OSError, UnicodeDecodeError) as error:
             # Without the error itself, which may quote the file.
             why = getattr(error, "strerror", None) or type(error).__name__

@@ -1,38 +1,37 @@
-"""HTTP requests to a server: several at once over connections that stay open, tried again while the server is busy."""
+"""Requests to a server, several at once, tried again while the server is busy."""
 
 from __future__ import annotations
 
 import json
-import ssl
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
-from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception_type, stop_after_attempt, stop_after_delay
+from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception_type
 from tenacity.nap import sleep_using_event
-from tenacity.stop import stop_all, stop_any, stop_base, stop_when_event_set
 from tenacity.wait import wait_random_exponential
 
 from apportion.errors import ServerError, counted, shown
 from apportion_backends.openai.address import KEY_VARIABLE, Address, Key
+from apportion_backends.openai.connections import Answer, Connections, CutError, LateError
 from apportion_backends.openai.limits import Gate, Meter
 
 __all__ = ["Client", "Patience", "RefusedError"]
 
 BUSY = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 """Answers after which the same request may succeed."""
+GONE = frozenset({500, 502, 503, 504})
+"""Answers of a server, or of what stands before it, that may be starting again."""
 REFUSALS = frozenset({400, 413, 422})
 """Answers that are about the content of a request."""
-LACKING = frozenset({404, 405, 500, 501})
+LACKING = frozenset({404, 405, 501})
 """Answers to a trial of what the server may not have."""
-FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
-"""Bounds of the back-off in seconds; each wait is drawn at random below its bound."""
-FEWEST_TRIES = 3
-CONNECT_SECONDS = 10.0
+TRIALS = 3
+"""Number of times that a trial may fail with 500, which may be a passing error, or the engine's way to refuse."""
+FIRST_WAIT, LEAST_WAIT, LONGEST_WAIT = 0.5, 0.1, 30.0
+"""Bounds of the back-off in seconds: each wait is drawn below a bound that doubles, and is not below the least."""
 QUOTED = 300
 """Characters of a server's message that are shown."""
 
@@ -57,11 +56,21 @@ class _PassingError(Exception):
         reason: a sentence about it, without a full stop.
         after: seconds to wait, if the server said so.
         lost: the connection failed.
+        read: the server may have read the request, and charge for it.
+        trial: the refusal that it is if it does not pass.
     """
 
-    def __init__(self, reason: str, after: float | None = None, *, lost: bool = False) -> None:
+    def __init__(
+        self,
+        reason: str,
+        after: float | None = None,
+        *,
+        lost: bool = False,
+        read: bool = False,
+        trial: RefusedError | None = None,
+    ) -> None:
         super().__init__(reason)
-        self.after, self.lost = after, lost
+        self.after, self.lost, self.read, self.trial = after, lost, read, trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +78,8 @@ class Patience:
     """Time for which a request is tried.
 
     Attributes:
-        timeout: seconds that the server may take to answer.
-        seconds: seconds over which a failed request is tried again; 0 to try once.
+        timeout: seconds from a request to the end of its answer.
+        seconds: seconds after a first failure within which a request is tried again; 0 to try once.
     """
 
     timeout: float
@@ -85,48 +94,42 @@ class Client:
         key: its key, if it has one.
         gate: lets requests pass.
         meter: counts them.
-        patience: how long they are tried.
-
-    Attributes:
-        outages: number of times that the server could not be reached.
+        patience: time for which they are tried.
     """
 
     def __init__(self, address: Address, key: Key | None, gate: Gate, meter: Meter, patience: Patience) -> None:
         self.address, self.gate, self.meter = address, gate, meter
-        self.outages = 0
         self._key, self._patience = key, patience
         self._stopped = threading.Event()
-        self._lock = threading.Lock()
-        self._free: list[httpx.Client] = []
-        self._all: list[httpx.Client] = []
-        self._certificates: ssl.SSLContext | None = None
-        self._closed = False
-        self._in_flight, self._last = 0, time.monotonic()
+        self._connections = Connections(patience.timeout, secure=address.base.startswith("https"))
+        self._gone = 0
 
     @property
     def idle(self) -> float:
         """Seconds since the last answer; 0 while requests are under way."""
-        return 0.0 if self._in_flight else time.monotonic() - self._last
+        return self._connections.idle
+
+    @property
+    def outages(self) -> int:
+        """Number of times that the server was gone, or may have been: another model may answer now."""
+        return self._connections.outages + self._gone
 
     def get(self, url: str) -> Any:
-        """The JSON at an address, tried once; nothing is counted.
+        """The JSON at an address; tried again while the server is busy, but not if nobody listens. Nothing is counted.
 
         Raises:
             RefusedError: the server refuses it, or has nothing there.
             ServerError: it cannot be reached, or asks for a key.
         """
-        try:
-            return self._content(self._send("GET", url, None), trial=True)
-        except _PassingError as again:
-            raise ServerError(f"The server at {self.address.base} does not answer: {again}.") from None
+        return self._tried("GET", url, None, None, trial=True, listening=False)
 
     def text(self, url: str) -> str:
         """The text at an address; empty if the server has none there, or does not answer."""
         try:
-            response = self._send("GET", url, None)
+            answer = self._send("GET", url, None)
         except _PassingError:
             return ""
-        return response.text if response.status_code == 200 else ""
+        return answer.text if answer.status == 200 else ""
 
     def post(self, url: str, content: Mapping[str, object], tokens: int | None, *, trial: bool = False) -> Any:
         """The JSON that answers a request.
@@ -142,28 +145,14 @@ class Client:
             ServerError: the server cannot be reached, is busy for too long, refuses the key, does not know the model,
                 or answers no JSON; or a limit is reached.
         """
-        tries = Retrying(
-            retry=retry_if_exception_type(_PassingError),
-            stop=stop_any(stop_when_event_set(self._stopped), self._enough()),
-            wait=_wait,
-            sleep=sleep_using_event(self._stopped),
-            before_sleep=self._before_waiting,
-            retry_error_cls=_GaveUpError,
-        )
-        try:
-            found = tries(self._attempt, url, content, tokens, trial)
-        except _GaveUpError as last:
-            raise self._lost(last) from None
+        found = self._tried("POST", url, content, tokens, trial=trial, listening=True)
         self.gate.served()
         return found
 
     def interrupt(self) -> None:
-        """Wait no longer: requests under way end soon."""
+        """Wait no longer: requests under way end at once."""
         self._stopped.set()
-        with self._lock:
-            everyone, self._all, self._free = self._all, [], []
-        for http in everyone:
-            http.close()
+        self._connections.cut()
 
     def resume(self) -> None:
         """Take requests again after ``interrupt``."""
@@ -171,83 +160,102 @@ class Client:
 
     def close(self) -> None:
         """Close the connections; idempotent."""
-        self._closed = True
-        self.interrupt()
+        self._stopped.set()
+        self._connections.close()
 
-    def _enough(self) -> stop_base:
-        if not self._patience.seconds:
-            return stop_after_attempt(1)
-        return stop_all(stop_after_delay(self._patience.seconds), stop_after_attempt(FEWEST_TRIES))
+    def quoted(self, text: str) -> str:
+        """A text of the server's for messages: one line, shortened, without the key."""
+        line = " ".join(text.split())
+        line = line if self._key is None else self._key.without(line)
+        return line if len(line) <= QUOTED else f"{line[: QUOTED - 1]}…"
 
-    def _attempt(self, url: str, content: Mapping[str, object], tokens: int | None, trial: bool) -> Any:
-        with self.gate.passed(), nullcontext() if tokens is None else self.meter.paid(tokens):
-            started = time.perf_counter()
-            found = self._content(self._send("POST", url, content), trial=trial)
-        if tokens is not None:
-            usage = found.get("usage") if isinstance(found, Mapping) else None
-            self.meter.answered(usage, tokens, time.perf_counter() - started)
-        return found
+    def _tried(
+        self,
+        method: str,
+        url: str,
+        content: Mapping[str, object] | None,
+        tokens: int | None,
+        *,
+        trial: bool,
+        listening: bool,
+    ) -> Any:
+        """The JSON of an answer, after as many attempts as are allowed.
 
-    def _send(self, method: str, url: str, content: Mapping[str, object] | None) -> httpx.Response:
-        headers = {} if self._key is None else self._key.headers()
-        http = self._taken()
+        Args:
+            method: of HTTP.
+            url: the address.
+            content: what to send.
+            tokens: as ``post``.
+            trial: as ``post``.
+            listening: the server has answered before, so that it is waited for if it is gone.
+        """
+        failed: list[float] = []
+
+        def enough(state: RetryCallState) -> bool:
+            error = _error_of(state)
+            failed.append(time.monotonic())
+            if error is not None and error.trial is not None and state.attempt_number >= TRIALS:
+                return True
+            late = time.monotonic() - failed[0] >= self._patience.seconds
+            return late or self._stopped.is_set() or (error is not None and error.lost and not listening)
+
+        tries = Retrying(
+            retry=retry_if_exception_type(_PassingError),
+            stop=enough,
+            wait=_wait,
+            sleep=sleep_using_event(self._stopped),
+            before_sleep=self._before_waiting,
+            retry_error_cls=_GaveUpError,
+        )
         try:
-            return http.request(method, url, json=content, headers=headers)
-        except httpx.TimeoutException as error:
-            raise _PassingError(f"it took longer than {self._patience.timeout:g} s ({type(error).__name__})") from None
-        except (httpx.TransportError, RuntimeError) as error:  # a closed client raises RuntimeError
-            if isinstance(error, RuntimeError) and not self._stopped.is_set():
-                raise
-            self.outages += 1
-            raise _PassingError(f"{type(error).__name__}: {error}", lost=True) from None
-        except httpx.InvalidURL as error:
-            raise ServerError(f"{self.address.base!r} is not the address of a server: {error}.") from None
-        finally:
-            self._give(http)
+            return tries(self._attempt, method, url, content, tokens, trial)
+        except _GaveUpError as last:
+            raise self._lost(last) from None
 
-    def _taken(self) -> httpx.Client:
-        """An HTTP client with a connection of its own: many threads would wait for the pool of one that they share."""
-        with self._lock:
-            if self._closed:
-                raise ServerError("This session is closed; make a new Explainer.")
-            self._in_flight += 1
-            if self._free:
-                return self._free.pop()
-            timeout = httpx.Timeout(self._patience.timeout, connect=CONNECT_SECONDS)
-            http = httpx.Client(timeout=timeout, follow_redirects=False, verify=self._trust())
-            self._all.append(http)
-            return http
-
-    def _trust(self) -> ssl.SSLContext | bool:
-        """The certificates to trust, which take long to read, and so are read once."""
-        if self.address.base.startswith("https") and self._certificates is None:
-            self._certificates = httpx.create_ssl_context()
-        return self._certificates or False
-
-    def _give(self, http: httpx.Client) -> None:
-        with self._lock:
-            self._in_flight -= 1
-            self._last = time.monotonic()
-            if http in self._all:  # else it was closed
-                self._free.append(http)
-
-    def _content(self, response: httpx.Response, *, trial: bool) -> Any:
-        """The JSON of an answer, or the error that it is."""
-        status = response.status_code
-        if status == 200:
+    def _attempt(
+        self, method: str, url: str, content: Mapping[str, object] | None, tokens: int | None, trial: bool
+    ) -> Any:
+        if tokens is None:
+            return self._content(self._send(method, url, content), trial=trial)
+        with self.gate.passed(), self.meter.paid(tokens) as bill:
+            started = time.perf_counter()
             try:
-                return json.loads(response.content)
-            except ValueError:
+                found = self._content(self._send(method, url, content), trial=trial)
+            except _PassingError as error:
+                if error.read:
+                    bill(None, time.perf_counter() - started)
+                raise
+            bill(found.get("usage") if isinstance(found, Mapping) else None, time.perf_counter() - started)
+            return found
+
+    def _send(self, method: str, url: str, content: Mapping[str, object] | None) -> Answer:
+        headers = {} if self._key is None else self._key.headers()
+        try:
+            return self._connections.send(method, url, content, headers)
+        except LateError as error:
+            raise _PassingError(f"it took longer than {self._patience.timeout:g} s ({error})", read=True) from None
+        except CutError as error:
+            raise _PassingError(self.quoted(str(error)), lost=True, read="Connect" not in str(error)) from None
+
+    def _content(self, answer: Answer, *, trial: bool) -> Any:
+        """The JSON of an answer, or the error that it is."""
+        if answer.status == 200:
+            try:
+                return json.loads(answer.body)
+            except (ValueError, RecursionError):
                 raise ServerError(
                     f"The server at {self.address.base} answered something that is not JSON: "
-                    f"{self._quoted(response.text)}."
+                    f"{shown(self.quoted(answer.text), QUOTED)}."
                 ) from None
-        message = self._quoted(_message(response))
-        if status in REFUSALS or (trial and status in LACKING):
-            raise RefusedError(status, message)
-        if status in BUSY:
-            raise _PassingError(f"{status}: {message}", _seconds(response.headers.get("retry-after")))
-        raise ServerError(f"{self._status(status)}: {message}.")
+        message = shown(self.quoted(_message(answer)), QUOTED)
+        refused = RefusedError(answer.status, message)
+        if answer.status in REFUSALS or (trial and answer.status in LACKING):
+            raise refused
+        if answer.status in BUSY:
+            self._gone += answer.status in GONE
+            asked = _seconds(answer.retry_after)
+            raise _PassingError(str(refused), asked, trial=refused if trial and answer.status == 500 else None)
+        raise ServerError(f"{self._status(answer.status)}: {message}.")
 
     def _status(self, status: int) -> str:
         base = self.address.base
@@ -261,22 +269,18 @@ class Client:
             return f"The server at {base} has moved; give its new address. It said {status}"
         return f"The server at {base} refused a request. It said {status}"
 
-    def _quoted(self, text: str) -> str:
-        """A text of the server's for messages: one line, shortened, without the key."""
-        line = " ".join(text.split())
-        line = line if self._key is None else self._key.without(line)
-        return shown(line, QUOTED)
-
     def _before_waiting(self, state: RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome is not None else None
-        if isinstance(error, _PassingError) and not error.lost:
+        error = _error_of(state)
+        if error is not None and not error.lost:
             self.gate.busy()
 
-    def _lost(self, last: _GaveUpError) -> ServerError:
+    def _lost(self, last: _GaveUpError) -> Exception:
         """The error of a request that failed as often as it may."""
         tries, reason = last.last_attempt.attempt_number, last.last_attempt.exception()
         if self._stopped.is_set():
             return ServerError("The session was interrupted.")
+        if isinstance(reason, _PassingError) and reason.trial is not None:
+            return reason.trial
         often = f" after {counted(tries, 'try', 'tries')}" if tries > 1 else ""
         return ServerError(f"The server at {self.address.base} does not answer{often}: {reason}.")
 
@@ -290,9 +294,16 @@ _drawn = wait_random_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT)
 
 def _wait(state: RetryCallState) -> float:
     """Seconds to wait before the next attempt: what the server said, or else drawn at random from a growing range."""
+    error = _error_of(state)
+    asked = error.after if error is not None else None
+    least = min(LONGEST_WAIT, LEAST_WAIT * 2 ** (state.attempt_number - 1))
+    wait: float = _drawn(state) if asked is None else min(asked, LONGEST_WAIT)
+    return wait if wait > least else least
+
+
+def _error_of(state: RetryCallState) -> _PassingError | None:
     error = state.outcome.exception() if state.outcome is not None else None
-    asked = error.after if isinstance(error, _PassingError) else None
-    return _drawn(state) if asked is None else min(asked, LONGEST_WAIT)
+    return error if isinstance(error, _PassingError) else None
 
 
 def _seconds(header: str | None) -> float | None:
@@ -303,12 +314,12 @@ def _seconds(header: str | None) -> float | None:
         return None
 
 
-def _message(response: httpx.Response) -> str:
+def _message(answer: Answer) -> str:
     """The message in an error, in any of the forms that servers use."""
     try:
-        content = json.loads(response.content)
-    except ValueError:
-        return response.text or response.reason_phrase
+        content = json.loads(answer.body)
+    except (ValueError, RecursionError):
+        return answer.text
     while isinstance(content, Mapping):
         for name in ("error", "message", "detail"):
             if content.get(name):

@@ -32,6 +32,8 @@ __all__ = [
 ]
 
 LogProbs = tuple[float, ...]
+LEAST, MOST = -1e6, 1e-3
+"""Bounds of what can be a log-probability; engines write about -1e4 for one of 0, and round 0 upwards."""
 
 
 class BadAnswerError(Exception):
@@ -199,7 +201,10 @@ def choices_of(answer: Any, count: int) -> list[Mapping[str, Any]]:
     choices = answer.get("choices") if isinstance(answer, Mapping) else None
     if not isinstance(choices, list) or not all(isinstance(one, Mapping) for one in choices):
         raise BadAnswerError("no choices")
-    by_index = {one.get("index", place): one for place, one in enumerate(choices)}
+    indexes = [one.get("index", place) for place, one in enumerate(choices)]
+    if not all(type(one) is int for one in indexes):
+        raise BadAnswerError(f"choices without whole numbers as indexes: {indexes!r:.60}")
+    by_index = dict(zip(indexes, choices, strict=True))
     if len(choices) != count or by_index.keys() != set(range(count)):
         raise BadAnswerError(f"choices {sorted(map(str, by_index))} for {count} prompts")
     return [by_index[i] for i in range(count)]
@@ -219,6 +224,6 @@ def number_of(found: object) -> float:
     Raises:
         BadAnswerError: it is none.
     """
-    if not isinstance(found, int | float) or isinstance(found, bool) or found != found or found > 1e-3:
+    if not isinstance(found, int | float) or isinstance(found, bool) or not LEAST <= found <= MOST:
         raise BadAnswerError(f"{found!r:.40} in place of a log-probability")
     return float(found)

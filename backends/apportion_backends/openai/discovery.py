@@ -18,8 +18,11 @@ PROBE = "The quick brown fox jumps over the lazy dog, and then it said: 17 + 25 
 """A text in whose tokens models of different weights differ."""
 ROUNDING = 1e-4
 """Largest difference in nats between two answers about one row that is not worth a note."""
-LEAST_TOLERANCE, TIMES_NOISE = 0.05, 8.0
-"""Difference up to which a row's scores are those of the same model, in nats, and as a multiple of the noise."""
+LEAST_TOLERANCE, TIMES_NOISE = 1e-3, 8.0
+"""Difference up to which caches take a row's scores for those of the same model, in nats, and as a multiple of the
+noise that was measured."""
+LEAST_CHANGE = 0.05
+"""Difference in nats from which the model must have changed: a run ends, where a cache would only be of no use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,7 @@ def served_model(client: Client, name: str | None) -> Served:
             "with the path of the API, usually /v1."
         ) from None
     listed = answer.get("data") if isinstance(answer, Mapping) else None
-    models = [one for one in listed or () if isinstance(one, Mapping) and isinstance(one.get("id"), str)]
+    models = [one for one in listed or () if isinstance(one, Mapping) and _is_name(one.get("id"))]
     names = [str(one["id"]) for one in models]
     if not names:
         raise ModelError(f"The server at {base} lists no models.")
@@ -122,7 +125,7 @@ def traits_of(client: Client, model: str, ids: Sequence[int]) -> Traits:
         except RefusedError as refused:
             reasons.append(f"{dialect.name}: refused with {refused}")
         except BadAnswerError as error:
-            reasons.append(f"{dialect.name}: answered with {error}")
+            reasons.append(f"{dialect.name}: answered with {client.quoted(str(error))}")
         else:
             return _measured(client, model, dialect, (long, short), alone)
     raise ModelError(
@@ -150,11 +153,13 @@ def _measured(client: Client, model: str, dialect: Dialect, rows: tuple[Row, Row
     several, noise, notes = True, 0.0, list[str]()
     together: list[LogProbs] = []
     try:
-        together = asked(client, model, dialect, [short, long], trial=True)
+        # In company of other rows, which is what makes numbers differ.
+        together = asked(client, model, dialect, [short, long, *_company(long)], trial=True)
         noise = max(abs(a - b) for a, b in zip(alone, together[1], strict=True))
     except (RefusedError, BadAnswerError) as error:
         several = False
-        notes.append(f"one prompt in each request, because the server does not take several ({error})")
+        why = client.quoted(str(error))
+        notes.append(f"one prompt in each request, because the server does not take several ({why})")
     if noise > ROUNDING:
         notes.append(
             f"the server's numbers depend on what it computes at the same time: the same row differed by {noise:.2g} "
@@ -168,5 +173,17 @@ def _measured(client: Client, model: str, dialect: Dialect, rows: tuple[Row, Row
 
 
 def changed(before: Traits, now: LogProbs) -> bool:
-    """True if these scores of the probe are those of another model."""
-    return not replace(before.likeness, log_probs=now).fits(before.likeness.log_probs)
+    """True if these scores of the probe are certainly those of another model."""
+    tolerance = max(LEAST_CHANGE, 2 * before.likeness.tolerance)
+    return not replace(before.likeness, log_probs=now, tolerance=tolerance).fits(before.likeness.log_probs)
+
+
+def _company(row: Row) -> list[Row]:
+    """Other rows of several lengths."""
+    ids = (*row.prompt, *row.target)
+    return [Row(ids[start : start + 2], ids[start + 2 :]) for start in range(1, len(ids) - 4, 5)]
+
+
+def _is_name(found: object) -> bool:
+    """True for the name of a model that can be sent and shown."""
+    return isinstance(found, str) and bool(found) and found.isprintable()

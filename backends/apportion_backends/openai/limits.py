@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -58,28 +58,34 @@ class Meter:
         return self._seconds / max(1, self.tokens)
 
     @contextmanager
-    def paid(self, tokens: int) -> Iterator[None]:
+    def paid(self, tokens: int) -> Iterator[Callable[[object, float], None]]:
         """Count a request that is sent now, and reserve the price of its tokens until it is answered.
+
+        Yields:
+            A function that takes the server's ``usage`` and the seconds that the request took. What is not known is
+            counted as it was sent. A request for which it is not called was not read.
 
         Raises:
             ServerError: it would go beyond a limit.
         """
+        billed, took = 0, 0.0
+
+        def bill(usage: object, seconds: float) -> None:
+            nonlocal billed, took
+            total = usage.get("total_tokens") if isinstance(usage, Mapping) else None
+            billed, took = total if type(total) is int and total > 0 else tokens, seconds
+
         with self._lock:
             self._check(tokens)
             self.requests += 1
             self._expected += tokens
         try:
-            yield
+            yield bill
         finally:
             with self._lock:
                 self._expected -= tokens
-
-    def answered(self, usage: object, sent: int, seconds: float) -> None:
-        """Count the tokens of an answer, and the seconds that it took."""
-        total = usage.get("total_tokens") if isinstance(usage, Mapping) else None
-        with self._lock:
-            self.tokens += total if type(total) is int and total > 0 else sent
-            self._seconds += seconds
+                self.tokens += billed
+                self._seconds += took
 
     def _check(self, tokens: int) -> None:
         if self._max_requests is not None and self.requests >= self._max_requests:
@@ -133,6 +139,11 @@ class Gate:
         with self._changed:
             self.limit = max(1.0, self.limit / 2)
             self.fewest = min(self.fewest, self.limit)
+
+    def forget(self) -> None:
+        """Begin anew: what was busy before does not count."""
+        with self._changed:
+            self.limit = self.fewest = float(self._lanes)
 
     def served(self) -> None:
         """Raise the limit, by one for each round of answers."""

@@ -91,6 +91,7 @@ class ServerSession:
             model=served.name,
         )
         self._outages = client.outages
+        client.gate.forget()
         self._checking = threading.Lock()
         self._closed = False
 
@@ -133,6 +134,7 @@ class ServerSession:
         """
         if self._closed:
             raise BackendError("This session is closed; make a new Explainer.")
+        self._check_if_idle()
         found = self._scored(batch.rows)
         self._check_model()
         scores = torch.zeros(batch.n_rows, batch.n_targets, dtype=torch.float64)
@@ -163,8 +165,7 @@ class ServerSession:
         Raises:
             ServerError: the server has another model than when the session was opened.
         """
-        if self.client.idle > IDLE_SECONDS:
-            self._compare()
+        self._check_if_idle()
         return f"{self._traits.dialect.name} {self.fingerprint()}"
 
     def interrupt(self) -> None:
@@ -189,16 +190,43 @@ class ServerSession:
             return asked(self.client, self._served.name, self._traits.dialect, rows)
         except BadAnswerError as error:
             raise ServerError(
-                f"The server at {self.client.address.base} answered with {error}. Nothing of this answer was used."
+                f"The server at {self.client.address.base} answered with {self.client.quoted(str(error))}. Nothing of "
+                "this answer was used."
             ) from None
         except RefusedError as refused:
             if len(rows) == 1:
+                self._check_refusal(rows[0], refused)
                 length = counted(len(rows[0].prompt) + len(rows[0].target), "token")
                 raise InputError(f"The server refuses a prompt and target of {length} ({refused}).") from None
             if refused.status == 413:
                 raise BatchTooLargeError(str(refused)) from None
         half = len(rows) // 2
         return [*self._scored(rows[:half]), *self._scored(rows[half:])]
+
+    def _check_refusal(self, row: Row, refused: RefusedError) -> None:
+        """Ask for a row that was scored before: if that is refused, too, it is not about this row.
+
+        Raises:
+            ServerError: the server refuses that row.
+        """
+        if row == self.likeness.row:
+            return
+        try:
+            asked(self.client, self._served.name, self._traits.dialect, [self.likeness.row])
+        except (RefusedError, BadAnswerError):
+            raise ServerError(
+                f"The server at {self.client.address.base} refuses every request now ({refused})."
+            ) from None
+
+    def _check_if_idle(self) -> None:
+        """After a while without requests, check that the model is the same.
+
+        Raises:
+            ServerError: it is another one.
+        """
+        with self._checking:
+            if self.client.idle > IDLE_SECONDS:
+                self._compare()
 
     def _check_model(self) -> None:
         """After an outage, check that the model is the same: the server may have been started with another.

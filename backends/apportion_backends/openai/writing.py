@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["Writer"]
 
 NEW_TOKENS = 25
+NEUTRAL = {"repetition_penalty": 1.0, "frequency_penalty": 0.0, "presence_penalty": 0.0, "min_p": 0.0, "top_k": -1}
+"""In place of defaults that a model's own generation configuration may set on the server."""
 OPTIONS = ("max_new_tokens", "do_sample", "temperature", "top_p")
 
 
@@ -34,6 +36,7 @@ class Writer:
 
     def __init__(self, client: Client, model: str, dialect: Dialect, tokenizer: PreTrainedTokenizerBase) -> None:
         self._client, self._model, self._native = client, model, dialect.name == "input_token_logprobs"
+        self._vllm = dialect.name == "prompt_logprobs"
         end = tokenizer.eos_token_id
         self.end_ids: tuple[int, ...] = (end,) if isinstance(end, int) else ()
 
@@ -75,7 +78,7 @@ class Writer:
         """The tokens that follow a prompt; none if the server does not name their ids."""
         address, tokens = self._client.address, len(ids) + most
         if self._native:
-            sampled = {"max_new_tokens": most, **sampling}
+            sampled = {"max_new_tokens": most, **NEUTRAL, **sampling}
             content: dict[str, object] = {"input_ids": [*ids], "sampling_params": sampled}
             answer = self._client.post(f"{address.root}/generate", content, tokens, trial=trial)
             return _ids(answer.get("output_ids") if isinstance(answer, Mapping) else None)
@@ -87,6 +90,7 @@ class Writer:
             "return_token_ids": True,
             "return_tokens_as_token_ids": True,
             "seed": seed,
+            **(NEUTRAL if self._vllm else {}),
             **sampling,
         }
         answer = self._client.post(f"{address.base}/completions", content, tokens, trial=trial)

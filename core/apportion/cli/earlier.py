@@ -17,8 +17,12 @@ from apportion.results.run_folder import FAILED, OK, ResultsFolder
 
 if TYPE_CHECKING:
     from apportion.explainer import Explainer
+    from apportion.protocols.backend import Likeness, Session
 
-__all__ = ["EarlierRuns", "decisive_arguments"]
+__all__ = ["EarlierRuns", "alike", "decisive_arguments", "likeness_facts"]
+
+OF_REQUESTS = frozenset({"lanes", "rows", "timeout", "patience", "key_variable"})
+"""Options of a server's requests, which do not decide results."""
 
 
 def decisive_arguments(
@@ -28,7 +32,10 @@ def decisive_arguments(
 
     The model itself counts by its fingerprint, and prompts by the hashes of their rows.
     """
-    placement = {name: getattr(model, name) for name in ("tokenizer", "backend", "dtype", "backend_option")}
+    placement = {name: getattr(model, name) for name in ("tokenizer", "backend", "dtype")}
+    apart = OF_REQUESTS if model.at_server else frozenset()
+    decisive = (text for text in model.backend_option if text.partition("=")[0].strip() not in apart)
+    placement["backend_option"] = tuple(decisive)
     options = {**placement, **asdict(prompt), **asdict(target), **asdict(method)}
     found = {name: list(v) if isinstance(v, tuple) else v for name, v in options.items() if v not in (None, ())}
     for name, paths in (("document", prompt.document), ("image", prompt.image)):
@@ -39,8 +46,26 @@ def decisive_arguments(
     return found
 
 
+LEAST_CHANGE = 0.05
+"""Difference in nats from which a model that cannot be hashed must have changed."""
+
 DEFAULTS = decisive_arguments(ModelOptions(), PromptOptions(), TargetOptions(), MethodOptions())
 """Values for folders that are older than an option."""
+
+
+def likeness_facts(session: Session) -> dict[str, Any]:
+    """Scores by which a model that cannot be hashed is known again, for the manifest; none for others."""
+    found: Likeness | None = getattr(session, "likeness", None)
+    return {} if found is None else {"likeness": list(found.log_probs), "tolerance": found.tolerance}
+
+
+def alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """True if two models with the facts of ``likeness_facts`` may be the same."""
+    ours, theirs = one.get("likeness", []), other.get("likeness", [])
+    if not ours or not theirs:
+        return True
+    tolerance = max(LEAST_CHANGE, 2 * one["tolerance"], 2 * other["tolerance"])
+    return len(ours) == len(theirs) and all(abs(a - b) <= tolerance for a, b in zip(ours, theirs, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +123,11 @@ class EarlierRuns:
                 f"{self.path} was started with another model, {self.manifest['model']} (fingerprint "
                 f"{self.manifest['fingerprint']}); this is {explainer.session.info.model} "
                 f"({explainer.session.fingerprint()}). {self._ways_out()}"
+            )
+        if self.manifest is not None and not alike(self.manifest, likeness_facts(explainer.session)):
+            raise InputError(
+                f"{self.path} was started with other weights under the name {self.manifest['model']}: a row that was "
+                f"scored at its start now has other scores. {self._ways_out()}"
             )
 
     def _check_arguments(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

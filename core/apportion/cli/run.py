@@ -15,7 +15,7 @@ import typer
 
 from apportion.cli.costs import CostOptions, deliver_cost
 from apportion.cli.dataset_cost import NOTHING, DatasetCost, cost_of_rows, rows_to_estimate
-from apportion.cli.earlier import EarlierRuns, decisive_arguments
+from apportion.cli.earlier import EarlierRuns, decisive_arguments, likeness_facts
 from apportion.cli.exits import FAILED, InterruptedDeliveryError
 from apportion.cli.items import Columns, Item, read_items
 from apportion.cli.job import Job, job_without_prompt
@@ -29,7 +29,7 @@ from apportion.cli.options.prompt import PromptOptions
 from apportion.cli.options.target import TargetOptions
 from apportion.cli.row_checks import check_items, check_tokens, with_contrast_faults, with_faults
 from apportion.cli.rows import Rows, Summary
-from apportion.cli.shards import Shard, collect_shards, executor_of
+from apportion.cli.shards import Shard, collect_shards, executor_of, with_shards
 from apportion.cli.ticking import ticking
 from apportion.errors import InputError, ServerError, counted, listing
 from apportion.results import run_folder
@@ -147,6 +147,8 @@ def _expected(
     """The cost of the rows that are left. Nothing is written, not even the folder."""
     earlier = EarlierRuns(folder.path, None, {}) if data.restart else EarlierRuns.of(folder)
     earlier.check(arguments, items)
+    if not data.restart:
+        earlier = with_shards(folder, earlier)
     before = earlier.rows_to_skip(items, retry_failed=data.retry_failed)
     left = [item for item in items if item.id not in before]
     if not left:
@@ -210,6 +212,7 @@ def _of_model(explainer: Explainer) -> dict[str, Any]:
     return {
         "model": explainer.session.info.model,
         "fingerprint": explainer.session.fingerprint(),
+        **likeness_facts(explainer.session),
         "versions": versions(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from apportion.cli.earlier import EarlierRuns
+from apportion.cli.earlier import EarlierRuns, alike
 from apportion.cli.items import Item
 from apportion.cli.parse import usage_error
 from apportion.errors import InputError
@@ -16,7 +16,7 @@ from apportion.results.run_folder import OK, SHARD, ResultsFolder
 if TYPE_CHECKING:
     from apportion.protocols.executor import Executor
 
-__all__ = ["Shard", "collect_shards", "executor_of"]
+__all__ = ["Shard", "collect_shards", "executor_of", "with_shards"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def collect_shards(folder: ResultsFolder, arguments: Mapping[str, Any], items: S
         ours = folder.manifest()
         if ours is None:
             folder.begin({name: value for name, value in earlier.manifest.items() if name not in ("schema", "version")})
-        elif ours["fingerprint"] != earlier.manifest["fingerprint"]:
+        elif ours["fingerprint"] != earlier.manifest["fingerprint"] or not alike(ours, earlier.manifest):
             raise InputError(
                 f"{shard.path} was started with another model, {earlier.manifest['model']}, than the rows in "
                 f"{folder.path} ({ours['model']}). Delete one of them."
@@ -84,6 +84,12 @@ def collect_shards(folder: ResultsFolder, arguments: Mapping[str, Any], items: S
             if line["status"] == OK and line["id"] not in known:
                 folder.add(line)
                 known.add(line["id"])
+
+
+def with_shards(folder: ResultsFolder, earlier: EarlierRuns) -> EarlierRuns:
+    """Earlier runs, with the rows of parts that collecting would copy."""
+    done = {row_id: line for shard in folder.shards() for row_id, line in shard.ended().items() if line["status"] == OK}
+    return replace(earlier, ended={**done, **earlier.ended})
 
 
 def executor_of(engine: str, workers: int) -> Executor | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -87,7 +88,15 @@ def check_address(source: str) -> None:
     Raises:
         InputError: it has one.
     """
-    if is_url(source) and "@" in urlsplit(source).netloc:
+    if not is_url(source):
+        if re.fullmatch(r"[\w.-]+:\d+(/.*)?", source):
+            raise InputError(f"{source!r} looks like the address of a server; write http://{source}.")
+        return
+    try:
+        place = urlsplit(source).netloc
+    except ValueError as error:
+        raise InputError(f"{source!r} is not an address: {error}.") from None
+    if "@" in place:
         raise InputError(
             "An address must not hold a name or password, because results show it. The backend 'openai' takes a key "
             "from the environment variable APPORTION_API_KEY, or from a file (key_file=)."

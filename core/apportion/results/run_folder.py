@@ -56,7 +56,8 @@ class ResultsFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.lines = path / LINES
-        self.evaluations = path / EVALUATIONS
+        # Parts share the scores of the whole, so that none is asked for again when they are collected.
+        self.evaluations = (path.parent if path.name.startswith(SHARD) else path) / EVALUATIONS
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -108,7 +109,9 @@ class ResultsFolder:
         write_atomically(self.path / MANIFEST, text.encode("utf-8", "backslashreplace"))
 
     def clear(self) -> None:
-        """Delete all results; cached scores are kept, because they do not depend on the arguments."""
+        """Delete all results, also those of parts; cached scores are kept, because they do not depend on arguments."""
+        for shard in self.shards():
+            shard.clear()
         for name in (LINES, MANIFEST):
             (self.path / name).unlink(missing_ok=True)
 
@@ -166,7 +169,8 @@ class ResultsFolder:
             raise InputError(f"--out {self.path} cannot be a folder: {file} is a file. Name a folder.") from error
         if (self.path / MANIFEST).exists() or (self.path / LOCK).exists():
             return
-        others = sorted(file.name for file in self.path.iterdir() if not file.name.startswith(SHARD))
+        ours = (SHARD, EVALUATIONS)
+        others = sorted(file.name for file in self.path.iterdir() if not file.name.startswith(ours))
         if others:
             raise InputError(
                 f"--out {self.path} is not empty, but has no results of `apportion run` (it contains {others[0]}). "

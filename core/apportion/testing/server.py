@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BufferedIOBase
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -36,6 +37,7 @@ class Fault:
         delay: seconds to wait before the answer.
         alter: changes a good answer, in place of all the others.
         several: fail only requests with several prompts.
+        drip: seconds between the bytes of the answer.
     """
 
     status: int = 500
@@ -45,6 +47,7 @@ class Fault:
     delay: float = 0.0
     alter: Callable[[Any], Any] | None = None
     several: bool = False
+    drip: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,23 +256,31 @@ def _handler(server: CompletionsServer) -> type[BaseHTTPRequestHandler]:
                 self._send(401, _error(f"Incorrect API key provided: {received.authorization}"))
             elif fault is not None and fault.alter is None and not (fault.delay and fault.body is None):
                 text = fault.body if fault.body is not None else json.dumps(_error(f"made to fail with {fault.status}"))
-                self._send(fault.status, text, fault.headers)
+                self._send(fault.status, text, fault.headers, drip=fault.drip)
             else:
                 status, found = server.engine.answer(server, received.path, received.content)
                 self._send(status, fault.alter(found) if fault is not None and fault.alter is not None else found)
 
-        def _send(self, status: int, content: Any, headers: Mapping[str, str] | None = None) -> None:
+        def _send(self, status: int, content: Any, headers: Mapping[str, str] | None = None, drip: float = 0.0) -> None:
             body = (content if isinstance(content, str) else json.dumps(content)).encode()
             self.send_response(status)
             for name, value in {**(headers or {}), "Content-Length": str(len(body))}.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(body)
+            _write(self.wfile, body, drip)
 
         def log_message(self, *_: Any) -> None:
             """Say nothing."""
 
     return Handler
+
+
+def _write(file: BufferedIOBase, body: bytes, drip: float) -> None:
+    """Write a body, byte by byte with a pause before each if there is one."""
+    for part in [body[i : i + 1] for i in range(len(body))] if drip else [body]:
+        time.sleep(drip)
+        file.write(part)
+        file.flush()
 
 
 def _error(message: str) -> dict[str, Any]:

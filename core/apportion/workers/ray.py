@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import pickle
+import time
+import warnings
 from collections import deque
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
@@ -14,8 +17,12 @@ __all__ = ["RayExecutor"]
 
 UNDER_WAY = 2
 """Chunks that a worker has at once: one that it works on, and one that waits for it."""
+LIMITS = ("max_requests", "max_cost")
 POLL_SECONDS = 0.5
 """Time after which Ctrl-C is heard."""
+
+START_SECONDS = 60.0
+"""Time after which a user hears that no worker has started."""
 
 Call = tuple[int, Mapping[str, Any]]
 
@@ -61,6 +68,7 @@ class RayExecutor:
         if not calls:
             return
         chunks = deque(_chunks(calls, at_once))
+        _check_limits(settings)
         _check_sendable(settings, calls)
         ray, began = self._started()
         workers: list[Any] = []
@@ -68,7 +76,8 @@ class RayExecutor:
             made = ray.remote(_Worker).options(
                 num_cpus=self.cpus, num_gpus=self.gpus, max_restarts=self.restarts, max_task_retries=self.restarts
             )
-            workers = [made.remote(dict(settings)) for _ in range(min(self.workers, len(chunks)))]
+            count = min(self.workers, len(chunks), self._room(ray.cluster_resources()))
+            workers = [made.remote(dict(settings)) for _ in range(count)]
             yield from self._worked(ray, workers, chunks, at_once)
         finally:
             for worker in workers:
@@ -86,18 +95,34 @@ class RayExecutor:
             if chunks:
                 under_way[worker.attribute.remote(chunks.popleft(), at_once)] = worker
 
-        for _ in range(UNDER_WAY):
-            for worker in workers:
-                give(worker)
-        while under_way:
-            done, _ = ray.wait(list(under_way), num_returns=1, timeout=POLL_SECONDS)
+        # Only workers that have started get chunks: on a busy cluster some may have to wait for a place.
+        starting = {worker.ready.remote(): worker for worker in workers}
+        asked, told = time.monotonic(), False
+        while starting or under_way:
+            if not chunks and not under_way:
+                return
+            done, _ = ray.wait([*starting, *under_way], num_returns=1, timeout=POLL_SECONDS)
             for one in done:
+                if one in starting:
+                    worker = starting.pop(one)
+                    self._received(ray, one)
+                    for _ in range(UNDER_WAY):
+                        give(worker)
+                    continue
                 worker = under_way.pop(one)
                 found, fatal = self._received(ray, one)
                 yield from found
                 if fatal is not None:
                     raise fatal
                 give(worker)
+            if not told and len(starting) == len(workers) and time.monotonic() - asked > START_SECONDS:
+                told = True
+                warnings.warn(
+                    f"No worker of Ray has started for {START_SECONDS:g} s: the cluster has no place for one now. "
+                    "Ctrl-C ends the wait.",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
 
     def _received(self, ray: Any, reference: Any) -> tuple[list[tuple[int, object]], Exception | None]:
         """The outcomes of a chunk, and an error that ends everything.
@@ -116,6 +141,22 @@ class RayExecutor:
             raise error.as_instanceof_cause() from None
         return found
 
+    def _room(self, resources: Mapping[str, float]) -> int:
+        """Number of workers for which a cluster has CPUs and GPUs.
+
+        Raises:
+            BackendError: it has not even enough for one.
+        """
+        wanted = {"CPU": self.cpus, "GPU": self.gpus}
+        room = [int(resources.get(name, 0.0) / each) for name, each in wanted.items() if each]
+        if room and min(room) < 1:
+            has = ", ".join(f"{resources.get(name, 0.0):g} {name}s" for name in wanted)
+            raise BackendError(
+                f"No worker fits: each takes {self.cpus:g} CPUs and {self.gpus:g} GPUs (cpus=, gpus=), and Ray has "
+                f"{has}."
+            )
+        return min(room, default=self.workers)
+
     def _started(self) -> tuple[Any, bool]:
         """Ray, and whether it was started here.
 
@@ -130,11 +171,11 @@ class RayExecutor:
             return ray, False
         options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
         if self.address is None:
-            options |= {"include_dashboard": False, "num_cpus": max(1, round(self.workers * self.cpus))}
+            options |= {"include_dashboard": False, "num_cpus": max(1, math.ceil(self.workers * self.cpus))}
         try:
             ray.init(address=self.address, **options)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            where = "Ray cannot start here" if self.address is None else f"There is no Ray cluster at {self.address}"
+            where = "Ray cannot start here" if self.address is None else f"Ray cannot reach {self.address}"
             raise BackendError(f"{where}: {' '.join(str(error).split()):.300}") from None
         return ray, True
 
@@ -149,6 +190,10 @@ class _Worker:
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._settings = settings
         self._explainer: Any = None
+
+    def ready(self) -> tuple[list[tuple[int, object]], Exception | None]:
+        """Nothing, as soon as the worker has started."""
+        return [], None
 
     def attribute(self, chunk: Sequence[Call], at_once: int) -> tuple[list[tuple[int, object]], Exception | None]:
         """The outcome of each call of a chunk, and an error that ends everything."""
@@ -176,6 +221,20 @@ def _chunks(calls: Sequence[Mapping[str, Any]], size: int) -> list[list[Call]]:
     """Calls in chunks, in the order of their prompts' texts, so that those of a chunk begin alike."""
     order = sorted(range(len(calls)), key=lambda number: (str(calls[number]["prompt"]), number))
     return [[(number, calls[number]) for number in order[i : i + size]] for i in range(0, len(order), size)]
+
+
+def _check_limits(settings: Mapping[str, Any]) -> None:
+    """Refuse limits that each worker would count for itself.
+
+    Raises:
+        InputError: there is one.
+    """
+    for name in LIMITS:
+        if (settings.get("backend_options") or {}).get(name) is not None:
+            raise InputError(
+                f"{name}= is a limit of one process, and workers would each spend that much. Leave it out, or run "
+                "without workers."
+            )
 
 
 def _check_sendable(settings: Mapping[str, Any], calls: Sequence[Mapping[str, Any]]) -> None:

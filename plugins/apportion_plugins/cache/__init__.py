@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from apportion.errors import CapabilityError, InputError
+from apportion.errors import CapabilityError, InputError, ServerError
 from apportion.files import file_to_write
 from apportion.hooks.hookspecs import Settings, hookimpl
 from apportion.options import whole_number
@@ -145,6 +145,8 @@ class EvaluationCache:
 
         try:
             return scope_of(request, session)
+        except ServerError:
+            raise
         except CapabilityError as error:
             why = str(error)
         except Exception as error:  # checksums inspect third-party modules

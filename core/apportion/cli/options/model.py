@@ -119,13 +119,18 @@ class ModelOptions:
         float | None, _server(metavar="AMOUNT", show_default="no limit", help="The most to spend; needs --price.")
     ] = None
 
+    @property
+    def at_server(self) -> bool:
+        """True if the model is the address of a server."""
+        return self.model.lower().startswith(("http://", "https://"))
+
     def settings(self) -> dict[str, Any]:
         """Arguments of ``Explainer`` that are about the model.
 
         Raises:
             typer.BadParameter: a size or option that cannot be read, or a server's where there is none.
         """
-        at_server = self.model.startswith(("http://", "https://"))
+        at_server = self.at_server
         given = {name: getattr(self, name) for name in ("key_file", "max_requests", "price", "max_cost")}
         server = {name: value for name, value in given.items() if value is not None}
         for name in server if not at_server else ():
