@@ -1,4 +1,4 @@
-"""Models behind servers: growth with lanes, and a real engine beside serial requests and Captum.
+"""Models behind servers: growth with lanes and workers, and a real engine beside serial requests and Captum.
 
     make bench-served
     .venv/bin/python -m benchmarks.served --out benchmarks/results --server http://localhost:8000/v1 --model FOLDER
@@ -33,6 +33,7 @@ LANES = (1, 2, 4, 8, 16, 32, 64)
 SECONDS_PER_TOKEN, TOKENS, SLOTS = 0.005, 100, 64
 ROUNDS = 8
 REPEATS = 3
+PROMPTS = 40
 INSTRUCTIONS = "Read the following text with care, and then say in one word what the person in it likes to do. " * 19
 
 
@@ -80,6 +81,31 @@ def growth() -> Iterator[str]:
             rate = count / seconds
             alone = alone or rate
             yield f"| {lanes} | {count} | {seconds:.2f} | {rate:.1f} | {rate / alone / lanes:.0%} |"
+
+
+def workers() -> Iterator[str]:
+    """Lines of the table of workers of Ray: prompts per second once each has opened the model."""
+    yield "| workers | prompts | seconds | prompts/s | efficiency |"
+    yield "|---:|---:|---:|---:|---:|"
+    alone = 0.0
+    with ap.Explainer("smollm2", progress=False) as explainer:
+        for count in (1, 2):
+            prompts = [f"Number {number} of the list is a word that rhymes with" for number in range(PROMPTS * count)]
+            ended: list[float] = []
+            results = explainer.attribute_many(
+                prompts,
+                target=" house",
+                method="ablation",
+                at_once=1,
+                executor=ap.RayExecutor(count),
+                on_finish=lambda number, outcome, ended=ended: ended.append(time.perf_counter()),  # type: ignore[misc]
+            )
+            assert all(isinstance(one, ap.Attribution) for one in results)
+            # The first prompts of each worker wait for its model.
+            seconds = ended[-1] - ended[2 * count - 1]
+            rate = (len(ended) - 2 * count) / seconds
+            alone = alone or rate
+            yield f"| {count} | {len(ended) - 2 * count} | {seconds:.2f} | {rate:.2f} | {rate / alone / count:.0%} |"
 
 
 class Engine:
@@ -207,6 +233,15 @@ def main() -> None:
     ]
     print("\n".join(lines))
     for line in growth():
+        lines.append(line)
+        print(line, flush=True)
+    about = (
+        "Workers of Ray on 2 cores, one core for each: ablation of the words of short prompts with SmolLM2-135M and "
+        "the backend `torch`, without a server."
+    )
+    lines += ["", about, ""]
+    print(f"\n{about}\n")
+    for line in workers():
         lines.append(line)
         print(line, flush=True)
     if given.server is not None:
