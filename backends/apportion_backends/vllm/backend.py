@@ -26,7 +26,7 @@ class VLLMBackend:
         devices=("cuda", "cpu"),
         capabilities=frozenset({Capability.LOG_PROBS, Capability.GENERATE}),
         # After all others: the engine takes most of a GPU's memory, and tens of seconds to start.
-        priority=1,
+        priority=-1,
         summary="vLLM in this process, without a server",
     )
 
