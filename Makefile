@@ -62,7 +62,7 @@ test-long: ready-test ## run the tests that take more than a minute: the export 
 
 test-engine: ready-test ready-engine ## run the tests against vLLM itself, in a server and in a process, which this installs into .venv-vllm
 	@$(QUIETLY) APPORTION_VLLM_PYTHON=$(ENGINE)/bin/python $(BIN)/python -m pytest -m engine tests/test_real_engine.py
-	@test ! -x $(ENGINE)/bin/python || $(QUIETLY) $(ENGINE)/bin/python -m pytest -W ignore tests/contracts/test_vllm_backend.py
+	@test ! -x $(ENGINE)/bin/python || $(QUIETLY) $(ENGINE)/bin/python -m pytest --noconftest -W ignore tests/contracts/test_vllm_backend.py
 
 test-fast: ready-test ## run the quick tests only
 	@$(PYTEST) -m "not slow"
