@@ -637,6 +637,8 @@ def test_a_password_in_an_address_is_refused_unseen() -> None:
     with pytest.raises(ap.InputError, match="An address must not hold a name or password") as caught:
         ap.Explainer(f"http://me:{KEY}@localhost:1/v1")
     assert KEY not in str(caught.value)
+    with pytest.raises(ap.InputError, match="An address must not hold a name or password"):
+        ap.Explainer(ap.ModelSpec(f"http://me:{KEY}@localhost:1/v1"))
 
 
 # --- Captum's remote provider ---------------------------------------------------------------------------------------

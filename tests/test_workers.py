@@ -20,7 +20,7 @@ import apportion as ap
 from apportion.cli import main
 from apportion.testing import tiny
 from apportion.testing.server import CompletionsServer
-from apportion_backends.openai.discovery import PROBE
+from apportion_backends.known_again import PROBE
 from apportion_backends.torch.backend import TorchBackend
 
 ray = pytest.importorskip("ray", reason="needs Ray: pip install 'apportion[ray]'")
@@ -358,3 +358,13 @@ def test_a_worker_without_a_place_is_refused(folder: Path, options: dict[str, An
             prompts(2), executor=ap.RayExecutor(1, cpus=2.5), target=TARGET, method="ablation"
         )
         assert len([*found]) == 2
+
+
+def test_a_folder_with_the_name_of_a_shard_is_a_folder(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = written(tmp_path / "rows.jsonl", 2), tmp_path / "shard-of-glass"
+    assert (
+        main(["run", str(data), "-m", str(folder), "--target", TARGET, "--method", "ablation", "--out", str(out)]) == 0
+    )
+    assert (out / "evaluations.sqlite3").exists() and not (tmp_path / "evaluations.sqlite3").exists()

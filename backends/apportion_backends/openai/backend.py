@@ -13,6 +13,7 @@ from apportion.models.tokenizer import open_tokenizer
 from apportion.options import whole_number
 from apportion.protocols.backend import Available, BackendInfo, Capability, Session, Unavailable
 from apportion.protocols.model import ModelSpec
+from apportion_backends.known_again import PROBE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -67,7 +68,7 @@ class OpenAIBackend:
         max_cost: float | None = None,
         price: float | None = None,
     ) -> Session:
-        """Ask a server what model it has and how it scores given tokens, in three or four short requests.
+        """Ask a server what model it has and how it scores given tokens, in a handful of short requests.
 
         Args:
             spec: the address of its API, such as ``http://localhost:8000/v1``, and the tokenizer: an object, a hub id
@@ -79,8 +80,8 @@ class OpenAIBackend:
             model: name of the model; ``None`` for the only one that the server has.
             lanes: the most requests at once. There are fewer while the server is busy.
             rows: the most prompts in a request.
-            timeout: seconds that the server may take to answer a request.
-            patience: seconds over which a request is tried again while the server is busy or does not answer.
+            timeout: seconds from a request to the end of its answer.
+            patience: seconds after a first failure within which a request is tried again.
             key_variable: environment variable that holds the server's key; ``None`` for ``APPORTION_API_KEY``, and for
                 OpenAI's own server ``OPENAI_API_KEY``.
             key_file: file that holds nothing but the key.
@@ -96,7 +97,7 @@ class OpenAIBackend:
         """
         from apportion_backends.openai.address import Address, find_key
         from apportion_backends.openai.client import Client, Patience
-        from apportion_backends.openai.discovery import PROBE, served_model, traits_of
+        from apportion_backends.openai.discovery import served_model, traits_of
         from apportion_backends.openai.limits import Gate, Meter
         from apportion_backends.openai.session import ServerSession
 
@@ -141,7 +142,6 @@ def _tokenizer(client: Client, served: Served, spec: ModelSpec) -> tuple[PreTrai
         ModelError: none is given and the server shows none, or the given one is another.
     """
     from apportion_backends.openai.client import RefusedError
-    from apportion_backends.openai.discovery import PROBE
     from apportion_backends.openai.tokenizer import ServedTokenizer, tokens_by_server
 
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from apportion.errors import InputError, ModelError, listing
 from apportion.protocols.backend import Likeness
@@ -12,17 +12,13 @@ from apportion_backends.openai.client import Client, RefusedError
 from apportion_backends.openai.dialects import DIALECTS, BadAnswerError, Dialect, LogProbs
 from apportion_backends.openai.prefix_reuse import PrefixReuse
 
-__all__ = ["PROBE", "Served", "Traits", "asked", "changed", "served_model", "traits_of"]
+__all__ = ["Served", "Traits", "asked", "served_model", "traits_of"]
 
-PROBE = "The quick brown fox jumps over the lazy dog, and then it said: 17 + 25 = 42."
-"""A text in whose tokens models of different weights differ."""
 ROUNDING = 1e-4
 """Largest difference in nats between two answers about one row that is not worth a note."""
 LEAST_TOLERANCE, TIMES_NOISE = 1e-3, 8.0
 """Difference up to which caches take a row's scores for those of the same model, in nats, and as a multiple of the
 noise that was measured."""
-LEAST_CHANGE = 0.05
-"""Difference in nats from which the model must have changed: a run ends, where a cache would only be of no use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +46,6 @@ class Traits:
         dialect: the way to ask for log-probabilities.
         several: a request may have several rows.
         likeness: scores of a row by which the model is known again.
-        noise: largest difference between two answers about that row, in nats.
         notes: sentences for results.
         reuse: another way for rows that begin alike, where the server keeps beginnings; ``None`` if it does not.
     """
@@ -58,7 +53,6 @@ class Traits:
     dialect: Dialect
     several: bool
     likeness: Likeness
-    noise: float
     notes: tuple[str, ...]
     reuse: PrefixReuse | None = None
 
@@ -82,15 +76,16 @@ def served_model(client: Client, name: str | None) -> Served:
     listed = answer.get("data") if isinstance(answer, Mapping) else None
     models = [one for one in listed or () if isinstance(one, Mapping) and _is_name(one.get("id"))]
     names = [str(one["id"]) for one in models]
+    there = listing(map(client.quoted, names))
     if not names:
         raise ModelError(f"The server at {base} lists no models.")
     if name is None and len(names) > 1:
         raise InputError(
-            f"The server at {base} has {len(names)} models: {listing(names)}. Name one: backend='openai', "
+            f"The server at {base} has {len(names)} models: {there}. Name one: backend='openai', "
             "backend_options={'model': …}."
         )
     if name is not None and name not in names:
-        raise ModelError(f"The server at {base} has no model {name!r}. It has: {listing(names)}.")
+        raise ModelError(f"The server at {base} has no model {name!r}. It has: {there}.")
     found = models[names.index(name or names[0])]
     length = found.get("max_model_len")
     # A token is written after each row, and it needs a place.
@@ -169,13 +164,7 @@ def _measured(client: Client, model: str, dialect: Dialect, rows: tuple[Row, Row
     reuse = None
     if several and dialect.name == "prompt_logprobs":
         reuse = PrefixReuse.found(client, model, short, together[0], max(ROUNDING, TIMES_NOISE * noise))
-    return Traits(dialect, several, Likeness(long, alone, tolerance), noise, tuple(notes), reuse)
-
-
-def changed(before: Traits, now: LogProbs) -> bool:
-    """True if these scores of the probe are certainly those of another model."""
-    tolerance = max(LEAST_CHANGE, 2 * before.likeness.tolerance)
-    return not replace(before.likeness, log_probs=now, tolerance=tolerance).fits(before.likeness.log_probs)
+    return Traits(dialect, several, Likeness(long, alone, tolerance), tuple(notes), reuse)
 
 
 def _company(row: Row) -> list[Row]:

@@ -59,9 +59,7 @@ class PrefixReuse:
 
     def pays(self, rows: Sequence[Row]) -> bool:
         """True if the server reads far fewer tokens in this way."""
-        if len({token for row in rows for token in row.target}) > MOST_IDS:
-            return False
-        return pays(rows)
+        return len({token for row in rows for token in row.target}) <= MOST_IDS and pays(rows)
 
     def __call__(self, rows: Sequence[Row], *, trial: bool = False) -> list[LogProbs]:
         """The log-probabilities of each row's target.

@@ -8,17 +8,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from apportion.errors import BackendError, BatchTooLargeError, InputError, ServerError, counted
-from apportion.protocols.backend import Capability, Layout, Likeness, SessionInfo
+from apportion.protocols.backend import Capability, Layout, Likeness, SessionInfo, differ
 from apportion.protocols.batch import ScoringBatch
 from apportion.protocols.row import ModelInput, Row
+from apportion_backends.known_again import as_tensor
 from apportion_backends.openai.client import Client, RefusedError
 from apportion_backends.openai.dialects import BadAnswerError, LogProbs
-from apportion_backends.openai.discovery import Served, Traits, asked, changed
+from apportion_backends.openai.discovery import Served, Traits, asked
 from apportion_backends.openai.writing import Writer
 
 if TYPE_CHECKING:
@@ -137,10 +137,7 @@ class ServerSession:
         self._check_if_idle()
         found = self._scored(batch.rows)
         self._check_model()
-        scores = torch.zeros(batch.n_rows, batch.n_targets, dtype=torch.float64)
-        for i, one in enumerate(found):
-            scores[i, : len(one)] = torch.tensor(one, dtype=torch.float64)
-        return scores
+        return as_tensor(found, batch)
 
     def generate(
         self, prompt: ModelInput, options: Mapping[str, object], seed: int, room: int | None = None
@@ -157,7 +154,7 @@ class ServerSession:
 
     def fingerprint(self) -> str:
         """A hash of the model's name and of what else the server says of it."""
-        return hashlib.blake2b(self._served.about.encode(), digest_size=16).hexdigest()
+        return hashlib.blake2b(self._served.about.encode("utf-8", "backslashreplace"), digest_size=16).hexdigest()
 
     def checksum(self) -> str:
         """The same and how it is asked; ``likeness`` tells models of one name apart.
@@ -242,7 +239,7 @@ class ServerSession:
 
     def _compare(self) -> None:
         (now,) = self._scored([self.likeness.row])
-        if changed(self._traits, now):
+        if differ(now, self.likeness.log_probs, self.likeness.tolerance):
             worst = max(abs(a - b) for a, b in zip(now, self.likeness.log_probs, strict=True))
             raise ServerError(
                 f"The server at {self.client.address.base} now has other weights under the name {self._served.name!r}: "

@@ -49,7 +49,7 @@ class Writer:
             InputError: an option is unknown, or the server refuses the prompt.
             ServerError: the server does not answer, or answers what cannot be read.
         """
-        count, sampling = _checked(options, seed)
+        count, sampling = _checked(options)
         most = count if room is None else min(count, room)
         try:
             found = self._asked(ids, most, seed, sampling)
@@ -108,7 +108,7 @@ def _ids(found: Any) -> tuple[int, ...]:
     return tuple(given) if all(type(one) is int for one in given) else ()
 
 
-def _checked(options: Mapping[str, object], seed: int) -> tuple[int, dict[str, object]]:
+def _checked(options: Mapping[str, object]) -> tuple[int, dict[str, object]]:
     """The number of new tokens, and options of the request."""
     for name in options:
         if name not in OPTIONS:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -17,6 +16,7 @@ from apportion.protocols.backend import Capability, Layout, Likeness, SessionInf
 from apportion.protocols.batch import ScoringBatch
 from apportion.protocols.row import ModelInput, Row
 from apportion_backends.beginnings import kept_beginning, pays
+from apportion_backends.known_again import PROBE, as_tensor
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -26,7 +26,6 @@ __all__ = ["VLLMSession"]
 MEMORY = 256 * 2**20
 ROW_BYTES = 64
 TOKENS_A_CALL = 65_536
-PROBE = "The quick brown fox jumps over the lazy dog, and then it said: 17 + 25 = 42."
 TOLERANCE = 0.05
 NEW_TOKENS = 25
 GREEDY: Mapping[str, object] = {"do_sample": False, "num_beams": 1}
@@ -94,10 +93,7 @@ class VLLMSession:
         """
         rows = batch.rows
         found = self._by_token(rows) if self._caches and pays(rows) else self._whole(rows)
-        scores = torch.zeros(batch.n_rows, batch.n_targets, dtype=torch.float64)
-        for i, one in enumerate(found):
-            scores[i, : len(one)] = torch.tensor(one, dtype=torch.float64)
-        return scores
+        return as_tensor(found, batch)
 
     def generate(
         self, prompt: ModelInput, options: Mapping[str, object], seed: int, room: int | None = None

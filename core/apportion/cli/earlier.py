@@ -13,6 +13,7 @@ from apportion.cli.options.model import ModelOptions
 from apportion.cli.options.prompt import PromptOptions
 from apportion.cli.options.target import TargetOptions
 from apportion.errors import InputError, counted
+from apportion.protocols.backend import differ
 from apportion.results.run_folder import FAILED, OK, ResultsFolder
 
 if TYPE_CHECKING:
@@ -46,9 +47,6 @@ def decisive_arguments(
     return found
 
 
-LEAST_CHANGE = 0.05
-"""Difference in nats from which a model that cannot be hashed must have changed."""
-
 DEFAULTS = decisive_arguments(ModelOptions(), PromptOptions(), TargetOptions(), MethodOptions())
 """Values for folders that are older than an option."""
 
@@ -64,8 +62,7 @@ def alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     ours, theirs = one.get("likeness", []), other.get("likeness", [])
     if not ours or not theirs:
         return True
-    tolerance = max(LEAST_CHANGE, 2 * one["tolerance"], 2 * other["tolerance"])
-    return len(ours) == len(theirs) and all(abs(a - b) <= tolerance for a, b in zip(ours, theirs, strict=True))
+    return not differ(ours, theirs, max(one["tolerance"], other["tolerance"]))
 
 
 @dataclass(frozen=True, slots=True)

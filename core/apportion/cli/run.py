@@ -79,7 +79,7 @@ def run(
     folder = ResultsFolder(data.out)
     part = None if data.shard is None else Shard.of(data.shard)
     if part is not None:
-        items, folder = part.items(items), ResultsFolder(data.out / part.folder)
+        items, folder = part.items(items), ResultsFolder(data.out / part.folder, data.out)
     executor = executor_of(data.engine, data.workers)
     arguments = decisive_arguments(model, prompt, target, method)
     if cost.dry_run:

@@ -36,6 +36,7 @@ def model_spec(
     if isinstance(model, ModelSpec):
         if not isinstance(model.source, str) or not model.source:
             raise InputError(f"The source of a ModelSpec must be a non-empty string, not {model.source!r:.60}.")
+        check_address(model.source)
         for name, own, given in (
             ("tokenizer", model.tokenizer, tokenizer),
             ("processor", model.processor, processor),

@@ -34,6 +34,7 @@ __all__ = [
     "Session",
     "SessionInfo",
     "Unavailable",
+    "differ",
     "encoded_media",
     "media_kinds",
 ]
@@ -194,6 +195,16 @@ class SessionInfo:
     def written_vocabulary(self) -> int | None:
         """Number of token ids that the model can write; ``None`` if unknown."""
         return self.vocabulary if self.target_vocabulary is None else self.target_vocabulary
+
+
+LEAST_CHANGE = 0.05
+"""Difference in nats from which a model that cannot be hashed must have changed."""
+
+
+def differ(ours: Sequence[float], theirs: Sequence[float], tolerance: float) -> bool:
+    """True if scores of one row are certainly those of two models: more than a cache's tolerance, and twice as much."""
+    most = max(LEAST_CHANGE, 2 * tolerance)
+    return len(ours) != len(theirs) or any(abs(a - b) > most for a, b in zip(ours, theirs, strict=True))
 
 
 @dataclass(frozen=True, slots=True)

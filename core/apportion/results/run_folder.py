@@ -51,13 +51,14 @@ class ResultsFolder:
 
     Args:
         path: path of the folder, which may not exist yet.
+        whole: the folder of which this one holds a part. They share their scores, so that none is asked for again when
+            parts are collected.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, whole: Path | None = None) -> None:
         self.path = path
         self.lines = path / LINES
-        # Parts share the scores of the whole, so that none is asked for again when they are collected.
-        self.evaluations = (path.parent if path.name.startswith(SHARD) else path) / EVALUATIONS
+        self.evaluations = (whole or path) / EVALUATIONS
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -101,7 +102,7 @@ class ResultsFolder:
     def shards(self) -> list[ResultsFolder]:
         """The folders in this one that hold a part of its rows, by name."""
         found = sorted(path for path in self.path.glob(f"{SHARD}*") if (path / MANIFEST).exists())
-        return [ResultsFolder(path) for path in found]
+        return [ResultsFolder(path, self.path) for path in found]
 
     def begin(self, facts: Mapping[str, Any]) -> None:
         """Write the arguments of the run, before the first result."""

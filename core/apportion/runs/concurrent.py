@@ -56,7 +56,7 @@ def attributions(
             raised.
     """
     items = check_many(prompts, shared, at_once=at_once, on_error=on_error, on_finish=on_finish)
-    runs = _Runs(stages, items, shared, at_once, stops=on_error == "raise")
+    runs = _Runs(stages, items, shared, int(at_once), stops=on_error == "raise")
     return closed_at_exit(in_order(runs.outcomes(), on_error == "raise", on_finish))
 
 

@@ -15,7 +15,7 @@ from apportion.runs.concurrent import arguments_of, check_many, closed_at_exit, 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["distributed", "sendable"]
+__all__ = ["distributed"]
 
 
 def distributed(
@@ -48,11 +48,11 @@ def distributed(
         raise InputError(f"executor={shown(executor)} is not an Executor, such as ap.RayExecutor(workers=2).")
     items = check_many(prompts, shared, at_once=at_once, on_error=on_error, on_finish=on_finish)
     calls = [dict(arguments_of(item, shared)) for item in items]
-    outcomes = _outcomes(executor, sendable(settings), calls, at_once, report)
+    outcomes = _outcomes(executor, _sendable(settings), calls, at_once, report)
     return closed_at_exit(in_order(outcomes, on_error == "raise", on_finish))
 
 
-def sendable(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _sendable(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of ``Explainer`` for workers, which show no progress.
 
     Raises:
