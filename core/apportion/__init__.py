@@ -42,7 +42,6 @@ if TYPE_CHECKING:
         Capability,
         GenerateSession,
         Layout,
-        Likeness,
         LogitsSession,
         Session,
         SessionInfo,
@@ -62,6 +61,7 @@ if TYPE_CHECKING:
         ModuleGradients,
         Trace,
     )
+    from apportion.protocols.likeness import Likeness
     from apportion.protocols.methods import Coalitions, Estimate, Method, Sampler
     from apportion.protocols.metrics import Measurement, Metric
     from apportion.protocols.model import ModelSpec
@@ -86,8 +86,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "results.attribution": ("Attribution",),
     "protocols.backend": (
-        "Available", "Backend", "BackendInfo", "Capability", "GenerateSession", "Layout", "Likeness", "LogitsSession",
-        "Session", "SessionInfo", "Unavailable",
+        "Available", "Backend", "BackendInfo", "Capability", "GenerateSession", "Layout", "LogitsSession", "Session",
+        "SessionInfo", "Unavailable",
     ),
     "rendering.context": ("AdaptContext",),
     "runs.cost": ("Cost",),
@@ -106,6 +106,7 @@ _HOMES = {
     "game.game": ("Game",),
     "hooks.hookspecs": ("Settings", "hookimpl"),
     "protocols.inputs": ("Alternatives", "InputAdapter"),
+    "protocols.likeness": ("Likeness",),
     "protocols.methods": ("Coalitions", "Estimate", "Method", "Sampler"),
     "protocols.metrics": ("Measurement", "Metric"),
     "protocols.model": ("ModelSpec",),

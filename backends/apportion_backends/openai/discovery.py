@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from apportion.errors import InputError, ModelError, listing
-from apportion.protocols.backend import Likeness
+from apportion.protocols.likeness import Likeness
 from apportion.protocols.row import Row
 from apportion_backends.openai.client import Client, RefusedError
 from apportion_backends.openai.dialects import DIALECTS, BadAnswerError, Dialect, LogProbs

@@ -12,8 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from apportion.errors import BackendError, BatchTooLargeError, InputError, ServerError, counted
-from apportion.protocols.backend import Capability, Layout, Likeness, SessionInfo, differ
+from apportion.protocols.backend import Capability, Layout, SessionInfo
 from apportion.protocols.batch import ScoringBatch
+from apportion.protocols.likeness import Likeness, differ
 from apportion.protocols.row import ModelInput, Row
 from apportion_backends.known_again import as_tensor
 from apportion_backends.openai.client import Client, RefusedError

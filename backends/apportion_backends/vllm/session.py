@@ -12,8 +12,9 @@ from torch import Tensor
 
 from apportion.errors import BackendError, InputError, ScoreError, listing, suggestion
 from apportion.options import whole_number
-from apportion.protocols.backend import Capability, Layout, Likeness, SessionInfo
+from apportion.protocols.backend import Capability, Layout, SessionInfo
 from apportion.protocols.batch import ScoringBatch
+from apportion.protocols.likeness import Likeness
 from apportion.protocols.row import ModelInput, Row
 from apportion_backends.beginnings import kept_beginning, pays
 from apportion_backends.known_again import PROBE, as_tensor

@@ -13,12 +13,13 @@ from apportion.cli.options.model import ModelOptions
 from apportion.cli.options.prompt import PromptOptions
 from apportion.cli.options.target import TargetOptions
 from apportion.errors import InputError, counted
-from apportion.protocols.backend import differ
+from apportion.protocols.likeness import differ
 from apportion.results.run_folder import FAILED, OK, ResultsFolder
 
 if TYPE_CHECKING:
     from apportion.explainer import Explainer
-    from apportion.protocols.backend import Likeness, Session
+    from apportion.protocols.backend import Session
+    from apportion.protocols.likeness import Likeness
 
 __all__ = ["EarlierRuns", "alike", "decisive_arguments", "likeness_facts"]
 

@@ -7,7 +7,7 @@ import secrets
 
 import numpy as np
 
-from apportion.protocols.backend import Likeness
+from apportion.protocols.likeness import Likeness
 from apportion_plugins.cache.keys import row_keys
 from apportion_plugins.cache.store import Store
 
