@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         LogitsSession,
         Session,
         SessionInfo,
+        TextSession,
         Unavailable,
     )
     from apportion.protocols.batch import PaddedBatch, ScoringBatch
@@ -81,13 +82,14 @@ if TYPE_CHECKING:
     from apportion.results.provenance import Provenance
     from apportion.results.run_folder import load_results
     from apportion.runs.cost import Cost
+    from apportion.scoring.text_target import TextValue
     from apportion.workers.ray import RayExecutor
 
 _HOMES = {
     "results.attribution": ("Attribution",),
     "protocols.backend": (
         "Available", "Backend", "BackendInfo", "Capability", "GenerateSession", "Layout", "LogitsSession", "Session",
-        "SessionInfo", "Unavailable",
+        "SessionInfo", "TextSession", "Unavailable",
     ),
     "rendering.context": ("AdaptContext",),
     "runs.cost": ("Cost",),
@@ -136,6 +138,7 @@ _HOMES = {
     "protocols.request": ("Request",),
     "results.run_folder": ("load_results",),
     "protocols.targets": ("Needs", "Scores", "Target", "TargetFunction"),
+    "scoring.text_target": ("TextValue",),
     "protocols.visualizers": ("Visualizer",),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -220,6 +223,8 @@ __all__ = [
     "TargetFunction",
     "Template",
     "Text",
+    "TextSession",
+    "TextValue",
     "Trace",
     "Unavailable",
     "UnknownNameError",

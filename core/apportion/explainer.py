@@ -88,6 +88,7 @@ class Explainer(Opened):
         seed: int = 0,
         generate: Mapping[str, object] | None = None,
         attribute_generated: bool = False,
+        samples: int | None = None,
         step_scores: str | Sequence[object] | Mapping[str, object] | None = None,
         **method_options: Any,
     ) -> Attribution:
@@ -105,7 +106,8 @@ class Explainer(Opened):
                 (2F + 2 below 20 features, 4F beyond 500); else Owen values of groups. The result says which, and why.
             features: features that a plain ``str`` is cut into, such as ``"sentences"``, as ``by`` of ``Text``.
             target_fn: the function of the model's output to explain: ``"log_prob"``, ``"prob"``, another registered
-                name (``apportion targets``), a ``TargetFunction``, or any function of the logits at the positions that
+                name (``apportion targets``), a ``TargetFunction``, ``TextValue`` of a function of the texts that the
+                model writes, or any function of the logits at the positions that
                 predict the target, ``Float[S, T, V]``. Such a function returns a value per token, ``Float[S, T]``,
                 whose sum is the value of the whole target; or the values of the whole target and each token,
                 ``Float[S, 1 + T]``.
@@ -117,13 +119,17 @@ class Explainer(Opened):
                 (4096 if none is given) is spent.
             max_std_error: alias of ``until``; give only one of them.
             seed: seed of every random draw.
-            generate: options of the generation, such as ``{"max_new_tokens": 40}``; only with ``target=None``.
+            generate: options of the generation, such as ``{"max_new_tokens": 40}``; only with ``target=None``, or with
+                a target function that reads texts, such as ``"chrf"``, which compares those after each prompt with it.
                 ``"stop"`` is a text, or a list of texts, before which the target ends; by default a line break if the
                 prompt has answers of one line each, such as few-shot examples, and ``None`` lets it go on.
             attribute_generated: also score the target's own tokens, by what they do for the tokens after them: each but
                 the last is one more feature, with its position as ``Feature.generated``. An absent one is left out of
                 what the model reads, or replaced as the ``baseline`` of a ``Text`` says. It cannot affect itself or
                 earlier tokens, so that ``token_values`` has exactly 0 there.
+            samples: number of texts that the model writes after each prompt, for target functions that read texts;
+                ``None`` for one. Their noise is part of the standard errors. If greedy texts after the full prompt are
+                alike, others are written once.
             step_scores: target functions to record for each target token of the full prompt, beside the attributions:
                 ``["prob", "entropy", ("kl_divergence", {"reference": "empty"})]``, or a dict of them by names of your
                 own. All of them together take one more forward pass over the full prompt, and one over each reference
@@ -153,6 +159,7 @@ class Explainer(Opened):
             "seed": seed,
             "generate": generate,
             "attribute_generated": attribute_generated,
+            "samples": samples,
             "step_scores": step_scores,
             **method_options,
         }
@@ -284,12 +291,45 @@ class Explainer(Opened):
             spent = result.provenance.method_evaluations
             run.request = request = stages.resolver.larger(past.request, run.id, budget, until, max_std_error, spent)
             past.check_larger(result, request)
-            run.memory, run.tally, run.before = past.memory, past.tally.copy(), past.seconds
-            run.steps = past.steps
+            run.go_on_from(past)
+            run.tally, run.before, run.steps = past.tally.copy(), past.seconds, past.steps
             stages.begin(run)
             game = stages.game(run, stages.batches(), spent=past.asked)
             estimate = continue_method(request, past.request, game, spent)
             return stages.finish(run, estimate, game)
+
+    def rescore(
+        self,
+        result: Attribution,
+        target_fn: str | TargetFunction,
+        *,
+        target: str | None = None,
+        target_options: Mapping[str, object] | None = None,
+    ) -> Attribution:
+        """Explain the texts of a result with another target function; no text is written again.
+
+        Args:
+            result: a result of a target function that reads texts, also one that was read from a file.
+            target_fn: another such function, as in ``attribute``.
+            target: another text to compare with; ``None`` for that of the result.
+            target_options: options of the target function.
+
+        Returns:
+            The result of ``attribute`` with these arguments. What its texts cost is not counted again. Only a method
+            that asks about other prompts than before, because values differ, lets the model write more.
+
+        Raises:
+            InputError: the result holds no texts, the function reads none, or as in ``refine``.
+        """
+        stages = self._stages
+        with stages.run() as run:
+            past = stages.earlier(run, result)
+            require_method(result, past.request)
+            run.request = stages.resolver.rescored(past.request, run.id, target_fn, target_options, target)
+            run.archive = past.archive.copy()
+            stages.begin(run)
+            game = stages.game(run, stages.batches())
+            return stages.finish(run, run_method(run.request, game), game)
 
     @overload
     def evaluate(
@@ -355,6 +395,7 @@ class Explainer(Opened):
             chosen = chosen_metrics(self.plugins["metrics"], metrics, options or {})
             seed = checked_seed(seed)
             check_one_game(pasts)
+            run.go_on_from(pasts[0])
             run.memory = pasts[0].memory if alone else stages.shared(results, pasts)
             run.request = replace(pasts[0].request, id=run.id, budget=None)
             game = stages.game(run, stages.batches())
@@ -466,9 +507,8 @@ class Explainer(Opened):
         with stages.run(silent=True) as run:
             draft = stages.resolve(run, {"prompt": prompt, "target": target, **arguments})
             request = stages.generate(run, draft)
-            batches = stages.batches()
-            scorer, game = stages.scorer(run, request, batches), partial(stages.game, run, batches)
-            return estimate_cost(request, scorer, game, before=run.seconds)
+            game = partial(stages.game, run, stages.batches())
+            return estimate_cost(request, self.session, game, before=run.seconds)
 
     def __enter__(self) -> Explainer:
         return self

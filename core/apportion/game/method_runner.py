@@ -19,6 +19,7 @@ from apportion.game.possible import within_possible
 from apportion.game.stopping import run_until
 from apportion.protocols.backend import WHITE_BOX
 from apportion.protocols.methods import Estimate, Method
+from apportion.scoring.noise import with_noise
 
 if TYPE_CHECKING:
     from apportion.protocols.request import Request
@@ -202,6 +203,8 @@ def run_method(
     estimate = check_estimate(request.method_name, estimate, game.n_features, game.n_outputs)
     if not bool(game.possible.all()):
         estimate = within_possible(estimate, game.possible, estimate.estimand or request.method.estimand)
+    if request.samples > 1:
+        estimate = with_noise(estimate, known=estimate.std_error is not None or not rng.used)
     return estimate if budget is not None else _judged(request, estimate, sampled=rng.used)
 
 

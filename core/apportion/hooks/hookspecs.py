@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from apportion.protocols.progress import ProgressEvent
     from apportion.protocols.read import Read
     from apportion.protocols.request import Request
-    from apportion.protocols.row import Row
+    from apportion.protocols.row import ModelInput, Row
     from apportion.rendering.context import AdaptContext
 
 __all__ = ["API_VERSION", "PROJECT", "Settings", "hookimpl", "hookspec"]
@@ -187,6 +187,28 @@ def apportion_lookup(request: Request, session: Session, rows: Sequence[Row]) ->
 
     Returns log-probabilities of the target's tokens, one line per row, with NaN throughout for an unknown row; or
     ``None`` if no row is known. If several plugins know a row, the one loaded last takes precedence.
+    """
+
+
+@hookspec
+def apportion_lookup_texts(
+    request: Request, session: Session, prompts: Sequence[ModelInput], samples: Sequence[int]
+) -> Sequence[Sequence[str | None]] | None:
+    """Called before texts are written, for target functions that read texts: look up known ones.
+
+    ``prompts`` are distinct, and ``samples`` are the numbers of the texts that each needs: 0, 1, …, and −1 for one that
+    serves as the target. Texts of other numbers are other draws, if ``request.generation`` samples; the seed of the run
+    is ``request.seed``. The target of the request may not be known yet.
+
+    Returns the texts of each prompt, with ``None`` in place of unknown ones; or ``None`` if nothing is known.
+    """
+
+
+@hookspec
+def apportion_text_written(request: Request, session: Session, prompt: ModelInput, sample: int, text: str) -> None:
+    """Called as soon as the model has written a text after a prompt; ``sample`` is the number of the text.
+
+    An observer: its return value is ignored. An error ends the run.
     """
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from apportion.errors import PluginError
-from apportion.protocols.backend import Capability, Layout, Session, SessionInfo
+from apportion.protocols.backend import Capability, Layout, Session, SessionInfo, TextSession
 from apportion.protocols.row import ModelInput
 
 __all__ = ["check_session"]
@@ -51,8 +51,7 @@ def _faults(session: Session) -> Iterator[str]:
         yield "layout shares prefixes of rows whose targets are read apart (joint=False)"
     elif layout.joint and layout.source_sharing:
         yield "layout shares the encodings of prompts that are read as one sequence with their targets (joint=True)"
-    if not isinstance(session.capabilities, frozenset | set) or Capability.LOG_PROBS not in session.capabilities:
-        yield "capabilities do not include LOG_PROBS"
+    yield from _faults_of_capabilities(session)
     if not isinstance(kept, ModelInput | None):
         yield f"kept is {kept!r:.60}; it must be a ModelInput or None"
     if not callable(session.tokenizer):
@@ -62,3 +61,11 @@ def _faults(session: Session) -> Iterator[str]:
         )
     if type(session.row_bytes(0, 1, 1)) is not int:
         yield "row_bytes must return a whole number"
+
+
+def _faults_of_capabilities(session: Session) -> Iterator[str]:
+    gives = {Capability.LOG_PROBS, Capability.TEXT}
+    if not isinstance(session.capabilities, frozenset | set) or not gives & session.capabilities:
+        yield "capabilities include neither LOG_PROBS nor TEXT"
+    elif Capability.TEXT in session.capabilities and not isinstance(session, TextSession):
+        yield "capabilities include TEXT, but it has no write_text"

@@ -32,6 +32,7 @@ __all__ = [
     "LogitsSession",
     "Session",
     "SessionInfo",
+    "TextSession",
     "Unavailable",
     "encoded_media",
     "media_kinds",
@@ -44,6 +45,7 @@ class Capability(enum.Enum):
     LOG_PROBS = "log_probs"
     LOGITS = "logits"
     GENERATE = "generate"
+    TEXT = "text"
     GRADIENTS = "gradients"
     HIDDEN_STATES = "hidden_states"
     ATTENTIONS = "attentions"
@@ -111,7 +113,8 @@ class Layout:
         source_sharing: a prompt is encoded once for all rows of a batch that have it, and not again in the next batch;
             only if that batch has no other prompt, it is encoded alone. For layouts that are not ``joint``.
         lanes: number of batches that may be in progress at once. Above 1, ``log_probs`` and ``logits`` are called from
-            that many threads, for batches that do not continue from one another.
+            that many threads, for batches that do not continue from one another; so are ``generate`` and
+            ``write_text``.
         directed: the tokens of a prompt see later ones of the prompt, and those of a target do not. What the model
             reads of a target then never counts as the end of a prompt.
         media: the layout of batches in which a row has media, if it is another one.
@@ -200,7 +203,8 @@ class Session(Protocol):
     """A model, loaded and ready to score. ``close`` may be called twice.
 
     A session with the capability ``LOGITS`` is also a ``LogitsSession``. One with ``GENERATE`` is also a
-    ``GenerateSession``. One with ``GRADIENTS``, ``HIDDEN_STATES`` or ``ATTENTIONS`` is also an ``InsideSession``.
+    ``GenerateSession``, and one with ``TEXT`` a ``TextSession``. One with ``GRADIENTS``, ``HIDDEN_STATES`` or
+    ``ATTENTIONS`` is also an ``InsideSession``.
 
     Optional attributes, read if they exist:
 
@@ -214,6 +218,7 @@ class Session(Protocol):
     - ``pace``: ``float``, seconds for each token read so far, and ``price``: ``float | None``, what a million tokens
       cost; for estimates of batches that are ``metered``.
     - ``interrupt()``: called after Ctrl-C, from the thread that waits for the lanes; ``log_probs`` then ends soon.
+    - ``log_probs_refusal``: ``str``, the reason why a session without the capability ``LOG_PROBS`` scores no tokens.
     - ``encoded_media``: ``int``, number of media that it has encoded since it was opened, each time anew.
     """
 
@@ -327,6 +332,40 @@ class GenerateSession(Session, Protocol):
 
         Raises:
             InputError: an option is unknown to the model's generation.
+        """
+        ...
+
+
+@runtime_checkable
+class TextSession(Session, Protocol):
+    """A session with the capability ``TEXT``: it writes texts, whose tokens it may not know.
+
+    Without this capability, a session with ``GENERATE`` writes texts, too, and the core decodes them. A session that
+    has neither ``LOG_PROBS`` nor ``GENERATE`` is a black box, for target functions that need ``TEXT``.
+    """
+
+    def write_text(
+        self,
+        prompt: ModelInput,
+        options: Mapping[str, object],
+        seed: int,
+        room: int | None = None,
+        stop: Sequence[str] = (),
+    ) -> str:
+        """Write the model's continuation of a prompt, greedily unless ``options`` say otherwise.
+
+        Args:
+            prompt: prompt to continue.
+            options: options of the generation.
+            seed: seed for options that sample.
+            room: maximum number of tokens that fit into the context.
+            stop: texts after which no more is needed.
+
+        Returns:
+            The text without control tokens; it may be empty.
+
+        Raises:
+            InputError: an option is unknown, or the prompt is refused.
         """
         ...
 

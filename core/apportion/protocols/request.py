@@ -52,7 +52,7 @@ class Request:
         options: the method's options, with samplers resolved.
         given_options: the method's options as the user gave them.
         all_options: the given options, those that ``"auto"`` set, and the defaults of the others.
-        generation: options of the generation, if the model wrote the target.
+        generation: options of the generation, if the model wrote the target or writes texts.
         target_fn_name: name of the target function in results.
         target_fn: the target function.
         target_options: its options as the user gave them.
@@ -67,6 +67,8 @@ class Request:
         step_scores: target functions to record for each token.
         step_contrast: the target that contrastive ones among them compare with, which may be one that the explained
             function does not use.
+        samples: number of texts that the model writes after each prompt, for a target function that needs ``TEXT``; 0
+            for other functions.
     """
 
     id: str
@@ -95,3 +97,4 @@ class Request:
     given: Mapping[str, object] = field(default_factory=dict)
     step_scores: tuple[StepFunction, ...] = ()
     step_contrast: Target | None = None
+    samples: int = 0

@@ -20,11 +20,13 @@ class Needs(enum.Enum):
 
     ``LOG_PROBS``: the log-probability of each target token. This is the cheapest, because the session never stores
     scores of the whole vocabulary. ``LOGITS``: scores of the whole vocabulary at each target position, passed a few
-    rows at a time and never stacked over all perturbations.
+    rows at a time and never stacked over all perturbations. ``TEXT``: the texts that the model writes after each
+    prompt, which a server can give that scores nothing.
     """
 
     LOG_PROBS = "log_probs"
     LOGITS = "logits"
+    TEXT = "text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +63,23 @@ class Scores:
         contrast: scores of the contrast target after the same prompts, for functions that are ``contrastive``.
         reference: scores of the one prompt (S = 1) that all others are compared with, for functions with a
             ``reference``.
+        texts: S texts that the model wrote, without control tokens; several may have been written after one prompt.
     """
 
     log_probs: Float[Tensor, "S T"] | None = None
     logits: Float[Tensor, "S T V"] | None = None
     contrast: Scores | None = None
     reference: Scores | None = None
+    texts: tuple[str, ...] | None = None
 
 
 @runtime_checkable
 class TargetFunction(Protocol):
     """Turns scores into values: column 0 for the whole target, then one column per token.
+
+    A function that needs ``TEXT`` has column 0 only, K = 1: the value of each text. ``target.text`` is then the text to
+    compare with, and the mean over the texts of a prompt is the value of the prompt. Such a function is neither
+    ``contrastive``, nor does it have a ``reference``.
 
     Optional attributes, read if they exist:
 
@@ -84,6 +92,10 @@ class TargetFunction(Protocol):
     - ``unit``: unit of the values, such as ``"nats"``, for tables and plots.
     - ``label``: what the values measure, as a noun phrase without an article, such as ``"perplexity of the target"``;
       views say ``value of NAME`` without one.
+    - ``lacking``: what must be given or installed before it can be called, as the end of a sentence that begins with
+      its name, such as ``"needs an encoder: …"``; else empty.
+    - ``check(target)``: raises ``InputError`` for a target that it cannot compare with; called before anything is
+      scored. For functions that need ``TEXT``.
     - ``rise``: what a higher value means, such as ``"makes the target less likely"``, where the label does not say it.
 
     Options of a target function are keyword-only parameters of its constructor (``target_options={…}``).
@@ -95,5 +107,5 @@ class TargetFunction(Protocol):
         ...
 
     def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S K"]:
-        """Compute the values of S inputs, K = 1 + T. Called once per batch, or per part of a batch."""
+        """Compute the values of S inputs or texts. Called once per batch, or per part of a batch."""
         ...

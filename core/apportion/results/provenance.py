@@ -22,7 +22,7 @@ class Provenance:
         method: name of the method that ran.
         method_reason: the reason why ``method="auto"`` chose it; empty if the user did.
         options: the method's options, defaults included.
-        generation: options of the generation if the model wrote the target; ``None`` if the target was given.
+        generation: options of the generation if the model wrote the target, or texts to compare with it; else ``None``.
         target_end: why a target that the model wrote ends where it does: ``"model"`` (the model ended it), ``"stop"``
             (a stop text followed) or ``"limit"`` (it was cut off); ``None`` if the target was given.
         target_fn: name of the target function.
@@ -54,6 +54,7 @@ class Provenance:
             ``label``.
         step_evaluations: evaluations, cached ones included, that were made for step scores alone; the budget does not
             limit them.
+        samples: number of texts that the model wrote after each prompt, for target functions that read texts; else 0.
     """
 
     method: str
@@ -86,6 +87,7 @@ class Provenance:
     step_scores: Mapping[str, Any] = field(default_factory=dict)
     step_evaluations: int = 0
     encoded_media: int = 0
+    samples: int = 0
 
     @property
     def method_evaluations(self) -> int:

@@ -12,7 +12,7 @@ _INSTEAD: Mapping[str, tuple[str, ...]] = {
     "Write features=, such as features='sentences'.": ("by", "feature", "granularity", "level", "unit", "units"),
     "Write budget=, the maximum number of distinct evaluations.": (
         "max_evals", "max_evaluations", "n_evals", "n_evaluations", "n_samples", "nsamples", "num_evals",
-        "num_evaluations", "num_samples", "samples",
+        "num_evaluations", "num_samples",
     ),
     "Write seed=.": ("random_seed", "random_state", "rng"),
     "Write until=, the largest standard error allowed.": ("max_error", "std_error", "tolerance"),

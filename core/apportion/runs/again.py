@@ -135,6 +135,7 @@ def request_again(result: Attribution, request_id: str, resolver: Resolver, inpu
         "until": result.provenance.until,
         "seed": result.provenance.seed,
         "attribute_generated": bool(result.generated_features),
+        **(_writing(result) if result.provenance.samples else {}),
         **(decoded_options(recipe.options) if saved else {}),
     }
     draft = resolver.draft(request_id, **arguments)
@@ -153,3 +154,9 @@ def request_again(result: Attribution, request_id: str, resolver: Resolver, inpu
             "same plugins, or run attribute() again."
         )
     return replace(request, generation=dict(result.provenance.generation or {}))
+
+
+def _writing(result: Attribution) -> dict[str, Any]:
+    """The arguments of texts that are written after each prompt."""
+    made = result.provenance
+    return {"samples": made.samples, "generate": {"stop": None, **(made.generation or {})}}

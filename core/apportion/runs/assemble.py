@@ -42,6 +42,7 @@ def assemble(
     notes: tuple[str, ...],
     versions: Mapping[str, str],
     seconds: float,
+    extras: Mapping[str, Any],
 ) -> Attribution:
     """Combine values, names and provenance.
 
@@ -57,6 +58,7 @@ def assemble(
         notes: notes on the choice of the backend.
         versions: versions of packages.
         seconds: duration of the whole run in seconds.
+        extras: further results beside those of the method.
     """
     values = _array(estimate.values)
     errors = None if estimate.std_error is None else _array(estimate.std_error)
@@ -76,9 +78,9 @@ def assemble(
         target_tokens=request.target.tokens,
         target_text=request.target.text,
         values=values[:, 0],
-        token_values=_fixed(values[:, 1:].T.copy()),
+        token_values=_of_tokens(values, len(request.target.tokens)),
         std_error=None if errors is None else errors[:, 0],
-        token_std_error=None if errors is None else _fixed(errors[:, 1:].T.copy()),
+        token_std_error=None if errors is None else _of_tokens(errors, len(request.target.tokens)),
         top_agreement=None if agreement is None else _fixed(agreement),
         estimand=estimate.estimand or request.method.estimand,
         base_value=_known(game, present=False),
@@ -86,7 +88,7 @@ def assemble(
         segments=tuple(getattr(request.adapter, "segments", ())),
         pictures=tuple(getattr(request.adapter, "pictures", ())),
         provenance=provenance,
-        extras=dict(estimate.extras),
+        extras={**estimate.extras, **extras},
         step_scores=steps.values,
         recipe=recipe_of(request, plugins["inputs"], (*tally.notes, *steps.tally.notes)),
         plugins=plugins,
@@ -103,7 +105,8 @@ def _provenance(
         method=request.method_name,
         method_reason=request.method_reason,
         options=plain_options(request.all_options),
-        generation=dict(request.generation) if request.target.generated else None,
+        generation=dict(request.generation) if request.target.generated or request.samples else None,
+        samples=request.samples,
         target_fn=request.target_fn_name,
         target_label=str(getattr(request.target_fn, "label", "")),
         target_rise=str(getattr(request.target_fn, "rise", "")),
@@ -138,6 +141,12 @@ def _notes(
     yield from (*request.method_notes, *notes, *info.notes, *request.renderer.notes, *target.notes)
     yield from () if contrast is None else contrast.notes
     yield from (*tally.notes, *steps.tally.notes, *estimate.notes)
+
+
+def _of_tokens(values: np.ndarray, tokens: int) -> np.ndarray:
+    """The columns of the target's tokens, as rows; NaN if only the whole target has values."""
+    found = values[:, 1:] if values.shape[1] > 1 else np.full((len(values), tokens), np.nan)
+    return _fixed(found.T.copy())
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:

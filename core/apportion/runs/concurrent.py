@@ -20,7 +20,7 @@ from apportion.options import whole_number
 from apportion.protocols.progress import ProgressEvent
 from apportion.runs.advice import advice_on_prompt
 from apportion.runs.coroutine import questions_of
-from apportion.runs.run import Ask, Question, Run, Scoring
+from apportion.runs.run import Ask, Question, Run, Scoring, Writing
 from apportion.runs.stages import Stages
 from apportion.scoring.batches import Batches
 from apportion.scoring.scorer import PendingScores, read_together
@@ -307,8 +307,10 @@ class _Runs:
                 if isinstance(question, Scoring):
                     one.goal = one.taken + len(question.inputs)
                     pending[one.number] = question.scorer.pending(question.inputs)
-                else:
-                    answers[one.number] = question.answer()
+                    continue
+                if isinstance(question, Writing):
+                    one.goal = one.taken + len(question.inputs)
+                answers[one.number] = question.answer()
             except Exception as error:
                 answers[one.number] = error
         for number, failure in self._read(pending).items():

@@ -22,7 +22,6 @@ from apportion.scoring.readout import LOGITS_BYTES
 
 if TYPE_CHECKING:
     from apportion.protocols.request import Request
-    from apportion.scoring.scorer import Scorer
 
 __all__ = ["Cost", "estimate_cost"]
 
@@ -58,6 +57,7 @@ class Cost:
         encoded_media: number of media, such as pictures, that the model would encode.
         requests: number of requests to a server; 0 for a model on this machine.
         price: price of the tokens to forward, in the currency of the session's price; ``None`` if it has none.
+        texts: number of texts that the model would write. Each is then counted with the most tokens that it may have.
     """
 
     method: str
@@ -78,6 +78,7 @@ class Cost:
     encoded_media: int = 0
     requests: int = 0
     price: float | None = None
+    texts: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain Python values."""
@@ -120,6 +121,7 @@ class Cost:
         """Labels and formatted values."""
         most, about = ("at most ", "up to about ") if self.at_most else ("", "")
         sent = counted(self.requests, "request") if self.requests else counted(self.batches, "batch", "batches")
+        texts = f"{counted(self.texts, 'text')} after " if self.texts else ""
         batches = f"{about}{sent}"
         target = counted(self.target_tokens, "target token")
         if self.target_end is not None:
@@ -128,7 +130,7 @@ class Cost:
         return [
             ("method", f"{self.method} ({self.method_reason})" if self.method_reason else self.method),
             ("prompt", f"{counted(self.features, 'feature')}, {target}"),
-            ("evaluations", f"{most}{counted(self.evaluations, 'distinct prompt')} in {batches}"),
+            ("evaluations", f"{most}{texts}{counted(self.evaluations, 'distinct prompt')} in {batches}"),
             ("tokens", f"{about}{counted(self.forwarded_tokens, 'token')} to forward" + self._saved()),
             *([("price", f"{about or 'about '}{self.price:.4g}")] if self.price is not None else []),
             *([("media", f"{about}{counted(self.encoded_media, 'picture')} to encode")] if self.encoded_media else []),
@@ -138,7 +140,7 @@ class Cost:
         ]
 
 
-def estimate_cost(request: Request, scorer: Scorer, game: Callable[[Ask], Game], before: float) -> Cost:
+def estimate_cost(request: Request, session: Session, game: Callable[[Ask], Game], before: float) -> Cost:
     """Run the method on made-up values, and time a small part of its evaluations.
 
     The coalitions that a method evaluates depend on its seed and not on the values, unless it is ``adaptive`` or runs
@@ -147,7 +149,7 @@ def estimate_cost(request: Request, scorer: Scorer, game: Callable[[Ask], Game],
 
     Args:
         request: request of the run.
-        scorer: plans and scores the calibration, as it would for the run.
+        session: the session.
         game: makes a game that sends its questions to the given function.
         before: seconds that preparing the request took.
 
@@ -164,7 +166,7 @@ def estimate_cost(request: Request, scorer: Scorer, game: Callable[[Ask], Game],
     tokens, evaluations = rehearsal.tokens, rehearsal.evaluations
     rate = tokens / reading if reading else 0.0
     steps, prompts = rows_to_read(request)
-    price: float | None = getattr(scorer.session, "price", None)
+    price: float | None = getattr(session, "price", None)
     more = sum(len(row.read) for row in steps)
     adaptive = bool(getattr(request.method, "adaptive", False))
     if adaptive and request.budget is not None:
@@ -182,13 +184,14 @@ def estimate_cost(request: Request, scorer: Scorer, game: Callable[[Ask], Game],
         batches=rehearsal.batches + len(steps),
         seconds=host + reading + (more / rate if rate else 0.0),
         tokens_per_second=rate,
-        batch_bytes=rehearsal.batch_bytes(lambda plan: _batch_bytes(plan, scorer.session, request)),
-        model_bytes=scorer.session.info.weights_bytes,
+        batch_bytes=rehearsal.batch_bytes(lambda plan: _batch_bytes(plan, session, request)),
+        model_bytes=session.info.weights_bytes,
         at_most=adaptive or request.until is not None,
         measured=measured,
         target_end=request.target.end,
         encoded_media=rehearsal.encoded_media,
         requests=rehearsal.requests + (len(steps) if rehearsal.requests else 0),
+        texts=rehearsal.texts.count,
         price=None if price is None else price * (tokens + more) / 1e6,
     )
 

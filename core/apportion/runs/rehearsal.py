@@ -14,9 +14,11 @@ from torch import Tensor
 from apportion.protocols.row import ModelInput
 from apportion.runs.calibration import Probe, Speed, growing_probes, measured
 from apportion.runs.rehearsed_inside import RehearsedInside
-from apportion.runs.run import Question, Scoring
+from apportion.runs.rehearsed_texts import RehearsedTexts
+from apportion.runs.run import Question, Scoring, Writing
 from apportion.runs.white_box import Embedded, Tracing
 from apportion.scoring.media import KeptMedia
+from apportion.scoring.noise import outputs_of
 from apportion.scoring.plan import Plan
 from apportion.scoring.prefix_tree import common_prefix
 from apportion.scoring.scorer import Scorer
@@ -31,6 +33,7 @@ class Rehearsal:
     Attributes:
         plans: plans of the prompts to score.
         evaluations: number of distinct inputs so far.
+        texts: texts that the model would write.
     """
 
     def __init__(self) -> None:
@@ -38,6 +41,7 @@ class Rehearsal:
         self.evaluations = 0
         self._scorer: Scorer | None = None
         self._inside = RehearsedInside()
+        self.texts = RehearsedTexts()
         self._whole: tuple[int, ...] = ()
         self._draw = torch.Generator().manual_seed(0)
 
@@ -45,6 +49,10 @@ class Rehearsal:
         """Answer a question; only traces and edited forward passes are real."""
         if isinstance(question, Scoring):
             return self._scored(question.scorer, question.inputs)
+        if isinstance(question, Writing):
+            self.evaluations += len(question.inputs)
+            self.texts.add(question.scorer, question.inputs)
+            return self._made_up([item.ids for item in question.inputs], outputs_of(question.scorer.samples))
         if isinstance(question, Embedded):
             self.evaluations += len(question.one.points)
             return self._inside.embedded(question)
@@ -56,12 +64,12 @@ class Rehearsal:
     @property
     def tokens(self) -> int:
         """Number of tokens that the model would read, padding included."""
-        return sum(plan.forwarded_tokens for plan in self.plans) + self._inside.tokens
+        return sum(plan.forwarded_tokens for plan in self.plans) + self._inside.tokens + self.texts.tokens
 
     @property
     def whole_tokens(self) -> int:
         """Number of tokens that it would read if every prompt were read whole."""
-        return sum(plan.whole_tokens for plan in self.plans) + self._inside.tokens
+        return sum(plan.whole_tokens for plan in self.plans) + self._inside.tokens + self.texts.tokens
 
     @property
     def encoded_media(self) -> int:
@@ -72,12 +80,12 @@ class Rehearsal:
     @property
     def batches(self) -> int:
         """Number of forward passes over batches."""
-        return sum(len(plan.batches) for plan in self.plans) + self._inside.forwards
+        return sum(len(plan.batches) for plan in self.plans) + self._inside.forwards + self.texts.count
 
     @property
     def requests(self) -> int:
         """Number of batches that are paid for."""
-        return sum(len(plan.batches) for plan in self.plans if plan.layout.metered)
+        return sum(len(plan.batches) for plan in self.plans if plan.layout.metered) + self.texts.requests
 
     @property
     def spent(self) -> float:
@@ -91,18 +99,18 @@ class Rehearsal:
             of_plan: returns that of the largest batch of a plan.
         """
         inside = self._inside.batch_bytes
-        return None if inside is None else max([inside, *map(of_plan, self.plans)])
+        return None if inside is None or self.texts.count else max([inside, *map(of_plan, self.plans)])
 
     def timed(self) -> tuple[float, str]:
         """Estimate the time that the model takes to read everything, and describe how it was measured."""
         read, described = 0.0, ""
-        if self._scorer is not None and self.requests:
+        if self._scorer is not None and self.requests:  # of log-probabilities
             pace = float(getattr(self._scorer.session, "pace", 0.0))
             return pace * self.tokens, "from earlier requests, whose prompts are short; none was sent"
         if self._scorer is not None:
             read, described = _Trials(self._scorer, self.plans).timed()
-        inner, how = self._inside.timed()
-        return read + inner, "; ".join(text for text in (described, how) if text)
+        parts = [(read, described), self._inside.timed(), self.texts.timed()]
+        return sum(seconds for seconds, _ in parts), "; ".join(text for _, text in parts if text)
 
     def _scored(self, scorer: Scorer, inputs: Sequence[ModelInput]) -> Float[Tensor, "N K"]:
         scorer.check(inputs)

@@ -34,7 +34,7 @@ from apportion.runs.run import Run
 from apportion.runs.stages import Stages
 from apportion.runs.step_record import StepRecord
 from apportion.runs.step_scores import recorded_steps
-from apportion.runs.target_functions import check_logits, made_target_function
+from apportion.runs.target_functions import check_scores, made_target_function
 
 if TYPE_CHECKING:
     from apportion.hooks.manager import Plugins
@@ -178,7 +178,7 @@ def _resolved(stages: Stages, run: Run, plugins: Plugins, session: Session, ques
             raise InputError(f"{name}= has no place in context_reliance: {why}.")
     options = given.get("target_options") or {}
     cues = CueFunction(*made_target_function(targets, given.get("target_fn", TARGET_FN), options))
-    check_logits(session, cues.name, cues)
+    check_scores(session, cues.name, cues)
     without = question.where.without()
     name, metric = _metric(targets, question.metric, question.metric_options, EMPTY if without is None else without)
     method = given.get("method")

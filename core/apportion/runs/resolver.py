@@ -37,7 +37,7 @@ from apportion.protocols.inputs import InputAdapter, PromptRenderer
 from apportion.protocols.inside import InsideSession
 from apportion.protocols.methods import Method
 from apportion.protocols.request import Request
-from apportion.protocols.targets import Target, TargetFunction
+from apportion.protocols.targets import Needs, Target, TargetFunction
 from apportion.rendering.chat_hint import chat_hint
 from apportion.rendering.context import AdaptContext
 from apportion.rendering.generated import GeneratedAdapter
@@ -49,8 +49,9 @@ from apportion.runs.advice import advice_on_prompt, check_arguments
 from apportion.runs.auto import UNTIL_BUDGET, Choice, choose_method
 from apportion.runs.generation import Generation, generation_of
 from apportion.runs.step_functions import StepFunctions, step_functions
-from apportion.runs.target_functions import check_contrast, compares_with_contrast, made_target_function
+from apportion.runs.target_functions import check_contrast, check_scores, compares_with_contrast, made_target_function
 from apportion.runs.target_text import Targets
+from apportion.runs.text_values import check_method, checked_samples
 
 if TYPE_CHECKING:
     from apportion.hooks.manager import Plugins
@@ -130,6 +131,7 @@ class Resolver:
         seed: int = 0,
         generate: Mapping[str, object] | None = None,
         attribute_generated: bool = False,
+        samples: int | None = None,
         step_scores: object = None,
         **method_options: Any,
     ) -> Draft:
@@ -144,11 +146,15 @@ class Resolver:
         budget, until = _limits(budget, until, max_std_error)
         seed = checked_seed(seed)
         true_or_false("attribute_generated", attribute_generated)
-        if target is not None and generate is not None:
-            raise InputError("generate= applies only if the model writes the target; omit generate= or target=.")
-        if target is None:
-            generation_of(generate, None)  # only to refuse mistakes before the prompt is read
         target_fn_name, target_fn_object, steps = self._functions(target_fn, target_options, step_scores, contrast)
+        samples = checked_samples(
+            self._session, target_fn_name, target_fn_object, samples, attribute_generated=attribute_generated
+        )
+        writes = target is None or samples > 0
+        if not writes and generate is not None:
+            raise InputError("generate= applies only if the model writes the target; omit generate= or target=.")
+        if writes:
+            generation_of(generate, None)  # only to refuse mistakes before the prompt is read
         other = None if contrast is None else self._targets.checked("contrast", contrast)
         given = None if target is None else self._targets.checked("target", target)
         context = AdaptContext.of_session(self._session, seed, request_id, make=self._plugins.make)
@@ -158,6 +164,8 @@ class Resolver:
 
         def of_features(adapter: InputAdapter, renderer: Renderer) -> dict[str, Any]:
             chosen = self._chosen(method, renderer, len(adapter.features), budget, method_options)
+            if samples:
+                check_method(chosen["method_name"], chosen["method"], target_fn_name)
             return {"adapter": adapter, "renderer": renderer, "reference": renderer.reference(reference), **chosen}
 
         def extended(target: Target) -> dict[str, Any]:
@@ -172,7 +180,7 @@ class Resolver:
             self._rehearse(parts, seed)
         full = self._full_prompt(prompt, renderer, generated=target is None)
         generation = None
-        if target is None:
+        if writes:
             generation = generation_of(generate, None if full.text is None else full.text.text)
         parts |= {
             "id": request_id,
@@ -186,16 +194,17 @@ class Resolver:
             "step_scores": steps.on(renderer) if steps else (),
             "until": until,
             "seed": seed,
+            "samples": samples,
             "scorers": self._plugins.scorers(),
             "given": {"method": method, "target_fn": target_fn, "features": features},
         }
-        made = None if given is None else self._targets.given("target", given, full)
+        made = None if given is None else self._target(given, full, as_text=samples > 0)
         compared = None if other is None else self._targets.given("contrast", other, full)
         return Draft(
             full,
             made,
             compared,
-            generation,
+            generation if target is None else None,
             seed,
             self._targets.spellings([(given, made), (other, compared)], full),
             parts,
@@ -245,6 +254,49 @@ class Resolver:
             if chosen["method_name"] != "shapley":  # exact values use every coalition again
                 chosen["coalition_budget"] = max(1, (budget - spent) // request.renderer.draws)
         return replace(request, id=request_id, until=until, **chosen)
+
+    def rescored(
+        self,
+        request: Request,
+        request_id: str,
+        target_fn: object,
+        target_options: Mapping[str, Any] | None,
+        target: object,
+    ) -> Request:
+        """Return a request whose texts get their values from another target function.
+
+        Args:
+            request: the request of the result.
+            request_id: id of the new run.
+            target_fn: the other function.
+            target_options: its options.
+            target: another text to compare with; ``None`` for the same.
+
+        Raises:
+            InputError: one of the functions reads no texts, or the target is not a text.
+        """
+        name, function, _ = self._functions(target_fn, target_options, None, None)
+        if not request.samples or function.needs is not Needs.TEXT:
+            which = request.target_fn_name if not request.samples else name
+            raise InputError(
+                f"The target function {which!r} reads no texts. Give a result of one that does, such as 'chrf', and "
+                "another of these."
+            )
+        compared = request.target
+        if target is not None:
+            given = self._targets.checked("target", target)
+            if not isinstance(given, str):
+                raise InputError(f"The target must be a text, not {shown(target)}.")
+            compared = self._targets.of_text(given, generated=False)
+        return replace(
+            request,
+            id=request_id,
+            target=compared,
+            target_fn_name=name,
+            target_fn=function,
+            target_options=dict(target_options or {}),
+            given={**request.given, "target_fn": target_fn},
+        )
 
     def adapter(self, prompt: object, features: object, context: AdaptContext) -> InputAdapter:
         """Find the adapter for a prompt, from the first plugin that claims it."""
@@ -347,6 +399,7 @@ class Resolver:
         """The explained target function with its name, and those of the step scores, all fit for the contrast."""
         functions = self._plugins["targets"]
         name, made = made_target_function(functions, target_fn, {} if options is None else options)
+        check_scores(self._session, name, made)
         steps = None if step_scores is None else step_functions(step_scores, functions, self._session)
         check_contrast(functions, {name: made, **(steps.by_function if steps else {})}, contrast)
         return name, made, steps
@@ -359,6 +412,13 @@ class Resolver:
         if full.text is not None:
             renderer.note(note_on_unknown(self._session.tokenizer, "prompt", full.text.text, full.input.ids))
         return full
+
+    def _target(self, given: str | tuple[int, ...], full: FullPrompt, *, as_text: bool) -> Target:
+        """A target that the user gave: tokens that continue the prompt, or a text to compare texts with."""
+        if not as_text:
+            return self._targets.given("target", given, full)
+        text = given if isinstance(given, str) else self._targets.of_ids(given).text
+        return self._targets.of_text(text, generated=False)
 
     def _rehearse(self, parts: Mapping[str, Any], seed: int) -> None:
         """Refuse what the method refuses before it asks anything, before the model has to write a target."""

@@ -22,11 +22,13 @@ from apportion.results.attribution import Attribution
 from apportion.runs.step_record import StepRecord
 from apportion.scoring.readout import FlatLogits
 from apportion.scoring.scorer import Scorer, Tally
+from apportion.scoring.text_scorer import TextScorer
+from apportion.scoring.text_source import Archive
 
 if TYPE_CHECKING:
     from apportion.protocols.request import Request
 
-__all__ = ["Ask", "Call", "Past", "PastRuns", "Question", "Reading", "Run", "Scoring", "answered"]
+__all__ = ["Ask", "Call", "Past", "PastRuns", "Question", "Reading", "Run", "Scoring", "Writing", "answered"]
 
 
 @dataclass(slots=True)
@@ -42,6 +44,8 @@ class Run:
         tally: its cost so far.
         spellings: other spellings of its target and contrast, to compare with at the end.
         steps: its step scores.
+        archive: texts that the model wrote.
+        text_values: values of these texts.
         before: seconds that the runs before it took, if it continues another one.
         started: its start time, from ``time.perf_counter``.
     """
@@ -54,8 +58,14 @@ class Run:
     tally: Tally = field(default_factory=Tally)
     spellings: Sequence[Spelling] = ()
     steps: StepRecord = field(default_factory=StepRecord)
+    archive: Archive = field(default_factory=Archive)
+    text_values: dict[str, float] = field(default_factory=dict)
     before: float = 0.0
     started: float = field(default_factory=lambda: time.perf_counter())
+
+    def go_on_from(self, past: Past) -> None:
+        """Take over everything that an earlier run has scored and written."""
+        self.memory, self.archive, self.text_values = past.memory, past.archive, past.text_values
 
     @property
     def resolved(self) -> Request:
@@ -85,6 +95,8 @@ class Past:
         forgotten: number of evaluations whose values are not in the memory.
         asked: the inputs that it, and the runs that it continued, queried.
         steps: its step scores.
+        archive: texts that the model wrote.
+        text_values: values of these texts.
     """
 
     request: Request
@@ -94,6 +106,8 @@ class Past:
     forgotten: int = 0
     asked: frozenset[Hashable] = frozenset()
     steps: StepRecord = field(default_factory=StepRecord)
+    archive: Archive = field(default_factory=Archive)
+    text_values: dict[str, float] = field(default_factory=dict)
 
     def check_larger(self, result: Attribution, request: Request) -> None:
         """Refuse a request that cannot continue this run, or would only repeat its result.
@@ -149,6 +163,18 @@ class Scoring:
 
     def answer(self) -> Tensor:
         """Score the inputs now."""
+        return self.scorer(self.inputs)
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """Scoring of inputs by the texts that the model writes after them."""
+
+    scorer: TextScorer
+    inputs: Sequence[ModelInput]
+
+    def answer(self) -> Tensor:
+        """Write and score the texts now."""
         return self.scorer(self.inputs)
 
 

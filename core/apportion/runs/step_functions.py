@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from apportion.errors import InputError, shown
 from apportion.protocols.backend import Session
 from apportion.protocols.request import StepFunction
-from apportion.protocols.targets import TargetFunction
-from apportion.runs.target_functions import check_logits, made_target_function
+from apportion.protocols.targets import Needs, TargetFunction
+from apportion.runs.target_functions import check_scores, made_target_function
 
 if TYPE_CHECKING:
     from apportion.hooks.registry import Registry
@@ -52,7 +52,7 @@ def step_functions(given: object, targets: Registry, session: Session) -> StepFu
     Raises:
         UnknownNameError: no target function has this name.
         InputError: an entry cannot be read, options do not fit, or two scores have one name.
-        CapabilityError: a function needs logits, and the session has none.
+        CapabilityError: a function needs scores that the session does not give.
     """
     found: dict[str, StepFunction] = {}
     for own_name, entry in _entries(given):
@@ -65,7 +65,9 @@ def step_functions(given: object, targets: Registry, session: Session) -> StepFu
         name, made = made_target_function(
             targets, function, options, name="a step score", options_name="options of a step score"
         )
-        check_logits(session, name, made)
+        check_scores(session, name, made)
+        if made.needs is Needs.TEXT:
+            raise InputError(f"The step score {name!r} reads whole texts, and has no value for each target token.")
         key = name if own_name is None else own_name
         if key in found:
             raise InputError(

@@ -14,7 +14,7 @@ from apportion.scoring.logits_target import OfLogits
 if TYPE_CHECKING:
     from apportion.hooks.registry import Registry
 
-__all__ = ["check_contrast", "check_logits", "compares_with_contrast", "made_target_function"]
+__all__ = ["check_contrast", "check_scores", "compares_with_contrast", "made_target_function"]
 
 
 def made_target_function(
@@ -36,7 +36,10 @@ def made_target_function(
     if not isinstance(options, Mapping) or not all(isinstance(option, str) for option in options):
         raise InputError(f"{options_name}={shown(options)} must be a dict, such as {{'top_k': 20}}.")
     if isinstance(given, str):
-        return given, targets.get(given).make(**options)
+        named: TargetFunction = targets.get(given).make(**options)
+        if lacking := getattr(named, "lacking", ""):
+            raise InputError(f"The target function {given!r} {lacking}.")
+        return given, named
     if options:
         raise InputError(
             f"{options_name}={shown(dict(options))} requires the name of a target function; an object is given its "
@@ -78,12 +81,19 @@ def check_contrast(targets: Registry, functions: Mapping[str, TargetFunction], c
         )
 
 
-def check_logits(session: Session, name: str, function: TargetFunction) -> None:
-    """Refuse a target function whose scores the session cannot give.
+def check_scores(session: Session, name: str, function: TargetFunction) -> None:
+    """Refuse a target function whose scores of tokens the session cannot give.
 
     Raises:
-        CapabilityError: the function needs logits, and the session has none.
+        CapabilityError: the function needs logits or log-probabilities, and the session has none.
     """
+    if function.needs is not Needs.TEXT and Capability.LOG_PROBS not in session.capabilities:
+        why = getattr(session, "log_probs_refusal", "")
+        raise CapabilityError(
+            f"The target function {name!r} needs {function.needs.value}, and {session.info.model or 'this model'} "
+            f"scores no given tokens{f': {why}' if why else ''}. Choose a target function of the texts that it writes, "
+            "such as target_fn='chrf'; `apportion targets` lists them."
+        )
     if function.needs is Needs.LOGITS and Capability.LOGITS not in session.capabilities:
         raise CapabilityError(
             f"The target function {name!r} needs logits, which the backend {session.info.backend!r} does not provide. "

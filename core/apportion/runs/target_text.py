@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from inspect import signature
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from apportion.errors import CapabilityError, InputError, counted, shown
-from apportion.protocols.backend import Capability, GenerateSession, Session
+from apportion.errors import InputError, counted, shown
+from apportion.protocols.backend import Session
 from apportion.protocols.row import ModelInput
 from apportion.protocols.targets import Target
 from apportion.rendering.context import AdaptContext
@@ -21,6 +20,7 @@ from apportion.rendering.prompt_text import FullPrompt
 from apportion.rendering.spelling import Spelling, other_spelling
 from apportion.rendering.token_texts import note_on_unknown, token_texts
 from apportion.runs.generation import Generation, cut_at
+from apportion.scoring.writer import generated_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -148,6 +148,22 @@ class Targets:
             return self._by_model(ids, "model", why), generation
         return self._by_model(ids, "limit", f"which was cut off after {counted(len(ids), 'token')}"), generation
 
+    def of_text(self, text: str, *, generated: bool) -> Target:
+        """Make a target that is compared as a text, and not scored as tokens.
+
+        Args:
+            text: the text.
+            generated: the model wrote it.
+
+        Raises:
+            InputError: it has no tokens, because the model wrote nothing.
+        """
+        (ids,) = AdaptContext(self._tokenizer, as_target=not self._joint).encode([text], special_tokens=False)
+        if not ids:
+            raise InputError("The model wrote nothing after the full prompt to compare texts with; give a target.")
+        notes = ("the model wrote the target",) if generated else ()
+        return Target(ids, token_texts(self._tokenizer, ids), text, generated=generated, notes=notes)
+
     def _ends(self, options: Mapping[str, object]) -> frozenset[int]:
         """The tokens that end a generation; no other control token does, such as padding, after which it goes on."""
         found: object = options.get("eos_token_id")
@@ -163,19 +179,7 @@ class Targets:
         self, prompt: ModelInput, options: Mapping[str, object], seed: int, stop: tuple[str, ...]
     ) -> tuple[int, ...]:
         """The tokens that the model writes, at least one; a session that knows no stop texts writes on."""
-        session = self._session
-        if Capability.GENERATE not in session.capabilities or not isinstance(session, GenerateSession):
-            raise CapabilityError(
-                f"The backend {session.info.backend!r} cannot generate with this model; give a target."
-            )
-        limit = session.info.context_length
-        room = session.info.longest_target
-        if self._joint and limit is not None:
-            room = limit - len(prompt.ids)
-        if stop and "stop" in signature(session.generate).parameters:
-            ids = session.generate(prompt, options, seed, room, stop)
-        else:
-            ids = session.generate(prompt, options, seed, room)
+        ids = generated_ids(self._session, prompt, options, seed, stop)
         if not ids:
             raise InputError("The model generated nothing after this prompt; give a target.")
         return ids

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 
 import torch
@@ -15,6 +14,7 @@ from apportion.errors import BatchTooLargeError, counted
 from apportion.protocols.backend import Layout, Session
 from apportion.protocols.batch import ScoringBatch
 from apportion.protocols.row import ModelInput, Row
+from apportion.scoring.lanes import in_lanes
 from apportion.scoring.plan import Batch, Plan, plan, read_again
 
 __all__ = ["Batches", "Read", "Turns"]
@@ -96,35 +96,22 @@ class Batches:
 
         After an error, those under way come before it is raised, because they have been paid for.
         """
-        under_way: dict[Future[Tensor], Batch] = {}
         failure: BaseException | None = None
-        pool = ThreadPoolExecutor(self._layout.lanes, thread_name_prefix="apportion-lane")
-        try:
-            while left or under_way:
-                while left and len(under_way) < self._layout.lanes:
-                    batch = self._next(left)
-                    under_way[pool.submit(read, schedule.scoring_batch(batch))] = batch
-                for future in wait(under_way, return_when=FIRST_COMPLETED).done:
-                    batch = under_way.pop(future)
-                    error = future.exception()
-                    if failure is None and isinstance(error, BatchTooLargeError | torch.OutOfMemoryError):
-                        left.extendleft(self._halves(schedule, batch, str(error), note))
-                        continue
-                    if error is not None:
-                        failure = failure or error
-                        left.clear()
-                        continue
-                    yield batch, future.result(), [schedule.costs[row] for row in batch.rows]
-            if failure is not None:
-                raise failure
-        except KeyboardInterrupt:
-            interrupt = getattr(self._session, "interrupt", None)
-            if callable(interrupt):
-                interrupt()
-            raise
-        finally:
-            # After an error or Ctrl-C, submit nothing more, and wait for running batches.
-            pool.shutdown(wait=True, cancel_futures=True)
+        for batch, future in in_lanes(
+            self._session,
+            lambda: self._next(left) if left else None,
+            lambda batch: read(schedule.scoring_batch(batch)),
+        ):
+            error = future.exception()
+            if failure is None and isinstance(error, BatchTooLargeError | torch.OutOfMemoryError):
+                left.extendleft(self._halves(schedule, batch, str(error), note))
+            elif error is not None:
+                failure = failure or error
+                left.clear()
+            else:
+                yield batch, future.result(), [schedule.costs[row] for row in batch.rows]
+        if failure is not None:
+            raise failure
 
     def _next(self, left: deque[Batch]) -> Batch:
         """Take the next batch, or as much of it as is known to fit; the rest stays in the queue."""

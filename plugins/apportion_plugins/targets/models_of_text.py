@@ -1,0 +1,139 @@
+"""Target functions of texts that another model or a function of the user's judges."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from apportion.errors import ApportionError, InputError, shown
+from apportion.functions import failures_of, wrong_answer
+from apportion.protocols.targets import Needs, Scores, Target
+from apportion.scoring.text_target import TextValue
+
+__all__ = ["EmbeddingSimilarity", "Judge"]
+
+
+NO_FUNCTION = (
+    "needs a function of texts and a target: target_options={'function': …}, or else target_fn=ap.TextValue(function)"
+)
+
+
+class Judge:
+    """The value that a function of yours gives each text: a judge, an NLI model, a classifier, a reward model.
+
+    Args:
+        function: maps a list of texts, and the target's text, to a number for each text. A function, or the place of
+            one, such as ``"my_package.judges:entailment"``, which can be written in the shell, too.
+        unit: unit of the numbers.
+
+    Raises:
+        InputError: that is no function.
+    """
+
+    needs = Needs.TEXT
+    label = "verdict of the judge"
+
+    def __init__(self, *, function: Callable[..., Any] | str | None = None, unit: str = "verdict") -> None:
+        self._value = None if function is None else TextValue(imported("function", function), unit=unit)
+        self.unit = unit
+        self.lacking = "" if function is not None else NO_FUNCTION
+
+    def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S 1"]:
+        """Values of S texts."""
+        assert self._value is not None
+        return self._value(scores, target)
+
+
+class EmbeddingSimilarity:
+    """Cosine similarity of the embeddings of the text and the target, −1 to 1.
+
+    Args:
+        encoder: a model of the package sentence-transformers, by its name or folder; or a function from a list of texts
+            to embeddings ``Float[S, D]``, or the place of one, such as ``"my_package.models:embed"``.
+
+    Raises:
+        InputError: that is no function.
+        ApportionError: sentence-transformers is not installed, or cannot open the model.
+    """
+
+    needs = Needs.TEXT
+    unit = "cosine"
+    label = "similarity of meaning with the target"
+
+    def __init__(self, *, encoder: Callable[[list[str]], Any] | str | None = None) -> None:
+        self.lacking = ""
+        self._encode: Callable[..., Any] = _nothing
+        if encoder is None:
+            self.lacking = (
+                "needs an encoder: target_options={'encoder': …} with a model of sentence-transformers, or a function "
+                "from texts to embeddings"
+            )
+        elif isinstance(encoder, str) and ":" not in encoder:
+            self._encode = _sentence_transformer(encoder)
+        else:
+            self._encode = imported("encoder", encoder)
+
+    def __call__(self, scores: Scores, target: Target) -> Float[Tensor, "S 1"]:
+        """Similarities of S texts."""
+        assert scores.texts is not None
+        texts = [*scores.texts, target.text]
+        with failures_of(self._encode, "encoder", lambda: f"{len(texts)} texts, the first of them {shown(texts[0])}"):
+            found = self._encode(texts)
+        try:
+            plain = found.detach().cpu().numpy() if isinstance(found, Tensor) else found
+            vectors = torch.as_tensor(np.asarray(plain, dtype=np.float64))
+        except (TypeError, ValueError):
+            vectors = torch.zeros(0)
+        if vectors.ndim != 2 or len(vectors) != len(texts):
+            raise wrong_answer(self._encode, "encoder", f"embeddings of the shape [{len(texts)}, D]", found)
+        return torch.nn.functional.cosine_similarity(vectors[:-1], vectors[-1:], dim=1)[:, None]
+
+
+def imported(name: str, given: Callable[..., Any] | str) -> Callable[..., Any]:
+    """A function that was given as such, or as its place ``"module:name"``.
+
+    Raises:
+        InputError: there is no function there.
+    """
+    if not isinstance(given, str):
+        if not callable(given):
+            raise InputError(f"{name}={shown(given)} must be a function, or the place of one: 'module:name'.")
+        return given
+    module, _, attribute = given.partition(":")
+    try:
+        found: Any = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"{name}={shown(given)} is not the place of a function, 'module:name': {error}.") from error
+    if not callable(found):
+        raise InputError(f"{name}={shown(given)} is not a function.")
+    function: Callable[..., Any] = found
+    return function
+
+
+def _nothing(texts: Sequence[str]) -> Any:
+    return None
+
+
+def _sentence_transformer(model: str) -> Callable[[Sequence[str]], Any]:
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError as error:
+        raise ApportionError(
+            "Embeddings by name need sentence-transformers, which is not installed: pip install sentence-transformers. "
+            "Or give encoder= a function."
+        ) from error
+    try:
+        loaded = SentenceTransformer(model)
+    except Exception as error:  # it raises many kinds
+        raise ApportionError(f"sentence-transformers cannot open {model!r}: {type(error).__name__}: {error}") from error
+
+    def encode(texts: Sequence[str]) -> Any:
+        return loaded.encode(list(texts), show_progress_bar=False)
+
+    return encode
