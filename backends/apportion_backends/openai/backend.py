@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-from contextlib import suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from apportion.errors import BackendError, InputError, ModelError, shown
-from apportion.models.tokenizer import open_tokenizer
+from apportion.errors import BackendError, InputError, shown
 from apportion.options import whole_number
 from apportion.protocols.backend import Available, BackendInfo, Capability, Session, Unavailable
 from apportion.protocols.model import ModelSpec
-from apportion_backends.known_again import PROBE
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-    from apportion_backends.openai.client import Client
-    from apportion_backends.openai.discovery import Served
     from apportion_backends.openai.limits import Price
 
 __all__ = ["OpenAIBackend"]
@@ -35,10 +27,10 @@ class OpenAIBackend:
     info = BackendInfo(
         name="openai",
         devices=("server",),
-        capabilities=frozenset({Capability.LOG_PROBS, Capability.GENERATE}),
+        capabilities=frozenset({Capability.LOG_PROBS, Capability.GENERATE, Capability.TEXT}),
         # It claims only what no other backend opens.
         priority=5,
-        summary="a model behind a server: vLLM, SGLang, or any completions API that scores given tokens",
+        summary="a model behind a server: vLLM, SGLang, completions APIs; chat APIs as black boxes",
     )
 
     def availability(self) -> Available | Unavailable:
@@ -67,6 +59,7 @@ class OpenAIBackend:
         max_requests: int | None = None,
         max_cost: float | None = None,
         price: float | None = None,
+        api: str | None = None,
     ) -> Session:
         """Ask a server what model it has and how it scores given tokens, in a handful of short requests.
 
@@ -88,19 +81,24 @@ class OpenAIBackend:
             max_requests: the most requests that the session may send, retries included.
             max_cost: the most that may be spent, in the currency of ``price``.
             price: what the server charges for a million tokens.
+            api: ``"chat"`` or ``"completions"`` to use the server as a black box that writes texts, by this API.
+                ``None`` to have it score given tokens if it can.
 
         Raises:
             BackendError: a device or dtype is given.
             ServerError: the server cannot be reached, or refuses the key.
-            ModelError: it has no such model, cannot score given tokens, or has another tokenizer.
+            ModelError: it has no such model, neither scores given tokens nor writes texts, or has another tokenizer.
             InputError: an option has a value that it cannot have.
         """
         from apportion_backends.openai.address import Address, find_key
+        from apportion_backends.openai.black_box import APIS
         from apportion_backends.openai.client import Client, Patience
-        from apportion_backends.openai.discovery import served_model, traits_of
+        from apportion_backends.openai.discovery import served_model
         from apportion_backends.openai.limits import Gate, Meter
-        from apportion_backends.openai.session import ServerSession
+        from apportion_backends.openai.opening import opened
 
+        if api not in (None, *APIS):
+            raise InputError(f"api={shown(api)} must be {' or '.join(map(repr, APIS))}, or None.")
         for name, given in (("device", device), ("dtype", dtype)):
             if given is not None:
                 raise BackendError(f"{name}={shown(given)} cannot be chosen: the server decides. Leave it out.")
@@ -118,74 +116,10 @@ class OpenAIBackend:
         )
         try:
             served = served_model(client, model)
-            tokenizer, notes = _tokenizer(client, served, spec)
-            traits = traits_of(client, served.name, tokenizer(PROBE, add_special_tokens=False)["input_ids"])
+            return opened(client, served, spec, api=api, lanes=lanes, rows=rows, memory_budget=memory_budget or MEMORY)
         except BaseException:
             client.close()
             raise
-        return ServerSession(
-            client,
-            served,
-            traits,
-            tokenizer,
-            lanes=lanes,
-            rows=rows,
-            memory_budget=memory_budget or MEMORY,
-            notes=notes,
-        )
-
-
-def _tokenizer(client: Client, served: Served, spec: ModelSpec) -> tuple[PreTrainedTokenizerBase, tuple[str, ...]]:
-    """The model's tokenizer, and notes on it.
-
-    Raises:
-        ModelError: none is given and the server shows none, or the given one is another.
-    """
-    from apportion_backends.openai.client import RefusedError
-    from apportion_backends.openai.tokenizer import ServedTokenizer, tokens_by_server
-
-    try:
-        theirs = tokens_by_server(client, served.name, PROBE)
-    except RefusedError:
-        theirs = None
-    if spec.tokenizer is None and theirs is not None and _at_hand(served.root):
-        # The folder or hub id that the server names is on this machine, too.
-        with suppress(ModelError):  # the folder may hold no tokenizer
-            own = open_tokenizer(spec, default=served.root)
-            if list(own(PROBE)["input_ids"]) == theirs:
-                return own, ()
-    if spec.tokenizer is None:
-        if theirs is None:
-            raise ModelError(
-                f"The server at {client.address.base} does not show its tokenizer (there is no /tokenize). Give that "
-                f"of {served.name!r}: tokenizer= a hub id, a folder or an object."
-            )
-        return cast("PreTrainedTokenizerBase", ServedTokenizer(client, served.name)), (
-            "texts are cut into tokens by the server",
-        )
-    tokenizer = open_tokenizer(spec)
-    if theirs is None:
-        return tokenizer, ("the server does not show its tokenizer, so that it could not be compared with the given",)
-    ours = list(tokenizer(PROBE)["input_ids"])
-    if ours != theirs:
-        raise ModelError(
-            f"The given tokenizer is not that of {served.name!r}: it cuts {PROBE[:20]!r}… into {ours[:6]}…, and the "
-            f"server into {theirs[:6]}…. Leave it out to have the server's."
-        )
-    return tokenizer, ()
-
-
-def _at_hand(root: str) -> bool:
-    """True if a folder or hub id can be opened without a download."""
-    if not root or Path(root).is_dir():
-        return bool(root)
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        return isinstance(try_to_load_from_cache(root, "tokenizer_config.json"), str)
-    except HFValidationError:
-        return False
 
 
 def _price(price: float | None, max_cost: float | None) -> Price | None:

@@ -282,7 +282,7 @@ class Client:
         if isinstance(reason, _PassingError) and reason.trial is not None:
             return reason.trial
         often = f" after {counted(tries, 'try', 'tries')}" if tries > 1 else ""
-        return ServerError(f"The server at {self.address.base} does not answer{often}: {reason}.")
+        return ServerError(f"The server at {self.address.base} does not answer{often}: {str(reason).rstrip('.')}.")
 
 
 class _GaveUpError(RetryError):

@@ -100,8 +100,8 @@ def probe_rows(ids: Sequence[int]) -> tuple[Row, Row]:
     return Row(tokens[:1], tokens[1:]), Row(tokens[:5], tokens[5:8])
 
 
-def traits_of(client: Client, model: str, ids: Sequence[int]) -> Traits:
-    """Find the way in which a server scores given tokens.
+def traits_of(client: Client, model: str, ids: Sequence[int]) -> tuple[Traits | None, list[str]]:
+    """Find the way in which a server scores given tokens; ``None`` if there is none, with the answer to each.
 
     Args:
         client: sends requests.
@@ -109,7 +109,6 @@ def traits_of(client: Client, model: str, ids: Sequence[int]) -> Traits:
         ids: tokens of ``PROBE``, at least nine.
 
     Raises:
-        ModelError: there is none.
         ServerError: the server cannot be reached, or refuses the key.
     """
     long, short = probe_rows(ids)
@@ -122,11 +121,8 @@ def traits_of(client: Client, model: str, ids: Sequence[int]) -> Traits:
         except BadAnswerError as error:
             reasons.append(f"{dialect.name}: answered with {client.quoted(str(error))}")
         else:
-            return _measured(client, model, dialect, (long, short), alone)
-    raise ModelError(
-        f"The server at {client.address.base} does not score given tokens with {model!r} ({'; '.join(reasons)}). "
-        "Engines that do: vLLM (prompt_logprobs), SGLang, and completions APIs with echo and logprobs."
-    )
+            return _measured(client, model, dialect, (long, short), alone), reasons
+    return None, reasons
 
 
 def asked(client: Client, model: str, dialect: Dialect, rows: Sequence[Row], *, trial: bool = False) -> list[LogProbs]:

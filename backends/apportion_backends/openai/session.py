@@ -70,8 +70,9 @@ class ServerSession:
         self._served, self._traits = served, traits
         self._writer = Writer(client, served.name, traits.dialect, tokenizer)
         self.end_ids = self._writer.end_ids
-        writes = self._writer.names_tokens(traits.likeness.row.prompt + traits.likeness.row.target[:2])
-        self.capabilities = frozenset({Capability.LOG_PROBS} | ({Capability.GENERATE} if writes else set()))
+        writes, names = self._writer.abilities(traits.likeness.row.prompt + traits.likeness.row.target[:2])
+        able = {Capability.LOG_PROBS: True, Capability.TEXT: writes, Capability.GENERATE: names}
+        self.capabilities = frozenset(one for one, can in able.items() if can)
         self.layout = Layout(
             padding=True,
             prefix_sharing=False,
@@ -88,7 +89,7 @@ class ServerSession:
             context_length=served.context_length,
             memory_budget=memory_budget,
             vocabulary=len(tokenizer),
-            notes=(*traits.notes, *notes, *(() if writes else (SILENT,))),
+            notes=(*traits.notes, *notes, *(() if names else (SILENT,))),
             model=served.name,
         )
         self._outages = client.outages
@@ -109,6 +110,11 @@ class ServerSession:
     def likeness(self) -> Likeness:
         """Scores by which caches know the model again."""
         return self._traits.likeness
+
+    @property
+    def tokens_read(self) -> int:
+        """Number of tokens that the server read and wrote so far, as it counts them."""
+        return self.client.meter.tokens
 
     @property
     def pace(self) -> float:
@@ -152,6 +158,26 @@ class ServerSession:
         if self._closed:
             raise BackendError("This session is closed; make a new Explainer.")
         return self._writer(prompt.ids, options, seed, room)
+
+    def write_text(
+        self,
+        prompt: ModelInput,
+        options: Mapping[str, object],
+        seed: int,
+        room: int | None = None,
+        stop: Sequence[str] = (),
+    ) -> str:
+        """The server's text after a prompt, greedily unless ``options`` say otherwise.
+
+        Raises:
+            InputError: an option is unknown, or the server refuses the prompt.
+            ServerError: the server does not answer, answers what cannot be read, or has another model now.
+        """
+        if self._closed:
+            raise BackendError("This session is closed; make a new Explainer.")
+        text = self._writer.text(prompt.ids, options, seed, room, stop)
+        self._check_model()
+        return text
 
     def fingerprint(self) -> str:
         """A hash of the model's name and of what else the server says of it."""

@@ -13,11 +13,14 @@ from apportion_backends.openai.dialects import Dialect, named_ids
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["Writer"]
+__all__ = ["Writer", "generation_options"]
 
 NEW_TOKENS = 25
+GREEDY: Mapping[str, object] = {"temperature": 0.0}
 NEUTRAL = {"repetition_penalty": 1.0, "frequency_penalty": 0.0, "presence_penalty": 0.0, "min_p": 0.0, "top_k": -1}
 """In place of defaults that a model's own generation configuration may set on the server."""
+MOST_STOPS = 4
+"""Stop texts that OpenAI's API takes in a request; texts are cut here in any case."""
 OPTIONS = ("max_new_tokens", "do_sample", "temperature", "top_p")
 
 
@@ -49,39 +52,70 @@ class Writer:
             InputError: an option is unknown, or the server refuses the prompt.
             ServerError: the server does not answer, or answers what cannot be read.
         """
-        count, sampling = _checked(options)
-        most = count if room is None else min(count, room)
-        try:
-            found = self._asked(ids, most, seed, sampling)
-        except RefusedError as refused:
-            raise InputError(f"The server does not continue a prompt of {len(ids)} tokens ({refused}).") from None
+        written = self._written(ids, options, seed, room, ())
+        found = _tokens(written)
         if not found:
             raise ServerError(
                 f"The server at {self._client.address.base} answered without the tokens that the model wrote."
             )
-        return found[:most]
+        return found[: self._most(options, room)]
 
-    def names_tokens(self, ids: tuple[int, ...]) -> bool:
-        """True if the server names the ids of tokens that it writes, found by letting it write one after these.
+    def text(
+        self, ids: tuple[int, ...], options: Mapping[str, object], seed: int, room: int | None, stop: Sequence[str]
+    ) -> str:
+        """The text that follows a prompt, without control tokens.
+
+        Raises:
+            InputError, ServerError: as for its tokens.
+        """
+        found = self._written(ids, options, seed, room, stop).get("text")
+        if not isinstance(found, str):
+            raise ServerError(f"The server at {self._client.address.base} answered without the text that it wrote.")
+        return found
+
+    def abilities(self, ids: tuple[int, ...]) -> tuple[bool, bool]:
+        """Whether the server writes texts, and names the ids of their tokens: it writes a token after these.
 
         Raises:
             ServerError: the server does not answer.
         """
         try:
-            return bool(self._asked(ids, 1, 0, {"temperature": 0.0}, trial=True))
+            found = self._choice(ids, 1, 0, GREEDY, trial=True)
         except RefusedError:
-            return False
+            return False, False
+        return isinstance(found.get("text"), str), bool(_tokens(found))
 
-    def _asked(
-        self, ids: tuple[int, ...], most: int, seed: int, sampling: Mapping[str, object], *, trial: bool = False
-    ) -> tuple[int, ...]:
-        """The tokens that follow a prompt; none if the server does not name their ids."""
+    def _most(self, options: Mapping[str, object], room: int | None) -> int:
+        count = generation_options(options)[0]
+        return count if room is None else min(count, room)
+
+    def _written(
+        self, ids: tuple[int, ...], options: Mapping[str, object], seed: int, room: int | None, stop: Sequence[str]
+    ) -> Mapping[str, Any]:
+        drawn = generation_options(options)[1]
+        try:
+            return self._choice(ids, self._most(options, room), seed, GREEDY if drawn is None else drawn, stop)
+        except RefusedError as refused:
+            raise InputError(f"The server does not continue a prompt of {len(ids)} tokens ({refused}).") from None
+
+    def _choice(
+        self,
+        ids: tuple[int, ...],
+        most: int,
+        seed: int,
+        sampling: Mapping[str, object],
+        stop: Sequence[str] = (),
+        *,
+        trial: bool = False,
+    ) -> Mapping[str, Any]:
+        """What the server says of the text after a prompt; empty if that cannot be read."""
         address, tokens = self._client.address, len(ids) + most
+        ends = {"stop": [*stop]} if 0 < len(stop) <= MOST_STOPS else {}
         if self._native:
-            sampled = {"max_new_tokens": most, **NEUTRAL, **sampling}
+            sampled = {"max_new_tokens": most, **NEUTRAL, **sampling, **ends}
             content: dict[str, object] = {"input_ids": [*ids], "sampling_params": sampled}
             answer = self._client.post(f"{address.root}/generate", content, tokens, trial=trial)
-            return _ids(answer.get("output_ids") if isinstance(answer, Mapping) else None)
+            return answer if isinstance(answer, Mapping) else {}
         content = {
             "model": self._model,
             "prompt": [*ids],
@@ -92,15 +126,19 @@ class Writer:
             "seed": seed,
             **(NEUTRAL if self._vllm else {}),
             **sampling,
+            **ends,
         }
         answer = self._client.post(f"{address.base}/completions", content, tokens, trial=trial)
         choices = answer.get("choices") if isinstance(answer, Mapping) else None
         choice = choices[0] if isinstance(choices, list) and choices else None
-        if not isinstance(choice, Mapping):
-            return ()
-        logprobs = choice.get("logprobs")
-        named = named_ids(logprobs.get("tokens")) if isinstance(logprobs, Mapping) else None
-        return _ids(choice.get("token_ids")) or tuple(named or ())
+        return choice if isinstance(choice, Mapping) else {}
+
+
+def _tokens(choice: Mapping[str, Any]) -> tuple[int, ...]:
+    """The ids of the tokens of a text; none if the server does not name them."""
+    logprobs = choice.get("logprobs")
+    named = named_ids(logprobs.get("tokens")) if isinstance(logprobs, Mapping) else None
+    return _ids(choice.get("output_ids")) or _ids(choice.get("token_ids")) or tuple(named or ())
 
 
 def _ids(found: Any) -> tuple[int, ...]:
@@ -108,8 +146,12 @@ def _ids(found: Any) -> tuple[int, ...]:
     return tuple(given) if all(type(one) is int for one in given) else ()
 
 
-def _checked(options: Mapping[str, object]) -> tuple[int, dict[str, object]]:
-    """The number of new tokens, and options of the request."""
+def generation_options(options: Mapping[str, object]) -> tuple[int, dict[str, object] | None]:
+    """The number of new tokens, and options of the request that sample; ``None`` for a greedy text.
+
+    Raises:
+        InputError: an option is unknown, or has a value that it cannot have.
+    """
     for name in options:
         if name not in OPTIONS:
             raise InputError(
@@ -122,6 +164,6 @@ def _checked(options: Mapping[str, object]) -> tuple[int, dict[str, object]]:
             raise InputError(f"generate= has {name}={shown(value)}; it must be a number above 0.")
     count = whole_number("max_new_tokens", options.get("max_new_tokens", NEW_TOKENS), least=1)
     if not true_or_false("do_sample", options.get("do_sample", False)):
-        return count, {"temperature": 0.0}
+        return count, None
     chosen = {name: options[name] for name in ("temperature", "top_p") if name in options}
     return count, {"temperature": 1.0, **chosen}

@@ -224,10 +224,11 @@ def _evaluations(job: Job, metrics: MetricOptions, options: Mapping[str, Mapping
     judged = _judged(job, metrics, options)
     with job.opened() as explainer:
         first = explainer.attribute(**job.call, **job.method_options)
-        # A target that was generated is not generated again.
+        # A target that was generated is not generated again, but the texts that are compared with it are written.
+        generate = job.call["generate"] if first.provenance.samples else None
         target = job.call["target"] or explainer.target_of(first)
         others = [
-            explainer.attribute(**{**job.call, "method": method, "target": target, "generate": None})
+            explainer.attribute(**{**job.call, "method": method, "target": target, "generate": generate})
             for method in metrics.compare
         ]
         if not others:

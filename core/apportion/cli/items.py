@@ -60,8 +60,16 @@ class Item:
     fault: str | None = None
 
 
-def read_items(path: Path, options: PromptOptions, columns: Columns) -> tuple[list[Item], list[str]]:
+def read_items(
+    path: Path, options: PromptOptions, columns: Columns, *, writes: bool = False
+) -> tuple[list[Item], list[str]]:
     """Read every row of a dataset, and the unused columns, each with the known name that it resembles.
+
+    Args:
+        path: the dataset.
+        options: options of prompts.
+        columns: names of columns.
+        writes: the model writes texts, also after prompts whose target is given.
 
     Raises:
         typer.BadParameter: options do not go together.
@@ -82,7 +90,7 @@ def read_items(path: Path, options: PromptOptions, columns: Columns) -> tuple[li
                     f"Its columns: {listing(known)}."
                 )
     place = path.parent
-    items = _with_own_ids([_item(record, options, columns, slots, place) for record in records], columns.id)
+    items = _with_own_ids([_item(record, options, columns, slots, place, writes) for record in records], columns.id)
     pictures = () if columns.image is None else (columns.image,)
     used = dict.fromkeys((*wanted, columns.target, columns.id, columns.contrast, columns.seed, *pictures))
     return items, [_unused(name, [one for one in used if one not in known]) for name in known if name not in used]
@@ -112,7 +120,9 @@ def _missing(path: Path, name: str, known: Mapping[str, Any], *, template: bool)
     return f"{path} has no column {name!r} for {what}. {close}Its columns: {listing(known)}. {hint}"
 
 
-def _item(record: Record, options: PromptOptions, columns: Columns, slots: Sequence[str] | None, place: Path) -> Item:
+def _item(
+    record: Record, options: PromptOptions, columns: Columns, slots: Sequence[str] | None, place: Path, writes: bool
+) -> Item:
     values = record.values
     given = values.get(columns.id)
     if record.fault is not None:
@@ -139,7 +149,7 @@ def _item(record: Record, options: PromptOptions, columns: Columns, slots: Seque
         arguments: dict[str, Any] = {name: _target(name, value) for name, value in own.items() if name != "seed"}
         if "seed" in own:
             arguments["seed"] = checked_seed(_whole("seed", own["seed"]))
-        if "target" in own:
+        if "target" in own and not writes:
             arguments["generate"] = None  # nothing is generated
         for name in taken or (columns.prompt,):
             _check_there(name, values)

@@ -40,6 +40,7 @@ FLAGS = {
     "metric": "--metric",
     "metric_options": "--metric-option",
     "run_log": "--run-log",
+    "samples": "--samples",
     "seed": "--seed",
     "segments": "--segments",
     "target": "--target",

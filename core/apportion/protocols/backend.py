@@ -218,6 +218,9 @@ class Session(Protocol):
     - ``pace``: ``float``, seconds for each token read so far, and ``price``: ``float | None``, what a million tokens
       cost; for estimates of batches that are ``metered``.
     - ``interrupt()``: called after Ctrl-C, from the thread that waits for the lanes; ``log_probs`` then ends soon.
+    - ``tokens_read``: ``int``, number of tokens that the model has read and written since it was opened, where a server
+      counts them; for texts.
+    - ``bytes_per_token``: ``float``, if the token ids of the tokenizer are bytes and not the model's; for estimates.
     - ``log_probs_refusal``: ``str``, the reason why a session without the capability ``LOG_PROBS`` scores no tokens.
     - ``encoded_media``: ``int``, number of media that it has encoded since it was opened, each time anew.
     """

@@ -33,6 +33,8 @@ def chat_hint(prompt: object, full: FullPrompt, *, generated: bool) -> str | Non
     known, tokenizer = full.text, full.context.tokenizer
     if known is None or not known.special_tokens or not getattr(tokenizer, "chat_template", None):
         return None
+    if getattr(tokenizer, "frames_texts", False):  # a server sends them as messages in any case
+        return None
     asked = isinstance(prompt, Documents) or known.text.rstrip().endswith(("?", "？", "؟"))
     if not (generated or asked) or answers_take_a_line(known.text):
         return None

@@ -60,7 +60,8 @@ class Attribution:
         segments: spans of the prompt in order, each with its feature.
         target_text: text of the whole target.
         provenance: model, method, seed, cost and versions.
-        extras: additional results of the method.
+        extras: additional results of the method; under ``"texts"``, the texts that a target function read, each with
+            the features that were present, and its value.
         step_scores: the recorded step scores, by name: a value for each target token; NaN where it is not finite.
         recipe: the arguments of the call, with which a result that was read from a file is evaluated and refined;
             ``None`` in older files.
@@ -208,12 +209,13 @@ class Attribution:
                 ``"steps"``, one row per target token, with a column for each step score; ``"pairs"``, one row per pair
                 of features, for results of ``interactions``; ``"groups"``, one row per group, for results of
                 ``hierarchical``; ``"modules"``, one row per pair of module and feature, for results of methods at
-                layers.
+                layers; ``"texts"``, one row per text that the model wrote, with the features that were absent, for
+                target functions that read texts.
             per_token: the same as ``rows="tokens"``.
 
         Raises:
             UnknownNameError: there is no such table.
-            ResultError: the result has no step scores, pairs, groups or modules, or no values of tokens.
+            ResultError: the result has no step scores, pairs, groups, modules or texts, or no values of tokens.
             ApportionError: pandas is not installed.
         """
         with self._readable():

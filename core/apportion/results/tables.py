@@ -41,11 +41,11 @@ def columns_of(result: Any, rows: str) -> Columns:
 
     Args:
         result: the ``Attribution``, which imports this module.
-        rows: ``"features"``, ``"tokens"``, ``"steps"``, ``"pairs"``, ``"groups"`` or ``"modules"``.
+        rows: ``"features"``, ``"tokens"``, ``"steps"``, ``"pairs"``, ``"groups"``, ``"modules"`` or ``"texts"``.
 
     Raises:
         UnknownNameError: there is no such table.
-        ResultError: the result has no step scores, pairs, groups or modules, or no values of tokens.
+        ResultError: the result has no step scores, pairs, groups, modules or texts, or no values of tokens.
     """
     tables: Mapping[str, Callable[[Any], Columns]] = {
         "features": _of_features,
@@ -54,6 +54,7 @@ def columns_of(result: Any, rows: str) -> Columns:
         "pairs": _of_pairs,
         "groups": _of_groups,
         "modules": _of_modules,
+        "texts": _of_texts,
     }
     if not isinstance(rows, str) or rows not in tables:
         raise unknown_name("table of a result", rows if isinstance(rows, str) else shown(rows), tables)
@@ -72,9 +73,10 @@ def _of_features(result: Any) -> Columns:
 
 def _of_tokens(result: Any) -> Columns:
     if not result.has_token_values:
+        how = "" if result.provenance.samples else " Leave per_token=False out of the method's options."
         raise ResultError(
             f"This result of the method {result.provenance.method!r} has no table of tokens: only the whole target was "
-            "scored. Leave per_token=False out of the method's options."
+            f"scored.{how}"
         )
     n, t = len(result.features), len(result.target_tokens)
     return {
@@ -144,6 +146,24 @@ def _of_modules(result: Any) -> Columns:
         "part": [place.part for place in places for _ in range(n)],
         "feature": list(result.feature_names) * len(places),
         "attribution": module_values(result.extras).ravel(),
+    }
+
+
+def _of_texts(result: Any) -> Columns:
+    if "texts" not in result.extras:
+        raise ResultError(
+            "This result has no texts: its target function reads none. Those that do, such as 'chrf', keep them."
+        )
+    rows = [
+        (one, text, value)
+        for one in result.extras["texts"]
+        for text, value in zip(one["texts"], one["values"], strict=True)
+    ]
+    names, everything = result.feature_names, range(len(result.features))
+    return {
+        "absent": [[names[i] for i in everything if i not in one["present"]] for one, _, _ in rows],
+        "text": [text for _, text, _ in rows],
+        "value": np.array([value for _, _, value in rows], dtype=np.float64),
     }
 
 

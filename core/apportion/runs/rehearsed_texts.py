@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from math import ceil
 
 from apportion.protocols.row import ModelInput
 from apportion.scoring.text_scorer import TextScorer
@@ -41,7 +42,8 @@ class RehearsedTexts:
         texts = scorer.samples * len(inputs)
         self.count += texts
         self.requests += texts if scorer.source.session.layout.metered else 0
-        self.tokens += scorer.samples * sum(len(item.ids) + most for item in inputs)
+        size = float(getattr(scorer.source.session, "bytes_per_token", 1.0))
+        self.tokens += scorer.samples * sum(ceil(len(item.ids) / size) + most for item in inputs)
         known = [self._longest] if self._longest is not None else []
         self._longest = max([*known, *inputs], key=lambda item: len(item.ids))
 

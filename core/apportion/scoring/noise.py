@@ -13,8 +13,9 @@ those of the means is that part; it is subtracted, as simulation extrapolation d
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -26,6 +27,11 @@ __all__ = ["REPLICATES", "columns_of", "outputs_of", "with_noise"]
 
 REPLICATES = 64
 """Number of replicates: standard errors of noise are known to within 1 / √(2 · 64), or 9 %."""
+
+TABLES = ("interactions", "tree")
+"""Extras of methods that have standard errors of their own."""
+OF_TOKENS = "token_"
+"""Beginning of the names of extras with a part for each output but the first."""
 
 
 def outputs_of(samples: int) -> int:
@@ -58,20 +64,33 @@ def with_noise(estimate: Estimate, *, known: bool = True) -> Estimate:
         known: standard errors are known if the estimate has some, and 0 if it has none; otherwise they stay unknown.
     """
     if not known:
-        return replace(estimate, values=estimate.values[:, :1], std_error=None, replicates=None)
+        extras = _of_means(estimate.extras)
+        return replace(estimate, values=estimate.values[:, :1], std_error=None, replicates=None, extras=extras)
     values, errors = estimate.values.double(), estimate.std_error
     away = values[:, 1:] - values[:, :1]
     noise = away.square().mean(1)
     own = torch.zeros_like(noise) if errors is None else errors[:, 0].double().square()
     seen = torch.zeros_like(noise) if errors is None else errors[:, 1:].double().square().mean(1) - own
+    tables = [name for name in TABLES if name in estimate.extras]
+    note = f"the noise of texts is in the errors of single features, and not in those of the {''.join(tables[:1])}"
     variance = torch.maximum(own, (own - seen.clamp(min=0)).clamp(min=0) + noise)
     return replace(
         estimate,
         values=estimate.values[:, :1],
         std_error=variance.sqrt()[:, None],
+        extras=_of_means(estimate.extras),
+        notes=(*estimate.notes, *((note,) if tables else ())),
         # Replicates of sampled coalitions hold another part of the noise; without them, errors count as normal.
         replicates=values[:, 1:].T.contiguous() if errors is None else None,
     )
+
+
+def _of_means(extras: Mapping[str, Any]) -> dict[str, Any]:
+    """Extras without tables of further outputs, which are replicates and not tokens."""
+    found = {name: value for name, value in extras.items() if not name.startswith(OF_TOKENS)}
+    if "tree" in found:
+        found["tree"] = [{**row, "token_values": [], "token_std_error": None} for row in found["tree"]]
+    return found
 
 
 def _normal(key: str, count: int) -> Float[Tensor, "S R"]:

@@ -138,10 +138,13 @@ class TextSource:
 
     def _texts(self, jobs: Sequence[Job]) -> Iterator[Job]:
         """Write texts and keep each as soon as it is there; yields the jobs that are done."""
+        read = self._read()
         for (item, sample), text in self._in_turn(jobs) if self.session.layout.lanes == 1 else self._at_once(jobs):
             self.archive.texts.setdefault(text_key(item), {})[sample] = text
             self._keep(session=self.session, prompt=item, sample=sample, text=text)
-            self._tally.forwarded_tokens += len(item.ids) + self._length(text)
+            now = self._read()
+            self._tally.forwarded_tokens += len(item.ids) + self._length(text) if read is None else (now or 0) - read
+            read = now
             yield item, sample
 
     def _in_turn(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, str]]:
@@ -163,6 +166,11 @@ class TextSource:
                 failures.append(error)
         if failures:
             raise failures[0]
+
+    def _read(self) -> int | None:
+        """Number of tokens that a server has read and written so far, if it counts them."""
+        found: int | None = getattr(self.session, "tokens_read", None)
+        return found
 
     def _length(self, text: str) -> int:
         """Number of tokens of a text, as the session's tokenizer cuts it."""

@@ -71,13 +71,16 @@ class CompletionsServer:
     Args:
         session: scores and generates; one request at a time.
         tokenizer: shown at ``/tokenize``; ``None`` to show none.
-        engine: ``"vllm"``, ``"sglang"``, ``"openai"`` (``echo``) or ``"chat"``, which scores nothing.
+        engine: ``"vllm"``, ``"sglang"``, ``"openai"`` (``echo``), or ``"chat"`` or ``"text"``, which score nothing and
+            only have the API for messages, or that for completions.
         name: name of the model.
         key: key that requests must have.
         context_length: as the list of models says.
         seconds_per_token: time that a request takes for each token, in place of the session: scores are then made up.
         slots: requests that are computed at once; others wait.
         keeps_prefixes: say, as vLLM does, that beginnings of prompts are kept.
+        writes: writes texts in place of the session: called with the prompt, or its messages as ``role: content`` in
+            lines, and the content of the request.
 
     Attributes:
         received: requests so far.
@@ -97,7 +100,9 @@ class CompletionsServer:
         seconds_per_token: float = 0.0,
         slots: int = 1,
         keeps_prefixes: bool = False,
+        writes: Callable[[str, Mapping[str, Any]], str] | None = None,
     ) -> None:
+        self._writes = writes
         self.keeps_prefixes = keeps_prefixes
         self.session, self.tokenizer = session, tokenizer
         self.engine: Engine = ENGINES[engine]
@@ -108,7 +113,7 @@ class CompletionsServer:
         self._seconds, self._slots = seconds_per_token, threading.Semaphore(slots)
         self._faults: list[tuple[Fault, str]] = []
         self._lock = threading.Lock()
-        self._under_way = 0
+        self._under_way = self._drawn = 0
         self._http: _Listener | None = None
         self._port = 0
 
@@ -175,15 +180,39 @@ class CompletionsServer:
 
     def ids_of(self, text: str) -> list[int]:
         """The tokens of a text."""
-        assert self.tokenizer is not None, "The server has no tokenizer."
-        return [*self.tokenizer(text)["input_ids"]]
+        return [*self._tokens_here(text)["input_ids"]]
 
-    def written(self, ids: Sequence[int], count: int) -> tuple[int, ...]:
-        """The tokens that follow a prompt."""
+    @property
+    def _tokens_here(self) -> PreTrainedTokenizerBase:
+        """The tokenizer, which the server may not show."""
+        found = self.tokenizer or (None if self.session is None else self.session.tokenizer)
+        assert found is not None, "The server has no tokenizer."
+        return found
+
+    def written(self, ids: Sequence[int], content: Mapping[str, Any]) -> tuple[int, ...]:
+        """The tokens that follow a prompt, by the options of a request."""
+        count = int(content.get("max_tokens") or content.get("max_completion_tokens") or 16)
         if not isinstance(self.session, GenerateSession):
             return (1,) * count
+        heat, options = float(content.get("temperature", 1.0)), dict[str, object]()
+        if heat:
+            options = {"do_sample": True, "temperature": heat, "top_p": float(content.get("top_p", 1.0)), "top_k": 0}
         with self._lock, torch.no_grad():
-            return self.session.generate(ModelInput(tuple(ids)), {"max_new_tokens": count}, 0)
+            options["max_new_tokens"] = count
+            self._drawn += 1
+            return self.session.generate(ModelInput(tuple(ids)), options, int(content.get("seed", self._drawn)))
+
+    def text(self, prompt: str, content: Mapping[str, Any]) -> str:
+        """The text that follows another one."""
+        if self._writes is not None:
+            return self._writes(prompt, content)
+        return self.decoded(self.written(self.ids_of(prompt), content))
+
+    def decoded(self, ids: Sequence[int]) -> str:
+        """The text of tokens, without control tokens; empty if the server has no tokenizer."""
+        if self.tokenizer is None and self.session is None:
+            return ""
+        return str(self._tokens_here.decode([*ids], skip_special_tokens=True))
 
     @contextmanager
     def counted(self, received: Received) -> Iterator[None]:

@@ -25,8 +25,16 @@ class Serving(Protocol):
         """Log-probabilities of all tokens but the first of each prompt."""
         ...
 
-    def written(self, ids: Sequence[int], count: int) -> tuple[int, ...]:
-        """The tokens that follow a prompt."""
+    def written(self, ids: Sequence[int], content: Mapping[str, Any]) -> tuple[int, ...]:
+        """The tokens that follow a prompt, by the options of a request."""
+        ...
+
+    def text(self, prompt: str, content: Mapping[str, Any]) -> str:
+        """The text that follows another one."""
+        ...
+
+    def decoded(self, ids: Sequence[int]) -> str:
+        """The text of tokens, without control tokens."""
         ...
 
     def ids_of(self, text: str) -> list[int]:
@@ -76,9 +84,13 @@ class _Common:
 
     def choice(self, server: Serving, ids: Sequence[int], content: Mapping[str, Any]) -> dict[str, Any]:
         """The text that is written after one prompt."""
-        written = server.written(ids, int(content.get("max_tokens", 16)))
-        text = "" if server.tokenizer is None else server.tokenizer.decode([*written])
-        return {"text": text, "finish_reason": "length", "logprobs": None, **self.ids(written, content)}
+        written = server.written(ids, content)
+        return {
+            "text": server.decoded(written),
+            "finish_reason": "length",
+            "logprobs": None,
+            **self.ids(written, content),
+        }
 
     def ids(self, written: Sequence[int], content: Mapping[str, Any]) -> dict[str, Any]:
         """The ids of what is written, if the engine names them."""
@@ -143,17 +155,51 @@ class _SGLang(_Common):
                 meta["input_token_logprobs"] = [[n, t, None] for n, t in zip(numbers, ids[start:], strict=True)]
                 answers.append({"text": "", "meta_info": meta})
             else:
-                written = server.written(ids, content["sampling_params"]["max_new_tokens"])
-                answers.append({"text": "", "output_ids": [*written], "meta_info": meta})
+                written = server.written(ids, _like_openai(content["sampling_params"]))
+                text = server.decoded(written)
+                answers.append({"text": text, "output_ids": [*written], "meta_info": meta})
         return 200, answers if isinstance(given[0], list) else answers[0]
 
 
 class _Chat(_Common):
+    """Messages alone."""
+
+    def answer(self, server: Serving, path: str, content: Any) -> Answer:
+        """``/chat/completions`` in place of ``/completions``."""
+        if path == "/v1/completions":
+            return 404, {"detail": "Not Found"}
+        if path != "/v1/chat/completions":
+            return super().answer(server, path, content)
+        if content.get("model") != server.name:
+            return 404, _error(f"The model `{content.get('model')}` does not exist.")
+        lines = "".join(f"{message['role']}: {message['content']}\n" for message in content["messages"])
+        message = {"role": "assistant", "content": server.text(lines, content)}
+        usage = {"prompt_tokens": len(lines), "total_tokens": len(lines) + 1}
+        return 200, {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": usage}
+
+
+class _Text(_Common):
+    """Texts alone: token ids and log-probabilities are refused."""
+
     def _completions(self, server: Serving, content: Mapping[str, Any]) -> Answer:
-        return 404, {"detail": "Not Found"}
+        if not isinstance(content["prompt"], str) or content.get("logprobs") is not None:
+            return 400, _error("prompt must be a string, and logprobs are not supported")
+        choice = {"index": 0, "text": server.text(content["prompt"], content), "finish_reason": "stop"}
+        return 200, {"choices": [choice], "usage": {"total_tokens": len(content["prompt"])}}
 
 
-ENGINES: Mapping[str, Engine] = {"vllm": _VLLM(), "openai": _OpenAI(), "sglang": _SGLang(), "chat": _Chat()}
+ENGINES: Mapping[str, Engine] = {
+    "vllm": _VLLM(),
+    "openai": _OpenAI(),
+    "sglang": _SGLang(),
+    "chat": _Chat(),
+    "text": _Text(),
+}
+
+
+def _like_openai(sampling: Mapping[str, Any]) -> dict[str, Any]:
+    """SGLang's parameters by the names of OpenAI's."""
+    return {**sampling, "max_tokens": sampling["max_new_tokens"]}
 
 
 def _prompts(server: Serving, given: Any) -> list[list[int]]:

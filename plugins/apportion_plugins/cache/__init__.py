@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from apportion.protocols.batch import ScoringBatch
     from apportion.protocols.read import Read
     from apportion.protocols.request import Request
-    from apportion.protocols.row import Row
+    from apportion.protocols.row import ModelInput, Row
 
 __all__ = ["EvaluationCache"]
 
@@ -48,10 +48,11 @@ class _Run:
 
 
 class EvaluationCache:
-    """Stores target log-probabilities in a file: ``Explainer(cache=True)`` or ``cache="FILE"``.
+    """Stores target log-probabilities and texts in a file: ``Explainer(cache=True)`` or ``cache="FILE"``.
 
     A row is reused only if the weights, code, device, dtype, versions, target and prompt are all the same. See
-    the how-to guide "Cache scores and keep a log". Target functions that need logits are not cached.
+    the how-to guide "Cache scores and keep a log". Target functions that need logits are not cached. Texts are stored
+    with their prompts, so that other functions of texts find them, too.
 
     Args:
         path: the cache file; ``None`` for ``evaluations.sqlite3`` in the user's cache folder.
@@ -106,6 +107,32 @@ class EvaluationCache:
             rows = zip(row_keys(run.scope, batch.rows), packed, strict=True)
             run.store.put({key: row for key, row in rows if row is not None})
         return scored
+
+    @hookimpl
+    def apportion_lookup_texts(
+        self, request: Request, session: Session, prompts: Sequence[ModelInput], samples: Sequence[int]
+    ) -> list[list[str | None]] | None:
+        """Return stored texts, with ``None`` for the others."""
+        from apportion_plugins.cache.texts import text_keys, unpack_text
+
+        run = self._run(request, session)
+        if run.scope is None:
+            return None
+        keys = [text_keys(run.scope, request, prompts, sample) for sample in samples]
+        known = run.store.get([key for some in keys for key in some])
+        return [[unpack_text(known.get(some[i])) for some in keys] for i in range(len(prompts))]
+
+    @hookimpl
+    def apportion_text_written(
+        self, request: Request, session: Session, prompt: ModelInput, sample: int, text: str
+    ) -> None:
+        """Store a text with its prompt."""
+        from apportion_plugins.cache.texts import pack_text, text_keys
+
+        run = self._run(request, session)
+        if run.scope is not None:
+            (key,) = text_keys(run.scope, request, [prompt], sample)
+            run.store.put({key: pack_text(str(session.tokenizer.decode(list(prompt.ids))), text)})
 
     # First, so that the file is closed even when another observer fails.
     @hookimpl(tryfirst=True)

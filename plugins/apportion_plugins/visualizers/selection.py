@@ -39,10 +39,15 @@ def checked_token(attribution: Attribution, token: object) -> int | None:
     """Check the position of a target token; ``None`` for the whole target.
 
     Raises:
-        InputError: there is no such token.
+        InputError: there is no such token, or tokens have no values of their own.
     """
     if token is None:
         return None
+    if not attribution.has_token_values:
+        raise InputError(
+            f"token={token!r}: this result has no values of target tokens; only the whole target was scored. Leave out "
+            "token=."
+        )
     tokens = attribution.target_tokens
     if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < len(tokens):
         there = listing(f"{i} {text!r}" for i, text in enumerate(tokens))

@@ -97,6 +97,17 @@ class TargetOptions:
         ),
     ] = ()
 
+    samples: Annotated[
+        int | None,
+        _option(
+            metavar="N",
+            min=1,
+            show_default="1",
+            help="Texts that the model writes after each prompt, for target functions that read texts; their noise is "
+            "part of the standard errors.",
+        ),
+    ] = None
+
     def arguments(self) -> dict[str, Any]:
         """Arguments of ``Explainer.attribute``.
 
@@ -109,6 +120,7 @@ class TargetOptions:
             "contrast": _text_or_ids("--contrast", self.contrast, self.contrast_ids),
             "target_options": json_pairs("--target-option", self.target_option, "top_k=20"),
             "generate": self._generation(),
+            "samples": self.samples,
             "attribute_generated": self.attribute_generated,
             "step_scores": self._step_scores(),
         }
@@ -133,9 +145,6 @@ class TargetOptions:
             if "stop" in options:
                 usage_error("--stop", "--generate stop=… is given too; leave one of them out.")
             options["stop"] = _stop_texts(self.stop)
-        if options and (self.target is not None or self.target_ids is not None):
-            flag = "--generate" if self.generate else "--stop" if self.stop else "--max-new-tokens"
-            usage_error(flag, "this is for a target that the model generates, and the target is given.")
         return options or None
 
 
