@@ -46,6 +46,8 @@ def hooks_page() -> str:
         'if no target is given, `apportion_on_progress` (`"generate"`); `apportion_before_run` |\n'
         "| each time the method evaluates coalitions | `apportion_lookup` (unless the target function needs logits), "
         'then `apportion_on_progress` (`"score"`, 0 rows done) |\n'
+        "| the same, if the target function reads texts | `apportion_lookup_texts`; after each text "
+        "`apportion_text_written` and `apportion_on_progress` |\n"
         "| each batch | `apportion_score`, also if the target function needs logits; then `apportion_on_progress` |\n"
         "| once per run, at its end | `apportion_after_run` on success, "
         '`apportion_on_progress` (`"end"`) always |\n',

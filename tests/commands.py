@@ -1,13 +1,14 @@
-"""How a command of the shell ended, for tests of the command line."""
+"""Commands of the shell and how they ended, for tests of the command line."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Ended", "Run"]
+__all__ = ["Ended", "Run", "plain"]
 
 
 @dataclass
@@ -23,3 +24,8 @@ class Ended:
 
 
 Run = Callable[..., Ended]
+
+
+def plain(text: str) -> str:
+    """Without colours, frames and line breaks."""
+    return " ".join(re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]|[│╭╮╰╯─]", " ", text).split())

@@ -22,7 +22,9 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 import apportion as ap
+from apportion.cli import main
 from apportion.testing import tiny
+from commands import Ended, Run, plain
 from exports import Exports
 from forks import Forks
 from reversal import reversal_model, reversal_tokenizer
@@ -59,6 +61,20 @@ def pytest_collection_finish() -> None:
 def pytest_unconfigure() -> None:
     """Let extension modules find what they have to free."""
     gc.unfreeze()
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a command of the shell in this process."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*words: str | Path) -> Ended:
+        capsys.readouterr()
+        code = main([str(word) for word in words])
+        captured = capsys.readouterr()
+        return Ended(code, captured.out, plain(captured.err))
+
+    return call
 
 
 @pytest.fixture(autouse=True)

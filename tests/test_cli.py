@@ -24,7 +24,7 @@ from rich.console import Console
 
 import apportion as ap
 from apportion import explainer as explainer_module
-from apportion.cli import kinds, listing, main, outputs
+from apportion.cli import kinds, listing, outputs
 from apportion.cli.options.command import Without, add_command, in_panel
 from apportion.cli.parse import json_or_text, memory_size, usage_error
 from apportion.cli.wording import in_shell_words
@@ -34,7 +34,7 @@ from apportion.hooks.docstrings import description, parameter_notes
 from apportion.hooks.manager import load_plugins
 from apportion.results.attribution import Attribution
 from apportion.testing import chats
-from commands import Ended, Run
+from commands import Ended, Run, plain
 
 ROOT = Path(__file__).parent.parent
 TEMPLATE = ["--template", "{name} is a {job}. {pronoun}", "--value", "name=Dave", "--value", "job=lawyer"]
@@ -44,24 +44,6 @@ TEMPLATE += ["--value", "pronoun=He"]
 def names(folder: Path) -> list[str]:
     """What is in a folder."""
     return sorted(path.name for path in folder.iterdir())
-
-
-def plain(text: str) -> str:
-    """Without colours, frames and line breaks."""
-    return " ".join(re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]|[│╭╮╰╯─]", " ", text).split())
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def call(*words: str | Path) -> Ended:
-        capsys.readouterr()
-        code = main([str(word) for word in words])
-        captured = capsys.readouterr()
-        return Ended(code, captured.out, plain(captured.err))
-
-    return call
 
 
 @pytest.fixture
@@ -297,6 +279,7 @@ def test_flags_reach_the_library(run: Run, calls: list[dict[str, Any]], tmp_path
             "step_scores": [("prob", {}), ("kl_divergence", {"top_k": 3})],
             "attribute_generated": True,
             "generate": None,
+            "samples": None,
             "method": "permutation",
             "budget": 40,
             "until": 0.5,

@@ -97,7 +97,7 @@ def test_memory_of_gradients_and_time_of_traces() -> None:
 def test_it_refuses_what_a_run_refuses(explainer: ap.Explainer) -> None:
     for asked, message in (
         ({"budget": 3}, "the budget of 3 evaluations is too small"),
-        ({"method": "kernel_shap", "sampled": 3}, "no option 'sampled'. Did you mean 'sampler'"),
+        ({"method": "kernel_shap", "smpler": 3}, "no option 'smpler'. Did you mean 'sampler'"),
         ({"target": ""}, "The target is an empty string"),
     ):
         with pytest.raises(ap.InputError, match=message):

@@ -61,6 +61,7 @@ def open_short_models(monkeypatch: pytest.MonkeyPatch, short: ap.Explainer) -> N
         "README.md",
         "docs/tutorials/first.md",
         "docs/how-to/choose-targets.md",
+        "docs/how-to/texts.md",
         "docs/how-to/context-reliance.md",
         "docs/how-to/budget.md",
         "docs/how-to/many-prompts.md",

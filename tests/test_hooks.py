@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -31,6 +32,8 @@ VERSION_1 = {
     "apportion_after_run": ("request", "attribution"),
     "apportion_on_progress": ("event",),
     "apportion_lookup": ("request", "session", "rows"),
+    "apportion_lookup_texts": ("request", "session", "prompts", "samples"),
+    "apportion_text_written": ("request", "session", "prompt", "sample", "text"),
     "apportion_score": ("session", "batch", "request", "read"),
 }
 """Hooks and arguments that plugins written for version 1 rely on. Add to it, but remove nothing."""
@@ -110,6 +113,18 @@ class Everything:
         self.called("lookup")
 
     @ap.hookimpl
+    def apportion_lookup_texts(
+        self, request: ap.Request, session: ap.Session, prompts: Sequence[ap.ModelInput], samples: Sequence[int]
+    ) -> None:
+        self.called("lookup_texts")
+
+    @ap.hookimpl
+    def apportion_text_written(
+        self, request: ap.Request, session: ap.Session, prompt: ap.ModelInput, sample: int, text: str
+    ) -> None:
+        self.called("text_written")
+
+    @ap.hookimpl
     def apportion_score(self, session: ap.Session, batch: ap.ScoringBatch, request: ap.Request) -> None:
         self.called("score")
 
@@ -144,6 +159,44 @@ def test_hooks_are_called_in_the_documented_order() -> None:
     assert set(VERSION_1) == {name for name in dir(Everything) if name.startswith("apportion_")}, (
         "a hook that no test calls"
     )
+
+
+def test_hooks_of_texts_are_called_in_the_documented_order() -> None:
+    observer = Everything()
+    call: dict[str, Any] = {"method": "ablation", "target_fn": "exact_match", "generate": {"max_new_tokens": 2}}
+    with tiny_explainer(plugins=[observer]) as explainer:
+        observer.calls.clear()
+        explainer.attribute("one", " three", **call)
+        assert observer.calls == [
+            "adapt_input", "on_progress:generate", "before_run", "lookup_texts", "on_progress:score", "text_written",
+            "on_progress:score", "text_written", "on_progress:score", "after_run", "on_progress:end",
+        ]  # fmt: skip
+        observer.calls.clear()
+        explainer.attribute("one", **call)
+    # The text after the full prompt, which is the target, comes first.
+    assert observer.calls[:5] == ["adapt_input", "on_progress:generate", "lookup_texts", "text_written", "before_run"]
+    assert observer.calls.count("text_written") == 2
+
+
+class RemembersTexts:
+    """Knows what comes after some prompts."""
+
+    def __init__(self, *texts: str | None) -> None:
+        self.texts = texts
+
+    @ap.hookimpl
+    def apportion_lookup_texts(self, prompts: Sequence[ap.ModelInput], samples: Sequence[int]) -> Any:
+        return [[text] for text in self.texts[: len(prompts)]]
+
+
+def test_texts_that_are_known_are_not_written() -> None:
+    call: dict[str, Any] = {"method": "ablation", "target_fn": "exact_match"}
+    with tiny_explainer(plugins=[RemembersTexts("x", None)]) as explainer:
+        result = explainer.attribute("one", "x", **call)
+    assert (result.full_value, result.provenance.evaluations, result.provenance.cached) == (1.0, 1, 1)
+    wrong = pytest.raises(ap.PluginError, match="must return 1 text, or None in place of one, for each of 2 prompts")
+    with tiny_explainer(plugins=[RemembersTexts("x")]) as explainer, wrong:
+        explainer.attribute("one", "x", **call)
 
 
 def test_a_generated_target_is_reported_before_the_run_begins() -> None:

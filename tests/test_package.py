@@ -103,7 +103,7 @@ def test_the_oldest_versions_allowed_are_those_that_are_tried() -> None:
         *project["dependencies"],
         *(
             line
-            for name in ("gguf", "image", "onnx", "pandas", "parquet", "ray", "remote", "triton")
+            for name in ("gguf", "image", "onnx", "pandas", "parquet", "ray", "remote", "text", "triton")
             for line in extras[name]
         ),
     ]

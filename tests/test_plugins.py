@@ -334,7 +334,7 @@ def test_segmenters_and_fills_are_tried(kind: str, factory: Any, found: str) -> 
 def test_every_hook_is_documented() -> None:
     from apportion.hooks import hookspecs
 
-    assert len(hook_names()) == 16
+    assert len(hook_names()) == 18
     for name in hook_names():
         doc = getattr(hookspecs, name).__doc__
         assert doc.startswith("Called"), name

@@ -517,6 +517,10 @@ def llama() -> Iterator[ap.Explainer]:
 def test_every_target_function_is_differentiable_or_refused(llama: ap.Explainer) -> None:
     refused = set()
     for name in llama.plugins["targets"].names():
+        if llama.plugins["targets"].get(name).load().needs is ap.Needs.TEXT:
+            with pytest.raises((ap.InputError, ap.CapabilityError), match="reads only the texts|needs a"):
+                llama.attribute(WORDS, TARGET, target_fn=name, **GRADIENT)
+            continue
         contrast = {"contrast": " no"} if name.startswith("contrast") else {}
         try:
             with warnings.catch_warnings():

@@ -179,7 +179,12 @@ def test_an_address_alone_is_enough(session: ap.Session) -> None:
         (Fault(200, "<html>"), "models", ap.ServerError, "answered something that is not JSON: '<html>'"),
         (Fault(301), "models", ap.ServerError, "has moved; give its new address"),
         (Fault(503), "models", ap.ServerError, "does not answer: 503"),
-        (Fault(404), "completions", ap.ModelError, "does not score given tokens .*prompt_logprobs: refused with 404"),
+        (
+            Fault(404),
+            "completions",
+            ap.ModelError,
+            "neither scores given tokens .*prompt_logprobs: refused with 404.*nor writes texts .*that score: vLLM",
+        ),
     ],
 )
 def test_what_is_no_server_is_refused(
@@ -196,11 +201,12 @@ def test_nobody_listens(server: CompletionsServer) -> None:
         explain(server)
 
 
-def test_a_chat_server_is_refused_with_all_reasons(session: ap.Session) -> None:
-    reasons = "prompt_logprobs: refused .*; input_token_logprobs: .*; echo: .*vLLM"
-    served = CompletionsServer(session, session.tokenizer, engine="chat")
-    with served as server, pytest.raises(ap.ModelError, match=reasons):
-        explain(server)
+def test_a_chat_server_says_why_it_scores_nothing(session: ap.Session) -> None:
+    reasons = "prompt_logprobs: refused .*; input_token_logprobs: .*; echo: "
+    with CompletionsServer(session, session.tokenizer, engine="chat") as server, explain(server) as explainer:
+        assert explainer.session.capabilities == {ap.Capability.TEXT}
+        with pytest.raises(ap.CapabilityError, match=reasons):
+            explainer.attribute(PROMPT, TARGET)
 
 
 def test_one_of_several_models_is_named(server: CompletionsServer) -> None:
@@ -220,10 +226,11 @@ def test_another_tokenizer_is_refused(session: ap.Session) -> None:
         explain(server)
 
 
-def test_a_server_without_tokenizer_needs_one(session: ap.Session) -> None:
+def test_a_server_without_tokenizer_needs_one_to_score(session: ap.Session) -> None:
     with CompletionsServer(session) as server:
-        with pytest.raises(ap.ModelError, match="does not show its tokenizer .*tokenizer= a hub id"):
-            ap.Explainer(server.address, progress=False)
+        lacking = pytest.raises(ap.CapabilityError, match="does not show its tokenizer .*tokenizer= a hub id")
+        with ap.Explainer(server.address, progress=False) as explainer, lacking:
+            explainer.attribute(PROMPT, TARGET)
         with explain(server) as explainer:
             assert "could not be compared" in " ".join(explainer.session.info.notes)
 

@@ -17,7 +17,7 @@ from apportion.testing import reference, tiny
 from apportion.testing.echo import EchoBackend, EchoSession
 
 PROMPT = "one two three"
-NAMES = [entry.name for entry in load_plugins()["targets"]]
+NAMES = [entry.name for entry in load_plugins()["targets"] if entry.load().needs is not ap.Needs.TEXT]
 CONTRASTIVE = [name for name in NAMES if name.startswith("contrast_")]
 
 

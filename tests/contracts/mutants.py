@@ -368,6 +368,43 @@ class TestTargetHalfPrecision(TargetMutant):
     change = staticmethod(lambda scores, values: values.bfloat16())
 
 
+class TextTargetMutant(TargetContract):
+    """A function of texts, changed."""
+
+    @staticmethod
+    def change(lengths):
+        return lengths[:, None]
+
+    @pytest.fixture
+    def target_fn(self):
+        outer = self
+
+        class Mutant:
+            """Length of the text."""
+
+            needs = ap.Needs.TEXT
+
+            def __call__(self, scores, target):
+                return outer.change(torch.tensor([float(len(text)) for text in scores.texts]).double())
+
+        return Mutant()
+
+    def expected_of_text(self, text, target):
+        return len(text)
+
+
+class TestTextTargetLeaksAcrossTexts(TextTargetMutant):
+    change = staticmethod(lambda lengths: (lengths - lengths.mean())[:, None])
+
+
+class TestTextTargetHasColumnsForTokens(TextTargetMutant):
+    change = staticmethod(lambda lengths: lengths[:, None].repeat(1, 4))
+
+
+class TestTextTargetCountsOneMore(TextTargetMutant):
+    change = staticmethod(lambda lengths: lengths[:, None] + 1)
+
+
 # --- inputs
 
 
@@ -764,6 +801,7 @@ class EchoMutant(BackendContract):
     media = tuple(ap.Media.of("image", name.encode()) for name in ("red", "blue"))
     options: dict[str, object] = {}
     members: dict[str, object] = {}
+    claims = frozenset()
 
     @pytest.fixture
     def backend(self):
@@ -771,6 +809,11 @@ class EchoMutant(BackendContract):
 
         class Mutant(EchoBackend):
             """Changed."""
+
+            @property
+            def info(mutant):
+                own = super().info
+                return dataclasses.replace(own, capabilities=own.capabilities | self.claims)
 
             def load(self, spec, *, device, dtype, memory_budget):
                 made = super().load(spec, device=device, dtype=dtype, memory_budget=memory_budget)
@@ -784,6 +827,16 @@ class EchoMutant(BackendContract):
 
     def expected_logits(self, family, dtype, prompt, target, media=()):
         return echo_logits(prompt, target, media)
+
+
+class TestBackendWritesTextsOfOtherTokens(EchoMutant):
+    """Its texts are not those of the tokens that it generates."""
+
+    claims = frozenset({ap.Capability.TEXT})
+    members = {
+        "capabilities": property(lambda self: frozenset(map(ap.Capability, ("log_probs", "generate", "text")))),
+        "write_text": lambda self, prompt, options, seed, room=None, stop=(): "other",
+    }
 
 
 class TestBackendMixesItsLanes(EchoMutant):
@@ -1225,6 +1278,10 @@ class TestControlSampler(SamplerMutant):
 
 class TestControlTarget(TargetMutant):
     change = staticmethod(lambda scores, values: values)
+
+
+class TestControlTextTarget(TextTargetMutant):
+    pass
 
 
 class TestControlInput(InputMutant):

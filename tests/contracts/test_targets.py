@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
+from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -192,3 +196,77 @@ class TestKLDivergenceOfTheNucleus(TestKLDivergence):
         order = super().kept(logits)
         before = torch.cat([torch.zeros(1), logits.softmax(-1)[order].cumsum(0)[:-1]])
         return order[before < 0.6]
+
+
+# --- of texts -------------------------------------------------------------------------------------------------------
+
+
+class TestExactMatch(BuiltIn):
+    name = "exact_match"
+
+    def expected_of_text(self, text: str, target: ap.Target) -> float:
+        return float(text.split() == target.text.split())
+
+
+class TestRegex(BuiltIn):
+    name = "regex"
+    options = {"pattern": "[0-9]+ [0-9]+"}
+
+    def expected_of_text(self, text: str, target: ap.Target) -> float:
+        return float(re.search("[0-9]+ [0-9]+", text) is not None)
+
+
+class TestChrF(BuiltIn):
+    name = "chrf"
+
+    def expected_of_text(self, text: str, target: ap.Target) -> float:
+        """F2 of precision and recall, each the mean over the orders up to 6 that both texts have."""
+        ours, theirs = ("".join(one.split()) for one in (text, target.text))
+        shares: list[tuple[float, float]] = []
+        for n in range(1, 7):
+            a, b = (Counter(one[i : i + n] for i in range(len(one) - n + 1)) for one in (ours, theirs))
+            if a and b:
+                common = sum((a & b).values())
+                shares.append((common / sum(a.values()), common / sum(b.values())))
+        precision, recall = (
+            sum(part) / len(shares) if shares else 0.0 for part in zip(*shares or [(0.0, 0.0)], strict=True)
+        )
+        return 100 * 5 * precision * recall / (4 * precision + recall) if precision + recall else 0.0
+
+
+class TestBLEU(BuiltIn):
+    name = "bleu"
+
+    def expected_of_text(self, text: str, target: ap.Target) -> float | None:
+        return 100.0 if text == target.text else 0.0 if not set(text.split()) & set(target.text.split()) else None
+
+
+class TestJSONMatch(BuiltIn):
+    name = "json_match"
+    options = {"partial": True}
+
+    def target(self, tokens: int) -> ap.Target:
+        return replace(super().target(tokens), text=json.dumps({"a": 1, "b": {"c": list(range(tokens))}}))
+
+    def expected_of_text(self, text: str, target: ap.Target) -> float:
+        if target.text in text and text.index("{") == text.index(target.text):
+            return 1.0
+        leaves = target.text.count(",") + 1
+        return 1 / leaves if "{" in text else 0.0
+
+
+class TestEmbeddingSimilarity(BuiltIn):
+    name = "embedding_similarity"
+    options = {"encoder": lambda texts: [[text.count("one"), len(text) + 1.0] for text in texts]}
+
+    def expected_of_text(self, text: str, target: ap.Target) -> float:
+        a, b = ((one.count("one"), len(one) + 1.0) for one in (text, target.text))
+        return (a[0] * b[0] + a[1] * b[1]) / (math.hypot(*a) * math.hypot(*b))
+
+
+class TestJudge(BuiltIn):
+    name = "judge"
+    options = {"function": lambda texts, target: [len(text) - len(target) for text in texts]}
+
+    def expected_of_text(self, text: str, target: ap.Target) -> float:
+        return len(text) - len(target.text)

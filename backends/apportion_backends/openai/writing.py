@@ -74,7 +74,7 @@ class Writer:
         return found
 
     def abilities(self, ids: tuple[int, ...]) -> tuple[bool, bool]:
-        """Whether the server writes texts, and names the ids of their tokens: it writes a token after these.
+        """True if the server writes texts, and true if it names the ids of their tokens, found by a token after these.
 
         Raises:
             ServerError: the server does not answer.
@@ -108,7 +108,7 @@ class Writer:
         *,
         trial: bool = False,
     ) -> Mapping[str, Any]:
-        """What the server says of the text after a prompt; empty if that cannot be read."""
+        """The server's answer about the text after a prompt; empty if that cannot be read."""
         address, tokens = self._client.address, len(ids) + most
         ends = {"stop": [*stop]} if 0 < len(stop) <= MOST_STOPS else {}
         if self._native:

@@ -14,7 +14,7 @@ from apportion.hooks.manager import installed_plugins
 if TYPE_CHECKING:
     from apportion.explainer import Explainer
 
-__all__ = ["check_contrast", "check_items", "check_tokens", "reads_texts", "with_contrast_faults", "with_faults"]
+__all__ = ["check_contrast", "check_items", "check_tokens", "with_contrast_faults", "with_faults"]
 
 SHOWN = 8
 """Rows whose faults a message states; it names the others."""
@@ -47,17 +47,6 @@ def check_contrast(call: Mapping[str, Any]) -> None:
         )
     if contrast == target:
         raise InputError(f"The contrast {contrast!r:.60} is equal to the target; give another one.")
-
-
-def reads_texts(call: Mapping[str, Any]) -> bool:
-    """True if the target function reads texts that the model writes, also if the target is given. Imports torch.
-
-    Args:
-        call: arguments of ``attribute``.
-    """
-    from apportion.protocols.targets import Needs
-
-    return getattr(installed_plugins()["targets"].get(call["target_fn"]).load(), "needs", None) is Needs.TEXT
 
 
 def check_tokens(explainer: Explainer, call: Mapping[str, Any]) -> None:

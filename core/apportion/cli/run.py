@@ -27,9 +27,10 @@ from apportion.cli.options.model import ModelOptions
 from apportion.cli.options.output import OutputOptions
 from apportion.cli.options.prompt import PromptOptions
 from apportion.cli.options.target import TargetOptions
-from apportion.cli.row_checks import check_items, check_tokens, reads_texts, with_contrast_faults, with_faults
+from apportion.cli.row_checks import check_items, check_tokens, with_contrast_faults, with_faults
 from apportion.cli.rows import Rows, Summary
 from apportion.cli.shards import Shard, collect_shards, executor_of, with_shards
+from apportion.cli.texts import reads_texts
 from apportion.cli.ticking import ticking
 from apportion.errors import InputError, ServerError, counted, listing
 from apportion.results import run_folder
@@ -70,7 +71,7 @@ def run(
     _check_parent(data.out)
     job = job_without_prompt(model, target, method, output, inputs=[data.dataset])
     columns = Columns(data.prompt_column, data.target_column, data.id_column, image=data.image_column)
-    writes = job.call["generate"] is not None and reads_texts(job.call)
+    writes = job.call["generate"] is not None and reads_texts(target.target_fn)
     items, unused = read_items(data.dataset, prompt, columns, writes=writes)
     if unused:
         print(f"unused columns: {listing(unused)}", file=sys.stderr)  # noqa: T201

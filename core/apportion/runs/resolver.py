@@ -147,10 +147,12 @@ class Resolver:
         seed = checked_seed(seed)
         true_or_false("attribute_generated", attribute_generated)
         target_fn_name, target_fn_object, steps = self._functions(target_fn, target_options, step_scores, contrast)
-        samples = checked_samples(
-            self._session, target_fn_name, target_fn_object, samples, attribute_generated=attribute_generated
-        )
-        writes = target is None or samples > 0
+        texts = 0
+        if target_fn_object.needs is Needs.TEXT or samples is not None:
+            texts = checked_samples(
+                self._session, target_fn_name, target_fn_object, samples, attribute_generated=attribute_generated
+            )
+        writes = target is None or texts > 0
         if not writes and generate is not None:
             raise InputError("generate= applies only if the model writes the target; omit generate= or target=.")
         if writes:
@@ -164,7 +166,7 @@ class Resolver:
 
         def of_features(adapter: InputAdapter, renderer: Renderer) -> dict[str, Any]:
             chosen = self._chosen(method, renderer, len(adapter.features), budget, method_options)
-            if samples:
+            if texts:
                 check_method(chosen["method_name"], chosen["method"], target_fn_name)
             return {"adapter": adapter, "renderer": renderer, "reference": renderer.reference(reference), **chosen}
 
@@ -194,11 +196,11 @@ class Resolver:
             "step_scores": steps.on(renderer) if steps else (),
             "until": until,
             "seed": seed,
-            "samples": samples,
+            "samples": texts,
             "scorers": self._plugins.scorers(),
             "given": {"method": method, "target_fn": target_fn, "features": features},
         }
-        made = None if given is None else self._target(given, full, as_text=samples > 0)
+        made = None if given is None else self._target(given, full, as_text=texts > 0)
         compared = None if other is None else self._targets.given("contrast", other, full)
         return Draft(
             full,

@@ -33,7 +33,7 @@ from apportion.runs.spelling import spelling_note
 from apportion.runs.step_record import StepRecord
 from apportion.runs.step_scores import recorded_steps, remember_full_prompt
 from apportion.runs.target_text import Targets
-from apportion.runs.text_record import TEXTS, archive_of, texts_of
+from apportion.runs.text_record import TEXTS, archive_of, notes_on, texts_of
 from apportion.runs.text_values import UNWRITTEN, check_target, needed_samples, text_of_target, writer_of
 from apportion.runs.together import share_scores
 from apportion.runs.white_box import WhiteBox
@@ -332,6 +332,8 @@ class Stages:
     def finish(self, run: Run, estimate: Estimate, game: Game) -> Attribution:
         """Assemble the result, and pass it to observers."""
         request, seconds = run.resolved, run.before + run.seconds
+        texts = texts_of(run, game) if request.samples else []
+        run.tally.notes += notes_on(texts, request)
         attribution = assemble(
             request,
             estimate,
@@ -344,7 +346,7 @@ class Stages:
             notes=self._notes,
             versions=self._versions,
             seconds=seconds,
-            extras={TEXTS: texts_of(run, game)} if request.samples else {},
+            extras={TEXTS: texts} if request.samples else {},
         )
         past = Past(
             request,

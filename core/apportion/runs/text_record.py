@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from apportion.errors import shown
 from apportion.protocols.row import ModelInput
 from apportion.scoring.text_source import Archive
 from apportion.scoring.writer import text_key
 
 if TYPE_CHECKING:
     from apportion.game.game import Game
+    from apportion.protocols.request import Request
     from apportion.results.attribution import Attribution
     from apportion.runs.run import Run
 
-__all__ = ["TEXTS", "archive_of", "texts_of"]
+__all__ = ["TEXTS", "archive_of", "notes_on", "texts_of"]
 
+LONGEST = 120
 TEXTS = "texts"
 """Name of the texts among a result's ``extras``."""
 
@@ -44,6 +47,21 @@ def texts_of(run: Run, game: Game) -> list[dict[str, Any]]:
                     "values": [run.text_values[text] for text in texts],
                 }
     return sorted(found.values(), key=lambda one: (-len(one["present"]), one["present"]))
+
+
+def notes_on(texts: Sequence[Mapping[str, Any]], request: Request) -> list[str]:
+    """A note on the text after the full prompt, unless that is the target.
+
+    Args:
+        texts: from ``texts_of``.
+        request: the run's request.
+    """
+    whole = next((one for one in texts if len(one["present"]) == len(request.adapter.features)), None)
+    if whole is None or request.target.text in whole["texts"]:
+        return []
+    first = whole["texts"][0]
+    more = " among others" if request.samples > 1 else ""
+    return [f"after the full prompt, the model wrote {shown(first, LONGEST)}{more}"]
 
 
 def archive_of(result: Attribution) -> Archive:

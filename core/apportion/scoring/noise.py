@@ -30,6 +30,7 @@ REPLICATES = 64
 
 TABLES = ("interactions", "tree")
 """Extras of methods that have standard errors of their own."""
+UNSEEN = "the samples behind some values were all alike, so that no noise was seen in them; more samples may show some"
 OF_TOKENS = "token_"
 """Beginning of the names of extras with a part for each output but the first."""
 
@@ -71,15 +72,16 @@ def with_noise(estimate: Estimate, *, known: bool = True) -> Estimate:
     noise = away.square().mean(1)
     own = torch.zeros_like(noise) if errors is None else errors[:, 0].double().square()
     seen = torch.zeros_like(noise) if errors is None else errors[:, 1:].double().square().mean(1) - own
-    tables = [name for name in TABLES if name in estimate.extras]
-    note = f"the noise of texts is in the errors of single features, and not in those of the {''.join(tables[:1])}"
+    notes = [UNSEEN] if bool((noise == 0).any()) else []
+    if tables := [name for name in TABLES if name in estimate.extras]:
+        notes.append(f"the noise of texts is in the errors of single features, and not in those of the {tables[0]}")
     variance = torch.maximum(own, (own - seen.clamp(min=0)).clamp(min=0) + noise)
     return replace(
         estimate,
         values=estimate.values[:, :1],
         std_error=variance.sqrt()[:, None],
         extras=_of_means(estimate.extras),
-        notes=(*estimate.notes, *((note,) if tables else ())),
+        notes=(*estimate.notes, *notes),
         # Replicates of sampled coalitions hold another part of the noise; without them, errors count as normal.
         replicates=values[:, 1:].T.contiguous() if errors is None else None,
     )

@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from apportion.errors import PluginError, shown
+from apportion.errors import PluginError, counted, shown
 from apportion.protocols.progress import ProgressEvent, Report
 from apportion.protocols.row import ModelInput, Row
-from apportion.scoring.input_check import check_inputs
 from apportion.scoring.lanes import in_lanes
-from apportion.scoring.scorer import Tally
+from apportion.scoring.scorer import Tally, check_inputs
 from apportion.scoring.writer import Writer, text_key
 
 __all__ = ["Archive", "TextSource"]
@@ -127,8 +126,8 @@ class TextSource:
         for found in self._lookup(session=self.session, prompts=prompts, samples=samples):
             if len(found) != len(prompts) or any(len(some) != len(samples) for some in found):
                 raise PluginError(
-                    f"A plugin's apportion_lookup_texts must return {len(samples)} texts, or None in place of one, for "
-                    f"each of {len(prompts)} prompts; it returned {shown(found)}."
+                    f"A plugin's apportion_lookup_texts must return {counted(len(samples), 'text')}, or None in place "
+                    f"of one, for each of {counted(len(prompts), 'prompt')}; it returned {shown(found)}."
                 )
             for item, some in zip(prompts, found, strict=True):
                 known = self.archive.texts.setdefault(text_key(item), {})

@@ -25,6 +25,7 @@ from apportion.protocols.backend import (
     GenerateSession,
     LogitsSession,
     Session,
+    TextSession,
     Unavailable,
 )
 from apportion.protocols.batch import ScoringBatch
@@ -36,7 +37,7 @@ from apportion.scoring.batches import Batches
 from apportion.testing import reference, tiny, tiny_pictures
 from apportion.testing.contract import Contract
 from apportion.testing.exporting import check_export
-from apportion.testing.generating import check_stop_texts
+from apportion.testing.generating import check_stop_texts, check_texts
 from apportion.testing.inside import check_gradient, check_logits_of_embeddings, check_trace, hooks_of
 from apportion.testing.randomness import only_its_own_generator
 from apportion.testing.reading_pictures import check_pictures
@@ -164,6 +165,7 @@ class BackendContract(Contract):
             protocols = {
                 Capability.LOGITS: LogitsSession,
                 Capability.GENERATE: GenerateSession,
+                Capability.TEXT: TextSession,
                 Capability.GRADIENTS: InsideSession,
                 Capability.HIDDEN_STATES: InsideSession,
                 Capability.ATTENTIONS: InsideSession,
@@ -394,6 +396,7 @@ class BackendContract(Contract):
                 assert token == likeliest, f"Token {i} is {token}; the most likely one is {likeliest}."
             assert len(session.generate(ModelInput(prompt), {}, 0, room=2)) <= 2, "It generated more than `room`."
             check_stop_texts(session)
+            check_texts(session)
 
     def test_an_export_is_the_model(self, backend: Backend, tmp_path: Path) -> None:
         """If the backend exports: the folder is opened, gives the numbers of the model, and is not written over."""

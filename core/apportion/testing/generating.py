@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+from itertools import product
 
-from apportion.protocols.backend import GenerateSession
+from apportion.protocols.backend import Capability, GenerateSession, TextSession
 from apportion.protocols.row import ModelInput
+from apportion.rendering.token_texts import control_ids
 
-__all__ = ["check_stop_texts"]
+__all__ = ["check_stop_texts", "check_texts"]
 
 TOKENS = 6
 PROMPTS = tuple(tuple(range(first, first + 5)) for first in range(1, 200, 5))
@@ -24,4 +26,19 @@ def check_stop_texts(session: GenerateSession) -> None:
         if len(written) == TOKENS and start.strip() and "\ufffd" not in start:
             ended = session.generate(ModelInput(prompt), {"max_new_tokens": TOKENS}, 0, None, [start])
             assert ended == written[:2], f"With the stop text {start!r}, it wrote {ended}, not {written[:2]}."
+            return
+
+
+def check_texts(session: GenerateSession) -> None:
+    """If a session also writes texts, a greedy one is the text of the tokens that it generates."""
+    if Capability.TEXT not in session.capabilities:
+        return
+    assert isinstance(session, TextSession), "It has the capability TEXT, but no write_text."
+    control = control_ids(session.tokenizer)
+    for prompt, count in product(PROMPTS, (TOKENS, 1)):
+        ids = session.generate(ModelInput(prompt), {"max_new_tokens": count}, 0)
+        wanted = str(session.tokenizer.decode([token for token in ids if token not in control]))
+        if "\ufffd" not in wanted:
+            text = session.write_text(ModelInput(prompt), {"max_new_tokens": count}, 0)
+            assert text == wanted, f"It wrote {text!r}; its tokens have the text {wanted!r}."
             return

@@ -11,9 +11,10 @@ from torch import Tensor
 from apportion.protocols.targets import Needs, Scores, Target, TargetFunction
 from apportion.testing.randomness import generator
 
-__all__ = ["Logits", "is_contrastive", "random_scores", "random_target", "reference_of", "scores_of"]
+__all__ = ["Logits", "is_contrastive", "random_scores", "random_target", "reads_texts", "reference_of", "scores_of"]
 
 VOCABULARY = 17
+WORDS = ("one", "two", "three", "Four.", "größer", "🙂", '{"a": 1}', "")
 
 Logits = dict[str, Float[Tensor, "S T V"]]
 """Logits that scores are computed from: ``logits``, and ``contrast`` and ``reference`` if a function needs them."""
@@ -29,6 +30,11 @@ def reference_of(target_fn: TargetFunction) -> str | None:
     found = getattr(target_fn, "reference", None)
     assert found is None or isinstance(found, str), f"`reference` is {found!r}; it must be a string or None."
     return found
+
+
+def reads_texts(target_fn: TargetFunction) -> bool:
+    """True if the function reads texts."""
+    return target_fn.needs is Needs.TEXT
 
 
 def random_target(tokens: int) -> Target:
@@ -49,6 +55,8 @@ def scores_of(logits: Float[Tensor, "S T V"], target_fn: TargetFunction, target:
 def random_scores(target_fn: TargetFunction, rows: int, target: Target) -> tuple[Scores, Logits]:
     """Random scores of some inputs, and the logits that they are computed from."""
     draw = generator(rows)
+    if reads_texts(target_fn):
+        return Scores(texts=tuple(_random_text(draw, target.text) for _ in range(rows))), {}
 
     def random(count: int, of: Target) -> tuple[Scores, Float[Tensor, "S T V"]]:
         logits = 3 * torch.randn(count, len(of.ids), VOCABULARY, generator=draw, dtype=torch.float64)
@@ -63,3 +71,10 @@ def random_scores(target_fn: TargetFunction, rows: int, target: Target) -> tuple
         reference, found["reference"] = random(1, target)
         scores = replace(scores, reference=reference)
     return scores, found
+
+
+def _random_text(draw: torch.Generator, target: str) -> str:
+    """A text of a few words, or the target."""
+    words = [*WORDS, target]
+    count = int(torch.randint(4, (1,), generator=draw))
+    return " ".join(words[i] for i in torch.randint(len(words), (count,), generator=draw).tolist())

@@ -172,7 +172,7 @@ class _Chat(_Common):
             return super().answer(server, path, content)
         if content.get("model") != server.name:
             return 404, _error(f"The model `{content.get('model')}` does not exist.")
-        lines = "".join(f"{message['role']}: {message['content']}\n" for message in content["messages"])
+        lines = "".join(f"{message['role']}: {message.get('content')}\n" for message in content["messages"])
         message = {"role": "assistant", "content": server.text(lines, content)}
         usage = {"prompt_tokens": len(lines), "total_tokens": len(lines) + 1}
         return 200, {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": usage}

@@ -60,6 +60,8 @@ class JSONMatch(TextTarget):
         if found is None:
             return 0.0
         ours, theirs = (frozenset(self._leaves(value, ())) for value in (found, first_json(wanted)))
+        if not ours | theirs:
+            return 1.0
         return len(ours & theirs) / len(ours | theirs) if self._partial else float(ours == theirs)
 
     def _leaves(self, value: Any, path: Path) -> Iterator[tuple[Path, str]]:
@@ -82,8 +84,10 @@ def first_json(text: str) -> Any:
         if character in "{[":
             try:
                 return decoder.raw_decode(text, place)[0]
-            except (ValueError, RecursionError):
+            except ValueError:
                 continue
+            except RecursionError:  # what begins later is as deep
+                return None
     return None
 
 

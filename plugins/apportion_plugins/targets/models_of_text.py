@@ -33,7 +33,7 @@ class Judge:
         unit: unit of the numbers.
 
     Raises:
-        InputError: that is no function.
+        InputError: the function cannot be found.
     """
 
     needs = Needs.TEXT
@@ -58,7 +58,7 @@ class EmbeddingSimilarity:
             to embeddings ``Float[S, D]``, or the place of one, such as ``"my_package.models:embed"``.
 
     Raises:
-        InputError: that is no function.
+        InputError: the function cannot be found.
         ApportionError: sentence-transformers is not installed, or cannot open the model.
     """
 

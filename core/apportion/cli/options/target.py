@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from apportion.cli.options.command import NO_VALUE, in_panel
 from apportion.cli.parse import json_pairs, json_pairs_by_owner, token_ids, usage_error
+from apportion.cli.texts import reads_texts
 
 __all__ = ["TargetOptions"]
 
@@ -145,6 +146,10 @@ class TargetOptions:
             if "stop" in options:
                 usage_error("--stop", "--generate stop=… is given too; leave one of them out.")
             options["stop"] = _stop_texts(self.stop)
+        given = self.target is not None or self.target_ids is not None
+        if options and given and not reads_texts(self.target_fn):
+            flag = "--generate" if self.generate else "--stop" if self.stop else "--max-new-tokens"
+            usage_error(flag, "this is for a target that the model generates, and the target is given.")
         return options or None
 
 

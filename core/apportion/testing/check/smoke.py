@@ -35,7 +35,7 @@ from apportion.testing.explainers import tiny_explainer
 from apportion.testing.games import random_moebius
 from apportion.testing.pictures import absent_pixels, sample_pictures
 from apportion.testing.results import sample_results, with_a_picture
-from apportion.testing.scores import random_scores, random_target
+from apportion.testing.scores import random_scores, random_target, reads_texts
 
 __all__ = ["smoke"]
 
@@ -109,14 +109,16 @@ def _sampler(made: Sampler, plugins: Plugins) -> str:
 
 
 def _target(made: TargetFunction, plugins: Plugins) -> str:
+    if lacking := getattr(made, "lacking", ""):
+        return f"not tried: it {lacking}"
     target = random_target(3)
     scores, _ = random_scores(made, 2, target)
-    values = made(scores, target)
-    if tuple(values.shape) != (2, 4):
+    values, wanted = made(scores, target), (2, 1 if reads_texts(made) else 4)
+    if tuple(values.shape) != wanted:
         raise PluginError(
-            f"returned values of shape {tuple(values.shape)} for 2 inputs and 3 target tokens, not (2, 4)."
+            f"returned values of shape {tuple(values.shape)} for 2 inputs and 3 target tokens, not {wanted}."
         )
-    return "applied to 2 inputs of 3 target tokens"
+    return "applied to 2 texts" if reads_texts(made) else "applied to 2 inputs of 3 target tokens"
 
 
 def _visualizer(made: Any, plugins: Plugins) -> str:
