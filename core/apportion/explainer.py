@@ -18,6 +18,7 @@ from apportion.results.comparison import ResultComparison
 from apportion.results.evaluation import compare
 from apportion.results.recipe import target_of
 from apportion.runs.again import recipe_in, require_method
+from apportion.runs.changed_request import larger_request, rescored_request
 from apportion.runs.concurrent import attributions
 from apportion.runs.context_prompt import TEMPLATE, ContextOf
 from apportion.runs.cost import Cost, estimate_cost
@@ -289,7 +290,9 @@ class Explainer(Opened):
             past = stages.earlier(run, result)
             require_method(result, past.request)
             spent = result.provenance.method_evaluations
-            run.request = request = stages.resolver.larger(past.request, run.id, budget, until, max_std_error, spent)
+            run.request = request = larger_request(
+                stages.resolver, past.request, run.id, budget, until, max_std_error, spent
+            )
             past.check_larger(result, request)
             run.go_on_from(past)
             run.tally, run.before, run.steps = past.tally.copy(), past.seconds, past.steps
@@ -325,7 +328,7 @@ class Explainer(Opened):
         with stages.run() as run:
             past = stages.earlier(run, result)
             require_method(result, past.request)
-            run.request = stages.resolver.rescored(past.request, run.id, target_fn, target_options, target)
+            run.request = rescored_request(stages.resolver, past.request, run.id, target_fn, target_options, target)
             run.archive = past.archive.copy()
             stages.begin(run)
             game = stages.game(run, stages.batches())

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from apportion.hooks.manager import Plugins
     from apportion.hooks.registry import Registry
 
-__all__ = ["Draft", "Resolver", "with_sampler"]
+__all__ = ["Draft", "Resolver", "limits", "with_sampler"]
 
 ATTENDING = " Attention weights take a model that attends, loaded with attn_implementation='sdpa' or 'eager'."
 
@@ -107,12 +107,15 @@ class Resolver:
         plugins: registries in which names are looked up.
         session: session with its capabilities and tokenizer.
         targets: makes targets for the session.
+
+    Attributes:
+        targets: the same.
     """
 
     def __init__(self, plugins: Plugins, session: Session, targets: Targets) -> None:
+        self.targets = targets
         self._plugins = plugins
         self._session = session
-        self._targets = targets
 
     def draft(
         self,
@@ -143,10 +146,10 @@ class Resolver:
             InputError: an argument is invalid.
             CapabilityError: the session lacks a capability that the method needs.
         """
-        budget, until = _limits(budget, until, max_std_error)
+        budget, until = limits(budget, until, max_std_error)
         seed = checked_seed(seed)
         true_or_false("attribute_generated", attribute_generated)
-        target_fn_name, target_fn_object, steps = self._functions(target_fn, target_options, step_scores, contrast)
+        target_fn_name, target_fn_object, steps = self.functions(target_fn, target_options, step_scores, contrast)
         texts = 0
         if target_fn_object.needs is Needs.TEXT or samples is not None:
             texts = checked_samples(
@@ -157,15 +160,15 @@ class Resolver:
             raise InputError("generate= applies only if the model writes the target; omit generate= or target=.")
         if writes:
             generation_of(generate, None)  # only to refuse mistakes before the prompt is read
-        other = None if contrast is None else self._targets.checked("contrast", contrast)
-        given = None if target is None else self._targets.checked("target", target)
+        other = None if contrast is None else self.targets.checked("contrast", contrast)
+        given = None if target is None else self.targets.checked("target", target)
         context = AdaptContext.of_session(self._session, seed, request_id, make=self._plugins.make)
         adapter = self.adapter(prompt, features, context)
         renderer = Renderer(adapter, context)
         reference = getattr(target_fn_object, "reference", None)
 
         def of_features(adapter: InputAdapter, renderer: Renderer) -> dict[str, Any]:
-            chosen = self._chosen(method, renderer, len(adapter.features), budget, method_options)
+            chosen = self.chosen(method, renderer, len(adapter.features), budget, method_options)
             if texts:
                 check_method(chosen["method_name"], chosen["method"], target_fn_name)
             return {"adapter": adapter, "renderer": renderer, "reference": renderer.reference(reference), **chosen}
@@ -201,103 +204,16 @@ class Resolver:
             "given": {"method": method, "target_fn": target_fn, "features": features},
         }
         made = None if given is None else self._target(given, full, as_text=texts > 0)
-        compared = None if other is None else self._targets.given("contrast", other, full)
+        compared = None if other is None else self.targets.given("contrast", other, full)
         return Draft(
             full,
             made,
             compared,
             generation if target is None else None,
             seed,
-            self._targets.spellings([(given, made), (other, compared)], full),
+            self.targets.spellings([(given, made), (other, compared)], full),
             parts,
             extended if attribute_generated else None,
-        )
-
-    def larger(
-        self,
-        request: Request,
-        request_id: str,
-        budget: int | None,
-        until: float | None,
-        max_std_error: float | None,
-        spent: int,
-    ) -> Request:
-        """Return the request with a larger budget; ``"auto"`` chooses again, for what is left of the new budget.
-
-        Args:
-            request: the request of the result.
-            request_id: id of the new run.
-            budget: the larger budget; ``None`` for the default of ``until``.
-            until: the largest standard error allowed.
-            max_std_error: alias of ``until``.
-            spent: evaluations that the result took.
-
-        Raises:
-            InputError: neither limit is given, or the budget is not larger.
-        """
-        given = budget
-        budget, until = _limits(budget, until, max_std_error)
-        if budget is None:
-            raise InputError("Give budget= (total evaluations) or until= (the largest standard error allowed).")
-        if given is None:
-            budget = max(budget, 2 * spent)
-        if budget <= spent:
-            raise InputError(
-                f"budget={budget} must be larger than the {counted(spent, 'evaluation')} that this result took."
-            )
-        method = "auto" if request.method_reason else request.method
-        features = len(request.adapter.features)
-        drilled = spent if request.method_reason and request.method_name == "hierarchical" else 0
-        chosen = self._chosen(method, request.renderer, features, budget, request.given_options, drilled)
-        if not request.method_reason:
-            chosen["method_name"] = request.method_name
-        elif chosen["method_name"] != request.method_name:
-            chosen["method_notes"] = (*chosen["method_notes"], *_change(request, chosen["method_name"], drilled))
-            if chosen["method_name"] != "shapley":  # exact values use every coalition again
-                chosen["coalition_budget"] = max(1, (budget - spent) // request.renderer.draws)
-        return replace(request, id=request_id, until=until, **chosen)
-
-    def rescored(
-        self,
-        request: Request,
-        request_id: str,
-        target_fn: object,
-        target_options: Mapping[str, Any] | None,
-        target: object,
-    ) -> Request:
-        """Return a request whose texts get their values from another target function.
-
-        Args:
-            request: the request of the result.
-            request_id: id of the new run.
-            target_fn: the other function.
-            target_options: its options.
-            target: another text to compare with; ``None`` for the same.
-
-        Raises:
-            InputError: one of the functions reads no texts, or the target is not a text.
-        """
-        name, function, _ = self._functions(target_fn, target_options, None, None)
-        if not request.samples or function.needs is not Needs.TEXT:
-            which = request.target_fn_name if not request.samples else name
-            raise InputError(
-                f"The target function {which!r} reads no texts. Give a result of one that does, such as 'chrf', and "
-                "another of these."
-            )
-        compared = request.target
-        if target is not None:
-            given = self._targets.checked("target", target)
-            if not isinstance(given, str):
-                raise InputError(f"The target must be a text, not {shown(target)}.")
-            compared = self._targets.of_text(given, generated=False)
-        return replace(
-            request,
-            id=request_id,
-            target=compared,
-            target_fn_name=name,
-            target_fn=function,
-            target_options=dict(target_options or {}),
-            given={**request.given, "target_fn": target_fn},
         )
 
     def adapter(self, prompt: object, features: object, context: AdaptContext) -> InputAdapter:
@@ -370,7 +286,7 @@ class Resolver:
         able = [name for name, info in infos.items() if required <= info.capabilities]
         return f" Use backend={' or '.join(map(repr, able))}, if it opens the model." if able else ""
 
-    def _chosen(
+    def chosen(
         self,
         method: str | Method,
         renderer: PromptRenderer,
@@ -395,7 +311,7 @@ class Resolver:
             "coalition_budget": None if limit is None else max(1, limit // renderer.draws),
         }
 
-    def _functions(
+    def functions(
         self, target_fn: object, options: Mapping[str, Any] | None, step_scores: object, contrast: object
     ) -> tuple[str, TargetFunction, StepFunctions | None]:
         """The explained target function with its name, and those of the step scores, all fit for the contrast."""
@@ -409,7 +325,7 @@ class Resolver:
     def _full_prompt(self, prompt: object, renderer: Renderer, *, generated: bool) -> FullPrompt:
         """The prompt with all features, checked; the renderer gets notes about it."""
         full = renderer.full_prompt()
-        self._targets.check_prompt(full.input)
+        self.targets.check_prompt(full.input)
         renderer.note(chat_hint(prompt, full, generated=generated))
         if full.text is not None:
             renderer.note(note_on_unknown(self._session.tokenizer, "prompt", full.text.text, full.input.ids))
@@ -418,9 +334,9 @@ class Resolver:
     def _target(self, given: str | tuple[int, ...], full: FullPrompt, *, as_text: bool) -> Target:
         """A target that the user gave: tokens that continue the prompt, or a text to compare texts with."""
         if not as_text:
-            return self._targets.given("target", given, full)
-        text = given if isinstance(given, str) else self._targets.of_ids(given).text
-        return self._targets.of_text(text, generated=False)
+            return self.targets.given("target", given, full)
+        text = given if isinstance(given, str) else self.targets.of_ids(given).text
+        return self.targets.of_text(text, generated=False)
 
     def _rehearse(self, parts: Mapping[str, Any], seed: int) -> None:
         """Refuse what the method refuses before it asks anything, before the model has to write a target."""
@@ -440,7 +356,7 @@ ARGUMENTS = tuple(name for name, p in inspect.signature(Resolver.draft).paramete
 """Arguments of ``attribute``."""
 
 
-def _limits(budget: int | None, until: float | None, max_std_error: float | None) -> tuple[int | None, float | None]:
+def limits(budget: int | None, until: float | None, max_std_error: float | None) -> tuple[int | None, float | None]:
     """Check the budget and ``until`` or its alias; with ``until``, the budget gets a default."""
     budget = None if budget is None else whole_number("budget", budget, least=1)
     if until is not None and max_std_error is not None:
@@ -463,17 +379,6 @@ def _with_choice(choice: Choice, given: Mapping[str, Any]) -> dict[str, Any]:
                 f"write method={choice.method!r} to set it yourself."
             )
     return dict(choice.options) | dict(given)
-
-
-def _change(request: Request, method: str, drilled: int) -> tuple[str, ...]:
-    """A note on values of another kind than those of the result that was refined; nothing if the kind is the same."""
-    if not drilled:
-        return ()
-    return (
-        f"The result before had Owen values of groups, from {counted(drilled, 'evaluation')} of "
-        f"{request.method_name!r}. The larger budget allows Shapley values of single features, which {method!r} "
-        "computes: they answer another question, so the values may differ by more than their errors.",
-    )
 
 
 def with_sampler(function: Callable[..., Any], options: Mapping[str, Any], samplers: Registry) -> dict[str, Any]:

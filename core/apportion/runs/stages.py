@@ -28,21 +28,18 @@ from apportion.runs.again import check_same_model, recipe_in, request_again
 from apportion.runs.assemble import assemble
 from apportion.runs.readings import Readings
 from apportion.runs.resolver import Draft, Resolver
-from apportion.runs.run import Ask, Call, Past, PastRuns, Run, Scoring, Writing, answered
+from apportion.runs.run import Ask, Call, Past, PastRuns, Run, Scoring, answered
 from apportion.runs.spelling import spelling_note
 from apportion.runs.step_record import StepRecord
 from apportion.runs.step_scores import recorded_steps, remember_full_prompt
 from apportion.runs.target_text import Targets
 from apportion.runs.text_record import TEXTS, archive_of, notes_on, texts_of
-from apportion.runs.text_values import UNWRITTEN, check_target, needed_samples, text_of_target, writer_of
+from apportion.runs.text_stages import TextStages
 from apportion.runs.together import share_scores
 from apportion.runs.white_box import WhiteBox
 from apportion.scoring.batches import Batches
-from apportion.scoring.noise import outputs_of
 from apportion.scoring.readout import Readout
 from apportion.scoring.scorer import Scorer, Tally
-from apportion.scoring.text_scorer import TextScorer
-from apportion.scoring.text_source import TextSource
 
 if TYPE_CHECKING:
     from apportion.hooks.manager import Plugins
@@ -86,6 +83,7 @@ class Stages:
         self._versions = versions()
         self._targets = Targets(session)
         self.resolver = Resolver(plugins, session, self._targets)
+        self._texts = TextStages(plugins, session, self._targets)
 
     @contextmanager
     def run(self, *, silent: bool = False) -> Iterator[Run]:
@@ -126,7 +124,7 @@ class Stages:
             InputError: the model writes nothing, or its generation does not know an option.
         """
         if draft.parts["samples"]:
-            run.request = self._with_texts(run, draft)
+            run.request = self._texts.request(run, draft)
             return run.request
         if draft.generation is None:
             assert draft.target is not None
@@ -137,19 +135,6 @@ class Stages:
             run.request = replace(draft.request(target), generation=used.to_dict())
         run.spellings = draft.spellings
         return run.request
-
-    def _with_texts(self, run: Run, draft: Draft) -> Request:
-        """The request of a run that reads texts, with the text to compare with, and the number of texts it needs."""
-        run.report(ProgressEvent("generate"))
-        request = draft.request(draft.target or UNWRITTEN)
-        source = self.text_source(run, request)
-        target = draft.target
-        if target is None:
-            target = self._targets.of_text(text_of_target(source, draft.prompt.input), generated=True)
-        check_target(request.target_fn, target)
-        samples, note = needed_samples(source, draft.prompt.input, request.samples)
-        request.renderer.note(note or None)
-        return replace(request, target=target, samples=samples)
 
     def begin(self, run: Run) -> None:
         """Notify observers before the run."""
@@ -247,7 +232,7 @@ class Stages:
         """
         request, session = run.resolved, self._session
         if request.samples:
-            return self._text_game(run, ask, spent)
+            return self._texts.game(run, ask, spent)
         scorer, put = self.scorer(run, request, batches), ask or answered
         possible, features = None, request.adapter.features
         if any(feature.generated is not None for feature in features):
@@ -279,20 +264,6 @@ class Stages:
             memory=run.memory,
             spent=spent,
             possible=possible,
-        )
-
-    def _text_game(self, run: Run, ask: Ask | None, spent: frozenset[Hashable]) -> Game:
-        """Make the game of a run that reads texts: its output is the whole target, with replicates of its noise."""
-        request, scorer = run.resolved, self.text_scorer(run)
-        return Game(
-            [feature.name for feature in request.adapter.features],
-            outputs_of(request.samples),
-            request.renderer,
-            scorer if ask is None else lambda inputs: ask(Writing(scorer, inputs)),
-            budget=request.budget,
-            levels=getattr(request.adapter, "levels", ()),
-            memory=run.memory,
-            spent=spent,
         )
 
     def compare_spellings(self, run: Run, game: Game, batches: Batches, ask: Ask | None = None) -> None:
@@ -391,23 +362,6 @@ class Stages:
             report=run.report,
             tally=run.tally,
         )
-
-    def text_source(self, run: Run, request: Request) -> TextSource:
-        """Make the source of texts of a request; it updates the run's archive and counts."""
-        return TextSource(
-            writer_of(self._session, request.generation, request.seed),
-            run.archive,
-            lookup=partial(self._plugins.call, "apportion_lookup_texts", request=request),
-            keep=partial(self._plugins.call, "apportion_text_written", request=request),
-            report=run.report,
-            tally=run.tally,
-        )
-
-    def text_scorer(self, run: Run) -> TextScorer:
-        """Make the scorer of a run that reads texts."""
-        request = run.resolved
-        source = self.text_source(run, request)
-        return TextScorer(source, request.target, request.target_fn, request.samples, run.text_values)
 
     def _fingerprint(self) -> str:
         found: object = self._session.fingerprint()
