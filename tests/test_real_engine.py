@@ -83,7 +83,7 @@ def served(address: str) -> Iterator[ap.Explainer]:
 def test_it_is_seen_as_what_it_is(served: ap.Explainer) -> None:
     session = served.session
     assert session.info.context_length == 1023 and session.info.model == "demo"
-    assert {one.value for one in session.capabilities} == {"log_probs", "generate"}
+    assert {one.value for one in session.capabilities} == {"log_probs", "generate", "text"}
     assert session.client.meter.requests <= 6
 
 
@@ -116,3 +116,32 @@ def test_it_writes_the_same_target(served: ap.Explainer, smollm2: ap.Explainer) 
     )
     assert ours.target_text == theirs.target_text
     np.testing.assert_allclose(ours.values, theirs.values, atol=TOLERANCE)
+
+
+def test_texts_are_those_of_torch(served: ap.Explainer, smollm2: ap.Explainer) -> None:
+    """Greedy ones, after the same messages: by token ids, by the chat API without a tokenizer, and here."""
+    chat = ap.Chat(
+        [{"role": "user", "content": "What is the capital of France?"}], by="words", keep=["What", "is", "the", "of"]
+    )
+    call = {"method": "shapley", "target_fn": "regex", "target_options": {"pattern": "Paris"}}
+    call["generate"] = {"max_new_tokens": 8}
+    with ap.Explainer(
+        f"{served.session.client.address.base}", backend="openai", backend_options={"api": "chat"}, progress=False
+    ) as black_box:
+        assert black_box.session.capabilities == {ap.Capability.TEXT}
+        found = [one.attribute(chat, **call) for one in (served, smollm2, black_box)]
+        before = black_box.session.client.meter.requests
+        again = black_box.rescore(found[2], "chrf")
+        assert black_box.session.client.meter.requests == before
+    texts = [[row["texts"] for row in one.extras["texts"]] for one in found]
+    assert texts[0] == texts[1] == texts[2]
+    assert found[0].values.tolist() == found[1].values.tolist() == found[2].values.tolist()
+    assert again.full_value == pytest.approx(100.0)
+
+
+def test_sampled_texts_have_noise_and_are_the_same_again(served: ap.Explainer) -> None:
+    call = {"method": "ablation", "target_fn": "chrf", "samples": 3, "features": "words"}
+    call["generate"] = {"do_sample": True, "max_new_tokens": 6}
+    first, second = (served.attribute("The capital of France is", " Paris", **call) for _ in range(2))
+    assert first.std_error is not None and (first.std_error > 0).all()
+    assert first.values.tolist() == second.values.tolist(), "The same seeds draw the same texts."

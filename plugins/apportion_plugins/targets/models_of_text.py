@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from apportion.errors import ApportionError, InputError, shown
+from apportion.errors import InputError, shown
 from apportion.functions import failures_of, wrong_answer
 from apportion.protocols.targets import Needs, Scores, Target
 from apportion.scoring.text_target import TextValue
@@ -59,7 +59,7 @@ class EmbeddingSimilarity:
 
     Raises:
         InputError: the function cannot be found.
-        ApportionError: sentence-transformers is not installed, or cannot open the model.
+        InputError: sentence-transformers is not installed, or cannot open the model.
     """
 
     needs = Needs.TEXT
@@ -124,14 +124,14 @@ def _sentence_transformer(model: str) -> Callable[[Sequence[str]], Any]:
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
-        raise ApportionError(
+        raise InputError(
             "Embeddings by name need sentence-transformers, which is not installed: pip install sentence-transformers. "
             "Or give encoder= a function."
         ) from error
     try:
         loaded = SentenceTransformer(model)
     except Exception as error:  # it raises many kinds
-        raise ApportionError(f"sentence-transformers cannot open {model!r}: {type(error).__name__}: {error}") from error
+        raise InputError(f"sentence-transformers cannot open {model!r}: {type(error).__name__}: {error}") from error
 
     def encode(texts: Sequence[str]) -> Any:
         return loaded.encode(list(texts), show_progress_bar=False)
