@@ -455,6 +455,11 @@ def test_marks_of_messages_in_contents_are_refused(chat: CompletionsServer) -> N
     assert {"role": "user", "content": "Say ⟦user⟧ now"} in [content["messages"][0] for content in asked(chat, before)]
 
 
+def test_text_behind_a_message_is_not_lost(chat: CompletionsServer) -> None:
+    with explain(chat) as explainer, pytest.raises(ap.InputError, match="text behind a message"):
+        explainer.attribute("⟦user⟧hi⟦end⟧ more", "x", method="ablation", target_fn="chrf")
+
+
 def test_a_part_of_a_character_is_no_feature(chat: CompletionsServer) -> None:
     with explain(chat) as explainer, pytest.raises(ap.InputError, match="part of a character"):
         explainer.attribute(ap.Text("aé", by="tokens"), "x", method="ablation", target_fn="chrf")
@@ -712,6 +717,17 @@ def test_the_shell_explains_texts(chat: CompletionsServer, run: Run, tmp_path: P
     assert wrong.code == 2
     costs = run("attribute", QUESTION, *options, "--target", "x", "--dry-run")
     assert "8 texts after 8 distinct prompts in 8 requests" in " ".join(costs.out.split())
+
+
+def test_the_shell_finds_a_judge_in_the_working_directory(
+    chat: CompletionsServer, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_judges.py").write_text("def length(texts, target):\n    return [len(text) for text in texts]\n")
+    monkeypatch.chdir(tmp_path)
+    options = ["--target-fn", "judge", "--target-option", "function=my_judges:length", "--method", "ablation"]
+    found = run("attribute", QUESTION, "--model", chat.address, *options, "--json")
+    assert found.code == 0, found.err
+    assert found.json()["full_value"] == len("It is Paris.")
 
 
 def test_the_shell_explains_the_texts_of_a_dataset(chat: CompletionsServer, run: Run, tmp_path: Path) -> None:

@@ -19,17 +19,18 @@ TOOLS, MESSAGE, END = "⟦tools⟧", "⟦message⟧", "⟦end⟧"
 STARTS = (*(f"⟦{role}⟧" for role in ROLES), TOOLS, MESSAGE)
 
 TEMPLATE = (
-    "{%- if tools %}" + TOOLS + "{{ tools | tojson }}" + END + "{% endif -%}"
+    "{%- if tools -%}{{ '" + TOOLS + "' + (tools | tojson) + '" + END + "\\n' }}{%- endif -%}"
     "{%- for message in messages -%}"
     "{%- if message.content is string and message | length == 2 and message.role in " + repr(list(ROLES)) + " -%}"
-    "{{ '⟦' + message.role + '⟧' + message.content + '" + END + "' }}"
+    "{{ '⟦' + message.role + '⟧' + message.content + '" + END + "\\n' }}"
     "{%- else -%}"
-    "{{ '" + MESSAGE + "' + (message | tojson) + '" + END + "' }}"
+    "{{ '" + MESSAGE + "' + (message | tojson) + '" + END + "\\n' }}"
     "{%- endif -%}"
     "{%- endfor -%}"
     "{%- if add_generation_prompt -%}⟦assistant⟧{%- endif -%}"
 )
-"""Writes messages so that ``asked_of`` finds them again. A message with more than a role and a text is JSON."""
+"""Writes messages so that ``asked_of`` finds them again, each in a line of its own, for readers. A message with more
+than a role and a text is JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +94,10 @@ def asked_of(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> Asked:
     tools: tuple[Any, ...] = ()
     parts = _parts(ids, starts)
     for number, (start, content) in enumerate(parts):
-        mark, closed = starts[start], bool(content) and content[-1] == end
-        inner = _decoded(tokenizer, content[:-1] if closed else content)
+        mark, closed = starts[start], end in content
+        inner = _decoded(tokenizer, content[: content.index(end)] if closed else content)
+        if closed and _decoded(tokenizer, content[content.index(end) + 1 :]).strip():
+            raise InputError(f"There is text behind a message: {text[-60:]!r}. Pass messages as ap.Chat.")
         if mark == "⟦assistant⟧" and not inner and not closed and number == len(parts) - 1:
             continue  # the answer begins here
         if mark == TOOLS:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -96,7 +99,7 @@ class EmbeddingSimilarity:
 
 
 def imported(name: str, given: Callable[..., Any] | str) -> Callable[..., Any]:
-    """A function that was given as such, or as its place ``"module:name"``.
+    """A function that was given as such, or as its place ``"module:name"``, which may be a file in the working directory.
 
     Raises:
         InputError: there is no function there.
@@ -107,13 +110,25 @@ def imported(name: str, given: Callable[..., Any] | str) -> Callable[..., Any]:
         return given
     module, _, attribute = given.partition(":")
     try:
-        found: Any = getattr(importlib.import_module(module), attribute)
+        with _here():
+            found: Any = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(f"{name}={shown(given)} is not the place of a function, 'module:name': {error}.") from error
     if not callable(found):
         raise InputError(f"{name}={shown(given)} is not a function.")
     function: Callable[..., Any] = found
     return function
+
+
+@contextmanager
+def _here() -> Iterator[None]:
+    """The working directory is searched for modules, as ``python`` does and an installed command does not."""
+    here = str(Path.cwd())
+    sys.path.append(here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
 
 
 def _nothing(texts: Sequence[str]) -> Any:
