@@ -397,6 +397,26 @@ def test_refining_and_evaluating_write_no_text_twice(chat: CompletionsServer, tm
     assert not set(prompts_to(chat, before)) & set(prompts[:40]), "The result holds the texts of its own prompts."
 
 
+@pytest.mark.parametrize(
+    ("other", "what"),
+    [
+        ({"samples": 4}, "the number of texts"),
+        ({"generate": {"do_sample": True, "max_new_tokens": 7}}, "the options of their texts"),
+        ({"seed": 1}, "the seed of their texts"),
+    ],
+)
+def test_results_of_other_texts_are_not_evaluated_together(other: dict[str, Any], what: str) -> None:
+    call: dict[str, Any] = {"method": "ablation", **NUMBER, **SAMPLED, "samples": 2}
+    with CompletionsServer(None, engine="chat", writes=unsure) as server, explain(server) as explainer:
+        pair = [explainer.attribute("a b c", "x", **{**call, **more}) for more in ({}, other)]
+        with pytest.raises(ap.InputError, match=f"differ in {what}"):
+            explainer.evaluate(pair, ["lds"])
+        same = [explainer.attribute("a b c", "x", **{**call, "method": method}) for method in ("ablation", "shapley")]
+        before = len(server.received)
+        explainer.evaluate(same, ["lds"], random_orders=0)
+        assert not asked(server, before), "Their texts are shared."
+
+
 # --- prompts --------------------------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ from apportion.results.attribution import Attribution
 from apportion.results.comparison import ResultComparison
 from apportion.results.context_reliance import ContextReliance
 from apportion.runs.run import Past
+from apportion.scoring.writer import SAMPLING
 
 __all__ = ["check_one_game", "checked_results", "share_scores"]
 
@@ -79,5 +80,10 @@ _ONE_GAME: Mapping[str, Callable[[Request], object]] = {
     "the tokens of their prompt": lambda request: request.renderer.full(),
     "what replaces absent features": lambda request: [feature.baseline for feature in request.adapter.features],
     "what is left without features (perhaps the baselines that the seed draws)": _without_features,
+    "the number of texts after each prompt": lambda request: request.samples,
+    "the options of their texts": lambda request: dict(request.generation) if request.samples else None,
+    "the seed of their texts": lambda request: (
+        request.seed if request.samples and request.generation.get(SAMPLING, False) else None
+    ),
 }
 """What decides the value of every coalition."""

@@ -15,7 +15,7 @@ from apportion.rendering.token_texts import added_text, control_ids
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["Writer", "check_writes", "generated_ids", "room_after", "text_key"]
+__all__ = ["SAMPLING", "Writer", "check_writes", "generated_ids", "room_after", "text_key"]
 
 SAMPLING = "do_sample"
 """Option of the generation without which texts are greedy."""

@@ -99,7 +99,7 @@ class EmbeddingSimilarity:
 
 
 def imported(name: str, given: Callable[..., Any] | str) -> Callable[..., Any]:
-    """A function that was given as such, or as its place ``"module:name"``, which may be a file in the working directory.
+    """A function that was given as such, or as its place ``"module:name"``, perhaps in the working directory.
 
     Raises:
         InputError: there is no function there.
