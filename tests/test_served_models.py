@@ -591,7 +591,7 @@ def test_no_more_is_spent_than_allowed(server: CompletionsServer) -> None:
 # --- keys -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("given", ["variable", "own variable", "file"])
+@pytest.mark.parametrize("given", ["variable", "own variable", "file", "chat"])
 def test_a_key_is_sent_and_never_shown(
     session: ap.Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, given: str
 ) -> None:
@@ -600,14 +600,15 @@ def test_a_key_is_sent_and_never_shown(
         (tmp_path / "secret").write_text(f"{KEY}\n", encoding="utf-8")
         options["key_file"] = str(tmp_path / "secret")
     else:
-        name = "APPORTION_API_KEY" if given == "variable" else "MY_KEY"
+        name = "MY_KEY" if given == "own variable" else "APPORTION_API_KEY"
         monkeypatch.setenv(name, KEY)
-        options |= {} if given == "variable" else {"key_variable": name}
+        options |= {"key_variable": name} if given == "own variable" else {}
     left = tmp_path / "left"
     left.mkdir()
     caplog.set_level(logging.DEBUG)
     said: list[str] = []
-    with CompletionsServer(session, session.tokenizer, key=KEY) as server:
+    engine, call = ("chat", {"target_fn": "chrf"}) if given == "chat" else ("vllm", {})
+    with CompletionsServer(session, session.tokenizer, key=KEY, engine=engine) as server:
         with ap.Explainer(
             server.address,
             tokenizer=tiny.tokenizer(),
@@ -617,12 +618,12 @@ def test_a_key_is_sent_and_never_shown(
             run_log=left / "log.jsonl",
             progress=False,
         ) as explainer:
-            explainer.attribute(PROMPT, TARGET, method="ablation").save(left / "result.json")
+            explainer.attribute(PROMPT, TARGET, method="ablation", **call).save(left / "result.json")
             said += [repr(explainer), repr(explainer.session), repr(vars(explainer.session.client))]
             # A server that quotes the key in its error, as OpenAI's does.
             server.fail(Fault(403, json.dumps({"error": {"message": f"Incorrect API key: {KEY}"}})), -1)
             with pytest.raises(ap.ServerError, match="refuses the key") as caught:
-                explainer.attribute(PROMPT, TARGET + " eight", method="ablation")
+                explainer.attribute(PROMPT + " nine", TARGET + " eight", method="ablation", **call)
             error: BaseException | None = caught.value
             while error is not None:
                 said.append(f"{error!r} {error.args}")

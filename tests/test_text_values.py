@@ -212,16 +212,24 @@ def test_greedy_texts_that_differ_are_sampled() -> None:
     count = iter(range(1000))
 
     def fickle(prompt: str, content: Mapping[str, Any]) -> str:
-        return f"{knows(prompt, content)} {next(count) % 3}"
+        return "x" * (1 + next(count) % 3)
 
-    with CompletionsServer(None, engine="chat", writes=fickle) as server, explain(server) as explainer:
+    call: dict[str, Any] = {
+        "method": "ablation",
+        "target_fn": ap.TextValue(lambda texts, target: list(map(len, texts))),
+    }
+    with CompletionsServer(None, engine="chat", writes=fickle) as server, explain(server, lanes=1) as explainer:
         before = len(server.received)
-        result = explainer.attribute(QUESTION, "0", method="ablation", samples=3, target_fn="chrf")
-    assert len(asked(server, before)) == 3 * 8 and result.provenance.samples == 3
-    assert result.std_error is not None and (result.std_error > 0).all()
-    notes = " ".join(result.provenance.notes)
-    assert "3 of 3 after the full prompt were different" in notes
-    assert "greedy texts differ from time to time" in notes
+        result = explainer.attribute(QUESTION, "x", samples=3, **call)
+        assert len(asked(server, before)) == 3 * 8 and result.provenance.samples == 3
+        one = explainer.attribute(QUESTION, **call)
+    # The three are 1, 2 and 3 in some order: each mean has a variance of 1/3, and each difference of two of them 2/3.
+    assert result.std_error is not None
+    np.testing.assert_allclose(result.std_error, np.sqrt(2 / 3), rtol=0.3)
+    assert "greedy texts differ from time to time" in " ".join(result.provenance.notes)
+    # No text is compared with itself.
+    assert "one for each prompt does not show their noise" in " ".join(one.provenance.notes)
+    assert one.provenance.evaluations == 8 and len(asked(server, before)) == 3 * 8 + 9
 
 
 @pytest.mark.parametrize(("method", "budget"), [("shapley", None), ("ablation", None), ("kernel_shap", 12)])
@@ -475,9 +483,14 @@ def test_marks_of_messages_in_contents_are_refused(chat: CompletionsServer) -> N
     assert {"role": "user", "content": "Say ⟦user⟧ now"} in [content["messages"][0] for content in asked(chat, before)]
 
 
-def test_text_behind_a_message_is_not_lost(chat: CompletionsServer) -> None:
-    with explain(chat) as explainer, pytest.raises(ap.InputError, match="text behind a message"):
-        explainer.attribute("⟦user⟧hi⟦end⟧ more", "x", method="ablation", target_fn="chrf")
+def test_a_plain_text_that_begins_like_a_message_is_a_text(chat: CompletionsServer) -> None:
+    with explain(chat) as explainer:
+        before = len(chat.received)
+        explainer.attribute("⟦user⟧ hi ⟦end⟧ more", "x", method="ablation", target_fn="chrf")
+        explainer.attribute(ap.Text("⟦text⟧ ⟦assistant⟧"), "x", method="ablation", target_fn="chrf")
+    sent = [content["messages"] for content in asked(chat, before)]
+    for text in ("⟦user⟧ hi ⟦end⟧ more", "⟦text⟧ ⟦assistant⟧", "⟦assistant⟧"):
+        assert [{"role": "user", "content": text}] in sent
 
 
 def test_a_part_of_a_character_is_no_feature(chat: CompletionsServer) -> None:

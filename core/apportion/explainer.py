@@ -17,7 +17,7 @@ from apportion.results.attribution import Attribution
 from apportion.results.comparison import ResultComparison
 from apportion.results.evaluation import compare
 from apportion.results.recipe import target_of
-from apportion.runs.again import recipe_in, require_method
+from apportion.runs.again import recipe_in, require_method, require_texts
 from apportion.runs.changed_request import larger_request, rescored_request
 from apportion.runs.concurrent import attributions
 from apportion.runs.context_prompt import TEMPLATE, ContextOf
@@ -324,9 +324,10 @@ class Explainer(Opened):
         Raises:
             InputError: the result holds no texts, the function reads none, or as in ``refine``.
         """
+        require_texts(result)
         stages = self._stages
         with stages.run() as run:
-            past = stages.earlier(run, result)
+            past = stages.earlier(run, result, rescored_by=(target_fn, target_options or {}))
             require_method(result, past.request)
             run.request = rescored_request(stages.resolver, past.request, run.id, target_fn, target_options, target)
             run.archive = past.archive.copy()
@@ -398,8 +399,7 @@ class Explainer(Opened):
             chosen = chosen_metrics(self.plugins["metrics"], metrics, options or {})
             seed = checked_seed(seed)
             check_one_game(pasts)
-            run.go_on_from(pasts[0])
-            run.memory = pasts[0].memory if alone else stages.shared(results, pasts)
+            run.go_on_from(pasts[0] if alone else stages.shared(results, pasts))
             run.request = replace(pasts[0].request, id=run.id, budget=None)
             game = stages.game(run, stages.batches())
             how: dict[str, Any] = {"seed": seed, "random_orders": random_orders, "all_by_chance": not alone}

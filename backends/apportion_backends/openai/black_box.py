@@ -19,6 +19,8 @@ CHAT, COMPLETIONS = "chat", "completions"
 APIS = (CHAT, COMPLETIONS)
 
 PROBE_TOKENS = 16
+ENDED = ("stop", "eos", "eos_token", "end_turn", "tool_calls", "function_call")
+"""Values of ``finish_reason`` of a text that the model ended itself."""
 PATHS: Mapping[str, str] = {CHAT: "/chat/completions", COMPLETIONS: "/completions"}
 
 
@@ -141,10 +143,13 @@ def text_by(client: Client, way: Way, content: Mapping[str, object], *, trial: b
     text = choice.get("text") if way.api == COMPLETIONS else _of_message(choice.get("message"))
     if not isinstance(text, str):
         raise BadAnswerError(f"a choice without a text: {json.dumps(choice)[:100]}")
-    if not text and choice.get("finish_reason") == "length":
+    reason = choice.get("finish_reason")
+    if not text and reason == "length":
         raise BadAnswerError(
             "an empty text, because the limit of tokens was spent before it began, as by thoughts; raise max_new_tokens"
         )
+    if not text and reason not in (None, *ENDED):
+        raise BadAnswerError(f"an empty text, with the finish_reason {str(reason)!r}; nothing says what it would be")
     return text
 
 
@@ -157,8 +162,12 @@ def _of_message(message: Any) -> str | None:
         content = "".join(str(part.get("text", "")) for part in content if isinstance(part, Mapping))
     parts = [content] if isinstance(content, str) and content else []
     if isinstance(calls, list) and calls:
-        named = [call.get("function") for call in calls if isinstance(call, Mapping)]
+        named = [call["function"] for call in calls if isinstance(call, Mapping) and call.get("function")]
+        if len(named) < len(calls):
+            return None
         parts.append(json.dumps(named[0] if len(named) == 1 else named, ensure_ascii=False))
+    if isinstance(message.get("function_call"), Mapping):  # before there were tools
+        parts.append(json.dumps(message["function_call"], ensure_ascii=False))
     if not parts and isinstance(message.get("refusal"), str):
         parts.append(str(message["refusal"]))
     return "\n".join(parts)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Asked", "asked_of", "message_tokenizer"]
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
-TOOLS, MESSAGE, END = "⟦tools⟧", "⟦message⟧", "⟦end⟧"
+TEXT, TOOLS, MESSAGE, END = "⟦text⟧", "⟦tools⟧", "⟦message⟧", "⟦end⟧"
 STARTS = (*(f"⟦{role}⟧" for role in ROLES), TOOLS, MESSAGE)
 
 TEMPLATE = (
@@ -58,7 +58,7 @@ def message_tokenizer(*, chats: bool, continues: bool) -> PreTrainedTokenizerBas
         chats: the server takes messages.
         continues: the server continues texts, so that plain ones are not sent as messages.
     """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -67,10 +67,14 @@ def message_tokenizer(*, chats: bool, continues: bool) -> PreTrainedTokenizerBas
     bare.decoder = decoders.ByteLevel()
     found: PreTrainedTokenizerBase = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=bare,
-        bos_token="⟦user⟧",
+        bos_token=TEXT,
         eos_token=END,
-        additional_special_tokens=[mark for mark in STARTS if mark != "⟦user⟧"],
+        additional_special_tokens=[*STARTS],
         clean_up_tokenization_spaces=False,
+    )
+    # A plain text begins with a mark, as with the start token of a model; what the chat template writes does not.
+    found.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{TEXT} $A", special_tokens=[(TEXT, found.bos_token_id)]
     )
     found.chat_template = TEMPLATE if chats else None
     found.frames_texts = not continues  # read by the core: then a plain text needs no chat template
@@ -83,13 +87,13 @@ def asked_of(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> Asked:
     Raises:
         InputError: the ids end within a character, or the message that they begin with is damaged.
     """
+    if ids and ids[0] == tokenizer.bos_token_id:
+        return Asked(text=_decoded(tokenizer, ids[1:]))
     text = _decoded(tokenizer, ids)
     starts = {tokenizer.get_added_vocab()[mark]: mark for mark in STARTS}
     end = tokenizer.eos_token_id
     if not ids or ids[0] not in starts:
         return Asked(text=text)
-    if [*ids] == [tokenizer.bos_token_id]:
-        return Asked()  # a prompt without any text
     messages: list[Mapping[str, Any]] = []
     tools: tuple[Any, ...] = ()
     parts = _parts(ids, starts)

@@ -96,6 +96,11 @@ class TextServerSession:
         return self.client.meter.tokens
 
     @property
+    def steady_texts(self) -> bool:
+        """True if a greedy text is the same each time, as far as was seen when the session was opened."""
+        return self._box.probe is not None
+
+    @property
     def pace(self) -> float:
         """Seconds for each token that the server read so far."""
         return self.client.meter.pace

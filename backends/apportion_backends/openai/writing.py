@@ -164,6 +164,9 @@ def generation_options(options: Mapping[str, object]) -> tuple[int, dict[str, ob
             raise InputError(f"generate= has {name}={shown(value)}; it must be a number above 0.")
     count = whole_number("max_new_tokens", options.get("max_new_tokens", NEW_TOKENS), least=1)
     if not true_or_false("do_sample", options.get("do_sample", False)):
+        for name in ("temperature", "top_p"):
+            if name in options:
+                raise InputError(f"generate= has {name}={shown(options[name])}, which needs 'do_sample': True.")
         return count, None
     chosen = {name: options[name] for name in ("temperature", "top_p") if name in options}
     return count, {"temperature": 1.0, **chosen}

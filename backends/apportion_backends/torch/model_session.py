@@ -121,6 +121,12 @@ class ModelSession(ABC):
         """The tokens with which the model ends a generation; empty if its configuration names none."""
         return end_ids(self.model)
 
+    @property
+    def writing_state(self) -> str:
+        """The model's generation configuration, parts of which decide what it writes."""
+        config = self.model.generation_config
+        return "" if config is None else str(config.to_json_string(use_diff=True, ignore_metadata=True))
+
     def modules(self) -> Mapping[str, nn.Module]:
         """All modules of the model, by name."""
         return named_modules(self.model)

@@ -54,6 +54,8 @@ class Provenance:
             ``label``.
         step_evaluations: evaluations, cached ones included, that were made for step scores alone; the budget does not
             limit them.
+        likeness: scores of a fixed row (``log_probs``), by which a model is known again that nobody can hash, such as
+            one behind a server, and the largest difference that it may show (``tolerance``); empty for others.
         samples: number of texts that the model wrote after each prompt, for target functions that read texts; else 0.
     """
 
@@ -88,6 +90,7 @@ class Provenance:
     step_evaluations: int = 0
     encoded_media: int = 0
     samples: int = 0
+    likeness: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def method_evaluations(self) -> int:

@@ -162,6 +162,7 @@ def _of_texts(result: Any) -> Columns:
     names, everything = result.feature_names, range(len(result.features))
     return {
         "absent": [[names[i] for i in everything if i not in one["present"]] for one, _, _ in rows],
+        "prompt": [one["prompt"] for one, _, _ in rows],
         "text": [text for _, text, _ in rows],
         "value": np.array([value for _, _, value in rows], dtype=np.float64),
     }

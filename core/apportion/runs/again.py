@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from apportion.errors import InputError, listing, shown
 from apportion.game.game import Game
 from apportion.protocols.backend import Capability
+from apportion.protocols.likeness import Likeness, differ
 from apportion.protocols.methods import Estimate
 from apportion.rendering.chat_hint import chat_hint
 from apportion.results.attribution import Attribution
@@ -17,10 +18,19 @@ from apportion.results.recipe import METHOD, PROMPT, TARGET_FN, Recipe, decoded_
 
 if TYPE_CHECKING:
     from apportion.hooks.registry import Registry
+    from apportion.protocols.backend import Session
     from apportion.protocols.request import Request
     from apportion.runs.resolver import Resolver
 
-__all__ = ["UnsavedMethod", "check_same_model", "recipe_in", "request_again", "require_method"]
+__all__ = [
+    "UnsavedMethod",
+    "check_same_model",
+    "may_be_mixed",
+    "recipe_in",
+    "request_again",
+    "require_method",
+    "require_texts",
+]
 
 DECISIVE = ("apportion", "torch", "transformers", "tokenizers")
 """Packages whose versions decide scores and random draws."""
@@ -67,13 +77,13 @@ def recipe_in(result: Attribution) -> Recipe:
     return result.recipe
 
 
-def check_same_model(result: Attribution, model: str, fingerprint: str, versions: Mapping[str, str]) -> None:
+def check_same_model(result: Attribution, session: Session, fingerprint: str, versions: Mapping[str, str]) -> None:
     """Refuse a result of another model, or of other versions of what decides its scores.
 
     Args:
         result: the result.
-        model: name of the explainer's model.
-        fingerprint: of that model.
+        session: the explainer's session.
+        fingerprint: of its model.
         versions: of the packages in this process.
 
     Raises:
@@ -83,8 +93,16 @@ def check_same_model(result: Attribution, model: str, fingerprint: str, versions
     if made.fingerprint != fingerprint:
         raise InputError(
             f"The result was made with another model, {made.model or 'unnamed'} (fingerprint {made.fingerprint}); this "
-            f"is {model} ({fingerprint}). Open that model, or run attribute() again."
+            f"is {session.info.model} ({fingerprint}). Open that model, or run attribute() again."
         )
+    likeness: Likeness | None = getattr(session, "likeness", None)
+    if likeness is not None and made.likeness:
+        tolerance = max(likeness.tolerance, made.likeness["tolerance"])
+        if differ(likeness.log_probs, made.likeness["log_probs"], tolerance):
+            raise InputError(
+                f"The result was made with other weights than those that {session.info.device} has now under the name "
+                f"{session.info.model!r}. Run attribute() again."
+            )
     others = [
         f"{name} {made.versions[name]}, and this is {versions[name]}"
         for name in DECISIVE
@@ -97,6 +115,27 @@ def check_same_model(result: Attribution, model: str, fingerprint: str, versions
         )
 
 
+def require_texts(result: Attribution) -> None:
+    """Refuse a result that holds no texts.
+
+    Raises:
+        InputError: its target function reads none, or it is no result.
+    """
+    recipe_in(result)
+    if not result.provenance.samples:
+        raise InputError(
+            f"The target function {result.provenance.target_fn!r} reads no texts. Give a result of one that does, such "
+            "as 'chrf'."
+        )
+
+
+def may_be_mixed(result: Attribution, session: Session) -> bool:
+    """True if the texts of a result from a file may be used beside new ones: the model is known to be the same."""
+    if getattr(session, "likeness", None) is not None:
+        return bool(result.provenance.likeness)
+    return bool(getattr(session, "steady_texts", True))
+
+
 def require_method(result: Attribution, request: Request) -> None:
     """Refuse to continue a run whose method was not saved.
 
@@ -107,7 +146,13 @@ def require_method(result: Attribution, request: Request) -> None:
         recipe_in(result).require(METHOD)
 
 
-def request_again(result: Attribution, request_id: str, resolver: Resolver, inputs: Registry) -> Request:
+def request_again(
+    result: Attribution,
+    request_id: str,
+    resolver: Resolver,
+    inputs: Registry,
+    rescored_by: tuple[object, object] | None = None,
+) -> Request:
     """Make the request of a result again, with exactly its prompt and target.
 
     Args:
@@ -115,12 +160,13 @@ def request_again(result: Attribution, request_id: str, resolver: Resolver, inpu
         request_id: id of the new run.
         resolver: resolves names.
         inputs: types of prompts.
+        rescored_by: another target function and its options, in place of the saved ones.
 
     Raises:
         InputError: the arguments were not saved, or they now describe another prompt.
     """
     recipe = recipe_in(result)
-    recipe.require(PROMPT, TARGET_FN)
+    recipe.require(PROMPT, *(() if rescored_by else (TARGET_FN,)))
     saved = METHOD not in recipe.missing
     target = target_of(recipe.target)
     contrast = None if recipe.contrast is None else target_of(recipe.contrast)
@@ -128,8 +174,8 @@ def request_again(result: Attribution, request_id: str, resolver: Resolver, inpu
         "prompt": prompt_of(recipe, inputs),
         "target": list(target.ids),
         "contrast": None if contrast is None else list(contrast.ids),
-        "target_fn": recipe.target_fn,
-        "target_options": decoded_options(recipe.target_options),
+        "target_fn": rescored_by[0] if rescored_by else recipe.target_fn,
+        "target_options": rescored_by[1] if rescored_by else decoded_options(recipe.target_options),
         "method": recipe.method if saved else UnsavedMethod(result.estimand),
         "budget": result.provenance.budget,
         "until": result.provenance.until,

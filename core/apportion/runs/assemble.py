@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from apportion.game.game import Game
     from apportion.hooks.manager import Plugins
     from apportion.protocols.backend import SessionInfo
+    from apportion.protocols.likeness import Likeness
     from apportion.protocols.request import Request
     from apportion.runs.step_record import StepRecord
     from apportion.scoring.scorer import Tally
@@ -37,6 +38,7 @@ def assemble(
     tally: Tally,
     steps: StepRecord,
     info: SessionInfo,
+    likeness: Likeness | None,
     fingerprint: str,
     plugins: Plugins,
     notes: tuple[str, ...],
@@ -53,6 +55,7 @@ def assemble(
         tally: cost of the run, without its step scores.
         steps: step scores, with their own cost.
         info: the session that the run used.
+        likeness: scores by which the model is known again, if nobody can hash it.
         fingerprint: fingerprint of the model.
         plugins: plugins for ``Attribution.plot``.
         notes: notes on the choice of the backend.
@@ -65,7 +68,7 @@ def assemble(
     replicates = None if estimate.replicates is None else _array(estimate.replicates)
     full = _known(game, present=True)
     agreement = top_agreement(values[:, 0], None if errors is None else errors[:, 0], replicates)
-    provenance = _provenance(request, estimate, game, tally, steps, info)
+    provenance = _provenance(request, estimate, game, tally, steps, info, likeness)
     provenance = replace(
         provenance,
         seconds=round(seconds, 3),
@@ -97,7 +100,13 @@ def assemble(
 
 
 def _provenance(
-    request: Request, estimate: Estimate, game: Game, tally: Tally, steps: StepRecord, info: SessionInfo
+    request: Request,
+    estimate: Estimate,
+    game: Game,
+    tally: Tally,
+    steps: StepRecord,
+    info: SessionInfo,
+    likeness: Likeness | None,
 ) -> Provenance:
     """The arguments of a run, its cost, and the session that it used."""
     score_unit = unit_of(request.target_fn, request.target_fn_name)
@@ -107,6 +116,7 @@ def _provenance(
         options=plain_options(request.all_options),
         generation=dict(request.generation) if request.target.generated or request.samples else None,
         samples=request.samples,
+        likeness={} if likeness is None else {"log_probs": [*likeness.log_probs], "tolerance": likeness.tolerance},
         target_fn=request.target_fn_name,
         target_label=str(getattr(request.target_fn, "label", "")),
         target_rise=str(getattr(request.target_fn, "rise", "")),

@@ -83,15 +83,11 @@ def rescored_request(
         target: another text to compare with; ``None`` for the same.
 
     Raises:
-        InputError: one of the functions reads no texts, or the target is not a text.
+        InputError: the function reads no texts, or the target is not a text.
     """
     name, function, _ = resolver.functions(target_fn, target_options, None, None)
-    if not request.samples or function.needs is not Needs.TEXT:
-        which = request.target_fn_name if not request.samples else name
-        raise InputError(
-            f"The target function {which!r} reads no texts. Give a result of one that does, such as 'chrf', and "
-            "another of these."
-        )
+    if function.needs is not Needs.TEXT:
+        raise InputError(f"The target function {name!r} reads no texts. Choose one that does, such as 'chrf'.")
     compared = request.target
     if target is not None:
         given = resolver.targets.checked("target", target)

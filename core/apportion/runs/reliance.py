@@ -23,7 +23,7 @@ from apportion.protocols.backend import WHITE_BOX, Session
 from apportion.protocols.inside import EmbeddedBatch, InsideSession
 from apportion.protocols.methods import Estimate
 from apportion.protocols.request import Request
-from apportion.protocols.targets import EMPTY, Target, TargetFunction
+from apportion.protocols.targets import EMPTY, Needs, Target, TargetFunction
 from apportion.rendering.token_texts import token_texts
 from apportion.results.context_reliance import ContextReliance
 from apportion.results.finding import finding
@@ -177,7 +177,10 @@ def _resolved(stages: Stages, run: Run, plugins: Plugins, session: Session, ques
         if given.get(name) is not None:
             raise InputError(f"{name}= has no place in context_reliance: {why}.")
     options = given.get("target_options") or {}
-    cues = CueFunction(*made_target_function(targets, given.get("target_fn", TARGET_FN), options))
+    named, function = made_target_function(targets, given.get("target_fn", TARGET_FN), options)
+    if function.needs is Needs.TEXT:
+        raise InputError(f"The target function {named!r} reads whole texts, and cues are found for tokens.")
+    cues = CueFunction(named, function)
     check_scores(session, cues.name, cues)
     without = question.where.without()
     name, metric = _metric(targets, question.metric, question.metric_options, EMPTY if without is None else without)

@@ -24,7 +24,7 @@ from apportion.protocols.progress import ProgressEvent, Report
 from apportion.protocols.row import ModelInput
 from apportion.protocols.targets import Needs, TargetFunction
 from apportion.results.provenance import versions
-from apportion.runs.again import check_same_model, recipe_in, request_again
+from apportion.runs.again import check_same_model, may_be_mixed, recipe_in, request_again
 from apportion.runs.assemble import assemble
 from apportion.runs.readings import Readings
 from apportion.runs.resolver import Draft, Resolver
@@ -40,6 +40,8 @@ from apportion.runs.white_box import WhiteBox
 from apportion.scoring.batches import Batches
 from apportion.scoring.readout import Readout
 from apportion.scoring.scorer import Scorer, Tally
+from apportion.scoring.text_source import Archive
+from apportion.scoring.writer import identity_of_texts
 
 if TYPE_CHECKING:
     from apportion.hooks.manager import Plugins
@@ -139,10 +141,10 @@ class Stages:
     def begin(self, run: Run) -> None:
         """Notify observers before the run."""
         # Taken now, because nothing should fail after everything has been scored.
-        run.fingerprint = self._fingerprint()
+        run.fingerprint = self._fingerprint(run.resolved.samples)
         self._plugins.call("apportion_before_run", request=run.resolved)
 
-    def earlier(self, run: Run, result: Attribution) -> Past:
+    def earlier(self, run: Run, result: Attribution, *, rescored_by: tuple[object, object] | None = None) -> Past:
         """Return the run that made a result, to continue from its scores.
 
         For a result that was read from a file, copied, or made by another explainer, its request is made again. Its
@@ -151,6 +153,7 @@ class Stages:
         Args:
             run: the run that continues.
             result: the result.
+            rescored_by: a target function and its options, in place of those of the result, if only its texts count.
 
         Raises:
             InputError: the model has changed since, or is another one, or the request cannot be made again.
@@ -158,32 +161,32 @@ class Stages:
         recipe = recipe_in(result)
         past = self.past.of(result)
         if past is None:
-            check_same_model(result, self._session.info.model, self._fingerprint(), self._versions)
-            request = request_again(result, run.id, self.resolver, self._plugins["inputs"])
+            check_same_model(result, self._session, self._fingerprint(result.provenance.samples), self._versions)
+            request = request_again(result, run.id, self.resolver, self._plugins["inputs"], rescored_by)
+            known = rescored_by is not None or may_be_mixed(result, self._session)
             past = Past(
                 request,
                 Tally(notes=[*recipe.notes]),
                 Memory(),
                 0.0,
                 steps=StepRecord.of_result(result),
-                archive=archive_of(result),
+                archive=archive_of(result) if known else Archive(),
             )
-            self.past.keep(result, past)
-        elif self._fingerprint() != result.provenance.fingerprint:
+            if rescored_by is None:
+                self.past.keep(result, past)
+        elif self._fingerprint(result.provenance.samples) != result.provenance.fingerprint:
             raise InputError(
                 "The model has changed since this result was made, so its scores are those of another model. Run "
                 "attribute() again."
             )
         return past
 
-    def shared(self, results: Sequence[Attribution], pasts: Sequence[Past]) -> Memory:
+    def shared(self, results: Sequence[Attribution], pasts: Sequence[Past]) -> Past:
         """Make one memory of the runs of several results of one game, which all of them have from now on."""
-        memory = share_scores(pasts)
-        for past in pasts[1:]:
-            pasts[0].archive.add(past.archive)
+        memory, archive, values = share_scores(pasts)
         for result, past in zip(results, pasts, strict=True):
-            self.past.keep(result, replace(past, memory=memory))
-        return memory
+            self.past.keep(result, replace(past, memory=memory, archive=archive, text_values=values))
+        return replace(pasts[0], memory=memory, archive=archive, text_values=values)
 
     def readings(self, run: Run, batches: Batches, ask: Ask | None = None) -> Readings:
         """Make a reader of single prompts, each followed by the target of a run; it counts apart from the run.
@@ -303,8 +306,10 @@ class Stages:
     def finish(self, run: Run, estimate: Estimate, game: Game) -> Attribution:
         """Assemble the result, and pass it to observers."""
         request, seconds = run.resolved, run.before + run.seconds
-        texts = texts_of(run, game) if request.samples else []
-        run.tally.notes += notes_on(texts, request)
+        texts: list[dict[str, Any]] = []
+        if request.samples:
+            texts = texts_of(run, game)
+            run.tally.notes += [note for note in notes_on(texts, request) if note not in run.tally.notes]
         attribution = assemble(
             request,
             estimate,
@@ -312,6 +317,7 @@ class Stages:
             tally=run.tally,
             steps=run.steps,
             info=self._session.info,
+            likeness=getattr(self._session, "likeness", None),
             fingerprint=run.fingerprint,
             plugins=self._plugins,
             notes=self._notes,
@@ -363,13 +369,14 @@ class Stages:
             tally=run.tally,
         )
 
-    def _fingerprint(self) -> str:
+    def _fingerprint(self, samples: int) -> str:
+        """The model's fingerprint; with that of how it writes, if texts are written."""
         found: object = self._session.fingerprint()
         if not isinstance(found, str):
             raise PluginError(
                 f"The fingerprint() of the backend {self._session.info.backend!r} returned {found!r:.40}, not a string."
             )
-        return found
+        return f"{found}-{identity_of_texts(self._session)[:8]}" if samples else found
 
     def _inside(self, request: Request, scorer: Scorer, put: Ask) -> Any:
         """A function that gives the game access to the model's internals; ``None`` if the session does not allow it."""

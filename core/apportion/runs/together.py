@@ -13,6 +13,7 @@ from apportion.results.attribution import Attribution
 from apportion.results.comparison import ResultComparison
 from apportion.results.context_reliance import ContextReliance
 from apportion.runs.run import Past
+from apportion.scoring.text_source import Archive
 from apportion.scoring.writer import SAMPLING
 
 __all__ = ["check_one_game", "checked_results", "share_scores"]
@@ -55,13 +56,15 @@ def check_one_game(pasts: Sequence[Past]) -> None:
             )
 
 
-def share_scores(pasts: Sequence[Past]) -> Memory:
-    """A memory with the scores of all runs of one game."""
-    shared = Memory()
+def share_scores(pasts: Sequence[Past]) -> tuple[Memory, Archive, dict[str, float]]:
+    """The scores of all runs of one game; and the texts that the model wrote in them, with their values."""
+    shared, archive, values = Memory(), Archive(), dict[str, float]()
     for past in pasts:
         shared.rendered.update(past.memory.rendered)
         shared.scored.update(past.memory.scored)
-    return shared
+        archive.add(past.archive)
+        values |= past.text_values
+    return shared, archive, values
 
 
 def _without_features(request: Request) -> object:

@@ -70,12 +70,10 @@ def with_noise(estimate: Estimate, *, known: bool = True) -> Estimate:
     values, errors = estimate.values.double(), estimate.std_error
     away = values[:, 1:] - values[:, :1]
     noise = away.square().mean(1)
-    own = torch.zeros_like(noise) if errors is None else errors[:, 0].double().square()
-    seen = torch.zeros_like(noise) if errors is None else errors[:, 1:].double().square().mean(1) - own
     notes = [UNSEEN] if bool((noise == 0).any()) else []
     if tables := [name for name in TABLES if name in estimate.extras]:
         notes.append(f"the noise of texts is in the errors of single features, and not in those of the {tables[0]}")
-    variance = torch.maximum(own, (own - seen.clamp(min=0)).clamp(min=0) + noise)
+    variance = noise if errors is None else noise + _without_noise(errors.double().square())
     return replace(
         estimate,
         values=estimate.values[:, :1],
@@ -85,6 +83,21 @@ def with_noise(estimate: Estimate, *, known: bool = True) -> Estimate:
         # Replicates of sampled coalitions hold another part of the noise; without them, errors count as normal.
         replicates=values[:, 1:].T.contiguous() if errors is None else None,
     )
+
+
+def _without_noise(squares: Float[Tensor, "F K"]) -> Float[Tensor, " F"]:
+    """The squared errors of a method without the noise that they contain.
+
+    The share of noise is that of all features together, because single ones are as uncertain as their errors.
+
+    Args:
+        squares: squared errors of the means, and of their replicates, which contain the noise twice.
+    """
+    own = squares[:, 0]
+    noise = squares[:, 1:].mean(1) - own
+    whole = own.nansum()
+    share = (1 - noise.nansum() / whole).clamp(0, 1) if whole > 0 else 0.0
+    return own * share
 
 
 def _of_means(extras: Mapping[str, Any]) -> dict[str, Any]:

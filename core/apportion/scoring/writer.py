@@ -15,7 +15,7 @@ from apportion.rendering.token_texts import added_text, control_ids
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["SAMPLING", "Writer", "check_writes", "generated_ids", "room_after", "text_key"]
+__all__ = ["SAMPLING", "Writer", "check_writes", "generated_ids", "identity_of_texts", "room_after", "text_key"]
 
 SAMPLING = "do_sample"
 """Option of the generation without which texts are greedy."""
@@ -38,8 +38,8 @@ class Writer:
 
     @property
     def sampled(self) -> bool:
-        """True if texts are drawn at random."""
-        return bool(self.options.get(SAMPLING, False))
+        """True if texts are drawn at random, by the options or because the session never repeats itself."""
+        return bool(self.options.get(SAMPLING, False)) or not getattr(self.session, "steady_texts", True)
 
     def seed_of(self, prompt: ModelInput, sample: int) -> int:
         """The seed of a sampled text: another one for each prompt, so that the noise of any two is independent."""
@@ -72,6 +72,20 @@ def text_key(prompt: ModelInput) -> str:
     """A hash of a prompt and its media, in hexadecimal."""
     content = repr((prompt.ids, tuple((media.kind, media.digest) for media in prompt.media)))
     return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+
+
+def identity_of_texts(session: Session) -> str:
+    """A hash of what decides texts beside the model's scores: how it generates by itself, and its tokenizer."""
+    tokenizer = _tokenizer_of_targets(session)
+    fast = getattr(tokenizer, "backend_tokenizer", None)
+    words = fast.to_str() if fast is not None else repr(sorted(getattr(tokenizer, "get_vocab", dict)().items()))
+    parts = (
+        getattr(session, "writing_state", ""),
+        f"{type(tokenizer).__module__}.{type(tokenizer).__qualname__}",
+        sorted(control_ids(tokenizer)),
+        words,
+    )
+    return hashlib.blake2b(repr(parts).encode("utf-8", "backslashreplace"), digest_size=16).hexdigest()
 
 
 def check_writes(session: Session) -> None:

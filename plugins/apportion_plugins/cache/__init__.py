@@ -34,7 +34,7 @@ FILE_NAME = "evaluations.sqlite3"
 LEAST_BYTES = 64 * 2**10
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Run:
     """State of one run, or of interleaved runs: the session, the scope of their keys, and the store.
 
@@ -45,6 +45,14 @@ class _Run:
     scorers: tuple[tuple[str, str], ...]
     scope: bytes | None
     store: Store
+    _identity: str = ""
+
+    def identity(self, session: Session) -> str:
+        """What decides texts beside scores; found out once."""
+        from apportion.scoring.writer import identity_of_texts
+
+        self._identity = self._identity or identity_of_texts(session)
+        return self._identity
 
 
 class EvaluationCache:
@@ -118,7 +126,8 @@ class EvaluationCache:
         run = self._run(request, session)
         if run.scope is None:
             return None
-        keys = [text_keys(run.scope, request, prompts, sample) for sample in samples]
+        identity = run.identity(session)
+        keys = [text_keys(run.scope, request, identity, prompts, sample) for sample in samples]
         known = run.store.get([key for some in keys for key in some])
         return [[unpack_text(known.get(some[i])) for some in keys] for i in range(len(prompts))]
 
@@ -131,7 +140,7 @@ class EvaluationCache:
 
         run = self._run(request, session)
         if run.scope is not None:
-            (key,) = text_keys(run.scope, request, [prompt], sample)
+            (key,) = text_keys(run.scope, request, run.identity(session), [prompt], sample)
             run.store.put({key: pack_text(str(session.tokenizer.decode(list(prompt.ids))), text)})
 
     # First, so that the file is closed even when another observer fails.

@@ -18,7 +18,7 @@ __all__ = ["pack_text", "text_keys", "unpack_text"]
 SAMPLING = "do_sample"
 
 
-def text_keys(scope: bytes, request: Request, prompts: Sequence[ModelInput], sample: int) -> list[bytes]:
+def text_keys(scope: bytes, request: Request, identity: str, prompts: Sequence[ModelInput], sample: int) -> list[bytes]:
     """The key of the text of one number after each prompt.
 
     Texts depend on the options of the generation, and sampled ones on the seed of the run. Target and target function
@@ -27,12 +27,13 @@ def text_keys(scope: bytes, request: Request, prompts: Sequence[ModelInput], sam
     Args:
         scope: from ``scope_of``.
         request: the run's request.
+        identity: from ``identity_of_texts``.
         prompts: prompts.
         sample: number of the text.
     """
     options = sorted(request.generation.items(), key=lambda option: option[0])
     seed = request.seed if request.generation.get(SAMPLING, False) else None
-    content = repr(("text", options, seed, sample)).encode()
+    content = repr(("text", identity, options, seed, sample)).encode()
     narrowed = hashlib.blake2b(content, digest_size=32, key=scope).digest()
     return row_keys(narrowed, [Row(prompt.ids, (), prompt.media) for prompt in prompts])
 

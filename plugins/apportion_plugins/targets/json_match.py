@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,10 +15,11 @@ from apportion_plugins.targets.texts import TextTarget
 __all__ = ["JSONMatch"]
 
 Path = tuple[object, ...]
+OPENING = re.compile(r"[{\[]")
 
 
 class JSONMatch(TextTarget):
-    """1 if the first JSON object or list in the text equals the one in the target, else 0; for tool calls.
+    """1 if the first JSON object in the text equals the one in the target, else 0; for tool calls. The same for lists.
 
     Order of keys, white space and what surrounds the JSON do not count, nor does whether 1 is written as 1.0. Strings
     that are JSON objects themselves, as the arguments of OpenAI's tool calls are, count as these objects. A text
@@ -43,23 +45,24 @@ class JSONMatch(TextTarget):
         self._only = None if only is None else frozenset(only)
 
     def check(self, target: Target) -> None:
-        """Refuse a target without JSON, or without any key that counts.
+        """Refuse a target without JSON, with broken JSON, or without any key that counts.
 
         Raises:
             InputError: it is one.
         """
-        wanted = first_json(target.text)
-        if wanted is None:
+        wanted = next(_values(target.text), None)
+        if not isinstance(wanted, dict | list):
             raise InputError(f"The target contains no JSON object or list to compare with: {shown(target.text)}.")
         if self._only is not None and not any(True for _ in self._leaves(wanted, ())):
             raise InputError(f"The target has none of the keys only={sorted(self._only)}: {shown(target.text)}.")
 
     def value(self, text: str, wanted: str) -> float:
         """1, 0 or a share."""
-        found = first_json(text)
+        target = next(_values(wanted))
+        found = next((value for value in _values(text) if isinstance(value, type(target))), None)
         if found is None:
             return 0.0
-        ours, theirs = (frozenset(self._leaves(value, ())) for value in (found, first_json(wanted)))
+        ours, theirs = (frozenset(self._leaves(value, ())) for value in (found, target))
         if not ours | theirs:
             return 1.0
         return len(ours & theirs) / len(ours | theirs) if self._partial else float(ours == theirs)
@@ -77,18 +80,37 @@ class JSONMatch(TextTarget):
             yield path, _canonical(value)
 
 
-def first_json(text: str) -> Any:
-    """The first JSON object or list in a text; ``None`` if there is none."""
-    decoder = json.JSONDecoder()
-    for place, character in enumerate(text):
-        if character in "{[":
-            try:
-                return decoder.raw_decode(text, place)[0]
-            except ValueError:
-                continue
-            except RecursionError:  # what begins later is as deep
-                return None
-    return None
+def _values(text: str) -> Iterator[Any]:
+    """The JSON objects and lists in a text, in order; ``None`` for what begins like one and is broken.
+
+    Nothing inside a broken one counts: an inner object of a call that was cut off is not the call.
+    """
+    decoder, place = json.JSONDecoder(), 0
+    while found := OPENING.search(text, place):
+        try:
+            value, place = decoder.raw_decode(text, found.start())
+        except (ValueError, RecursionError):
+            value, place = None, _end_of_broken(text, found.start())
+        yield value
+
+
+def _end_of_broken(text: str, start: int) -> int:
+    """The place after the bracket that closes the one at ``start``; the end of the text if none does."""
+    depth, place, quoted = 0, start, False
+    while place < len(text):
+        character = text[place]
+        if quoted and character == "\\":
+            place += 1
+        elif character == '"':
+            quoted = not quoted
+        elif not quoted and character in "{[":
+            depth += 1
+        elif not quoted and character in "}]":
+            depth -= 1
+            if depth == 0:
+                return place + 1
+        place += 1
+    return len(text)
 
 
 def _unpacked(value: Any) -> Any:

@@ -22,8 +22,9 @@ from apportion.scoring.text_target import TextValue
 __all__ = ["EmbeddingSimilarity", "Judge"]
 
 
-NO_FUNCTION = (
-    "needs a function of texts and a target: target_options={'function': …}, or else target_fn=ap.TextValue(function)"
+NO_FUNCTION = "needs a function of texts and a target, as its option 'function'"
+NO_ENCODER = (
+    "needs an encoder, as its option 'encoder': a model of sentence-transformers, or a function from texts to vectors"
 )
 
 
@@ -73,10 +74,7 @@ class EmbeddingSimilarity:
         self.lacking = ""
         self._encode: Callable[..., Any] = _nothing
         if encoder is None:
-            self.lacking = (
-                "needs an encoder: target_options={'encoder': …} with a model of sentence-transformers, or a function "
-                "from texts to embeddings"
-            )
+            self.lacking = NO_ENCODER
         elif isinstance(encoder, str) and ":" not in encoder:
             self._encode = _sentence_transformer(encoder)
         else:

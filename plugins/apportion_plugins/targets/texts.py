@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import unicodedata
 from typing import Any
 
 import regex
@@ -15,6 +16,10 @@ from apportion.options import true_or_false, whole_number
 from apportion.protocols.targets import Needs, Scores, Target
 
 __all__ = ["BLEU", "ChrF", "ExactMatch", "Regex", "TextTarget"]
+
+
+PUNCTUATION = r"[\p{P}$+<=>^`|~]+"
+"""As in Unicode and in ASCII, where some of it counts as symbols."""
 
 
 class TextTarget:
@@ -39,13 +44,13 @@ class TextTarget:
 
 
 class ExactMatch(TextTarget):
-    """1 if the text is the target, else 0. White space around both does not count.
+    """1 if the text is the target, else 0. White space around both does not count, nor how accents are encoded.
 
     Args:
         ignore_case: upper and lower case are the same.
         ignore_punctuation: leave out punctuation.
-        ignore_articles: leave out the words a, an and the, as the answers of SQuAD are compared (Rajpurkar et al.,
-            2016).
+        ignore_articles: leave out the words a, an and the, and take any white space for a space. With the other two, it
+            is the comparison of SQuAD (Rajpurkar et al., 2016).
     """
 
     unit = "match"
@@ -63,10 +68,12 @@ class ExactMatch(TextTarget):
         return float(self._plain(text) == self._plain(wanted))
 
     def _plain(self, text: str) -> str:
+        text = unicodedata.normalize("NFC", text)
         text = text.casefold() if self._case else text
-        text = regex.sub(r"\p{P}+", "", text) if self._punctuation else text
-        text = regex.sub(r"\b(a|an|the)\b", " ", text, flags=regex.IGNORECASE) if self._articles else text
-        return " ".join(text.split())
+        text = regex.sub(PUNCTUATION, "", text) if self._punctuation else text
+        if not self._articles:
+            return text.strip()
+        return " ".join(regex.sub(r"\b(a|an|the)\b", " ", text, flags=regex.IGNORECASE).split())
 
 
 class Regex(TextTarget):
@@ -85,10 +92,23 @@ class Regex(TextTarget):
     unit = "match"
     label = "match of the pattern"
 
-    def __init__(self, *, pattern: str | None = None, ignore_case: bool = False, whole: bool = False) -> None:
+    def __init__(self, *, pattern: str | int | None = None, ignore_case: bool = False, whole: bool = False) -> None:
         self._flags = regex.IGNORECASE if true_or_false("ignore_case", ignore_case) else 0
         self._whole = true_or_false("whole", whole)
-        self._pattern = None if pattern is None else self._compiled(pattern)
+        # The shell reads digits as a number.
+        given = str(pattern) if type(pattern) is int else pattern
+        self._pattern = None if given is None else self._compiled(given)
+
+    def check(self, target: Target) -> None:
+        """Refuse a target without any text to look for.
+
+        Raises:
+            InputError: it is one, and there is no pattern.
+        """
+        if self._pattern is None and not target.text.strip():
+            raise InputError(
+                "The target is white space, which is nothing to look for. Give a pattern, or another target."
+            )
 
     def value(self, text: str, wanted: str) -> float:
         """1 or 0."""
