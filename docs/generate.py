@@ -47,7 +47,8 @@ def hooks_page() -> str:
         "| each time the method evaluates coalitions | `apportion_lookup` (unless the target function needs logits), "
         'then `apportion_on_progress` (`"score"`, 0 rows done) |\n'
         "| the same, if the target function reads texts | `apportion_lookup_texts`; after each text "
-        "`apportion_text_written` and `apportion_on_progress` |\n"
+        "`apportion_text_written` and `apportion_on_progress`. The first text after the full prompt is written before "
+        "`apportion_before_run`, to try the target function on it |\n"
         "| each batch | `apportion_score`, also if the target function needs logits; then `apportion_on_progress` |\n"
         "| once per run, at its end | `apportion_after_run` on success, "
         '`apportion_on_progress` (`"end"`) always |\n',

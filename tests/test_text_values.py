@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import apportion as ap
 from apportion.testing import tiny
@@ -166,7 +168,7 @@ def test_a_function_of_ones_own(chat: CompletionsServer) -> None:
     )
     np.testing.assert_array_equal(result.values, named.values)
     # Each distinct text is judged once.
-    assert sorted(seen[0]) == ["I do not know.", "It is Paris."] and len(seen) == 2
+    assert seen == [["It is Paris."], ["I do not know."]] * 2
 
 
 @pytest.mark.parametrize(
@@ -177,6 +179,10 @@ def test_a_function_of_ones_own(chat: CompletionsServer) -> None:
         ('{"name": "f", "arguments": {"a": 2}}', 1 / 3),
         ('{"name": "f", "arguments": {"a": true}}', 1 / 3),
         ("f(a=1)", 0.0),
+        ('See [1] and {this}: {"name": "f", "arguments": {"a": 1}}', 1.0),
+        ('{"call": {"name": "f", "arguments": {"a": 1}}', 0.0),
+        ("{'name': 'f', 'arguments': {}}", 0.0),
+        ('[{"name": "f", "arguments": {"a": 1}}]', 0.0),
         ('{"name": "f"', 0.0),
         ("[" * 100_000, 0.0),
     ],
@@ -193,7 +199,7 @@ def test_json_is_compared_by_content(texts: str, value: float) -> None:
         name = there.attribute("a b", target, **call, target_options={"only": ["name"]})
     assert partial.full_value == pytest.approx(value)
     assert whole.full_value == float(value == 1.0)
-    assert name.full_value == float('"f"' in texts and texts.count("}") > 0)
+    assert name.full_value == float(value > 0)
 
 
 # --- samples --------------------------------------------------------------------------------------------------------
@@ -425,6 +431,76 @@ def test_results_of_other_texts_are_not_evaluated_together(other: dict[str, Any]
         assert not asked(server, before), "Their texts are shared."
 
 
+def test_a_run_goes_on_after_an_evaluation_beside_others(chat: CompletionsServer) -> None:
+    with explain(chat) as explainer:
+        first = explainer.attribute(QUESTION, "x", method="shapley", target_fn="chrf")
+        rough = explainer.attribute(QUESTION, "x", method="kernel_shap", target_fn="chrf", budget=20)
+        explainer.evaluate([first, rough], ["lds"], random_orders=0)
+        before = len(chat.received)
+        better = explainer.refine(rough, budget=32)
+        assert not asked(chat, before)
+        fresh = explainer.attribute(QUESTION, "x", method="kernel_shap", target_fn="chrf", budget=32)
+    np.testing.assert_array_equal(better.values, fresh.values)
+
+
+def test_texts_belong_to_the_settings_and_the_tokenizer_that_wrote_them(tmp_path: Path) -> None:
+    call: dict[str, Any] = {"method": "ablation", "target_fn": "chrf", "generate": {"max_new_tokens": 6}}
+    model, tokenizer, path = copy.deepcopy(tiny.model()), copy.deepcopy(tiny.tokenizer()), tmp_path / "c.sqlite3"
+
+    def run() -> ap.Attribution:
+        with ap.Explainer((model, tokenizer), cache=path, progress=False) as explainer:
+            return explainer.attribute(PROMPT, "x", **call)
+
+    before, again = run(), run()
+    assert (again.provenance.evaluations, again.provenance.cached) == (0, 6)
+    token = tokenizer(before.extras["texts"][0]["texts"][0], add_special_tokens=False)["input_ids"][1]
+    model.generation_config.suppress_tokens = [token]
+    after = run()
+    assert (after.provenance.evaluations, after.provenance.cached) == (6, 0)
+    assert after.extras["texts"][0]["texts"] != before.extras["texts"][0]["texts"]
+    with ap.Explainer((model, tokenizer), progress=False) as explainer:
+        loaded = ap.Attribution.load(before.save(tmp_path / "before.json"))
+        with pytest.raises(ap.InputError, match="made with another model"):
+            explainer.rescore(loaded, "exact_match")
+        live = explainer.attribute(PROMPT, "x", **call)
+        model.generation_config.suppress_tokens = None
+        with pytest.raises(ap.InputError, match="The model has changed"):
+            explainer.evaluate(live, ["lds"])
+
+
+def test_texts_of_a_file_are_not_lent_to_other_weights_behind_a_server(session: ap.Session, tmp_path: Path) -> None:
+    model = copy.deepcopy(tiny.model())
+    with torch.no_grad():
+        next(model.parameters()).mul_(1.1)
+    spec = ap.ModelSpec("other", tiny.tokenizer(), objects=model)
+    other = TorchBackend().load(spec, device=None, dtype=None, memory_budget=None)
+    path = tmp_path / "result.json"
+    call: dict[str, Any] = {"method": "kernel_shap", "target_fn": "chrf", "budget": 12}
+    with CompletionsServer(session, session.tokenizer) as server, explain(server) as explainer:
+        explainer.attribute(PROMPT, "x", **call).save(path)
+        before = len(server.received)
+        explainer.rescore(ap.Attribution.load(path), "exact_match")
+        explainer.refine(ap.Attribution.load(path), budget=14)
+        assert len(asked(server, before)) == 2
+    with CompletionsServer(other, other.tokenizer) as server, explain(server) as explainer:
+        for use in (lambda one: explainer.refine(one, budget=20), lambda one: explainer.rescore(one, "exact_match")):
+            with pytest.raises(ap.InputError, match="other weights"):
+                use(ap.Attribution.load(path))
+    other.close()
+
+
+def test_functions_that_no_file_holds_are_replaced(chat: CompletionsServer, tmp_path: Path) -> None:
+    with explain(chat) as explainer:
+        result = explainer.attribute(
+            QUESTION, "x", method="ablation", target_fn=ap.TextValue(lambda texts, _: [1.0] * len(texts))
+        )
+        loaded = ap.Attribution.load(result.save(tmp_path / "result.json"))
+        assert explainer.rescore(loaded, "regex", target_options={"pattern": "Paris"}).full_value == 1.0
+        for target in (None, "{'a': 1}", '{"a": {"b": 1}'):
+            with pytest.raises(ap.InputError, match="no JSON object"):
+                explainer.rescore(result, "json_match", target=target)
+
+
 # --- prompts --------------------------------------------------------------------------------------------------------
 
 
@@ -569,6 +645,7 @@ def _message(**fields: Any) -> Answer:
             _message(content=None, tool_calls=[{"id": "1", "function": {"name": "f", "arguments": '{"a": 1}'}}]),
             '{"name": "f", "arguments": "{\\"a\\": 1}"}',
         ),
+        (_message(content=None, function_call={"name": "f"}), '{"name": "f"}'),
         (_message(content=[{"type": "text", "text": "in "}, {"type": "text", "text": "parts"}]), "in parts"),
         (_message(content=None, refusal="I cannot."), "I cannot."),
         (_message(content=""), ""),
@@ -582,10 +659,35 @@ def test_answers_of_every_form_are_texts(chat: CompletionsServer, alter: Answer,
 
 
 @pytest.mark.parametrize(
+    ("options", "text", "target", "value"),
+    [
+        ({}, " Paris\n", "Paris", 1.0),
+        ({}, "caf\u00e9", "cafe\u0301", 1.0),
+        ({}, "a  b", "a b", 0.0),
+        ({}, "paris.", "Paris", 0.0),
+        ({"ignore_case": True, "ignore_punctuation": True}, "paris $1!", "Paris 1", 1.0),
+        ({"ignore_articles": True}, "The  Louvre", "Louvre", 1.0),
+    ],
+)
+def test_texts_are_equal_up_to_what_is_said(options: dict[str, object], text: str, target: str, value: float) -> None:
+    with (
+        CompletionsServer(None, engine="chat", writes=lambda prompt, content: text) as server,
+        explain(server) as there,
+    ):
+        found = there.attribute("a b", target, method="ablation", target_fn="exact_match", target_options=options)
+    assert found.full_value == value
+
+
+@pytest.mark.parametrize(
     ("alter", "message"),
     [
         (lambda answer: {}, "no choice"),
         (lambda answer: {"choices": [{"message": None}]}, "a choice without a text"),
+        (
+            lambda answer: {"choices": [{"message": {"content": ""}, "finish_reason": "content_filter"}]},
+            "an empty text, with the finish_reason 'content_filter'",
+        ),
+        (lambda answer: {"choices": [{"message": {"tool_calls": [{"id": "1"}]}}]}, "a choice without a text"),
         (
             lambda answer: {"choices": [{"message": {"content": ""}, "finish_reason": "length"}]},
             "the limit of tokens was spent before it began.*raise max_new_tokens",
@@ -653,6 +755,25 @@ def test_another_model_after_an_outage_is_noticed(chat: CompletionsServer) -> No
             explainer.attribute("a b c", "x", method="ablation", target_fn="chrf")
 
 
+def test_estimates_ask_a_server_for_nothing_and_count_all_texts(chat: CompletionsServer) -> None:
+    calls: list[tuple[dict[str, Any], int]] = [
+        ({"target": "x"}, 8),
+        ({}, 8),
+        ({"samples": 4}, 8 + 3),
+        ({"samples": 4, "target": "x"}, 8 + 3),
+        ({"samples": 4, **SAMPLED}, 4 * 8 + 1),
+        ({"samples": 4, "target": "x", **SAMPLED}, 4 * 8),
+    ]
+    with explain(chat) as explainer:
+        for more, texts in calls:
+            call: dict[str, Any] = {"method": "ablation", "target_fn": "chrf", **more}
+            before = len(chat.received)
+            cost = explainer.estimate(QUESTION, **call)
+            assert len(chat.received) == before
+            explainer.attribute(QUESTION, **call)
+            assert cost.requests == cost.texts == len(asked(chat, before)) == texts, more
+
+
 # --- refusals -------------------------------------------------------------------------------------------------------
 
 
@@ -683,6 +804,7 @@ def _broken(texts: list[str], target: str) -> list[float]:
             "not the place of a function",
         ),
         ({"target_fn": "judge", "target_options": {"function": 3}}, ap.InputError, "must be a function"),
+        ({"target_fn": "regex", "target": "  "}, ap.InputError, "white space, which is nothing to look for"),
         ({"target_fn": "regex", "target_options": {"pattern": "("}}, ap.InputError, "is not a regular expression"),
         ({"target_fn": "json_match"}, ap.InputError, "The target contains no JSON object or list"),
         (
@@ -715,16 +837,19 @@ def _never(*_: object, **__: object) -> Any:
     [
         (_nan, ap.ScoreError, "The value of a text is not finite: .*gave nan for "),
         (_broken, ap.InputError, "'_broken' given as target_fn failed on .*KeyError"),
-        (lambda texts, target: [1.0], ap.InputError, "must return a list of 2 numbers"),
-        (lambda texts, target: None, ap.InputError, "must return a list of 2 numbers"),
-        (lambda texts, target: ["a"] * len(texts), ap.InputError, "must return a list of 2 numbers"),
+        (lambda texts, target: [1.0, 2.0], ap.InputError, "must return a list of 1 number"),
+        (lambda texts, target: None, ap.InputError, "must return a list of 1 number"),
+        (lambda texts, target: ["a"] * len(texts), ap.InputError, "must return a list of 1 number"),
     ],
 )
 def test_failures_of_a_function_name_it(
     chat: CompletionsServer, function: Any, error: type[Exception], message: str
 ) -> None:
-    with explain(chat) as explainer, pytest.raises(error, match=message):
-        explainer.attribute(QUESTION, "x", method="ablation", target_fn=ap.TextValue(function))
+    with explain(chat) as explainer:
+        before = len(chat.received)
+        with pytest.raises(error, match=message):
+            explainer.attribute(QUESTION, "x", method="ablation", target_fn=ap.TextValue(function))
+    assert len(asked(chat, before)) == 1, "It is tried on one text before the model writes all the others."
 
 
 def test_a_model_that_writes_nothing_has_no_target() -> None:

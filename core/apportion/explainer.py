@@ -511,7 +511,7 @@ class Explainer(Opened):
             draft = stages.resolve(run, {"prompt": prompt, "target": target, **arguments})
             request = stages.generate(run, draft)
             game = partial(stages.game, run, stages.batches())
-            return estimate_cost(request, self.session, game, before=run.seconds)
+            return estimate_cost(request, self.session, game, before=run.seconds, extra_texts=run.extra_texts)
 
     def __enter__(self) -> Explainer:
         return self

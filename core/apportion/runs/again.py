@@ -119,7 +119,7 @@ def require_texts(result: Attribution) -> None:
     """Refuse a result that holds no texts.
 
     Raises:
-        InputError: its target function reads none, or it is no result.
+        InputError: its target function reads none, or it is not a result.
     """
     recipe_in(result)
     if not result.provenance.samples:

@@ -129,7 +129,7 @@ class Cost:
         rate = f" ({self.tokens_per_second:,.0f} tokens/s)" if self.tokens_per_second else ""
         return [
             ("method", f"{self.method} ({self.method_reason})" if self.method_reason else self.method),
-            ("prompt", f"{counted(self.features, 'feature')}, {target}"),
+            ("prompt", counted(self.features, "feature") + ("" if self.texts else f", {target}")),
             ("evaluations", f"{most}{texts}{counted(self.evaluations, 'distinct prompt')} in {batches}"),
             ("tokens", f"{about}{counted(self.forwarded_tokens, 'token')} to forward" + self._saved()),
             *([("price", f"{about or 'about '}{self.price:.4g}")] if self.price is not None else []),
@@ -140,7 +140,9 @@ class Cost:
         ]
 
 
-def estimate_cost(request: Request, session: Session, game: Callable[[Ask], Game], before: float) -> Cost:
+def estimate_cost(
+    request: Request, session: Session, game: Callable[[Ask], Game], before: float, extra_texts: int = 0
+) -> Cost:
     """Run the method on made-up values, and time a small part of its evaluations.
 
     The coalitions that a method evaluates depend on its seed and not on the values, unless it is ``adaptive`` or runs
@@ -152,6 +154,7 @@ def estimate_cost(request: Request, session: Session, game: Callable[[Ask], Game
         session: the session.
         game: makes a game that sends its questions to the given function.
         before: seconds that preparing the request took.
+        extra_texts: texts that are written before the method runs, and do not count as evaluations.
 
     Raises:
         BudgetError: the budget is too small for the method.
@@ -161,6 +164,7 @@ def estimate_cost(request: Request, session: Session, game: Callable[[Ask], Game
     until = None if request.until is None else UNREACHABLE
     played = game(rehearsal)
     run_method(replace(request, until=until), played)
+    rehearsal.texts.add_extra(request.renderer.full(), extra_texts)
     host = max(0.0, before + time.perf_counter() - started - rehearsal.spent)
     reading, measured = rehearsal.timed()
     tokens, evaluations = rehearsal.tokens, rehearsal.evaluations
@@ -191,7 +195,7 @@ def estimate_cost(request: Request, session: Session, game: Callable[[Ask], Game
         target_end=request.target.end,
         encoded_media=rehearsal.encoded_media,
         requests=rehearsal.requests + (len(steps) if rehearsal.requests else 0),
-        texts=rehearsal.texts.count,
+        texts=max(rehearsal.texts.count, evaluations * request.samples),
         price=None if price is None else price * (tokens + more) / 1e6,
     )
 

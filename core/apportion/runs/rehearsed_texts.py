@@ -37,15 +37,23 @@ class RehearsedTexts:
         """
         scorer.source.check(inputs)
         self._scorer = scorer
-        most = scorer.source.writer.options.get("max_new_tokens", NEW_TOKENS)
+        for item in inputs:
+            self._add(scorer, item, scorer.samples)
+            if self._longest is None or len(item.ids) > len(self._longest.ids):
+                self._longest = item
+
+    def add_extra(self, prompt: ModelInput, texts: int) -> None:
+        """Count further texts after one prompt."""
+        if self._scorer is not None:
+            self._add(self._scorer, prompt, texts)
+
+    def _add(self, scorer: TextScorer, item: ModelInput, texts: int) -> None:
+        session, most = scorer.source.session, scorer.source.writer.options.get("max_new_tokens", NEW_TOKENS)
         assert isinstance(most, int)
-        texts = scorer.samples * len(inputs)
+        size = float(getattr(session, "bytes_per_token", 1.0))
         self.count += texts
-        self.requests += texts if scorer.source.session.layout.metered else 0
-        size = float(getattr(scorer.source.session, "bytes_per_token", 1.0))
-        self.tokens += scorer.samples * sum(ceil(len(item.ids) / size) + most for item in inputs)
-        known = [self._longest] if self._longest is not None else []
-        self._longest = max([*known, *inputs], key=lambda item: len(item.ids))
+        self.requests += texts if session.layout.metered else 0
+        self.tokens += texts * (ceil(len(item.ids) / size) + most)
 
     def timed(self) -> tuple[float, str]:
         """Estimate the time of all texts, and describe how it was measured. Nothing is sent that is paid for."""

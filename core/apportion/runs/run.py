@@ -46,6 +46,8 @@ class Run:
         steps: its step scores.
         archive: texts that the model wrote.
         text_values: values of these texts.
+        trial: nothing is run for its result; only the cost is of interest.
+        extra_texts: number of texts that are written before the method runs, and do not count as evaluations.
         before: seconds that the runs before it took, if it continues another one.
         started: its start time, from ``time.perf_counter``.
     """
@@ -60,6 +62,8 @@ class Run:
     steps: StepRecord = field(default_factory=StepRecord)
     archive: Archive = field(default_factory=Archive)
     text_values: dict[str, float] = field(default_factory=dict)
+    trial: bool = False
+    extra_texts: int = 0
     before: float = 0.0
     started: float = field(default_factory=lambda: time.perf_counter())
 

@@ -96,7 +96,7 @@ class Stages:
         Args:
             silent: observers hear of nothing, because the run only estimates what another one costs.
         """
-        run = Run(_unheard if silent else self.report)
+        run = Run(_unheard if silent else self.report, trial=silent)
         self.release()
         try:
             yield run

@@ -40,17 +40,31 @@ class TextStages:
         self._targets = targets
 
     def request(self, run: Run, draft: Draft) -> Request:
-        """The request of a run that reads texts, with the text to compare with, and the number of texts it needs."""
+        """The request of a run that reads texts, with the text to compare with, and the number of texts it needs.
+
+        The target function is tried on one text before the model writes all the others. A trial on a server that is
+        paid for asks for nothing: it assumes that greedy texts are alike.
+
+        Raises:
+            InputError: the target function cannot compare with the target, or the model writes none.
+        """
         run.report(ProgressEvent("generate"))
-        request = draft.request(draft.target or UNWRITTEN)
+        request, full = draft.request(draft.target or UNWRITTEN), draft.prompt.input
         source = self.source(run, request)
+        sampled = source.writer.sampled
+        run.extra_texts = (draft.target is None) if sampled else request.samples - 1
+        if run.trial and self._session.layout.metered:
+            return replace(request, samples=request.samples if sampled else 1)
         target = draft.target
         if target is None:
-            target = self._targets.of_text(text_of_target(source, draft.prompt.input), generated=True)
+            target = self._targets.of_text(text_of_target(source, full), generated=True)
         check_target(request.target_fn, target)
-        samples, note = needed_samples(source, draft.prompt.input, request.samples)
+        samples, note = needed_samples(source, full, request.samples)
         request.renderer.note(note or None)
-        return replace(request, target=target, samples=samples)
+        request = replace(request, target=target, samples=samples)
+        if not run.trial:
+            self._scorer(run, request, source).find_values(source.uncounted(full, [0]))
+        return request
 
     def game(self, run: Run, ask: Ask | None, spent: frozenset[Hashable]) -> Game:
         """Make the game of a run that reads texts: its output is the whole target, with replicates of its noise."""
@@ -78,7 +92,8 @@ class TextStages:
         )
 
     def scorer(self, run: Run) -> TextScorer:
-        """Make the scorer of a run that reads texts."""
-        request = run.resolved
-        source = self.source(run, request)
+        """Make the scorer of a run."""
+        return self._scorer(run, run.resolved, self.source(run, run.resolved))
+
+    def _scorer(self, run: Run, request: Request, source: TextSource) -> TextScorer:
         return TextScorer(source, request.target, request.target_fn, request.samples, run.text_values)

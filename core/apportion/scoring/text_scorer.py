@@ -45,11 +45,16 @@ class TextScorer:
             InputError, CapabilityError, ServerError: as ``TextSource.written``.
         """
         each = self.source.written(inputs, range(self.samples))
-        self._find_values(list(dict.fromkeys(text for some in each for text in some)))
+        self.find_values(list(dict.fromkeys(text for some in each for text in some)))
         table = torch.tensor([[self._values[text] for text in some] for some in each], dtype=torch.float64)
         return columns_of(table, [text_key(item) for item in inputs])
 
-    def _find_values(self, texts: Sequence[str]) -> None:
+    def find_values(self, texts: Sequence[str]) -> None:
+        """Ask the target function about texts whose values are not known.
+
+        Raises:
+            ScoreError, PluginError: as for scoring.
+        """
         new = tuple(text for text in texts if text not in self._values)
         if not new:
             return

@@ -63,6 +63,6 @@ class TextValue:
             numbers = torch.as_tensor(np.asarray(plain, dtype=np.float64)).reshape(-1, 1)
         except (TypeError, ValueError):
             numbers = torch.zeros(0, 1)
-        if len(numbers) != len(texts):
+        if found is None or len(numbers) != len(texts):
             raise wrong_answer(self._function, "target_fn", f"a list of {len(texts)} numbers, one for each text", found)
         return numbers

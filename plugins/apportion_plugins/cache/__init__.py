@@ -48,7 +48,7 @@ class _Run:
     _identity: str = ""
 
     def identity(self, session: Session) -> str:
-        """What decides texts beside scores; found out once."""
+        """Hash of what decides texts beside scores; computed once."""
         from apportion.scoring.writer import identity_of_texts
 
         self._identity = self._identity or identity_of_texts(session)
