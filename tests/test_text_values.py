@@ -476,13 +476,16 @@ def test_texts_of_a_file_are_not_lent_to_other_weights_behind_a_server(session: 
     other = TorchBackend().load(spec, device=None, dtype=None, memory_budget=None)
     path = tmp_path / "result.json"
     call: dict[str, Any] = {"method": "kernel_shap", "target_fn": "chrf", "budget": 12}
-    with CompletionsServer(session, session.tokenizer) as server, explain(server) as explainer:
+    with (
+        CompletionsServer(session, session.tokenizer) as server,
+        explain(server, tokenizer=tiny.tokenizer()) as explainer,
+    ):
         explainer.attribute(PROMPT, "x", **call).save(path)
         before = len(server.received)
         explainer.rescore(ap.Attribution.load(path), "exact_match")
         explainer.refine(ap.Attribution.load(path), budget=14)
         assert len(asked(server, before)) == 2
-    with CompletionsServer(other, other.tokenizer) as server, explain(server) as explainer:
+    with CompletionsServer(other, other.tokenizer) as server, explain(server, tokenizer=tiny.tokenizer()) as explainer:
         for use in (lambda one: explainer.refine(one, budget=20), lambda one: explainer.rescore(one, "exact_match")):
             with pytest.raises(ap.InputError, match="other weights"):
                 use(ap.Attribution.load(path))
