@@ -24,10 +24,12 @@ if not torch.cuda.is_available():
 import apportion as ap
 from apportion.cli import main
 from apportion.testing import tiny
+from apportion.testing.server import CompletionsServer
 from commands import Ended, Run, plain
 from exports import Exports
 from forks import Forks
 from reversal import reversal_model, reversal_tokenizer
+from texts import knows
 
 LAYERS_KEPT = 6
 THREADS = max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
@@ -61,6 +63,13 @@ def pytest_collection_finish() -> None:
 def pytest_unconfigure() -> None:
     """Let extension modules find what they have to free."""
     gc.unfreeze()
+
+
+@pytest.fixture
+def chat() -> Iterator[CompletionsServer]:
+    """A chat server whose model knows the capital of France."""
+    with CompletionsServer(None, engine="chat", writes=knows) as server:
+        yield server
 
 
 @pytest.fixture
