@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -210,15 +211,7 @@ def test_texts_are_equal_up_to_what_is_said(options: dict[str, object], text: st
     [
         (lambda answer: {}, "no choice"),
         (lambda answer: {"choices": [{"message": None}]}, "a choice without a text"),
-        (
-            lambda answer: {"choices": [{"message": {"content": ""}, "finish_reason": "content_filter"}]},
-            "an empty text, with the finish_reason 'content_filter'",
-        ),
         (lambda answer: {"choices": [{"message": {"tool_calls": [{"id": "1"}]}}]}, "a choice without a text"),
-        (
-            lambda answer: {"choices": [{"message": {"content": ""}, "finish_reason": "length"}]},
-            "the limit of tokens was spent before it began.*raise max_new_tokens",
-        ),
     ],
 )
 def test_answers_without_a_text_are_not_used(chat: CompletionsServer, alter: Answer, message: str) -> None:
@@ -226,6 +219,59 @@ def test_answers_without_a_text_are_not_used(chat: CompletionsServer, alter: Ans
         chat.fail(Fault(alter=alter), -1)
         with pytest.raises(ap.ServerError, match=f"{message}.*Nothing of this answer was used"):
             explainer.attribute("a b", "x", method="ablation", target_fn="chrf")
+
+
+@pytest.mark.parametrize(
+    ("reason", "message"),
+    [("length", "the limit of tokens was spent .*raise max_new_tokens"), ("content_filter", "filter")],
+)
+def test_an_empty_answer_that_says_nothing_ends_one_prompt(chat: CompletionsServer, reason: str, message: str) -> None:
+    def emptied(answer: Any) -> Any:
+        return {**answer, "choices": [{"message": {"content": ""}, "finish_reason": reason}]}
+
+    with explain(chat, lanes=1) as explainer:
+        found = explainer.attribute_many(
+            ["a b", "c d"], target="x", method="ablation", target_fn="chrf", at_once=1, on_error="return"
+        )
+        chat.fail(Fault(alter=emptied))
+        first, second = found
+    assert isinstance(first, ap.InputError) and re.search(message, str(first))
+    assert isinstance(second, ap.Attribution)
+
+
+def test_a_model_that_thinks_first_is_opened() -> None:
+    def thinks(answer: Any) -> Any:
+        return {**answer, "choices": [{"message": {"content": ""}, "finish_reason": "length"}]}
+
+    with CompletionsServer(None, engine="chat", writes=knows) as server:
+        server.fail(Fault(alter=thinks), path="chat/completions")
+        with explain(server) as explainer:
+            result = explainer.attribute(QUESTION, "x", method="ablation", target_fn="chrf")
+    assert "wrote nothing in a few tokens" in " ".join(result.provenance.notes)
+    assert "does not show how much they vary" in " ".join(result.provenance.notes)
+
+
+def test_a_server_that_draws_at_random_draws_anew_for_each_seed(tmp_path: Path) -> None:
+    count = iter(range(1000))
+    server = CompletionsServer(None, engine="chat", writes=lambda prompt, content: f"text {next(count)}")
+    call: dict[str, Any] = {"method": "ablation", "target_fn": "chrf", "samples": 2}
+    with server, explain(server, cache=tmp_path / "texts.sqlite3") as explainer:
+        before = len(server.received)
+        zero = explainer.attribute("a b", "x", **call)
+        assert zero.provenance.samples == 2 and zero.std_error is not None
+        again, one = (explainer.attribute("a b", "x", **call, seed=seed) for seed in (0, 1))
+        assert len(asked(server, before)) == 2 * 3 * 2
+        assert (again.provenance.cached, one.provenance.cached) == (3, 0)
+        with pytest.raises(ap.InputError, match="the seed of their texts"):
+            explainer.evaluate([zero, one], ["lds"])
+
+
+def test_the_model_is_known_again_after_a_pause(chat: CompletionsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    with explain(chat) as explainer:
+        monkeypatch.setattr("apportion_backends.openai.served_session.IDLE_SECONDS", 0.0)
+        chat._writes = lambda prompt, content: "Other."
+        with pytest.raises(ap.ServerError, match="now has another model under the name 'tiny'"):
+            explainer.attribute("a b c", "x", method="ablation", target_fn="chrf")
 
 
 def test_servers_that_take_other_options_are_asked_otherwise() -> None:

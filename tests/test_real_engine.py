@@ -15,7 +15,7 @@ import pytest
 
 import apportion as ap
 from apportion.models.demo import demo_model_path
-from apportion_backends.openai.session import IDLE_SECONDS
+from apportion_backends.openai.served_session import IDLE_SECONDS
 
 PYTHON = Path(os.environ.get("APPORTION_VLLM_PYTHON", ".venv-vllm/bin/python"))
 START_SECONDS = 300.0

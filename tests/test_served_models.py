@@ -464,7 +464,7 @@ def test_other_weights_after_a_pause_end_the_run(
     other = TorchBackend().load(tiny.spec("gpt2"), device=None, dtype=None, memory_budget=None)
     with explain(server, cache=tmp_path / "cache.sqlite3" if cached else False) as explainer:
         server.session = other
-        monkeypatch.setattr("apportion_backends.openai.session.IDLE_SECONDS", 0.0)
+        monkeypatch.setattr("apportion_backends.openai.served_session.IDLE_SECONDS", 0.0)
         with pytest.raises(ap.ServerError, match="now has other weights"):
             explainer.attribute(PROMPT, TARGET, method="ablation")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import apportion as ap
 from apportion.testing import tiny
 from apportion.testing.server import CompletionsServer, Fault
 from apportion_backends.torch.backend import TorchBackend
+from apportion_plugins.targets.models_of_text import Judge
 from commands import Run
 from texts import NUMBER, PARIS, PROMPT, QUESTION, SAMPLED, asked, explain, here, knows, prompts_to, unsure
 
@@ -126,6 +128,8 @@ def test_a_function_of_ones_own(chat: CompletionsServer) -> None:
         ('{"call": {"name": "f", "arguments": {"a": 1}}', 0.0),
         ("{'name': 'f', 'arguments': {}}", 0.0),
         ('[{"name": "f", "arguments": {"a": 1}}]', 0.0),
+        ('<think>use {x</think> {"name": "f", "arguments": {"a": 1}}', 1.0),
+        ('a [5" pipe] {"name": "f", "arguments": {"a": 1}}', 1.0),
         ('{"name": "f"', 0.0),
         ("[" * 100_000, 0.0),
     ],
@@ -175,9 +179,9 @@ def test_greedy_texts_that_differ_are_sampled() -> None:
     # The three are 1, 2 and 3 in some order: each mean has a variance of 1/3, and each difference of two of them 2/3.
     assert result.std_error is not None
     np.testing.assert_allclose(result.std_error, np.sqrt(2 / 3), rtol=0.3)
-    assert "greedy texts differ from time to time" in " ".join(result.provenance.notes)
+    assert "writes other greedy texts from time to time" in " ".join(result.provenance.notes)
     # No text is compared with itself.
-    assert "one for each prompt does not show their noise" in " ".join(one.provenance.notes)
+    assert "one after each prompt does not show how much they vary" in " ".join(one.provenance.notes)
     assert one.provenance.evaluations == 8 and len(asked(server, before)) == 3 * 8 + 9
 
 
@@ -200,7 +204,7 @@ def test_one_sample_does_not_show_its_noise() -> None:
         result = explainer.attribute("a b", "yes", method="ablation", **NUMBER, **SAMPLED)
         other = explainer.attribute("a b", "yes", method="ablation", **NUMBER, **SAMPLED, seed=1)
         seeds = [content["seed"] for content in asked(server) if "seed" in content]
-    assert "one for each prompt does not show their noise" in " ".join(result.provenance.notes)
+    assert "one after each prompt does not show how much they vary" in " ".join(result.provenance.notes)
     assert len(set(seeds)) == len(seeds) == 6, "each text has a seed of its own"
     assert result.provenance.generation == other.provenance.generation == SAMPLED["generate"]
 
@@ -243,6 +247,24 @@ def test_every_perturbation_method_takes_texts(method: str, tmp_path: Path) -> N
             result.plot("tree", token=0)
 
 
+def test_samples_that_are_alike_are_counted() -> None:
+    def sure(prompt: str, content: Mapping[str, Any]) -> str:
+        return unsure(prompt, content) if "b" in prompt.split() else "0.5"
+
+    call: dict[str, Any] = {"method": "shapley", **NUMBER, **SAMPLED, "samples": 3}
+    with CompletionsServer(None, engine="chat", writes=sure) as server, explain(server) as explainer:
+        notes = " ".join(explainer.attribute("a b c", "x", **call).provenance.notes)
+    assert "The 3 texts after 4 of 8 prompts had the same value, so that no noise was seen there" in notes
+
+
+def test_a_method_for_log_probabilities_is_refused(chat: CompletionsServer) -> None:
+    with explain(chat) as explainer:
+        before = len(chat.received)
+        with pytest.raises(ap.CapabilityError, match="'context_cite' needs log_probs"):
+            explainer.attribute(QUESTION, "x", method="context_cite", target_fn="chrf")
+        assert len(chat.received) == before
+
+
 # --- kept texts -----------------------------------------------------------------------------------------------------
 
 
@@ -267,6 +289,15 @@ def test_rescoring_asks_for_nothing(chat: CompletionsServer, tmp_path: Path) -> 
         assert len(asked(chat, before)) == 0
     np.testing.assert_array_equal(loaded.values, fresh.values)
     np.testing.assert_array_equal(again.values, result.values)
+
+
+def test_rescoring_keeps_the_scores_of_steps() -> None:
+    with here() as explainer:
+        result = explainer.attribute("one two", " x", method="ablation", target_fn="chrf", step_scores=["prob"])
+        same = explainer.rescore(result, "exact_match")
+        other = explainer.rescore(result, "exact_match", target=" y")
+    np.testing.assert_array_equal(same.step_scores["prob"], result.step_scores["prob"])
+    assert other.step_scores == {} and other.recipe is not None
 
 
 def test_rescoring_refuses_what_has_no_texts() -> None:
@@ -470,6 +501,8 @@ def _broken(texts: list[str], target: str) -> list[float]:
         ({"target_fn": "chrf", "method": "saliency"}, ap.CapabilityError, "'saliency' needs gradients.*only the texts"),
         ({"target_fn": "chrf", "step_scores": ["bleu"]}, ap.InputError, "step score 'bleu' reads whole texts"),
         ({"step_scores": ["chrf"]}, ap.InputError, "step score 'chrf' reads whole texts"),
+        ({"target_fn": Judge()}, ap.InputError, "'Judge' needs a function of texts"),
+        ({"target_fn": "judge", "target_options": {"function": "broken_judge:x"}}, ap.InputError, "SyntaxError"),
         ({"target_fn": "judge"}, ap.InputError, "'judge' needs a function of texts"),
         ({"target_fn": "embedding_similarity"}, ap.InputError, "'embedding_similarity' needs an encoder"),
         (
@@ -493,13 +526,17 @@ def _broken(texts: list[str], target: str) -> list[float]:
     ],
 )
 def test_mistakes_are_refused_before_the_model_writes(
-    call: dict[str, Any], error: type[Exception], message: str, monkeypatch: pytest.MonkeyPatch
+    call: dict[str, Any], error: type[Exception], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "broken_judge.py").write_text("def x(:\n")
+    monkeypatch.chdir(tmp_path)
+    before = list(sys.path)
     with here() as explainer:
         if "max_new_token" not in call.get("generate", {}):
             monkeypatch.setattr(type(explainer.session), "generate", _never)
         with pytest.raises(error, match=message):
             explainer.attribute("one two", **{"target": " x", "method": "ablation", **call})
+    assert sys.path == before
 
 
 def _never(*_: object, **__: object) -> Any:

@@ -331,9 +331,12 @@ class Explainer(Opened):
             require_method(result, past.request)
             run.request = rescored_request(stages.resolver, past.request, run.id, target_fn, target_options, target)
             run.archive = past.archive.copy()
+            run.steps = past.steps if run.request.step_scores else run.steps
             stages.begin(run)
             game = stages.game(run, stages.batches())
-            return stages.finish(run, run_method(run.request, game), game)
+            estimate = run_method(run.request, game)
+            stages.note_new_texts(run, result)
+            return stages.finish(run, estimate, game)
 
     @overload
     def evaluate(
@@ -398,7 +401,7 @@ class Explainer(Opened):
             pasts = [stages.earlier(run, one) for one in results]
             chosen = chosen_metrics(self.plugins["metrics"], metrics, options or {})
             seed = checked_seed(seed)
-            check_one_game(pasts)
+            check_one_game(pasts, self.session)
             run.go_on_from(pasts[0] if alone else stages.shared(results, pasts))
             run.request = replace(pasts[0].request, id=run.id, budget=None)
             game = stages.game(run, stages.batches())

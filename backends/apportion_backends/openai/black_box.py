@@ -13,7 +13,7 @@ from apportion_backends.openai.client import Client, RefusedError
 from apportion_backends.openai.dialects import BadAnswerError
 from apportion_backends.openai.messages import Asked
 
-__all__ = ["APIS", "BlackBox", "Way", "black_box_of", "text_by"]
+__all__ = ["APIS", "BlackBox", "EmptyAnswerError", "Way", "black_box_of", "probed", "text_by"]
 
 CHAT, COMPLETIONS = "chat", "completions"
 APIS = (CHAT, COMPLETIONS)
@@ -22,6 +22,10 @@ PROBE_TOKENS = 16
 ENDED = ("stop", "eos", "eos_token", "end_turn", "tool_calls", "function_call")
 """Values of ``finish_reason`` of a text that the model ended itself."""
 PATHS: Mapping[str, str] = {CHAT: "/chat/completions", COMPLETIONS: "/completions"}
+
+
+class EmptyAnswerError(Exception):
+    """The server answered with an empty text that the model did not end; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,17 +111,21 @@ def black_box_of(client: Client, model: str, api: str | None) -> tuple[BlackBox 
         ServerError: the server cannot be reached, or refuses the key.
     """
     ways: dict[str, Way] = {}
-    texts: dict[str, str] = {}
+    texts: dict[str, str | None] = {}
     reasons: list[str] = []
     for way in WAYS:
         if way.api in ways or (api is not None and way.api != api):
             continue
         try:
-            texts[way.api] = text_by(client, way, way.content(model, Asked(text=PROBE), PROBE_TOKENS, None), trial=True)
+            texts[way.api] = text_by(
+                client, way, way.content(model, Asked(text=PROBE), PROBE_TOKENS, None), PROBE_TOKENS, trial=True
+            )
         except RefusedError as refused:
             reasons.append(f"{way.api}: refused with {refused}")
         except BadAnswerError as error:
             reasons.append(f"{way.api}: answered with {client.quoted(str(error))}")
+        except EmptyAnswerError:  # a model that thinks first answers, but not in so few tokens
+            ways[way.api], texts[way.api] = way, None
         else:
             ways[way.api] = way
     if not ways:
@@ -126,16 +134,24 @@ def black_box_of(client: Client, model: str, api: str | None) -> tuple[BlackBox 
     return _measured(client, model, ways, first, texts[first.api]), reasons
 
 
-def text_by(client: Client, way: Way, content: Mapping[str, object], *, trial: bool = False) -> str:
+def text_by(client: Client, way: Way, content: Mapping[str, object], most: int, *, trial: bool = False) -> str:
     """The text that a server answers.
+
+    Args:
+        client: sends the request.
+        way: the way that the content was made for.
+        content: the content.
+        most: maximum number of tokens, for the limits.
+        trial: as ``Client.post``.
 
     Raises:
         RefusedError: the server refuses the content.
         BadAnswerError: the answer has no text.
+        EmptyAnswerError: the text is empty, but the model did not end it.
         ServerError: the server cannot be reached, refuses the key, or a limit is reached.
     """
     words = len(json.dumps(content.get("messages", content.get("prompt")), ensure_ascii=False)) // 3
-    answer = client.post(client.address.base + PATHS[way.api], content, words + _whole(content[way.limit]), trial=trial)
+    answer = client.post(client.address.base + PATHS[way.api], content, words + most, trial=trial)
     choices = answer.get("choices") if isinstance(answer, Mapping) else None
     choice = choices[0] if isinstance(choices, list) and choices else None
     if not isinstance(choice, Mapping):
@@ -145,11 +161,9 @@ def text_by(client: Client, way: Way, content: Mapping[str, object], *, trial: b
         raise BadAnswerError(f"a choice without a text: {json.dumps(choice)[:100]}")
     reason = choice.get("finish_reason")
     if not text and reason == "length":
-        raise BadAnswerError(
-            "an empty text, because the limit of tokens was spent before it began, as by thoughts; raise max_new_tokens"
-        )
+        raise EmptyAnswerError("the limit of tokens was spent before it began, as by thoughts; raise max_new_tokens")
     if not text and reason not in (None, *ENDED):
-        raise BadAnswerError(f"an empty text, with the finish_reason {str(reason)!r}; nothing says what it would be")
+        raise EmptyAnswerError(f"its finish_reason is {client.quoted(str(reason))!r}")
     return text
 
 
@@ -173,21 +187,29 @@ def _of_message(message: Any) -> str | None:
     return "\n".join(parts)
 
 
-def _measured(client: Client, model: str, ways: Mapping[str, Way], way: Way, text: str) -> BlackBox:
+def _measured(client: Client, model: str, ways: Mapping[str, Way], way: Way, text: str | None) -> BlackBox:
     """Ask once more, to see whether a greedy text is the same each time."""
     if way.greedy is None:
         note = "the server refuses temperature 0, so that all its texts are drawn at random; samples= shows the noise"
         return BlackBox(ways, None, (note,))
-    again = text_by(client, way, way.content(model, Asked(text=PROBE), PROBE_TOKENS, None), trial=True)
-    if again == text:
+    if text is not None and probed(client, model, way) == text:
         return BlackBox(ways, text, ())
+    what = "wrote nothing in a few tokens" if text is None else "writes other greedy texts from time to time"
     note = (
-        "the server's greedy texts differ from time to time, so that a model of the same name with other weights would "
-        "not be noticed; samples= shows the noise"
+        f"the server {what}, so that a model of the same name with other weights would not be noticed; texts count as "
+        "sampled, and samples= shows the noise"
     )
     return BlackBox(ways, None, (note,))
 
 
-def _whole(value: object) -> int:
-    assert isinstance(value, int)
-    return value
+def probed(client: Client, model: str, way: Way) -> str | None:
+    """The greedy text after a fixed prompt; ``None`` if the server gives none.
+
+    Raises:
+        ServerError: the server does not answer.
+    """
+    content = way.content(model, Asked(text=PROBE), PROBE_TOKENS, None)
+    try:
+        return text_by(client, way, content, PROBE_TOKENS, trial=True)
+    except (RefusedError, BadAnswerError, EmptyAnswerError):
+        return None

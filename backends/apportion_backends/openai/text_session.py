@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from jaxtyping import Float
 from torch import Tensor
 
-from apportion.errors import BackendError, CapabilityError, InputError, ServerError
+from apportion.errors import CapabilityError, InputError, ServerError
 from apportion.protocols.backend import Capability, Layout, SessionInfo
 from apportion.protocols.batch import ScoringBatch
 from apportion.protocols.row import ModelInput
 from apportion_backends.known_again import PROBE
-from apportion_backends.openai.black_box import CHAT, COMPLETIONS, PROBE_TOKENS, BlackBox, text_by
+from apportion_backends.openai.black_box import CHAT, COMPLETIONS, BlackBox, EmptyAnswerError, probed, text_by
 from apportion_backends.openai.client import Client, RefusedError
 from apportion_backends.openai.dialects import BadAnswerError
 from apportion_backends.openai.discovery import Served
 from apportion_backends.openai.messages import Asked, asked_of, message_tokenizer
+from apportion_backends.openai.served_session import ServedSession
 from apportion_backends.openai.writing import MOST_STOPS, generation_options
 
 if TYPE_CHECKING:
@@ -28,11 +28,9 @@ if TYPE_CHECKING:
 __all__ = ["TextServerSession"]
 
 FRAMED = "prompts are sent to a chat API: a plain text as one message of the user"
-ROW_BYTES = 64
-"""Memory of a token in a request and its answer, in bytes."""
 
 
-class TextServerSession:
+class TextServerSession(ServedSession):
     """Writes texts by requests to a server. Prompts are sent as texts, or as messages if they are a ``Chat``.
 
     Args:
@@ -45,14 +43,12 @@ class TextServerSession:
         notes: sentences for results.
 
     Attributes:
-        kept: nothing; what a server keeps is its own affair.
         capabilities: ``TEXT`` alone.
         tokenizer: has a token for each byte, so that nothing of a prompt is lost; not the model's own.
         log_probs_refusal: the reason why the server scores no given tokens.
         bytes_per_token: for estimates; rather few, as for texts that are not English.
     """
 
-    kept: ModelInput | None = None
     capabilities = frozenset({Capability.TEXT})
     bytes_per_token = 3.0
 
@@ -67,15 +63,13 @@ class TextServerSession:
         refusal: str,
         notes: tuple[str, ...],
     ) -> None:
-        self.client, self._served, self._box = client, served, box
+        self._box = box
         self.log_probs_refusal = refusal
         self.tokenizer: PreTrainedTokenizerBase = message_tokenizer(
             chats=CHAT in box.ways, continues=COMPLETIONS in box.ways
         )
-        self.layout = Layout(
-            padding=True, prefix_sharing=False, batch_tokens=1, lanes=lanes, batch_rows=1, metered=True
-        )
-        self.info = SessionInfo(
+        layout = Layout(padding=True, prefix_sharing=False, batch_tokens=1, lanes=lanes, batch_rows=1, metered=True)
+        info = SessionInfo(
             backend="openai",
             device=client.address.host,
             dtype="server's dtype",
@@ -85,35 +79,12 @@ class TextServerSession:
             notes=(*box.notes, *notes, *((FRAMED,) if COMPLETIONS not in box.ways else ())),
             model=served.name,
         )
-        self._outages = client.outages
-        client.gate.forget()
-        self._checking = threading.Lock()
-        self._closed = False
-
-    @property
-    def tokens_read(self) -> int:
-        """Number of tokens that the server read and wrote so far, as it counts them."""
-        return self.client.meter.tokens
+        super().__init__(client, served, info, layout)
 
     @property
     def steady_texts(self) -> bool:
         """True if a greedy text is the same each time, as far as was seen when the session was opened."""
         return self._box.probe is not None
-
-    @property
-    def pace(self) -> float:
-        """Seconds for each token that the server read so far."""
-        return self.client.meter.pace
-
-    @property
-    def price(self) -> float | None:
-        """Price of a million tokens, if it is known."""
-        price = self.client.meter.price
-        return None if price is None else price.per_million
-
-    def row_bytes(self, prefix: int, suffix: int, targets: int) -> int:
-        """Memory of a row in a request and its answer."""
-        return ROW_BYTES * (prefix + suffix + targets)
 
     def log_probs(self, batch: ScoringBatch) -> Float[Tensor, "B T"]:
         """Refuse.
@@ -137,8 +108,7 @@ class TextServerSession:
             InputError: an option is unknown, or the server refuses the prompt.
             ServerError: the server does not answer, answers what cannot be read, or has another model now.
         """
-        if self._closed:
-            raise BackendError("This session is closed; make a new Explainer.")
+        self.check_open()
         most, sampling = generation_options(options)
         asked = asked_of(self.tokenizer, prompt.ids)
         way = self._box.way(asked)
@@ -147,15 +117,17 @@ class TextServerSession:
         if 0 < len(stop) <= MOST_STOPS:
             content["stop"] = [*stop]
         try:
-            text = text_by(self.client, way, content)
+            text = text_by(self.client, way, content, most)
         except RefusedError as refused:
             raise InputError(f"The server does not continue a prompt of {len(prompt.ids)} bytes ({refused}).") from None
+        except EmptyAnswerError as error:
+            raise InputError(f"The server answered with an empty text, which says nothing: {error}.") from None
         except BadAnswerError as error:
             raise ServerError(
                 f"The server at {self.client.address.base} answered with {self.client.quoted(str(error))}. Nothing of "
                 "this answer was used."
             ) from None
-        self._check_model()
+        self.check_model()
         return text
 
     def fingerprint(self) -> str:
@@ -167,35 +139,24 @@ class TextServerSession:
         """The same, and how it is asked."""
         return f"{sorted(self._box.ways)} {self.fingerprint()}"
 
-    def interrupt(self) -> None:
-        """Wait for no answers any more."""
-        self.client.interrupt()
+    def check_prompt(self, prompt: ModelInput) -> None:
+        """Refuse a prompt that cannot be sent as a text or as messages.
 
-    def release(self) -> None:
-        """Take requests again after an interrupt."""
-        self.client.resume()
+        Raises:
+            InputError: it cannot.
+        """
+        self._box.way(asked_of(self.tokenizer, prompt.ids))
 
-    def close(self) -> None:
-        """Close the connections; idempotent."""
-        self._closed = True
-        self.client.close()
-
-    def _check_model(self) -> None:
-        """After an outage, check that the model is the same: the server may have been started with another.
+    def compare(self) -> None:
+        """Compare the greedy text after a fixed prompt with what it was when the session was opened.
 
         Raises:
             ServerError: it is another one.
         """
-        with self._checking:
-            outages = self.client.outages
-            if outages == self._outages or self._box.probe is None:
-                return
-            way = self._box.way(Asked(text=PROBE))
-            now = text_by(self.client, way, way.content(self._served.name, Asked(text=PROBE), PROBE_TOKENS, None))
-            if now != self._box.probe:
-                raise ServerError(
-                    f"The server at {self.client.address.base} now has another model under the name "
-                    f"{self._served.name!r}: its text after a fixed prompt is another one than when the session was "
-                    "opened. Make a new Explainer."
-                )
-            self._outages = outages
+        if self._box.probe is None:
+            return
+        if probed(self.client, self._served.name, self._box.way(Asked(text=PROBE))) != self._box.probe:
+            raise ServerError(
+                f"The server at {self.client.address.base} now has another model under the name {self._served.name!r}: "
+                "its text after a fixed prompt is another one than when the session was opened. Make a new Explainer."
+            )

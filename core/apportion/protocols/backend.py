@@ -221,6 +221,7 @@ class Session(Protocol):
     - ``tokens_read``: ``int``, number of tokens that the model has read and written since it was opened, where a server
       counts them; for texts.
     - ``bytes_per_token``: ``float``, if the token ids of the tokenizer are bytes and not the model's; for estimates.
+    - ``check_prompt(prompt)``: raises ``InputError`` for a prompt that it cannot send, before any text is written.
     - ``writing_state``: ``str``, the model's own settings for writing, such as its generation configuration.
     - ``steady_texts``: ``bool``, ``False`` if even greedy texts differ from time to time.
     - ``log_probs_refusal``: ``str``, the reason why a session without the capability ``LOG_PROBS`` scores no tokens.

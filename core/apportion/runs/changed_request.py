@@ -95,12 +95,14 @@ def rescored_request(
             raise InputError(f"The target must be a text, not {shown(target)}.")
         compared = resolver.targets.of_text(given, generated=False)
     check_target(function, compared)
+    steps = request.step_scores if target is None else ()  # they are about the tokens of the target
     return replace(
         request,
         id=request_id,
         target=compared,
         target_fn_name=name,
         target_fn=function,
+        step_scores=steps,
         target_options=dict(target_options or {}),
         given={**request.given, "target_fn": target_fn},
     )

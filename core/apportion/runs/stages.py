@@ -181,6 +181,14 @@ class Stages:
             )
         return past
 
+    def note_new_texts(self, run: Run, result: Attribution) -> None:
+        """Add a note if a result from a file was given new texts, and nothing shows that the model is the same."""
+        if run.tally.evaluations and self.past.of(result) is None and not may_be_mixed(result, self._session):
+            run.tally.notes.append(
+                f"{counted(run.tally.evaluations, 'prompt')} had no texts in the file; those written now may be of "
+                "another model"
+            )
+
     def shared(self, results: Sequence[Attribution], pasts: Sequence[Past]) -> Past:
         """Make one memory of the runs of several results of one game, which all of them have from now on."""
         memory, archive, values = share_scores(pasts)

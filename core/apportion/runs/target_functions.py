@@ -36,22 +36,30 @@ def made_target_function(
     if not isinstance(options, Mapping) or not all(isinstance(option, str) for option in options):
         raise InputError(f"{options_name}={shown(options)} must be a dict, such as {{'top_k': 20}}.")
     if isinstance(given, str):
-        named: TargetFunction = targets.get(given).make(**options)
-        if lacking := getattr(named, "lacking", ""):
-            raise InputError(f"The target function {given!r} {lacking}.")
-        return given, named
+        return given, _ready(given, targets.get(given).make(**options))
     if options:
         raise InputError(
             f"{options_name}={shown(dict(options))} requires the name of a target function; an object is given its "
             "options when it is made."
         )
     if isinstance(given, TargetFunction) and not isinstance(given, type):
-        return name_of(given), given
+        return name_of(given), _ready(name_of(given), given)
     if callable(given) and not isinstance(given, type):
         made = OfLogits(given)
         return made.name, made
     check_instance(name, given)
     raise InputError(f"{name}={shown(given)} must be a name, a TargetFunction (with `needs`), or a function of logits.")
+
+
+def _ready(name: str, function: TargetFunction) -> TargetFunction:
+    """The function, if it lacks nothing.
+
+    Raises:
+        InputError: it does.
+    """
+    if lacking := getattr(function, "lacking", ""):
+        raise InputError(f"The target function {name!r} {lacking}.")
+    return function
 
 
 def compares_with_contrast(function: object) -> bool:

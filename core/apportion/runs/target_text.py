@@ -160,7 +160,12 @@ class Targets:
         """
         (ids,) = AdaptContext(self._tokenizer, as_target=not self._joint).encode([text], special_tokens=False)
         if not ids:
-            raise InputError("The model wrote nothing after the full prompt to compare texts with; give a target.")
+            why = (
+                "the model wrote nothing after the full prompt"
+                if generated
+                else f"the target {shown(text)} has no tokens"
+            )
+            raise InputError(f"There is no text to compare with: {why}. Give a target.")
         notes = ("the model wrote the target",) if generated else ()
         return Target(ids, token_texts(self._tokenizer, ids), text, generated=generated, notes=notes)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from apportion.errors import shown
+from apportion.errors import counted, shown
 from apportion.protocols.row import ModelInput
 from apportion.scoring.text_source import Archive
 from apportion.scoring.writer import text_key
@@ -50,18 +50,24 @@ def texts_of(run: Run, game: Game) -> list[dict[str, Any]]:
 
 
 def notes_on(texts: Sequence[Mapping[str, Any]], request: Request) -> list[str]:
-    """A note on the text after the full prompt, unless that is the target.
+    """Notes on the text after the full prompt, unless that is the target, and on prompts in which no noise was seen.
 
     Args:
         texts: from ``texts_of``.
         request: the run's request.
     """
+    notes: list[str] = []
     whole = next((one for one in texts if len(one["present"]) == len(request.adapter.features)), None)
-    if whole is None or request.target.text in whole["texts"]:
-        return []
-    first = whole["texts"][0]
-    more = " among others" if request.samples > 1 else ""
-    return [f"after the full prompt, the model wrote {shown(first, LONGEST)}{more}"]
+    if whole is not None and request.target.text not in whole["texts"]:
+        more = " among others" if request.samples > 1 else ""
+        notes.append(f"after the full prompt, the model wrote {shown(whole['texts'][0], LONGEST)}{more}")
+    alike = sum(len(set(one["values"])) == 1 for one in texts)
+    if request.samples > 1 and alike:
+        notes.append(
+            f"the {request.samples} texts after {alike} of {counted(len(texts), 'prompt')} had the same value, so that "
+            "no noise was seen there; more samples may show some"
+        )
+    return notes
 
 
 def archive_of(result: Attribution) -> Archive:

@@ -53,15 +53,17 @@ class TextStages:
         source = self.source(run, request)
         sampled = source.writer.sampled
         run.extra_texts = (draft.target is None) if sampled else request.samples - 1
+        if draft.target is not None:
+            check_target(request.target_fn, draft.target)
         if run.trial and self._session.layout.metered:
             return replace(request, samples=request.samples if sampled else 1)
         target = draft.target
         if target is None:
             target = self._targets.of_text(text_of_target(source, full), generated=True)
-        check_target(request.target_fn, target)
+            check_target(request.target_fn, target)
         samples, note = needed_samples(source, full, request.samples)
         request.renderer.note(note or None)
-        request = replace(request, target=target, samples=samples)
+        request = replace(draft.request(target), samples=samples)
         if not run.trial:
             self._scorer(run, request, source).find_values(source.uncounted(full, [0]))
         return request

@@ -32,7 +32,7 @@ UNWRITTEN = Target((0,), ("",), "")
 DRAWN = -1
 """Number of a sampled text that serves as the target, so that no text is compared with itself."""
 
-ALONE = "texts are drawn at random, and one for each prompt does not show their noise; samples= measures it"
+ALONE = "texts are drawn at random, and one after each prompt does not show how much they vary; samples= measures it"
 
 UNNEEDED = frozenset({Capability.GENERATE, Capability.TEXT, Capability.PREFIX_CACHE, Capability.IMAGES})
 """Capabilities that a method may require beside texts."""

@@ -8,13 +8,14 @@ import torch
 
 from apportion.errors import InputError, shown
 from apportion.game.game import Memory
+from apportion.protocols.backend import Session
 from apportion.protocols.request import Request
 from apportion.results.attribution import Attribution
 from apportion.results.comparison import ResultComparison
 from apportion.results.context_reliance import ContextReliance
 from apportion.runs.run import Past
 from apportion.scoring.text_source import Archive
-from apportion.scoring.writer import SAMPLING
+from apportion.scoring.writer import is_sampled
 
 __all__ = ["check_one_game", "checked_results", "share_scores"]
 
@@ -37,17 +38,19 @@ def checked_results(given: object) -> list[Attribution]:
     return list(ResultComparison(results).results)
 
 
-def check_one_game(pasts: Sequence[Past]) -> None:
+def check_one_game(pasts: Sequence[Past], session: Session) -> None:
     """Refuse results whose runs asked different questions, so that their metrics could not be compared.
 
     Args:
         pasts: the run of each result.
+        session: the session, which may draw texts at random.
 
     Raises:
         InputError: the runs differ in the target, the target function, or in what the model reads without features.
     """
     first, *others = (past.request for past in pasts)
-    for what, of in _ONE_GAME.items():
+    drawn = first.samples and is_sampled(session, first.generation)
+    for what, of in {**_ONE_GAME, **({"the seed of their texts": _seed} if drawn else {})}.items():
         expected = of(first)
         if any(of(other) != expected for other in others):
             raise InputError(
@@ -65,6 +68,10 @@ def share_scores(pasts: Sequence[Past]) -> tuple[Memory, Archive, dict[str, floa
         archive.add(past.archive)
         values |= past.text_values
     return shared, archive, values
+
+
+def _seed(request: Request) -> object:
+    return request.seed
 
 
 def _without_features(request: Request) -> object:
@@ -85,8 +92,5 @@ _ONE_GAME: Mapping[str, Callable[[Request], object]] = {
     "what is left without features (perhaps the baselines that the seed draws)": _without_features,
     "the number of texts after each prompt": lambda request: request.samples,
     "the options of their texts": lambda request: dict(request.generation) if request.samples else None,
-    "the seed of their texts": lambda request: (
-        request.seed if request.samples and request.generation.get(SAMPLING, False) else None
-    ),
 }
 """What decides the value of every coalition."""

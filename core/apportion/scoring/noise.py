@@ -30,7 +30,6 @@ REPLICATES = 64
 
 TABLES = ("interactions", "tree")
 """Extras of methods that have standard errors of their own."""
-UNSEEN = "the samples behind some values were all alike, so that no noise was seen in them; more samples may show some"
 OF_TOKENS = "token_"
 """Beginning of the names of extras with a part for each output but the first."""
 
@@ -70,7 +69,7 @@ def with_noise(estimate: Estimate, *, known: bool = True) -> Estimate:
     values, errors = estimate.values.double(), estimate.std_error
     away = values[:, 1:] - values[:, :1]
     noise = away.square().mean(1)
-    notes = [UNSEEN] if bool((noise == 0).any()) else []
+    notes: list[str] = []
     if tables := [name for name in TABLES if name in estimate.extras]:
         notes.append(f"the noise of texts is in the errors of single features, and not in those of the {tables[0]}")
     variance = noise if errors is None else noise + _without_noise(errors.double().square())

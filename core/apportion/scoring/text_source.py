@@ -105,6 +105,10 @@ class TextSource:
         """
         # Room for at least one token.
         check_inputs(self.session, inputs, [Row(item.ids, (0,), item.media) for item in inputs])
+        check_prompt = getattr(self.session, "check_prompt", None)
+        if callable(check_prompt):
+            for item in inputs:
+                check_prompt(item)
 
     def _unknown(self, inputs: Sequence[ModelInput], samples: Sequence[int]) -> list[Job]:
         """The texts that have to be written; prompts that begin alike are neighbours, for engines that keep those."""

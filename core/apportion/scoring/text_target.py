@@ -13,7 +13,7 @@ from apportion.errors import InputError, counted, shown
 from apportion.functions import failures_of, wrong_answer
 from apportion.protocols.targets import Needs, Scores, Target
 
-__all__ = ["TextFunction", "TextValue"]
+__all__ = ["TextFunction", "TextValue", "as_numbers"]
 
 TextFunction = Callable[[Sequence[str], str], "Sequence[float] | np.ndarray | Tensor"]
 """A function of S texts that the model wrote, and the text to compare with; returns S numbers."""
@@ -58,11 +58,17 @@ class TextValue:
         given = f"{counted(len(texts), 'text')}, the first of them {shown(texts[0])}"
         with failures_of(self._function, "target_fn", lambda: given):
             found = self._function(texts, target.text)
-        try:
-            plain = found.detach().cpu().numpy() if isinstance(found, Tensor) else found
-            numbers = torch.as_tensor(np.asarray(plain, dtype=np.float64)).reshape(-1, 1)
-        except (TypeError, ValueError):
-            numbers = torch.zeros(0, 1)
-        if found is None or len(numbers) != len(texts):
-            raise wrong_answer(self._function, "target_fn", f"a list of {len(texts)} numbers, one for each text", found)
-        return numbers
+        numbers = as_numbers(found)
+        if numbers is None or numbers.shape not in {(len(texts),), (len(texts), 1)}:
+            wanted = f"a list of {counted(len(texts), 'number')}, one for each text"
+            raise wrong_answer(self._function, "target_fn", wanted, found)
+        return numbers.reshape(-1, 1)
+
+
+def as_numbers(found: object) -> Float[Tensor, ...] | None:
+    """Numbers that a function of the user's returned, float64 on the CPU; ``None`` if they are something else."""
+    try:
+        plain = np.asarray(found.detach().cpu() if isinstance(found, Tensor) else found)
+    except ValueError:  # rows of different lengths
+        return None
+    return torch.as_tensor(plain.astype(np.float64)) if plain.dtype.kind in "biuf" else None

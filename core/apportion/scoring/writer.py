@@ -15,7 +15,7 @@ from apportion.rendering.token_texts import added_text, control_ids
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["SAMPLING", "Writer", "check_writes", "generated_ids", "identity_of_texts", "room_after", "text_key"]
+__all__ = ["Writer", "check_writes", "generated_ids", "identity_of_texts", "is_sampled", "room_after", "text_key"]
 
 SAMPLING = "do_sample"
 """Option of the generation without which texts are greedy."""
@@ -39,7 +39,7 @@ class Writer:
     @property
     def sampled(self) -> bool:
         """True if texts are drawn at random, by the options or because the session never repeats itself."""
-        return bool(self.options.get(SAMPLING, False)) or not getattr(self.session, "steady_texts", True)
+        return is_sampled(self.session, self.options)
 
     def seed_of(self, prompt: ModelInput, sample: int) -> int:
         """The seed of a sampled text: another one for each prompt, so that the noise of any two is independent."""
@@ -66,6 +66,11 @@ class Writer:
             text = _decoded(_tokenizer_of_targets(session), prompt.ids if session.layout.joint else (), ids)
         ends = [place for stop in self.stop if (place := text.find(stop)) >= 0]
         return text[: min(ends, default=len(text))]
+
+
+def is_sampled(session: Session, options: Mapping[str, object]) -> bool:
+    """True if texts are drawn at random, by the options or because the session does not repeat itself."""
+    return bool(options.get(SAMPLING, False)) or not getattr(session, "steady_texts", True)
 
 
 def text_key(prompt: ModelInput) -> str:

@@ -47,12 +47,12 @@ class _Run:
     store: Store
     _identity: str = ""
 
-    def identity(self, session: Session) -> str:
-        """Hash of what decides texts beside scores; computed once."""
-        from apportion.scoring.writer import identity_of_texts
+    def identity(self, request: Request) -> tuple[str, bool]:
+        """Hash of what decides texts beside scores, computed once; and true if texts are sampled."""
+        from apportion.scoring.writer import identity_of_texts, is_sampled
 
-        self._identity = self._identity or identity_of_texts(session)
-        return self._identity
+        self._identity = self._identity or identity_of_texts(self.session)
+        return self._identity, is_sampled(self.session, request.generation)
 
 
 class EvaluationCache:
@@ -60,7 +60,7 @@ class EvaluationCache:
 
     A row is reused only if the weights, code, device, dtype, versions, target and prompt are all the same. See
     the how-to guide "Cache scores and keep a log". Target functions that need logits are not cached. Texts are stored
-    with their prompts, so that other functions of texts find them, too.
+    with their prompts, whatever the target and its function are.
 
     Args:
         path: the cache file; ``None`` for ``evaluations.sqlite3`` in the user's cache folder.
@@ -126,7 +126,7 @@ class EvaluationCache:
         run = self._run(request, session)
         if run.scope is None:
             return None
-        identity = run.identity(session)
+        identity = run.identity(request)
         keys = [text_keys(run.scope, request, identity, prompts, sample) for sample in samples]
         known = run.store.get([key for some in keys for key in some])
         return [[unpack_text(known.get(some[i])) for some in keys] for i in range(len(prompts))]
@@ -140,8 +140,11 @@ class EvaluationCache:
 
         run = self._run(request, session)
         if run.scope is not None:
-            (key,) = text_keys(run.scope, request, run.identity(session), [prompt], sample)
-            run.store.put({key: pack_text(str(session.tokenizer.decode(list(prompt.ids))), text)})
+            (key,) = text_keys(run.scope, request, run.identity(request), [prompt], sample)
+            # A server's tokenizer would have to be asked.
+            known = hasattr(session.tokenizer, "get_vocab")
+            shown = str(session.tokenizer.decode(list(prompt.ids))) if known else ""
+            run.store.put({key: pack_text(shown, text)})
 
     # First, so that the file is closed even when another observer fails.
     @hookimpl(tryfirst=True)

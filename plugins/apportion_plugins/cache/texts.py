@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 __all__ = ["pack_text", "text_keys", "unpack_text"]
 
-SAMPLING = "do_sample"
 
-
-def text_keys(scope: bytes, request: Request, identity: str, prompts: Sequence[ModelInput], sample: int) -> list[bytes]:
+def text_keys(
+    scope: bytes, request: Request, identity: tuple[str, bool], prompts: Sequence[ModelInput], sample: int
+) -> list[bytes]:
     """The key of the text of one number after each prompt.
 
     Texts depend on the options of the generation, and sampled ones on the seed of the run. Target and target function
@@ -27,13 +27,13 @@ def text_keys(scope: bytes, request: Request, identity: str, prompts: Sequence[M
     Args:
         scope: from ``scope_of``.
         request: the run's request.
-        identity: from ``identity_of_texts``.
+        identity: from ``identity_of_texts``, and whether texts are sampled.
         prompts: prompts.
         sample: number of the text.
     """
+    writes, sampled = identity
     options = sorted(request.generation.items(), key=lambda option: option[0])
-    seed = request.seed if request.generation.get(SAMPLING, False) else None
-    content = repr(("text", identity, options, seed, sample)).encode()
+    content = repr(("text", writes, options, request.seed if sampled else None, sample)).encode()
     narrowed = hashlib.blake2b(content, digest_size=32, key=scope).digest()
     return row_keys(narrowed, [Row(prompt.ids, (), prompt.media) for prompt in prompts])
 

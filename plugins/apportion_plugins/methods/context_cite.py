@@ -37,7 +37,7 @@ class ContextCite:
     """
 
     estimand = "ContextCite coefficient"
-    requires: frozenset[Capability] = frozenset()
+    requires = frozenset({Capability.LOG_PROBS})
     family, cost = "perturbation", "budget (default 64)"
 
     def run(

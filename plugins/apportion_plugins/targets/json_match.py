@@ -16,6 +16,8 @@ __all__ = ["JSONMatch"]
 
 Path = tuple[object, ...]
 OPENING = re.compile(r"[{\[]")
+CALL = re.compile(r"""\{\s*["']|\[\s*[\[{"]""")
+"""Beginnings of what is meant as an object, or a list of objects, lists or strings; other brackets may be prose."""
 
 
 class JSONMatch(TextTarget):
@@ -50,21 +52,19 @@ class JSONMatch(TextTarget):
         Raises:
             InputError: it is one.
         """
-        wanted = next(_values(target.text), None)
-        if not isinstance(wanted, dict | list):
+        wanted = _first(target.text)
+        if wanted is None:
             raise InputError(f"The target contains no JSON object or list to compare with: {shown(target.text)}.")
         if self._only is not None and not any(True for _ in self._leaves(wanted, ())):
             raise InputError(f"The target has none of the keys only={sorted(self._only)}: {shown(target.text)}.")
 
     def value(self, text: str, wanted: str) -> float:
         """1, 0 or a share."""
-        target = next(_values(wanted))
+        target = _first(wanted)
         found = next((value for value in _values(text) if isinstance(value, type(target))), None)
         if found is None:
             return 0.0
         ours, theirs = (frozenset(self._leaves(value, ())) for value in (found, target))
-        if not ours | theirs:
-            return 1.0
         return len(ours & theirs) / len(ours | theirs) if self._partial else float(ours == theirs)
 
     def _leaves(self, value: Any, path: Path) -> Iterator[tuple[Path, str]]:
@@ -80,6 +80,11 @@ class JSONMatch(TextTarget):
             yield path, _canonical(value)
 
 
+def _first(text: str) -> Any:
+    """The first JSON object or list in a text; ``None`` if there is none."""
+    return next((value for value in _values(text) if value is not None), None)
+
+
 def _values(text: str) -> Iterator[Any]:
     """The JSON objects and lists in a text, in order; ``None`` for what begins like one and is broken.
 
@@ -90,7 +95,8 @@ def _values(text: str) -> Iterator[Any]:
         try:
             value, place = decoder.raw_decode(text, found.start())
         except (ValueError, RecursionError):
-            value, place = None, _end_of_broken(text, found.start())
+            start = found.start()
+            value, place = None, _end_of_broken(text, start) if CALL.match(text, start) else start + 1
         yield value
 
 

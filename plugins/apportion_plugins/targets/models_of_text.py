@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -17,11 +17,12 @@ from torch import Tensor
 from apportion.errors import InputError, shown
 from apportion.functions import failures_of, wrong_answer
 from apportion.protocols.targets import Needs, Scores, Target
-from apportion.scoring.text_target import TextValue
+from apportion.scoring.text_target import TextValue, as_numbers
 
 __all__ = ["EmbeddingSimilarity", "Judge"]
 
 
+PLACE = re.compile(r"[\w.]+:[\w.]+")
 NO_FUNCTION = "needs a function of texts and a target, as its option 'function'"
 NO_ENCODER = (
     "needs an encoder, as its option 'encoder': a model of sentence-transformers, or a function from texts to vectors"
@@ -62,8 +63,7 @@ class EmbeddingSimilarity:
             to embeddings ``Float[S, D]``, or the place of one, such as ``"my_package.models:embed"``.
 
     Raises:
-        InputError: the function cannot be found.
-        InputError: sentence-transformers is not installed, or cannot open the model.
+        InputError: the function cannot be found, or sentence-transformers is not installed or cannot open the model.
     """
 
     needs = Needs.TEXT
@@ -75,7 +75,7 @@ class EmbeddingSimilarity:
         self._encode: Callable[..., Any] = _nothing
         if encoder is None:
             self.lacking = NO_ENCODER
-        elif isinstance(encoder, str) and ":" not in encoder:
+        elif isinstance(encoder, str) and not PLACE.fullmatch(encoder):
             self._encode = _sentence_transformer(encoder)
         else:
             self._encode = imported("encoder", encoder)
@@ -86,13 +86,9 @@ class EmbeddingSimilarity:
         texts = [*scores.texts, target.text]
         with failures_of(self._encode, "encoder", lambda: f"{len(texts)} texts, the first of them {shown(texts[0])}"):
             found = self._encode(texts)
-        try:
-            plain = found.detach().cpu().numpy() if isinstance(found, Tensor) else found
-            vectors = torch.as_tensor(np.asarray(plain, dtype=np.float64))
-        except (TypeError, ValueError):
-            vectors = torch.zeros(0)
-        if vectors.ndim != 2 or len(vectors) != len(texts):
-            raise wrong_answer(self._encode, "encoder", f"embeddings of the shape [{len(texts)}, D]", found)
+        vectors = as_numbers(found)
+        if vectors is None or vectors.ndim != 2 or len(vectors) != len(texts):
+            raise wrong_answer(self._encode, "encoder", f"vectors of the shape [{len(texts)}, D]", found)
         return torch.nn.functional.cosine_similarity(vectors[:-1], vectors[-1:], dim=1)[:, None]
 
 
@@ -107,26 +103,23 @@ def imported(name: str, given: Callable[..., Any] | str) -> Callable[..., Any]:
             raise InputError(f"{name}={shown(given)} must be a function, or the place of one: 'module:name'.")
         return given
     module, _, attribute = given.partition(":")
+    here = str(Path.cwd())
+    added = here not in sys.path  # an installed command does not search the working directory, as `python` does
+    if added:
+        sys.path.append(here)
     try:
-        with _here():
-            found: Any = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"{name}={shown(given)} is not the place of a function, 'module:name': {error}.") from error
+        found: Any = attrgetter(attribute)(importlib.import_module(module))
+    except Exception as error:  # the module is the user's
+        raise InputError(
+            f"{name}={shown(given)} is not the place of a function, 'module:name': {type(error).__name__}: {error}."
+        ) from error
+    finally:
+        if added:
+            sys.path.remove(here)
     if not callable(found):
         raise InputError(f"{name}={shown(given)} is not a function.")
     function: Callable[..., Any] = found
     return function
-
-
-@contextmanager
-def _here() -> Iterator[None]:
-    """The working directory is searched for modules, as ``python`` does and an installed command does not."""
-    here = str(Path.cwd())
-    sys.path.append(here)
-    try:
-        yield
-    finally:
-        sys.path.remove(here)
 
 
 def _nothing(texts: Sequence[str]) -> Any:
