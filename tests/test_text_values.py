@@ -291,12 +291,14 @@ def test_rescoring_asks_for_nothing(chat: CompletionsServer, tmp_path: Path) -> 
     np.testing.assert_array_equal(again.values, result.values)
 
 
-def test_rescoring_keeps_the_scores_of_steps() -> None:
+def test_rescoring_keeps_the_scores_of_steps(tmp_path: Path) -> None:
     with here() as explainer:
         result = explainer.attribute("one two", " x", method="ablation", target_fn="chrf", step_scores=["prob"])
         same = explainer.rescore(result, "exact_match")
         other = explainer.rescore(result, "exact_match", target=" y")
+        loaded = explainer.rescore(ap.Attribution.load(result.save(tmp_path / "result.json")), "exact_match")
     np.testing.assert_array_equal(same.step_scores["prob"], result.step_scores["prob"])
+    np.testing.assert_array_equal(loaded.step_scores["prob"], result.step_scores["prob"])
     assert other.step_scores == {} and other.recipe is not None
 
 

@@ -331,7 +331,8 @@ class Explainer(Opened):
             require_method(result, past.request)
             run.request = rescored_request(stages.resolver, past.request, run.id, target_fn, target_options, target)
             run.archive = past.archive.copy()
-            run.steps = past.steps if run.request.step_scores else run.steps
+            if target is None:  # they are about the tokens of the target
+                run.steps = past.steps
             stages.begin(run)
             game = stages.game(run, stages.batches())
             estimate = run_method(run.request, game)

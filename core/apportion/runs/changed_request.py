@@ -95,7 +95,7 @@ def rescored_request(
             raise InputError(f"The target must be a text, not {shown(target)}.")
         compared = resolver.targets.of_text(given, generated=False)
     check_target(function, compared)
-    steps = request.step_scores if target is None else ()  # they are about the tokens of the target
+    steps = request.step_scores if target is None else ()
     return replace(
         request,
         id=request_id,
