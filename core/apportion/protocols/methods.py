@@ -12,7 +12,7 @@ from torch import Tensor
 
 from apportion.protocols.backend import Capability
 
-__all__ = ["Coalitions", "Estimate", "Method", "Sampler"]
+__all__ = ["Coalitions", "Estimate", "Method", "Sampler", "beyond_values"]
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,10 @@ class Method(Protocol):
     """An attribution method: ``run(game, *, budget, rng, **options) -> Estimate``.
 
     ``estimand`` names the quantity that is estimated (``"Shapley value"``). ``requires`` is empty for methods that need
-    only the values of coalitions. Options of a method are keyword-only parameters of ``run``, each with a default;
-    ``budget`` and ``rng`` are always passed. If the value of an option called ``sampler``, given or default, is the
-    name of a registered sampler, the method receives the ``Sampler`` itself.
+    only the values of coalitions, and holds ``LOG_PROBS`` if these must be of tokens and not of texts. Options of a
+    method are keyword-only parameters of ``run``, each with a default; ``budget`` and ``rng`` are always passed. If the
+    value of an option called ``sampler``, given or default, is the name of a registered sampler, the method receives
+    the ``Sampler`` itself.
 
     The optional attribute ``adaptive`` is ``True`` if the coalitions that a method queries depend on earlier values, so
     that its cost is not known in advance. Two more are strings for listings, such as ``apportion methods``: ``family``,
@@ -99,6 +100,11 @@ class Method(Protocol):
     def run(self) -> Callable[..., Estimate]:
         """Query at most ``budget`` coalitions (``None``: as many as the method chooses), drawing only from ``rng``."""
         ...
+
+
+def beyond_values(method: Method) -> frozenset[Capability]:
+    """The capabilities that a method requires beyond the values of coalitions."""
+    return method.requires - {Capability.LOG_PROBS}
 
 
 @runtime_checkable

@@ -18,7 +18,7 @@ from apportion.game.method_runner import check_estimate
 from apportion.hooks.object_check import object_faults
 from apportion.options import check_options
 from apportion.protocols.backend import WHITE_BOX
-from apportion.protocols.methods import Estimate, Method
+from apportion.protocols.methods import Estimate, Method, beyond_values
 from apportion.testing import games
 from apportion.testing.contract import Contract
 from apportion.testing.explainers import tiny_explainer
@@ -90,8 +90,8 @@ class MethodContract(Contract):
 
     def on(self, method: Method, known: KnownGame, *, budget: int | None = None, seed: int = 0) -> Estimate:
         """Run the method on a known game with the contract's budget, or without one if that is too small."""
-        if method.requires:
-            pytest.skip(f"needs {', '.join(c.value for c in method.requires)}, not only values of coalitions")
+        if further := beyond_values(method):
+            pytest.skip(f"needs {', '.join(c.value for c in further)}, not only values of coalitions")
         game = Game.from_function(known, known.n)
         try:
             return self.run(method, game, budget=budget or self.budget, seed=seed)
@@ -189,7 +189,7 @@ class MethodContract(Contract):
     @pytest.mark.parametrize("n", [1, 2, 3, 5, 9])
     def test_the_budget_is_kept(self, method: Method, n: int) -> None:
         """Evaluations never exceed the budget; a budget that is too small is rejected before the first evaluation."""
-        if method.requires:
+        if beyond_values(method):
             pytest.skip("it calls the model itself")
         for budget in (*BUDGETS, 2**n, 2 ** (n + 1)):
             game = Game.from_function(games.random_moebius(n, min(n, 3)), n)
@@ -209,7 +209,7 @@ class MethodContract(Contract):
 
     def test_it_runs_without_a_budget(self, method: Method) -> None:
         """With ``budget=None``, the method chooses the number of evaluations."""
-        if method.requires:
+        if beyond_values(method):
             pytest.skip("it calls the model itself")
         for n in (1, 2, 6):
             self.run(method, Game.from_function(games.random_moebius(n, 1), n), budget=None)
@@ -285,7 +285,7 @@ class MethodContract(Contract):
 
     def test_it_asks_for_many_at_once(self, method: Method) -> None:
         """Coalitions are evaluated in batches, because a model is several times slower with one at a time."""
-        if self.adaptive or method.requires:
+        if self.adaptive or beyond_values(method):
             pytest.skip("its queries depend on earlier values (`adaptive = True`), or it calls the model itself")
         known, asked = games.random_moebius(8, 2), []
 

@@ -24,7 +24,7 @@ from apportion.models.shapes import shapes_model_path
 from apportion.protocols.backend import WHITE_BOX, Backend, Capability, Unavailable
 from apportion.protocols.batch import ScoringBatch
 from apportion.protocols.inputs import InputAdapter
-from apportion.protocols.methods import Coalitions, Method, Sampler
+from apportion.protocols.methods import Coalitions, Method, Sampler, beyond_values
 from apportion.protocols.metrics import Measurement, Metric
 from apportion.protocols.pictures import Fill, Region, Segmenter
 from apportion.protocols.targets import TargetFunction
@@ -80,7 +80,7 @@ def _game() -> Game:
 def _method(made: Method, plugins: Plugins) -> str:
     if made.requires & WHITE_BOX:
         return _white_box(made)
-    if made.requires:
+    if beyond_values(made):
         return "not run: it needs more than values of coalitions"
     options = with_sampler(made.run, {}, plugins["samplers"])
     try:
