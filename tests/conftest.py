@@ -25,6 +25,7 @@ import apportion as ap
 from apportion.cli import main
 from apportion.testing import tiny
 from apportion.testing.server import CompletionsServer
+from apportion_backends.torch.backend import TorchBackend
 from commands import Ended, Run, plain
 from exports import Exports
 from forks import Forks
@@ -63,6 +64,21 @@ def pytest_collection_finish() -> None:
 def pytest_unconfigure() -> None:
     """Let extension modules find what they have to free."""
     gc.unfreeze()
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[ap.Session]:
+    """A session of the tiny model."""
+    found = TorchBackend().load(tiny.spec(), device=None, dtype=None, memory_budget=None)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def without_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No key of a server in the environment."""
+    for name in ("APPORTION_API_KEY", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,21 +12,9 @@ import pytest
 import apportion as ap
 from apportion.testing import tiny
 from apportion.testing.server import CompletionsServer, Fault
-from apportion_backends.torch.backend import TorchBackend
 from texts import PARIS, PROMPT, QUESTION, SAMPLED, asked, explain, here, knows
 
-
-@pytest.fixture(scope="module")
-def session() -> Iterator[ap.Session]:
-    found = TorchBackend().load(tiny.spec(), device=None, dtype=None, memory_budget=None)
-    yield found
-    found.close()
-
-
-@pytest.fixture(autouse=True)
-def _without_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("APPORTION_API_KEY", "OPENAI_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
+pytestmark = pytest.mark.usefixtures("without_keys")
 
 
 # --- prompts --------------------------------------------------------------------------------------------------------

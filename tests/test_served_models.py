@@ -26,23 +26,13 @@ KEY = "sk-canary-0123456789abcdef"
 FAST: dict[str, object] = {"patience": 0.0}
 
 
-@pytest.fixture(scope="module")
-def session() -> Iterator[ap.Session]:
-    found = TorchBackend().load(tiny.spec(), device=None, dtype=None, memory_budget=None)
-    yield found
-    found.close()
-
-
 @pytest.fixture
 def server(session: ap.Session) -> Iterator[CompletionsServer]:
     with CompletionsServer(session, session.tokenizer) as found:
         yield found
 
 
-@pytest.fixture(autouse=True)
-def _without_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("APPORTION_API_KEY", "OPENAI_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
+pytestmark = pytest.mark.usefixtures("without_keys")
 
 
 def explain(server: CompletionsServer, *, cache: Any = False, plugins: Any = (), **options: object) -> ap.Explainer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +20,7 @@ from apportion_plugins.targets.models_of_text import Judge
 from commands import Run
 from texts import NUMBER, PARIS, PROMPT, QUESTION, SAMPLED, asked, explain, here, knows, prompts_to, unsure
 
-
-@pytest.fixture(scope="module")
-def session() -> Iterator[ap.Session]:
-    found = TorchBackend().load(tiny.spec(), device=None, dtype=None, memory_budget=None)
-    yield found
-    found.close()
-
-
-@pytest.fixture(autouse=True)
-def _without_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("APPORTION_API_KEY", "OPENAI_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
+pytestmark = pytest.mark.usefixtures("without_keys")
 
 
 # --- values ---------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import threading
 from abc import ABC, abstractmethod
 from dataclasses import replace
 
-from apportion.errors import BackendError, counted
+from apportion.errors import BackendError, ServerError, counted
 from apportion.protocols.backend import Layout, SessionInfo
 from apportion.protocols.row import ModelInput
 from apportion_backends.openai.client import Client
@@ -111,6 +111,13 @@ class ServedSession(ABC):
             if outages != self._outages:
                 self.compare()
                 self._outages = outages
+
+    def unreadable(self, error: Exception) -> ServerError:
+        """The error of an answer that cannot be used."""
+        return ServerError(
+            f"The server at {self.client.address.base} answered with {self.client.quoted(str(error))}. Nothing of this "
+            "answer was used."
+        )
 
     @abstractmethod
     def compare(self) -> None:

@@ -153,10 +153,7 @@ class ServerSession(ServedSession):
                 return reuse(rows)
             return asked(self.client, self._served.name, self._traits.dialect, rows)
         except BadAnswerError as error:
-            raise ServerError(
-                f"The server at {self.client.address.base} answered with {self.client.quoted(str(error))}. Nothing of "
-                "this answer was used."
-            ) from None
+            raise self.unreadable(error) from None
         except RefusedError as refused:
             if len(rows) == 1:
                 self._check_refusal(rows[0], refused)

@@ -123,10 +123,7 @@ class TextServerSession(ServedSession):
         except EmptyAnswerError as error:
             raise InputError(f"The server answered with an empty text, which says nothing: {error}.") from None
         except BadAnswerError as error:
-            raise ServerError(
-                f"The server at {self.client.address.base} answered with {self.client.quoted(str(error))}. Nothing of "
-                "this answer was used."
-            ) from None
+            raise self.unreadable(error) from None
         self.check_model()
         return text
 

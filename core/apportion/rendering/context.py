@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from apportion.protocols.backend import Session
 
-__all__ = ["AdaptContext", "PromptText"]
+__all__ = ["AdaptContext", "PromptText", "tokenizer_of_targets"]
 
 Ids = tuple[int, ...]
 
@@ -135,3 +135,8 @@ class AdaptContext:
     def text_of(self, ids: tuple[int, ...]) -> PromptText | None:
         """The text that was recently encoded to these ids, if there is one."""
         return next((known for found, known in reversed(self._recent) if found == ids), None)
+
+
+def tokenizer_of_targets(session: Session) -> PreTrainedTokenizerBase:
+    """The tokenizer of what a session writes, which may be another one than that of prompts."""
+    return session.tokenizer if session.layout.joint else getattr(session, "target_tokenizer", session.tokenizer)

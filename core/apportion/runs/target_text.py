@@ -13,7 +13,7 @@ from apportion.errors import InputError, counted, shown
 from apportion.protocols.backend import Session
 from apportion.protocols.row import ModelInput
 from apportion.protocols.targets import Target
-from apportion.rendering.context import AdaptContext
+from apportion.rendering.context import AdaptContext, tokenizer_of_targets
 from apportion.rendering.continuation import Continuation, continuation
 from apportion.rendering.encoder import check_encodable
 from apportion.rendering.prompt_text import FullPrompt
@@ -45,8 +45,7 @@ class Targets:
     @property
     def _tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer of targets."""
-        session = self._session
-        return session.tokenizer if self._joint else getattr(session, "target_tokenizer", session.tokenizer)
+        return tokenizer_of_targets(self._session)
 
     def _apart(self) -> AdaptContext:
         """The context of targets that a decoder reads from its own beginning."""

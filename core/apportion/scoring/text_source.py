@@ -66,6 +66,7 @@ class TextSource:
         self.writer, self.session, self.archive = writer, writer.session, archive
         self._lookup, self._keep = lookup, keep
         self._notify, self._tally = report, tally
+        self._keys: dict[ModelInput, str] = {}
 
     def written(self, inputs: Sequence[ModelInput], samples: Sequence[int]) -> list[tuple[str, ...]]:
         """The texts of these numbers after each input, counted as evaluations.
@@ -76,17 +77,17 @@ class TextSource:
             ServerError: a server does not answer. What was written up to then is kept.
         """
         jobs = self._unknown(inputs, samples)
-        keys = {text_key(item) for item in inputs}
+        keys = {self._key(item) for item in inputs}
         owed = keys & self.archive.uncounted
         self.archive.uncounted -= owed
         left = dict.fromkeys(owed, 0)
         for item, _ in jobs:
-            left[text_key(item)] = left.get(text_key(item), 0) + 1
+            left[self._key(item)] = left.get(self._key(item), 0) + 1
         self._tally.cached += len(keys) - len(left)
         before, total = self._tally.evaluations, len(left)
         self._report(sum(not count for count in left.values()), total, before)
         for item, _ in self._texts(jobs):
-            left[text_key(item)] -= 1
+            left[self._key(item)] -= 1
             self._report(sum(not count for count in left.values()), total, before)
         return self._known(inputs, samples)
 
@@ -94,7 +95,7 @@ class TextSource:
         """The texts of these numbers after a prompt, which count only once ``written`` needs texts of this prompt."""
         jobs = self._unknown([prompt], samples)
         for _ in self._texts(jobs):
-            self.archive.uncounted.add(text_key(prompt))
+            self.archive.uncounted.add(self._key(prompt))
         return self._known([prompt], samples)[0]
 
     def check(self, inputs: Sequence[ModelInput]) -> None:
@@ -119,10 +120,17 @@ class TextSource:
 
     def _known(self, inputs: Sequence[ModelInput], samples: Sequence[int]) -> list[tuple[str, ...]]:
         known = self.archive.texts
-        return [tuple(known[text_key(item)][i] for i in samples) for item in inputs]
+        return [tuple(known[self._key(item)][i] for i in samples) for item in inputs]
+
+    def _key(self, item: ModelInput) -> str:
+        """The key of a prompt, computed once: each of its texts is asked for by it."""
+        found = self._keys.get(item)
+        if found is None:
+            found = self._keys[item] = text_key(item)
+        return found
 
     def _knows(self, item: ModelInput, samples: Sequence[int]) -> bool:
-        return set(samples) <= self.archive.texts.get(text_key(item), {}).keys()
+        return set(samples) <= self.archive.texts.get(self._key(item), {}).keys()
 
     def _look_up(self, prompts: Sequence[ModelInput], samples: Sequence[int]) -> None:
         if not prompts:
@@ -134,7 +142,7 @@ class TextSource:
                     f"of one, for each of {counted(len(prompts), 'prompt')}; it returned {shown(found)}."
                 )
             for item, some in zip(prompts, found, strict=True):
-                known = self.archive.texts.setdefault(text_key(item), {})
+                known = self.archive.texts.setdefault(self._key(item), {})
                 for sample, text in zip(samples, some, strict=True):
                     if text is not None:
                         known.setdefault(sample, text)
@@ -143,7 +151,7 @@ class TextSource:
         """Write texts and keep each as soon as it is there; yields the jobs that are done."""
         read = self._read()
         for (item, sample), text in self._in_turn(jobs) if self.session.layout.lanes == 1 else self._at_once(jobs):
-            self.archive.texts.setdefault(text_key(item), {})[sample] = text
+            self.archive.texts.setdefault(self._key(item), {})[sample] = text
             self._keep(session=self.session, prompt=item, sample=sample, text=text)
             now = self._read()
             self._tally.forwarded_tokens += len(item.ids) + self._length(text) if read is None else (now or 0) - read

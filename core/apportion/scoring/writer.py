@@ -10,12 +10,21 @@ from typing import TYPE_CHECKING
 from apportion.errors import CapabilityError
 from apportion.protocols.backend import Capability, GenerateSession, Session, TextSession
 from apportion.protocols.row import ModelInput
+from apportion.rendering.context import tokenizer_of_targets
 from apportion.rendering.token_texts import added_text, control_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["Writer", "check_writes", "generated_ids", "identity_of_texts", "is_sampled", "room_after", "text_key"]
+__all__ = [
+    "Writer",
+    "check_writes",
+    "generated_ids",
+    "identity_of_texts",
+    "is_sampled",
+    "room_after",
+    "text_key",
+]
 
 SAMPLING = "do_sample"
 """Option of the generation without which texts are greedy."""
@@ -63,7 +72,7 @@ class Writer:
             text = session.write_text(prompt, self.options, seed, room, self.stop)
         else:
             ids = generated_ids(session, prompt, self.options, seed, self.stop)
-            text = _decoded(_tokenizer_of_targets(session), prompt.ids if session.layout.joint else (), ids)
+            text = _decoded(tokenizer_of_targets(session), prompt.ids if session.layout.joint else (), ids)
         ends = [place for stop in self.stop if (place := text.find(stop)) >= 0]
         return text[: min(ends, default=len(text))]
 
@@ -81,7 +90,7 @@ def text_key(prompt: ModelInput) -> str:
 
 def identity_of_texts(session: Session) -> str:
     """A hash of what decides texts beside the model's scores: how it generates by itself, and its tokenizer."""
-    tokenizer = _tokenizer_of_targets(session)
+    tokenizer = tokenizer_of_targets(session)
     fast = getattr(tokenizer, "backend_tokenizer", None)
     words = fast.to_str() if fast is not None else repr(sorted(getattr(tokenizer, "get_vocab", dict)().items()))
     parts = (
@@ -128,10 +137,6 @@ def generated_ids(
     if stop and "stop" in signature(session.generate).parameters:
         return session.generate(prompt, options, seed, room, stop)
     return session.generate(prompt, options, seed, room)
-
-
-def _tokenizer_of_targets(session: Session) -> PreTrainedTokenizerBase:
-    return session.tokenizer if session.layout.joint else getattr(session, "target_tokenizer", session.tokenizer)
 
 
 def _decoded(tokenizer: PreTrainedTokenizerBase, prompt: tuple[int, ...], ids: tuple[int, ...]) -> str:
